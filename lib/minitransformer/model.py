@@ -1,0 +1,224 @@
+"""The decoder-only transformer: a frozen configuration and the forward pass, nothing else.
+
+Letters in shape comments, everywhere in this library:
+
+    B batch   T new tokens   S cached tokens   H query heads   Hkv key/value heads
+    D head dim   C model width   V vocabulary
+
+The defaults of `ModelConfig` are the model of the seed report: one pre-norm block, width 128, four heads, ReLU.
+"""
+
+import math
+from dataclasses import dataclass
+
+import torch
+import torch.nn as nn
+import torch.nn.functional as F
+
+POSITIONS = ("rope", "sinusoidal", "none")
+NORMS = {"layernorm": nn.LayerNorm, "rmsnorm": nn.RMSNorm}
+FFNS = ("relu", "gelu", "relu2", "swiglu")
+
+
+@dataclass(frozen=True)
+class ModelConfig:
+    """Everything that decides the shape of a `Transformer`; weights never depend on `context`.
+
+    Raises ValueError naming the field, its value and the remedy.
+    """
+
+    vocab_size: int = 1004
+    d_model: int = 128
+    n_layers: int = 1
+    n_heads: int = 4
+    n_kv_heads: int | None = None  # None: as many as n_heads (MHA); 1 is MQA (Shazeer 2019); between is GQA
+    d_ff: int | None = None  # None: 4·d_model, for SwiGLU 8/3·d_model rounded up to a multiple of 32
+    context: int = 512
+    position: str = "rope"
+    norm: str = "layernorm"
+    ffn: str = "relu"
+    bias: bool = True
+    tied: bool = False
+    qk_norm: bool = False
+    rope_theta: float = 10000.0
+
+    def __post_init__(self):
+        for name in ("vocab_size", "d_model", "n_layers", "n_heads", "context"):
+            if getattr(self, name) < 1:
+                raise ValueError(f"{name} {getattr(self, name)} is not positive: give at least 1")
+        if self.d_model % self.n_heads:
+            fits = [h for h in range(1, self.d_model + 1) if self.d_model % h == 0 and abs(h - self.n_heads) <= self.n_heads]
+            near = min(fits, key=lambda h: abs(h - self.n_heads))
+            raise ValueError(f"n_heads {self.n_heads} does not divide d_model {self.d_model}: the nearest that does is {near}")
+        if self.n_kv_heads is not None and (self.n_kv_heads < 1 or self.n_heads % self.n_kv_heads):
+            raise ValueError(f"n_kv_heads {self.n_kv_heads} does not divide n_heads {self.n_heads}: give a divisor of n_heads")
+        if self.d_ff is not None and self.d_ff < 1:
+            raise ValueError(f"d_ff {self.d_ff} is not positive: give at least 1, or None for the default")
+        for name, value, known in (("position", self.position, POSITIONS), ("norm", self.norm, NORMS), ("ffn", self.ffn, FFNS)):
+            if value not in known:
+                raise ValueError(f"{name} {value!r} is unknown: choose one of {', '.join(known)}")
+        if self.position == "rope" and self.head_dim % 2:
+            raise ValueError(f"head dim {self.head_dim} is odd, and RoPE rotates pairs: give an even d_model / n_heads")
+        if self.position == "sinusoidal" and self.d_model % 2:
+            raise ValueError(f"d_model {self.d_model} is odd, and sinusoids come in pairs: give an even d_model")
+
+    @property
+    def head_dim(self) -> int:
+        return self.d_model // self.n_heads
+
+    @property
+    def kv_heads(self) -> int:
+        return self.n_kv_heads or self.n_heads
+
+    @property
+    def ffn_dim(self) -> int:
+        if self.d_ff is not None:
+            return self.d_ff
+        return 32 * math.ceil(self.d_model / 12) if self.ffn == "swiglu" else 4 * self.d_model
+
+
+def position_table(cfg: ModelConfig) -> torch.Tensor | None:
+    """Cosines and sines of position · theta^(-2i/n) for every position of the context, computed in float64.
+
+    RoPE: (context, D), cosines then sines. Sinusoidal (Vaswani et al. 2017): (context, C), sines then cosines.
+    """
+    if cfg.position == "none":
+        return None
+    n, theta = (cfg.head_dim, cfg.rope_theta) if cfg.position == "rope" else (cfg.d_model, 10000.0)
+    inverse = theta ** (-torch.arange(0, n, 2, dtype=torch.float64) / n)
+    angle = torch.arange(cfg.context, dtype=torch.float64)[:, None] * inverse  # (context, n/2)
+    pair = (angle.cos(), angle.sin()) if cfg.position == "rope" else (angle.sin(), angle.cos())
+    return torch.cat(pair, dim=-1).to(torch.get_default_dtype())
+
+
+def rotate(x: torch.Tensor, cos: torch.Tensor, sin: torch.Tensor) -> torch.Tensor:
+    """Rotary position embedding on half-split pairs (Su et al. 2021): x (B, H, T, D), cos and sin (..., T, D/2)."""
+    a, b = x.chunk(2, dim=-1)
+    return torch.cat((a * cos - b * sin, b * cos + a * sin), dim=-1)
+
+
+class Attention(nn.Module):
+    """Causal multi-head attention; with `n_kv_heads` < `n_heads`, grouped-query (Ainslie et al. 2023)."""
+
+    def __init__(self, cfg: ModelConfig):
+        super().__init__()
+        self.cfg = cfg
+        self.q = nn.Linear(cfg.d_model, cfg.n_heads * cfg.head_dim, bias=cfg.bias)
+        self.k = nn.Linear(cfg.d_model, cfg.kv_heads * cfg.head_dim, bias=cfg.bias)
+        self.v = nn.Linear(cfg.d_model, cfg.kv_heads * cfg.head_dim, bias=cfg.bias)
+        self.out = nn.Linear(cfg.n_heads * cfg.head_dim, cfg.d_model, bias=cfg.bias)
+        self.q_norm = nn.RMSNorm(cfg.head_dim) if cfg.qk_norm else nn.Identity()
+        self.k_norm = nn.RMSNorm(cfg.head_dim) if cfg.qk_norm else nn.Identity()
+
+    def project(self, x: torch.Tensor, rope):
+        """Queries, keys and values, heads apart and rotated: (B, T, C) -> (B, H, T, D), (B, Hkv, T, D), (B, Hkv, T, D)."""
+        B, T, _ = x.shape
+        D = self.cfg.head_dim
+        q = self.q_norm(self.q(x).view(B, T, self.cfg.n_heads, D)).transpose(1, 2)  # (B, H, T, D)
+        k = self.k_norm(self.k(x).view(B, T, self.cfg.kv_heads, D)).transpose(1, 2)  # (B, Hkv, T, D)
+        v = self.v(x).view(B, T, self.cfg.kv_heads, D).transpose(1, 2)  # (B, Hkv, T, D)
+        return (rotate(q, *rope), rotate(k, *rope), v) if rope else (q, k, v)
+
+    def forward(self, x, rope=None, mask=None, cache=None):
+        B, T, C = x.shape
+        q, k, v = self.project(x, rope)
+        if cache is not None:
+            k, v = cache.update(k, v)  # (B, Hkv, S, D)
+        # is_causal is aligned upper-left, so it is right only where queries and keys are the same tokens.
+        y = F.scaled_dot_product_attention(
+            q, k, v, attn_mask=mask, is_causal=mask is None and T == k.shape[2] and T > 1,
+            enable_gqa=self.cfg.kv_heads != self.cfg.n_heads,
+        )  # (B, H, T, D)
+        return self.out(y.transpose(1, 2).reshape(B, T, C))
+
+
+class FeedForward(nn.Module):
+    """Position-wise network: act(x W_up) W_down, or SwiGLU: (silu(x W_gate) · x W_up) W_down (Shazeer 2020)."""
+
+    def __init__(self, cfg: ModelConfig):
+        super().__init__()
+        self.kind = cfg.ffn
+        self.gate = nn.Linear(cfg.d_model, cfg.ffn_dim, bias=cfg.bias) if cfg.ffn == "swiglu" else None
+        self.up = nn.Linear(cfg.d_model, cfg.ffn_dim, bias=cfg.bias)
+        self.down = nn.Linear(cfg.ffn_dim, cfg.d_model, bias=cfg.bias)
+
+    def forward(self, x):
+        h = self.up(x)
+        if self.kind == "relu":
+            h = F.relu(h)
+        elif self.kind == "gelu":
+            h = F.gelu(h)
+        elif self.kind == "relu2":
+            h = F.relu(h).square()
+        else:
+            h = F.silu(self.gate(x)) * h
+        return self.down(h)
+
+
+class Block(nn.Module):
+    """One pre-norm residual block."""
+
+    def __init__(self, cfg: ModelConfig):
+        super().__init__()
+        self.attention_norm = NORMS[cfg.norm](cfg.d_model)
+        self.attention = Attention(cfg)
+        self.ffn_norm = NORMS[cfg.norm](cfg.d_model)
+        self.ffn = FeedForward(cfg)
+
+    def forward(self, x, rope=None, mask=None, cache=None):
+        x = x + self.attention(self.attention_norm(x), rope, mask, cache)
+        return x + self.ffn(self.ffn_norm(x))
+
+
+class Transformer(nn.Module):
+    """Token ids to next-token logits; a cache, when given, is asked for positions and mask, updated, and never known by kind."""
+
+    def __init__(self, cfg: ModelConfig):
+        super().__init__()
+        self.cfg = cfg
+        self.embedding = nn.Embedding(cfg.vocab_size, cfg.d_model)
+        self.blocks = nn.ModuleList(Block(cfg) for _ in range(cfg.n_layers))
+        self.norm = NORMS[cfg.norm](cfg.d_model)
+        self.head = nn.Linear(cfg.d_model, cfg.vocab_size, bias=cfg.bias)
+        if cfg.tied:
+            self.head.weight = self.embedding.weight
+        self.register_buffer("table", position_table(cfg), persistent=False)  # recomputed from cfg, never saved
+
+    def hidden(self, ids: torch.Tensor, cache=None) -> torch.Tensor:
+        """Final-normed states: (B, T) integer ids -> (B, T, C). ValueError when a position passes `context`."""
+        T = ids.shape[1]
+        positions = torch.arange(T, device=ids.device) if cache is None else cache.positions(T)  # (T,) or (B, T)
+        x, rope = self.embed(ids, positions)
+        mask = None if cache is None else self.mask(T, cache, ids.device)
+        for i, block in enumerate(self.blocks):
+            x = block(x, rope, mask, None if cache is None else cache[i])
+        if cache is not None:
+            cache.advance(T)
+        return self.norm(x)
+
+    def embed(self, ids, positions):
+        """Embedded tokens (B, T, C) and the rotary (cos, sin), each (..., T, D/2), or None."""
+        last = int(positions[..., -1].max()) + 1  # positions increase along a row
+        if last > self.cfg.context:
+            raise ValueError(f"{last} tokens are longer than context {self.cfg.context}: shorten the input or raise context")
+        x = self.embedding(ids)  # (B, T, C)
+        if self.cfg.position == "none":
+            return x, None
+        table = self.table[positions]  # (T, n) or (B, T, n)
+        if self.cfg.position == "sinusoidal":
+            return x + table, None
+        if table.ndim == 3:
+            table = table[:, None]  # (B, 1, T, D): the same rotation for every head
+        return x, table.chunk(2, dim=-1)
+
+    @staticmethod
+    def mask(T, cache, device):
+        """The cache's own boolean mask, or lower-right causal when it has none: the last query sees every key."""
+        mask = cache.mask(T)
+        if mask is None and T > 1 and cache.pos > 0:
+            mask = torch.ones(T, cache.pos + T, dtype=torch.bool, device=device).tril(cache.pos)
+        return mask
+
+    def forward(self, ids: torch.Tensor, cache=None) -> torch.Tensor:
+        """Logits of the next token at every position: (B, T) -> (B, T, V)."""
+        return self.head(self.hidden(ids, cache))
