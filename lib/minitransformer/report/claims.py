@@ -1,0 +1,85 @@
+"""Claims with verdicts: our own bars pass or fail, the seed report's figures are reproduced, corrected or refuted.
+
+A row is {id, statement, seed_value, measured, unit, interval, threshold, verdict, notebook, cell_id}; rows of the audit
+also carry where the seed report says it (`section`), the right value (`correct`) and a `note`.
+"""
+
+import tomllib
+from pathlib import Path
+
+from .files import plain, read_json, write_json
+
+OWN, AUDIT = ("pass", "fail"), ("reproduced", "corrected", "refuted")
+LEDGER = Path(__file__).with_name("seed_claims.toml")
+
+
+def seed_claims(path: Path = LEDGER) -> dict:
+    """The seed report's claims by id, as the ledger lists them: `[[claim]]` tables with id, statement, value, unit."""
+    if not Path(path).is_file():
+        return {}
+    rows = tomllib.loads(Path(path).read_text(encoding="utf-8"))["claim"]
+    ledger = {row["id"]: row for row in rows}
+    if len(ledger) < len(rows):
+        ids = [row["id"] for row in rows]
+        raise ValueError(f"{Path(path).name} lists {next(i for i in ids if ids.count(i) > 1)!r} twice: give each claim its own id")
+    return ledger
+
+
+def own_row(id, statement, measured, holds, *, unit="", interval=None, threshold=None, verdict=None) -> dict:
+    """A row for a bar of ours; `holds` decides between pass and fail."""
+    if str(type(holds).__name__) not in ("bool", "bool_"):
+        raise ValueError(f"claim {id!r}: holds = {holds!r} is {type(holds).__name__}: give a comparison that is True or False")
+    chosen = verdict or ("pass" if holds else "fail")
+    return _row(id, statement, None, measured, unit, interval, threshold, chosen)
+
+
+def audit_row(ledger: dict, id, measured, *, unit=None, interval=None, verdict=None, correct=None, note="") -> dict:
+    """A row about a claim of the seed report; without `verdict`, the rule of `judge`. KeyError names an unknown id."""
+    if ledger and id not in ledger:
+        raise KeyError(f"audit {id!r} is not in {LEDGER.name}: add the row there first")
+    seed = ledger.get(id, {})
+    value = seed.get("value")
+    chosen = verdict or judge(value, plain_value(measured), interval)
+    row = _row(id, seed.get("statement", ""), value, measured, seed.get("unit", "") if unit is None else unit, interval, None, chosen)
+    return {**row, "section": seed.get("section", ""), "correct": plain_value(correct), "note": note}
+
+
+def judge(seed_value, measured, interval=None) -> str:
+    """`reproduced` if the seed's value lies in our interval, or equals ours where there is none; `corrected` otherwise."""
+    if interval is not None:
+        low, high = interval
+        inside = isinstance(seed_value, (int, float)) and low <= seed_value <= high
+    else:
+        inside = seed_value == measured
+    return "reproduced" if inside else "corrected"
+
+
+def _row(id, statement, seed_value, measured, unit, interval, threshold, verdict) -> dict:
+    if verdict not in (*OWN, *AUDIT):
+        raise ValueError(f"claim {id!r}: verdict {verdict!r} is unknown: choose one of {', '.join((*OWN, *AUDIT))}")
+    if interval is not None:
+        low, high = (plain_value(x) for x in interval)
+        if not low <= high:
+            raise ValueError(f"claim {id!r}: interval ({low}, {high}) is not ordered: give (low, high)")
+        interval = [low, high]
+    return {"id": id, "statement": statement, "seed_value": plain_value(seed_value), "measured": plain_value(measured), "unit": unit,
+            "interval": interval, "threshold": threshold, "verdict": verdict}
+
+
+def plain_value(value):
+    """A scalar as JSON holds it; NumPy and torch scalars included."""
+    return value if value is None or isinstance(value, (bool, int, float, str)) else plain(value)
+
+
+def merge(run_dir: Path, order) -> list[dict]:
+    """claims/*.json of the notebooks in `order` as one list, written to claims.json; ValueError if an id occurs twice."""
+    rows, seen = [], {}
+    for name in order:
+        path = Path(run_dir) / "claims" / f"{name}.json"
+        for row in read_json(path) if path.is_file() else ():
+            if row["id"] in seen:
+                raise ValueError(f"claim {row['id']!r} is in {seen[row['id']]} and in {name}: give each claim its own id")
+            seen[row["id"]] = name
+            rows.append(row)
+    write_json(Path(run_dir) / "claims.json", rows)
+    return rows

@@ -1,0 +1,180 @@
+"""The `nb` object: what a chapter's notebook reads, writes, shows and claims."""
+
+import json
+import re
+import sys
+from pathlib import Path
+from types import SimpleNamespace
+
+from IPython.display import display as show
+
+from . import claims, display, stages
+from .files import write_bytes, write_json, write_text
+from .parameters import check, injected, known_parameters, parameters_cell, resolve
+from .project import Project
+
+ID = re.compile(r"[a-z0-9][a-z0-9_-]*")
+
+
+def open_notebook(name: str, namespace: dict, start: Path | None = None) -> "Notebook":
+    """The guard cell of notebook `name`: checks the parameters in `namespace` (globals()) and resolves the folders.
+
+    Numeric strings and whole floats are written back in their parameter's type, so that names and `nb.params` agree.
+    Raises ParameterError for an unknown name or a wrong type, FileNotFoundError outside a checkout.
+    """
+    project = Project.find(start)
+    known = known_parameters(project.notebooks)
+    values, explicit = injected(namespace, known)
+    values = check(values, known)
+    given = {n: v for n, v in values.items() if n in explicit or v != known[n]}
+    params = resolve(project.notebooks, given.get("profile", "quick"), given)
+    path = project.notebook(name)
+    own = parameters_cell(path) if path.is_file() else known
+    mine = {n: params[n] for n in own}
+    namespace.update(mine)
+    if "threads" in mine:
+        import torch
+
+        torch.set_num_threads(mine["threads"])
+    return Notebook(name, project, mine, params)
+
+
+class Notebook:
+    """One notebook at work; see the methods. Everything written is whole: a temporary name, then a rename."""
+
+    def __init__(self, name: str, project: Project, params: dict, all_params: dict):
+        self.name, self.project = name, project
+        self.params = SimpleNamespace(**params)
+        self._all = all_params
+        self._rows, self._answer = {}, None
+        self._cells = _cell_ids(project.notebook(name))
+        self._ledger = claims.seed_claims()
+        if all_params.get("run_dir"):
+            self.inputs = self.out = project.root / all_params["run_dir"]
+        else:
+            self.inputs, self.out = stages.alone(project, name, all_params)
+        self.out.mkdir(parents=True, exist_ok=True)
+
+    def require(self, stage: str) -> Path:
+        """The folder that holds what `stage` leaves; a notebook opened alone gets it built at quick size first."""
+        if not self._all.get("run_dir"):
+            stages.ensure(self.project, stage, self._all, self.inputs)
+        return self.inputs
+
+    def path(self, name: str) -> Path:
+        """Where this notebook writes the artefact `name`; the folder above it exists."""
+        path = self.out / name
+        path.parent.mkdir(parents=True, exist_ok=True)
+        return path
+
+    def write_json(self, name: str, value) -> Path:
+        return write_json(self.out / name, value)
+
+    def write_csv(self, name: str, df) -> Path:
+        return write_text(self.out / name, df.to_csv(index=_named(df), lineterminator="\n"))
+
+    def figure(self, fig, id: str, *, caption: str, alt: str, data) -> None:
+        """Saves figures/<id>.png and the DataFrame it draws as figures/<id>.csv, and shows it with its caption."""
+        _slug("figure", id)
+        png = fig if isinstance(fig, bytes) else display.png_bytes(getattr(fig, "figure", fig))
+        display.show_figure(png, id, caption, alt, csv=f"figures/{id}.csv")
+        write_bytes(self.out / "figures" / f"{id}.png", png)
+        self.write_csv(f"figures/{id}.csv", data)
+        if "matplotlib.pyplot" in sys.modules and not isinstance(fig, bytes):
+            sys.modules["matplotlib.pyplot"].close(getattr(fig, "figure", fig))  # or the inline backend shows it again
+
+    def table(self, df, id: str, *, caption: str) -> None:
+        """Saves tables/<id>.csv and shows the DataFrame with its caption."""
+        _slug("table", id)
+        display.show_table(df, id, caption, csv=f"tables/{id}.csv")
+        self.write_csv(f"tables/{id}.csv", df)
+
+    def say(self, markdown: str) -> None:
+        """A reading whose numbers were computed."""
+        display.show_markdown(markdown)
+
+    def answer(self, sentence: str) -> None:
+        """The chapter's answer in one computed sentence; the report puts it under the question."""
+        if not sentence.strip():
+            raise ValueError(f"{self.name}: the answer is empty: give one computed sentence")
+        self._answer = sentence
+        _show("answer", sentence)
+
+    def negative(self, title: str, expected: str, found: str, why: str, claim: str | None = None) -> None:
+        """A negative result, boxed: what was expected, what was found, why."""
+        display.show_negative(title, expected, found, why, claim)
+
+    def certificate(self, title, statement, rows, passed, ruler=None, claim=None) -> None:
+        """A machine-checked statement with its measured values and bounds; `ruler` = (error, margin) draws the room left."""
+        display.show_certificate(title, statement, rows, passed, ruler, claim)
+
+    def claim(self, id, statement, measured, holds, *, unit="", interval=None, threshold=None, cell, verdict=None) -> dict:
+        """A bar of our own: verdict pass if `holds`, else fail. `cell` is the id of the cell that computed it."""
+        row = claims.own_row(id, statement, measured, holds, unit=unit, interval=interval, threshold=threshold, verdict=verdict)
+        return self._add(row, cell)
+
+    def audit(self, id, measured, *, unit=None, interval=None, verdict=None, correct=None, note="", cell) -> dict:
+        """A claim of the seed report, by its id in seed_claims.toml; verdict None follows `claims.judge`."""
+        row = claims.audit_row(self._ledger, id, measured, unit=unit, interval=interval, verdict=verdict, correct=correct, note=note)
+        return self._add(row, cell)
+
+    def progress(self, total: int, description: str):
+        """A tqdm bar on stderr, gone when done; TQDM_DISABLE=1 silences it."""
+        from tqdm import tqdm
+
+        return tqdm(total=total, desc=description, leave=False, file=sys.stderr)
+
+    def close(self, artefacts=()) -> None:
+        """The last cell: FileNotFoundError if an artefact is missing or empty, then writes claims/<notebook>.json."""
+        for name in artefacts:
+            path = self.out / name
+            if not path.exists() or (path.is_file() and not path.stat().st_size) or (path.is_dir() and not any(path.iterdir())):
+                raise FileNotFoundError(f"{self.name}: artefact {name} is missing or empty: the cell that writes it did not")
+        if self.name[:2].isdigit() and self._answer is None:
+            raise ValueError(f"{self.name} has no answer: call nb.answer(...) with one computed sentence before nb.close")
+        write_json(self.out / "claims" / f"{self.name}.json", list(self._rows.values()))
+        verdicts = [row["verdict"] for row in self._rows.values()]
+        counts = ", ".join(f"{verdicts.count(v)} {v}" for v in (*claims.OWN, *claims.AUDIT) if v in verdicts)
+        _show("echo", f"{self.name}: {len(artefacts)} artefacts checked; {len(verdicts)} claims ({counts or 'none'}).")
+
+    def _add(self, row: dict, cell: str) -> dict:
+        if self._cells and cell not in self._cells:
+            raise ValueError(f"claim {row['id']!r}: cell {cell!r} is not a cell id of {self.name}: give one of {', '.join(self._cells)}")
+        before = self._rows.get(row["id"])
+        if before and before["cell_id"] != cell:
+            raise ValueError(f"claim {row['id']!r} is made in cell {before['cell_id']!r} and in {cell!r}: give each claim its own id")
+        row = {**row, "notebook": self.name, "cell_id": cell}
+        self._rows[row["id"]] = row
+        seed = "" if row["seed_value"] is None else f" (seed report: {row['seed_value']})"
+        _show("echo", f"**{row['verdict']}** · {row['statement'] or row['id']}: {_reading(row)}{seed}", claim=row["id"])
+        return row
+
+
+def _cell_ids(path: Path) -> list[str]:
+    """The authored cell ids of a notebook, [] where there is no file."""
+    return [cell.get("id", "") for cell in json.loads(path.read_text(encoding="utf-8"))["cells"]] if path.is_file() else []
+
+
+def _named(df) -> bool:
+    """Whether the index carries data (a name, or labels) and belongs into the CSV."""
+    return type(df.index).__name__ != "RangeIndex"
+
+
+def _slug(kind: str, id: str) -> None:
+    if not ID.fullmatch(id):
+        raise ValueError(f"{kind} id {id!r} is not a slug: use lower-case letters, digits, hyphens and underscores")
+
+
+def _show(kind: str, markdown: str, **about) -> None:
+    """One Markdown output, marked for the HTML report as `display` marks its own."""
+    show({"text/markdown": markdown, "text/plain": markdown}, raw=True, metadata={display.KEY: {"kind": kind, **about}})
+
+
+def _reading(row: dict) -> str:
+    """The measured value with unit, interval and bar, as a sentence part."""
+    value = row["measured"]
+    text = value if isinstance(value, str) else display.number(value)
+    text += f" {row['unit']}" if row["unit"] else ""
+    if row["interval"]:
+        text += f" [{display.number(row['interval'][0])}, {display.number(row['interval'][1])}]"
+    return text + (f", bar {row['threshold']}" if row["threshold"] else "")

@@ -1,0 +1,212 @@
+"""What a stage depends on, whether it is current, and how a notebook opened alone gets what it reads.
+
+A stage is a notebook. Its key hashes everything it depends on: its source, its parameters, the library files it
+imports, the lock and the artefacts of the stages before it. The stamp `.stages/<stage>.json`, written last and
+removed first, says with which key a stage ran and what it left; times of files decide nothing.
+"""
+
+import ast
+import os
+import subprocess
+import sys
+from contextlib import contextmanager
+from functools import lru_cache
+from pathlib import Path
+
+from .files import digest, read_json, sha256, write_json
+from .parameters import parameters_cell
+from .project import Project
+
+PACKAGE = Path(__file__).resolve().parent.parent
+NAME = PACKAGE.name
+REPORT_FILES = ("report/notebook.py", "report/display.py", "report/figures.py", "report/claims.py", "report/seed_claims.toml")
+
+
+class StageError(RuntimeError):
+    """A stage that is missing or failed, with the command that makes it."""
+
+
+def key(project: Project, stage: str, params: dict, run_dir: Path) -> str | None:
+    """The hash of all that `stage` depends on; None while a stage before it has not run in `run_dir`."""
+    before = {}
+    for name in project.upstream(stage):
+        stamp = read_stamp(run_dir, name)
+        if stamp is None:
+            return None
+        before[name] = digest(stamp["artefacts"])
+    source = notebook_source(project.notebook(stage))
+    lock = project.root / "requirements.lock"
+    return digest({
+        "source": source,
+        "params": stage_params(project, stage, params),
+        "library": library_files(imports("\n".join(source["code"]))),
+        "lock": sha256(lock) if lock.is_file() else None,
+        "before": before,
+        "corpus": corpus_hash(project, params),
+    })
+
+
+def notebook_source(path: Path) -> dict:
+    """Code and Markdown of a notebook without its outputs."""
+    cells = read_json(path)["cells"]
+    return {kind: ["".join(c["source"]) for c in cells if c["cell_type"] == kind] for kind in ("code", "markdown")}
+
+
+def stage_params(project: Project, stage: str, params: dict) -> dict:
+    """The parameters `stage` declares, without where it runs."""
+    return {n: params[n] for n in parameters_cell(project.notebook(stage)) if n not in ("run_dir", "profile")}
+
+
+def corpus_hash(project: Project, params: dict) -> str:
+    return project.corpus_tag(params["corpus"]) if params.get("corpus") else ""
+
+
+def imports(source: str) -> set[str]:
+    """The modules of this package that `source` imports, absolute, as dotted names; names from its lazy root resolved."""
+    exports = literal(PACKAGE / "__init__.py", "_EXPORTS")
+    found = set()
+    for node in ast.walk(ast.parse("\n".join(line for line in source.splitlines() if not line.lstrip().startswith(("%", "!"))))):
+        if isinstance(node, ast.Import):
+            found |= {a.name for a in node.names if a.name.split(".")[0] == NAME}
+        elif isinstance(node, ast.ImportFrom) and node.module and node.module.split(".")[0] == NAME and not node.level:
+            found |= {f"{NAME}.{exports[a.name]}" if node.module == NAME and a.name in exports else f"{node.module}.{a.name}"
+                      for a in node.names}
+    return found
+
+
+def library_files(modules: set[str]) -> dict[str, str]:
+    """SHA-256 of the files behind `modules` and of all they import inside the package, by path in the package."""
+    seen, queue = set(), [f for m in modules for f in files_of(m)]
+    while queue:
+        path = queue.pop()
+        if path not in seen:
+            seen.add(path)
+            queue += [f for m in relative_imports(path) for f in files_of(m)]
+    if any("report" in p.relative_to(PACKAGE).parts for p in seen):
+        seen = {p for p in seen if p.relative_to(PACKAGE).parts[0] != "report"} | {PACKAGE / f for f in REPORT_FILES}
+    return {p.relative_to(PACKAGE).as_posix(): sha256(p) for p in sorted(seen) if p.is_file()}
+
+
+def files_of(module: str) -> list[Path]:
+    """The files that importing `module` (dotted; its last part may be a name in a module) runs."""
+    folder, files = PACKAGE, [PACKAGE / "__init__.py"]
+    for part in module.split(".")[1:]:
+        if (folder / part).is_dir():
+            folder = folder / part
+            files.append(folder / "__init__.py")
+        elif (folder / f"{part}.py").is_file():
+            return [*files, folder / f"{part}.py"]
+    return [f for f in files if f.is_file()]
+
+
+@lru_cache(maxsize=None)
+def relative_imports(path: Path) -> frozenset[str]:
+    """The modules of this package that a file of it imports, anywhere in it, as dotted names."""
+    parts = [NAME, *path.relative_to(PACKAGE).parent.parts]
+    exports = literal(PACKAGE / "__init__.py", "_EXPORTS")
+    found = set()
+    for node in ast.walk(ast.parse(path.read_text(encoding="utf-8"))):
+        if isinstance(node, ast.ImportFrom) and node.level:
+            base = ".".join(parts[: len(parts) - node.level + 1] + ([node.module] if node.module else []))
+            found |= {f"{NAME}.{exports[a.name]}" if base == NAME and a.name in exports else f"{base}.{a.name}" for a in node.names}
+    return frozenset(found)
+
+
+def literal(path: Path, name: str):
+    """The literal that a module assigns to `name`, without importing it; {} where it assigns none."""
+    for node in ast.parse(path.read_text(encoding="utf-8")).body:
+        if isinstance(node, ast.Assign) and getattr(node.targets[0], "id", None) == name:
+            return ast.literal_eval(node.value)
+    return {}
+
+
+def stamp_path(run_dir: Path, stage: str) -> Path:
+    return Path(run_dir) / ".stages" / f"{stage}.json"
+
+
+def read_stamp(run_dir: Path, stage: str) -> dict | None:
+    """What a finished stage left in writing; None where it has not finished."""
+    path = stamp_path(run_dir, stage)
+    return read_json(path) if path.is_file() else None
+
+
+def write_stamp(run_dir: Path, stage: str, key: str, params: dict, artefacts: dict, seconds: float) -> None:
+    write_json(stamp_path(run_dir, stage), {"stage": stage, "key": key, "params": params, "seconds": seconds, "artefacts": artefacts})
+
+
+def current(project: Project, stage: str, params: dict, run_dir: Path) -> bool:
+    """Whether `stage` has run in `run_dir` with what it depends on today, and what it left is still whole."""
+    stamp = read_stamp(run_dir, stage)
+    return stamp is not None and stamp["key"] == key(project, stage, params, run_dir) and not damaged(run_dir, stamp)
+
+
+def damaged(run_dir: Path, stamp: dict) -> list[str]:
+    """The artefacts of a stage that are gone or are not what it wrote."""
+    return [name for name, known in stamp["artefacts"].items()
+            if not (Path(run_dir) / name).is_file() or sha256(Path(run_dir) / name) != known]
+
+
+def alone(project: Project, stage: str, params: dict) -> tuple[Path, Path]:
+    """(inputs, out) of a notebook opened by itself.
+
+    It writes into reports/.cache/. It reads a run of the same parameters where there is one (always, for a profile other
+    than quick), else a cache keyed by the parameters of the stages before it.
+    """
+    before = project.upstream(stage)
+    cache = project.reports / ".cache"
+    out = cache / f"{stage}-{digest(stage_params(project, stage, params) | {'corpus': corpus_hash(project, params)})[:12]}"
+    run = project.run_dir(params)
+    if not before:
+        return out, out
+    if params["profile"] != "quick" or all(current(project, s, params, run) for s in before):
+        return run, out
+    shared = {s: stage_params(project, s, params) for s in before}
+    return cache / f"run-{digest([shared, corpus_hash(project, params)])[:12]}", out
+
+
+def ensure(project: Project, stage: str, params: dict, inputs: Path) -> None:
+    """Makes sure that `inputs` holds what `stage` leaves: built at quick size under a lock, demanded of other profiles.
+
+    StageError names the make command for a profile's missing stage, or the parameter at which it was run otherwise.
+    """
+    if params["profile"] != "quick":
+        demand(project, stage, params, inputs)
+        return
+    needed = [s for s in (*project.upstream(stage), stage) if s in project.stages]
+    with locked(inputs):
+        if not all(current(project, s, params, inputs) for s in needed):
+            build(project, stage, params, inputs)
+
+
+def demand(project: Project, stage: str, params: dict, run_dir: Path) -> None:
+    """StageError unless the profile's run holds `stage` at these parameters."""
+    stamp = read_stamp(run_dir, stage)
+    target = {"01-data": "data", "02-train": "train"}.get(stage, "report")
+    command = f"make {target} PROFILE={params['profile']}" + (f" CORPUS={params['corpus']}" if params.get("corpus") else "")
+    if stamp is None:
+        raise StageError(f"{project.relative(run_dir)} has no finished {stage}: run {command}")
+    for name, value in stage_params(project, stage, params).items():
+        if stamp["params"].get(name) != value:
+            raise StageError(f"{project.relative(run_dir)} holds {stage} at {name} = {stamp['params'].get(name)!r}, not {value!r}: "
+                             f"run {command} at that value, or open the notebook at the run's")
+
+
+def build(project: Project, stage: str, params: dict, run_dir: Path) -> None:
+    """Runs `stage` and what it needs into `run_dir`, in a process of its own so that this kernel stays as it is."""
+    given = [a for n, v in params.items() if n not in ("profile", "run_dir") for a in ("--set", f"{n}={v}")]
+    command = [sys.executable, "-m", "minitransformer.report", stage, "--profile", "quick", "--into", str(run_dir), *given]
+    done = subprocess.run(command, cwd=project.root, env=os.environ | {"MPLBACKEND": "agg"}, capture_output=True, text=True)
+    if done.returncode:
+        lines = done.stderr.strip().splitlines() or [f"exit status {done.returncode}"]
+        raise StageError(f"building {stage} failed: {lines[-1]}")
+
+
+@contextmanager
+def locked(folder: Path):
+    """One process at a time for `folder`: a lock file beside it, freed by the system even if the process is killed."""
+    import fcntl
+
+    folder.parent.mkdir(parents=True, exist_ok=True)
+    with open(folder.with_name(f"{folder.name}.lock"), "w") as handle:
+        fcntl.flock(handle, fcntl.LOCK_EX)
+        yield
