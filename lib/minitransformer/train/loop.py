@@ -1,0 +1,90 @@
+"""The training loop: resumable to the bit, logged, and stopped by the first loss that is not finite."""
+
+import hashlib
+import json
+import math
+import os
+import time
+from collections.abc import Callable
+from dataclasses import asdict
+from pathlib import Path
+
+import torch
+import torch.nn.functional as F
+
+from .recipe import TrainConfig, learning_rate, optimizer
+
+
+class NonFiniteLoss(RuntimeError):
+    """The loss left the finite numbers; the message names the step and the last good checkpoint."""
+
+
+def train(
+    model, batch: Callable[[int], torch.Tensor], cfg: TrainConfig, *, checkpoint: Path | None = None, every: int = 200,
+    on_step: Callable[[dict], None] | None = None,
+) -> list[dict]:
+    """Train `model` in place and return one row a step: step, tokens, loss (nats), lr, gradient norm, seconds.
+
+    `batch(step)` gives LongTensors (B, window + 1) and must be a pure function of the step: then a run resumed from
+    `checkpoint` (written every `every` steps and at the end, atomically) equals one that was never stopped.
+    A checkpoint of another model or configuration is refused with ValueError.
+    """
+    opt = optimizer(model, cfg)
+    rows, start = [], 0
+    if checkpoint is not None and Path(checkpoint).exists():
+        rows, start = _resume(Path(checkpoint), model, opt, cfg)
+    model.train()
+    for step in range(start, cfg.steps):
+        began = time.perf_counter()
+        row = _update(model, opt, batch(step), learning_rate(step, cfg), cfg)
+        if not math.isfinite(row["loss_nats"]):
+            good = f"the last good checkpoint is {checkpoint}" if checkpoint and Path(checkpoint).exists() else "no checkpoint was written yet"
+            raise NonFiniteLoss(f"loss is {row['loss_nats']} at step {step}: lower lr {cfg.lr}; {good}")
+        row = {"step": step + 1, "tokens": (step + 1) * cfg.batch_size * cfg.window, **row, "seconds": time.perf_counter() - began}
+        rows.append(row)
+        if on_step is not None:
+            on_step(row)
+        if checkpoint is not None and ((step + 1) % every == 0 or step + 1 == cfg.steps):
+            _save(Path(checkpoint), model, opt, cfg, rows)
+    model.eval()
+    return rows
+
+
+def _update(model, opt, batch, lr, cfg):
+    """One optimizer step on (B, window + 1) ids; the weights are left alone when the loss is not finite."""
+    for group in opt.param_groups:
+        group["lr"] = lr
+    opt.zero_grad(set_to_none=True)
+    logits = model(batch[:, :-1])
+    loss = F.cross_entropy(logits.flatten(0, 1), batch[:, 1:].flatten())
+    row = {"loss_nats": loss.item(), "lr": lr, "gradient_norm": math.nan}
+    if math.isfinite(row["loss_nats"]):
+        loss.backward()
+        row["gradient_norm"] = torch.nn.utils.clip_grad_norm_(model.parameters(), cfg.clip).item()
+        opt.step()
+    return row
+
+
+def identity(model, cfg: TrainConfig) -> str:
+    """SHA-256 of what a checkpoint belongs to: the model's and the run's configuration."""
+    return hashlib.sha256(json.dumps([asdict(model.cfg), asdict(cfg)], sort_keys=True).encode()).hexdigest()
+
+
+def _save(path, model, opt, cfg, rows):
+    path.parent.mkdir(parents=True, exist_ok=True)
+    part = path.with_suffix(path.suffix + ".part")
+    torch.save({"identity": identity(model, cfg), "model": model.state_dict(), "optimizer": opt.state_dict(), "rows": rows}, part)
+    os.replace(part, path)
+
+
+def _resume(path, model, opt, cfg):
+    try:
+        state = torch.load(path, weights_only=True)
+        found = state["identity"]
+    except Exception as error:
+        raise ValueError(f"{path} is not a whole training checkpoint ({type(error).__name__}): delete it and train again") from error
+    if found != identity(model, cfg):
+        raise ValueError(f"{path} belongs to another model or recipe: delete it, or give another checkpoint file")
+    model.load_state_dict(state["model"])
+    opt.load_state_dict(state["optimizer"])
+    return state["rows"], len(state["rows"])
