@@ -1,0 +1,88 @@
+"""The ledger of the audit: every number of the seed report's results is in the words of some row, and every row is whole."""
+
+import re
+import tomllib
+from pathlib import Path
+
+import pytest
+
+import minitransformer
+
+LEDGER = Path(minitransformer.__file__).parent / "report" / "seed_claims.toml"
+ROWS = tomllib.loads(LEDGER.read_text(encoding="utf-8"))["claim"]
+CHAPTERS = {"01-data", "02-train", "03-eval", "04-kv-bench", "05-quant-bench", "06-ablations", "report"}
+KINDS = {"count", "measured", "arithmetic", "statement"}
+VERDICTS = {"reproduced", "corrected", "refuted"}
+
+# The number tokens of §1-§4 of the seed report, section by section. Names that hold digits (FP32, Int8, SHA-256, float32,
+# the figure in a heading) are no numbers of its results.
+NUMBERS = {
+    "1": "1 1045.31 1.95x 1.88x +0.06 +2.32 97% 42",
+    "2": "1 128 4 1004 512 2 ~149K 1.99 n^2 O(n) -128 127 127.0 -8 7 7.0",
+    "3.1": "50,000 1004 80% 20% 42 1a2b3c4d5e6f7890abcdef1234567890 0.001 10 100 4 64 1.0 7.21 6.96 0.25 3.5%",
+    "3.2": "10,000 1045.31 1052.49 +0.06 +0.7% 1054.75 +2.32 +0.9% <1%",
+    "3.3": "50 3 17.47 0.52 1.00x 8.98 0.43 1.95x O(n) 1 n/2 25x",
+    "3.4": "1.99 1.00x 1045.31 9.23 0.51 1.06 1.88x 1052.49 +0.06 22.68 0.59 1054.75 +2.32 22.74 0.64 4x 8x 1 <1% 2.5x",
+    "4.1": "1045.31 6.95 ~1050 ~7.00 64 512",
+    "4.2": "0",
+    "4.3": "64 128 256 ~40K ~1100 ~149K 1045.31 ~570K ~1020",
+}
+
+
+def sections(row):
+    return row.get("sections", [row["section"]])
+
+
+def holds(quote, token):
+    """Whether the token stands in the quote as a number of its own, not inside a longer one."""
+    before = "" if token[0] in "+~<-" else r"(?<![\w.,])"
+    after = "" if token[-1] in "%)" else r"(?![\d%]|[.,]\d)"
+    return re.search(before + re.escape(token) + after, quote) is not None
+
+
+@pytest.mark.parametrize("section, token", [(s, token) for s, text in NUMBERS.items() for token in text.split()])
+def test_every_number_of_the_seed_report_is_in_a_row(section, token):
+    assert [row["id"] for row in ROWS if section in sections(row) and holds(row["quote"], token)]
+
+
+def test_a_number_inside_a_longer_one_does_not_count():
+    assert not holds("SEED=421, SALT=1a2b", "42")
+    assert not holds("Perplexity: 1045.31", "1045")
+    assert not holds("1052.49", "52.49")
+    assert holds("Warmup steps: 10", "10") and not holds("Steps: 100", "10")
+
+
+def test_ids_are_unique_and_say_their_section():
+    ids = [row["id"] for row in ROWS]
+    assert len(ids) == len(set(ids))
+    for row in ROWS:
+        assert re.fullmatch(r"S\d+(-[a-z0-9]+)+", row["id"]), row["id"]
+        assert row["id"].split("-")[0] == "S" + row["section"].replace(".", ""), row["id"]
+
+
+def test_rows_follow_the_order_of_the_report():
+    order = [[int(part) for part in row["section"].split(".")] for row in ROWS]
+    assert order == sorted(order)
+
+
+def test_conclusions_and_limits_have_rows():
+    places = [section for row in ROWS for section in sections(row)]
+    assert places.count("5") >= 5 and places.count("6") >= 8 and places.count("7") >= 10
+
+
+@pytest.mark.parametrize("row", ROWS, ids=lambda row: row["id"])
+def test_row_is_whole(row):
+    wanted = {"id", "section", "quote", "statement", "seed_value", "unit", "notebook", "kind", "how"}
+    assert wanted <= set(row) <= wanted | {"sections"}
+    assert all(row[key].strip() for key in ("quote", "statement", "how"))
+    assert "\ufffd" not in row["quote"]
+    assert row["notebook"] in CHAPTERS
+    assert row["kind"] in KINDS
+    assert "sections" not in row or row["section"] == row["sections"][0] and len(row["sections"]) > 1
+    assert isinstance(row["seed_value"], str if row["kind"] == "statement" else (int, float, str))
+    assert row["kind"] != "measured" or not isinstance(row["seed_value"], str), "an interval needs a number"
+    assert VERDICTS & set(re.findall(r"[a-z]+", row["how"])), "how must say what earns a verdict"
+
+
+def test_every_chapter_has_something_to_audit():
+    assert {row["notebook"] for row in ROWS} == CHAPTERS
