@@ -1,0 +1,13 @@
+"""Number formats: schemes as pure functions, two layers, one walker, sizes, and the kernels that torch has for them."""
+
+from .kernels import KERNELS, KernelError, accelerate
+from .layers import QuantEmbedding, QuantLinear, QuantWeight
+from .schemes import QuantScheme, dequantize_tensor, fake_quantize, pack, quantize_tensor, unpack
+from .sizes import computed_bytes, file_bytes, layer_errors, matrix_bytes, resident_bytes, seed_bytes
+from .walker import METHODS, quantize, quantize_structure
+
+__all__ = [
+    "KERNELS", "METHODS", "KernelError", "QuantEmbedding", "QuantLinear", "QuantScheme", "QuantWeight", "accelerate",
+    "computed_bytes", "dequantize_tensor", "fake_quantize", "file_bytes", "layer_errors", "matrix_bytes", "pack", "quantize",
+    "quantize_structure", "quantize_tensor", "resident_bytes", "seed_bytes", "unpack",
+]

@@ -1,0 +1,184 @@
+"""The low-precision matrix products that torch offers on a CPU today, each checked against the reference when it is loaded.
+
+Storage stays plain (`schemes`); a kernel's own layout depends on the instruction set, so it is made here, at load, and is
+never saved. What a kernel cannot do it refuses with `KernelError`, and what it does wrongly it is caught doing.
+"""
+
+import copy
+import warnings
+
+import torch
+import torch.nn as nn
+import torch.nn.functional as F
+
+from .layers import QuantEmbedding, QuantLinear, QuantWeight
+
+TOLERANCE = 0.03  # relative error on a random vector: bf16 gives 0.003 to 0.005, int8 activations 0.01; a wrong answer > 0.1
+
+
+class KernelError(RuntimeError):
+    """A kernel is missing in this build of torch, does not fit this format or shape, or gave a wrong answer."""
+
+
+def accelerate(model: nn.Module, backend: str) -> nn.Module:
+    """A new model whose quantized layers run on `backend` and hold only the kernel's own copy of the weights.
+
+    "dequantized": FP32 weights made once, "int8pack" and "int4pack": bf16 activations, "onednn" and "fbgemm": int8
+    activations, one scale a token. KernelError names the layer and the reason; the argument is untouched.
+    """
+    if backend not in KERNELS:
+        raise ValueError(f"backend {backend!r} is unknown: choose one of {', '.join(KERNELS)}")
+    model = copy.deepcopy(model)  # before packing: opaque weights cannot be copied
+    for name, layer in list(model.named_modules()):
+        if isinstance(layer, QuantLinear):
+            parent, _, child = name.rpartition(".")
+            try:
+                setattr(model.get_submodule(parent), child, KERNELS[backend](layer).train(layer.training))
+            except KernelError as error:
+                raise KernelError(f"{name}: {error}") from None
+        elif isinstance(layer, QuantEmbedding) and backend == "dequantized":
+            parent, _, child = name.rpartition(".")
+            setattr(model.get_submodule(parent), child, nn.Embedding.from_pretrained(layer.weight()))
+    return model
+
+
+class KernelLinear(nn.Module):
+    """A linear layer on someone else's kernel: packs once, checks itself, then (..., K) -> (..., N) in FP32.
+
+    `opaque_bytes` counts packed weights that live outside any tensor torch can measure.
+    """
+
+    opaque_bytes = 0
+
+    def __init__(self, layer: QuantLinear):
+        super().__init__()
+        self.rows, self.columns = layer.weight.rows, layer.weight.columns
+        self.bias = layer.bias
+        try:
+            with warnings.catch_warnings():
+                warnings.simplefilter("ignore", UserWarning)  # torch announces that FBGEMM will leave in a later release
+                self.load(layer.weight)
+                self.check(layer)
+        except (AttributeError, NotImplementedError) as error:
+            raise KernelError(f"this build of torch has no {type(self).__name__} kernel ({error})") from None
+
+    def forward(self, x):
+        return self.multiply(x.reshape(-1, self.columns)).view(*x.shape[:-1], self.rows)
+
+    @torch.no_grad()
+    def check(self, layer: QuantLinear):
+        """Compare with the dequantized reference on two random vectors; KernelError beyond `TOLERANCE`."""
+        x = torch.randn(2, self.columns, generator=torch.Generator().manual_seed(0))
+        exact = F.linear(x, layer.weight())
+        self.error = ((self(x) - (0 if self.bias is None else self.bias) - exact).norm() / exact.norm()).item()
+        if not self.error < TOLERANCE:  # also catches nan
+            raise KernelError(f"relative error {self.error:.3g} on a random vector, at most {TOLERANCE} is allowed: "
+                              "use the reference")
+
+    def extra_repr(self):
+        return f"in_features={self.columns}, out_features={self.rows}, error={self.error:.1e}"
+
+
+def int8_rows(weight: QuantWeight, multiple: int = 1):
+    """Signed int8 codes (N, K) and FP32 scales (N,), for the kernels that know one symmetric scale a row."""
+    scheme = weight.scheme
+    if scheme.bits != 8 or scheme.granularity == "group" or not scheme.symmetric:
+        raise KernelError(f"the kernel takes int8 symmetric, per tensor or per channel, not {scheme}")
+    if weight.columns % multiple:
+        raise KernelError(f"{weight.columns} columns are not a multiple of {multiple}, and the kernel would read past them")
+    return (weight.integers().int() - 128).to(torch.int8), weight.scale.float().expand(weight.rows, 1).squeeze(1).contiguous()
+
+
+class Int8Pack(KernelLinear):
+    """`aten::_weight_int8pack_mm`: int8 weights, bf16 activations, dequantized in registers."""
+
+    def load(self, weight):
+        codes, scale = int8_rows(weight, multiple=16)  # the AVX512 kernel does not check this, and reads out of bounds
+        self.register_buffer("codes", codes)
+        self.register_buffer("scale", scale.bfloat16())
+
+    def multiply(self, x):
+        y = torch.ops.aten._weight_int8pack_mm(x.bfloat16(), self.codes, self.scale).float()
+        return y if self.bias is None else y + self.bias
+
+
+class Int4Pack(KernelLinear):
+    """`aten::_weight_int4pack_mm_for_cpu`: int4 weights in groups, bf16 activations; w = (u - 8)·s + (8 - z)·s."""
+
+    GROUPS = (256, 128, 64, 32)
+
+    def load(self, weight):
+        scheme, K = weight.scheme, weight.columns
+        fits = [g for g in self.GROUPS if K % g == 0 and (scheme.group_size or g) % g == 0]
+        if scheme.bits != 4 or not fits:
+            raise KernelError(f"the kernel takes int4 in groups of 32, 64, 128 or 256 that divide the {K} columns, not {scheme}")
+        self.group, short = fits[0], -self.rows % 16  # the kernel wants 16 rows at a time
+        scale, zero = (x[:, :: self.group] for x in weight.grid())  # (N, K/group)
+        grid = F.pad(torch.stack((scale, (8 - zero) * scale), -1), (0, 0, 0, 0, 0, short))  # (N + short, K/group, 2)
+        codes = F.pad(weight.integers().int(), (0, 0, 0, short)).contiguous()
+        self.register_buffer("codes", torch.ops.aten._convert_weight_to_int4pack_for_cpu(codes, 1))
+        self.register_buffer("grid", grid.transpose(0, 1).bfloat16().contiguous())
+
+    def multiply(self, x):
+        y = torch.ops.aten._weight_int4pack_mm_for_cpu(x.bfloat16(), self.codes, self.group, self.grid)
+        y = y[:, : self.rows].float()
+        return y if self.bias is None else y + self.bias
+
+
+class OneDnn(KernelLinear):
+    """`onednn::qlinear_pointwise`: int8 weights, unsigned int8 activations, one symmetric scale a token."""
+
+    def load(self, weight):
+        codes, scale = int8_rows(weight)
+        self.opaque_bytes = codes.numel()
+        self.packed = torch.ops.onednn.qlinear_prepack(codes, None)
+        self.register_buffer("scale", scale)
+        self.register_buffer("zero", torch.zeros(self.rows, dtype=torch.int32))
+
+    def multiply(self, x):
+        step = x.abs().amax(-1, keepdim=True).clamp(min=1e-30) / 127  # (M, 1)
+        codes = ((x / step).round() + 128).to(torch.uint8)
+        y = torch.ops.onednn.qlinear_pointwise(
+            codes, 1.0, 128, self.packed, self.scale, self.zero, None, 1.0, 0, torch.float32, "none", [], "",
+        )
+        return y * step if self.bias is None else torch.addcmul(self.bias, y, step)
+
+
+class Fbgemm(KernelLinear):
+    """`fbgemm_linear_int8_weight_fp32_activation`: int8 weights, activations quantized inside the kernel.
+
+    It gives a whole batch one activation scale, so rows go one at a time: what a token gets cannot depend on its neighbours.
+    """
+
+    def load(self, weight):
+        codes, scale = int8_rows(weight)
+        try:
+            self.packed = torch.fbgemm_pack_quantized_matrix(codes)
+        except RuntimeError as error:
+            raise KernelError(f"this build of torch has no FBGEMM ({error})") from None
+        self.opaque_bytes = codes.numel()
+        shape = torch.zeros(1, 1, dtype=torch.int8).expand(self.rows, self.columns)
+        self.register_buffer("shape", shape)  # the kernel asks the unpacked weight for its sizes only
+        self.register_buffer("offsets", codes.sum(1, dtype=torch.int32))
+        self.register_buffer("scale", scale)
+        self.register_buffer("none", torch.zeros(1).expand(self.rows).contiguous())
+
+    def multiply(self, x):
+        return self.row(x) if len(x) == 1 else torch.cat([self.row(r) for r in x.split(1)])
+
+    def row(self, x):
+        y = torch.fbgemm_linear_int8_weight_fp32_activation(x, self.shape, self.packed, self.offsets, 1.0, 0, self.none)
+        return y * self.scale if self.bias is None else torch.addcmul(self.bias, y, self.scale)
+
+
+class Dequantized(KernelLinear):
+    """FP32 weights made once: as fast as FP32, and as large."""
+
+    def load(self, weight):
+        self.register_buffer("full", weight())
+
+    def multiply(self, x):
+        return F.linear(x, self.full, self.bias)
+
+
+KERNELS = {"dequantized": Dequantized, "int8pack": Int8Pack, "int4pack": Int4Pack, "onednn": OneDnn, "fbgemm": Fbgemm}

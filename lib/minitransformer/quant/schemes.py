@@ -1,0 +1,171 @@
+"""What a quantized number is: the scheme, and the pure functions between floats, codes and bytes.
+
+Every format here is affine: w ≈ (u - z) · s, with unsigned codes u of `bits` bits, one scale s and one zero-point z
+for each tensor, channel (row) or group of columns. A symmetric scheme fixes z = 2^(bits-1) and stores none, so the
+all-positive code is the same rule as the asymmetric one (Jacob et al. 2018, equation 1).
+
+Letters: N rows (outputs, or words of an embedding), K columns, G groups in a row.
+"""
+
+import math
+from dataclasses import dataclass
+
+import torch
+
+GRANULARITIES = ("tensor", "channel", "group")
+SCALE_DTYPES = {"float16": torch.float16, "bfloat16": torch.bfloat16, "float32": torch.float32}
+
+
+@dataclass(frozen=True)
+class QuantScheme:
+    """How weights, and optionally activations, are turned into integers.
+
+    `group_size` columns share a scale when `granularity` is "group". `embeddings` False leaves `nn.Embedding` (and a head
+    tied to it) in floating point. `activation_bits` fake-quantizes the input of every linear layer while running, with one
+    scale for each token, or for the whole tensor. Raises ValueError naming the field, its value and the remedy.
+    """
+
+    bits: int = 8
+    granularity: str = "channel"
+    group_size: int | None = None
+    symmetric: bool = True
+    scale_dtype: str = "float16"
+    activation_bits: int | None = None
+    embeddings: bool = True
+    activation_granularity: str = "token"
+    activation_symmetric: bool = True
+
+    def __post_init__(self):
+        for name in ("bits", "activation_bits"):
+            value = getattr(self, name)
+            if value not in range(2, 9) and not (name == "activation_bits" and value is None):
+                raise ValueError(f"{name} {value} is not supported: give 2 to 8")
+        choices = {"granularity": GRANULARITIES, "scale_dtype": SCALE_DTYPES, "activation_granularity": ("tensor", "token")}
+        for name, known in choices.items():
+            if getattr(self, name) not in known:
+                raise ValueError(f"{name} {getattr(self, name)!r} is unknown: choose one of {', '.join(known)}")
+        if (self.granularity == "group") != (self.group_size is not None):
+            raise ValueError(f"granularity {self.granularity!r} with group_size {self.group_size}: "
+                             "group_size goes with granularity 'group', and only with it")
+        if self.group_size is not None and self.group_size < 1:
+            raise ValueError(f"group_size {self.group_size} is not positive: give at least 1, 32 or 128 are usual")
+
+    def groups(self, columns: int) -> int:
+        """Scales in a row of `columns` weights; the last group may be shorter."""
+        return math.ceil(columns / self.group_size) if self.group_size else 1
+
+    def __str__(self):
+        per = f"group {self.group_size}" if self.group_size else self.granularity
+        activations = f", int{self.activation_bits} activations" if self.activation_bits else ""
+        return f"int{self.bits} {per} {'symmetric' if self.symmetric else 'asymmetric'}{activations}"
+
+
+def packed_bytes(n: int, bits: int) -> int:
+    """Bytes that hold n codes of `bits` bits, one row: the last byte may be part empty."""
+    return math.ceil(n * bits / 8)
+
+
+def pack(codes: torch.Tensor, bits: int) -> torch.Tensor:
+    """Unsigned codes below 2^bits, (..., n) -> bytes (..., ceil(n·bits / 8)) uint8, low bits first.
+
+    At 8 bits a byte is a code; at 4 the even index is the low nibble. Codes are cut into fields of gcd(bits, 8) bits,
+    so that one rule serves every width from 1 to 8.
+    """
+    width = math.gcd(bits, 8)
+    fields = (codes[..., None].to(torch.uint8) >> shifts(width, bits, codes.device)) & (2**width - 1)  # (..., n, bits/width)
+    fields = fields.flatten(-2)
+    short = -fields.shape[-1] % (8 // width)
+    fields = torch.nn.functional.pad(fields, (0, short)).unflatten(-1, (-1, 8 // width))  # (..., bytes, fields a byte)
+    return (fields << shifts(width, 8, codes.device)).sum(-1, dtype=torch.uint8)
+
+
+def unpack(data: torch.Tensor, bits: int, n: int) -> torch.Tensor:
+    """The first n codes of `pack`: bytes (..., ceil(n·bits / 8)) -> (..., n) uint8."""
+    if bits == 8:
+        return data[..., :n]
+    width = math.gcd(bits, 8)
+    fields = (data[..., None] >> shifts(width, 8, data.device)) & (2**width - 1)  # (..., bytes, fields a byte)
+    fields = fields.flatten(-2)[..., : n * (bits // width)]
+    if width == bits:
+        return fields
+    return (fields.unflatten(-1, (n, bits // width)) << shifts(width, bits, data.device)).sum(-1, dtype=torch.uint8)
+
+
+def shifts(step: int, stop: int, device) -> torch.Tensor:
+    """0, step, 2·step, … below stop, as uint8."""
+    return torch.arange(0, stop, step, dtype=torch.uint8, device=device)
+
+
+def affine_grid(low, high, bits: int, symmetric: bool, dtype: torch.dtype):
+    """Scale (in `dtype`) and zero-point of the smallest grid that covers [low, high], where low <= 0 <= high.
+
+    Symmetric codes are -Q … Q with Q = 2^(bits-1) - 1: one code of 2^bits stays unused, and zero is always exact.
+    A range of nothing gets scale 1; one too small for `dtype` gets its smallest positive number; one too large raises.
+    """
+    levels = 2**bits - 1
+    span = torch.maximum(-low, high) / (levels // 2) if symmetric else (high - low) / levels
+    scale = span.to(dtype)
+    if not torch.isfinite(scale).all():
+        raise ValueError(f"a scale of {span.max().item():.6g} overflows {str(dtype).removeprefix('torch.')} "
+                         f"(at most {torch.finfo(dtype).max:.6g}): give scale_dtype 'float32' or rescale the weights")
+    smallest = torch.finfo(dtype).tiny * torch.finfo(dtype).eps
+    scale = torch.where(span == 0, 1.0, scale.clamp(min=smallest))
+    if symmetric:
+        return scale, torch.full_like(span, 2 ** (bits - 1))
+    return scale, (-low / scale.to(span.dtype)).round().clamp(0, levels)
+
+
+def to_codes(x, scale, zero, bits: int, symmetric: bool):
+    """Nearest codes (ties to even), clamped to the grid; computed with the rounded scale, which is the one that is stored."""
+    return ((x / scale.to(x.dtype)).round() + zero).clamp(1 if symmetric else 0, 2**bits - 1)
+
+
+def extremes(x):
+    """Least and greatest of the last axis, widened to include zero: padding, masks and ReLU outputs stay exact."""
+    return x.amin(-1, keepdim=True).clamp(max=0), x.amax(-1, keepdim=True).clamp(min=0)
+
+
+def quantize_tensor(weight: torch.Tensor, scheme: QuantScheme):
+    """Round to nearest: (N, K) floats -> codes (N, bytes) uint8, scale (N or 1, G), zero-points packed (N or 1, bytes) or None.
+
+    ValueError when a weight is not finite, or a scale overflows its type.
+    """
+    if not torch.isfinite(weight).all():
+        raise ValueError("a weight is not finite: train again, or load the last good checkpoint")
+    w, (N, K) = weight.detach().float(), weight.shape
+    if scheme.granularity == "tensor":
+        w = w.reshape(1, 1, N * K)
+    else:
+        size = scheme.group_size or K
+        w = torch.nn.functional.pad(w, (0, -K % size)).unflatten(-1, (-1, size))  # (N, G, size); zeros widen no range
+    scale, zero = affine_grid(*extremes(w), scheme.bits, scheme.symmetric, SCALE_DTYPES[scheme.scale_dtype])
+    codes = to_codes(w, scale, zero, scheme.bits, scheme.symmetric).reshape(N, -1)[:, :K]
+    zeros = None if scheme.symmetric else pack(zero.squeeze(-1), scheme.bits)
+    return pack(codes, scheme.bits), scale.squeeze(-1), zeros
+
+
+def column_grid(scale, zeros, scheme: QuantScheme, columns: int):
+    """Scale and zero-point of every column, from those of every group: each (..., columns), (..., 1) or a number."""
+    groups = scheme.groups(columns)
+    scale = scale.to(torch.promote_types(scale.dtype, torch.float32))
+    zero = 2 ** (scheme.bits - 1) if zeros is None else unpack(zeros, scheme.bits, groups).to(scale.dtype)
+    if groups == 1:
+        return scale, zero
+    spread = [x if isinstance(x, int) else x.repeat_interleave(scheme.group_size, -1)[..., :columns] for x in (scale, zero)]
+    return tuple(spread)  # the last group may be cut short
+
+
+def dequantize_tensor(codes, scale, zeros, scheme: QuantScheme, columns: int) -> torch.Tensor:
+    """(u - z) · s: codes (..., bytes), scale (..., G), zeros packed or None -> (..., columns), float32, or float64 like scale."""
+    scale, zero = column_grid(scale, zeros, scheme, columns)
+    return (unpack(codes, scheme.bits, columns).to(scale.dtype) - zero) * scale
+
+
+def fake_quantize(x: torch.Tensor, bits: int, granularity: str = "token", symmetric: bool = True) -> torch.Tensor:
+    """Activations rounded to `bits` with a scale made on the spot: (..., K) -> (..., K), values on the grid, still floats.
+
+    A scale for each token looks at no other row, so batching and caching cannot change it; one for the tensor does.
+    """
+    rows = x.reshape(1, -1) if granularity == "tensor" else x
+    scale, zero = affine_grid(*extremes(rows), bits, symmetric, x.dtype)
+    return ((to_codes(rows, scale, zero, bits, symmetric) - zero) * scale).reshape(x.shape)

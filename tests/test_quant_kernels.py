@@ -1,0 +1,105 @@
+"""Kernels: each agrees with the dequantized reference, refuses what it cannot do, and is caught when it is wrong."""
+
+import pytest
+import torch
+import torch.nn as nn
+
+from minitransformer.model import ModelConfig, Transformer
+from minitransformer.quant import KERNELS, KernelError, QuantLinear, QuantScheme, accelerate, kernels, quantize, resident_bytes
+
+INT8, INT4 = QuantScheme(), QuantScheme(bits=4, granularity="group", group_size=32)
+CASES = [("dequantized", INT8), ("dequantized", INT4), ("int8pack", INT8), ("int8pack", QuantScheme(granularity="tensor")),
+         ("onednn", INT8), ("fbgemm", INT8), ("int4pack", INT4), ("int4pack", QuantScheme(bits=4, symmetric=False)),
+         ("int4pack", QuantScheme(bits=4, granularity="group", group_size=64, symmetric=False))]
+
+
+def layer(scheme, rows=20, columns=64, bias=True):
+    torch.manual_seed(0)
+    return QuantLinear.from_linear(nn.Linear(columns, rows, bias=bias), scheme).eval()
+
+
+def built(backend, *arguments):
+    try:
+        return KERNELS[backend](*arguments)
+    except KernelError as error:
+        if "this build of torch" in str(error):
+            pytest.skip(str(error))
+        raise
+
+
+@torch.no_grad()
+@pytest.mark.parametrize("bias", [True, False])
+@pytest.mark.parametrize("backend, scheme", CASES, ids=str)
+def test_kernels_agree_with_the_reference(backend, scheme, bias):
+    slow = layer(scheme, bias=bias)
+    fast = built(backend, slow)
+    x = torch.randn(3, 5, 64, generator=torch.Generator().manual_seed(2))
+    assert fast(x).shape == (3, 5, 20) and fast(x).dtype == torch.float32
+    assert (fast(x) - slow(x)).norm() / slow(x).norm() < 0.03
+    assert fast.error < kernels.TOLERANCE and "out_features=20" in repr(fast)
+    # a token's answer does not depend on what it is computed beside
+    assert (fast(x)[1, 2] - fast(x[1:2, 2:3])[0, 0]).abs().max() < 1e-5
+
+
+@torch.no_grad()
+@pytest.mark.parametrize("backend, scheme", CASES, ids=str)
+def test_whole_models_run_and_hold_one_copy(backend, scheme):
+    torch.manual_seed(0)
+    quantized = quantize(Transformer(ModelConfig(vocab_size=100, d_model=64, context=16)).eval(), scheme)
+    try:
+        fast = accelerate(quantized, backend)
+    except KernelError as error:
+        pytest.skip(str(error)) if "this build" in str(error) else pytest.fail(str(error))
+    ids = torch.randint(100, (2, 7))
+    assert (fast(ids) - quantized(ids)).norm() / quantized(ids).norm() < 0.05
+    assert any(isinstance(m, QuantLinear) for m in quantized.modules())
+    assert not any(isinstance(m, QuantLinear) for m in fast.modules()) and not fast.training
+    if backend == "dequantized":
+        assert resident_bytes(fast) == resident_bytes(Transformer(ModelConfig(vocab_size=100, d_model=64, context=16)))
+    else:
+        assert resident_bytes(fast) < 1.3 * resident_bytes(quantized)
+
+
+@pytest.mark.parametrize("backend, scheme, columns, message", [
+    ("int8pack", INT8, 100, "100 columns are not a multiple of 16"),
+    ("int8pack", INT4, 64, "int8 symmetric, per tensor or per channel, not int4 group 32 symmetric"),
+    ("onednn", QuantScheme(symmetric=False), 64, "not int8 channel asymmetric"),
+    ("fbgemm", QuantScheme(granularity="group", group_size=32), 64, "not int8 group 32"),
+    ("int4pack", INT8, 64, "the kernel takes int4 in groups of 32"),
+    ("int4pack", INT4, 48, "that divide the 48 columns"),
+    ("int4pack", QuantScheme(bits=4, granularity="group", group_size=16), 64, "not int4 group 16"),
+])
+def test_kernels_refuse_with_a_reason(backend, scheme, columns, message):
+    with pytest.raises(KernelError, match=message):
+        built(backend, layer(scheme, columns=columns))
+
+
+@pytest.mark.parametrize("wrong", [lambda y: y * 1.2, lambda y: y * float("nan"), lambda y: y.roll(1, -1)])
+def test_a_wrong_answer_is_caught_at_load(monkeypatch, wrong):
+    right = kernels.Dequantized.multiply
+    monkeypatch.setattr(kernels.Dequantized, "multiply", lambda self, x: wrong(right(self, x)))
+    with pytest.raises(KernelError, match="on a random vector, at most 0.03"):
+        KERNELS["dequantized"](layer(INT8))
+
+
+def test_a_missing_operator_is_named(monkeypatch):
+    monkeypatch.setattr(kernels.Int8Pack, "multiply", lambda self, x: torch.ops.aten.no_such_operator(x))
+    with pytest.raises(KernelError, match="this build of torch has no Int8Pack kernel"):
+        KERNELS["int8pack"](layer(INT8))
+
+
+def test_a_build_without_fbgemm_is_named(monkeypatch):
+    def absent(*_):
+        raise RuntimeError("not built with FBGEMM")
+
+    monkeypatch.setattr(torch, "fbgemm_pack_quantized_matrix", absent)
+    with pytest.raises(KernelError, match="has no FBGEMM"):
+        KERNELS["fbgemm"](layer(INT8))
+
+
+def test_errors_name_the_layer_and_the_choices():
+    model = quantize(Transformer(ModelConfig(vocab_size=40, d_model=24, n_heads=2, context=8)), INT8)
+    with pytest.raises(KernelError, match=r"blocks\.0\.attention\.q: 24 columns"):
+        accelerate(model, "int8pack")
+    with pytest.raises(ValueError, match="backend 'cuda' is unknown: choose one of dequantized"):
+        accelerate(model, "cuda")

@@ -1,0 +1,142 @@
+"""Layers and walker: the quantized model is the dequantized one, structure rebuilds, ties hold, the argument is untouched."""
+
+import copy
+from dataclasses import asdict
+
+import pytest
+import torch
+import torch.nn as nn
+
+from minitransformer.model import ModelConfig, Transformer
+from minitransformer.quant import QuantEmbedding, QuantLinear, QuantScheme, fake_quantize, quantize, quantize_structure
+
+INT4 = QuantScheme(bits=4, granularity="group", group_size=32)
+SCHEMES = [QuantScheme(), INT4, QuantScheme(bits=4, granularity="group", group_size=24, symmetric=False),
+           QuantScheme(granularity="tensor", symmetric=False), QuantScheme(bits=3), QuantScheme(embeddings=False)]
+
+
+def tiny(**k):
+    torch.manual_seed(0)
+    return Transformer(ModelConfig(vocab_size=50, d_model=32, n_heads=2, context=16, **k)).eval()
+
+
+def ids():
+    return torch.randint(50, (2, 9), generator=torch.Generator().manual_seed(1))
+
+
+def dequantized(model, quantized):
+    """The FP32 model with every matrix replaced by what the quantized one stands for: the oracle."""
+    model = copy.deepcopy(model)
+    for name, layer in quantized.named_modules():
+        if isinstance(layer, (QuantLinear, QuantEmbedding)):
+            model.get_submodule(name).weight.data = layer.weight()
+    return model
+
+
+@pytest.mark.parametrize("scheme", SCHEMES, ids=str)
+@pytest.mark.parametrize("options", [{}, {"ffn": "swiglu", "bias": False, "n_layers": 2}, {"tied": True}], ids=str)
+def test_a_quantized_model_is_its_dequantized_twin(scheme, options):
+    model = tiny(**options)
+    quantized = quantize(model, scheme)
+    assert torch.equal(quantized(ids()), dequantized(model, quantized)(ids()))
+    assert 0 < (quantized(ids()) - model(ids())).norm() / model(ids()).norm() < 0.5
+    assert quantized.scheme == scheme
+
+
+def test_the_argument_is_untouched():
+    model = tiny()
+    before = copy.deepcopy(model.state_dict())
+    with torch.no_grad():
+        for p in quantize(model, INT4).parameters():
+            p.zero_()
+    assert all(torch.equal(v, before[k]) for k, v in model.state_dict().items())
+    assert not hasattr(model, "scheme") and isinstance(model.head, nn.Linear)
+
+
+def test_every_matrix_is_quantized_and_nothing_else():
+    quantized = quantize(tiny(), INT4)
+    assert not any(isinstance(m, (nn.Linear, nn.Embedding)) for m in quantized.modules())
+    assert {p.dtype for p in quantized.parameters()} == {torch.float32} and max(p.ndim for p in quantized.parameters()) == 1
+    kept = quantize(tiny(), QuantScheme(embeddings=False))
+    assert isinstance(kept.embedding, nn.Embedding) and isinstance(kept.head, QuantLinear)
+
+
+def test_a_tied_head_is_quantized_once_and_stays_tied():
+    quantized = quantize(tiny(tied=True), INT4)
+    assert quantized.head.weight is quantized.embedding.weight
+    assert copy.deepcopy(quantized).double().head.weight.scale.dtype == torch.float64
+    kept = quantize(tiny(tied=True), QuantScheme(embeddings=False))
+    assert kept.head.weight is kept.embedding.weight and isinstance(kept.head, nn.Linear)
+
+
+@pytest.mark.parametrize("scheme", SCHEMES, ids=str)
+@pytest.mark.parametrize("tied", [True, False])
+def test_scheme_and_state_dict_rebuild_the_model(scheme, tied):
+    quantized = quantize(tiny(tied=tied), scheme)
+    rebuilt = quantize_structure(tiny(tied=tied), QuantScheme(**asdict(scheme)))
+    assert not torch.equal(rebuilt(ids()), quantized(ids()))
+    rebuilt.load_state_dict(quantized.state_dict(), strict=True)
+    assert torch.equal(rebuilt(ids()), quantized(ids()))
+
+
+def test_structure_costs_no_memory_on_meta():
+    with torch.device("meta"):
+        model = quantize_structure(Transformer(ModelConfig()), INT4)
+    assert model.head.weight.codes.is_meta and model.head.weight.codes.shape == (1004, 64)
+
+
+def test_state_dict_is_plain_and_packed():
+    state = quantize(tiny(), QuantScheme(bits=4, granularity="group", group_size=16, symmetric=False)).state_dict()
+    assert {k: (v.dtype, tuple(v.shape)) for k, v in state.items() if k.startswith("blocks.0.ffn.down")} == {
+        "blocks.0.ffn.down.bias": (torch.float32, (32,)), "blocks.0.ffn.down.weight.codes": (torch.uint8, (32, 64)),
+        "blocks.0.ffn.down.weight.scale": (torch.float16, (32, 8)), "blocks.0.ffn.down.weight.zero": (torch.uint8, (32, 4)),
+    }
+
+
+def test_double_keeps_the_codes_and_widens_the_arithmetic():
+    quantized = quantize(tiny(), INT4).double()
+    assert quantized(ids()).dtype == torch.float64
+    assert quantized.head.weight.codes.dtype == torch.uint8
+
+
+def test_single_layers():
+    linear, embedding = nn.Linear(20, 6), nn.Embedding(9, 20)
+    q, e = QuantLinear.from_linear(linear, INT4), QuantEmbedding.from_embedding(embedding, INT4)
+    x = torch.randn(3, 20)
+    assert torch.equal(q(x), nn.functional.linear(x, q.weight(), linear.bias))
+    assert torch.equal(e(torch.tensor([[3, 1]])), e.weight()[[3, 1]][None])
+    assert "bits=4, group=32" in repr(q) and "num_embeddings=9" in repr(e) and "6, 20, int4 group 32 symmetric" in repr(q)
+
+
+def test_activations_are_rounded_where_linears_read_them():
+    linear = nn.Linear(20, 6)
+    scheme = QuantScheme(activation_bits=8, activation_symmetric=False)
+    q = QuantLinear.from_linear(linear, scheme)
+    x = torch.randn(3, 20)
+    assert torch.equal(q(x), nn.functional.linear(fake_quantize(x, 8, "token", False), q.weight(), linear.bias))
+    assert not torch.equal(q(x), QuantLinear.from_linear(linear, QuantScheme())(x))
+
+
+def test_quantized_models_train_their_biases_only():
+    quantized = quantize(tiny(), QuantScheme())
+    quantized(ids()).sum().backward()
+    assert quantized.head.bias.grad is not None and quantized.training is False
+
+
+@pytest.mark.parametrize("call, message", [
+    (lambda m: quantize(m, INT4, method="gptq"), "method 'gptq' is unknown: choose one of rtn"),
+    (lambda m: quantize(m, INT4, calibration=[1]), "'rtn' uses no calibration"),
+    (lambda m: quantize(quantize(m, INT4), INT4), "give the FP32 model"),
+    (lambda m: quantize(quantize(m, QuantScheme(embeddings=False)), INT4), "give the FP32 model"),
+    (lambda m: quantize(nn.LayerNorm(3), INT4), "no nn.Linear left"),
+])
+def test_errors(call, message):
+    with pytest.raises(ValueError, match=message):
+        call(tiny())
+
+
+def test_a_bad_weight_names_its_layer():
+    model = tiny()
+    model.blocks[0].ffn.down.weight.data[0, 0] = float("nan")
+    with pytest.raises(ValueError, match=r"blocks\.0\.ffn\.down: a weight is not finite"):
+        quantize(model, INT4)
