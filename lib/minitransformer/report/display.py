@@ -18,14 +18,13 @@ import html
 import math
 import struct
 
-import numpy as np
 import pandas as pd
 from IPython.display import display
 
-from .figures import png_bytes
+from .canvas import png_bytes
+from .numerals import number, readable
 
 KEY = "minitransformer"
-MINUS = "\u2212"
 
 
 def show_figure(fig, id, caption, alt, csv=None):
@@ -108,54 +107,6 @@ def show_negative(title, expected, found, why, claim=None):
         f"<p><b>{name}.</b> {html.escape(text)}</p>" for name, text in parts.items())
     text = "\n".join([f"Negative result: {title}", *(f"{name}. {text}" for name, text in parts.items())])
     _show({"text/html": body, "text/plain": text}, about)
-
-
-def number(value, digits=4):
-    """A number for reading: `digits` significant, thousands commas, true minus; 1.2·10⁻⁶ outside 10⁻⁴ .. 10⁹.
-
-    Integers are written whole, booleans "yes" / "no"; None and NaN are an en dash.
-    """
-    if value is None or pd.isna(value):
-        return "–"
-    if isinstance(value, (bool, np.bool_)):
-        return "yes" if value else "no"
-    if isinstance(value, (int, np.integer)):
-        return f"{value:,}".replace("-", MINUS)
-    if math.isinf(value):
-        return "∞" if value > 0 else MINUS + "∞"
-    if value and not 1e-4 <= abs(value) < 1e9:
-        mantissa, exponent = f"{value:.{max(digits - 3, 0)}e}".split("e")
-        power = str(int(exponent)).translate(str.maketrans("-0123456789", "⁻⁰¹²³⁴⁵⁶⁷⁸⁹"))
-        return f"{mantissa}·10{power}".replace("-", MINUS)
-    return f"{value:,.{_decimals(value, digits)}f}".replace("-", MINUS)
-
-
-def readable(df):
-    """A copy of a DataFrame for reading: whole numbers with commas, and one count of decimals down each float column.
-
-    The count gives the column's median magnitude four significant digits; text stays as it is.
-    """
-    out = df.astype(object)
-    for place, dtype in enumerate(df.dtypes):
-        column = df.iloc[:, place]
-        if dtype.kind == "f":
-            usual = column[column.abs().between(1e-4, 1e9, inclusive="left")].abs()
-            places = _decimals(float(usual.median())) if len(usual) else 1
-            out.isetitem(place, [_fixed(value, places) for value in column])
-        elif dtype.kind in "iub":
-            out.isetitem(place, [number(value) for value in column])
-    return out
-
-
-def _fixed(value, places):
-    if 0.5 * 10**-places <= abs(value) < 1e9:
-        return f"{value:,.{places}f}".replace("-", MINUS)
-    return number(value)
-
-
-def _decimals(value, digits=4):
-    """How many decimals give `value` that many significant digits, at least none."""
-    return max(digits - 1 - math.floor(math.log10(abs(value))), 0) if value else 1
 
 
 def _need(kind, id, **texts):

@@ -1,9 +1,183 @@
-"""Figures of the report."""
+"""Figures of the report, one look for all: a DataFrame in, a matplotlib Figure out (6 inches wide, 192 dpi).
 
-import io
+Every function takes column names. Common arguments:
+
+    low, high   columns of the 95 % interval, drawn as a band or a bar
+    limits      [(value, "name")], for `lines` also [((xs, ys), "name")]: what physics or information sets,
+                a dashed line named in italics
+    beyond      "above" | "below": hatch what lies past the first limit, where nothing can be measured
+    seed        the seed report's numbers, as hollow vermilion diamonds
+    colors      {group: "blue" | "teal" | "plum" | "ochre" | "grey" | "vermilion"}
+    log         "x", "y", "xy" or ""
+
+Labels stand beside what they name and are moved apart where they would cover something; there is no legend.
+"""
+
+import numpy as np
+import seaborn as sns
+
+from .canvas import (
+    DASHED,
+    INK,
+    INK_2,
+    PALETTE,
+    SEED_MARK,
+    Labels,
+    assign,
+    canvas,
+    hatch_beyond,
+    name_axes,
+    png_bytes,
+    set_scale,
+    styled,
+    tick_text,
+)
+from .numerals import column
+from .rows import bars, dots, ladder, waterfall
+
+__all__ = ["bars", "dots", "heatmap", "ladder", "learning_curves", "lines", "pareto", "png_bytes", "waterfall"]
 
 
-def png_bytes(fig):
-    buffer = io.BytesIO()
-    fig.savefig(buffer, format="png", metadata={"Software": None})
-    return buffer.getvalue()
+def lines(df, x, y, group=None, low=None, high=None, *, xlabel, ylabel, log="", limits=(), seed=(), beyond=None, colors=None,
+          xticks=None, markers=None, height=3.5):
+    """One line a group, labelled at its right end, with its interval as a band.
+
+    `seed` is [(x, y, "label")]; `markers` None draws them where a line has at most 12 points.
+    """
+    with styled():
+        fig, ax = canvas(height, log=log)
+        parts = dict(list(df.groupby(group, sort=False))) if group else {"": df}
+        chosen = assign(list(parts), colors)
+        ends = []
+        for name, part in parts.items():
+            part = part.sort_values(x)
+            line, text = PALETTE[chosen[name]]
+            dotted = len(part) <= 12 if markers is None else markers
+            sns.lineplot(part, x=x, y=y, ax=ax, color=line, estimator=None, zorder=4, marker="o" if dotted else None, mec=line, ms=5)
+            if low:
+                ax.fill_between(part[x], part[low], part[high], color=line, alpha=0.2, linewidth=0, zorder=3)
+            known = part[part[y].notna()]
+            ends.append((known[y].iloc[-1], str(name), text))
+        for sx, sy, _ in seed:
+            ax.plot(sx, sy, **SEED_MARK)
+        curves = _limit_curves(ax, limits)
+        ticks = _few(df[x]) if xticks is None and "x" in log else xticks
+        set_scale(ax.xaxis, ticks)
+        set_scale(ax.yaxis)
+        if beyond and limits:
+            hatch_beyond(ax, limits[0][0], beyond)
+        name_axes(ax, xlabel, ylabel, log)
+        labels = Labels(ax)
+        labels.ends(ends if group else [])
+        for sx, sy, text in seed:
+            labels.beside(sx, sy, text, PALETTE["vermilion"][1])
+        for xs, ys, text in curves:
+            labels.on_line(xs, ys, text)
+    return fig
+
+
+def learning_curves(df, x="step", y="loss", group=None, *, xlabel="step", ylabel="loss, nats per token", limits=(), log="x",
+                    **options):
+    """Loss against steps or tokens, one line a run or a mechanism; the floor and the uniform guess are the limits."""
+    return lines(df[df[x] > 0] if "x" in log else df, x, y, group, xlabel=xlabel, ylabel=ylabel, limits=limits, log=log,
+                 **{"markers": False, **options})
+
+
+def pareto(df, x, y, label, low=None, high=None, *, xlabel, ylabel, log="", limits=(), xlimits=(), seed=(), colors=None,
+           front="min", height=3.7):
+    """Every point named; filled and joined where no other is better on both axes, hollow where one is.
+
+    `front` is "min" (smaller is better on both axes), "max" (larger y is better), or None for a plain scatter;
+    `low` and `high` bound y; `colors` is {label: palette name}.
+    """
+    with styled():
+        fig, ax = canvas(height, log=log)
+        best = _front(df, x, y, front)
+        chosen = {name: "blue" if on else "grey" for name, on in zip(df[label], best, strict=True)}
+        chosen = assign([], {**chosen, **(colors or {})})
+        edge = df[best].sort_values(x)
+        if front:
+            ax.plot(edge[x], edge[y], color=PALETTE["blue"][0], lw=1.2, alpha=0.45, zorder=2)
+        for record, on in zip(df.to_dict("records"), best, strict=True):
+            line = PALETTE[chosen[record[label]]][0]
+            if low and np.isfinite(record[low]):
+                ax.plot([record[x]] * 2, [record[low], record[high]], color=line, lw=1.4, zorder=3)
+            ax.plot(record[x], record[y], "o", ms=6.5, mec=line, mfc=line if on else "white", mew=1.5, zorder=4)
+        for sx, sy, _ in seed:
+            ax.plot(sx, sy, **SEED_MARK)
+        ax.margins(0.08)
+        curves = _limit_curves(ax, limits)
+        for value, _ in xlimits:
+            ax.axvline(value, color=INK, ls=DASHED, lw=1.2)
+        set_scale(ax.xaxis)
+        set_scale(ax.yaxis)
+        name_axes(ax, xlabel, ylabel, log)
+        labels = Labels(ax)
+        for record in df.to_dict("records"):
+            labels.beside(record[x], record[y], str(record[label]), PALETTE[chosen[record[label]]][1])
+        for sx, sy, text in seed:
+            labels.beside(sx, sy, text, PALETTE["vermilion"][1])
+        for xs, ys, text in curves:
+            labels.on_line(xs, ys, text)
+        for value, text in xlimits:
+            labels.on_upright(value, text)
+    return fig
+
+
+def heatmap(frames, *, label, xlabel="", ylabel="", annotate=False, limits=None, height=None):
+    """A matrix (DataFrame: index down, columns across), or {title: DataFrame} side by side on one scale, in cividis.
+
+    `limits` is the (low, high) of the colour scale; `annotate` writes the numbers into the cells.
+    """
+    panels = frames if isinstance(frames, dict) else {"": frames}
+    first = next(iter(panels.values()))
+    with styled():
+        fig, axes = canvas(height or min(max(0.27 * len(first) + 1.1, 2.2), 5.5), len(panels))
+        axes = np.atleast_1d(axes)
+        low, high = limits or (min(f.min().min() for f in panels.values()), max(f.max().max() for f in panels.values()))
+        for ax, (title, frame) in zip(axes, panels.items(), strict=True):
+            texts = np.reshape(column(frame.to_numpy().ravel()), frame.shape) if annotate else None
+            sns.heatmap(frame, ax=ax, cmap="cividis", vmin=low, vmax=high, cbar=False, linewidths=0.5 if annotate else 0,
+                        linecolor="white", annot=texts, fmt="", annot_kws={"fontsize": 8.5})
+            ax.set(xlabel=xlabel, ylabel="")
+            ax.tick_params(length=0)
+            ax.tick_params(axis="y", rotation=0)
+            ax.set_title(title or ylabel, loc="left", fontweight="normal", color=INK_2)
+        for ax in axes[1:]:
+            ax.set_yticks([])
+        if ylabel and len(panels) > 1:
+            axes[0].set_title(f"{next(iter(panels))}; rows: {ylabel}", loc="left", fontweight="normal", color=INK_2)
+        bar = fig.colorbar(axes[0].collections[0], ax=list(axes), shrink=0.9, aspect=22, pad=0.02, format=tick_text)
+        axes[-1].set_title(label, loc="right", fontweight="normal", color=INK_2)  # beside the colour scale
+        bar.outline.set_visible(False)
+    return fig
+
+
+def _limit_curves(ax, limits):
+    """Draws the limits, flat ones across the whole axis; returns (xs, ys, name) of each for labelling."""
+    curves = []
+    for limit, name in limits:
+        low, high = ax.get_xlim()
+        if np.isscalar(limit):
+            ax.axhline(limit, color=INK, ls=DASHED, lw=1.2, zorder=2.5)
+            xs = np.geomspace(low, high, 60) if ax.get_xscale() == "log" else np.linspace(low, high, 60)
+            curves.append((xs, np.full(60, float(limit)), name))
+        else:
+            xs, ys = (np.asarray(values, float) for values in limit)
+            ax.plot(xs, ys, color=INK, ls=DASHED, lw=1.2, zorder=2.5)
+            curves.append((xs, ys, name))
+    return curves
+
+
+def _few(values):
+    """The values themselves as ticks, where there are at most 8 of them."""
+    values = sorted(set(values))
+    return values if len(values) <= 8 else None
+
+
+def _front(df, x, y, front):
+    """Which points no other point beats on both axes."""
+    if front is None:
+        return np.ones(len(df), bool)
+    cost = np.column_stack([df[x], df[y] if front == "min" else -df[y]])
+    return np.array([not ((cost <= row).all(axis=1) & (cost < row).any(axis=1)).any() for row in cost])

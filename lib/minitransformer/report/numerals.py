@@ -1,0 +1,61 @@
+"""Numbers written for reading: thousands commas, true minus signs, as many digits as carry meaning."""
+
+import math
+
+import numpy as np
+import pandas as pd
+
+MINUS = "\u2212"
+
+
+def number(value, digits=4):
+    """A number for reading: `digits` significant, thousands commas, true minus; 1.2·10⁻⁶ outside 10⁻⁴ .. 10⁹.
+
+    Integers are written whole, booleans "yes" / "no"; None and NaN are an en dash.
+    """
+    if value is None or pd.isna(value):
+        return "–"
+    if isinstance(value, (bool, np.bool_)):
+        return "yes" if value else "no"
+    if isinstance(value, (int, np.integer)):
+        return f"{value:,}".replace("-", MINUS)
+    if math.isinf(value):
+        return "∞" if value > 0 else MINUS + "∞"
+    if value and not 1e-4 <= abs(value) < 1e9:
+        mantissa, exponent = f"{value:.{max(digits - 3, 0)}e}".split("e")
+        power = str(int(exponent)).translate(str.maketrans("-0123456789", "⁻⁰¹²³⁴⁵⁶⁷⁸⁹"))
+        return f"{mantissa}·10{power}".replace("-", MINUS)
+    return f"{value:,.{_decimals(value, digits)}f}".replace("-", MINUS)
+
+
+def readable(df):
+    """A copy of a DataFrame for reading: whole numbers with commas, and one count of decimals down each float column.
+
+    The count gives the column's median magnitude four significant digits; text stays as it is.
+    """
+    out = df.astype(object)
+    for place, dtype in enumerate(df.dtypes):
+        if dtype.kind == "f":
+            out.isetitem(place, column(df.iloc[:, place], 4))
+        elif dtype.kind in "iub":
+            out.isetitem(place, [number(value) for value in df.iloc[:, place]])
+    return out
+
+
+def column(values, digits=3):
+    """Numbers down a column as texts with one count of decimals: `digits` significant for the median magnitude."""
+    values = np.asarray(values, float)
+    usual = np.abs(values[np.isfinite(values) & (values != 0)])
+    places = _decimals(float(np.median(usual)), digits) if len(usual) else 0
+    return [_fixed(value, places) if np.isfinite(value) else number(value) for value in values]
+
+
+def _fixed(value, places):
+    if value == 0 or 0.5 * 10**-places <= abs(value) < 1e9:
+        return f"{value:,.{places}f}".replace("-", MINUS)
+    return number(value)
+
+
+def _decimals(value, digits=4):
+    """How many decimals give `value` that many significant digits, at least none."""
+    return max(digits - 1 - math.floor(math.log10(abs(value))), 0) if value else 1
