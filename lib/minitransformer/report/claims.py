@@ -4,6 +4,7 @@ A row is {id, statement, seed_value, measured, unit, interval, threshold, verdic
 also carry where the seed report says it (`section`), the right value (`correct`) and a `note`.
 """
 
+import difflib
 import tomllib
 from pathlib import Path
 
@@ -14,9 +15,7 @@ LEDGER = Path(__file__).with_name("seed_claims.toml")
 
 
 def seed_claims(path: Path = LEDGER) -> dict:
-    """The seed report's claims by id, as the ledger lists them: `[[claim]]` tables with id, statement, value, unit."""
-    if not Path(path).is_file():
-        return {}
+    """The seed report's claims by id, as the ledger's `[[claim]]` tables list them; ValueError names an id used twice."""
     rows = tomllib.loads(Path(path).read_text(encoding="utf-8"))["claim"]
     ledger = {row["id"]: row for row in rows}
     if len(ledger) < len(rows):
@@ -34,24 +33,31 @@ def own_row(id, statement, measured, holds, *, unit="", interval=None, threshold
 
 
 def audit_row(ledger: dict, id, measured, *, unit=None, interval=None, verdict=None, correct=None, note="") -> dict:
-    """A row about a claim of the seed report; without `verdict`, the rule of `judge`. KeyError names an unknown id."""
-    if ledger and id not in ledger:
-        raise KeyError(f"audit {id!r} is not in {LEDGER.name}: add the row there first")
-    seed = ledger.get(id, {})
-    value = seed.get("value")
+    """A row about a claim of the seed report; without `verdict`, the rule of `judge`. ValueError names an unknown id."""
+    if id not in ledger:
+        near = difflib.get_close_matches(id, ledger, n=1, cutoff=0)[0]
+        raise ValueError(f"audit {id!r} is not in {LEDGER.name}: did you mean {near!r}?")
+    seed = ledger[id]
+    value = seed.get("seed_value")
     chosen = verdict or judge(value, plain_value(measured), interval)
-    row = _row(id, seed.get("statement", ""), value, measured, seed.get("unit", "") if unit is None else unit, interval, None, chosen)
-    return {**row, "section": seed.get("section", ""), "correct": plain_value(correct), "note": note}
+    row = _row(id, seed["statement"], value, measured, seed.get("unit", "") if unit is None else unit, interval, None, chosen)
+    about = {name: seed.get(name, "") for name in ("section", "quote", "kind")}
+    return {**row, **about, "correct": plain_value(correct), "note": note}
 
 
 def judge(seed_value, measured, interval=None) -> str:
-    """`reproduced` if the seed's value lies in our interval, or equals ours where there is none; `corrected` otherwise."""
+    """`reproduced` if the seed's value lies in our interval, or equals ours where there is none; `corrected` otherwise.
+
+    A decimal number equals ours if ours rounds to it at the digits the seed gives; a whole number only exactly.
+    """
     if interval is not None:
         low, high = interval
-        inside = isinstance(seed_value, (int, float)) and low <= seed_value <= high
+        same = isinstance(seed_value, (int, float)) and low <= seed_value <= high
+    elif isinstance(seed_value, float) and isinstance(measured, (int, float)):
+        same = round(measured, len(repr(seed_value).partition(".")[2])) == seed_value
     else:
-        inside = seed_value == measured
-    return "reproduced" if inside else "corrected"
+        same = seed_value == measured
+    return "reproduced" if same else "corrected"
 
 
 def _row(id, statement, seed_value, measured, unit, interval, threshold, verdict) -> dict:

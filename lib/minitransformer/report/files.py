@@ -56,9 +56,9 @@ def digest(value) -> str:
     return hashlib.sha256(json.dumps(value, sort_keys=True, default=plain).encode()).hexdigest()
 
 
-def tree(folder: Path, skip=()) -> list[Path]:
-    """Files under `folder` in a fixed order, without temporary and hidden ones, and without the names in `skip`."""
+def tree(folder: Path) -> list[Path]:
+    """Files under `folder` in a fixed order, without temporary and hidden ones."""
     found = (p for p in Path(folder).rglob("*") if p.is_file())
     relative = ((p.relative_to(folder), p) for p in found)
     return [p for r, p in sorted(relative, key=lambda pair: pair[0].as_posix())
-            if not any(part.startswith(".") for part in r.parts) and r.parts[0] not in skip]
+            if not any(part.startswith(".") for part in r.parts)]

@@ -1,18 +1,21 @@
 """The `nb` object: what a chapter's notebook reads, writes, shows and claims."""
 
 import json
+import os
 import re
 import sys
 from pathlib import Path
 from types import SimpleNamespace
 
 from IPython.display import display as show
+from tqdm import tqdm
 
 from . import claims, display, stages
 from .files import write_bytes, write_json, write_text
 from .parameters import check, injected, known_parameters, parameters_cell, resolve
 from .project import Project
 
+OUT = "MINITRANSFORMER_OUT"  # the runner's working folder for a notebook; what is in it joins the run when the notebook is done
 ID = re.compile(r"[a-z0-9][a-z0-9_-]*")
 
 
@@ -28,6 +31,9 @@ def open_notebook(name: str, namespace: dict, start: Path | None = None) -> "Not
     values = check(values, known)
     given = {n: v for n, v in values.items() if n in explicit or v != known[n]}
     params = resolve(project.notebooks, given.get("profile", "quick"), given)
+    if params.get("corpus"):
+        found = project.corpus_file(params["corpus"], *([] if params.get("run_dir") else [Path.cwd()]))
+        params["corpus"] = str(found or params["corpus"])
     path = project.notebook(name)
     own = parameters_cell(path) if path.is_file() else known
     mine = {n: params[n] for n in own}
@@ -50,7 +56,8 @@ class Notebook:
         self._cells = _cell_ids(project.notebook(name))
         self._ledger = claims.seed_claims()
         if all_params.get("run_dir"):
-            self.inputs = self.out = project.root / all_params["run_dir"]
+            self.inputs = project.root / all_params["run_dir"]
+            self.out = Path(os.environ.get(OUT) or self.inputs)
         else:
             self.inputs, self.out = stages.alone(project, name, all_params)
         self.out.mkdir(parents=True, exist_ok=True)
@@ -118,11 +125,10 @@ class Notebook:
         row = claims.audit_row(self._ledger, id, measured, unit=unit, interval=interval, verdict=verdict, correct=correct, note=note)
         return self._add(row, cell)
 
-    def progress(self, total: int, description: str):
-        """A tqdm bar on stderr, gone when done; TQDM_DISABLE=1 silences it."""
-        from tqdm import tqdm
-
-        return tqdm(total=total, desc=description, leave=False, file=sys.stderr)
+    def progress(self, total, description: str):
+        """A tqdm bar over an iterable, or of `total` steps to `update`, on stderr; TQDM_DISABLE=1 silences it."""
+        what = {"total": total} if isinstance(total, int) else {"iterable": total}
+        return tqdm(**what, desc=description, leave=False, file=sys.stderr)
 
     def close(self, artefacts=()) -> None:
         """The last cell: FileNotFoundError if an artefact is missing or empty, then writes claims/<notebook>.json."""

@@ -67,19 +67,33 @@ class Project:
         profile, corpus = params["profile"], params.get("corpus", "")
         return self.reports / (f"{profile}-{self.corpus_tag(corpus)}" if corpus else profile)
 
+    @cached_property
+    def catalogue(self) -> dict:
+        """The named corpora of data/corpora.toml."""
+        path = self.root / "data" / "corpora.toml"
+        return tomllib.loads(path.read_text(encoding="utf-8")) if path.is_file() else {}
+
+    def corpus_file(self, corpus: str, *folders: Path) -> Path | None:
+        """The text file that `corpus` names, looked for in `folders` and the root; None for a name of the catalogue.
+
+        FileNotFoundError names the known ones.
+        """
+        if corpus in self.catalogue:
+            return None
+        for folder in (*folders, self.root):
+            path = (Path(folder) / Path(corpus).expanduser()).resolve()
+            if path.is_file():
+                return path
+        names = ", ".join(self.catalogue) or "none"
+        raise FileNotFoundError(f"corpus {corpus!r} is neither a text file nor a known name: give a path, or one of {names}")
+
     def corpus_tag(self, corpus: str) -> str:
-        """`<name>-<sha8>` of a text file, or of an entry of data/corpora.toml; FileNotFoundError names the known ones."""
-        catalogue = self.root / "data" / "corpora.toml"
-        known = tomllib.loads(catalogue.read_text(encoding="utf-8")) if catalogue.is_file() else {}
-        if corpus in known:
-            hashes = sorted(re.findall(r"[0-9a-f]{64}", str(known[corpus])))
-            return f"{slug(corpus)}-{hashlib.sha256(''.join(hashes).encode()).hexdigest()[:8]}"
-        path = Path(corpus).expanduser()
-        path = path if path.is_absolute() else self.root / path
-        if not path.is_file():
-            names = ", ".join(known) or "none"
-            raise FileNotFoundError(f"corpus {corpus!r} is neither a text file nor a known name: give a path, or one of {names}")
-        return f"{slug(path.stem)}-{sha256(path)[:8]}"
+        """`<name>-<sha8>` of a text file, or of the hashes that data/corpora.toml gives a named corpus."""
+        path = self.corpus_file(corpus)
+        if path is not None:
+            return f"{slug(path.stem)}-{sha256(path)[:8]}"
+        hashes = sorted(re.findall(r"[0-9a-f]{64}", str(self.catalogue[corpus])))
+        return f"{slug(corpus)}-{hashlib.sha256(''.join(hashes).encode()).hexdigest()[:8]}"
 
 
 def slug(text: str) -> str:

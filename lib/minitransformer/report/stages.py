@@ -13,7 +13,7 @@ from contextlib import contextmanager
 from functools import lru_cache
 from pathlib import Path
 
-from .files import digest, read_json, sha256, write_json
+from .files import digest, read_json, sha256, tree, write_json
 from .parameters import parameters_cell
 from .project import Project
 
@@ -53,8 +53,8 @@ def notebook_source(path: Path) -> dict:
 
 
 def stage_params(project: Project, stage: str, params: dict) -> dict:
-    """The parameters `stage` declares, without where it runs."""
-    return {n: params[n] for n in parameters_cell(project.notebook(stage)) if n not in ("run_dir", "profile")}
+    """The parameters `stage` declares, without where it runs and what its corpus is called (its hash counts)."""
+    return {n: params[n] for n in parameters_cell(project.notebook(stage)) if n not in ("run_dir", "corpus")}
 
 
 def corpus_hash(project: Project, params: dict) -> str:
@@ -134,6 +134,11 @@ def write_stamp(run_dir: Path, stage: str, key: str, params: dict, artefacts: di
     write_json(stamp_path(run_dir, stage), {"stage": stage, "key": key, "params": params, "seconds": seconds, "artefacts": artefacts})
 
 
+def artefacts(run_dir: Path) -> list[str]:
+    """The names of all files a run left, without hidden ones and failed notebooks."""
+    return [p.relative_to(run_dir).as_posix() for p in tree(run_dir) if not p.name.endswith(".failed.ipynb")]
+
+
 def current(project: Project, stage: str, params: dict, run_dir: Path) -> bool:
     """Whether `stage` has run in `run_dir` with what it depends on today, and what it left is still whole."""
     stamp = read_stamp(run_dir, stage)
@@ -165,7 +170,7 @@ def alone(project: Project, stage: str, params: dict) -> tuple[Path, Path]:
 
 
 def ensure(project: Project, stage: str, params: dict, inputs: Path) -> None:
-    """Makes sure that `inputs` holds what `stage` leaves: built at quick size under a lock, demanded of other profiles.
+    """Makes sure that `inputs` holds what `stage` leaves: built at quick size, demanded of other profiles.
 
     StageError names the make command for a profile's missing stage, or the parameter at which it was run otherwise.
     """
@@ -173,9 +178,8 @@ def ensure(project: Project, stage: str, params: dict, inputs: Path) -> None:
         demand(project, stage, params, inputs)
         return
     needed = [s for s in (*project.upstream(stage), stage) if s in project.stages]
-    with locked(inputs):
-        if not all(current(project, s, params, inputs) for s in needed):
-            build(project, stage, params, inputs)
+    if not all(current(project, s, params, inputs) for s in needed):
+        build(project, stage, params, inputs)
 
 
 def demand(project: Project, stage: str, params: dict, run_dir: Path) -> None:
@@ -207,6 +211,6 @@ def locked(folder: Path):
     import fcntl
 
     folder.parent.mkdir(parents=True, exist_ok=True)
-    with open(folder.with_name(f"{folder.name}.lock"), "w") as handle:
+    with open(folder.with_name(f".{folder.name}.lock"), "w") as handle:
         fcntl.flock(handle, fcntl.LOCK_EX)
         yield
