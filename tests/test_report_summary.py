@@ -1,0 +1,186 @@
+"""What the report's own chapter reads out of a run, and the headline table of the README."""
+
+import subprocess
+
+import pytest
+
+from minitransformer.report import readme, summary
+from minitransformer.report.claims import audit_row, own_row, seed_claims
+from minitransformer.report.files import write_json
+from minitransformer.report.project import Project
+
+LEDGER = seed_claims()
+CORPUS = {"kind": "language", "name": "language", "floor_perplexity": 30.0}
+TIME_MODEL = {"predicted_speedup": {"50": 2.2, "500": 14.0}}
+
+
+def own(id, measured, holds=True, **options):
+    return {**own_row(id, f"statement of {id}", measured, holds, **options), "notebook": "04-kv-bench", "cell_id": "speedup"}
+
+
+def audited(id, measured, **options):
+    return {**audit_row(LEDGER, id, measured, **options), "notebook": "02-train", "cell_id": "parameters"}
+
+
+@pytest.fixture
+def rows():
+    return [own("test-perplexity", 45.0, unit="perplexity", interval=(44.0, 46.0), threshold="< 91, the best n-gram"),
+            own("gap-closed", 87.5, unit="%"), own("cache-speedup-50", 2.1, unit="×"),
+            own("cache-speedup-500", 11.2, unit="×", interval=(11, 11.4), threshold="≥ 9.8×"),
+            own("int8-size", 3.81, unit="×", threshold="≥ 3.7×"), own("int4-size", 6.1, False, unit="×", threshold="≥ 6.3×"),
+            own("time-per-token", 180.0, unit="µs"),
+            audited("S2-parameters", 456_556, correct=456_556), audited("S1-blocks", 1),
+            audited("S7-cache-essential", 1.4, interval=(1.3, 1.5), verdict="refuted")]
+
+
+def test_the_headlines_are_five_claims_with_limit_and_the_seed_reports_number(rows):
+    tiles = summary.headlines(rows, LEDGER, summary.limits(CORPUS, TIME_MODEL))
+    assert [tile["claim"] for tile in tiles] == ["test-perplexity", "cache-speedup-500", "int8-size", "int4-size", "gap-closed"]
+    assert [tile["limit"] for tile in tiles] == [30.0, 14.0, 4.0, 8.0, 100.0]
+    assert [tile["seed_value"] for tile in tiles] == [1045.31, 1.95, 1.88, 1.88, None]
+    assert tiles[1]["label"] == "Cache speed-up, n = 500"
+    assert tiles[0]["interval"] == [44.0, 46.0]
+
+
+def test_without_a_floor_the_time_per_token_is_the_fifth(rows):
+    rows = [row for row in rows if row["id"] != "gap-closed"]
+    tiles = summary.headlines(rows, LEDGER, summary.limits({"kind": "text", "floor_perplexity": None}, {}))
+    assert [tile["claim"] for tile in tiles][4] == "time-per-token"
+    assert [tile["limit"] for tile in tiles] == [None, None, 4.0, 8.0, None]
+
+
+def test_the_abstract_says_what_was_measured(rows):
+    tiles = summary.headlines(rows, LEDGER, summary.limits(CORPUS, TIME_MODEL))
+    text = summary.abstract(tiles, rows, CORPUS, LEDGER)
+    for part in ("entropy rate is known", "**45.0 [44.0, 46.0]**, 1.50 times the floor of 30.00", "**87.5 %** of the gap",
+                 "**11.2× [11.0, 11.4]** faster at 500 tokens, 80 % of what", "**3.81×** in int8 and **6.10×** in int4",
+                 f"{len(LEDGER)} statements", "3 were examined", "1 reproduced, 1 corrected, 1 refuted", "Of 7 bars"):
+        assert part in text
+
+
+def test_the_abstract_of_a_real_text_has_no_floor(rows):
+    corpus = {"kind": "text", "name": "quijote", "floor_perplexity": None}
+    rows = [row for row in rows if row["id"] != "gap-closed"]
+    text = summary.abstract(summary.headlines(rows, LEDGER, summary.limits(corpus, {})), rows, corpus, LEDGER)
+    assert "the text *quijote*" in text and "A token takes **180 µs**." in text
+    assert not any(word in text for word in ("floor", "synthetic", "entropy", "what the fitted"))
+
+
+def test_the_abstract_of_an_empty_run_still_reads():
+    text = summary.abstract([], [], {"kind": "uniform"}, LEDGER)
+    assert "nothing to learn" in text and text.endswith("0 reproduced, 0 corrected, 0 refuted.")
+
+
+def test_the_audit_by_section_counts_every_statement_once(rows):
+    table = summary.audit_by_section(rows, LEDGER).set_index("section")
+    assert table.loc["all", "statements"] == len(LEDGER)
+    assert table.loc["§2", "corrected"] == 1 and table.loc["§1", "reproduced"] == 1 and table.loc["§7", "refuted"] == 1
+    assert (table["statements"] == table[["reproduced", "corrected", "refuted", "not measured"]].sum(axis=1)).all()
+
+
+def test_findings_list_one_verdict_in_the_ledgers_order(rows):
+    table = summary.findings(rows, LEDGER, "corrected")
+    said = LEDGER["S2-parameters"]["statement"]
+    assert table.to_dict("records") == [{"section": "§2", "seed report": said, "its value": "149,000", "here": "456,556",
+                                         "unit": "parameters", "chapter": "02-train"}]
+    assert summary.findings([], LEDGER, "refuted").empty
+
+
+def test_counts_have_every_verdict(rows):
+    assert summary.counts(rows) == {"pass": 6, "fail": 1, "reproduced": 1, "corrected": 1, "refuted": 1}
+
+
+def test_the_seed_reports_own_arithmetic():
+    table = summary.own_arithmetic(LEDGER).set_index("what")
+    assert table["follows"].tolist() == [7.18, 9.44, 1052.43, 1052.43, 0.7, 0.9, 0.25, 1.95, 2.5, 1.88, 13.4]
+    assert table["agrees"].tolist() == [False] * 4 + [True] * 6 + [False]
+
+
+def test_claims_and_artefacts_are_read_in_the_chapters_order(tmp_path, rows):
+    write_json(tmp_path / "claims" / "04-kv-bench.json", rows[2:4])
+    write_json(tmp_path / "claims" / "01-data.json", rows[:1])
+    assert [row["id"] for row in summary.read_claims(tmp_path)] == ["test-perplexity", "cache-speedup-50", "cache-speedup-500"]
+    assert summary.read(tmp_path, "corpus.json") == {}
+    write_json(tmp_path / "corpus.json", CORPUS)
+    assert summary.read(tmp_path, "corpus.json") == CORPUS
+
+
+def evidence(**rows):
+    made = {"commit": "a" * 40, "dirty": False, "when": "2026-01-01T00:00:00Z"}
+    return {name.replace("_", "-"): row and {"name": name.replace("_", "-"), **made, **row} for name, row in rows.items()}
+
+
+def test_the_grading_sheet_reads_evidence_with_its_commit():
+    found = evidence(test={"passed": True, "tests": 1234, "failures": 0, "errors": 0, "skipped": 2, "coverage_percent": 97.84},
+                     test_idem={"passed": True, "equal": 60, "varies": ["run.json"], "differ": []},
+                     verify_corpus={"passed": False, "compared": 4, "differ": ["corpus.txt"], "dirty": True}, verify=None)
+    sheet = summary.grading(found, {"commits": 12, "unnamed": 0, "commit": "b" * 40}).set_index("gate")
+    assert sheet["outcome"].to_dict() == {"traceable history": "pass", "corpus hash verified": "fail",
+                                          "verify clean": summary.NOT_RUN, "tests and coverage": "pass", "idempotence": "pass"}
+    assert sheet.loc["tests and coverage", "evidence"] == "1,234 tests, 0 failed, 2 skipped; 97.8 % covered, branches included"
+    assert sheet.loc["idempotence", "evidence"] == "60 artefacts of two runs equal, 0 differ; 1 hold times and are named"
+    assert sheet.loc["corpus hash verified", "evidence"].endswith("equal, 1 differ")
+    assert sheet["commit"].tolist() == ["b" * 12, "a" * 12 + " with changes", "–", "a" * 12, "a" * 12]
+
+
+@pytest.mark.parametrize("passed, text", [(True, "x.tar.gz: 7 files match"), (False, "x.tar.gz was changed")])
+def test_details_of_verify(passed, text):
+    assert summary.details({"name": "verify", "passed": passed, "pack": "x.tar.gz", "files": 7}) == text
+
+
+def test_details_without_coverage():
+    row = {"name": "test", "tests": 3, "failures": 1, "errors": 1, "skipped": 0, "coverage_percent": None}
+    assert summary.details(row) == "3 tests, 2 failed, 0 skipped; coverage unknown"
+
+
+def test_history_counts_commits_and_those_without_a_message(tmp_path):
+    def git(*arguments):
+        subprocess.run(["git", "-C", str(tmp_path), "-c", "user.name=a", "-c", "user.email=a@b", *arguments], check=True)
+
+    assert summary.history(tmp_path)["commits"] == 0
+    git("init", "-q")
+    git("commit", "-q", "--allow-empty", "-m", "first")
+    git("commit", "-q", "--allow-empty", "--allow-empty-message", "-m", "")
+    found = summary.history(tmp_path)
+    assert (found["commits"], found["unnamed"], len(found["commit"]), found["dirty"]) == (2, 1, 40, False)
+    assert summary.grading({}, found)["outcome"].tolist() == ["fail", *[summary.NOT_RUN] * 4]
+
+
+def test_modules_reached_by_the_tests_of_a_project(tmp_path):
+    (tmp_path / "tests").mkdir()
+    assert summary.modules_reached(Project(tmp_path))[0] == 0
+    source = "from minitransformer.report import readme\nfrom minitransformer import Sampling\n"
+    (tmp_path / "tests" / "test_a.py").write_text(source)
+    reached, every = summary.modules_reached(Project(tmp_path))
+    assert 1 < reached < every
+
+
+def test_readme_table_names_value_interval_bar_and_verdict(rows):
+    lines = readme.headline_table(rows, LEDGER).splitlines()
+    assert lines[2] == "| Test perplexity | 1,045 | 45.0 [44.0, 46.0] | < 91, the best n-gram | pass |"
+    assert lines[3] == "| Cache speed-up, n = 500 | 1.95× | 11.2× [11.0, 11.4] | ≥ 9.8× | pass |"
+    assert lines[5] == "| Smaller in int4 | 1.88× | 6.10× | ≥ 6.3× | fail |"
+    assert lines[6] == "| Gap to the floor closed | – | 87.5 % | – | pass |"
+
+
+def test_update_rewrites_between_the_markers_only(tmp_path, rows):
+    page, claims = tmp_path / "README.md", write_json(tmp_path / "claims.json", rows)
+    page.write_text(f"before\n{readme.START}\nold\n{readme.END}\nafter\n")
+    readme.update(page, claims, LEDGER)
+    text = page.read_text()
+    assert text.startswith(f"before\n{readme.START}\n| what |") and text.endswith(f"|\n{readme.END}\nafter\n")
+    assert "old" not in text
+    assert readme.update(page, claims, LEDGER).read_text() == text
+
+
+def test_update_without_markers_says_so(tmp_path, rows):
+    page, claims = tmp_path / "README.md", write_json(tmp_path / "claims.json", rows)
+    page.write_text("no markers\n")
+    with pytest.raises(ValueError, match="README.md does not hold <!-- headline:start -->"):
+        readme.update(page, claims, LEDGER)
+    assert page.read_text() == "no markers\n"
+
+
+def test_the_projects_readme_has_the_markers():
+    text = (Project.find().root / "README.md").read_text(encoding="utf-8")
+    assert text.count(readme.START) == text.count(readme.END) == 1 and len(text.splitlines()) <= 60
