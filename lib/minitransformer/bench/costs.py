@@ -1,0 +1,51 @@
+"""What a model costs, from its configuration alone: parameters, operations, bytes. Tests hold these against real objects."""
+
+from ..model import ModelConfig
+
+
+def parameters(cfg: ModelConfig) -> dict[str, int]:
+    """Parameters by part; a tied head counts once. Norms are LayerNorm (2 a channel) or RMSNorm (1)."""
+    C, D, F, b = cfg.d_model, cfg.head_dim, cfg.ffn_dim, int(cfg.bias)
+    q, kv = cfg.n_heads * D, cfg.kv_heads * D
+    norm = C * (2 if cfg.norm == "layernorm" else 1)
+    attention = C * q + q * b + 2 * (C * kv + kv * b) + q * C + C * b + (2 * D if cfg.qk_norm else 0)
+    ffn = (2 if cfg.ffn == "swiglu" else 1) * (C * F + F * b) + F * C + C * b
+    return {
+        "embedding": cfg.vocab_size * C,
+        "attention": cfg.n_layers * attention,
+        "ffn": cfg.n_layers * ffn,
+        "norms": (2 * cfg.n_layers + 1) * norm,
+        "head": (0 if cfg.tied else cfg.vocab_size * C) + cfg.vocab_size * b,
+    }
+
+
+def weights_read(cfg: ModelConfig) -> int:
+    """Parameters one forward of one token reads: all but the embedding rows of other tokens."""
+    p = parameters(cfg)
+    return sum(p.values()) - (0 if cfg.tied else p["embedding"] - cfg.d_model)
+
+
+def flops(cfg: ModelConfig, tokens: int, past: int = 0, head_positions: int = 1) -> int:
+    """Multiply-adds times two of one forward over `tokens` after `past` cached ones, causal attention counted in full rows.
+
+    The head is applied to `head_positions` positions. Norms, activations and the softmax are left out.
+    """
+    C, D = cfg.d_model, cfg.head_dim
+    matrices = C * cfg.n_heads * D * 2 + 2 * C * cfg.kv_heads * D + (3 if cfg.ffn == "swiglu" else 2) * C * cfg.ffn_dim
+    keys = tokens * past + tokens * (tokens + 1) // 2  # key-query pairs a causal mask lets through
+    return 2 * (cfg.n_layers * (tokens * matrices + 2 * keys * cfg.n_heads * D) + head_positions * C * cfg.vocab_size)
+
+
+def flop_speedup(cfg: ModelConfig, prompt: int, new: int, head_all: bool = False) -> float:
+    """Operations without a cache over operations with one, for `new` tokens after a prompt; a count, not a time.
+
+    `head_all`: the uncached loop applies the head to every position, as the seed report's does.
+    """
+    uncached = sum(flops(cfg, t, head_positions=t if head_all else 1) for t in range(prompt, prompt + new))
+    cached = flops(cfg, prompt, head_positions=prompt if head_all else 1) + sum(flops(cfg, 1, past=t) for t in range(prompt, prompt + new - 1))
+    return uncached / cached
+
+
+def kv_bytes(cfg: ModelConfig, tokens: int, batch: int = 1, itemsize: int = 4) -> int:
+    """Bytes of keys and values of `tokens` positions: 2·L·B·Hkv·D·tokens·itemsize."""
+    return 2 * cfg.n_layers * batch * cfg.kv_heads * cfg.head_dim * tokens * itemsize

@@ -1,0 +1,65 @@
+"""Timing: interleaved repeats, medians with intervals, and the two speeds of the machine that bound everything else."""
+
+import time
+from collections.abc import Callable
+
+import numpy as np
+import pandas as pd
+import torch
+from scipy.stats import binom
+
+
+def interleaved(functions: dict[str, Callable[[], object]], repeats: int, warmup: int = 1) -> pd.DataFrame:
+    """Time every function `repeats` times in turn, A B C C B A …, so that drift meets all alike.
+
+    Returns raw samples, one row each: name, repeat, seconds. Warm-up calls are not kept.
+    """
+    for _ in range(warmup):
+        for function in functions.values():
+            function()
+    rows = []
+    for repeat in range(repeats):
+        order = list(functions.items())
+        for name, function in order if repeat % 2 == 0 else reversed(order):
+            began = time.perf_counter()
+            function()
+            rows.append({"name": name, "repeat": repeat, "seconds": time.perf_counter() - began})
+    return pd.DataFrame(rows)
+
+
+def median_interval(values, level: float = 0.95) -> tuple[float, float, float]:
+    """Median and its distribution-free interval from order statistics; the whole range where n is too small for `level`."""
+    x = np.sort(np.asarray(values, dtype=float))
+    n = len(x)
+    outside = int(binom.ppf((1 - level) / 2, n, 0.5))  # largest k with P(X < k) <= (1 - level)/2
+    low = max(outside - 1, 0)
+    return float(np.median(x)), float(x[low]), float(x[n - 1 - low])
+
+
+def ratio(samples: pd.DataFrame, slow: str, fast: str) -> tuple[float, float, float]:
+    """Median and interval of seconds(slow) / seconds(fast), paired by repeat."""
+    wide = samples.pivot(index="repeat", columns="name", values="seconds")
+    return median_interval(wide[slow] / wide[fast])
+
+
+def best_of(function: Callable[[], object], repeats: int, inner: int) -> float:
+    """Seconds of one call: the smallest mean of `inner` calls among `repeats`, for limits, which noise can only raise."""
+    times = []
+    for _ in range(repeats):
+        began = time.perf_counter()
+        for _ in range(inner):
+            function()
+        times.append((time.perf_counter() - began) / inner)
+    return min(times)
+
+
+def read_seconds(nbytes: int, repeats: int = 20) -> float:
+    """Seconds to read `nbytes` of FP32 once, from wherever a working set of that size lives."""
+    x = torch.ones(max(nbytes // 4, 1))
+    return best_of(x.sum, repeats, max(1, int(2e7 // nbytes)))
+
+
+def matmul_flops_per_second(n: int = 1024, repeats: int = 5) -> float:
+    """FP32 operations a second of an n x n x n matrix product: the compute limit of this machine and library."""
+    a, b = torch.rand(n, n), torch.rand(n, n)
+    return 2 * n**3 / best_of(lambda: a @ b, repeats, 1)

@@ -1,0 +1,105 @@
+"""Costs equal real objects, intervals cover, and the time model recovers the constants it was made from."""
+
+import time
+from dataclasses import replace
+
+import numpy as np
+import pytest
+import torch
+
+from minitransformer.bench import (
+    TimeModel, best_of, fit, flop_speedup, flops, interleaved, kv_bytes, matmul_flops_per_second, median_interval, parameters,
+    ratio, read_seconds, weights_read,
+)
+from minitransformer.cache import make_cache
+from minitransformer.model import ModelConfig, Transformer
+
+VARIANTS = [
+    ModelConfig(), ModelConfig(n_layers=2, n_kv_heads=1, norm="rmsnorm", ffn="swiglu", bias=False, tied=True, qk_norm=True),
+    ModelConfig(d_model=64, n_kv_heads=2, ffn="gelu"),
+]
+
+
+@pytest.mark.parametrize("cfg", VARIANTS)
+def test_parameters_and_cache_bytes_are_those_of_the_objects(cfg):
+    model = Transformer(cfg)
+    assert sum(parameters(cfg).values()) == sum(p.numel() for p in model.parameters())
+    cache = make_cache(cfg, "static", batch=2, capacity=9)
+    model(torch.zeros(2, 5, dtype=torch.long), cache)
+    assert cache.nbytes == kv_bytes(cfg, 9, batch=2)
+
+
+def test_weights_read_leaves_out_other_tokens_embeddings():
+    cfg = ModelConfig()
+    assert sum(parameters(cfg).values()) - weights_read(cfg) == (1004 - 1) * 128
+    assert weights_read(replace(cfg, tied=True)) == sum(parameters(replace(cfg, tied=True)).values())
+
+
+def test_flops_equal_torchs_own_counter():
+    from torch.utils.flop_counter import FlopCounterMode
+
+    cfg = ModelConfig(bias=False)
+    model, ids = Transformer(cfg), torch.zeros(1, 8, dtype=torch.long)
+    with FlopCounterMode(display=False) as counter:
+        model(ids)
+    full_rows = 2 * 2 * 8 * 8 * 128  # torch counts the masked half of attention too, or leaves the fused kernel out
+    ours = flops(cfg, 8, head_positions=8) - 2 * 2 * (8 * 9 // 2) * 128
+    assert counter.get_total_flops() in (ours, ours + full_rows)
+
+
+def test_the_seeds_theoretical_25_is_a_ratio_of_operations():
+    cfg = ModelConfig()
+    assert flop_speedup(cfg, 1, 50, head_all=True) == pytest.approx(25.5, rel=0.02)
+    assert flop_speedup(cfg, 1, 50) < 20
+
+
+def test_repeats_are_interleaved_and_paired():
+    order = []
+    samples = interleaved({"a": lambda: order.append("a"), "b": lambda: (order.append("b"), time.sleep(0.002))}, repeats=4)
+    assert "".join(order) == "ab" + "abba" * 2
+    assert samples.columns.tolist() == ["name", "repeat", "seconds"] and len(samples) == 8
+    low = ratio(samples, "b", "a")[1]
+    assert low > 1
+
+
+def test_the_median_interval_covers_the_median():
+    rng = np.random.default_rng(0)
+    hits = [low <= 0 <= high for _, low, high in (median_interval(rng.normal(size=25)) for _ in range(400))]
+    assert np.mean(hits) >= 0.93
+    assert median_interval([3, 1, 2]) == (2, 1, 3)
+
+
+def test_the_machines_speeds_are_positive():
+    assert best_of(lambda: None, 2, 2) >= 0
+    assert 0 < read_seconds(4096, repeats=2) < 1
+    assert matmul_flops_per_second(64, repeats=1) > 0
+
+
+TRUE = TimeModel(150e-6, 160e-6, 20e-6, 8e-6, 2e-9, 5e-8, (4e-8, 6e-8))
+
+
+def test_the_fit_recovers_its_own_constants():
+    lengths, past = np.array([1, 2, 4, 8, 16, 32, 64, 128, 256, 500]), np.array([1, 50, 100, 200, 300, 400, 500])
+    noise = np.random.default_rng(1).normal(1, 0.01, 17)
+    model = fit(lengths, TRUE.uncached(lengths) * noise[:10], past, TRUE.cached(past) * noise[10:], TRUE.weights)
+    assert model.overhead == pytest.approx(TRUE.overhead, rel=0.05)
+    assert model.compute == pytest.approx(TRUE.compute, rel=0.05)
+    assert model.attention == pytest.approx(TRUE.attention, rel=0.3)
+    assert model.kappa_resolvable and model.kappa == pytest.approx(5e-8, rel=0.3)
+    assert model.knee == pytest.approx(TRUE.knee, rel=0.05)
+    assert model.speedup(16, 200) == pytest.approx(TRUE.speedup(16, 200), rel=0.05)
+
+
+def test_a_flat_cache_read_is_called_not_resolvable():
+    past = np.arange(10, 500, 50)
+    seconds = 2e-4 * np.random.default_rng(2).normal(1, 0.05, len(past))
+    model = fit([1, 10, 100, 500], TRUE.uncached([1, 10, 100, 500]), past, seconds, TRUE.weights)
+    assert not model.kappa_resolvable and model.kappa_interval[0] <= 0 <= model.kappa_interval[1]
+
+
+def test_speedup_is_the_ratio_of_the_sums():
+    lengths = np.arange(10, 60)
+    expected = TRUE.uncached(lengths).sum() / (TRUE.uncached(10) + TRUE.cached(lengths[1:]).sum())
+    assert TRUE.speedup(10, 50) == pytest.approx(expected)
+    roof = TRUE.without_overhead(1e6, 1e11)
+    assert roof.overhead == 0 and roof.compute == 1e-5 and roof.speedup(10, 50) > TRUE.speedup(10, 50)

@@ -1,0 +1,123 @@
+"""Training: recipes, initial loss, bit-exact resumption, and the end at the first loss that is not finite."""
+
+import math
+from dataclasses import replace
+
+import pytest
+import torch
+import torch.nn.functional as F
+
+from minitransformer.model import ModelConfig, Transformer
+from minitransformer.train import GOOD, RECIPES, SEED, NonFiniteLoss, TrainConfig, initialize, learning_rate, train
+
+CFG = ModelConfig(vocab_size=50, d_model=32, context=32)
+RUN = TrainConfig(steps=12, batch_size=4, window=16, lr=1e-2, warmup=2, cooldown=0.5, weight_decay=0.1, initialization="scaled")
+
+
+def batch(step):
+    return torch.randint(0, 50, (4, 17), generator=torch.Generator().manual_seed(step))
+
+
+def fresh(cfg=CFG, initialization="scaled", seed=0):
+    return initialize(Transformer(cfg), initialization, torch.Generator().manual_seed(seed))
+
+
+@pytest.mark.parametrize("d_model", [64, 128, 256])
+@pytest.mark.parametrize("n_layers", [1, 2])
+def test_the_good_recipe_starts_at_the_loss_of_a_uniform_guess(d_model, n_layers):
+    cfg = ModelConfig(d_model=d_model, n_layers=n_layers)
+    ids = torch.randint(0, 1004, (4, 129), generator=torch.Generator().manual_seed(1))
+    with torch.no_grad():
+        loss = F.cross_entropy(fresh(cfg)(ids[:, :-1]).flatten(0, 1), ids[:, 1:].flatten()).item()
+        torch_loss = F.cross_entropy(fresh(cfg, "torch")(ids[:, :-1]).flatten(0, 1), ids[:, 1:].flatten()).item()
+    assert abs(loss - math.log(1004)) < 0.05
+    assert torch_loss > math.log(1004) + 0.1
+
+
+def test_pytorchs_default_initialisation_is_reproduced_in_distribution():
+    ours = fresh(ModelConfig(), "torch").state_dict()
+    torch.manual_seed(0)
+    for name, theirs in Transformer(ModelConfig()).state_dict().items():
+        if "norm" not in name:
+            assert math.isclose(ours[name].std(), theirs.std(), rel_tol=0.2), name
+
+
+def test_the_seed_recipe_is_the_seed_reports():
+    assert RECIPES == {"seed": SEED, "good": GOOD}
+    assert (SEED.steps, SEED.batch_size, SEED.window, SEED.lr, SEED.warmup, SEED.clip) == (100, 4, 64, 1e-3, 10, 1.0)
+    assert SEED.tokens == 25_600 and SEED.initialization == "torch" and SEED.weight_decay == 0
+
+
+def test_the_learning_rate_rises_stays_and_falls_to_zero():
+    rates = [learning_rate(s, RUN) for s in range(12)]
+    assert rates[:3] == [pytest.approx(1e-2 / 3), pytest.approx(2e-2 / 3), 1e-2]
+    assert max(rates) == rates[5] == 1e-2 and rates == sorted(rates[:3]) + rates[3:6] + sorted(rates[6:], reverse=True)
+    assert 0 < rates[-1] < 2e-3
+    assert learning_rate(11, replace(RUN, cooldown=0.0)) == 1e-2
+
+
+def test_one_batch_can_be_learnt_by_heart():
+    rows = train(fresh(), lambda step: batch(0), replace(RUN, steps=150, cooldown=0.0))
+    assert rows[0]["loss_nats"] > 3.5 and rows[-1]["loss_nats"] < 0.1
+    assert rows[-1]["step"] == 150 and rows[-1]["tokens"] == 150 * 64
+
+
+def test_a_resumed_run_equals_one_that_was_never_stopped(tmp_path):
+    straight = fresh()
+    whole = train(straight, batch, RUN)
+
+    def stop_at_nine(row):
+        if row["step"] == 9:
+            raise KeyboardInterrupt
+
+    with pytest.raises(KeyboardInterrupt):
+        train(fresh(), batch, RUN, checkpoint=tmp_path / "run.pt", every=5, on_step=stop_at_nine)
+    resumed = fresh(seed=99)  # whatever it starts from, the checkpoint decides
+    seen = []
+    rows = train(resumed, batch, RUN, checkpoint=tmp_path / "run.pt", every=5, on_step=seen.append)
+    assert [r["step"] for r in seen] == list(range(6, 13))
+    assert [r["loss_nats"] for r in rows] == [r["loss_nats"] for r in whole]
+    for a, b in zip(straight.parameters(), resumed.parameters(), strict=True):
+        assert torch.equal(a, b)
+    assert train(fresh(), batch, RUN, checkpoint=tmp_path / "run.pt") == rows  # finished: nothing left to do
+    assert [p.name for p in tmp_path.iterdir()] == ["run.pt"]
+
+
+def test_a_broken_or_foreign_checkpoint_is_refused_and_left_alone(tmp_path):
+    path = tmp_path / "run.pt"
+    train(fresh(), batch, RUN, checkpoint=path)
+    with pytest.raises(ValueError, match="belongs to another model or recipe"):
+        train(fresh(), batch, replace(RUN, lr=2e-3), checkpoint=path)
+    whole = path.read_bytes()
+    path.write_bytes(whole[: len(whole) // 2])
+    with pytest.raises(ValueError, match="is not a whole training checkpoint"):
+        train(fresh(), batch, RUN, checkpoint=path)
+    assert path.read_bytes() == whole[: len(whole) // 2]
+
+
+def test_a_loss_that_is_not_finite_stops_and_names_the_step_and_the_last_good_checkpoint(tmp_path):
+    model, path = fresh(), tmp_path / "run.pt"
+
+    def poison(row):
+        if row["step"] == 7:
+            model.head.weight.data[0, 0] = math.nan
+
+    with pytest.raises(NonFiniteLoss, match=r"loss is nan at step 7: lower lr 0.01; the last good checkpoint is .*run.pt"):
+        train(model, batch, RUN, checkpoint=path, every=5, on_step=poison)
+    with pytest.raises(NonFiniteLoss, match="no checkpoint was written yet"):
+        train(model, batch, RUN)
+    assert len(torch.load(path, weights_only=True)["rows"]) == 5
+
+
+@pytest.mark.parametrize(
+    ("change", "message"),
+    [
+        ({"steps": 0}, "steps 0 is not positive"),
+        ({"lr": math.nan}, "lr nan is not positive"),
+        ({"cooldown": 2}, "cooldown 2 is not a share"),
+        ({"initialization": "zeros"}, "initialization 'zeros' is unknown"),
+    ],
+)
+def test_an_impossible_run_is_named(change, message):
+    with pytest.raises(ValueError, match=message):
+        replace(RUN, **change)
