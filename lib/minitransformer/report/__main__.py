@@ -43,7 +43,8 @@ def line(error: Exception) -> str:
 
 
 def arguments() -> argparse.ArgumentParser:
-    parser = argparse.ArgumentParser(prog="python -m minitransformer.report", description="Run the notebooks and render the report.")
+    what = "Run the notebooks and render the report."
+    parser = argparse.ArgumentParser(prog="python -m minitransformer.report", description=what)
     parser.add_argument("target", choices=sorted({*targets.TARGETS, *targets.UP_TO, *STAGES}), help="what to make")
     parser.add_argument("--profile", default="paper", help="quick, or a file of notebooks/profiles/ (default: paper)")
     parser.add_argument("--set", action="append", default=[], metavar="NAME=VALUE", help="a parameter; may be repeated")

@@ -15,12 +15,13 @@ LEDGER = Path(__file__).with_name("seed_claims.toml")
 
 
 def seed_claims(path: Path = LEDGER) -> dict:
-    """The seed report's claims by id, as the ledger's `[[claim]]` tables list them; ValueError names an id used twice."""
+    """The seed report's claims by id, as the ledger's `[[claim]]` tables list them; ValueError names a repeated id."""
     rows = tomllib.loads(Path(path).read_text(encoding="utf-8"))["claim"]
     ledger = {row["id"]: row for row in rows}
     if len(ledger) < len(rows):
         ids = [row["id"] for row in rows]
-        raise ValueError(f"{Path(path).name} lists {next(i for i in ids if ids.count(i) > 1)!r} twice: give each claim its own id")
+        twice = next(i for i in ids if ids.count(i) > 1)
+        raise ValueError(f"{Path(path).name} lists {twice!r} twice: give each claim its own id")
     return ledger
 
 
@@ -68,8 +69,8 @@ def _row(id, statement, seed_value, measured, unit, interval, threshold, verdict
         if not low <= high:
             raise ValueError(f"claim {id!r}: interval ({low}, {high}) is not ordered: give (low, high)")
         interval = [low, high]
-    return {"id": id, "statement": statement, "seed_value": plain_value(seed_value), "measured": plain_value(measured), "unit": unit,
-            "interval": interval, "threshold": threshold, "verdict": verdict}
+    return {"id": id, "statement": statement, "seed_value": plain_value(seed_value), "measured": plain_value(measured),
+            "unit": unit, "interval": interval, "threshold": threshold, "verdict": verdict}
 
 
 def plain_value(value):

@@ -13,8 +13,8 @@ NAMES = ("test", "test-idem", "verify", "verify-corpus")
 
 def write(project: Project, name: str, passed: bool, **details) -> dict:
     """Records an outcome with the commit it holds for."""
-    row = {"name": name, "passed": bool(passed), **commit(project.root), "when": time.strftime("%Y-%m-%dT%H:%M:%SZ", time.gmtime()),
-           **details}
+    when = time.strftime("%Y-%m-%dT%H:%M:%SZ", time.gmtime())
+    row = {"name": name, "passed": bool(passed), **commit(project.root), "when": when, **details}
     write_json(folder(project) / f"{name}.json", row)
     return row
 

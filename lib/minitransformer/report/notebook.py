@@ -7,7 +7,6 @@ import sys
 from pathlib import Path
 from types import SimpleNamespace
 
-from IPython.display import display as show
 from tqdm import tqdm
 
 from . import claims, display, stages
@@ -105,7 +104,7 @@ class Notebook:
         if not sentence.strip():
             raise ValueError(f"{self.name}: the answer is empty: give one computed sentence")
         self._answer = sentence
-        _show("answer", sentence)
+        display.show_answer(sentence)
 
     def negative(self, title: str, expected: str, found: str, why: str, claim: str | None = None) -> None:
         """A negative result, boxed: what was expected, what was found, why."""
@@ -117,13 +116,13 @@ class Notebook:
 
     def claim(self, id, statement, measured, holds, *, unit="", interval=None, threshold=None, cell, verdict=None) -> dict:
         """A bar of our own: verdict pass if `holds`, else fail. `cell` is the id of the cell that computed it."""
-        row = claims.own_row(id, statement, measured, holds, unit=unit, interval=interval, threshold=threshold, verdict=verdict)
-        return self._add(row, cell)
+        more = {"unit": unit, "interval": interval, "threshold": threshold, "verdict": verdict}
+        return self._add(claims.own_row(id, statement, measured, holds, **more), cell)
 
     def audit(self, id, measured, *, unit=None, interval=None, verdict=None, correct=None, note="", cell) -> dict:
         """A claim of the seed report, by its id in seed_claims.toml; verdict None follows `claims.judge`."""
-        row = claims.audit_row(self._ledger, id, measured, unit=unit, interval=interval, verdict=verdict, correct=correct, note=note)
-        return self._add(row, cell)
+        more = {"unit": unit, "interval": interval, "verdict": verdict, "correct": correct, "note": note}
+        return self._add(claims.audit_row(self._ledger, id, measured, **more), cell)
 
     def progress(self, total, description: str):
         """A tqdm bar over an iterable, or of `total` steps to `update`, on stderr; TQDM_DISABLE=1 silences it."""
@@ -134,25 +133,25 @@ class Notebook:
         """The last cell: FileNotFoundError if an artefact is missing or empty, then writes claims/<notebook>.json."""
         for name in artefacts:
             path = self.out / name
-            if not path.exists() or (path.is_file() and not path.stat().st_size) or (path.is_dir() and not any(path.iterdir())):
+            if not (any(path.iterdir()) if path.is_dir() else path.is_file() and path.stat().st_size):
                 raise FileNotFoundError(f"{self.name}: artefact {name} is missing or empty: the cell that writes it did not")
         if self.name[:2].isdigit() and self._answer is None:
             raise ValueError(f"{self.name} has no answer: call nb.answer(...) with one computed sentence before nb.close")
         write_json(self.out / "claims" / f"{self.name}.json", list(self._rows.values()))
         verdicts = [row["verdict"] for row in self._rows.values()]
         counts = ", ".join(f"{verdicts.count(v)} {v}" for v in (*claims.OWN, *claims.AUDIT) if v in verdicts)
-        _show("echo", f"{self.name}: {len(artefacts)} artefacts checked; {len(verdicts)} claims ({counts or 'none'}).")
+        display.show_echo(f"{self.name}: {len(artefacts)} artefacts checked; {len(verdicts)} claims ({counts or 'none'}).")
 
     def _add(self, row: dict, cell: str) -> dict:
         if self._cells and cell not in self._cells:
-            raise ValueError(f"claim {row['id']!r}: cell {cell!r} is not a cell id of {self.name}: give one of {', '.join(self._cells)}")
+            raise ValueError(f"claim {row['id']!r}: cell {cell!r} is not a cell of {self.name}: give one of "
+                             f"{', '.join(self._cells)}")
         before = self._rows.get(row["id"])
         if before and before["cell_id"] != cell:
-            raise ValueError(f"claim {row['id']!r} is made in cell {before['cell_id']!r} and in {cell!r}: give each claim its own id")
+            raise ValueError(f"claim {row['id']!r} is made in cell {before['cell_id']!r} and in {cell!r}: give each its own id")
         row = {**row, "notebook": self.name, "cell_id": cell}
         self._rows[row["id"]] = row
-        seed = "" if row["seed_value"] is None else f" (seed report: {row['seed_value']})"
-        _show("echo", f"**{row['verdict']}** · {row['statement'] or row['id']}: {_reading(row)}{seed}", claim=row["id"])
+        display.show_claim(row)
         return row
 
 
@@ -169,18 +168,3 @@ def _named(df) -> bool:
 def _slug(kind: str, id: str) -> None:
     if not ID.fullmatch(id):
         raise ValueError(f"{kind} id {id!r} is not a slug: use lower-case letters, digits, hyphens and underscores")
-
-
-def _show(kind: str, markdown: str, **about) -> None:
-    """One Markdown output, marked for the HTML report as `display` marks its own."""
-    show({"text/markdown": markdown, "text/plain": markdown}, raw=True, metadata={display.KEY: {"kind": kind, **about}})
-
-
-def _reading(row: dict) -> str:
-    """The measured value with unit, interval and bar, as a sentence part."""
-    value = row["measured"]
-    text = value if isinstance(value, str) else display.number(value)
-    text += f" {row['unit']}" if row["unit"] else ""
-    if row["interval"]:
-        text += f" [{display.number(row['interval'][0])}, {display.number(row['interval'][1])}]"
-    return text + (f", bar {row['threshold']}" if row["threshold"] else "")

@@ -42,7 +42,8 @@ def pack_model(project: Project, run_dir: Path, epoch: int = EPOCH) -> Path:
 def pack_run(project: Project, run_dir: Path, epoch: int = EPOCH) -> Path:
     """dist/mini-transformer-<run>-v<version>.tar.gz: everything a run left, without its evidence."""
     if not (run_dir / "HASHES.txt").is_file():
-        raise PackError(f"{project.relative(run_dir)} holds no finished run: run make report PROFILE={run_dir.name.split('-')[0]}")
+        profile = run_dir.name.split("-")[0]
+        raise PackError(f"{project.relative(run_dir)} holds no finished run: run make report PROFILE={profile}")
     files = {name: (run_dir / name).read_bytes() for name in stages.artefacts(run_dir)}
     top = pack_name(run_dir)
     return _write(project.root / "dist" / f"{top}.tar.gz", archive(files, top, epoch))
@@ -65,7 +66,7 @@ def verify(path: Path) -> int:
         raise PackError(f"{path.name if sidecar.is_file() else sidecar.name} is missing in {path.parent.name}/: run make pack")
     known, found = sidecar.read_text().split()[0], sha256(path)
     if known != found:
-        raise PackError(f"{path.name} has SHA-256 {found[:12]}…, and its .sha256 file says {known[:12]}…: it was changed, run make pack")
+        raise PackError(f"{path.name} was changed: its SHA-256 is {found[:12]}…, not {known[:12]}…: run make pack")
     with tarfile.open(path) as tar:
         members = {m.name.split("/", 1)[1]: tar.extractfile(m).read() for m in tar.getmembers()}
     listed = dict(reversed(line.split("  ", 1)) for line in members.pop(MANIFEST, b"").decode().splitlines())

@@ -43,7 +43,8 @@ def known_parameters(notebooks: Path) -> dict:
     for path in sorted(Path(notebooks).glob("*.ipynb")):
         for name, default in parameters_cell(path).items():
             if name in known and (known[name] != default or type(known[name]) is not type(default)):
-                raise ParameterError(f"{name} is {known[name]!r} in {owner[name]} and {default!r} in {path.name}: give one default")
+                raise ParameterError(f"{name} is {known[name]!r} in {owner[name]} and {default!r} in {path.name}: "
+                                     "give it one default")
             known[name], owner[name] = default, path.name
     return known
 

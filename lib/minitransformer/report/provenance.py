@@ -62,7 +62,8 @@ def write_run(project: Project, run_dir: Path, params: dict) -> dict:
     stamps = {s: stages.read_stamp(run_dir, s) for s in project.stages}
     lock = project.root / "requirements.lock"
     run = {
-        "project": "mini-transformer", "version": metadata.version("minitransformer"), "run": run_dir.name, **commit(project.root),
+        "project": "mini-transformer", "version": metadata.version("minitransformer"), "run": run_dir.name,
+        **commit(project.root),
         "executed": time.strftime("%Y-%m-%dT%H:%M:%SZ", time.gmtime()),
         "profile": params["profile"], "parameters": {n: v for n, v in params.items() if n != "run_dir"},
         "machine": machine(), "threads": params.get("threads"), "versions": versions(),

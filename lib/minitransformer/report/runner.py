@@ -81,7 +81,8 @@ def run_stage(project: Project, stage: str, params: dict, run_dir: Path, *, live
     for done in (part, failed):
         done.unlink(missing_ok=True)
     seconds = round(time.monotonic() - start, 1)
-    stages.write_stamp(run_dir, stage, key, own, adopt(run_dir, stage, work), seconds)
+    artefacts = adopt(run_dir, stage, work)
+    stages.write_stamp(run_dir, stage, key=key, params=own, seconds=seconds, artefacts=artefacts)
     return seconds
 
 
@@ -118,9 +119,10 @@ def _execute(project, stage, params, part, live, retry=True) -> None:
         with warnings.catch_warnings():
             warnings.simplefilter("ignore")
             execute_notebook(
-                str(project.notebook(stage)), str(part), parameters=params, cwd=str(project.notebooks), kernel_name="python3",
-                language="python", progress_bar=False, start_timeout=START_TIMEOUT_S, coalesce_streams=True, record_timing=False,
-                kernel_manager_class=Kernel, extra_arguments=["--IPKernelApp.log_level=CRITICAL"], stderr_file=sys.stderr if live else None)
+                str(project.notebook(stage)), str(part), parameters=params, cwd=str(project.notebooks), language="python",
+                kernel_name="python3", kernel_manager_class=Kernel, extra_arguments=["--IPKernelApp.log_level=CRITICAL"],
+                start_timeout=START_TIMEOUT_S, coalesce_streams=True, record_timing=False, progress_bar=False,
+                stderr_file=sys.stderr if live else None)
     except PapermillExecutionError as error:
         message = " ".join(line.strip() for line in str(error.evalue).splitlines() if line.strip())
         raise CellError(f"{stage}: {error.ename}: {message}", "\n".join(error.traceback)) from None
@@ -138,11 +140,12 @@ def environment(project: Project, params: dict, out: Path, live: bool):
     """What kernels inherit, the same for everyone: hash seed, threads, and settings from the project's folder only."""
     cache = project.root / ".cache"
     threads = str(params.get("threads", 1))
-    chosen = {"PYTHONHASHSEED": "0", "OMP_NUM_THREADS": threads, "MKL_NUM_THREADS": threads, "IPYTHONDIR": str(cache / "ipython"),
-              "JUPYTER_CONFIG_DIR": str(cache / "jupyter"), "JUPYTER_DATA_DIR": str(cache / "jupyter-data"),
-              "JUPYTER_RUNTIME_DIR": str(cache / "runtime"), "MPLCONFIGDIR": str(cache / "matplotlib"),
-              "CUBLAS_WORKSPACE_CONFIG": ":4096:8", "PYTHONPATH": str(stages.PACKAGE.parent), "TQDM_DISABLE": "" if live else "1", OUT: str(out)}
-    for name in ("IPYTHONDIR", "JUPYTER_CONFIG_DIR", "JUPYTER_DATA_DIR", "JUPYTER_RUNTIME_DIR", "MPLCONFIGDIR"):
+    folders = {"IPYTHONDIR": "ipython", "JUPYTER_CONFIG_DIR": "jupyter", "JUPYTER_DATA_DIR": "jupyter-data",
+               "JUPYTER_RUNTIME_DIR": "runtime", "MPLCONFIGDIR": "matplotlib"}
+    chosen = {"PYTHONHASHSEED": "0", "OMP_NUM_THREADS": threads, "MKL_NUM_THREADS": threads, "CUBLAS_WORKSPACE_CONFIG": ":4096:8",
+              "PYTHONPATH": str(stages.PACKAGE.parent), OUT: str(out), "TQDM_DISABLE": "1",
+              **{name: str(cache / folder) for name, folder in folders.items()}}
+    for name in folders:
         Path(chosen[name]).mkdir(parents=True, exist_ok=True)
     saved = {name: os.environ.get(name) for name in (*chosen, "MPLBACKEND", "PYTHONSTARTUP")}
     os.environ.update(chosen)
@@ -192,7 +195,8 @@ def preflight(run_dir: Path) -> None:
         probe.write_bytes(b"")
         probe.unlink()
     except OSError as error:
-        raise OSError(f"{run_dir} cannot be written ({error.strerror}): make it writable, or run in a copy of the project") from None
+        raise OSError(f"{run_dir} cannot be written ({error.strerror}): make it writable, or run in a copy of the "
+                      "project") from None
     free = shutil.disk_usage(run_dir).free
     if free < NEEDED_BYTES:
-        raise OSError(f"{run_dir}: only {free / 2**20:.0f} MiB are free on its disk: free {NEEDED_BYTES / 2**20:.0f} MiB or more")
+        raise OSError(f"{run_dir}: {free / 2**20:.0f} MiB are free on its disk: free {NEEDED_BYTES / 2**20:.0f} MiB or more")

@@ -13,13 +13,16 @@ from contextlib import contextmanager
 from functools import lru_cache
 from pathlib import Path
 
+from .claims import seed_claims
 from .files import digest, read_json, sha256, tree, write_json
 from .parameters import parameters_cell
 from .project import Project
 
 PACKAGE = Path(__file__).resolve().parent.parent
 NAME = PACKAGE.name
-REPORT_FILES = ("report/notebook.py", "report/display.py", "report/figures.py", "report/claims.py", "report/seed_claims.toml")
+# Modules of the report that decide how notebooks run, not what they compute or show: a change in them reruns nothing.
+RUN_SIDE = {f"report/{name}.py" for name in ("stages", "project", "parameters", "files", "runner", "targets", "provenance",
+                                             "evidence", "pack", "idempotence", "__main__")}
 
 
 class StageError(RuntimeError):
@@ -40,6 +43,7 @@ def key(project: Project, stage: str, params: dict, run_dir: Path) -> str | None
         "source": source,
         "params": stage_params(project, stage, params),
         "library": library_files(imports("\n".join(source["code"]))),
+        "audited": [row for row in seed_claims().values() if row.get("notebook") == stage],
         "lock": sha256(lock) if lock.is_file() else None,
         "before": before,
         "corpus": corpus_hash(project, params),
@@ -76,15 +80,16 @@ def imports(source: str) -> set[str]:
 
 def library_files(modules: set[str]) -> dict[str, str]:
     """SHA-256 of the files behind `modules` and of all they import inside the package, by path in the package."""
-    seen, queue = set(), [f for m in modules for f in files_of(m)]
+    found, queue = {}, [f for m in modules for f in files_of(m)]
     while queue:
         path = queue.pop()
-        if path not in seen:
-            seen.add(path)
-            queue += [f for m in relative_imports(path) for f in files_of(m)]
-    if any("report" in p.relative_to(PACKAGE).parts for p in seen):
-        seen = {p for p in seen if p.relative_to(PACKAGE).parts[0] != "report"} | {PACKAGE / f for f in REPORT_FILES}
-    return {p.relative_to(PACKAGE).as_posix(): sha256(p) for p in sorted(seen) if p.is_file()}
+        name = path.relative_to(PACKAGE).as_posix()
+        if name not in found and name not in RUN_SIDE:
+            found[name] = sha256(path)
+            queue += [f for m in relative_imports(path, found[name]) for f in files_of(m)]
+    if "report/figures.py" in found:
+        found |= {f.relative_to(PACKAGE).as_posix(): sha256(f) for f in (PACKAGE / "report").glob("*.mplstyle")}
+    return dict(sorted(found.items()))
 
 
 def files_of(module: str) -> list[Path]:
@@ -100,15 +105,16 @@ def files_of(module: str) -> list[Path]:
 
 
 @lru_cache(maxsize=None)
-def relative_imports(path: Path) -> frozenset[str]:
-    """The modules of this package that a file of it imports, anywhere in it, as dotted names."""
+def relative_imports(path: Path, sha: str) -> frozenset[str]:
+    """The modules of this package that a file of it imports, anywhere in it, as dotted names; `sha` keeps the cache true."""
     parts = [NAME, *path.relative_to(PACKAGE).parent.parts]
     exports = literal(PACKAGE / "__init__.py", "_EXPORTS")
     found = set()
     for node in ast.walk(ast.parse(path.read_text(encoding="utf-8"))):
         if isinstance(node, ast.ImportFrom) and node.level:
             base = ".".join(parts[: len(parts) - node.level + 1] + ([node.module] if node.module else []))
-            found |= {f"{NAME}.{exports[a.name]}" if base == NAME and a.name in exports else f"{base}.{a.name}" for a in node.names}
+            found |= {f"{NAME}.{exports[a.name]}" if base == NAME and a.name in exports else f"{base}.{a.name}"
+                      for a in node.names}
     return frozenset(found)
 
 
@@ -130,8 +136,9 @@ def read_stamp(run_dir: Path, stage: str) -> dict | None:
     return read_json(path) if path.is_file() else None
 
 
-def write_stamp(run_dir: Path, stage: str, key: str, params: dict, artefacts: dict, seconds: float) -> None:
-    write_json(stamp_path(run_dir, stage), {"stage": stage, "key": key, "params": params, "seconds": seconds, "artefacts": artefacts})
+def write_stamp(run_dir: Path, stage: str, **about) -> None:
+    """Says that `stage` has finished: its key, parameters, seconds, and the SHA-256 of each artefact."""
+    write_json(stamp_path(run_dir, stage), {"stage": stage, **about})
 
 
 def artefacts(run_dir: Path) -> list[str]:
@@ -191,7 +198,8 @@ def demand(project: Project, stage: str, params: dict, run_dir: Path) -> None:
         raise StageError(f"{project.relative(run_dir)} has no finished {stage}: run {command}")
     for name, value in stage_params(project, stage, params).items():
         if stamp["params"].get(name) != value:
-            raise StageError(f"{project.relative(run_dir)} holds {stage} at {name} = {stamp['params'].get(name)!r}, not {value!r}: "
+            held = stamp["params"].get(name)
+            raise StageError(f"{project.relative(run_dir)} holds {stage} at {name} = {held!r}, not {value!r}: "
                              f"run {command} at that value, or open the notebook at the run's")
 
 

@@ -6,14 +6,13 @@ import tempfile
 from pathlib import Path
 
 from . import claims, evidence, idempotence, pack, provenance, runner, stages
-from .files import digest, sha256, write_bytes, write_json
+from .files import digest, sha256, tree, write_bytes, write_json
 from .parameters import ParameterError, known_parameters, parse, resolve
 from .project import Project
 
 UP_TO = {"data": "01-data", "tokenize": "01-data", "train": "02-train", "eval": "03-eval", "bench": "04-kv-bench",
          "bench-quant": "05-quant-bench", "ablations": "06-ablations", "plot": "04-kv-bench", "plot-quant": "05-quant-bench",
          "report": "report", "run": "report"}
-HTML_INPUTS = ("report", "../../reports/template")  # what a rendering depends on besides the run, from the package's folder
 PUBLISHED = ("index.html", "claims.json", "run.json", "HASHES.txt")
 
 
@@ -106,7 +105,8 @@ def render(project: Project, run_dir: Path) -> bool:
     from .html import build_html
 
     stamp = run_dir / ".stages" / "html.json"
-    sources = [p for root in HTML_INPUTS for p in sorted((stages.PACKAGE / root).rglob("*")) if p.is_file() and "__pycache__" not in p.parts]
+    folders = (stages.PACKAGE / "report", project.reports / "template")
+    sources = [p for folder in folders for p in tree(folder) if "__pycache__" not in p.parts]
     keys = {s: stages.read_stamp(run_dir, s)["key"] for s in project.stages}
     wanted = digest([keys, [sha256(p) for p in sources], evidence.read(project), sha256(run_dir / "claims.json")])
     page = run_dir / "index.html"
@@ -179,7 +179,8 @@ def publish(project: Project, params: dict, options) -> None:
     run_dir = options.into or project.run_dir(params)
     missing = [name for name in PUBLISHED if not (run_dir / name).is_file()]
     if missing:
-        raise FileNotFoundError(f"{project.relative(run_dir)}/{missing[0]} is missing: run make report PROFILE={params['profile']}")
+        where = f"{project.relative(run_dir)}/{missing[0]}"
+        raise FileNotFoundError(f"{where} is missing: run make report PROFILE={params['profile']}")
     target = project.reports / "reference"
     names = [*PUBLISHED, *sorted(p.relative_to(run_dir).as_posix() for p in run_dir.rglob("*.csv"))]
     for path in target.rglob("*"):
