@@ -4,14 +4,15 @@ import subprocess
 
 import pytest
 
-from minitransformer.report import readme, summary
+from minitransformer.report import headline, marks, readme, summary
 from minitransformer.report.claims import audit_row, own_row, seed_claims
 from minitransformer.report.files import write_json
+from minitransformer.report.marks import NARROW
 from minitransformer.report.project import Project
 
 LEDGER = seed_claims()
-CORPUS = {"kind": "language", "name": "language", "floor_perplexity": 30.0}
-TIME_MODEL = {"predicted_speedup": {"50": 2.2, "500": 14.0}}
+CORPUS = {"kind": "language", "name": "language"}
+TIME_MODEL = {50: 2.2, 500: 14.0}
 
 
 def own(id, measured, holds=True, **options):
@@ -24,51 +25,72 @@ def audited(id, measured, **options):
 
 @pytest.fixture
 def rows():
-    return [own("test-perplexity", 45.0, unit="perplexity", interval=(44.0, 46.0), threshold="< 91, the best n-gram"),
-            own("gap-closed", 87.5, unit="%"), own("cache-speedup-50", 2.1, unit="×"),
-            own("cache-speedup-500", 11.2, unit="×", interval=(11, 11.4), threshold="≥ 9.8×"),
-            own("int8-size", 3.81, unit="×", threshold="≥ 3.7×"), own("int4-size", 6.1, False, unit="×", threshold="≥ 6.3×"),
-            own("time-per-token", 180.0, unit="µs"),
+    return [own("report-perplexity", 45.0, unit="perplexity", interval=(44.0, 46.0), threshold="< 91, the best n-gram"),
+            own("report-gap", 87.5, unit="%"), own("kv-speedup-50", 2.1, unit="×"),
+            own("kv-speedup-500", 11.2, unit="×", interval=(11, 11.4), threshold="≥ 9.8×"),
+            own("quant-int8-size", 3.81, unit="×", threshold="≥ 3.7×"),
+            own("quant-int4-size", 6.1, False, unit="×", threshold="≥ 6.3×"),
+            own("kv-time-per-token", 180.0, unit="µs"),
             audited("S2-parameters", 456_556, correct=456_556), audited("S1-blocks", 1),
             audited("S7-cache-essential", 1.4, interval=(1.3, 1.5), verdict="refuted")]
 
 
 def test_the_headlines_are_five_claims_with_limit_and_the_seed_reports_number(rows):
-    tiles = summary.headlines(rows, LEDGER, summary.limits(CORPUS, TIME_MODEL))
-    assert [tile["claim"] for tile in tiles] == ["test-perplexity", "cache-speedup-500", "int8-size", "int4-size", "gap-closed"]
-    assert [tile["limit"] for tile in tiles] == [30.0, 14.0, 4.0, 8.0, 100.0]
-    assert [tile["seed_value"] for tile in tiles] == [1045.31, 1.95, 1.88, 1.88, None]
+    tiles = headline.headlines(rows, LEDGER, headline.limits(30.0, TIME_MODEL))
+    names = ["report-perplexity", "kv-speedup-500", "quant-int8-size", "quant-int4-size", "report-gap"]
+    assert [tile["claim"] for tile in tiles] == names
+    assert [tile["limit_text"] for tile in tiles] == [
+        "floor 30.00", "time model 14.00×, 80 % reached", "limit 4.000×, 95 % reached", "limit 8.000×, 76 % reached", ""]
+    assert [tile["seed_text"] for tile in tiles] == [f"seed report: {x}" for x in ("1,045.31", "1.95×", "1.88×", "1.88×")] + [""]
     assert tiles[1]["label"] == "Cache speed-up, n = 500"
-    assert tiles[0]["interval"] == [44.0, 46.0]
+    assert tiles[0]["strip"] == {"value": 45.0, "interval": [44.0, 46.0], "limit": 30.0, "seed": 1045.31, "beyond": "below",
+                                 "log": None}
+    assert all(marks.strip(**tile["strip"]) for tile in tiles)
 
 
 def test_without_a_floor_the_time_per_token_is_the_fifth(rows):
-    rows = [row for row in rows if row["id"] != "gap-closed"]
-    tiles = summary.headlines(rows, LEDGER, summary.limits({"kind": "text", "floor_perplexity": None}, {}))
-    assert [tile["claim"] for tile in tiles][4] == "time-per-token"
-    assert [tile["limit"] for tile in tiles] == [None, None, 4.0, 8.0, None]
+    rows = [row for row in rows if row["id"] != "report-gap"]
+    tiles = headline.headlines(rows, {}, headline.limits(None, {}))
+    assert [tile["claim"] for tile in tiles][4] == "kv-time-per-token"
+    assert [tile["strip"]["limit"] for tile in tiles] == [None, None, 4.0, 8.0, None]
+    assert [tile["strip"]["beyond"] for tile in tiles] == [None, None, "above", "above", None]
+    assert {tile["seed_text"] for tile in tiles} == {""}
 
 
 def test_the_abstract_says_what_was_measured(rows):
-    tiles = summary.headlines(rows, LEDGER, summary.limits(CORPUS, TIME_MODEL))
-    text = summary.abstract(tiles, rows, CORPUS, LEDGER)
-    for part in ("entropy rate is known", "**45.0 [44.0, 46.0]**, 1.50 times the floor of 30.00", "**87.5 %** of the gap",
-                 "**11.2× [11.0, 11.4]** faster at 500 tokens, 80 % of what", "**3.81×** in int8 and **6.10×** in int4",
+    tiles = headline.headlines(rows, LEDGER, headline.limits(30.0, TIME_MODEL))
+    text = headline.abstract(tiles, rows, CORPUS, LEDGER)
+    for part in ("entropy rate is known", "**45.0 [44.0, 46.0]**, 1.50 times the floor of 30.00",
+                 f"**87.50{NARROW}%** of the gap", "**11.20× [11.00, 11.40]** faster at 500 tokens, 80 % of what", "**3.810×** in int8 and **6.100×** in int4",
                  f"{len(LEDGER)} statements", "3 were examined", "1 reproduced, 1 corrected, 1 refuted", "Of 7 bars"):
         assert part in text
 
 
 def test_the_abstract_of_a_real_text_has_no_floor(rows):
-    corpus = {"kind": "text", "name": "quijote", "floor_perplexity": None}
-    rows = [row for row in rows if row["id"] != "gap-closed"]
-    text = summary.abstract(summary.headlines(rows, LEDGER, summary.limits(corpus, {})), rows, corpus, LEDGER)
-    assert "the text *quijote*" in text and "A token takes **180 µs**." in text
+    corpus = {"kind": "text", "name": "quijote"}
+    rows = [row for row in rows if row["id"] != "report-gap"]
+    text = headline.abstract(headline.headlines(rows, LEDGER, headline.limits(None, {})), rows, corpus, LEDGER)
+    assert "the text *quijote*" in text and f"A token takes **180.0{NARROW}µs**." in text
     assert not any(word in text for word in ("floor", "synthetic", "entropy", "what the fitted"))
 
 
 def test_the_abstract_of_an_empty_run_still_reads():
-    text = summary.abstract([], [], {"kind": "uniform"}, LEDGER)
+    text = headline.abstract([], [], {"kind": "uniform"}, LEDGER)
     assert "nothing to learn" in text and text.endswith("0 reproduced, 0 corrected, 0 refuted.")
+
+
+def metric(system, value, measure="perplexity"):
+    return {"system": system, "measure": measure, "value": value, "low": value - 1, "high": value + 1}
+
+
+def test_standing_finds_model_twin_best_n_gram_and_floor():
+    systems = {"uniform guess": 1000.0, "bigram": 120.0, "3-gram (best on validation)": 100.0, "1 block": 50.0, "2 blocks": 40.0}
+    metrics = [metric(*pair) for pair in systems.items()] + [metric("1 block", 0.5, "accuracy")]
+    found = headline.standing([*metrics, metric("floor (oracle)", 10.0)])
+    assert [found[key]["value"] for key in ("model", "twin", "gram")] == [50.0, 40.0, 100.0]
+    assert found["gap_of_gram"] == pytest.approx(50.0) and found["gap"] == pytest.approx(65.05, abs=0.01)
+    assert headline.standing(metrics) | {"floor": None, "gap": None, "gap_of_gram": None} == headline.standing(metrics)
+    assert headline.standing([]) == {}
 
 
 def test_the_audit_by_section_counts_every_statement_once(rows):
@@ -99,7 +121,7 @@ def test_the_seed_reports_own_arithmetic():
 def test_claims_and_artefacts_are_read_in_the_chapters_order(tmp_path, rows):
     write_json(tmp_path / "claims" / "04-kv-bench.json", rows[2:4])
     write_json(tmp_path / "claims" / "01-data.json", rows[:1])
-    assert [row["id"] for row in summary.read_claims(tmp_path)] == ["test-perplexity", "cache-speedup-50", "cache-speedup-500"]
+    assert [row["id"] for row in summary.read_claims(tmp_path)] == ["report-perplexity", "kv-speedup-50", "kv-speedup-500"]
     assert summary.read(tmp_path, "corpus.json") == {}
     write_json(tmp_path / "corpus.json", CORPUS)
     assert summary.read(tmp_path, "corpus.json") == CORPUS
@@ -155,12 +177,19 @@ def test_modules_reached_by_the_tests_of_a_project(tmp_path):
     assert 1 < reached < every
 
 
+def test_lines_left_out_of_coverage_are_listed(tmp_path):
+    mark = "# pragma: " + "no cover"
+    (tmp_path / "cpu.py").write_text(f"a = 1\nif gpu:  {mark}\n    b = '{mark} in the middle'\n")
+    assert summary.exempt(tmp_path).to_dict("records") == [{"file": "cpu.py", "line": 2, "source": f"if gpu:  {mark}"}]
+    assert list(summary.exempt(tmp_path / "none").columns) == ["file", "line", "source"]
+
+
 def test_readme_table_names_value_interval_bar_and_verdict(rows):
     lines = readme.headline_table(rows, LEDGER).splitlines()
-    assert lines[2] == "| Test perplexity | 1,045 | 45.0 [44.0, 46.0] | < 91, the best n-gram | pass |"
-    assert lines[3] == "| Cache speed-up, n = 500 | 1.95× | 11.2× [11.0, 11.4] | ≥ 9.8× | pass |"
-    assert lines[5] == "| Smaller in int4 | 1.88× | 6.10× | ≥ 6.3× | fail |"
-    assert lines[6] == "| Gap to the floor closed | – | 87.5 % | – | pass |"
+    assert lines[2] == "| Test perplexity | 1,045.31 | 45.0 [44.0, 46.0] | < 91, the best n-gram | pass |"
+    assert lines[3] == "| Cache speed-up, n = 500 | 1.95× | 11.20× [11.00, 11.40] | ≥ 9.8× | pass |"
+    assert lines[5] == "| Smaller in int4 | 1.88× | 6.100× | ≥ 6.3× | fail |"
+    assert lines[6] == f"| Gap to the floor closed | – | 87.50{NARROW}% | – | pass |"
 
 
 def test_update_rewrites_between_the_markers_only(tmp_path, rows):

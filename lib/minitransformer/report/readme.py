@@ -4,7 +4,7 @@ import re
 from pathlib import Path
 
 from .files import read_json, write_text
-from .summary import headlines, measured
+from .headline import headlines, measured
 
 START, END = "<!-- headline:start -->", "<!-- headline:end -->"
 
@@ -13,8 +13,9 @@ def headline_table(rows: list[dict], ledger: dict) -> str:
     """The headline claims as a Markdown table: what, the seed report's figure, measured with its interval, bar, verdict."""
     lines = ["| what | seed report | here | bar | verdict |", "| --- | ---: | ---: | --- | --- |"]
     for tile in headlines(rows, ledger, {}):
-        seed = "–" if tile["seed_value"] is None else measured({**tile, "value": tile["seed_value"], "interval": None})
-        lines.append(f"| {tile['label']} | {seed} | {measured(tile)} | {tile['threshold'] or '–'} | {tile['verdict']} |")
+        said = tile["seed_text"].removeprefix("seed report: ") or "–"
+        cells = (tile["label"], said, measured(tile), tile["threshold"] or "–", tile["verdict"])
+        lines.append(f"| {' | '.join(cells)} |")
     return "\n".join(lines)
 
 

@@ -1,6 +1,5 @@
-"""What the report's own chapter reads out of a run: headline numbers, the abstract, the audit by section, the grading sheet."""
+"""What the report's own chapter reads out of a run: the audit by section, the seed report's arithmetic, the grading sheet."""
 
-import re
 from pathlib import Path
 
 import pandas as pd
@@ -13,15 +12,6 @@ from .provenance import _git, commit
 from .stages import PACKAGE, imports, library_files
 
 NOT_RUN = "not run at this commit"
-# claim id, what the tile says, the seed report's row it stands beside; the first five that a run holds are shown
-HEADLINES = (
-    ("test-perplexity", "Test perplexity", "S1-perplexity"),
-    ("cache-speedup", "Cache speed-up", "S1-cache-speedup"),
-    ("int8-size", "Smaller in int8", "S1-int8-compression"),
-    ("int4-size", "Smaller in int4", "S1-int4-compression"),
-    ("gap-closed", "Gap to the floor closed", None),
-    ("time-per-token", "Time per token", None),
-)
 GATES = (("verify-corpus", "corpus hash verified"), ("verify", "verify clean"), ("test", "tests and coverage"),
          ("test-idem", "idempotence"))
 
@@ -38,86 +28,10 @@ def read(run: Path, name: str) -> dict:
     return read_json(path) if path.is_file() else {}
 
 
-def headlines(rows: list[dict], ledger: dict, limits: dict) -> list[dict]:
-    """At most five headline numbers, each the claim of a chapter: what, measured, its limit, the seed report's number.
-
-    `limits` maps a claim id to (limit, what it is). Of the claims cache-speedup-<n> the longest n is taken.
-    """
-    found = []
-    for base, label, seed in HEADLINES:
-        lengths = {int(m[1]): row for row in rows if (m := re.fullmatch(rf"{base}-(\d+)", row["id"]))}
-        row = lengths[max(lengths)] if lengths else next((row for row in rows if row["id"] == base), None)
-        if row:
-            limit, what = limits.get(row["id"], (None, None))
-            found.append({"claim": row["id"], "label": f"{label}, n = {max(lengths)}" if lengths else label,
-                          "value": row["measured"], "unit": row["unit"], "interval": row["interval"], "limit": limit,
-                          "limit_label": what, "threshold": row["threshold"], "verdict": row["verdict"],
-                          "seed_value": ledger[seed]["seed_value"] if seed in ledger else None})
-    return found[:5]
-
-
-def limits(corpus: dict, time_model: dict) -> dict:
-    """The limit of each headline claim: the source's floor, 32 bits over the width, the speed-up that the time model allows."""
-    floor = corpus.get("floor_perplexity")
-    found = {"int8-size": (4.0, "32 over 8 bits"), "int4-size": (8.0, "32 over 4 bits")}
-    if floor:
-        found |= {"test-perplexity": (floor, "floor"), "gap-closed": (100.0, "floor")}
-    return found | {f"cache-speedup-{n}": (value, "time model") for n, value in time_model.get("predicted_speedup", {}).items()}
-
-
 def counts(rows: list[dict]) -> dict[str, int]:
     """Verdict -> how many rows carry it; every verdict of the vocabulary is a key."""
     verdicts = [row["verdict"] for row in rows]
     return {verdict: verdicts.count(verdict) for verdict in (*OWN, *AUDIT)}
-
-
-def abstract(tiles: list[dict], rows: list[dict], corpus: dict, ledger: dict) -> str:
-    """The run in a paragraph of Markdown; only what it measured is mentioned."""
-    by_base = {re.sub(r"-\d+$", "", tile["claim"]): tile for tile in tiles}
-    parts = [f"We train a decoder-only transformer on {_text(corpus)}, decode it with and without a key-value cache, and shrink "
-             "it to eight and four bits."]
-    if tile := by_base.get("test-perplexity"):
-        limit = tile["limit"]
-        ratio = number(tile["value"] / limit, 3) if limit else ""
-        floor = f", {ratio} times the floor of {number(limit)} that no predictor can pass" if limit else ""
-        parts.append(f"Its test perplexity is **{measured(tile)}**{floor}.")
-    if tile := by_base.get("gap-closed"):
-        parts.append(f"It closes **{measured(tile)}** of the gap between knowing nothing and that floor.")
-    if tile := by_base.get("cache-speedup"):
-        n, limit = tile["claim"].rsplit("-", 1)[1], tile["limit"]
-        share = f", {number(100 * tile['value'] / limit, 2)} % of what the fitted time model allows" if limit else ""
-        parts.append(f"A cache makes decoding **{measured(tile)}** faster at {n} tokens{share}.")
-    sizes = [f"**{measured(by_base[f'{kind}-size'])}** in {kind}" for kind in ("int8", "int4") if f"{kind}-size" in by_base]
-    if sizes:
-        parts.append(f"Its weights shrink {' and '.join(sizes)}, counted in bytes with all scales.")
-    if tile := by_base.get("time-per-token"):
-        parts.append(f"A token takes **{measured(tile)}**.")
-    return " ".join(parts + [_verdicts(counts(rows), ledger)])
-
-
-def _text(corpus: dict) -> str:
-    if corpus.get("kind") == "text":
-        return f"the text *{corpus.get('name', 'given')}*"
-    if corpus.get("kind") == "uniform":
-        return "independent uniform words, in which there is nothing to learn"
-    return "a synthetic language whose entropy rate is known in closed form"
-
-
-def measured(tile: dict) -> str:
-    """A headline's value with unit and interval, three digits each."""
-    low_high = f" [{', '.join(number(float(x), 3) for x in tile['interval'])}]" if tile["interval"] else ""
-    return f"{number(float(tile['value']), 3)}{_unit(tile)}{low_high}"
-
-
-def _unit(tile: dict) -> str:
-    return {"": "", "perplexity": "", "×": "×"}.get(tile["unit"], f" {tile['unit']}")
-
-
-def _verdicts(count: dict, ledger: dict) -> str:
-    done, own = sum(count[v] for v in AUDIT), sum(count[v] for v in OWN)
-    audit = (f"Of the {len(ledger)} statements in the ledger of the seed report, {done} were examined in this run: "
-             f"{count['reproduced']} reproduced, {count['corrected']} corrected, {count['refuted']} refuted.")
-    return f"{audit} Of {own} bars of our own, {count['pass']} hold." if own else audit
 
 
 def audit_by_section(rows: list[dict], ledger: dict) -> pd.DataFrame:
@@ -162,6 +76,15 @@ def own_arithmetic(ledger: dict) -> pd.DataFrame:
     ]
     table = pd.DataFrame(rows, columns=["what", "follows", "printed"])
     return table.assign(agrees=table["follows"] == table["printed"])
+
+
+def exempt(package: Path = PACKAGE) -> pd.DataFrame:
+    """Every line of the library that coverage is told to leave out: file, line and source."""
+    files = {path.relative_to(package).as_posix(): path.read_text(encoding="utf-8") for path in sorted(package.rglob("*.py"))}
+    found = [{"file": name, "line": place, "source": line.strip()}
+             for name, text in files.items() for place, line in enumerate(text.splitlines(), 1)
+             if line.rstrip().endswith("# pragma: " + "no cover")]
+    return pd.DataFrame(found, columns=["file", "line", "source"])
 
 
 def history(root: Path) -> dict:
