@@ -19,7 +19,7 @@ def batch(step):
 
 
 def fresh(cfg=CFG, initialization="scaled", seed=0):
-    return initialize(Transformer(cfg), initialization, torch.Generator().manual_seed(seed))
+    return initialize(Transformer(cfg), initialization, seed)
 
 
 @pytest.mark.parametrize("d_model", [64, 128, 256])
@@ -45,6 +45,7 @@ def test_pytorchs_default_initialisation_is_reproduced_in_distribution():
 def test_the_seed_recipe_is_the_seed_reports():
     assert RECIPES == {"seed": SEED, "good": GOOD}
     assert (SEED.steps, SEED.batch_size, SEED.window, SEED.lr, SEED.warmup, SEED.clip) == (100, 4, 64, 1e-3, 10, 1.0)
+    assert SEED.batches == {"batch_size": 4, "window": 64, "short_window": 0, "short_steps": 0}
     assert SEED.tokens == 25_600 and SEED.initialization == "torch" and SEED.weight_decay == 0
 
 

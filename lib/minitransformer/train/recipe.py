@@ -19,6 +19,8 @@ class TrainConfig:
     steps: int = 100
     batch_size: int = 4
     window: int = 64
+    short_window: int = 0
+    short_steps: int = 0
     lr: float = 1e-3
     warmup: int = 10
     cooldown: float = 0.0
@@ -41,11 +43,16 @@ class TrainConfig:
         """Tokens seen in the whole run."""
         return self.steps * self.batch_size * self.window
 
+    @property
+    def batches(self) -> dict:
+        """What a source of batches has to know."""
+        return {k: getattr(self, k) for k in ("batch_size", "window", "short_window", "short_steps")}
+
 
 SEED = TrainConfig()  # the seed report's: Adam, lr 1e-3, warm-up 10, 100 steps, batch 4 x 64, clip 1.0
 GOOD = TrainConfig(
-    steps=1000, batch_size=16, window=256, lr=3e-3, warmup=50, cooldown=0.4, betas=(0.9, 0.99), weight_decay=0.1,
-    initialization="scaled",
+    steps=1500, batch_size=8, window=256, short_window=16, short_steps=300, lr=6e-3, warmup=50, cooldown=0.3, betas=(0.9, 0.99),
+    weight_decay=0.1, initialization="scaled",
 )
 RECIPES = {"seed": SEED, "good": GOOD}
 
@@ -59,14 +66,16 @@ def learning_rate(step: int, cfg: TrainConfig) -> float:
 
 
 @torch.no_grad()
-def initialize(model: nn.Module, initialization: str, generator: torch.Generator) -> nn.Module:
-    """Draw the weights in place and return the model.
+def initialize(model: nn.Module, initialization: str, seed: int) -> nn.Module:
+    """Draw the weights in place from `seed` and return the model.
 
-    "torch": PyTorch's own defaults, drawn from `generator`. "scaled": embeddings of unit RMS per row direction,
-    matrices normal with std 1/sqrt(fan-in), the two that write into the residual stream divided by sqrt(2·layers)
-    (Radford et al. 2019), and a head of std 0.2/sqrt(C): final-normed states have unit variance, so logits start
-    with variance 0.04 and the loss starts at ln V + 0.02, whatever the width.
+    "torch": the distributions of PyTorch's own defaults. "scaled": embeddings of standard deviation 0.5; matrices normal
+    with 1/sqrt(fan-in), the two that write into the residual stream divided by sqrt(2·layers) (Radford et al. 2019); a head
+    of 0.2/sqrt(C), so that logits start with variance 0.04 and the loss at ln V + 0.02 whatever the width; biases zero, but
+    those of queries and keys normal with 1.5: with rotary positions their product is a fixed preference for some distances,
+    and heads that differ in it find an offset hundreds of steps earlier than heads that start without one.
     """
+    generator = torch.Generator().manual_seed(seed)
     for module in model.modules():
         if isinstance(module, nn.Linear):
             bound = 1 / math.sqrt(module.in_features)
@@ -77,16 +86,16 @@ def initialize(model: nn.Module, initialization: str, generator: torch.Generator
             if module.bias is not None:
                 module.bias.uniform_(-bound, bound, generator=generator) if initialization == "torch" else module.bias.zero_()
         elif isinstance(module, nn.Embedding):
-            module.weight.normal_(0, 1 if initialization == "torch" else EMBEDDING_STD, generator=generator)
+            module.weight.normal_(0, 1 if initialization == "torch" else 0.5, generator=generator)
     if initialization == "scaled":
         for block in model.blocks:
             for matrix in (block.attention.out.weight, block.ffn.down.weight):
                 matrix.div_(math.sqrt(2 * len(model.blocks)))
+            for layer in (block.attention.q, block.attention.k):
+                if layer.bias is not None:
+                    layer.bias.normal_(0, 1.5, generator=generator)
         model.head.weight.normal_(0, 0.2 / math.sqrt(model.cfg.d_model), generator=generator)
     return model
-
-
-EMBEDDING_STD = 0.5  # chosen on the validation split among 0.02, 0.1, 0.5 and 1
 
 
 def optimizer(model: nn.Module, cfg: TrainConfig) -> torch.optim.Optimizer:
