@@ -141,7 +141,7 @@ class Language:
         self.source = np.array([sources[c % spec.sources] for c in range(C)])  # the class that recency looks back to
         self.class_of_id, self.index_of_id = np.full(V, -1), np.full(V, -1)
         self.class_of_id[self.id_of], self.index_of_id[self.id_of] = np.arange(C)[:, None], np.arange(M)[None]
-        self.words = [*SPECIALS, *_spell(self._stream, C * M)]
+        self.words = [*SPECIALS, *spell(self._stream, C * M)]
 
     @property
     def entropy_bits(self) -> float:
@@ -194,7 +194,7 @@ class Language:
         return out[offset:]
 
 
-def _spell(stream: Stream, n: int) -> list[str]:
+def spell(stream: Stream, n: int) -> list[str]:
     """n distinct pronounceable words: consonant, vowel, consonant, vowel and sometimes one more consonant."""
     syllables = len(CONSONANTS) * len(VOWELS)
     dice, words = Dice(stream.draw("words", 16 * n + 64)), {}  # a dictionary keeps the order and drops repeats
