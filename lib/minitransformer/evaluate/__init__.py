@@ -2,6 +2,7 @@
 
 from .calibration import calibration, expected_calibration_error
 from .losses import TokenReport, token_losses, token_report
+from .monitor import Monitor, log_steps
 from .ngram import KneserNey, best_order, count_grams
 from .perplexity import Perplexity, bits_per_byte, perplexity, summary
 from .stats import (
@@ -10,7 +11,7 @@ from .stats import (
 )
 
 __all__ = [
-    "BLOCK", "Difference", "KneserNey", "Perplexity", "TInterval", "TokenReport", "beats_oracle", "best_order", "bits_per_byte",
+    "BLOCK", "Difference", "KneserNey", "Monitor", "Perplexity", "TInterval", "TokenReport", "beats_oracle", "best_order", "bits_per_byte",
     "block_bootstrap", "block_stderr", "by_group", "by_position", "calibration", "count_grams", "expected_calibration_error",
-    "holm", "paired_difference", "perplexity", "smallest_effect", "summary", "t_interval", "token_losses", "token_report",
+    "holm", "log_steps", "paired_difference", "perplexity", "smallest_effect", "summary", "t_interval", "token_losses", "token_report",
 ]

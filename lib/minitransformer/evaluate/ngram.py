@@ -103,15 +103,12 @@ class KneserNey:
         return TokenReport(-np.log(p[1:]), top[1:] == np.asarray(ids)[1:], top_p[1:], position)
 
 
-def best_order(train, valid, orders, vocab_size: int) -> tuple[KneserNey, dict[int, float]]:
-    """The order of lowest loss on `valid` among `orders`: its model, and nats a token (all but the first) of each order."""
+def best_order(train, valid, orders, vocab_size: int) -> tuple[int, dict[int, KneserNey], dict[int, float]]:
+    """The order of lowest loss on `valid` among `orders`; the model of each order, and its nats a token (all but the first)."""
     levels = count_grams(train, max(orders), vocab_size)
-    losses, best = {}, None
-    for order in orders:
-        model = KneserNey(train, order, vocab_size, levels)
-        losses[order] = float(-model.log_probs(valid)[1:].mean())
-        best = model if best is None or losses[order] < losses[best.order] else best
-    return best, losses
+    models = {order: KneserNey(train, order, vocab_size, levels) for order in orders}
+    losses = {order: float(model.report(valid).nll.mean()) for order, model in models.items()}
+    return min(losses, key=losses.get), models, losses
 
 
 def _discounts(count):
