@@ -12,7 +12,7 @@ import matplotlib.style
 import numpy as np
 from matplotlib.backends.backend_agg import FigureCanvasAgg
 from matplotlib.figure import Figure
-from matplotlib.ticker import FixedLocator, FuncFormatter, LogLocator, MaxNLocator, NullLocator
+from matplotlib.ticker import FixedLocator, Formatter, LogLocator, MaxNLocator, NullLocator
 
 from .numerals import number
 
@@ -71,11 +71,19 @@ def assign(groups, colors=None) -> dict:
     return chosen
 
 
-def tick_text(value, _=None) -> str:
-    """1,000, 0.05, −2: no exponent between 10⁻⁴ and 10⁷."""
-    if value == 0 or 1e-4 <= abs(value) < 1e7:
-        return f"{value:,.10f}".rstrip("0").rstrip(".").replace("-", "−")
-    return number(value, 3)
+class TickText(Formatter):
+    """1,000, 0.05, −2: no exponent between 10⁻⁴ and 10⁷, and one count of decimals along a linear axis."""
+
+    def __call__(self, value, pos=None):
+        if value and not 1e-4 <= abs(value) < 1e7:
+            return number(float(value)).replace(".0·", "·").replace("1·10", "10")
+        linear = self.axis is None or self.axis.get_scale() == "linear"
+        places = max((self._places(v) for v in (self.locs if linear and len(self.locs) else [value])), default=0)
+        return f"{value + 0.0:,.{places}f}".replace("-", "−")
+
+    @staticmethod
+    def _places(value):
+        return len(f"{value:.6f}".rstrip("0").partition(".")[2])
 
 
 def set_scale(axis, ticks=None):
@@ -89,7 +97,7 @@ def set_scale(axis, ticks=None):
     elif decades:
         axis.set_major_locator(MaxNLocator(4))
     axis.set_minor_locator(NullLocator())
-    axis.set_major_formatter(FuncFormatter(tick_text))
+    axis.set_major_formatter(TickText())
 
 
 def name_axes(ax, xlabel, ylabel, log=""):

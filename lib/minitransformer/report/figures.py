@@ -23,6 +23,7 @@ from .canvas import (
     PALETTE,
     SEED_MARK,
     Labels,
+    TickText,
     assign,
     canvas,
     hatch_beyond,
@@ -30,7 +31,6 @@ from .canvas import (
     png_bytes,
     set_scale,
     styled,
-    tick_text,
 )
 from .numerals import column
 from .rows import bars, dots, ladder, waterfall
@@ -53,7 +53,7 @@ def lines(df, x, y, group=None, low=None, high=None, *, xlabel, ylabel, log="", 
             part = part.sort_values(x)
             line, text = PALETTE[chosen[name]]
             dotted = len(part) <= 12 if markers is None else markers
-            sns.lineplot(part, x=x, y=y, ax=ax, color=line, estimator=None, zorder=4, marker="o" if dotted else None, mec=line, ms=5)
+            sns.lineplot(part, x=x, y=y, ax=ax, color=line, estimator=None, zorder=4, mec=line, ms=5, marker="o" if dotted else "")
             if low:
                 ax.fill_between(part[x], part[low], part[high], color=line, alpha=0.2, linewidth=0, zorder=3)
             known = part[part[y].notna()]
@@ -147,7 +147,7 @@ def heatmap(frames, *, label, xlabel="", ylabel="", annotate=False, limits=None,
             ax.set_yticks([])
         if ylabel and len(panels) > 1:
             axes[0].set_title(f"{next(iter(panels))}; rows: {ylabel}", loc="left", fontweight="normal", color=INK_2)
-        bar = fig.colorbar(axes[0].collections[0], ax=list(axes), shrink=0.9, aspect=22, pad=0.02, format=tick_text)
+        bar = fig.colorbar(axes[0].collections[0], ax=list(axes), shrink=0.9, aspect=22, pad=0.02, format=TickText())
         axes[-1].set_title(label, loc="right", fontweight="normal", color=INK_2)  # beside the colour scale
         bar.outline.set_visible(False)
     return fig

@@ -22,7 +22,7 @@ def number(value, digits=4):
     if math.isinf(value):
         return "∞" if value > 0 else MINUS + "∞"
     if value and not 1e-4 <= abs(value) < 1e9:
-        mantissa, exponent = f"{value:.{max(digits - 3, 0)}e}".split("e")
+        mantissa, exponent = f"{value:.{max(digits - 3, 1)}e}".split("e")
         power = str(int(exponent)).translate(str.maketrans("-0123456789", "⁻⁰¹²³⁴⁵⁶⁷⁸⁹"))
         return f"{mantissa}·10{power}".replace("-", MINUS)
     return f"{value:,.{_decimals(value, digits)}f}".replace("-", MINUS)

@@ -1,0 +1,243 @@
+"""One executed notebook as a chapter: its head, and its body as HTML with numbered figures, tables and certificates."""
+
+import html
+import re
+from dataclasses import dataclass, field
+from itertools import count
+from pathlib import Path
+
+import nbformat
+from bs4 import BeautifulSoup
+from jinja2 import Environment, FileSystemLoader
+from markupsafe import Markup
+from nbconvert import HTMLExporter
+from pygments import highlight
+from pygments.formatters import HtmlFormatter
+from pygments.lexers import PythonLexer
+
+from . import marks, prose
+from .claims import AUDIT
+from .display import KEY
+from .numerals import number
+
+NUMERIC = re.compile(r"(exact|yes|no|–|[<>≤≥=≈±]?\s*\[?[−+±-]?[\d.∞].{0,22})?")
+
+
+@dataclass
+class Chapter:
+    """What the page needs of one notebook; `body` is HTML, `parts` are the bodies under its `##` headings by title."""
+
+    name: str
+    title: str
+    question: str
+    answer: Markup
+    seconds: float | None
+    cells: int
+    body: Markup
+    parts: dict = field(default_factory=dict)
+    labels: dict = field(default_factory=dict)  # "04.7" by cell anchor
+
+    @property
+    def prefix(self):
+        return prefix(self.name)
+
+    @property
+    def no(self):
+        return self.prefix.lstrip("0")
+
+
+class Book:
+    """Renders notebooks one after the other; `in_order` numbers what they show once the page is put together.
+
+    `template` is the folder with chapter/ and outputs.html.j2; `claims` the rows of claims.json.
+    """
+
+    def __init__(self, template: Path, claims=()):
+        self.template = template
+        self.env = Environment(loader=FileSystemLoader(template), autoescape=True, trim_blocks=True, lstrip_blocks=True)
+        self.env.filters.update(inline=prose.inline, caption=prose.caption, quiet=prose.quiet, number=number, ruler=lambda pair: marks.ruler(*pair),
+                                written=marks.written, stated=marks.stated, interval=marks.interval_text, key=claim_anchor)
+        self.env.globals.update(strip=marks.strip, audit=AUDIT)
+        self.claims = {row["id"]: row for row in claims}
+        self.numbered = count(1)
+
+    def chapter(self, path: Path, seconds=None) -> Chapter:
+        """The chapter of an executed notebook; ValueError if a cell raised, or shows an image that has no alt text."""
+        notebook = nbformat.read(path, as_version=4)
+        name = path.stem
+        title, question = _take_head(notebook, name)
+        answer = self._number(notebook, name)
+        renderer = prose.Renderer(prefix(name), shift=1 if name[:2].isdigit() else 0)
+        exporter = HTMLExporter(template_name="chapter", extra_template_basedirs=[str(self.template)])
+        exporter.register_filter("markdown2html", lambda text: prose.markdown(text, renderer))
+        exporter.register_filter("python", python)
+        exporter.register_filter("shown", lambda output, cell: self._shown(output, cell, name, renderer))
+        body, _ = exporter.from_notebook_node(notebook)
+        soup = BeautifulSoup(body, "html.parser")
+        labels = {c.metadata["report"]["anchor"]: c.metadata["report"]["number"] for c in notebook.cells if c.cell_type == "code"}
+        return Chapter(name, title, question, answer and prose.inline(answer), seconds, len(labels), Markup(soup), _parts(soup), labels)
+
+    def _number(self, notebook, name):
+        """Writes anchors and numbers into the metadata; returns the answer, which leaves the body."""
+        answer, ordinal = "", 0
+        for cell in notebook.cells:
+            if cell.cell_type != "code":
+                continue
+            ordinal = cell.execution_count or ordinal + 1
+            label = f"{prefix(name)}.{ordinal}"
+            id = "parameters-given" if "injected-parameters" in cell.metadata.get("tags", ()) else cell.id
+            took = cell.metadata.get("papermill", {}).get("duration")
+            cell.metadata["report"] = {"anchor": f"{prefix(name)}-{id}", "number": label, "lines": len(cell.source.strip().splitlines()),
+                                       "took": f", {number(float(took), 3)} s" if took else "", "id": id}
+            answer = next((o.metadata[KEY]["text"] for o in cell.outputs if _kind(o) == "answer"), answer)
+            cell.outputs = _merged(o for o in cell.outputs if _kind(o) not in ("echo", "answer"))
+            for output in cell.outputs:
+                if output.output_type == "error":
+                    raise ValueError(f"{name}, cell {cell.id}: {output.ename}: {output.evalue}: run the notebook again before the report")
+                if _kind(output) in ("figure", "table", "certificate"):
+                    output.metadata[KEY]["number"] = f"⟦{_kind(output)} {next(self.numbered)}⟧"  # see in_order
+        return answer
+
+    def _shown(self, output, cell, name, renderer):
+        """The HTML of one output by its kind; Markdown, HTML, then text where it carries none."""
+        kind, at, data = _kind(output), cell.metadata["report"], output.data
+        if kind in ("figure", "table", "certificate", "negative", "claims"):
+            about = dict(output.metadata[KEY])
+            if kind == "figure":
+                about["src"] = f"data:image/png;base64,{''.join(data['image/png'].split())}"
+            if kind == "table":
+                head, found, body = restyle(data["text/html"], id=f"tbl-{about['id']}").partition("<thead>")
+                about |= {"before": Markup(head), "after": Markup(found + body)}  # the caption goes between
+            rows = [self._claim(id, name, at) for id in about.get("ids", ())]
+            here = [row for row in self.claims.values() if row["notebook"] == name and row["cell_id"] == at["id"]]
+            template = self.env.get_template("outputs.html.j2")
+            return getattr(template.module, kind)(about=about, at=at, rows=rows, here=here, claims=self.claims)
+        if "text/markdown" in data:
+            return prose.markdown(data["text/markdown"], renderer)
+        if "text/html" in data:
+            return Markup(_scroll(restyle(data["text/html"]), f"Table of cell {at['number']}"))
+        if any(mime.startswith("image/") for mime in data):
+            raise ValueError(f"{name}, cell {cell.id} shows an image without alt text: show it with nb.figure(..., alt=...)")
+        return Markup(f'<pre class="stream" tabindex="0" role="region" aria-label="Output of cell {at["number"]}">'
+                      f'{html.escape(data.get("text/plain", ""))}</pre>')
+
+    def _claim(self, id, name, at):
+        if id not in self.claims:
+            raise ValueError(f"{name}, cell {at['id']} shows claim {id!r}, which claims/{name}.json lacks: run the notebook again")
+        return self.claims[id]
+
+
+def in_order(page):
+    """Figures, tables and certificates of the finished page numbered from 1 in the order in which a reader meets them."""
+    seen = {}
+
+    def numbered(found):
+        ours = seen.setdefault(found[1], {})
+        return str(ours.setdefault(found[0], len(ours) + 1))
+
+    return re.sub(r"⟦(\w+) \d+⟧", numbered, page)
+
+
+def prefix(name):
+    """"04" of "04-kv-bench"; the whole name where it has no number."""
+    return name[:2] if name[:2].isdigit() else name
+
+
+def claim_anchor(id):
+    return "claim-" + re.sub(r"[^A-Za-z0-9_.-]+", "-", id)
+
+
+def python(source):
+    """Highlighted Python, as spans without a wrapper."""
+    return Markup(highlight(source, PythonLexer(), HtmlFormatter(nowrap=True)).rstrip("\n"))
+
+
+def _kind(output):
+    return output.get("metadata", {}).get(KEY, {}).get("kind")
+
+
+def _merged(outputs):
+    """Claims that follow one another as one output of kind "claims"; a claim made twice counts once."""
+    result = []
+    for output in outputs:
+        if _kind(output) != "claim":
+            result.append(output)
+            continue
+        id = output.metadata[KEY]["id"]
+        if not result or _kind(result[-1]) != "claims":
+            result.append(nbformat.v4.new_output("display_data", {}, metadata={KEY: {"kind": "claims", "ids": []}}))
+        ids = result[-1].metadata[KEY]["ids"]
+        ids.extend([id] if id not in ids else [])
+    return result
+
+
+def _take_head(notebook, name):
+    """Title and question from the first Markdown cell, `# Title` and `*Question?*`, which are removed from it."""
+    for cell in notebook.cells:
+        if cell.cell_type == "markdown":
+            found = re.match(r"\s*# +(?P<title>.+?)\s*\n+(?:\*(?P<question>[^*\n]+(?:\n[^*\n]+)*)\*\s*(?:\n|$))?", cell.source + "\n")
+            if not found:
+                break
+            cell.source = cell.source[found.end():].strip()
+            return found["title"], " ".join((found["question"] or "").split())
+    raise ValueError(f"{name}: the first Markdown cell has no title: start it with '# Title' and then '*Question?*'")
+
+
+def _parts(soup):
+    """The HTML below each level-2 heading, by the heading's text; nothing where there is none."""
+    parts = {}
+    for heading in soup.find_all("h2"):
+        heading.find("a").extract()
+        title = heading.get_text().strip()
+        rest = []
+        for sibling in heading.next_siblings:
+            if getattr(sibling, "name", None) == "h2":
+                break
+            rest.append(str(sibling))
+        parts[title] = Markup("".join(rest).strip())
+    return parts
+
+
+def restyle(source, id=None):
+    """A DataFrame's HTML with the report's marks: no inline style, `scope` on heads, numbers right, words left."""
+    soup = BeautifulSoup(source, "html.parser")
+    if id:
+        soup.table["id"] = id
+    for tag in soup.find_all("style"):
+        tag.decompose()
+    for tag in soup.find_all(True):
+        for attribute in ("style", "border", "bgcolor", "align", "valign"):
+            tag.attrs.pop(attribute, None)
+    for table in soup.find_all("table"):
+        _restyle_table(table)
+    return str(soup)
+
+
+def _restyle_table(table):
+    if table.caption:
+        table.caption.decompose()
+    heads = table.thead.find_all("tr") if table.thead else []
+    if len(heads) == 2 and not any(th.get_text(strip=True) for th in heads[1].find_all("th")[1:]):
+        name = heads[1].find("th").get_text(strip=True)  # pandas gives a named index a row of its own
+        if not heads[0].find("th").get_text(strip=True):
+            heads[0].find("th").string = name
+            heads.pop().decompose()
+    rows = [row.find_all(["th", "td"]) for row in (table.tbody or table).find_all("tr") if row.parent.name != "thead"]
+    width = max((len(row) for row in rows), default=0)
+    for place in range(width):
+        column = [row[place] for row in rows if len(row) == width]
+        texts = [cell.get_text(strip=True) for cell in column]
+        if all(NUMERIC.fullmatch(t) for t in texts) and any(t[:1].isdigit() or t[1:2].isdigit() for t in texts):
+            heads_here = [cells[place] for cells in (head.find_all("th") for head in heads) if len(cells) == width]
+            for cell in (*column, *heads_here):
+                cell["class"] = [*cell.get("class", []), "n"]
+    for head in heads:
+        for th in head.find_all("th"):
+            th["scope"] = "colgroup" if th.get("colspan") else "col"
+    for row in rows:
+        for th in (cell for cell in row if cell.name == "th"):
+            th["scope"] = "row"
+
+
+def _scroll(table, label):
+    return f'<div class="scroll" tabindex="0" role="region" aria-label="{label}">{table}</div>'

@@ -1,0 +1,114 @@
+"""The report as one HTML file: executed notebooks, claims and provenance in, index.html out.
+
+Conventions
+    chapter      NN-name.ipynb, executed, in the run's folder; a chapter that has not run is named in a notice
+    head         first Markdown cell: `# Title`, then `*Question?*`; the answer is what nb.answer showed
+    front        report.ipynb: "## Abstract" stands in the masthead; what stands under "## Claims" and "## Audit …" follows
+                 the tables that are built here; its other `##` sections (Limits, Provenance, Grading sheet) close the page
+    headline     headline.json, the tiles of `summary.headlines`: {claim, label, value, unit, interval, limit, limit_label,
+                 threshold, verdict, seed_value}
+    claims       claims/NN-name.json of the notebooks shown; rows with a seed verdict form the audit
+    anchors      cell "NN-<cell id>", claim "claim-<id>", figure "fig-<id>", table "tbl-<id>", chapter its notebook's name
+
+The file loads nothing: no script, no style sheet, font or image from anywhere. `check` refuses a page that would.
+"""
+
+from pathlib import Path
+
+from .chapter import Book, claim_anchor, in_order, prefix
+from .checks import check
+from .claims import AUDIT, seed_claims
+from .files import read_json, write_text
+from .marks import NARROW, stated, strip, written
+from .numerals import number
+from .project import CHAPTERS, slug
+
+TEMPLATE = Path(__file__).resolve().parents[3] / "reports" / "template"
+SECTIONS = {
+    "1": "Resumen Ejecutivo", "2": "Arquitectura del Modelo", "3.1": "Entrenamiento", "3.2": "Evaluación",
+    "3.3": "KV-cache Benchmarks", "3.4": "Cuantización Benchmarks", "4.1": "Positional Encoding: RoPE vs Sinusoidal",
+    "4.2": "Cuantización: Scale Simétrico vs Asimétrico", "4.3": "Dimensión del Modelo", "5": "Reproducibilidad",
+    "6": "Limitaciones y Trabajo Futuro", "7": "Conclusiones",
+}  # of the seed report; a section without its own title here takes that of the section above it
+SILENT = {"perplexity": ""}  # units that the label already says
+BUILT = ("abstract", "claims", "audit")
+
+
+def build_html(run_dir, notebooks_dir=None) -> Path:
+    """Writes run_dir/index.html from the executed notebooks in `notebooks_dir` (the run's folder unless given).
+
+    FileNotFoundError if there is no executed notebook; ValueError if the page would break one of the report's promises.
+    """
+    run_dir = Path(run_dir)
+    folder = Path(notebooks_dir or run_dir)
+    names = [name for name in CHAPTERS if (folder / f"{name}.ipynb").is_file()]
+    front = folder / "report.ipynb"
+    if not names and not front.is_file():
+        raise FileNotFoundError(f"no executed notebook in {folder}: run make report first")
+    run = _json(run_dir / "run.json", {})
+    seconds = run.get("durations_s", {})
+    shown = [*names, *(["report"] if front.is_file() else [])]
+    claims = [row for name in shown for row in _json(run_dir / "claims" / f"{name}.json", [])]
+    book = Book(TEMPLATE, claims)
+    chapters = [book.chapter(folder / f"{name}.ipynb", seconds.get(name)) for name in names]
+    matter = book.chapter(front, seconds.get("report")) if front.is_file() else None
+    page = in_order(book.env.get_template("page.html.j2").render(
+        style=(TEMPLATE / "style.css").read_text(encoding="utf-8"), run=run, chapters=chapters,
+        missing=[name for name in CHAPTERS if name not in names] + ([] if matter else ["report"]),
+        **_claims(claims, chapters, matter), **_front(matter), stats=[_tile(it) for it in _json(run_dir / "headline.json", [])],
+        corpus=Path(str(run.get("parameters", {}).get("corpus", ""))).stem, took=sum(seconds.get(name, 0) for name in shown)))
+    check(page, {claim_anchor(row["id"]): cell_anchor(row) for row in claims})
+    return write_text(run_dir / "index.html", page)
+
+
+def _json(path, missing):
+    return read_json(path) if path.is_file() else missing
+
+
+def cell_anchor(row):
+    """The anchor of the cell that computed a claim."""
+    return f"{prefix(row['notebook'])}-{row['cell_id']}"
+
+
+def _claims(claims, chapters, matter):
+    """Our own claims, the audit grouped by the seed report's sections, counts of verdicts, and what was not examined."""
+    numbers = {}
+    for chapter in [*chapters, *([matter] if matter else [])]:
+        numbers |= chapter.labels
+    rows = [{**row, "href": cell_anchor(row), "cell": numbers.get(cell_anchor(row), ""),
+             "shown": written(row["measured"], row["unit"], row["interval"])} for row in claims]
+    own, audit = ([row for row in rows if (row["verdict"] in AUDIT) is about_seed] for about_seed in (False, True))
+    ledger = seed_claims()
+    order = {id: place for place, id in enumerate(ledger)}
+    groups = {}
+    for row in sorted(audit, key=lambda row: order.get(row["id"], len(order))):
+        row["quote"] = row.get("quote") or ledger.get(row["id"], {}).get("quote", "")
+        row["right"] = "" if row.get("correct") is None else written(row["correct"], row["unit"])
+        groups.setdefault(row.get("section") or "", []).append(row)
+    counts = {verdict: sum(row["verdict"] == verdict for row in rows) for verdict in (*AUDIT, "pass", "fail")}
+    done = {row["id"] for row in audit}
+    return {"own": own, "groups": [(section, _section_title(section), rows) for section, rows in groups.items()], "counts": counts,
+            "pending": [row for id, row in ledger.items() if id not in done], "stated_total": len(ledger)}
+
+
+def _tile(it):
+    """A headline number for the page: its text, the share of the limit it reaches, the seed report's number, its strip."""
+    unit, limit, value = it["unit"], it["limit"], it["value"]
+    more_is_better = unit in ("×", "%")
+    share = f", {100 * value / limit:.0f}{NARROW}% reached" if limit and more_is_better else ""
+    return {**it, "label": it["label"].replace(" = ", "\u00a0=\u00a0"), "seed_text": "" if it["seed_value"] is None else f"seed report: {stated(it['seed_value'], SILENT.get(unit, unit))}",
+            "limit_text": "" if limit is None else f"{it['limit_label'] or 'limit'} {written(limit, SILENT.get(unit, unit))}{share}",
+            "strip": strip(value, it["interval"], seed=it["seed_value"], limit=limit, beyond="above" if more_is_better else "below"),
+            "unit": SILENT.get(unit, unit), "text": written(value, "", it["interval"]) if it["interval"] else number(value, 3)}
+
+
+def _section_title(section):
+    return SECTIONS.get(section) or SECTIONS.get(section.partition(".")[0], "")
+
+
+def _front(matter):
+    """The sections of report.ipynb: abstract, what follows the built tables, and the rest in order."""
+    parts = {(slug(title).partition("-")[0] if slug(title).startswith("audit") else slug(title)): (title, body)
+             for title, body in (matter.parts if matter else {}).items()}
+    named = {name: parts.pop(name, ("", ""))[1] for name in BUILT}
+    return {"front": named, "closing": [(name, title, body) for name, (title, body) in parts.items()]}

@@ -1,0 +1,150 @@
+"""The marks of the report's HTML: strips, certificate rulers, and numbers written with their units and intervals.
+
+One vocabulary, as in the figures: blue dot and bar = measured with its 95 % interval, hollow vermilion diamond = the seed
+report's number, dashed line = threshold or limit, pale field = the claim holds here, hatching = nothing can lie here.
+"""
+
+import math
+import re
+
+from markupsafe import Markup, escape
+
+from .numerals import MINUS, number
+
+NARROW = "\u202f"  # narrow no-break space, between a number and its unit
+FROM, TO = 3.0, 97.0  # % of a strip's width that its marks are clamped to
+BOUND = re.compile(r"(?P<sign><=|>=|[<>≤≥=])\s*(?P<value>[−+-]?[\d,]*\.?\d+(?:[eE][−+-]?\d+)?)")
+
+
+def bound(threshold):
+    """(sign, value) of a threshold such as "≥ 3.7×" or "< 1e-10", None where it states no plain bound."""
+    found = BOUND.search(str(threshold or ""))
+    if not found:
+        return None
+    sign = {"<=": "≤", ">=": "≥"}.get(found["sign"], found["sign"])
+    return sign, float(found["value"].replace(",", "").replace(MINUS, "-"))
+
+
+def strip(value, interval=None, threshold=None, seed=None, limit=None, beyond=None, log=None):
+    """One row's number line as inline SVG, its marks clamped to 3-97 %; "" where `value` is not a number.
+
+    `threshold` "≥ 3.7" stands at 50 %, with the side where the claim holds shaded. Without one the line spans all the
+    numbers given, logarithmically if they differ more than fivefold (or as `log` says); `limit` is dashed and `beyond`
+    ("above" | "below") hatches what lies past it.
+    """
+    if not _is_number(value):
+        return Markup("")
+    interval = interval if interval and all(_is_number(x) for x in interval) else None
+    seed = seed if _is_number(seed) else None
+    limit = limit if _is_number(limit) else None
+    bar = bound(threshold)
+    place = _around(bar[1], value, interval) if bar else _across([value, *(interval or ()), seed, limit], log)
+    marks = []
+    if bar:
+        low, high = {"≤": (0, 50), "<": (0, 50), "≥": (50, 100), ">": (50, 100)}.get(bar[0], (47, 53))
+        marks.append(f'<rect class="hold" x="{low}%" width="{high - low}%" y="1" height="12"/>')
+    elif limit is not None and beyond:
+        x = place(limit)
+        low, high = (x, 100) if beyond == "above" else (0, x)
+        marks.append(f'<rect x="{low:g}%" width="{high - low:g}%" y="1" height="12" fill="url(#beyond)"/>')
+    marks.append('<line class="axis" x1="0" x2="100%" y1="7" y2="7"/>')
+    for x in [50.0] if bar else [] if limit is None else [place(limit)]:
+        marks.append(f'<line class="limit" x1="{x:g}%" x2="{x:g}%" y1="-1" y2="15"/>')
+    if seed is not None:
+        marks.append(f'<svg x="{place(seed):g}%" y="7" overflow="visible"><path class="seedmark" d="M0-4.5 4.5 0 0 4.5-4.5 0z"/></svg>')
+    if interval:
+        marks.append(f'<line class="iv" x1="{place(interval[0]):g}%" x2="{place(interval[1]):g}%" y1="7" y2="7"/>')
+    marks.append(f'<circle class="dot" cx="{place(value):g}%" cy="7" r="4.2"/>')
+    return Markup(f'<svg class="strip" aria-hidden="true">{"".join(marks)}</svg>')
+
+
+def _around(center, value, interval):
+    """Positions in % with `center` at 50 and the measured marks within 10-90."""
+    reach = max(abs(x - center) for x in (value, *(interval or ()))) or abs(center) or 1.0
+    return lambda x: _clamped(50 + 40 * (x - center) / reach)
+
+
+def _across(values, log):
+    """Positions in % over all `values`, with a margin of 12 at both ends."""
+    known = [x for x in values if x is not None]
+    if log is None:
+        log = min(known) > 0 and max(known) > 5 * min(known)
+    scale = math.log if log and min(known) > 0 else float
+    low, high = scale(min(known)), scale(max(known))
+    return lambda x: _clamped(50 if high == low else 12 + 76 * (scale(x) - low) / (high - low))
+
+
+def _clamped(percent):
+    return round(min(max(percent, FROM), TO), 1)
+
+
+def _is_number(value):
+    return isinstance(value, (int, float)) and not isinstance(value, bool) and math.isfinite(value)
+
+
+def written(value, unit="", interval=None):
+    """A value for reading with its unit: as many decimals as its interval supports; text and "yes" / "no" as they are."""
+    if not _is_number(value):
+        return value if isinstance(value, str) else number(value)
+    places = _places(interval)
+    text = _brief(number(value)) if places is None else f"{value:,.{places}f}".replace("-", MINUS)
+    return _with_unit(text, unit)
+
+
+def stated(value, unit=""):
+    """The seed report's own number: its digits, with a thousands comma."""
+    return _with_unit(f"{value:,}".replace("-", MINUS), unit) if _is_number(value) else written(value)
+
+
+def _brief(text):
+    """3.860 as 3.86 and 8.000 as 8: an exact number needs no zeros at its end."""
+    return text.rstrip("0").rstrip(".") if "." in text and "·" not in text else text
+
+
+def _with_unit(text, unit):
+    return text + ("" if not unit else "×" if unit in ("×", "x") else NARROW + unit)
+
+
+def interval_text(interval):
+    """[1.89, 2.12], with two significant digits of its width; "" for None."""
+    if not interval:
+        return ""
+    places = _places(interval)
+    return "[" + ", ".join(number(x, 3) if places is None else f"{x:,.{places}f}".replace("-", MINUS) for x in interval) + "]"
+
+
+def _places(interval):
+    """Decimals that give the interval's width two significant digits; None where plain decimals do not suit it."""
+    width = interval[1] - interval[0] if interval else 0
+    if not width > 0 or not math.isfinite(width):
+        return None
+    places = max(1 - math.floor(math.log10(width)), 0)
+    return places if places <= 6 else None
+
+
+def ruler(error, margin):
+    """The certificate's logarithmic ruler: error at a quarter, margin at three quarters, the room between them shaded."""
+    shown = error if error > 0 else margin * 1e-12  # an exact zero has no logarithm: it stands far to the left
+    low, high = sorted((math.log10(shown), math.log10(margin)))
+    span = max(high - low, 0.5)
+    middle, safe = (low + high) / 2, error < margin
+
+    def x(power):
+        return round(280 + 280 * (power - middle) / span, 1)
+
+    at, edge = x(math.log10(shown)), x(math.log10(margin))
+    parts = [f'<rect class="safe" x="{at}" y="20" width="{edge - at:g}" height="16"/>'] if safe else []
+    parts += ['<line x1="0" x2="560" y1="36" y2="36"/>', f'<circle cx="{at}" cy="28" r="5"/>',
+              f'<line class="m" x1="{edge}" x2="{edge}" y1="16" y2="40"/>']
+    ends = ("end", "start") if safe else ("start", "end")
+    parts += [f'<text x="{at}" y="10" text-anchor="{ends[0]}">error {number(error, 3)}</text>',
+              f'<text x="{edge}" y="10" text-anchor="{ends[1]}">margin {number(margin, 3)}</text>']
+    room = "exact" if error == 0 else f"room: {number(float(f'{margin / error:.2g}'), 2)}×"
+    parts += [f'<text class="safe-t" x="280" y="32" text-anchor="middle">{room}</text>'] if safe and span > 1 or error == 0 else []
+    first, last = math.ceil(middle - 0.95 * span), math.floor(middle + 0.95 * span)
+    for power in range(first, last + 1, max(math.ceil((last - first) / 6), 1)):
+        label = f'10<tspan dy="-4">{str(power).replace("-", MINUS)}</tspan>'
+        parts.append(f'<line x1="{x(power)}" x2="{x(power)}" y1="36" y2="41"/><text x="{x(power)}" y="56" text-anchor="middle">{label}</text>')
+    relation = f"{room} between them" if safe else "the error exceeds the margin"
+    alt = f"Logarithmic ruler: error {number(error, 3)}, margin {number(margin, 3)}; {relation}."
+    return Markup(f'<svg class="ruler" viewBox="0 0 560 62" role="img" aria-label="{escape(alt)}">{"".join(parts)}</svg>')
