@@ -50,7 +50,8 @@ def test_the_prototype_gives_its_pinned_tokens(sample):
 def test_two_more_seeds_and_salts_are_pinned():
     ids = Language("7", "00112233445566778899aabbccddeeff", PROTOTYPE).generate("train", 50_000).ids
     assert sha(ids) == "d63e326df69e9ed1150ef09db397c7a208fda5d3cff6cd087eb4a40c9c712857"
-    assert sha(Language(2025, "FEEDFACECAFEBEEF", PROTOTYPE).generate("test", 50_000).ids) == "935841af508bbd3497e8554f5edc5bcf12cdcfcc34d5d7fa329786663c708cb5"
+    ids = Language(2025, "FEEDFACECAFEBEEF", PROTOTYPE).generate("test", 50_000).ids
+    assert sha(ids) == "935841af508bbd3497e8554f5edc5bcf12cdcfcc34d5d7fa329786663c708cb5"
 
 
 def test_another_key_than_hexadecimal_gives_the_numbers_of_the_derivation(monkeypatch):
@@ -71,7 +72,8 @@ def test_the_entropy_does_not_depend_on_seed_and_salt(prototype):
 
 
 def test_upper_case_and_text_seeds_are_the_same_language():
-    assert Language("042", SALT.upper(), TINY).generate("train", 50).ids.tolist() == Language(42, SALT, TINY).generate("train", 50).ids.tolist()
+    a, b = Language("042", SALT.upper(), TINY), Language(42, SALT, TINY)
+    assert a.generate("train", 50).ids.tolist() == b.generate("train", 50).ids.tolist()
 
 
 @pytest.mark.parametrize("spec", [LARGE, SMALL, PROTOTYPE, TINY], ids=["large", "small", "prototype", "tiny"])
@@ -166,7 +168,7 @@ def test_a_wrong_spec_is_named(change, message):
         replace(PROTOTYPE, **change)
 
 
-@pytest.mark.parametrize("salt, message", [("xyz", "not hexadecimal"), ("", "not hexadecimal"), ("12ab", "has 4 hexadecimal digits")])
+@pytest.mark.parametrize("salt, message", [("xyz", "not hexadecimal"), ("", "not hexadecimal"), ("12ab", "has 4 hexa")])
 def test_a_wrong_salt_is_named(salt, message):
     with pytest.raises(ValueError, match=message):
         check_salt(salt)

@@ -1,0 +1,188 @@
+"""Text files: encodings, refusals, splits; tokenizers and their round trips; batches."""
+
+import json
+
+import numpy as np
+import pytest
+import torch
+from hypothesis import given
+from hypothesis import strategies as st
+
+from minitransformer.corpus import Batches, decode, encode, read_text, split_text
+from minitransformer.corpus import tokenizers as module
+from minitransformer.corpus import train_bpe, train_characters, train_words, vocabulary, words_tokenizer
+
+TEXT = "En un lugar de la Mancha, de cuyo nombre no quiero acordarme…\n«¿Señor?», dijo él: “¡ay!”\n" * 20
+QUOTES = "En un lugar de la Mancha, el señor dijo “¡ay!” y – quizás – rio.\n" * 20
+
+
+def write(tmp_path, data: bytes):
+    path = tmp_path / "text.txt"
+    path.write_bytes(data)
+    return path
+
+
+@pytest.mark.parametrize(
+    "data, encoding, text",
+    [
+        (TEXT.encode(), "utf-8", TEXT),
+        (b"\xef\xbb\xbf" + TEXT.encode(), "utf-8 with byte-order mark", TEXT),
+        (QUOTES.replace("“", '"').replace("”", '"').replace("–", "-").encode("latin-1"), "latin-1", None),
+        (QUOTES.encode("cp1252"), "windows-1252", QUOTES),
+        (b"\x81\xf1 ma\xf1ana " * 200, "latin-1", "\x81ñ mañana " * 200),  # 81 is undefined in Windows-1252
+        (b"plain ascii\r\nlines " * 60, "utf-8", "plain ascii\r\nlines " * 60),
+    ],
+)
+def test_text_is_read_to_the_character_and_its_encoding_said(tmp_path, data, encoding, text):
+    read, said = read_text(write(tmp_path, data))
+    assert said == encoding and ("ñ" in read or "plain" in read)
+    assert text is None or read == text
+
+
+@pytest.mark.parametrize(
+    "data, message",
+    [
+        (b"", "is empty"),
+        (b" \n" * 900, "is empty"),
+        (b"short", r"is too short \(5 characters\): give at least 1,000"),
+        (b"a" * 2000 + b"\0", r"is binary \(byte 0x00 at 2,000\)"),
+        (bytes(range(1, 32)) * 100, r"is binary \(byte 0x01 at 0\)"),
+        (TEXT.encode("utf-16"), "is UTF-16: convert"),
+    ],
+)
+def test_what_is_no_text_is_refused_by_name(tmp_path, data, message):
+    path = write(tmp_path, data)
+    with pytest.raises(ValueError, match=message) as error:
+        read_text(path)
+    assert str(path) in str(error.value)
+
+
+def test_a_stray_control_character_is_no_binary(tmp_path):
+    assert read_text(write(tmp_path, TEXT.encode() + b"\x02"))[0] == TEXT + "\x02"
+
+
+def test_a_missing_file_and_a_folder_are_named(tmp_path):
+    with pytest.raises(FileNotFoundError, match="nothing.txt does not exist"):
+        read_text(tmp_path / "nothing.txt")
+    with pytest.raises(FileNotFoundError, match="is a folder"):
+        read_text(tmp_path)
+
+
+@given(st.text(alphabet="ab é\n", min_size=30, max_size=300))
+def test_splits_are_the_text_and_cut_behind_white_space(text):
+    parts = split_text(text)
+    assert "".join(parts.values()) == text and list(parts) == ["train", "valid", "test"]
+    assert not parts["train"] or not parts["valid"] or parts["train"][-1].isspace() or " " not in text[len(parts["train"]) :]
+
+
+def test_a_text_without_white_space_is_cut_at_the_character():
+    assert [len(x) for x in split_text("x" * 1000).values()] == [800, 100, 100]
+
+
+def test_nanogpts_split_is_exact():
+    parts = split_text("word " * 201, (0.9, 0.1))
+    assert len(parts["train"]) == int(1005 * 0.9) and parts["valid"] == parts["test"] and len(parts["test"]) == 101
+
+
+# --- tokenizers
+
+CHARACTERS, BPE = train_characters(TEXT), train_bpe(TEXT, 300)
+UNICODE = st.text(st.characters(exclude_categories=["Cs"]), max_size=60)
+
+
+@given(UNICODE)
+def test_characters_and_bytes_round_trip_on_any_unicode(text):
+    for tokenizer in (CHARACTERS, BPE):
+        assert decode(tokenizer, encode(tokenizer, text)) == text
+
+
+@pytest.mark.parametrize("text", ["<unk><pad>", "<0x41>", "\x00\r\n\t", "e\u0301 é 🏳️‍🌈 漢字", " lead", "trail  ", "\ufeff"])
+def test_round_trips_that_are_easy_to_get_wrong(text):
+    for tokenizer in (CHARACTERS, BPE):
+        assert decode(tokenizer, encode(tokenizer, text)) == text
+
+
+def test_characters_of_the_training_text_are_one_token_each_in_order():
+    tokens, seen = vocabulary(CHARACTERS), sorted(set(TEXT))
+    assert tokens[: len(seen)] == seen and encode(CHARACTERS, TEXT).tolist() == [seen.index(c) for c in TEXT]
+    assert all(t.startswith("<0x") for t in tokens[len(seen) :]) and "<0xC0>" not in tokens and "<0x61>" not in tokens
+
+
+def test_bpe_has_the_size_asked_for_and_every_byte():
+    assert BPE.get_vocab_size() == 300 and encode(BPE, TEXT).size < len(TEXT.encode()) / 2
+    with pytest.raises(ValueError, match="vocab_size 100 is too small"):
+        train_bpe(TEXT, 100)
+
+
+def test_words_have_specials_first_and_rare_ones_are_unknown():
+    tokenizer = train_words("b b a a c, d c, once\n")
+    assert vocabulary(tokenizer) == ["<pad>", "<unk>", "<bos>", "<eos>", ",", "a", "b", "c"]
+    assert encode(tokenizer, "a,b once").tolist() == [5, 4, 6, 1] and decode(tokenizer, [5, 6]) == "a b"
+    assert train_words("b b a a c c", 6).get_vocab_size() == 6
+
+
+def test_lines_end_in_eos_and_keep_every_word():
+    tokenizer = train_words(" = Title = \n a <unk> once \n", lines=True)
+    assert set(vocabulary(tokenizer)) == {"<pad>", "<unk>", "<bos>", "<eos>", "=", "Title", "a", "once"}
+    ids = encode(tokenizer, " = Title = \n a <unk> new \n")
+    assert [vocabulary(tokenizer)[i] for i in ids] == ["=", "Title", "=", "<eos>", "a", "<unk>", "<unk>", "<eos>"]
+
+
+def test_a_long_text_is_encoded_in_pieces_and_stays_whole(monkeypatch):
+    monkeypatch.setattr(module, "CHUNK", 50)
+    assert "".join(module.chunks(TEXT)) == TEXT and max(map(len, module.chunks(TEXT))) <= 50
+    assert encode(CHARACTERS, TEXT).tolist() == [sorted(set(TEXT)).index(c) for c in TEXT]
+    assert "".join(module.chunks("x" * 120)) == "x" * 120
+    words = words_tokenizer(["<pad>", "<unk>", "<bos>", "<eos>", "ab"])
+    assert encode(words, "ab " * 100).tolist() == [4] * 100
+
+
+def test_a_tokenizer_survives_its_file(tmp_path):
+    from tokenizers import Tokenizer
+
+    for tokenizer in (CHARACTERS, BPE, train_words(TEXT), train_words(TEXT, lines=True)):
+        tokenizer.save(str(tmp_path / "tokenizer.json"))
+        again = Tokenizer.from_file(str(tmp_path / "tokenizer.json"))
+        assert encode(again, TEXT + "ž").tolist() == encode(tokenizer, TEXT + "ž").tolist()
+        assert json.loads((tmp_path / "tokenizer.json").read_text(encoding="utf-8"))
+
+
+def test_no_text_has_no_ids():
+    assert encode(CHARACTERS, "").tolist() == [] and encode(CHARACTERS, "").dtype == np.int32
+
+
+# --- batches
+
+
+def test_batches_are_windows_of_the_text_and_functions_of_seed_and_step():
+    ids = np.arange(1000, dtype=np.int32)
+    batch = Batches(ids, 4, 16, seed=3).batch(7)
+    assert batch.shape == (4, 17) and batch.dtype == torch.int64 and (batch.diff() == 1).all()
+    assert torch.equal(batch, Batches(ids, 4, 16, seed=3).batch(7))
+    assert not torch.equal(batch, Batches(ids, 4, 16, seed=4).batch(7))
+    assert not torch.equal(batch, Batches(ids, 4, 16, seed=3).batch(8))
+    assert Batches(ids, 3, 5, seed=42).batch(0)[:, 0].tolist() == [278, 426, 862]
+
+
+def test_batches_reach_the_first_and_the_last_token():
+    batches = Batches(np.arange(9), 8, 6, seed=0)
+    starts = torch.cat([batches.batch(step) for step in range(20)])
+    assert (starts.min(), starts.max()) == (0, 8) and len(starts[:, 0].unique()) == 3
+
+
+def test_short_windows_first_hold_the_same_tokens():
+    batches = Batches(np.arange(500), 4, 64, seed=1, short_window=16, short_steps=2)
+    assert [tuple(batches.batch(step).shape) for step in (0, 1, 2)] == [(16, 17), (16, 17), (4, 65)]
+
+
+@pytest.mark.parametrize(
+    "arguments, message",
+    [
+        (dict(batch_size=1, window=10), r"window 10 is longer than the split \(10 tokens\)"),
+        (dict(batch_size=0, window=2), "batch_size 0"),
+        (dict(batch_size=1, window=4, short_window=5, short_steps=1), "short_window 5 does not fit window 4"),
+    ],
+)
+def test_batches_that_cannot_be_are_refused(arguments, message):
+    with pytest.raises(ValueError, match=message):
+        Batches(np.arange(10), seed=0, **arguments)
