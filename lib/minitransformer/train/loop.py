@@ -21,13 +21,13 @@ class NonFiniteLoss(RuntimeError):
 
 def train(
     model, batch: Callable[[int], torch.Tensor], cfg: TrainConfig, *, checkpoint: Path | None = None, every: int = 200,
-    on_step: Callable[[dict], None] | None = None,
+    on_step: Callable[[dict], dict | None] | None = None,
 ) -> list[dict]:
     """Train `model` in place and return one row a step: step, tokens, loss (nats), lr, gradient norm, seconds.
 
     `batch(step)` gives LongTensors (B, window + 1) and must be a pure function of the step: then a run resumed from
     `checkpoint` (written every `every` steps and at the end, atomically) equals one that was never stopped.
-    A checkpoint of another model or configuration is refused with ValueError.
+    What `on_step` returns is added to the row, and so survives an interruption with it. A checkpoint of another model or configuration is refused with ValueError.
     """
     opt = optimizer(model, cfg)
     rows, start = [], 0
@@ -41,9 +41,7 @@ def train(
             good = f"the last good checkpoint is {checkpoint}" if checkpoint and Path(checkpoint).exists() else "no checkpoint was written yet"
             raise NonFiniteLoss(f"loss is {row['loss_nats']} at step {step}: lower lr {cfg.lr}; {good}")
         row = {"step": step + 1, "tokens": (step + 1) * cfg.batch_size * cfg.window, **row, "seconds": time.perf_counter() - began}
-        rows.append(row)
-        if on_step is not None:
-            on_step(row)
+        rows.append(row | (on_step(row) or {} if on_step else {}))
         if checkpoint is not None and ((step + 1) % every == 0 or step + 1 == cfg.steps):
             _save(Path(checkpoint), model, opt, cfg, rows)
     model.eval()
