@@ -10,7 +10,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from minitransformer.corpus import LARGE, MECHANISMS, SMALL, Language, LanguageSpec, hidden_bits, ladder, marginals
+from minitransformer.corpus import LARGE, MECHANISMS, PINNED, SMALL, Language, LanguageSpec, hidden_bits, ladder, marginals
 from minitransformer.corpus import uniform_words, window_bits, without
 from minitransformer.corpus import streams
 from minitransformer.corpus.language import TOTAL, dyadic, spread
@@ -52,6 +52,11 @@ def test_two_more_seeds_and_salts_are_pinned():
     assert sha(ids) == "d63e326df69e9ed1150ef09db397c7a208fda5d3cff6cd087eb4a40c9c712857"
     ids = Language(2025, "FEEDFACECAFEBEEF", PROTOTYPE).generate("test", 50_000).ids
     assert sha(ids) == "935841af508bbd3497e8554f5edc5bcf12cdcfcc34d5d7fa329786663c708cb5"
+
+
+@pytest.mark.parametrize("seed, salt", PINNED)
+def test_the_language_of_the_report_gives_its_pinned_hashes(seed, salt):
+    assert sha(Language(seed, salt).generate("train", 50_000).ids) == PINNED[seed, salt]
 
 
 def test_another_key_than_hexadecimal_gives_the_numbers_of_the_derivation(monkeypatch):
