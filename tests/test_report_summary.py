@@ -1,13 +1,14 @@
 """What the report's own chapter reads out of a run, and the headline table of the README."""
 
 import subprocess
+from types import SimpleNamespace
 
 import pytest
 
-from minitransformer.report import headline, marks, readme, summary
+from minitransformer.report import evidence, headline, marks, readme, stages, summary, targets
 from minitransformer.report.claims import audit_row, own_row, seed_claims
 from minitransformer.report.files import write_json
-from minitransformer.report.marks import NARROW
+from minitransformer.report.marks import written
 from minitransformer.report.project import Project
 
 LEDGER = seed_claims()
@@ -28,8 +29,8 @@ def rows():
     return [own("report-perplexity", 45.0, unit="perplexity", interval=(44.0, 46.0), threshold="< 91, the best n-gram"),
             own("report-gap", 87.5, unit="%"), own("kv-speedup-50", 2.1, unit="×"),
             own("kv-speedup-500", 11.2, unit="×", interval=(11, 11.4), threshold="≥ 9.8×"),
-            own("quant-int8-size", 3.81, unit="×", threshold="≥ 3.7×"),
-            own("quant-int4-size", 6.1, False, unit="×", threshold="≥ 6.3×"),
+            own("quant-ratio-int8", 3.81, unit="×", threshold="≥ 3.7×"),
+            own("quant-ratio-int4-g32", 6.1, False, unit="×", threshold="≥ 6.3×"),
             own("kv-time-per-token", 180.0, unit="µs"),
             audited("S2-parameters", 456_556, correct=456_556), audited("S1-blocks", 1),
             audited("S7-cache-essential", 1.4, interval=(1.3, 1.5), verdict="refuted")]
@@ -37,10 +38,11 @@ def rows():
 
 def test_the_headlines_are_five_claims_with_limit_and_the_seed_reports_number(rows):
     tiles = headline.headlines(rows, LEDGER, headline.limits(30.0, TIME_MODEL))
-    names = ["report-perplexity", "kv-speedup-500", "quant-int8-size", "quant-int4-size", "report-gap"]
+    names = ["report-perplexity", "kv-speedup-500", "quant-ratio-int8", "quant-ratio-int4-g32", "report-gap"]
     assert [tile["claim"] for tile in tiles] == names
     assert [tile["limit_text"] for tile in tiles] == [
-        "floor 30.00", "time model 14.00×, 80 % reached", "limit 4.000×, 95 % reached", "limit 8.000×, 76 % reached", ""]
+        f"floor {written(30.0)}", f"time model {written(14.0, '×')}, 80 % reached", f"limit {written(4.0, '×')}, 95 % reached",
+        f"limit {written(8.0, '×')}, 76 % reached", ""]
     assert [tile["seed_text"] for tile in tiles] == [f"seed report: {x}" for x in ("1,045.31", "1.95×", "1.88×", "1.88×")] + [""]
     assert tiles[1]["label"] == "Cache speed-up, n = 500"
     assert tiles[0]["strip"] == {"value": 45.0, "interval": [44.0, 46.0], "limit": 30.0, "seed": 1045.31, "beyond": "below",
@@ -60,8 +62,9 @@ def test_without_a_floor_the_time_per_token_is_the_fifth(rows):
 def test_the_abstract_says_what_was_measured(rows):
     tiles = headline.headlines(rows, LEDGER, headline.limits(30.0, TIME_MODEL))
     text = headline.abstract(tiles, rows, CORPUS, LEDGER)
-    for part in ("entropy rate is known", "**45.0 [44.0, 46.0]**, 1.50 times the floor of 30.00",
-                 f"**87.50{NARROW}%** of the gap", "**11.20× [11.00, 11.40]** faster at 500 tokens, 80 % of what", "**3.810×** in int8 and **6.100×** in int4",
+    for part in ("entropy rate is known", "**45.0 [44.0, 46.0]**, 1.50 times the floor of ",
+                 f"**{written(87.5, '%')}** of the gap", "**11.20× [11.00, 11.40]** faster at 500 tokens, 80 % of what",
+                 f"**{written(3.81, '×')}** in int8 and **{written(6.1, '×')}** in int4",
                  f"{len(LEDGER)} statements", "3 were examined", "1 reproduced, 1 corrected, 1 refuted", "Of 7 bars"):
         assert part in text
 
@@ -70,7 +73,7 @@ def test_the_abstract_of_a_real_text_has_no_floor(rows):
     corpus = {"kind": "text", "name": "quijote"}
     rows = [row for row in rows if row["id"] != "report-gap"]
     text = headline.abstract(headline.headlines(rows, LEDGER, headline.limits(None, {})), rows, corpus, LEDGER)
-    assert "the text *quijote*" in text and f"A token takes **180.0{NARROW}µs**." in text
+    assert "the text *quijote*" in text and f"A token takes **{written(180.0, 'µs')}**." in text
     assert not any(word in text for word in ("floor", "synthetic", "entropy", "what the fitted"))
 
 
@@ -127,13 +130,13 @@ def test_claims_and_artefacts_are_read_in_the_chapters_order(tmp_path, rows):
     assert summary.read(tmp_path, "corpus.json") == CORPUS
 
 
-def evidence(**rows):
+def made_at(**rows):
     made = {"commit": "a" * 40, "dirty": False, "when": "2026-01-01T00:00:00Z"}
     return {name.replace("_", "-"): row and {"name": name.replace("_", "-"), **made, **row} for name, row in rows.items()}
 
 
 def test_the_grading_sheet_reads_evidence_with_its_commit():
-    found = evidence(test={"passed": True, "tests": 1234, "failures": 0, "errors": 0, "skipped": 2, "coverage_percent": 97.84},
+    found = made_at(test={"passed": True, "tests": 1234, "failures": 0, "errors": 0, "skipped": 2, "coverage_percent": 97.84},
                      test_idem={"passed": True, "equal": 60, "varies": ["run.json"], "differ": []},
                      verify_corpus={"passed": False, "compared": 4, "differ": ["corpus.txt"], "dirty": True}, verify=None)
     sheet = summary.grading(found, {"commits": 12, "unnamed": 0, "commit": "b" * 40}).set_index("gate")
@@ -188,8 +191,8 @@ def test_readme_table_names_value_interval_bar_and_verdict(rows):
     lines = readme.headline_table(rows, LEDGER).splitlines()
     assert lines[2] == "| Test perplexity | 1,045.31 | 45.0 [44.0, 46.0] | < 91, the best n-gram | pass |"
     assert lines[3] == "| Cache speed-up, n = 500 | 1.95× | 11.20× [11.00, 11.40] | ≥ 9.8× | pass |"
-    assert lines[5] == "| Smaller in int4 | 1.88× | 6.100× | ≥ 6.3× | fail |"
-    assert lines[6] == f"| Gap to the floor closed | – | 87.50{NARROW}% | – | pass |"
+    assert lines[5] == f"| Smaller in int4 | 1.88× | {written(6.1, '×')} | ≥ 6.3× | fail |"
+    assert lines[6] == f"| Gap to the floor closed | – | {written(87.5, '%')} | – | pass |"
 
 
 def test_update_rewrites_between_the_markers_only(tmp_path, rows):
@@ -200,6 +203,25 @@ def test_update_rewrites_between_the_markers_only(tmp_path, rows):
     assert text.startswith(f"before\n{readme.START}\n| what |") and text.endswith(f"|\n{readme.END}\nafter\n")
     assert "old" not in text
     assert readme.update(page, claims, LEDGER).read_text() == text
+
+
+def test_publish_rewrites_the_table_in_the_readme(tmp_path, rows):
+    project, run = Project(tmp_path), tmp_path / "reports" / "quick"
+    write_json(run / "claims.json", rows)
+    for name in ("index.html", "run.json", "HASHES.txt"):
+        (run / name).write_text("x")
+    (tmp_path / "README.md").write_text(f"{readme.START}\nold\n{readme.END}\n")
+    targets.publish(project, {"profile": "quick"}, SimpleNamespace(into=run))
+    assert readme.headline_table(rows, LEDGER) in (tmp_path / "README.md").read_text()
+    assert (project.reports / "reference" / "claims.json").is_file()
+
+
+def test_new_evidence_runs_the_reports_chapter_again(tmp_path):
+    project = Project(tmp_path)
+    before = stages.gates(project)
+    assert before[0] == "unknown" and set(before[1].values()) == {None} and stages.gates(project) == before
+    evidence.write(project, "verify", True, pack="x.tar.gz", files=7)
+    assert stages.gates(project) != before
 
 
 def test_update_without_markers_says_so(tmp_path, rows):

@@ -11,8 +11,8 @@ from .numerals import number
 HEADLINES = (
     (r"report-perplexity", "Test perplexity", "S1-perplexity", "below"),
     (r"kv-speedup-(\d+)", "Cache speed-up", "S1-cache-speedup", "above"),
-    (r"quant-int8-size", "Smaller in int8", "S1-int8-compression", "above"),
-    (r"quant-int4-size", "Smaller in int4", "S1-int4-compression", "above"),
+    (r"quant-ratio-int8", "Smaller in int8", "S1-int8-compression", "above"),
+    (r"quant-ratio-int4-g32", "Smaller in int4", "S1-int4-compression", "above"),
     (r"report-gap", "Gap to the floor closed", None, "above"),
     (r"kv-time-per-token", "Time per token", None, None),
 )
@@ -64,7 +64,7 @@ def headlines(rows: list[dict], ledger: dict, limits: dict) -> list[dict]:
 
 def limits(floor: float | None, time_model: dict) -> dict:
     """What sets the limit of each headline claim: the source's floor, 32 bits over the width, the fitted time model."""
-    found = {"quant-int8-size": (4.0, "limit"), "quant-int4-size": (8.0, "limit")}
+    found = {"quant-ratio-int8": (4.0, "limit"), "quant-ratio-int4-g32": (8.0, "limit")}
     if floor:
         found["report-perplexity"] = (floor, "floor")
     return found | {f"kv-speedup-{n}": (value, "time model") for n, value in time_model.items()}
@@ -72,7 +72,7 @@ def limits(floor: float | None, time_model: dict) -> dict:
 
 def abstract(tiles: list[dict], rows: list[dict], corpus: dict, ledger: dict) -> str:
     """The run in a paragraph of Markdown; only what it measured is mentioned."""
-    by = {tile["claim"].split("-")[1]: tile for tile in tiles}
+    by = {re.sub("^(report|kv|quant-ratio)-", "", tile["claim"]).split("-")[0]: tile for tile in tiles}
     parts = [f"We train a decoder-only transformer on {_text(corpus)}, decode it with and without a key-value cache, and shrink "
              "it to eight and four bits."]
     if tile := by.get("perplexity"):

@@ -21,6 +21,10 @@ VARIES = {
     "HASHES.txt": "hashes of the files named here too",
     "claims.json": "holds measured speeds",
     "claims/report.json": "repeats measured speeds",
+    "headline.json": "repeats measured speeds",
+    "tables/headline.csv": "repeats measured speeds",
+    "tables/audit-sections.csv": "counts verdicts on measured speeds",
+    "tables/refuted.csv": "repeats measured speeds",
 }
 TIMED = re.compile(r"(^|_)(s|ms|us|ns|seconds|time|when|commit|speedup|per_s|tokens_per_s)$")
 

@@ -1,15 +1,16 @@
 """What the report's own chapter reads out of a run: the audit by section, the seed report's arithmetic, the grading sheet."""
 
+import ast
 from pathlib import Path
 
 import pandas as pd
 
 from .claims import AUDIT, OWN
-from .files import read_json
+from .files import read_json, sha256
 from .numerals import number
 from .project import CHAPTERS, Project
 from .provenance import _git, commit
-from .stages import PACKAGE, imports, library_files
+from .stages import PACKAGE, files_of, imports, relative_imports
 
 NOT_RUN = "not run at this commit"
 GATES = (("verify-corpus", "corpus hash verified"), ("verify", "verify clean"), ("test", "tests and coverage"),
@@ -122,8 +123,13 @@ def details(row: dict) -> str:
 
 def modules_reached(project: Project) -> tuple[int, int]:
     """(modules of the library that the tests' imports reach, all its modules)."""
-    every = {path.relative_to(PACKAGE).as_posix() for path in PACKAGE.rglob("*.py")}
-    sources = [path.read_text(encoding="utf-8") for path in sorted((project.root / "tests").glob("*.py"))]
-    names = {name for source in sources for name in imports(source)}
-    hidden = {f"report/{name.split('.')[2]}.py" for name in names if name.startswith("minitransformer.report.")}
-    return len(every & (library_files(names).keys() | hidden)), len(every)
+    trees = [ast.parse(path.read_text(encoding="utf-8")) for path in sorted((project.root / "tests").glob("*.py"))]
+    lines = [ast.unparse(node) for tree in trees for node in ast.walk(tree) if isinstance(node, (ast.Import, ast.ImportFrom))]
+    queue = [path for module in imports("\n".join(lines)) for path in files_of(module)]
+    seen = set()
+    while queue:
+        path = queue.pop()
+        if path not in seen:
+            seen.add(path)
+            queue += [other for module in relative_imports(path, sha256(path)) for other in files_of(module)]
+    return len(seen), len(list(PACKAGE.rglob("*.py")))

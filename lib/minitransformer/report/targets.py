@@ -5,7 +5,7 @@ import sys
 import tempfile
 from pathlib import Path
 
-from . import claims, evidence, idempotence, pack, provenance, runner, stages
+from . import claims, evidence, idempotence, pack, provenance, readme, runner, stages
 from .files import digest, sha256, tree, write_bytes, write_json
 from .parameters import ParameterError, known_parameters, parse, resolve
 from .project import Project
@@ -175,7 +175,10 @@ def verify(project: Project, params: dict, options) -> None:
 
 
 def publish(project: Project, params: dict, options) -> None:
-    """Copies a finished run's page, claims, provenance, hashes and CSVs to reports/reference/, the committed rendering."""
+    """Copies a finished run's page, claims, provenance, hashes and CSVs to reports/reference/, the committed rendering.
+
+    README.md, where there is one, gets its headline table from them.
+    """
     run_dir = options.into or project.run_dir(params)
     missing = [name for name in PUBLISHED if not (run_dir / name).is_file()]
     if missing:
@@ -188,6 +191,9 @@ def publish(project: Project, params: dict, options) -> None:
             path.unlink()
     for name in names:
         write_bytes(target / name, (run_dir / name).read_bytes())
+    page = project.root / "README.md"
+    if page.is_file():
+        readme.update(page, target / "claims.json", claims.seed_claims())
     print(f"{project.relative(target)}: {len(names)} files")
 
 
