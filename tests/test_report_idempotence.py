@@ -1,0 +1,66 @@
+"""Comparing two runs: all that should be the same is, and what is left out has a reason."""
+
+import pytest
+
+from minitransformer.report import idempotence, stages
+from minitransformer.report.files import write_text
+
+FILES = {
+    "corpus.txt": "a b",
+    "train.jsonl": '{"step": 1, "loss": 2.0, "tokens_per_s": 5}\n',
+    "bench.csv": "n,latency_ms,cache_bytes\n10,1.5,640\n",
+    "metrics.json": '{"runs": [{"loss": 1.0, "seconds": 3}]}',
+    "figures/latency.png": "draws times",
+    "claims/04-kv-bench.json": "[]",
+    "run.json": "{}",
+    "04-kv-bench.ipynb": "{}",
+    "model/model.safetensors": "weights",
+}
+
+
+@pytest.fixture
+def runs(tmp_path):
+    for run in ("first", "second"):
+        for name, text in FILES.items():
+            write_text(tmp_path / run / name, text)
+        stages.write_stamp(tmp_path / run, "04-kv-bench", key="k",
+                           artefacts=dict.fromkeys(["figures/latency.png", "claims/04-kv-bench.json", "bench.csv"], "0"))
+    return tmp_path / "first", tmp_path / "second"
+
+
+def test_equal_runs_are_equal_and_what_varies_is_named_with_a_reason(runs):
+    found = idempotence.compare(*runs)
+    assert found["equal"] == ["bench.csv", "corpus.txt", "metrics.json", "model/model.safetensors", "train.jsonl"]
+    assert found["varies"] == ["04-kv-bench.ipynb", "claims/04-kv-bench.json", "figures/latency.png", "run.json"]
+    assert not found["differ"] and not found["missing"]
+    assert idempotence.why(runs[0], "figures/latency.png") == "chapter 04-kv-bench measures times"
+    assert idempotence.why(runs[0], "figures/loss.png") is None
+
+
+@pytest.mark.parametrize("name, text", [
+    ("train.jsonl", '{"step": 1, "loss": 2.0, "tokens_per_s": 9}\n'),
+    ("bench.csv", "n,latency_ms,cache_bytes\n10,9.5,640\n"),
+    ("metrics.json", '{"runs": [{"loss": 1.0, "seconds": 9}]}'),
+    ("run.json", '{"when": 1}'),
+])
+def test_times_may_differ(runs, name, text):
+    write_text(runs[1] / name, text)
+    assert not idempotence.compare(*runs)["differ"]
+
+
+@pytest.mark.parametrize("name, text", [
+    ("corpus.txt", "a c"),
+    ("train.jsonl", '{"step": 1, "loss": 2.5, "tokens_per_s": 5}\n'),
+    ("bench.csv", "n,latency_ms,cache_bytes\n10,1.5,641\n"),
+    ("metrics.json", '{"runs": [{"loss": 1.1, "seconds": 3}]}'),
+    ("model/model.safetensors", "Weights"),
+])
+def test_everything_else_may_not(runs, name, text):
+    write_text(runs[1] / name, text)
+    assert idempotence.compare(*runs)["differ"] == [name]
+
+
+def test_a_missing_artefact_is_found_and_a_comparison_can_be_narrowed(runs):
+    (runs[1] / "corpus.txt").unlink()
+    assert idempotence.compare(*runs)["missing"] == ["corpus.txt"]
+    assert idempotence.compare(*runs, only=("model/*",))["missing"] == []

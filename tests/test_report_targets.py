@@ -1,0 +1,218 @@
+"""What each make target does, with the kernels left out."""
+
+import json
+import runpy
+import sys
+
+import pytest
+from report_project import make_project
+
+from minitransformer.report import __main__ as command
+from minitransformer.report import html, pack, readme, runner, targets
+from minitransformer.report.files import read_json, write_json, write_text
+from minitransformer.report.project import Project
+
+
+@pytest.fixture
+def project(tmp_path, monkeypatch):
+    """A project whose notebooks "run" by writing their parameters."""
+    project = Project(make_project(tmp_path / "p"))
+    monkeypatch.chdir(project.root)
+    monkeypatch.delenv("DEBUG", raising=False)
+    monkeypatch.delenv("SOURCE_DATE_EPOCH", raising=False)
+    ran = []
+
+    def execute(source, part, parameters, **_):
+        stage = part.rsplit(".part.ipynb")[0].rsplit(".", 1)[1]
+        ran.append(stage)
+        out = runner.Path(runner.os.environ[runner.OUT])
+        write_json(out / "model" / "config.json" if stage == "02-train" else out / f"{stage}.json", parameters)
+        write_text(out / "figures" / f"{stage}.csv", "n\n1\n")
+        write_json(out / "claims" / f"{stage}.json", [{"id": stage, "verdict": "pass"}])
+        book = json.loads(runner.Path(source).read_text())
+        for cell in book["cells"]:
+            if cell["cell_type"] == "code":
+                cell["execution_count"] = 1
+        write_json(runner.Path(part), book)
+
+    monkeypatch.setattr(runner, "execute_notebook", execute)
+    monkeypatch.setattr(html, "build_html", lambda run_dir: write_text(run_dir / "index.html", f"<p>{len(ran)}"))
+    project.__dict__["ran"] = ran
+    return project
+
+
+def main(*arguments):
+    return command.main([str(a) for a in arguments])
+
+
+def test_a_report_runs_every_chapter_once(project, capsys):
+    ran, run_dir = project.__dict__["ran"], project.reports / "quick"
+    assert main("report", "--profile", "quick") == 0
+    assert ran == ["01-data", "02-train", "report"]
+    assert [row["id"] for row in read_json(run_dir / "claims.json")] == ran
+    assert read_json(run_dir / "run.json")["profile"] == "quick"
+    assert (run_dir / "index.html").read_text() == "<p>3" and "index.html" in (run_dir / "HASHES.txt").read_text()
+    assert (project.root / "dist" / "model.tar.gz").is_file()
+    out = capsys.readouterr().out
+    assert "[2/3] 02-train done in" in out and out.strip().endswith("reports/quick/index.html")
+    hashes = (run_dir / "HASHES.txt").stat().st_mtime_ns
+    assert main("report", "--profile", "quick") == 0
+    assert len(ran) == 3 and (run_dir / "HASHES.txt").stat().st_mtime_ns == hashes
+    (run_dir / "claims" / "02-train.json").unlink()
+    assert main("report", "--profile", "quick") == 0
+    assert ran[3:] == ["02-train"]  # it came out equal, so nothing after it runs again
+
+
+def test_the_reports_chapter_and_page_are_made_again_when_the_evidence_changes(project):
+    main("report", "--profile", "quick")
+    (project.reports / "quick" / "index.html").write_text("old")
+    main("report", "--profile", "quick")
+    assert (project.reports / "quick" / "index.html").read_text() == "old"
+    targets.evidence.write(project, "verify", True)
+    main("report", "--profile", "quick")
+    assert project.__dict__["ran"] == ["01-data", "02-train", "report", "report"]
+    assert (project.reports / "quick" / "index.html").read_text() == "<p>4"
+
+
+def test_a_target_runs_what_it_needs_and_parameters_arrive(project, capsys):
+    assert main("tokenize", "--set", "seed=9", "--set", "salt=0012", "--set", "lr=1e-3") == 0
+    assert project.__dict__["ran"] == ["01-data"]
+    given = read_json(project.reports / "paper" / "01-data.json")
+    assert (given["seed"], given["salt"], given["lr"], given["profile"]) == (9, "0012", 0.001, "paper")
+    assert given["run_dir"] == "reports/paper"
+    assert capsys.readouterr().out.endswith("reports/paper: 01-data is current\n") and not (project.root / "dist").exists()
+
+
+def test_a_relative_corpus_starts_from_the_callers_folder(project, tmp_path):
+    caller = tmp_path / "mis textos"
+    caller.mkdir()
+    (caller / "canción ñ.txt").write_text("la la")
+    assert main("data", "--profile", "quick", "--caller", caller, "--set", "corpus=canción ñ.txt") == 0
+    run_dir = next(project.reports.glob("quick-canci-n-*"))
+    assert read_json(run_dir / "01-data.json")["corpus"] == "../mis textos/canción ñ.txt"
+    (project.root / "data").mkdir()
+    (project.root / "data" / "corpora.toml").write_text("[tiny]\n")
+    assert main("data", "--profile", "quick", "--set", "corpus=tiny") == 0
+    assert read_json(next(project.reports.glob("quick-tiny-*")) / "01-data.json")["corpus"] == "tiny"
+
+
+@pytest.mark.parametrize("arguments, status, message", [
+    (["--set", "sed=3"], 2, "parameter sed = '3' is unknown: did you mean seed?"),
+    (["--set", "seed"], 2, "--set seed is not NAME=VALUE"),
+    (["--set", "seed=x"], 2, "seed = 'x' is text, and a whole number is expected"),
+    (["--profile", "papr"], 2, "profile 'papr' is unknown"),
+    (["--set", "corpus=nix.txt"], 2, "corpus 'nix.txt' is neither a text file nor a known name"),
+    (["--set", "n_heads=3"], 2, "n_heads 3 does not divide d_model 128"),
+])
+def test_bad_parameters_are_one_line_and_nothing_runs(project, capsys, arguments, status, message):
+    notebook = project.notebook("02-train")
+    notebook.write_text(notebook.read_text().replace("steps = 3", "steps = 3\\nn_heads = 4\\nd_model = 128"))
+    assert main("train", *arguments) == status
+    err = capsys.readouterr().err
+    assert err.startswith("error: ") and message in err and err.count("\n") == 1 and not project.__dict__["ran"]
+    assert not project.reports.exists()
+
+
+def test_a_chapter_that_does_not_exist_yet_is_named(project, capsys):
+    assert main("ablations") == 1 and "notebooks/06-ablations.ipynb does not exist" in capsys.readouterr().err
+
+
+def test_the_traceback_is_printed_only_with_the_debug_switch(project, capsys, monkeypatch):
+    assert main("train", "--set", "sed=3", "--debug") == 2 and "Traceback" in capsys.readouterr().err
+
+    def fail(*_, **__):
+        raise runner.CellError("02-train: ValueError: bad", "the cell's own traceback")
+
+    monkeypatch.setattr(targets.runner, "run_stage", fail)
+    monkeypatch.setenv("DEBUG", "1")
+    assert main("train") == 1 and "the cell's own traceback" in capsys.readouterr().err
+
+
+@pytest.mark.parametrize("error, status, message", [
+    (KeyboardInterrupt(), 130, "interrupted: what was finished is kept"),
+    (runner.KernelDied("02-train: the kernel died"), 138, "error: 02-train: the kernel died"),
+    (OSError(28, "No space left on device"), 1, "free some disk space"),
+    (PermissionError(13, "Permission denied", "x"), 1, "make the folder writable"),
+    (RuntimeError(), 1, "error: RuntimeError"),
+])
+def test_every_failure_has_its_status_and_one_line(project, capsys, monkeypatch, error, status, message):
+    def fail(*_, **__):
+        raise error
+
+    monkeypatch.setattr(targets.runner, "run_stage", fail)
+    assert main("train") == status
+    assert message in capsys.readouterr().err
+
+
+@pytest.mark.filterwarnings("ignore:.*found in sys.modules:RuntimeWarning")
+def test_the_module_runs_as_a_command(project, monkeypatch, capsys):
+    monkeypatch.setattr(sys, "argv", ["x", "train", "--set", "sed=3"])
+    with pytest.raises(SystemExit) as end:
+        runpy.run_module("minitransformer.report", run_name="__main__")
+    assert end.value.code == 2
+
+
+def test_pack_verify_and_publish(project, capsys):
+    assert main("pack", "--profile", "quick") == 1 and "no finished run: run make report PROFILE=quick" in capsys.readouterr().err
+    assert main("publish", "--profile", "quick") == 1
+    assert "reports/quick/index.html is missing: run make report PROFILE=quick" in capsys.readouterr().err
+    main("report", "--profile", "quick")
+    assert main("pack", "--profile", "quick") == 0 and main("verify", "--profile", "quick") == 0
+    path = next((project.root / "dist").glob("mini-transformer-quick-v*.gz"))
+    first = path.read_bytes()
+    assert main("pack", "--profile", "quick") == 0 and path.read_bytes() == first
+    path.write_bytes(first[:-1] + bytes([first[-1] ^ 1]))
+    assert main("verify", "--profile", "quick") == 1 and "was changed" in capsys.readouterr().err
+    assert read_json(project.reports / "evidence" / "verify.json")["passed"] is False
+    write_text(project.reports / "reference" / "figures" / "stale.csv", "x")
+    page = write_text(project.root / "README.md", f"before\n{readme.START}\nold\n{readme.END}\nafter\n")
+    write_json(project.reports / "quick" / "claims.json", [])
+    assert main("publish", "--profile", "quick") == 0
+    assert "old" not in page.read_text() and page.read_text().startswith("before\n") and "| seed report |" in page.read_text()
+    reference = project.reports / "reference"
+    names = {p.relative_to(reference).as_posix() for p in reference.rglob("*") if p.is_file()}
+    assert names == {*targets.PUBLISHED, "figures/01-data.csv", "figures/02-train.csv", "figures/report.csv"}
+
+
+def test_the_epoch_comes_from_the_environment(project, monkeypatch, capsys):
+    assert targets.epoch() == pack.EPOCH
+    monkeypatch.setenv("SOURCE_DATE_EPOCH", "86400")
+    assert targets.epoch() == 86400
+    monkeypatch.setenv("SOURCE_DATE_EPOCH", "yesterday")
+    assert main("train") == 2 and "SOURCE_DATE_EPOCH = 'yesterday'" in capsys.readouterr().err
+
+
+def test_the_corpus_is_made_again_and_compared(project, capsys, monkeypatch):
+    monkeypatch.setattr(targets.idempotence, "CORPUS", ("01-data.json", "figures/*"))
+    before = targets.idempotence.compare
+    seen = {}
+
+    def compare(first, second, only):
+        a, b = (read_json(folder / "01-data.json") for folder in (first, second))
+        write_json(second / "01-data.json", {**b, "run_dir": a["run_dir"], **seen})
+        return before(first, second, only)
+
+    monkeypatch.setattr(targets.idempotence, "compare", compare)
+    assert main("verify-corpus", "--profile", "quick") == 0
+    assert "corpus verified: 2 files of reports/quick made again" in capsys.readouterr().out
+    seen["seed"] = 43
+    assert main("verify-corpus", "--profile", "quick") == 1
+    assert "reports/quick is not what its parameters make: 01-data.json" in capsys.readouterr().err
+    assert read_json(project.reports / "evidence" / "verify-corpus.json")["differ"] == ["01-data.json"]
+
+
+def test_two_runs_are_compared(project, capsys, monkeypatch):
+    monkeypatch.setitem(targets.idempotence.VARIES, "*.json", "says where it ran")
+    assert main("test-idem") == 0
+    out = capsys.readouterr().out
+    assert "not compared: run.json (says when and how long)" in out and "idempotent: 3 artefacts equal to the byte" in out
+    assert project.__dict__["ran"] == ["01-data", "02-train", "report"] * 2 and not (project.root / "dist").exists()
+    targets.idempotence.VARIES.pop("*.json")
+    assert main("test-idem") == 1 and "two equal runs differ in 01-data.json" in capsys.readouterr().err
+    assert read_json(project.reports / "evidence" / "test-idem.json")["passed"] is False
+
+
+def test_the_outcome_of_the_tests_is_recorded(project, tmp_path, capsys):
+    write_text(tmp_path / "junit.xml", '<testsuite tests="3" failures="1" errors="0" skipped="0"/>')
+    assert main("evidence", "--profile", "quick", "--junit", tmp_path / "junit.xml", "--coverage", tmp_path / "none.json") == 0
+    assert capsys.readouterr().out == "3 tests, 1 failed, coverage 0.0 %\n"
