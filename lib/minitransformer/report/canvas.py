@@ -72,13 +72,13 @@ def assign(groups, colors=None) -> dict:
 
 
 class TickText(Formatter):
-    """1,000, 0.05, −2: no exponent between 10⁻⁴ and 10⁷, and one count of decimals along a linear axis."""
+    """1,000, 0.05, −2: no exponent between 10⁻⁴ and 10⁹, and one count of decimals along a linear axis."""
 
     def __call__(self, value, pos=None):
-        if value and not 1e-4 <= abs(value) < 1e7:
+        if value and not 1e-4 <= abs(value) < 1e9:
             return number(float(value)).replace(".0·", "·").replace("1·10", "10")
-        linear = self.axis is None or self.axis.get_scale() == "linear"
-        places = max((self._places(v) for v in (self.locs if linear and len(self.locs) else [value])), default=0)
+        linear = self.axis is not None and self.axis.get_scale() == "linear"
+        places = max(self._places(v) for v in ([value, *self.axis.get_majorticklocs()] if linear else [value]))
         return f"{value + 0.0:,.{places}f}".replace("-", "−")
 
     @staticmethod
@@ -95,7 +95,7 @@ def set_scale(axis, ticks=None):
     elif decades > 0.7:
         axis.set_major_locator(LogLocator(subs=(1,) if decades > 3.5 else (1, 2, 5), numticks=20))
     elif decades:
-        axis.set_major_locator(MaxNLocator(4))
+        axis.set_major_locator(MaxNLocator(4, steps=[1, 2, 5, 10]))
     axis.set_minor_locator(NullLocator())
     axis.set_major_formatter(TickText())
 
@@ -205,8 +205,7 @@ class Labels:
         for line in self.ax.lines:
             if line.get_transform() == self.ax.transData:
                 xy = self.ax.transData.transform(np.column_stack([np.asarray(v, float) for v in line.get_data()]))
-                points.append(xy[np.isfinite(xy).all(axis=1)])
-                points.append(_dense(points[-1]) if line.get_linestyle() != "None" else np.empty((0, 2)))
+                points += [xy, _dense(xy)] if line.get_linestyle() != "None" else [xy]
         for group in self.ax.collections:
             points.append(group.get_offset_transform().transform(group.get_offsets()))
         for patch in self.ax.patches:
@@ -216,7 +215,8 @@ class Labels:
 
 
 def _dense(xy):
-    """The polyline through `xy` sampled about every 4 pixels."""
+    """The polyline through `xy` sampled about every 4 pixels, from one finite point to the next."""
+    xy = xy[np.isfinite(xy).all(axis=1)]
     pieces = [np.linspace(a, b, max(int(np.hypot(*(b - a)) / 4), 2)) for a, b in zip(xy[:-1], xy[1:], strict=True)]
     return np.concatenate(pieces) if pieces else np.empty((0, 2))
 

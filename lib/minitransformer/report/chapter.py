@@ -19,8 +19,9 @@ from . import marks, prose
 from .claims import AUDIT
 from .display import KEY
 from .numerals import number
+from .tables import restyle
 
-NUMERIC = re.compile(r"(exact|yes|no|–|[<>≤≥=≈±]?\s*\[?[−+±-]?[\d.∞].{0,22})?")
+HEAD = re.compile(r"\s*# +(?P<title>.+?)\s*\n+(?:\*(?P<question>[^*\n]+(?:\n[^*\n]+)*)\*\s*(?:\n|$))?")
 
 
 @dataclass
@@ -55,9 +56,9 @@ class Book:
     def __init__(self, template: Path, claims=()):
         self.template = template
         self.env = Environment(loader=FileSystemLoader(template), autoescape=True, trim_blocks=True, lstrip_blocks=True)
-        self.env.filters.update(inline=prose.inline, caption=prose.caption, quiet=prose.quiet, number=number, ruler=lambda pair: marks.ruler(*pair),
-                                written=marks.written, stated=marks.stated, interval=marks.interval_text, key=claim_anchor)
-        self.env.globals.update(strip=marks.strip, audit=AUDIT)
+        self.env.filters.update(inline=prose.inline, caption=prose.caption, quiet=prose.quiet, key=claim_anchor, number=number,
+                                written=marks.written, stated=marks.stated, interval=marks.interval_text)
+        self.env.globals.update(strip=marks.strip, ruler=marks.ruler, audit=AUDIT)
         self.claims = {row["id"]: row for row in claims}
         self.numbered = count(1)
 
@@ -75,11 +76,13 @@ class Book:
         body, _ = exporter.from_notebook_node(notebook)
         soup = BeautifulSoup(body, "html.parser")
         labels = {c.metadata["report"]["anchor"]: c.metadata["report"]["number"] for c in notebook.cells if c.cell_type == "code"}
-        return Chapter(name, title, question, answer and prose.inline(answer), seconds, len(labels), Markup(soup), _parts(soup), labels)
+        answer = answer and prose.inline(answer)
+        return Chapter(name, title, question, answer, seconds, len(labels), Markup(soup), _parts(soup), labels)
 
     def _number(self, notebook, name):
         """Writes anchors and numbers into the metadata; returns the answer, which leaves the body."""
         answer, ordinal = "", 0
+        hidden = ("echo", "answer") if name[:2].isdigit() else ("echo",)  # a chapter's answer stands in its head
         for cell in notebook.cells:
             if cell.cell_type != "code":
                 continue
@@ -87,13 +90,14 @@ class Book:
             label = f"{prefix(name)}.{ordinal}"
             id = "parameters-given" if "injected-parameters" in cell.metadata.get("tags", ()) else cell.id
             took = cell.metadata.get("papermill", {}).get("duration")
-            cell.metadata["report"] = {"anchor": f"{prefix(name)}-{id}", "number": label, "lines": len(cell.source.strip().splitlines()),
-                                       "took": f", {number(float(took), 3)} s" if took else "", "id": id}
+            cell.metadata["report"] = {
+                "id": id, "anchor": f"{prefix(name)}-{id}", "number": label, "lines": len(cell.source.strip().splitlines()),
+                "took": f", {number(float(took), 3)} s" if took else ""}
             answer = next((o.metadata[KEY]["text"] for o in cell.outputs if _kind(o) == "answer"), answer)
-            cell.outputs = _merged(o for o in cell.outputs if _kind(o) not in ("echo", "answer"))
+            cell.outputs = _merged(o for o in cell.outputs if _kind(o) not in hidden)
             for output in cell.outputs:
                 if output.output_type == "error":
-                    raise ValueError(f"{name}, cell {cell.id}: {output.ename}: {output.evalue}: run the notebook again before the report")
+                    raise ValueError(f"{name}, cell {cell.id}: {output.ename}: {output.evalue}: run the notebook again")
                 if _kind(output) in ("figure", "table", "certificate"):
                     output.metadata[KEY]["number"] = f"⟦{_kind(output)} {next(self.numbered)}⟧"  # see in_order
         return answer
@@ -123,7 +127,7 @@ class Book:
 
     def _claim(self, id, name, at):
         if id not in self.claims:
-            raise ValueError(f"{name}, cell {at['id']} shows claim {id!r}, which claims/{name}.json lacks: run the notebook again")
+            raise ValueError(f"{name}, cell {at['id']}: claims/{name}.json lacks {id!r}: run the notebook again")
         return self.claims[id]
 
 
@@ -175,7 +179,7 @@ def _take_head(notebook, name):
     """Title and question from the first Markdown cell, `# Title` and `*Question?*`, which are removed from it."""
     for cell in notebook.cells:
         if cell.cell_type == "markdown":
-            found = re.match(r"\s*# +(?P<title>.+?)\s*\n+(?:\*(?P<question>[^*\n]+(?:\n[^*\n]+)*)\*\s*(?:\n|$))?", cell.source + "\n")
+            found = HEAD.match(cell.source + "\n")
             if not found:
                 break
             cell.source = cell.source[found.end():].strip()
@@ -196,47 +200,6 @@ def _parts(soup):
             rest.append(str(sibling))
         parts[title] = Markup("".join(rest).strip())
     return parts
-
-
-def restyle(source, id=None):
-    """A DataFrame's HTML with the report's marks: no inline style, `scope` on heads, numbers right, words left."""
-    soup = BeautifulSoup(source, "html.parser")
-    if id:
-        soup.table["id"] = id
-    for tag in soup.find_all("style"):
-        tag.decompose()
-    for tag in soup.find_all(True):
-        for attribute in ("style", "border", "bgcolor", "align", "valign"):
-            tag.attrs.pop(attribute, None)
-    for table in soup.find_all("table"):
-        _restyle_table(table)
-    return str(soup)
-
-
-def _restyle_table(table):
-    if table.caption:
-        table.caption.decompose()
-    heads = table.thead.find_all("tr") if table.thead else []
-    if len(heads) == 2 and not any(th.get_text(strip=True) for th in heads[1].find_all("th")[1:]):
-        name = heads[1].find("th").get_text(strip=True)  # pandas gives a named index a row of its own
-        if not heads[0].find("th").get_text(strip=True):
-            heads[0].find("th").string = name
-            heads.pop().decompose()
-    rows = [row.find_all(["th", "td"]) for row in (table.tbody or table).find_all("tr") if row.parent.name != "thead"]
-    width = max((len(row) for row in rows), default=0)
-    for place in range(width):
-        column = [row[place] for row in rows if len(row) == width]
-        texts = [cell.get_text(strip=True) for cell in column]
-        if all(NUMERIC.fullmatch(t) for t in texts) and any(t[:1].isdigit() or t[1:2].isdigit() for t in texts):
-            heads_here = [cells[place] for cells in (head.find_all("th") for head in heads) if len(cells) == width]
-            for cell in (*column, *heads_here):
-                cell["class"] = [*cell.get("class", []), "n"]
-    for head in heads:
-        for th in head.find_all("th"):
-            th["scope"] = "colgroup" if th.get("colspan") else "col"
-    for row in rows:
-        for th in (cell for cell in row if cell.name == "th"):
-            th["scope"] = "row"
 
 
 def _scroll(table, label):

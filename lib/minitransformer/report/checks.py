@@ -7,6 +7,7 @@ from bs4 import BeautifulSoup
 
 LIMIT_BYTES = 5_000_000
 LOADERS = ("script", "iframe", "frame", "object", "embed", "video", "audio", "source", "track", "base", "applet")
+LOADING = ("src", "srcset", "poster", "background", "data", "action")
 CSS_LOAD = re.compile(r"@import|url\(\s*['\"]?(?!#|data:)", re.I)
 
 
@@ -20,8 +21,9 @@ def check(page, claims=None):
     wrong = [*_weight(page), *_loads(soup), *_images(soup), *_outline(soup), *_links(soup, ids)]
     wrong += [f"id {id!r} occurs {n} times" for id, n in ids.items() if n > 1]
     for row, cell in (claims or {}).items():
-        wrong += [f"claim {row.removeprefix('claim-')!r} points to cell {cell!r}, which is not on the page"] if cell not in ids else []
-        wrong += [f"claim {row.removeprefix('claim-')!r} has no row on the page"] if row not in ids else []
+        claim = repr(row.removeprefix("claim-"))
+        wrong += [f"claim {claim} points to cell {cell!r}, which is not on the page"] if cell not in ids else []
+        wrong += [f"claim {claim} has no row on the page"] if row not in ids else []
     if wrong:
         raise ValueError("index.html is not fit to write: " + "; ".join(wrong))
 
@@ -38,8 +40,7 @@ def _loads(soup):
         for name, value in tag.attrs.items():
             text = value if isinstance(value, str) else " ".join(value)
             outside = not re.match(r"\s*(data:|#)", text)
-            loads = name in ("src", "srcset", "poster", "background", "data", "action") or name.endswith("href") and tag.name != "a"
-            if loads and outside:
+            if (name in LOADING or name.endswith("href") and tag.name != "a") and outside:
                 wrong.append(f"<{tag.name} {name}={text[:60]!r}> would load something: embed it")
             if name.startswith("on") or text.lower().lstrip().startswith("javascript:"):
                 wrong.append(f"<{tag.name} {name}> would run a script")
@@ -47,8 +48,8 @@ def _loads(soup):
                 wrong.append(f"a style attribute of <{tag.name}> would load something: embed it")
         if tag.name == "meta" and tag.get("http-equiv", "").lower() == "refresh":
             wrong.append("<meta http-equiv=refresh> is not allowed")
-    wrong += ["the style sheet would load something: embed it" for tag in soup.find_all("style") if CSS_LOAD.search(tag.get_text())]
-    return wrong
+    styles = "".join(tag.get_text() for tag in soup.find_all("style"))
+    return wrong + (["the style sheet would load something: embed it"] if CSS_LOAD.search(styles) else [])
 
 
 def _images(soup):

@@ -53,7 +53,8 @@ def lines(df, x, y, group=None, low=None, high=None, *, xlabel, ylabel, log="", 
             part = part.sort_values(x)
             line, text = PALETTE[chosen[name]]
             dotted = len(part) <= 12 if markers is None else markers
-            sns.lineplot(part, x=x, y=y, ax=ax, color=line, estimator=None, zorder=4, mec=line, ms=5, marker="o" if dotted else "")
+            marks = dict(marker="o", mec=line, ms=5) if dotted else {}
+            sns.lineplot(part, x=x, y=y, ax=ax, color=line, estimator=None, zorder=4, **marks)
             if low:
                 ax.fill_between(part[x], part[low], part[high], color=line, alpha=0.2, linewidth=0, zorder=3)
             known = part[part[y].notna()]

@@ -5,8 +5,8 @@ Conventions
     head         first Markdown cell: `# Title`, then `*Question?*`; the answer is what nb.answer showed
     front        report.ipynb: "## Abstract" stands in the masthead; what stands under "## Claims" and "## Audit …" follows
                  the tables that are built here; its other `##` sections (Limits, Provenance, Grading sheet) close the page
-    headline     headline.json, the tiles of `summary.headlines`: {claim, label, value, unit, interval, limit, limit_label,
-                 threshold, verdict, seed_value}
+    headline     headline.json, the tiles of `headline.headlines`: {claim, label, value, unit, interval, limit_text, seed_text,
+                 strip}, the last as `marks.strip` takes it
     claims       claims/NN-name.json of the notebooks shown; rows with a seed verdict form the audit
     anchors      cell "NN-<cell id>", claim "claim-<id>", figure "fig-<id>", table "tbl-<id>", chapter its notebook's name
 
@@ -19,7 +19,7 @@ from .chapter import Book, claim_anchor, in_order, prefix
 from .checks import check
 from .claims import AUDIT, seed_claims
 from .files import read_json, write_text
-from .marks import NARROW, stated, strip, written
+from .marks import strip, written
 from .numerals import number
 from .project import CHAPTERS, slug
 
@@ -30,7 +30,6 @@ SECTIONS = {
     "4.2": "Cuantización: Scale Simétrico vs Asimétrico", "4.3": "Dimensión del Modelo", "5": "Reproducibilidad",
     "6": "Limitaciones y Trabajo Futuro", "7": "Conclusiones",
 }  # of the seed report; a section without its own title here takes that of the section above it
-SILENT = {"perplexity": ""}  # units that the label already says
 BUILT = ("abstract", "claims", "audit")
 
 
@@ -52,11 +51,12 @@ def build_html(run_dir, notebooks_dir=None) -> Path:
     book = Book(TEMPLATE, claims)
     chapters = [book.chapter(folder / f"{name}.ipynb", seconds.get(name)) for name in names]
     matter = book.chapter(front, seconds.get("report")) if front.is_file() else None
-    page = in_order(book.env.get_template("page.html.j2").render(
+    parts = dict(
         style=(TEMPLATE / "style.css").read_text(encoding="utf-8"), run=run, chapters=chapters,
         missing=[name for name in CHAPTERS if name not in names] + ([] if matter else ["report"]),
         **_claims(claims, chapters, matter), **_front(matter), stats=[_tile(it) for it in _json(run_dir / "headline.json", [])],
-        corpus=Path(str(run.get("parameters", {}).get("corpus", ""))).stem, took=sum(seconds.get(name, 0) for name in shown)))
+        corpus=Path(str(run.get("parameters", {}).get("corpus", ""))).stem, took=sum(seconds.get(name, 0) for name in shown))
+    page = in_order(book.env.get_template("page.html.j2").render(parts))
     check(page, {claim_anchor(row["id"]): cell_anchor(row) for row in claims})
     return write_text(run_dir / "index.html", page)
 
@@ -87,19 +87,17 @@ def _claims(claims, chapters, matter):
         groups.setdefault(row.get("section") or "", []).append(row)
     counts = {verdict: sum(row["verdict"] == verdict for row in rows) for verdict in (*AUDIT, "pass", "fail")}
     done = {row["id"] for row in audit}
-    return {"own": own, "groups": [(section, _section_title(section), rows) for section, rows in groups.items()], "counts": counts,
+    groups = [(section, _section_title(section), rows) for section, rows in groups.items()]
+    return {"own": own, "groups": groups, "counts": counts,
             "pending": [row for id, row in ledger.items() if id not in done], "stated_total": len(ledger)}
 
 
-def _tile(it):
-    """A headline number for the page: its text, the share of the limit it reaches, the seed report's number, its strip."""
-    unit, limit, value = it["unit"], it["limit"], it["value"]
-    more_is_better = unit in ("×", "%")
-    share = f", {100 * value / limit:.0f}{NARROW}% reached" if limit and more_is_better else ""
-    return {**it, "label": it["label"].replace(" = ", "\u00a0=\u00a0"), "seed_text": "" if it["seed_value"] is None else f"seed report: {stated(it['seed_value'], SILENT.get(unit, unit))}",
-            "limit_text": "" if limit is None else f"{it['limit_label'] or 'limit'} {written(limit, SILENT.get(unit, unit))}{share}",
-            "strip": strip(value, it["interval"], seed=it["seed_value"], limit=limit, beyond="above" if more_is_better else "below"),
-            "unit": SILENT.get(unit, unit), "text": written(value, "", it["interval"]) if it["interval"] else number(value, 3)}
+def _tile(tile):
+    """A headline number for the page: its text and unit, its strip, and a label that breaks only between words."""
+    unit = "" if tile["unit"] == "perplexity" else tile["unit"]  # the label says it
+    text = written(tile["value"], "", tile["interval"]) if tile["interval"] else number(tile["value"], 3)
+    label = tile["label"].replace(" = ", "\u00a0=\u00a0")
+    return {**tile, "label": label, "unit": unit, "text": text, "strip": strip(**tile["strip"])}
 
 
 def _section_title(section):

@@ -51,7 +51,8 @@ def strip(value, interval=None, threshold=None, seed=None, limit=None, beyond=No
     for x in [50.0] if bar else [] if limit is None else [place(limit)]:
         marks.append(f'<line class="limit" x1="{x:g}%" x2="{x:g}%" y1="-1" y2="15"/>')
     if seed is not None:
-        marks.append(f'<svg x="{place(seed):g}%" y="7" overflow="visible"><path class="seedmark" d="M0-4.5 4.5 0 0 4.5-4.5 0z"/></svg>')
+        diamond = '<path class="seedmark" d="M0-4.5 4.5 0 0 4.5-4.5 0z"/>'
+        marks.append(f'<svg x="{place(seed):g}%" y="7" overflow="visible">{diamond}</svg>')
     if interval:
         marks.append(f'<line class="iv" x1="{place(interval[0]):g}%" x2="{place(interval[1]):g}%" y1="7" y2="7"/>')
     marks.append(f'<circle class="dot" cx="{place(value):g}%" cy="7" r="4.2"/>')
@@ -140,11 +141,13 @@ def ruler(error, margin):
     parts += [f'<text x="{at}" y="10" text-anchor="{ends[0]}">error {number(error, 3)}</text>',
               f'<text x="{edge}" y="10" text-anchor="{ends[1]}">margin {number(margin, 3)}</text>']
     room = "exact" if error == 0 else f"room: {number(float(f'{margin / error:.2g}'), 2)}×"
-    parts += [f'<text class="safe-t" x="280" y="32" text-anchor="middle">{room}</text>'] if safe and span > 1 or error == 0 else []
+    if safe and span > 1:
+        parts.append(f'<text class="safe-t" x="280" y="32" text-anchor="middle">{room}</text>')
     first, last = math.ceil(middle - 0.95 * span), math.floor(middle + 0.95 * span)
     for power in range(first, last + 1, max(math.ceil((last - first) / 6), 1)):
         label = f'10<tspan dy="-4">{str(power).replace("-", MINUS)}</tspan>'
-        parts.append(f'<line x1="{x(power)}" x2="{x(power)}" y1="36" y2="41"/><text x="{x(power)}" y="56" text-anchor="middle">{label}</text>')
+        parts.append(f'<line x1="{x(power)}" x2="{x(power)}" y1="36" y2="41"/>'
+                     f'<text x="{x(power)}" y="56" text-anchor="middle">{label}</text>')
     relation = f"{room} between them" if safe else "the error exceeds the margin"
     alt = f"Logarithmic ruler: error {number(error, 3)}, margin {number(margin, 3)}; {relation}."
     return Markup(f'<svg class="ruler" viewBox="0 0 560 62" role="img" aria-label="{escape(alt)}">{"".join(parts)}</svg>')

@@ -3,7 +3,7 @@
 import re
 
 from latex2mathml.converter import convert
-from markupsafe import Markup, escape
+from markupsafe import Markup
 from nbconvert.filters.markdown_mistune import IPythonRenderer, MarkdownWithMath
 
 from .project import slug
@@ -49,7 +49,8 @@ def mathml(latex, display):
     try:
         return convert(latex.strip(), display=display).replace(' xmlns="http://www.w3.org/1998/Math/MathML"', "")
     except Exception as error:  # latex2mathml raises many unrelated types
-        raise ValueError(f"formula {latex.strip()!r} cannot be set: {type(error).__name__} {error}: write it in plain LaTeX") from error
+        reason = f"{type(error).__name__} {error}"
+        raise ValueError(f"formula {latex.strip()!r} cannot be set: {reason}: write it in plain LaTeX") from error
 
 
 def markdown(text, renderer):
@@ -72,5 +73,5 @@ def caption(text):
 
 
 def quiet(text):
-    """Plain text for an attribute or a label."""
-    return escape(" ".join(Markup(text).striptags().split()))
+    """Plain text for an attribute: one line, left for the template to escape."""
+    return " ".join(text.split())

@@ -91,7 +91,8 @@ def waterfall(df, label, value, *, xlabel, limit=None, unit=""):
         if limit:
             rows, names = np.arange(len(df) + 1), [*names, "remaining gap"]
             texts.append(f"{number(limit[0], 3)}{unit}   {number(after[-1] / limit[0], 2)}×")
-            ax.barh(rows[-1], after[-1] - limit[0], 0.56, left=limit[0], facecolor="none", edgecolor=INK, lw=1.1, ls="--", zorder=3)
+            empty = dict(facecolor="none", edgecolor=INK, lw=1.1, ls="--", zorder=3)
+            ax.barh(rows[-1], after[-1] - limit[0], 0.56, left=limit[0], **empty)
         _rows_axis(ax, rows, names, texts)
         _upright(ax, [limit] if limit else [])
         name_axes(ax, xlabel, "", "x")

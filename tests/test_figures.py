@@ -1,0 +1,191 @@
+"""Every figure function draws from a DataFrame, with limits, intervals and labels that cover nothing; the bytes repeat."""
+
+import struct
+
+import matplotlib as mpl
+import numpy as np
+import pandas as pd
+import pytest
+from matplotlib.text import Text
+
+from minitransformer.report import figures
+from minitransformer.report.canvas import PALETTE, Labels, TickText, assign, canvas, png_bytes, set_scale, spread, styled
+from minitransformer.report.numerals import column, number, readable
+
+LINES = pd.DataFrame({"n": [10, 50, 200] * 3, "kind": ["naive"] * 3 + ["static"] * 3 + ["seed's own"] * 3,
+                      "s": [1, 1, 1, 1.1, 2, 4, 1, 1.9, 3.9]}).assign(lo=lambda d: d.s * 0.9, hi=lambda d: d.s * 1.1)
+ROWS = pd.DataFrame({"name": ["uniform", "seed's recipe", "model"], "ppl": [1004.0, 640.0, 41.5], "lo": [np.nan, 630, 41],
+                     "hi": [np.nan, 650, 42], "seed": [np.nan, 1045.31, np.nan]})
+
+
+def texts(fig):
+    """What is written in the figure's axes, by text."""
+    fig.canvas.draw()
+    found = {t.get_text(): t for ax in fig.axes for t in ax.findobj(Text)}
+    return found
+
+
+def boxes(fig, names):
+    found = texts(fig)
+    return [found[name].get_window_extent() for name in names]
+
+
+def disjoint(found):
+    return not any(a.overlaps(b) for i, a in enumerate(found) for b in found[i + 1:])
+
+
+def test_lines_label_their_ends_without_overlap_and_name_the_limit():
+    fig = figures.lines(LINES, "n", "s", "kind", "lo", "hi", xlabel="tokens", ylabel="speed-up, times", log="xy",
+                        limits=[(20, "roofline"), (([10, 200], [4, 50]), "FLOP ratio")], seed=[(50, 1.95, "seed: 1.95×")],
+                        beyond="above")
+    found = texts(fig)
+    names = ["naive", "static", "seed's own", "roofline", "FLOP ratio", "seed: 1.95×"]
+    assert disjoint(boxes(fig, names))
+    assert "tokens (log scale)" in found and "speed-up, times (log scale)" in found
+    assert {"10", "50", "200"} <= set(found)  # the values themselves are the ticks
+    assert found["seed's own"].get_color() == PALETTE["vermilion"][1]
+    assert all(box.x1 <= fig.bbox.x1 for box in boxes(fig, names[:3]))
+    assert any(patch.get_hatch() for patch in fig.axes[0].patches)
+    assert len(fig.axes[0].collections) == 3  # the bands
+
+
+def test_lines_without_groups_have_no_end_labels_and_keep_given_ticks():
+    fig = figures.lines(LINES[:3], "n", "s", xlabel="tokens", ylabel="loss", xticks=[10, 100], limits=[(0.5, "floor")],
+                        beyond="below", markers=False)
+    found = texts(fig)
+    assert {"floor", "10", "100"} <= set(found) and "" not in {t.get_text() for t in fig.axes[0].texts}
+    assert fig.axes[0].get_ylim()[0] < 0.5 and fig.axes[0].lines[0].get_marker() in ("None", "", None)
+
+
+def test_learning_curves_leave_step_zero_out_on_a_log_axis():
+    df = pd.DataFrame({"step": [0, 1, 10, 100], "loss": [7, 6, 5, 4.0]})
+    fig = figures.learning_curves(df, limits=[(3.4, "floor")])
+    assert fig.axes[0].lines[0].get_xdata() == pytest.approx([1, 10, 100])
+    linear = figures.learning_curves(df, log="", limits=[(3.4, "floor")])
+    assert linear.axes[0].lines[0].get_xdata() == pytest.approx([0, 1, 10, 100])
+
+
+def test_ladder_draws_each_row_its_interval_its_number_and_the_seed_diamond():
+    fig = figures.ladder(ROWS, "name", "ppl", "lo", "hi", limits=[(31.2, "floor")], beyond="below", seed="seed",
+                         colors={"uniform": "grey"})
+    found = texts(fig)
+    assert {"uniform", "model", "floor", "1,004", "640", "42", "perplexity (log scale)"} <= set(found)
+    diamonds = [line for line in fig.axes[0].lines if line.get_marker() == "D"]
+    assert [line.get_xdata()[0] for line in diamonds] == [1045.31]
+    assert fig.axes[0].get_xscale() == "log" and fig.axes[0].get_xlim()[0] < 31.2
+    assert fig.axes[0].yaxis_inverted()  # the first row on top
+
+
+def test_dots_show_single_observations_and_given_texts():
+    raw = pd.DataFrame({"name": ["a", "a", "b"], "d": [0.1, 0.2, 0.5]})
+    mean = pd.DataFrame({"name": ["a", "b"], "d": [0.15, 0.5], "shown": ["+0.15", "+0.50"]})
+    fig = figures.dots(mean, "name", "d", xlabel="Δ nats", limits=[(0, "no difference")], raw=raw, values="shown")
+    assert {"+0.15", "+0.50", "no difference"} <= set(texts(fig))
+    assert sum(len(c.get_offsets()) for c in fig.axes[0].collections) == 3
+    above = figures.dots(mean, "name", "d", xlabel="share", limits=[(1.0, "all")], beyond="above")
+    assert above.axes[0].get_xlim()[1] > 1.0
+
+
+def test_bars_start_at_zero_and_name_groups_on_the_first_row():
+    df = pd.DataFrame({"m": ["free", "free", "induction"], "g": ["1 block", "2 blocks", "1 block"], "v": [0.1, 0.2, 0.9]})
+    fig = figures.bars(df.assign(lo=df.v - 0.05, hi=df.v + 0.05), "m", "v", "g", "lo", "hi", xlabel="nats", limits=[(1.0, "all")])
+    bars = [p for p in fig.axes[0].patches if np.isfinite(p.get_width())]
+    assert {p.get_x() for p in bars} == {0} and sorted(p.get_width() for p in bars) == [0.1, 0.2, 0.9]
+    assert {"0.100  1 block", "0.200  2 blocks", "0.900"} <= set(texts(fig))
+    plain = figures.bars(df[:1], "m", "v", xlabel="nats")
+    assert "0.100" in texts(plain)
+
+
+def test_pareto_fills_the_front_only_and_labels_do_not_overlap():
+    df = pd.DataFrame({"mb": [1.8, 0.5, 0.49, 0.3, 0.31], "ppl": [61, 61.1, 61.2, 62, 75.0]})
+    df["f"] = ["fp32", "int8", "int8 t", "int4", "bad"]
+    fig = figures.pareto(df.assign(lo=df.ppl - 1, hi=df.ppl + 1), "mb", "ppl", "f", "lo", "hi", xlabel="MB", ylabel="perplexity",
+                         log="xy", limits=[(55, "floor")], xlimits=[(0.2, "one bit")], seed=[(1.06, 70, "seed report")],
+                         colors={"fp32": "plum"})
+    faces = [line.get_markerfacecolor() for line in fig.axes[0].lines if line.get_marker() == "o"]
+    assert [face == "white" for face in faces] == [False, False, False, False, True]
+    assert disjoint(boxes(fig, [*df.f, "floor", "one bit", "seed report"]))
+    larger = figures.pareto(df, "mb", "ppl", "f", xlabel="MB", ylabel="accuracy", front="max")
+    faces = [line.get_markerfacecolor() for line in larger.axes[0].lines if line.get_marker() == "o"]
+    assert faces.count("white") == 3  # only the smallest file and the highest y are undominated
+    plain = figures.pareto(df, "mb", "ppl", "f", xlabel="MB", ylabel="y", front=None)
+    assert all(line.get_markerfacecolor() != "white" for line in plain.axes[0].lines)
+
+
+def test_heatmap_annotates_one_matrix_and_shares_the_scale_of_two():
+    frame = pd.DataFrame([[0.1, 0.25], [0.5, 2.0]], index=["a", "b"], columns=["x", "y"])
+    fig = figures.heatmap(frame, label="Δ nats", xlabel="layer", ylabel="scheme", annotate=True)
+    assert {"0.100", "0.250", "0.500", "2.000", "Δ nats", "scheme"} <= set(texts(fig))
+    two = figures.heatmap({"head 1": frame, "head 2": frame * 2}, label="weight", ylabel="query")
+    assert [ax.collections[0].get_clim() for ax in two.axes[:2]] == [(0.1, 4.0)] * 2
+    assert two.axes[0].get_title("left") == "head 1; rows: query" and two.axes[1].get_title("left") == "head 2"
+    fixed = figures.heatmap(frame, label="p", limits=(0, 1))
+    assert fixed.axes[0].collections[0].get_clim() == (0, 1)
+
+
+def test_waterfall_writes_each_factor_and_the_gap_that_remains():
+    df = pd.DataFrame({"s": ["naive", "cache", "int8"], "us": [1000.0, 250.0, 50.0]})
+    fig = figures.waterfall(df, "s", "us", xlabel="time, µs", limit=(10.0, "bandwidth"), unit=" µs")
+    assert {"1,000 µs", "250 µs   4.0×", "50.0 µs   5.0×", "10.0 µs   5.0×", "remaining gap", "bandwidth"} <= set(texts(fig))
+    assert "remaining gap" not in texts(figures.waterfall(df, "s", "us", xlabel="time"))
+
+
+def test_png_is_two_pixels_a_point_and_the_same_every_time_whatever_the_caller_set():
+    def draw():
+        return png_bytes(figures.ladder(ROWS, "name", "ppl", "lo", "hi", limits=[(31.2, "floor")]))
+
+    first = draw()
+    with mpl.rc_context({"font.size": 30, "savefig.dpi": 50, "axes.facecolor": "red"}):
+        assert draw() == first
+    width, height = struct.unpack(">II", first[16:24])
+    assert width == 1152 and height > 300 and b"Software" not in first
+
+
+def test_spread_keeps_order_and_room_and_stays_in_the_frame():
+    placed = spread([50, 49, 10, 99.5], [10] * 4, 0, 100)
+    assert sorted(range(4), key=lambda i: placed[i]) == [2, 1, 0, 3]
+    assert min(abs(a - b) for i, a in enumerate(placed) for b in placed[i + 1:]) >= 10 - 1e-9
+    assert max(placed) <= 95 and min(placed) >= 5
+    assert len(spread([1, 1, 1], [50] * 3, 0, 100)) == 3  # more than fits: still apart
+
+
+def test_colours_follow_the_palette_and_the_seed_report_is_vermilion():
+    chosen = assign(["a", "seed report", "b"])
+    assert chosen == {"a": "blue", "seed report": "vermilion", "b": "teal"}
+    assert assign(["a", "b"], {"a": "teal"}) == {"a": "teal", "b": "blue"}
+    assert len(assign(list("abcdefg"))) == 7
+    with pytest.raises(ValueError, match="'pink' is not in the palette"):
+        assign(["a"], {"a": "pink"})
+
+
+def test_ticks_are_written_out():
+    assert [TickText()(v) for v in (1000, 0.05, -2, 0, 1e-6, 2e9)] == ["1,000", "0.05", "−2", "0", "10⁻⁶", "2·10⁹"]
+    with styled():
+        for low, high, wanted in ((1, 8, {"1", "2", "5"}), (1, 1e6, {"1", "10", "1,000"}), (30, 60, {"40", "50"})):
+            fig, ax = canvas(log="x")
+            ax.set_xlim(low, high)
+            set_scale(ax.xaxis)
+            assert wanted <= set(texts(fig)), (low, high)
+
+
+def test_labels_of_an_empty_list_of_ends_change_nothing():
+    with styled():
+        fig, ax = canvas()
+        ax.bar([1], [2])
+        labels = Labels(ax)
+        labels.ends([])
+        assert labels.boxes == [] and len(labels.marks) > 0
+
+
+def test_numbers_are_written_for_reading():
+    nothing = [None, float("nan"), pd.NA]
+    assert [number(v) for v in nothing] == ["–"] * 3
+    assert [number(v) for v in (True, np.bool_(False), 3, np.int64(-1234567))] == ["yes", "no", "3", "−1,234,567"]
+    assert [number(v) for v in (1e-6, -2.5e12, 12.3456, 0.0)] == ["1.0·10⁻⁶", "−2.5·10¹²", "12.35", "0.0"]
+    assert [number(v) for v in (-np.inf, np.inf)] == ["−∞", "∞"]
+    assert number(0.00123, 2) == "0.0012"
+    assert column([0.5, 12.0, np.nan, 0]) == ["0.50", "12.00", "–", "0.00"] and column([np.nan]) == ["–"]
+    assert column([5.0, 5.0, 1e-9]) == ["5.00", "5.00", "1.0·10⁻⁹"]
+    table = readable(pd.DataFrame({"n": [1000, 2], "x": [1.5, 1004.25], "s": ["a", "b"], "ok": [True, False]}, index=["r", "s"]))
+    assert table.to_dict("list") == {"n": ["1,000", "2"], "x": ["1.5", "1,004.2"], "s": ["a", "b"], "ok": ["yes", "no"]}
+    assert list(table.index) == ["r", "s"]
