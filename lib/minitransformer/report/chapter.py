@@ -111,7 +111,8 @@ class Book:
                 about["src"] = f"data:image/png;base64,{''.join(data['image/png'].split())}"
             if kind == "table":
                 head, found, body = restyle(data["text/html"], id=f"tbl-{about['id']}").partition("<thead>")
-                about |= {"before": Markup(head), "after": Markup(found + body)}  # the caption goes between
+                columns = (found + body).partition("</tr>")[0].count("<th ")
+                about |= {"before": Markup(head), "after": Markup(found + body), "columns": columns}  # the caption goes between
             rows = [self._claim(id, name, at) for id in about.get("ids", ())]
             here = [row for row in self.claims.values() if row["notebook"] == name and row["cell_id"] == at["id"]]
             template = self.env.get_template("outputs.html.j2")
