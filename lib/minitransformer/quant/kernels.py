@@ -36,19 +36,23 @@ def accelerate(model: nn.Module, backend: str) -> nn.Module:
                 setattr(model.get_submodule(parent), child, KERNELS[backend](layer).train(layer.training))
             except KernelError as error:
                 raise KernelError(f"{name}: {error}") from None
-        elif isinstance(layer, QuantEmbedding) and backend == "dequantized":
+        elif isinstance(layer, QuantEmbedding):
             parent, _, child = name.rpartition(".")
-            setattr(model.get_submodule(parent), child, nn.Embedding.from_pretrained(layer.weight()))
+            fast = nn.Embedding.from_pretrained(layer.weight()) if backend == "dequantized" else lookup(layer)
+            setattr(model.get_submodule(parent), child, fast.train(layer.training))
     return model
 
 
 class KernelLinear(nn.Module):
     """A linear layer on someone else's kernel: packs once, checks itself, then (..., K) -> (..., N) in FP32.
 
-    `opaque_bytes` counts packed weights that live outside any tensor torch can measure.
+    `held` has what a call needs: looking a tensor up through `nn.Module` takes as long as a small product, so the buffers
+    are for counting and the tuple is for calling; a kernel layer is neither moved nor copied. `opaque_bytes` counts packed
+    weights that live outside any tensor torch can measure.
     """
 
     opaque_bytes = 0
+    held: tuple
 
     def __init__(self, layer: QuantLinear):
         super().__init__()
@@ -96,10 +100,12 @@ class Int8Pack(KernelLinear):
         codes, scale = int8_rows(weight, multiple=16)  # the AVX512 kernel does not check this, and reads out of bounds
         self.register_buffer("codes", codes)
         self.register_buffer("scale", scale.bfloat16())
+        self.held = self.codes, self.scale, self.bias
 
     def multiply(self, x):
-        y = torch.ops.aten._weight_int8pack_mm(x.bfloat16(), self.codes, self.scale).float()
-        return y if self.bias is None else y + self.bias
+        codes, scale, bias = self.held
+        y = torch._weight_int8pack_mm(x.bfloat16(), codes, scale)
+        return y.float() if bias is None else y + bias  # adding an FP32 bias widens by itself
 
 
 class Int4Pack(KernelLinear):
@@ -116,13 +122,15 @@ class Int4Pack(KernelLinear):
         scale, zero = (x[:, :: self.group] for x in weight.grid())  # (N, K/group)
         grid = F.pad(torch.stack((scale, (8 - zero) * scale), -1), (0, 0, 0, 0, 0, short))  # (N + short, K/group, 2)
         codes = F.pad(weight.integers().int(), (0, 0, 0, short)).contiguous()
-        self.register_buffer("codes", torch.ops.aten._convert_weight_to_int4pack_for_cpu(codes, 1))
+        self.register_buffer("codes", torch._convert_weight_to_int4pack_for_cpu(codes, 1))
         self.register_buffer("grid", grid.transpose(0, 1).bfloat16().contiguous())
+        self.held = self.codes, self.grid, self.bias
 
     def multiply(self, x):
-        y = torch.ops.aten._weight_int4pack_mm_for_cpu(x.bfloat16(), self.codes, self.group, self.grid)
-        y = y[:, : self.rows].float()
-        return y if self.bias is None else y + self.bias
+        codes, grid, bias = self.held
+        y = torch._weight_int4pack_mm_for_cpu(x.bfloat16(), codes, self.group, grid)
+        y = y if y.shape[1] == self.rows else y[:, : self.rows]
+        return y.float() if bias is None else y + bias
 
 
 class OneDnn(KernelLinear):
@@ -131,16 +139,14 @@ class OneDnn(KernelLinear):
     def load(self, weight):
         codes, scale = int8_rows(weight)
         self.opaque_bytes = codes.numel()
-        self.packed = torch.ops.onednn.qlinear_prepack(codes, None)
         self.register_buffer("scale", scale)
         self.register_buffer("zero", torch.zeros(self.rows, dtype=torch.int32))
+        self.held = torch.ops.onednn.qlinear_prepack(codes, None), self.scale, self.zero
 
     def multiply(self, x):
         step = x.abs().amax(-1, keepdim=True).clamp(min=1e-30) / 127  # (M, 1)
         codes = ((x / step).round() + 128).to(torch.uint8)
-        y = torch.ops.onednn.qlinear_pointwise(
-            codes, 1.0, 128, self.packed, self.scale, self.zero, None, 1.0, 0, torch.float32, "none", [], "",
-        )
+        y = torch.ops.onednn.qlinear_pointwise(codes, 1.0, 128, *self.held, None, 1.0, 0, torch.float32, "none", [], "")
         return y * step if self.bias is None else torch.addcmul(self.bias, y, step)
 
 
@@ -153,22 +159,69 @@ class Fbgemm(KernelLinear):
     def load(self, weight):
         codes, scale = int8_rows(weight)
         try:
-            self.packed = torch.fbgemm_pack_quantized_matrix(codes)
+            packed = torch.fbgemm_pack_quantized_matrix(codes)
         except RuntimeError as error:
             raise KernelError(f"this build of torch has no FBGEMM ({error})") from None
         self.opaque_bytes = codes.numel()
-        shape = torch.zeros(1, 1, dtype=torch.int8).expand(self.rows, self.columns)
-        self.register_buffer("shape", shape)  # the kernel asks the unpacked weight for its sizes only
+        shape = torch.zeros(1, 1, dtype=torch.int8).expand(self.rows, self.columns)  # asked for its sizes only
         self.register_buffer("offsets", codes.sum(1, dtype=torch.int32))
-        self.register_buffer("scale", scale)
         self.register_buffer("none", torch.zeros(1).expand(self.rows).contiguous())
+        self.register_buffer("scale", scale)
+        self.held = (shape, packed, self.offsets, 1.0, 0, self.none), self.scale, self.bias
+
+    def forward(self, x):
+        return self.row(x) if x.numel() == self.columns else super().forward(x)
 
     def multiply(self, x):
-        return self.row(x) if len(x) == 1 else torch.cat([self.row(r) for r in x.split(1)])
+        return torch.cat([self.row(r) for r in x.split(1)])
 
     def row(self, x):
-        y = torch.fbgemm_linear_int8_weight_fp32_activation(x, self.shape, self.packed, self.offsets, 1.0, 0, self.none)
-        return y * self.scale if self.bias is None else torch.addcmul(self.bias, y, self.scale)
+        matrix, scale, bias = self.held
+        y = torch.fbgemm_linear_int8_weight_fp32_activation(x, *matrix)
+        return y * scale if bias is None else torch.addcmul(bias, y, scale)
+
+
+def lookup(layer: QuantEmbedding) -> nn.Module:
+    """The same rows in fewer calls, for the symmetric formats that kernels know; any other stays as it is."""
+    scheme = layer.weight.scheme
+    if scheme.symmetric and scheme.bits == 8 and scheme.group_size is None:
+        return Int8Rows(layer.weight)
+    K = layer.weight.columns
+    whole = K % 2 == 0 and K % (scheme.group_size or 1) == 0  # no byte and no group is part empty
+    return Int4Rows(layer.weight) if scheme.symmetric and scheme.bits == 4 and whole else layer
+
+
+class Int8Rows(nn.Module):
+    """Rows of signed codes times rows of FP32 scales: ids (...) -> (..., K)."""
+
+    def __init__(self, weight: QuantWeight):
+        super().__init__()
+        codes, scale = int8_rows(weight)
+        self.register_buffer("codes", codes)
+        self.register_buffer("scale", scale[:, None])
+        self.held = self.codes, self.scale
+
+    def forward(self, ids):
+        codes, scale = self.held
+        return torch.embedding(codes, ids) * torch.embedding(scale, ids)
+
+
+class Int4Rows(nn.Module):
+    """Rows of bytes, each looked up in a table of the two numbers it holds, times their scales: ids (...) -> (..., K)."""
+
+    def __init__(self, weight: QuantWeight):
+        super().__init__()
+        self.groups = weight.scheme.groups(weight.columns)
+        byte = torch.arange(256)
+        self.register_buffer("codes", weight.codes)
+        self.register_buffer("scale", weight.scale.expand(weight.rows, self.groups).contiguous())
+        self.register_buffer("table", torch.stack((byte % 16, byte // 16), -1) - 8.0)
+        self.held = self.codes, self.scale, self.table
+
+    def forward(self, ids):
+        codes, scale, table = self.held
+        values = torch.embedding(table, torch.embedding(codes, ids).int()).view(*ids.shape, self.groups, -1)  # (..., G, size)
+        return (values * torch.embedding(scale, ids)[..., None]).flatten(-2)
 
 
 class Dequantized(KernelLinear):
@@ -177,7 +230,7 @@ class Dequantized(KernelLinear):
     def load(self, weight):
         self.register_buffer("full", weight())
 
-    def multiply(self, x):
+    def forward(self, x):
         return F.linear(x, self.full, self.bias)
 
 

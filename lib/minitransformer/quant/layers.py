@@ -7,9 +7,7 @@ import torch
 import torch.nn as nn
 import torch.nn.functional as F
 
-from .schemes import (
-    SCALE_DTYPES, QuantScheme, column_grid, dequantize_tensor, fake_quantize, packed_bytes, quantize_tensor, unpack,
-)
+from .schemes import SCALE_DTYPES, QuantScheme, dequantize_tensor, fake_quantize, packed_bytes, quantize_tensor, unpack
 
 
 class QuantWeight(nn.Module):
@@ -48,8 +46,10 @@ class QuantWeight(nn.Module):
 
     def grid(self) -> tuple[torch.Tensor, torch.Tensor]:
         """Scale and zero-point of every weight, each (N, K)."""
-        parts = column_grid(self.scale, self.zero, self.scheme, self.columns)
-        return tuple(torch.as_tensor(x, dtype=parts[0].dtype).expand(self.rows, self.columns) for x in parts)
+        s, groups = self.scheme, self.scheme.groups(self.columns)
+        zero = torch.full_like(self.scale, 2 ** (s.bits - 1)) if self.zero is None else unpack(self.zero, s.bits, groups)
+        spread = (x.float().repeat_interleave(s.group_size or self.columns, 1)[:, : self.columns] for x in (self.scale, zero))
+        return tuple(x.expand(self.rows, self.columns) for x in spread)
 
     def extra_repr(self):
         return f"{self.rows}, {self.columns}, {self.scheme}"

@@ -9,6 +9,7 @@ Letters: N rows (outputs, or words of an embedding), K columns, G groups in a ro
 
 import math
 from dataclasses import dataclass
+from functools import lru_cache
 
 import torch
 
@@ -82,7 +83,7 @@ def pack(codes: torch.Tensor, bits: int) -> torch.Tensor:
 def unpack(data: torch.Tensor, bits: int, n: int) -> torch.Tensor:
     """The first n codes of `pack`: bytes (..., ceil(n·bits / 8)) -> (..., n) uint8."""
     if bits == 8:
-        return data[..., :n]
+        return data
     width = math.gcd(bits, 8)
     fields = (data[..., None] >> shifts(width, 8, data.device)) & (2**width - 1)  # (..., bytes, fields a byte)
     fields = fields.flatten(-2)[..., : n * (bits // width)]
@@ -91,6 +92,7 @@ def unpack(data: torch.Tensor, bits: int, n: int) -> torch.Tensor:
     return (fields.unflatten(-1, (n, bits // width)) << shifts(width, bits, data.device)).sum(-1, dtype=torch.uint8)
 
 
+@lru_cache(maxsize=None)
 def shifts(step: int, stop: int, device) -> torch.Tensor:
     """0, step, 2·step, … below stop, as uint8."""
     return torch.arange(0, stop, step, dtype=torch.uint8, device=device)
@@ -144,21 +146,16 @@ def quantize_tensor(weight: torch.Tensor, scheme: QuantScheme):
     return pack(codes, scheme.bits), scale.squeeze(-1), zeros
 
 
-def column_grid(scale, zeros, scheme: QuantScheme, columns: int):
-    """Scale and zero-point of every column, from those of every group: each (..., columns), (..., 1) or a number."""
-    groups = scheme.groups(columns)
-    scale = scale.to(torch.promote_types(scale.dtype, torch.float32))
-    zero = 2 ** (scheme.bits - 1) if zeros is None else unpack(zeros, scheme.bits, groups).to(scale.dtype)
-    if groups == 1:
-        return scale, zero
-    spread = [x if isinstance(x, int) else x.repeat_interleave(scheme.group_size, -1)[..., :columns] for x in (scale, zero)]
-    return tuple(spread)  # the last group may be cut short
-
-
 def dequantize_tensor(codes, scale, zeros, scheme: QuantScheme, columns: int) -> torch.Tensor:
     """(u - z) · s: codes (..., bytes), scale (..., G), zeros packed or None -> (..., columns), float32, or float64 like scale."""
-    scale, zero = column_grid(scale, zeros, scheme, columns)
-    return (unpack(codes, scheme.bits, columns).to(scale.dtype) - zero) * scale
+    zero = 2 ** (scheme.bits - 1) if zeros is None else unpack(zeros, scheme.bits, scheme.groups(columns)).float()
+    values = unpack(codes, scheme.bits, columns).float()
+    if scheme.group_size is None:
+        return (values - zero) * scale
+    short = -columns % scheme.group_size  # the last group may be cut short
+    values = torch.nn.functional.pad(values, (0, short)).unflatten(-1, (-1, scheme.group_size))  # (..., G, size)
+    values = (values - (zero if zeros is None else zero[..., None])) * scale[..., None]
+    return values.flatten(-2)[..., :columns]
 
 
 def fake_quantize(x: torch.Tensor, bits: int, granularity: str = "token", symmetric: bool = True) -> torch.Tensor:
