@@ -13,11 +13,12 @@ from minitransformer.report.project import Project
 
 LEDGER = seed_claims()
 CORPUS = {"kind": "language", "name": "language"}
-TIME_MODEL = {50: 2.2, 500: 14.0}
+TIME_MODEL = {"speedup": [{"new_tokens": 50, "roofline": 2.2}, {"new_tokens": 500, "roofline": 14.0}]}
 
 
 def own(id, measured, holds=True, **options):
-    return {**own_row(id, f"statement of {id}", measured, holds, **options), "notebook": "04-kv-bench", "cell_id": "speedup"}
+    row = own_row(id, "Static cache, 500 new tokens" if id == "speedup" else id, measured, holds, **options)
+    return {**row, "notebook": "04-kv-bench", "cell_id": "speedup"}
 
 
 def audited(id, measured, **options):
@@ -27,21 +28,21 @@ def audited(id, measured, **options):
 @pytest.fixture
 def rows():
     return [own("report-perplexity", 45.0, unit="perplexity", interval=(44.0, 46.0), threshold="< 91, the best n-gram"),
-            own("report-gap", 87.5, unit="%"), own("kv-speedup-50", 2.1, unit="×"),
-            own("kv-speedup-500", 11.2, unit="×", interval=(11, 11.4), threshold="≥ 9.8×"),
+            own("report-gap", 87.5, unit="%"),
+            own("speedup", 11.2, unit="×", interval=(11, 11.4), threshold="≥ 9.8×"),
             own("quant-ratio-int8", 3.81, unit="×", threshold="≥ 3.7×"),
             own("quant-ratio-int4-g32", 6.1, False, unit="×", threshold="≥ 6.3×"),
-            own("kv-time-per-token", 180.0, unit="µs"),
+            own("report-bits-per-byte", 1.75, unit="bits per byte"),
             audited("S2-parameters", 456_556, correct=456_556), audited("S1-blocks", 1),
             audited("S7-cache-essential", 1.4, interval=(1.3, 1.5), verdict="refuted")]
 
 
 def test_the_headlines_are_five_claims_with_limit_and_the_seed_reports_number(rows):
     tiles = headline.headlines(rows, LEDGER, headline.limits(30.0, TIME_MODEL))
-    names = ["report-perplexity", "kv-speedup-500", "quant-ratio-int8", "quant-ratio-int4-g32", "report-gap"]
+    names = ["report-perplexity", "speedup", "quant-ratio-int8", "quant-ratio-int4-g32", "report-gap"]
     assert [tile["claim"] for tile in tiles] == names
     assert [tile["limit_text"] for tile in tiles] == [
-        f"floor {written(30.0)}", f"time model {written(14.0, '×')}, 80 % reached", f"limit {written(4.0, '×')}, 95 % reached",
+        f"floor {written(30.0)}", f"roofline {written(14.0, '×')}, 80 % reached", f"limit {written(4.0, '×')}, 95 % reached",
         f"limit {written(8.0, '×')}, 76 % reached", ""]
     assert [tile["seed_text"] for tile in tiles] == [f"seed report: {x}" for x in ("1,045.31", "1.95×", "1.88×", "1.88×")] + [""]
     assert tiles[1]["label"] == "Cache speed-up, n = 500"
@@ -50,10 +51,10 @@ def test_the_headlines_are_five_claims_with_limit_and_the_seed_reports_number(ro
     assert all(marks.strip(**tile["strip"]) for tile in tiles)
 
 
-def test_without_a_floor_the_time_per_token_is_the_fifth(rows):
+def test_without_a_floor_the_bits_per_byte_are_the_fifth(rows):
     rows = [row for row in rows if row["id"] != "report-gap"]
     tiles = headline.headlines(rows, {}, headline.limits(None, {}))
-    assert [tile["claim"] for tile in tiles][4] == "kv-time-per-token"
+    assert [tile["claim"] for tile in tiles][4] == "report-bits-per-byte"
     assert [tile["strip"]["limit"] for tile in tiles] == [None, None, 4.0, 8.0, None]
     assert [tile["strip"]["beyond"] for tile in tiles] == [None, None, "above", "above", None]
     assert {tile["seed_text"] for tile in tiles} == {""}
@@ -63,9 +64,9 @@ def test_the_abstract_says_what_was_measured(rows):
     tiles = headline.headlines(rows, LEDGER, headline.limits(30.0, TIME_MODEL))
     text = headline.abstract(tiles, rows, CORPUS, LEDGER)
     for part in ("entropy rate is known", "**45.0 [44.0, 46.0]**, 1.50 times the floor of ",
-                 f"**{written(87.5, '%')}** of the gap", "**11.20× [11.00, 11.40]** faster at 500 tokens, 80 % of what",
+                 f"**{written(87.5, '%')}** of the gap", "**11.20× [11.00, 11.40]** faster at 500 tokens, 80 % of what this",
                  f"**{written(3.81, '×')}** in int8 and **{written(6.1, '×')}** in int4",
-                 f"{len(LEDGER)} statements", "3 were examined", "1 reproduced, 1 corrected, 1 refuted", "Of 7 bars"):
+                 f"{len(LEDGER)} statements", "3 were examined", "1 reproduced, 1 corrected, 1 refuted", "Of 6 bars"):
         assert part in text
 
 
@@ -73,8 +74,8 @@ def test_the_abstract_of_a_real_text_has_no_floor(rows):
     corpus = {"kind": "text", "name": "quijote"}
     rows = [row for row in rows if row["id"] != "report-gap"]
     text = headline.abstract(headline.headlines(rows, LEDGER, headline.limits(None, {})), rows, corpus, LEDGER)
-    assert "the text *quijote*" in text and f"A token takes **{written(180.0, 'µs')}**." in text
-    assert not any(word in text for word in ("floor", "synthetic", "entropy", "what the fitted"))
+    assert "the text *quijote*" in text and f"That is **{written(1.75)}** bits per byte." in text
+    assert not any(word in text for word in ("floor", "synthetic", "entropy", "without overhead"))
 
 
 def test_the_abstract_of_an_empty_run_still_reads():
@@ -89,10 +90,12 @@ def metric(system, value, measure="perplexity"):
 def test_standing_finds_model_twin_best_n_gram_and_floor():
     systems = {"uniform guess": 1000.0, "bigram": 120.0, "3-gram (best on validation)": 100.0, "1 block": 50.0, "2 blocks": 40.0}
     metrics = [metric(*pair) for pair in systems.items()] + [metric("1 block", 0.5, "accuracy")]
+    metrics.append({"system": "1 block", "measure": "bits_per_byte", "value": 1.5})
     found = headline.standing([*metrics, metric("floor (oracle)", 10.0)])
-    assert [found[key]["value"] for key in ("model", "twin", "gram")] == [50.0, 40.0, 100.0]
+    assert [found[key]["perplexity"] for key in ("model", "twin", "gram")] == [50.0, 40.0, 100.0]
     assert found["gap_of_gram"] == pytest.approx(50.0) and found["gap"] == pytest.approx(65.05, abs=0.01)
     assert headline.standing(metrics) | {"floor": None, "gap": None, "gap_of_gram": None} == headline.standing(metrics)
+    assert found["model"] == {"system": "1 block", "perplexity": 50.0, "low": 49.0, "high": 51.0, "bits_per_byte": 1.5}
     assert headline.standing([]) == {}
 
 
@@ -112,7 +115,7 @@ def test_findings_list_one_verdict_in_the_ledgers_order(rows):
 
 
 def test_counts_have_every_verdict(rows):
-    assert summary.counts(rows) == {"pass": 6, "fail": 1, "reproduced": 1, "corrected": 1, "refuted": 1}
+    assert summary.counts(rows) == {"pass": 5, "fail": 1, "reproduced": 1, "corrected": 1, "refuted": 1}
 
 
 def test_the_seed_reports_own_arithmetic():
@@ -124,7 +127,7 @@ def test_the_seed_reports_own_arithmetic():
 def test_claims_and_artefacts_are_read_in_the_chapters_order(tmp_path, rows):
     write_json(tmp_path / "claims" / "04-kv-bench.json", rows[2:4])
     write_json(tmp_path / "claims" / "01-data.json", rows[:1])
-    assert [row["id"] for row in summary.read_claims(tmp_path)] == ["report-perplexity", "kv-speedup-50", "kv-speedup-500"]
+    assert [row["id"] for row in summary.read_claims(tmp_path)] == ["report-perplexity", "speedup", "quant-ratio-int8"]
     assert summary.read(tmp_path, "corpus.json") == {}
     write_json(tmp_path / "corpus.json", CORPUS)
     assert summary.read(tmp_path, "corpus.json") == CORPUS

@@ -7,54 +7,58 @@ from .claims import AUDIT, OWN
 from .marks import interval_text, stated, written
 from .numerals import number
 
-# claim (its group is n), what the tile says, the seed report's row, where nothing can lie; the first five found are shown
+# claim, what the tile says, the seed report's row, where nothing can lie; the first five that a run holds are shown
 HEADLINES = (
-    (r"report-perplexity", "Test perplexity", "S1-perplexity", "below"),
-    (r"kv-speedup-(\d+)", "Cache speed-up", "S1-cache-speedup", "above"),
-    (r"quant-ratio-int8", "Smaller in int8", "S1-int8-compression", "above"),
-    (r"quant-ratio-int4-g32", "Smaller in int4", "S1-int4-compression", "above"),
-    (r"report-gap", "Gap to the floor closed", None, "above"),
-    (r"kv-time-per-token", "Time per token", None, None),
+    ("report-perplexity", "Test perplexity", "S1-perplexity", "below"),
+    ("speedup", "Cache speed-up", "S1-cache-speedup", "above"),
+    ("quant-ratio-int8", "Smaller in int8", "S1-int8-compression", "above"),
+    ("quant-ratio-int4-g32", "Smaller in int4", "S1-int4-compression", "above"),
+    ("report-gap", "Gap to the floor closed", None, None),
+    ("report-bits-per-byte", "Bits per byte", None, None),
 )
 
 
 def standing(metrics: list[dict]) -> dict:
     """Where the headline model stands: {model, twin, gram, floor, gap, gap_of_gram} from metrics.json, {} where there is none.
 
-    `model`, `twin` and `gram` (the n-gram order chosen on validation) are rows {system, value, low, high} of test perplexity;
-    `gap` is the share, in %, of the way from the uniform guess to the floor, in nats, None without a floor.
+    `model`, `twin` and `gram` (the n-gram order chosen on validation) are {system, perplexity, low, high, bits_per_byte} on
+    the test split; `gap` is the share, in %, of the way from the uniform guess to the floor, in nats, None without a floor.
     """
-    found = {row["system"]: row for row in metrics if row["measure"] == "perplexity"}
+    found = {}
+    for row in metrics:
+        if row["measure"] in ("perplexity", "bits_per_byte"):
+            bounds = {key: row[key] for key in ("low", "high") if key in row}
+            found.setdefault(row["system"], {"system": row["system"]}).update({row["measure"]: row["value"]} | bounds)
     names = [name for name in found if not name.startswith("floor")]
     if len(names) < 3:
         return {}
     gram = next(name for name in names if "best on validation" in name)
-    floor = next((row["value"] for name, row in found.items() if name.startswith("floor")), None)
-    top = math.log(found[names[0]]["value"])
-    gaps = [100 * (top - math.log(found[name]["value"])) / (top - math.log(floor)) if floor else None
+    floor = next((row["perplexity"] for name, row in found.items() if name.startswith("floor")), None)
+    top = math.log(found[names[0]]["perplexity"])
+    gaps = [100 * (top - math.log(found[name]["perplexity"])) / (top - math.log(floor)) if floor else None
             for name in (names[-2], gram)]
     return {"model": found[names[-2]], "twin": found[names[-1]], "gram": found[gram], "floor": floor,
             "gap": gaps[0], "gap_of_gram": gaps[1]}
 
 
 def headlines(rows: list[dict], ledger: dict, limits: dict) -> list[dict]:
-    """At most five tiles, each the claim of a chapter beside its limit and the seed report's number; the longest n is taken.
+    """At most five tiles, each the claim of a chapter beside its limit and the seed report's number.
 
     `limits` maps a claim id to (limit, what sets it). A tile is {claim, label, value, unit, interval, threshold, verdict,
     limit_text, seed_text, strip}, the last as `marks.strip` takes it.
     """
-    found = []
-    for pattern, label, seed, beyond in HEADLINES:
-        matches = [(match, row) for row in rows if (match := re.fullmatch(pattern, row["id"]))]
-        if not matches:
+    claims, found = {row["id"]: row for row in rows}, []
+    for id, label, seed, beyond in HEADLINES:
+        if id not in claims:
             continue
-        match, row = max(matches, key=lambda pair: int(pair[0][1]) if pair[0].groups() else 0)
-        limit, setter = limits.get(row["id"], (None, ""))
+        row = claims[id]
+        limit, setter = limits.get(id, (None, ""))
         said = ledger[seed]["seed_value"] if seed in ledger else None
         reached = f", {number(100 * row['measured'] / limit, 2)} % reached" if limit and beyond == "above" else ""
+        length = re.search(r"(\d+) new tokens", row["statement"])
         found.append({
-            "claim": row["id"], "label": f"{label}, n = {match[1]}" if match.groups() else label,
-            **{key: row[key] for key in ("unit", "interval", "threshold", "verdict")}, "value": row["measured"],
+            "claim": id, "label": f"{label}, n = {length[1]}" if length else label, "value": row["measured"],
+            **{key: row[key] for key in ("unit", "interval", "threshold", "verdict")},
             "limit_text": f"{setter} {written(limit, _unit(row))}{reached}" if limit else "",
             "seed_text": "" if said is None else "seed report: " + stated(said, _unit(row)),
             "strip": {"value": row["measured"], "interval": row["interval"], "limit": limit, "seed": said,
@@ -63,34 +67,37 @@ def headlines(rows: list[dict], ledger: dict, limits: dict) -> list[dict]:
 
 
 def limits(floor: float | None, time_model: dict) -> dict:
-    """What sets the limit of each headline claim: the source's floor, 32 bits over the width, the fitted time model."""
+    """What sets the limit of each headline claim: the source's floor, 32 bits over the width, the roofline of timemodel.json."""
     found = {"quant-ratio-int8": (4.0, "limit"), "quant-ratio-int4-g32": (8.0, "limit")}
     if floor:
         found["report-perplexity"] = (floor, "floor")
-    return found | {f"kv-speedup-{n}": (value, "time model") for n, value in time_model.items()}
+    if time_model.get("speedup"):
+        found["speedup"] = (time_model["speedup"][-1]["roofline"], "roofline")
+    return found
 
 
 def abstract(tiles: list[dict], rows: list[dict], corpus: dict, ledger: dict) -> str:
     """The run in a paragraph of Markdown; only what it measured is mentioned."""
-    by = {re.sub("^(report|kv|quant-ratio)-", "", tile["claim"]).split("-")[0]: tile for tile in tiles}
+    by = {tile["claim"]: tile for tile in tiles}
     parts = [f"We train a decoder-only transformer on {_text(corpus)}, decode it with and without a key-value cache, and shrink "
              "it to eight and four bits."]
-    if tile := by.get("perplexity"):
+    if tile := by.get("report-perplexity"):
         limit = tile["strip"]["limit"]
         ratio = number(tile["value"] / limit, 3) if limit else ""
         floor = f", {ratio} times the floor of {number(limit)} that no predictor can pass" if limit else ""
         parts.append(f"Its test perplexity is **{measured(tile)}**{floor}.")
-    if tile := by.get("gap"):
+    if tile := by.get("report-gap"):
         parts.append(f"It closes **{measured(tile)}** of the gap between a uniform guess and that floor.")
+    if tile := by.get("report-bits-per-byte"):
+        parts.append(f"That is **{measured(tile)}** bits per byte.")
     if tile := by.get("speedup"):
-        n, limit = tile["claim"].rsplit("-", 1)[1], tile["strip"]["limit"]
-        share = f", {number(100 * tile['value'] / limit, 2)} % of what the fitted time model allows" if limit else ""
-        parts.append(f"A cache makes decoding **{measured(tile)}** faster at {n} tokens{share}.")
-    sizes = [f"**{measured(by[kind])}** in {kind}" for kind in ("int8", "int4") if kind in by]
+        limit, length = tile["strip"]["limit"], tile["label"].partition("n = ")[2]
+        share = f", {number(100 * tile['value'] / limit, 2)} % of what this machine would allow without overhead" if limit else ""
+        parts.append(f"A cache makes decoding **{measured(tile)}** faster{f' at {length} tokens' if length else ''}{share}.")
+    sizes = [f"**{measured(by[id])}** in {kind}" for kind, id in (("int8", "quant-ratio-int8"), ("int4", "quant-ratio-int4-g32"))
+             if id in by]
     if sizes:
         parts.append(f"Its weights shrink {' and '.join(sizes)}, counted in bytes with all scales.")
-    if tile := by.get("time"):
-        parts.append(f"A token takes **{measured(tile)}**.")
     return " ".join(parts + [_verdicts([row["verdict"] for row in rows], ledger)])
 
 
@@ -108,7 +115,7 @@ def measured(tile: dict) -> str:
 
 
 def _unit(tile: dict) -> str:
-    return "" if tile["unit"] == "perplexity" else tile["unit"]
+    return "" if tile["unit"] in ("perplexity", "bits per byte") else tile["unit"]
 
 
 def _verdicts(verdicts: list[str], ledger: dict) -> str:
