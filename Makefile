@@ -45,7 +45,7 @@ $(error LENGTH_PENALTY=$(LENGTH_PENALTY): nothing uses LENGTH_PENALTY yet; leave
 endif
 
 .PHONY: help setup report publish test lab data tokenize train eval bench bench-quant ablations plot plot-quant \
-  verify-corpus test-idem pack verify clean distclean lock
+  verify-corpus test-idem pack verify clean distclean notebooks lock
 
 help: ## this list
 	@echo "make <target> [PROFILE=paper|quick|seed|full] [CORPUS=file or name] [SEED= SALT= DIM= HEADS= LR= ...]"
@@ -124,6 +124,9 @@ clean: ## delete runs and caches; the environment, downloads and reports/referen
 distclean: clean ## clean, and delete the environment and downloaded or generated corpora
 	rm -rf .venv lib/*.egg-info
 	find data -mindepth 1 ! -name README.md ! -name corpora.toml -delete
+
+notebooks: $(READY) ## maintainers: execute notebooks/ at the quick size and keep their outputs
+	@$(RUN) notebooks --profile quick
 
 lock: ## maintainers: pin the closure of pyproject.toml again (needs uv)
 	uv pip compile pyproject.toml --group test --universal --python-version 3.11 --excludes requirements.excludes \

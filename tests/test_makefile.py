@@ -10,7 +10,7 @@ import pytest
 
 ROOT = Path(__file__).resolve().parent.parent
 TARGETS = ("setup report publish test lab data tokenize train eval bench bench-quant ablations plot plot-quant "
-           "verify-corpus test-idem pack verify clean distclean help lock").split()
+           "verify-corpus test-idem pack verify clean distclean help notebooks lock").split()
 
 
 def make(*arguments, cwd=ROOT, **environment):

@@ -33,6 +33,9 @@ def project(tmp_path, monkeypatch):
         for cell in book["cells"]:
             if cell["cell_type"] == "code":
                 cell["execution_count"] = 1
+                cell["outputs"] = [{"output_type": "execute_result", "data": {"text/plain": "1"}, "metadata": {}, "execution_count": 1}]
+        injected = {"cell_type": "code", "id": "x", "metadata": {"tags": ["injected-parameters"]}, "source": "# Parameters"}
+        book["cells"].insert(2, injected | {"execution_count": 2, "outputs": []})
         write_json(runner.Path(part), book)
 
     monkeypatch.setattr(runner, "execute_notebook", execute)
@@ -210,6 +213,16 @@ def test_two_runs_are_compared(project, capsys, monkeypatch):
     targets.idempotence.VARIES.pop("*.json")
     assert main("test-idem") == 1 and "two equal runs differ in 01-data.json" in capsys.readouterr().err
     assert read_json(project.reports / "evidence" / "test-idem.json")["passed"] is False
+
+
+def test_notebooks_are_committed_executed_at_the_quick_size(project, capsys):
+    assert main("notebooks", "--profile", "quick") == 0
+    book = read_json(project.notebook("02-train"))
+    code = [cell for cell in book["cells"] if cell["cell_type"] == "code"]
+    assert [cell["execution_count"] for cell in code] == [1, 2] and [c["id"] for c in code] == ["parameters", "cell-0"]
+    assert code[1]["outputs"][0]["execution_count"] == 2
+    count = len(project.__dict__["ran"])
+    assert main("report", "--profile", "quick") == 0 and len(project.__dict__["ran"]) == count  # outputs are no dependency
 
 
 def test_the_outcome_of_the_tests_is_recorded(project, tmp_path, capsys):

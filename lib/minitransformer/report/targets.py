@@ -5,8 +5,10 @@ import sys
 import tempfile
 from pathlib import Path
 
+import nbformat
+
 from . import claims, evidence, idempotence, pack, provenance, readme, runner, stages
-from .files import digest, sha256, tree, write_bytes, write_json
+from .files import digest, sha256, tree, write_bytes, write_json, write_text
 from .parameters import ParameterError, known_parameters, parse, resolve
 from .project import Project
 
@@ -197,6 +199,23 @@ def publish(project: Project, params: dict, options) -> None:
     print(f"{project.relative(target)}: {len(names)} files")
 
 
+def execute_notebooks(project: Project, params: dict, options) -> None:
+    """Runs notebooks/ at the quick size and writes their outputs into them, so that a visitor sees them executed."""
+    options.target = "report"
+    params = resolve(project.notebooks)
+    run_dir = run(project, params, options)
+    for stage in project.stages:
+        notebook = nbformat.read(run_dir / f"{stage}.ipynb", as_version=4)
+        notebook.cells = [c for c in notebook.cells if "injected-parameters" not in c.metadata.get("tags", ())]
+        for count, cell in enumerate((c for c in notebook.cells if c.cell_type == "code"), start=1):
+            cell.execution_count = count
+            for output in cell.outputs:
+                if "execution_count" in output:
+                    output["execution_count"] = count
+        write_text(project.notebook(stage), nbformat.writes(notebook) + "\n")
+    print(f"{project.relative(project.notebooks)}: {len(project.stages)} notebooks executed at the quick size")
+
+
 def record(project: Project, params: dict, options) -> None:
     """The evidence of `make test`, from what pytest and coverage wrote."""
     row = evidence.from_pytest(project, options.junit, options.coverage)
@@ -204,4 +223,4 @@ def record(project: Project, params: dict, options) -> None:
 
 
 TARGETS = {"verify-corpus": verify_corpus, "test-idem": test_idem, "pack": make_pack, "verify": verify, "publish": publish,
-           "evidence": record}
+           "notebooks": execute_notebooks, "evidence": record}

@@ -1,0 +1,113 @@
+"""The committed notebooks: written to the same rules, executed at the quick size, and checkable by nbval."""
+
+import ast
+import tokenize
+from io import StringIO
+from pathlib import Path
+
+import nbformat
+import pytest
+
+from minitransformer.report.parameters import check, known_parameters, parameters_cell, read_profile
+from minitransformer.report.project import STAGES
+
+FOLDER = Path(__file__).resolve().parent.parent / "notebooks"
+PATHS = sorted(FOLDER.glob("*.ipynb"))
+FOLDERS = ("data/", "reports/", "./", "../", "dist/", "model/")  # what a bare relative path would start with
+CODE_LINES = 25
+
+
+def read(path):
+    return nbformat.read(path, as_version=4)
+
+
+def code_cells(book):
+    return [cell for cell in book.cells if cell.cell_type == "code"]
+
+
+def python(cell):
+    return "\n".join(line for line in cell.source.splitlines() if not line.startswith(("%", "!")))
+
+
+each = pytest.mark.parametrize("path", PATHS, ids=lambda p: p.stem)
+
+
+def test_every_chapter_is_there():
+    assert {path.stem for path in PATHS} == set(STAGES)
+
+
+@each
+def test_the_format_is_valid_with_authored_unique_ids(path):
+    book = read(path)
+    nbformat.validate(book)
+    ids = [cell.id for cell in book.cells]
+    assert len(set(ids)) == len(ids) and book.nbformat_minor >= 5
+    assert all(id == id.lower() and not id.isdigit() and len(id) < 40 for id in ids)
+    assert book.metadata.kernelspec.name == "python3" and "papermill" not in book.metadata
+
+
+@each
+def test_it_opens_with_title_and_question(path):
+    first = read(path).cells[0]
+    lines = [line for line in first.source.splitlines() if line.strip()]
+    assert first.cell_type == "markdown" and lines[0].startswith("# ") and (path.stem == "report" or lines[1].startswith("*"))
+
+
+@each
+def test_the_parameters_are_literals_with_a_comment_each_and_the_guard_follows(path):
+    cells = code_cells(read(path))
+    assert cells[0].metadata.get("tags") == ["parameters"]
+    lines = [line for line in cells[0].source.splitlines() if line.strip()]
+    comments = {t.start[0] for t in tokenize.generate_tokens(StringIO(cells[0].source).readline) if t.type == tokenize.COMMENT}
+    assert len(parameters_cell(path)) == len(ast.parse(cells[0].source).body) and len(comments) >= len(parameters_cell(path)) <= len(lines)
+    assert f'open_notebook("{path.stem}", globals())' in cells[1].source
+
+
+@each
+def test_cells_are_short_and_define_nothing(path):
+    for cell in code_cells(read(path)):
+        nodes = list(ast.walk(ast.parse(python(cell))))
+        assert len(cell.source.splitlines()) <= CODE_LINES, cell.id
+        assert not any(isinstance(node, (ast.FunctionDef, ast.AsyncFunctionDef, ast.ClassDef)) for node in nodes), cell.id
+        texts = [node.value for node in nodes if isinstance(node, ast.Constant) and isinstance(node.value, str)]
+        assert not [text for text in texts if text.startswith(FOLDERS) and "\n" not in text and " " not in text], cell.id
+
+
+@each
+def test_it_is_committed_executed_from_top_to_bottom_without_errors_or_warnings(path):
+    book = read(path)
+    assert [cell.execution_count for cell in code_cells(book)] == list(range(1, len(code_cells(book)) + 1))
+    outputs = [output for cell in code_cells(book) for output in cell.outputs]
+    assert outputs and not [o for o in outputs if o.output_type == "error" or o.get("name") == "stderr"]
+    assert not any("injected-parameters" in cell.metadata.get("tags", ()) for cell in book.cells)
+
+
+@each
+def test_at_least_three_outputs_are_compared_exactly(path):
+    checked = [cell for cell in code_cells(read(path)) if "nbval-check-output" in cell.metadata.get("tags", ())]
+    assert len(checked) >= 3 and all(cell.outputs for cell in checked)
+
+
+@each
+def test_the_last_cell_closes_the_chapter(path):
+    assert "nb.close(" in code_cells(read(path))[-1].source
+
+
+@each
+def test_no_folder_of_a_machine_is_named(path):
+    text = path.read_text(encoding="utf-8")
+    assert str(FOLDER.parent) not in text and "/home/" not in text and "site-packages" not in text
+
+
+def test_one_default_a_name_and_profiles_that_fit():
+    known = known_parameters(FOLDER)
+    assert known["profile"] == "quick" and known["run_dir"] == ""
+    for path in (FOLDER / "profiles").glob("*.yaml"):
+        assert check(read_profile(path), known)
+
+
+def test_the_seed_profile_holds_the_seed_reports_values():
+    wanted = {"seed": 42, "salt": "1a2b3c4d5e6f7890abcdef1234567890", "context": 512, "lr": 0.001, "n_heads": 4, "d_model": 128,
+              "bench_seed": 42, "train_tokens": 50000}
+    values = read_profile(FOLDER / "profiles" / "seed.yaml")
+    assert {name: values.get(name) for name in wanted} == wanted

@@ -1,0 +1,136 @@
+"""The quick pipeline end to end, as `make report PROFILE=quick` runs it, and what its report promises."""
+
+import os
+import re
+import subprocess
+import sys
+from pathlib import Path
+
+import nbformat
+import pytest
+from bs4 import BeautifulSoup
+
+from minitransformer.report import __main__ as command
+from minitransformer.report import targets
+from minitransformer.report.claims import AUDIT, OWN
+from minitransformer.report.files import read_json
+from minitransformer.report.project import STAGES, Project
+
+ROOT = Path(__file__).resolve().parent.parent
+pytestmark = pytest.mark.pipeline
+
+
+@pytest.fixture(scope="module")
+def run_dir():
+    """reports/quick, made by the command itself."""
+    before = Path.cwd()
+    os.chdir(ROOT)
+    try:
+        assert command.main(["report", "--profile", "quick"]) == 0
+        yield ROOT / "reports" / "quick"
+    finally:
+        os.chdir(before)
+
+
+@pytest.fixture(scope="module")
+def page(run_dir):
+    return BeautifulSoup((run_dir / "index.html").read_text(encoding="utf-8"), "html.parser")
+
+
+def test_every_chapter_ran_to_its_end(run_dir):
+    for stage in STAGES:
+        cells = [c for c in nbformat.read(run_dir / f"{stage}.ipynb", as_version=4).cells if c.cell_type == "code" and c.source]
+        assert [c.execution_count for c in cells] == list(range(1, len(cells) + 1)), stage
+        assert not [o for c in cells for o in c.outputs if o.output_type == "error" or o.get("name") == "stderr"], stage
+
+
+def test_the_run_leaves_what_the_design_lists(run_dir):
+    names = ["corpus.txt", "tokens.jsonl", "vocab.txt", "corpus.json", "train.jsonl", "metrics.json", "bench.csv", "bench_quant.csv",
+             "ablations.csv", "claims.json", "run.json", "HASHES.txt", "figures/latency.png", "figures/quant.png"]
+    names += [f"{model}/{file}" for model in ("model", "model-int8", "model-int4")
+              for file in ("config.json", "model.safetensors", "tokenizer.json")]
+    assert [name for name in names if not (run_dir / name).is_file()] == []
+    for png in (run_dir / "figures").glob("*.png"):
+        assert png.with_suffix(".csv").is_file(), png.name
+    assert not list(run_dir.rglob("*.part*")) and not list(run_dir.glob("*.failed.ipynb"))
+    assert subprocess.run(["sha256sum", "--quiet", "-c", "HASHES.txt"], cwd=run_dir).returncode == 0
+
+
+def test_claims_have_verdicts_and_lead_to_the_cell_that_computed_them(run_dir, page):
+    rows = read_json(run_dir / "claims.json")
+    assert len(rows) > 40 and {row["verdict"] for row in rows} <= {*OWN, *AUDIT}
+    ids = {tag["id"] for tag in page.find_all(id=True)}
+    for row in rows:
+        prefix = row["notebook"][:2] if row["notebook"][:2].isdigit() else row["notebook"]
+        assert f"{prefix}-{row['cell_id']}" in ids, row["id"]
+
+
+def test_the_page_loads_nothing_and_can_be_heard(page, run_dir):
+    assert (run_dir / "index.html").stat().st_size < 5_000_000
+    assert not page.find_all(["script", "iframe", "object", "embed"]) and not page.find_all("link", href=re.compile("^(?!data:)"))
+    assert all(image["src"].startswith("data:") and image.get("alt", "").strip() for image in page.find_all("img"))
+    assert not re.search(r"@import|url\(\s*['\"]?(?!#|data:)", "".join(style.get_text() for style in page.find_all("style")))
+    assert len(page.find_all("h1")) == 1 and page.html["lang"] and page.find("main") and page.find("nav")
+    levels = [int(tag.name[1]) for tag in page.find_all(re.compile("^h[1-6]$"))]
+    assert all(b <= a + 1 for a, b in zip(levels, levels[1:], strict=False))
+
+
+def test_every_link_inside_the_page_arrives(page, run_dir):
+    ids = {tag["id"] for tag in page.find_all(id=True)}
+    targets_ = [a["href"] for a in page.find_all("a", href=True)]
+    assert not [href for href in targets_ if href.startswith("#") and href[1:] not in ids]
+    local = [href for href in targets_ if not re.match(r"#|https?:|mailto:", href)]
+    assert not [href for href in local if not (run_dir / href.partition("#")[0]).exists()]
+
+
+def test_nothing_names_this_machine(run_dir):
+    words = [str(ROOT), os.uname().nodename] + ([str(Path.home())] if len(str(Path.home())) > 6 else [])
+    for path in (run_dir / "index.html", run_dir / "run.json", *run_dir.glob("*.ipynb"), *run_dir.rglob("*.csv")):
+        text = path.read_text(encoding="utf-8")
+        assert not [word for word in words if re.search(rf"(?<![\w.-]){re.escape(word)}(?![\w-])", text)], path.name
+
+
+def test_a_second_report_executes_nothing(run_dir, monkeypatch):
+    monkeypatch.setattr(targets.runner, "run_stage", None)
+    before = (run_dir / "HASHES.txt").read_bytes()
+    assert command.main(["report", "--profile", "quick"]) == 0
+    assert (run_dir / "HASHES.txt").read_bytes() == before
+
+
+def test_the_run_packs_and_one_changed_byte_is_found(run_dir, capsys):
+    assert command.main(["pack", "--profile", "quick"]) == 0 and command.main(["verify", "--profile", "quick"]) == 0
+    path = next((ROOT / "dist").glob("mini-transformer-quick-v*.tar.gz"))
+    data = path.read_bytes()
+    try:
+        path.write_bytes(data[:99] + bytes([data[99] ^ 1]) + data[100:])
+        assert command.main(["verify", "--profile", "quick"]) == 1 and "was changed" in capsys.readouterr().err
+    finally:
+        path.write_bytes(data)
+    assert command.main(["verify", "--profile", "quick"]) == 0
+
+
+def test_the_corpus_is_made_again_to_the_byte(run_dir):
+    assert command.main(["verify-corpus", "--profile", "quick"]) == 0
+
+
+def papermill(folder, *arguments):
+    environment = os.environ | {"JUPYTER_PLATFORM_DIRS": "1", "IPYTHONDIR": str(folder / "ipython")}
+    words = [sys.executable, "-m", "papermill", str(ROOT / "notebooks" / "01-data.ipynb"), "out.ipynb", "--no-progress-bar", *arguments]
+    return subprocess.run(words, cwd=folder, env=environment, capture_output=True, text=True)
+
+
+def test_plain_papermill_works_from_any_folder(tmp_path):
+    values = tmp_path / "v.yaml"
+    values.write_text("lr: 1e-3\ntrain_tokens: 20000\n")
+    done = papermill(tmp_path, "-p", "seed", "7", "-f", str(values))
+    assert done.returncode == 0, done.stderr[-2000:]
+    assert (tmp_path / "out.ipynb").is_file() and not (tmp_path / "reports").exists()
+
+
+def test_plain_papermill_refuses_an_unknown_parameter(tmp_path):
+    done = papermill(tmp_path, "-p", "sed", "7")
+    assert done.returncode and "parameter sed = 7 is unknown: did you mean seed?" in done.stderr
+
+
+def test_the_project_is_found_from_its_notebooks():
+    assert Project.find(ROOT / "notebooks").root == ROOT
