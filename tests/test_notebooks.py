@@ -13,7 +13,7 @@ from minitransformer.report.project import STAGES
 
 FOLDER = Path(__file__).resolve().parent.parent / "notebooks"
 PATHS = sorted(FOLDER.glob("*.ipynb"))
-FOLDERS = ("data/", "reports/", "./", "../", "dist/", "model/")  # what a bare relative path would start with
+FOLDERS = ("data/", "reports/", "notebooks/", "dist/", "./", "../")  # what a bare relative path would start with
 CODE_LINES = 25
 
 
@@ -65,7 +65,7 @@ def test_the_parameters_are_literals_with_a_comment_each_and_the_guard_follows(p
 
 @each
 def test_cells_are_short_and_define_nothing(path):
-    for cell in code_cells(read(path)):
+    for cell in code_cells(read(path))[1:]:  # the parameters may be many
         nodes = list(ast.walk(ast.parse(python(cell))))
         assert len(cell.source.splitlines()) <= CODE_LINES, cell.id
         assert not any(isinstance(node, (ast.FunctionDef, ast.AsyncFunctionDef, ast.ClassDef)) for node in nodes), cell.id
