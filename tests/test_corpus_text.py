@@ -96,7 +96,7 @@ def test_characters_and_bytes_round_trip_on_any_unicode(text):
         assert decode(tokenizer, encode(tokenizer, text)) == text
 
 
-@pytest.mark.parametrize("text", ["<unk><pad>", "<0x41>", "\x00\r\n\t", "e\u0301 é 🏳️‍🌈 漢字", " lead", "trail  ", "\ufeff"])
+@pytest.mark.parametrize("text", ["<unk><pad>", "<0x41>", "\x00\r\n\t", "e\u0301 é 🏳️‍🌈 漢字", " a", "a  ", "\ufeff"])
 def test_round_trips_that_are_easy_to_get_wrong(text):
     for tokenizer in (CHARACTERS, BPE):
         assert decode(tokenizer, encode(tokenizer, text)) == text
