@@ -16,7 +16,8 @@ export JUPYTER_CONFIG_DIR := $(CURDIR)/.cache/jupyter
 export JUPYTER_DATA_DIR := $(CURDIR)/.cache/jupyter-data
 export JUPYTER_RUNTIME_DIR := $(CURDIR)/.cache/runtime
 export MPLCONFIGDIR := $(CURDIR)/.cache/matplotlib
-export DEBUG SOURCE_DATE_EPOCH
+export DEBUG
+export SOURCE_DATE_EPOCH := $(or $(SOURCE_DATE_EPOCH),1700000000)
 
 ifeq ($(VENV),none)
 PY := $(PYTHON)
