@@ -5,7 +5,7 @@ import json
 import numpy as np
 import pytest
 import torch
-from hypothesis import given
+from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from minitransformer.corpus import Batches, decode, encode, read_text, split_text
@@ -68,6 +68,7 @@ def test_a_missing_file_and_a_folder_are_named(tmp_path):
         read_text(tmp_path)
 
 
+@settings(deadline=None)  # a busy machine is no failure
 @given(st.text(alphabet="ab é\n", min_size=30, max_size=300))
 def test_splits_are_the_text_and_cut_behind_white_space(text):
     parts = split_text(text)
@@ -90,6 +91,7 @@ CHARACTERS, BPE = train_characters(TEXT), train_bpe(TEXT, 300)
 UNICODE = st.text(st.characters(exclude_categories=["Cs"]), max_size=60)
 
 
+@settings(deadline=None)  # a busy machine is no failure
 @given(UNICODE)
 def test_characters_and_bytes_round_trip_on_any_unicode(text):
     for tokenizer in (CHARACTERS, BPE):
