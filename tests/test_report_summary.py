@@ -27,12 +27,12 @@ def audited(id, measured, **options):
 
 @pytest.fixture
 def rows():
-    return [own("report-perplexity", 45.0, unit="perplexity", interval=(44.0, 46.0), threshold="< 91, the best n-gram"),
+    return [own("report-perplexity", 45.0, interval=(44.0, 46.0), threshold="< 91, the best n-gram"),
             own("report-gap", 87.5, unit="%"),
             own("speedup", 11.2, unit="×", interval=(11, 11.4), threshold="≥ 9.8×"),
             own("quant-ratio-int8", 3.81, unit="×", threshold="≥ 3.7×"),
             own("quant-ratio-int4-g32", 6.1, False, unit="×", threshold="≥ 6.3×"),
-            own("report-bits-per-byte", 1.75, unit="bits per byte"),
+            own("report-bits-per-byte", 1.75),
             audited("S2-parameters", 456_556, correct=456_556), audited("S1-blocks", 1),
             audited("S7-cache-essential", 1.4, interval=(1.3, 1.5), verdict="refuted")]
 
@@ -112,6 +112,11 @@ def test_findings_list_one_verdict_in_the_ledgers_order(rows):
     assert table.to_dict("records") == [{"section": "§2", "seed report": said, "its value": "149,000", "here": "456,556",
                                          "unit": "parameters", "chapter": "02-train"}]
     assert summary.findings([], LEDGER, "refuted").empty
+
+
+def test_the_limit_of_each_kind_of_source_is_its_own():
+    texts = {kind: summary.source_limit({"kind": kind}) for kind in ("language", "text", "uniform", None)}
+    assert len(set(texts.values())) == 4 and "synthetic" in texts["language"] and "synthetic" not in texts["text"]
 
 
 def test_counts_have_every_verdict(rows):

@@ -59,8 +59,8 @@ def headlines(rows: list[dict], ledger: dict, limits: dict) -> list[dict]:
         found.append({
             "claim": id, "label": f"{label}, n = {length[1]}" if length else label, "value": row["measured"],
             **{key: row[key] for key in ("unit", "interval", "threshold", "verdict")},
-            "limit_text": f"{setter} {written(limit, _unit(row))}{reached}" if limit else "",
-            "seed_text": "" if said is None else "seed report: " + stated(said, _unit(row)),
+            "limit_text": f"{setter} {written(limit, row['unit'])}{reached}" if limit else "",
+            "seed_text": "" if said is None else "seed report: " + stated(said, row["unit"]),
             "strip": {"value": row["measured"], "interval": row["interval"], "limit": limit, "seed": said,
                       "beyond": beyond if limit else None, "log": None}})
     return found[:5]
@@ -111,11 +111,7 @@ def _text(corpus: dict) -> str:
 
 def measured(tile: dict) -> str:
     """A headline's value with unit and interval, for running text."""
-    return f"{written(tile['value'], _unit(tile), tile['interval'])} {interval_text(tile['interval'])}".strip()
-
-
-def _unit(tile: dict) -> str:
-    return "" if tile["unit"] in ("perplexity", "bits per byte") else tile["unit"]
+    return f"{written(tile['value'], tile['unit'], tile['interval'])} {interval_text(tile['interval'])}".strip()
 
 
 def _verdicts(verdicts: list[str], ledger: dict) -> str:

@@ -22,7 +22,6 @@ VARIES = {
     "claims.json": "holds measured speeds",
     "claims/report.json": "repeats measured speeds",
     "headline.json": "repeats measured speeds",
-    "tables/headline.csv": "repeats measured speeds",
     "tables/audit-sections.csv": "counts verdicts on measured speeds",
     "tables/refuted.csv": "repeats measured speeds",
 }
