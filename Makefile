@@ -31,11 +31,12 @@ endif
 # only, because some systems set it for temporary files.
 quote = '$(subst ','\'',$(1))'
 set = $(if $($(1)),--set $(call quote,$(2)=$($(1))))
-SETTINGS = $(call set,CORPUS,corpus) $(call set,TOKENIZER,tokenizer) $(call set,SEED,seed) $(call set,SALT,salt) \
-  $(call set,CONTEXT,context) $(call set,DIM,d_model) $(call set,HEADS,n_heads) $(call set,LR,lr) \
+SETTINGS = $(call set,CORPUS,corpus) $(call set,CORPORA_DIR,corpora_dir) $(call set,TOKENIZER,tokenizer) \
+  $(call set,SEED,seed) $(call set,SALT,salt) $(call set,CONTEXT,context) $(call set,DIM,d_model) $(call set,HEADS,n_heads) $(call set,LR,lr) \
   $(call set,SEED_BENCH,bench_seed) $(call set,QUANT_BITS,bits) $(call set,TOPK,top_k) $(call set,TOPP,top_p) \
   $(if $(findstring command,$(origin TEMP)),$(call set,TEMP,temperature))
 RUN = $(PY) -m minitransformer.report
+PIP = $(PY) -m pip install --quiet --disable-pip-version-check
 OPTIONS = --profile $(call quote,$(PROFILE)) --caller $(call quote,$(PWD)) $(SETTINGS)
 
 ifneq ($(BEAM),)
@@ -56,10 +57,11 @@ setup: $(READY) ## create .venv from requirements.lock (TORCH_INDEX=url adds an 
 
 $(VENV)/.installed: requirements.lock pyproject.toml
 	@$(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 11))' || { \
-	  echo "error: Python 3.11 or newer is needed, and $(PYTHON) is $$($(PYTHON) -V 2>&1): give one, as in PYTHON=python3.12" >&2; exit 1; }
+	  echo "error: Python 3.11 or newer is needed, and $(PYTHON) is $$($(PYTHON) -V 2>&1): give one, as in PYTHON=python3.12" >&2; \
+	  exit 1; }
 	$(PYTHON) -m venv $(VENV)
-	$(PY) -m pip install --quiet --disable-pip-version-check $(if $(TORCH_INDEX),--extra-index-url $(TORCH_INDEX)) -r requirements.lock
-	$(PY) -m pip install --quiet --disable-pip-version-check --no-deps --no-build-isolation -e .
+	$(PIP) $(if $(TORCH_INDEX),--extra-index-url $(TORCH_INDEX)) -r requirements.lock
+	$(PIP) --no-deps --no-build-isolation -e .
 	@touch $@
 
 report: $(READY) ## run every chapter and render reports/<run>/index.html

@@ -44,8 +44,8 @@ def test_without_variables_only_the_profile_is_given():
 
 
 @pytest.mark.parametrize("variable, parameter", [
-    ("CORPUS", "corpus"), ("TOKENIZER", "tokenizer"), ("SEED", "seed"), ("SALT", "salt"), ("CONTEXT", "context"),
-    ("DIM", "d_model"), ("HEADS", "n_heads"), ("LR", "lr"), ("SEED_BENCH", "bench_seed"), ("QUANT_BITS", "bits"),
+    ("CORPUS", "corpus"), ("CORPORA_DIR", "corpora_dir"), ("TOKENIZER", "tokenizer"), ("SEED", "seed"), ("SALT", "salt"),
+    ("CONTEXT", "context"), ("DIM", "d_model"), ("HEADS", "n_heads"), ("LR", "lr"), ("SEED_BENCH", "bench_seed"), ("QUANT_BITS", "bits"),
     ("TEMP", "temperature"), ("TOPK", "top_k"), ("TOPP", "top_p"),
 ])
 def test_a_variable_reaches_its_parameter(variable, parameter):

@@ -39,7 +39,8 @@ def page(run_dir):
 
 def test_every_chapter_ran_to_its_end(run_dir):
     for stage in STAGES:
-        cells = [c for c in nbformat.read(run_dir / f"{stage}.ipynb", as_version=4).cells if c.cell_type == "code" and c.source]
+        book = nbformat.read(run_dir / f"{stage}.ipynb", as_version=4)
+        cells = [c for c in book.cells if c.cell_type == "code" and c.source]
         assert [c.execution_count for c in cells] == list(range(1, len(cells) + 1)), stage
         assert not [o for c in cells for o in c.outputs if o.output_type == "error" or o.get("name") == "stderr"], stage
 
@@ -115,8 +116,8 @@ def test_the_corpus_is_made_again_to_the_byte(run_dir):
 
 def papermill(folder, *arguments):
     environment = os.environ | {"JUPYTER_PLATFORM_DIRS": "1", "IPYTHONDIR": str(folder / "ipython")}
-    words = [sys.executable, "-m", "papermill", str(ROOT / "notebooks" / "01-data.ipynb"), "out.ipynb", "--no-progress-bar", *arguments]
-    return subprocess.run(words, cwd=folder, env=environment, capture_output=True, text=True)
+    words = [sys.executable, "-m", "papermill", str(ROOT / "notebooks" / "01-data.ipynb"), "out.ipynb", "--no-progress-bar"]
+    return subprocess.run([*words, *arguments], cwd=folder, env=environment, capture_output=True, text=True)
 
 
 def test_plain_papermill_works_from_any_folder(tmp_path):

@@ -33,7 +33,8 @@ def project(tmp_path, monkeypatch):
         for cell in book["cells"]:
             if cell["cell_type"] == "code":
                 cell["execution_count"] = 1
-                cell["outputs"] = [{"output_type": "execute_result", "data": {"text/plain": "1"}, "metadata": {}, "execution_count": 1}]
+                result = {"output_type": "execute_result", "data": {"text/plain": "1"}, "metadata": {}}
+                cell["outputs"] = [result | {"execution_count": 1}]
         injected = {"cell_type": "code", "id": "x", "metadata": {"tags": ["injected-parameters"]}, "source": "# Parameters"}
         book["cells"].insert(2, injected | {"execution_count": 2, "outputs": []})
         write_json(runner.Path(part), book)
@@ -84,6 +85,15 @@ def test_a_target_runs_what_it_needs_and_parameters_arrive(project, capsys):
     assert (given["seed"], given["salt"], given["lr"], given["profile"]) == (9, "0012", 0.001, "paper")
     assert given["run_dir"] == "reports/paper"
     assert capsys.readouterr().out.endswith("reports/paper: 01-data is current\n") and not (project.root / "dist").exists()
+
+
+def test_the_folder_of_corpora_starts_there_too_and_is_no_dependency(project, tmp_path):
+    notebook = project.notebook("01-data")
+    notebook.write_text(notebook.read_text().replace('seed = 42', 'corpora_dir = \\"\\"\\nseed = 42'))
+    for folder in ("a", "b"):
+        assert main("data", "--profile", "quick", "--caller", tmp_path, "--set", f"corpora_dir={folder}") == 0
+    assert read_json(project.reports / "quick" / "01-data.json")["corpora_dir"] == "../a"
+    assert project.__dict__["ran"] == ["01-data"]
 
 
 def test_a_relative_corpus_starts_from_the_callers_folder(project, tmp_path):

@@ -73,8 +73,8 @@ def notebook_source(path: Path) -> dict:
 
 
 def stage_params(project: Project, stage: str, params: dict) -> dict:
-    """The parameters `stage` declares, without where it runs and what its corpus is called (its hash counts)."""
-    return {n: params[n] for n in parameters_cell(project.notebook(stage)) if n not in ("run_dir", "corpus")}
+    """The parameters `stage` declares, without those that only say where things are; a corpus counts by its hash."""
+    return {n: params[n] for n in parameters_cell(project.notebook(stage)) if n not in ("run_dir", "corpus", "corpora_dir")}
 
 
 def corpus_hash(project: Project, params: dict) -> str:

@@ -29,6 +29,9 @@ def read(project: Project, options) -> dict:
         given[name] = parse(text, name, known)
     if given.get("corpus"):
         given["corpus"] = corpus_path(project, given["corpus"], options.caller)
+    if given.get("corpora_dir"):
+        folder = options.caller / Path(given["corpora_dir"]).expanduser()
+        given["corpora_dir"] = Path(os.path.relpath(folder, project.root)).as_posix()
     params = resolve(project.notebooks, options.profile, given)
     shape_check(params)
     return params
