@@ -23,7 +23,8 @@ def marginals(language: Language, rounds: int = 200) -> np.ndarray:
     np.add.at(forward, (np.arange(C)[:, None], language.successors), np.array(spec.succession) / sum(spec.succession))
     back = {1: forward.T, 2: np.linalg.matrix_power(forward.T, spec.offset), 3: np.eye(C)[language.source]}
     shifted = (np.arange(M) - language.rotation[:, :, None]) % M  # (C, values, M): the rank behind each index
-    p = np.full((C, M), 1 / M)  # induction stays here: its register walks uniformly over the class
+    p = np.full((C, M), 1 / M)  # induction's register walks uniformly: over the class, or over the values
+    recalled = (np.arange(M) - spec.unit * np.arange(spec.values)[:, None]) % M  # (values, M)
     for _ in range(rounds):
         value = np.stack([p[:, v :: spec.values].sum(1) for v in range(spec.values)], axis=1)  # (C, values)
         for c, kind in enumerate(language.mechanism_of_class.tolist()):
@@ -32,6 +33,8 @@ def marginals(language: Language, rounds: int = 200) -> np.ndarray:
                 p[c] = (back[kind][c] @ value) @ q[shifted[c]]
             elif kind == 0:
                 p[c] = q
+            elif spec.recall == "value":
+                p[c] = q[recalled].mean(0)
     return p
 
 
@@ -66,10 +69,11 @@ def window_bits(language: Language, window: int) -> float:
     """Bits a token of the ideal predictor that sees only its own window: context before the window's start is hidden.
 
     A token finds what it looks back to with probability 1 - (1 - 1/g)^t at place t, g the mean gap: the number of classes
-    for recency, classes x keys for induction; the bigram and the offset reach back a fixed distance.
+    for recency, classes x keys / classes that share a memory for induction; the bigram and the offset reach back a fixed distance.
     """
     spec, hidden, total = language.spec, hidden_bits(language), language.entropy_bits
-    gap = {"recency": spec.classes, "induction": spec.classes * spec.keys}
+    remembering = 1 if spec.recall == "index" else spec.layout.count("I")  # classes that write into one memory
+    gap = {"recency": spec.classes, "induction": spec.classes * spec.keys / max(remembering, 1)}
     for m in hidden:
         if m in gap:
             seen = 1 - gap[m] / window * (1 - (1 - 1 / gap[m]) ** window)
