@@ -108,6 +108,7 @@ def test_one_default_a_name_and_profiles_that_fit():
 
 def test_the_seed_profile_holds_the_seed_reports_values():
     wanted = {"seed": 42, "salt": "1a2b3c4d5e6f7890abcdef1234567890", "context": 512, "lr": 0.001, "n_heads": 4, "d_model": 128,
-              "bench_seed": 42, "train_tokens": 50000}
+              "bench_seed": 42, "recipe": "seed"}
     values = read_profile(FOLDER / "profiles" / "seed.yaml")
     assert {name: values.get(name) for name in wanted} == wanted
+    assert values["train_tokens"] + values["test_tokens"] == 50_000  # split 80/20, as in the seed report
