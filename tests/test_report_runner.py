@@ -169,6 +169,15 @@ def test_adopting_deletes_what_an_earlier_version_left(tmp_path):
     assert (tmp_path / "same.csv").read_text() == ".work/02-train/same.csv" and stages.read_stamp(tmp_path, "02-train") is None
 
 
+def test_two_stages_cannot_leave_the_same_file(tmp_path):
+    stages.write_stamp(tmp_path, "02-train", key="k", artefacts={"tables/control.csv": "0"})
+    for name in ("tables/control.csv", ".work/03-eval/tables/control.csv"):
+        write_text(tmp_path / name, name)
+    with pytest.raises(runner.CellError, match="03-eval: tables/control.csv is left by 02-train too"):
+        runner.adopt(tmp_path, "03-eval", tmp_path / ".work" / "03-eval")
+    assert (tmp_path / "tables" / "control.csv").read_text() == "tables/control.csv"
+
+
 def test_the_environment_of_kernels_is_the_projects_and_goes_back(tmp_path, monkeypatch):
     monkeypatch.setenv("MPLBACKEND", "agg")
     monkeypatch.setenv("PYTHONHASHSEED", "5")

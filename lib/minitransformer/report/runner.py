@@ -19,7 +19,7 @@ from papermill.exceptions import PapermillExecutionError
 from traitlets import default
 
 from . import stages
-from .files import sha256, tree, write_text
+from .files import read_json, sha256, tree, write_text
 from .notebook import OUT
 from .parameters import parameters_cell
 from .project import Project
@@ -97,7 +97,14 @@ def working_folder(run_dir: Path, stage: str, key: str) -> Path:
 
 
 def adopt(run_dir: Path, stage: str, work: Path) -> dict:
-    """Moves what `stage` wrote into the run, and deletes what an earlier version of it left; {name: SHA-256}."""
+    """Moves what `stage` wrote into the run, and deletes what an earlier version of it left; {name: SHA-256}.
+
+    CellError, before anything is moved, if another stage of the run left a file of the same name.
+    """
+    for path in sorted((run_dir / ".stages").glob("*.json")):
+        for name in read_json(path)["artefacts"] if path.stem != stage else ():
+            if (work / name).is_file():
+                raise CellError(f"{stage}: {name} is left by {path.stem} too: give the figure, table or file another name")
     old = stages.read_stamp(run_dir, stage) or {"artefacts": {}}
     stages.stamp_path(run_dir, stage).unlink(missing_ok=True)
     written = {}
