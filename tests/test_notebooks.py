@@ -112,3 +112,10 @@ def test_the_seed_profile_holds_the_seed_reports_values():
     values = read_profile(FOLDER / "profiles" / "seed.yaml")
     assert {name: values.get(name) for name in wanted} == wanted
     assert values["train_tokens"] + values["test_tokens"] == 50_000  # split 80/20, as in the seed report
+
+
+def test_no_two_chapters_share_a_figure_or_table():
+    shown = [(output.metadata["minitransformer"]["kind"], output.metadata["minitransformer"]["id"])
+             for path in PATHS for cell in code_cells(read(path)) for output in cell.outputs
+             if output.get("metadata", {}).get("minitransformer", {}).get("kind") in ("figure", "table")]
+    assert shown and not [pair for pair in set(shown) if shown.count(pair) > 1]
