@@ -103,6 +103,20 @@ def test_tiny_weights_do_not_make_a_zero_scale():
     assert (restored(w, scheme) - w).abs().max() <= 2**-25
 
 
+def test_symmetric_codes_are_clamped_where_a_tiny_scale_rounds_down():
+    # 5.95e-7 / 7 = 8.5e-8 rounds to 6e-8 in fp16: ten steps from zero, and the grid has seven on either side
+    codes = unpack(quantize_tensor(torch.tensor([[-5.95e-7, 5.95e-7]]), QuantScheme(bits=4))[0], 4, 2)
+    assert codes.tolist() == [[1, 15]]
+
+
+@pytest.mark.parametrize("sign", [1, -1])
+@pytest.mark.parametrize("symmetric", [True, False])
+def test_one_sided_weights_are_covered(sign, symmetric):
+    w = sign * (random(8, 64).abs() + 1)  # no zero among them, but the grid must hold it
+    scheme = QuantScheme(bits=8, symmetric=symmetric)
+    assert (restored(w, scheme) - w).abs().max() <= 0.51 * quantize_tensor(w, scheme)[1].max()
+
+
 def test_scale_overflow_names_value_and_remedy():
     w = torch.full((2, 4), 1e7)
     with pytest.raises(ValueError, match=r"scale of 78740\.2 overflows float16.*scale_dtype 'float32'"):
