@@ -85,7 +85,7 @@ def test_every_link_inside_the_page_arrives(page, run_dir):
 
 
 def test_nothing_names_this_machine(run_dir):
-    words = [str(ROOT), os.uname().nodename] + ([str(Path.home())] if len(str(Path.home())) > 6 else [])
+    words = [word for word in (str(ROOT), str(Path.home()), os.uname().nodename) if len(word) > 6]  # "/root" is in any base64
     for path in (run_dir / "index.html", run_dir / "run.json", *run_dir.glob("*.ipynb"), *run_dir.rglob("*.csv")):
         text = path.read_text(encoding="utf-8")
         assert not [word for word in words if re.search(rf"(?<![\w.-]){re.escape(word)}(?![\w-])", text)], path.name

@@ -52,7 +52,8 @@ def arguments() -> argparse.ArgumentParser:
     parser.add_argument("--caller", type=Path, default=Path.cwd(), help="the folder a relative corpus path starts from")
     parser.add_argument("--junit", type=Path, help="for evidence: pytest's JUnit file")
     parser.add_argument("--coverage", type=Path, help="for evidence: coverage's JSON file")
-    parser.add_argument("--debug", action="store_true", default=os.environ.get("DEBUG", "0") not in ("", "0"), help="print the whole traceback")
+    debug = os.environ.get("DEBUG", "0") not in ("", "0")
+    parser.add_argument("--debug", action="store_true", default=debug, help="print the whole traceback")
     return parser
 
 
