@@ -13,19 +13,22 @@ from pathlib import Path
 from . import stages
 
 CORPUS = ("corpus.*", "tokens.jsonl", "vocab.txt", "tokenizer.json", "oracle.npz")
-TIMED_CHAPTERS = ("04-kv-bench", "05-quant-bench")
 VARIES = {
     "*.ipynb": "an executed notebook shows times",
     "index.html": "shows times",
     "run.json": "says when and how long",
     "HASHES.txt": "hashes of the files named here too",
-    "claims.json": "holds measured speeds",
-    "claims/report.json": "repeats measured speeds",
-    "headline.json": "repeats measured speeds",
-    "tables/audit-sections.csv": "counts verdicts on measured speeds",
-    "tables/refuted.csv": "repeats measured speeds",
+    "timemodel.json": "fitted to measured times",
+    "train/*.pt": "a checkpoint keeps its log, with times",
+    **{f"claims/{name}.json": "holds measured speeds" for name in ("04-kv-bench", "05-quant-bench", "06-ablations", "report")},
+    **{f"figures/{name}.*": "draws times" for name in ("latency", "step", "quant-layers", "widths")},
+    **{f"tables/{name}.csv": "lists times" for name in ("latency", "phases", "constants", "prediction", "seed-row", "quant-seed",
+                                                        "quant-speed", "chapters")},
+    **{name: "repeats measured speeds" for name in ("claims.json", "headline.json", "tables/audit-sections.csv",
+                                                    "tables/refuted.csv")},
 }
-TIMED = re.compile(r"(^|_)(s|ms|us|ns|seconds|time|when|commit|speedup|per_s|tokens_per_s)$")
+# Columns and keys that are times, or follow from one (the label of a number format says whether it was measured fast).
+TIMED = re.compile(r"(^|_)(s|ms|us|ns|seconds?|time_ratio|speedup|per_s|when|commit|label)(_low|_high)?$")
 
 
 def compare(first: Path, second: Path, only=("*",)) -> dict[str, list[str]]:
@@ -35,23 +38,16 @@ def compare(first: Path, second: Path, only=("*",)) -> dict[str, list[str]]:
     for name in names:
         if not ((first / name).is_file() and (second / name).is_file()):
             found["missing"].append(name)
-        elif why(first, name):
+        elif why(name):
             found["varies"].append(name)
         else:
             found["equal" if same(first / name, second / name) else "differ"].append(name)
     return found
 
 
-def why(run_dir: Path, name: str) -> str | None:
+def why(name: str) -> str | None:
     """Why an artefact differs between equal runs; None for one that must not."""
-    for pattern, reason in VARIES.items():
-        if fnmatch(name, pattern):
-            return reason
-    for stage in TIMED_CHAPTERS:
-        stamp = stages.read_stamp(run_dir, stage)
-        if stamp and name in stamp["artefacts"] and (name == f"claims/{stage}.json" or name.startswith(("figures/", "tables/"))):
-            return f"chapter {stage} measures times"
-    return None
+    return next((reason for pattern, reason in VARIES.items() if fnmatch(name, pattern)), None)
 
 
 def same(a: Path, b: Path) -> bool:
