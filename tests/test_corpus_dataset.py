@@ -41,7 +41,7 @@ def test_the_language_has_its_oracle_and_its_text_is_its_tokens(language):
         sample = language.language.generate(s, len(language.splits[s]))
         assert np.array_equal(language.oracle[s], sample.log2p * math.log(2))
         assert np.array_equal(language.mechanism[s], sample.mechanism)
-    assert language.n_bytes["train"] == len(language.text("train").encode()) and language.types == 250
+    assert language.n_bytes["train"] == len(language.text("train").encode()) and language.types <= 250
 
 
 def test_the_hash_is_that_of_the_text(language):

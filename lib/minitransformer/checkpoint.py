@@ -44,14 +44,16 @@ def load(directory: str | Path) -> tuple[Transformer, Tokenizer | None]:
         cfg = ModelConfig(**config["model"])
         scheme = QuantScheme(**config["quantization"]) if config["quantization"] else None
     except (KeyError, TypeError, UnicodeDecodeError, json.JSONDecodeError) as error:
-        raise ValueError(f"{directory / 'config.json'} is not a configuration of ours ({error!r}): it may be another library's") from error
+        message = f"{directory / 'config.json'} is not a configuration of ours ({error!r}): it may be another library's"
+        raise ValueError(message) from error
     model = Transformer(cfg)
     model = model if scheme is None else quantize_structure(model, scheme)
     try:
         load_model(model, str(directory / "model.safetensors"), strict=True)
     except (SafetensorError, RuntimeError) as error:
         reason = str(error).splitlines()[0]
-        raise ValueError(f"{directory / 'model.safetensors'} is truncated or of another model ({reason}): save or train it again") from error
+        message = f"{directory / 'model.safetensors'} is truncated or of another model ({reason}): save or train it again"
+        raise ValueError(message) from error
     path = directory / "tokenizer.json"
     tokenizer = Tokenizer.from_file(str(path)) if path.is_file() else None
     _fits(cfg, tokenizer, directory)
@@ -61,7 +63,8 @@ def load(directory: str | Path) -> tuple[Transformer, Tokenizer | None]:
 def _fits(cfg, tokenizer, directory):
     if tokenizer is not None and tokenizer.get_vocab_size() != cfg.vocab_size:
         raise ValueError(
-            f"the tokenizer has {tokenizer.get_vocab_size()} tokens and the model of {directory} {cfg.vocab_size}: use the tokenizer it was trained with"
+            f"the tokenizer has {tokenizer.get_vocab_size()} tokens and the model of {directory} {cfg.vocab_size}: "
+            "use the tokenizer it was trained with"
         )
 
 

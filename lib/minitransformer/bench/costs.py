@@ -42,8 +42,8 @@ def flop_speedup(cfg: ModelConfig, prompt: int, new: int, head_all: bool = False
     `head_all`: the uncached loop applies the head to every position, as the seed report's does.
     """
     uncached = sum(flops(cfg, t, head_positions=t if head_all else 1) for t in range(prompt, prompt + new))
-    cached = flops(cfg, prompt, head_positions=prompt if head_all else 1) + sum(flops(cfg, 1, past=t) for t in range(prompt, prompt + new - 1))
-    return uncached / cached
+    prefill = flops(cfg, prompt, head_positions=prompt if head_all else 1)
+    return uncached / (prefill + sum(flops(cfg, 1, past=t) for t in range(prompt, prompt + new - 1)))
 
 
 def kv_bytes(cfg: ModelConfig, tokens: int, batch: int = 1, itemsize: int = 4) -> int:

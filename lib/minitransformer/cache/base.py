@@ -25,7 +25,9 @@ class Cache:
     def positions(self, T: int) -> torch.Tensor:
         """Absolute positions of the next T tokens: (T,). ValueError when they pass the capacity."""
         if self.pos + T > self.capacity:
-            raise ValueError(f"{self.pos + T} tokens do not fit a cache of capacity {self.capacity}: make_cache(..., capacity={self.pos + T})")
+            raise ValueError(
+                f"{self.pos + T} tokens do not fit a cache of capacity {self.capacity}: make_cache(..., capacity={self.pos + T})"
+            )
         return torch.arange(self.pos, self.pos + T, device=self.device)
 
     def mask(self, T: int) -> torch.Tensor | None:
@@ -61,5 +63,6 @@ class Cache:
         found = (k.shape[0], k.shape[1], k.shape[3])
         if found != expected:
             raise ValueError(
-                f"keys of (batch, kv heads, head dim) {found} do not fit a cache of {expected}: make the cache with this model's config and batch"
+                f"keys of (batch, kv heads, head dim) {found} do not fit a cache of {expected}: "
+                "make the cache with this model's config and batch"
             )

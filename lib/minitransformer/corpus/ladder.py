@@ -69,7 +69,8 @@ def window_bits(language: Language, window: int) -> float:
     """Bits a token of the ideal predictor that sees only its own window: context before the window's start is hidden.
 
     A token finds what it looks back to with probability 1 - (1 - 1/g)^t at place t, g the mean gap: the number of classes
-    for recency, classes x keys / classes that share a memory for induction; the bigram and the offset reach back a fixed distance.
+    for recency, classes x keys / classes that share a memory for induction; the bigram and the offset reach back a fixed
+    distance.
     """
     spec, hidden, total = language.spec, hidden_bits(language), language.entropy_bits
     remembering = 1 if spec.recall == "index" else spec.layout.count("I")  # classes that write into one memory

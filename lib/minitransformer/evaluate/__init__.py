@@ -11,7 +11,8 @@ from .stats import (
 )
 
 __all__ = [
-    "BLOCK", "Difference", "KneserNey", "Monitor", "Perplexity", "TInterval", "TokenReport", "beats_oracle", "best_order", "bits_per_byte",
-    "block_bootstrap", "block_stderr", "by_group", "by_position", "calibration", "count_grams", "expected_calibration_error",
-    "holm", "log_steps", "paired_difference", "perplexity", "smallest_effect", "summary", "t_interval", "token_losses", "token_report",
+    "BLOCK", "Difference", "KneserNey", "Monitor", "Perplexity", "TInterval", "TokenReport", "beats_oracle", "best_order",
+    "bits_per_byte", "block_bootstrap", "block_stderr", "by_group", "by_position", "calibration", "count_grams",
+    "expected_calibration_error", "holm", "log_steps", "paired_difference", "perplexity", "smallest_effect", "summary",
+    "t_interval", "token_losses", "token_report",
 ]

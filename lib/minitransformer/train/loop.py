@@ -27,7 +27,8 @@ def train(
 
     `batch(step)` gives LongTensors (B, window + 1) and must be a pure function of the step: then a run resumed from
     `checkpoint` (written every `every` steps and at the end, atomically) equals one that was never stopped.
-    What `on_step` returns is added to the row, and so survives an interruption with it. A checkpoint of another model or configuration is refused with ValueError.
+    What `on_step` returns is added to the row, and so survives an interruption with it. A checkpoint of another model or
+    configuration is refused with ValueError.
     """
     opt = optimizer(model, cfg)
     rows, start = [], 0
@@ -38,9 +39,11 @@ def train(
         began = time.perf_counter()
         row = _update(model, opt, batch(step), learning_rate(step, cfg), cfg)
         if not math.isfinite(row["loss_nats"]):
-            good = f"the last good checkpoint is {checkpoint}" if checkpoint and Path(checkpoint).exists() else "no checkpoint was written yet"
+            written = checkpoint is not None and Path(checkpoint).exists()
+            good = f"the last good checkpoint is {checkpoint}" if written else "no checkpoint was written yet"
             raise NonFiniteLoss(f"loss is {row['loss_nats']} at step {step}: lower lr {cfg.lr}; {good}")
-        row = {"step": step + 1, "tokens": (step + 1) * cfg.batch_size * cfg.window, **row, "seconds": time.perf_counter() - began}
+        tokens = (step + 1) * cfg.batch_size * cfg.window
+        row = {"step": step + 1, "tokens": tokens, **row, "seconds": time.perf_counter() - began}
         rows.append(row | (on_step(row) or {} if on_step else {}))
         if checkpoint is not None and ((step + 1) % every == 0 or step + 1 == cfg.steps):
             _save(Path(checkpoint), model, opt, cfg, rows)
@@ -71,7 +74,8 @@ def identity(model, cfg: TrainConfig) -> str:
 def _save(path, model, opt, cfg, rows):
     path.parent.mkdir(parents=True, exist_ok=True)
     part = path.with_suffix(path.suffix + ".part")
-    torch.save({"identity": identity(model, cfg), "model": model.state_dict(), "optimizer": opt.state_dict(), "rows": rows}, part)
+    state = {"identity": identity(model, cfg), "model": model.state_dict(), "optimizer": opt.state_dict(), "rows": rows}
+    torch.save(state, part)
     os.replace(part, path)
 
 
@@ -80,7 +84,8 @@ def _resume(path, model, opt, cfg):
         state = torch.load(path, weights_only=True)
         found = state["identity"]
     except Exception as error:
-        raise ValueError(f"{path} is not a whole training checkpoint ({type(error).__name__}): delete it and train again") from error
+        message = f"{path} is not a whole training checkpoint ({type(error).__name__}): delete it and train again"
+        raise ValueError(message) from error
     if found != identity(model, cfg):
         raise ValueError(f"{path} belongs to another model or recipe: delete it, or give another checkpoint file")
     model.load_state_dict(state["model"])
