@@ -184,7 +184,8 @@ def test_pack_verify_and_publish(project, capsys):
     assert "old" not in page.read_text() and page.read_text().startswith("before\n") and "| seed report |" in page.read_text()
     reference = project.reports / "reference"
     names = {p.relative_to(reference).as_posix() for p in reference.rglob("*") if p.is_file()}
-    assert names == {*targets.PUBLISHED, "figures/01-data.csv", "figures/02-train.csv", "figures/report.csv"}
+    assert names == {*targets.PUBLISHED, "figures/01-data.csv", "figures/02-train.csv", "figures/report.csv",
+                     "01-data.ipynb", "02-train.ipynb", "report.ipynb"}
 
 
 def test_the_epoch_comes_from_the_environment(project, monkeypatch, capsys):

@@ -179,9 +179,9 @@ def verify(project: Project, params: dict, options) -> None:
 
 
 def publish(project: Project, params: dict, options) -> None:
-    """Copies a finished run's page, claims, provenance, hashes and CSVs to reports/reference/, the committed rendering.
+    """Copies a finished run's page, claims, provenance and hashes to reports/reference/, the committed rendering.
 
-    README.md, where there is one, gets its headline table from them.
+    So too its CSVs and executed notebooks, which the page links. README.md, where there is one, gets its headline table.
     """
     run_dir = options.into or project.run_dir(params)
     missing = [name for name in PUBLISHED if not (run_dir / name).is_file()]
@@ -189,7 +189,8 @@ def publish(project: Project, params: dict, options) -> None:
         where = f"{project.relative(run_dir)}/{missing[0]}"
         raise FileNotFoundError(f"{where} is missing: run make report PROFILE={params['profile']}")
     target = project.reports / "reference"
-    names = [*PUBLISHED, *sorted(p.relative_to(run_dir).as_posix() for p in run_dir.rglob("*.csv"))]
+    linked = [*run_dir.rglob("*.csv"), *run_dir.glob("*.ipynb")]
+    names = [*PUBLISHED, *sorted(p.relative_to(run_dir).as_posix() for p in linked)]
     for path in target.rglob("*"):
         if path.is_file() and path.relative_to(target).as_posix() not in names:
             path.unlink()
