@@ -99,10 +99,12 @@ verify-corpus: $(READY) ## make the corpus again and compare it with the run's
 
 test: $(READY) ## unit tests, notebooks, the quick pipeline end to end, coverage
 	@mkdir -p .cache reports/evidence
-	@status=0; OMP_NUM_THREADS=1 TQDM_DISABLE=1 $(PY) -m pytest --nbval-lax --nbval-current-env --nbval-cell-timeout=600 \
-	  --ignore-glob='*checkpoint*' --cov --cov-report=term --cov-report=json:.cache/coverage.json --junitxml=.cache/junit.xml \
-	  -p no:cacheprovider -q $(PYTEST_OPTIONS) notebooks tests || status=$$?; \
-	$(RUN) evidence --profile quick --junit .cache/junit.xml --coverage .cache/coverage.json || status=1; exit $$status
+	@export OMP_NUM_THREADS=1 TQDM_DISABLE=1; status=0; \
+	$(PY) -m pytest --nbval-lax --nbval-current-env --nbval-cell-timeout=600 --ignore-glob='*checkpoint*' -p no:cov \
+	  --junitxml=.cache/nbval.xml -p no:cacheprovider -q $(PYTEST_OPTIONS) notebooks || status=$$?; \
+	$(PY) -m pytest --cov --cov-report=term --cov-report=json:.cache/coverage.json --junitxml=.cache/junit.xml \
+	  -p no:cacheprovider -q $(PYTEST_OPTIONS) tests || status=$$?; \
+	$(RUN) evidence --profile quick --junit .cache/nbval.xml .cache/junit.xml --coverage .cache/coverage.json || status=1; exit $$status
 
 test-idem: $(READY) ## run the quick pipeline twice and compare every artefact that should be equal
 	@$(RUN) test-idem $(OPTIONS)

@@ -90,5 +90,5 @@ def test_the_evidence_of_the_tests(project, tmp_path, failures, percent, passed)
     write_text(junit, f'<testsuites><testsuite tests="9" failures="{failures}" errors="0" skipped="1"/></testsuites>')
     if percent is not None:
         write_json(coverage, {"totals": {"percent_covered": percent, "num_branches": 5}})
-    row = evidence.from_pytest(project, junit, coverage)
+    row = evidence.from_pytest(project, [junit], coverage)
     assert row["passed"] is passed and row["tests"] == 9 and row["skipped"] == 1 and row["coverage_percent"] == percent

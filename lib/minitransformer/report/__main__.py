@@ -50,7 +50,7 @@ def arguments() -> argparse.ArgumentParser:
     parser.add_argument("--set", action="append", default=[], metavar="NAME=VALUE", help="a parameter; may be repeated")
     parser.add_argument("--into", type=Path, help="the run's folder (default: reports/<run>)")
     parser.add_argument("--caller", type=Path, default=Path.cwd(), help="the folder a relative corpus path starts from")
-    parser.add_argument("--junit", type=Path, help="for evidence: pytest's JUnit file")
+    parser.add_argument("--junit", type=Path, nargs="+", help="for evidence: pytest's JUnit files")
     parser.add_argument("--coverage", type=Path, help="for evidence: coverage's JSON file")
     debug = os.environ.get("DEBUG", "0") not in ("", "0")
     parser.add_argument("--debug", action="store_true", default=debug, help="print the whole traceback")

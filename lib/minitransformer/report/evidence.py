@@ -34,9 +34,9 @@ def folder(project: Project) -> Path:
     return project.reports / "evidence"
 
 
-def from_pytest(project: Project, junit: Path, coverage: Path) -> dict:
-    """The evidence of `make test` from pytest's JUnit file and coverage's JSON."""
-    suites = list(xml.parse(junit).getroot().iter("testsuite"))
+def from_pytest(project: Project, junit: list[Path], coverage: Path) -> dict:
+    """The evidence of `make test` from pytest's JUnit files and coverage's JSON."""
+    suites = [suite for path in junit for suite in xml.parse(path).getroot().iter("testsuite")]
     count = {key: sum(int(suite.get(key, 0)) for suite in suites) for key in ("tests", "failures", "errors", "skipped")}
     totals = read_json(coverage)["totals"] if Path(coverage).is_file() else {}
     percent = totals.get("percent_covered")
