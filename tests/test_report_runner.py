@@ -95,7 +95,9 @@ def test_ctrl_c_ends_the_kernel_and_keeps_what_was_finished(project):
     path.write_text(path.read_text().replace("if steps == 66:", "print(os.getpid()); (out / 'pid').write_text(str(os.getpid())); "
                                              "__import__('time').sleep(60)\\nif steps == 66:"))
     command = [sys.executable, "-m", "minitransformer.report", "train", "--profile", "quick"]
-    process = subprocess.Popen(command, cwd=project.root, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True)
+    heed = lambda: signal.signal(signal.SIGINT, signal.SIG_DFL)  # noqa: E731  a background job is born ignoring Ctrl-C
+    process = subprocess.Popen(command, cwd=project.root, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True,
+                               preexec_fn=heed)
     pid = project.reports / "quick" / ".work" / "02-train" / "pid"
     for _ in range(600):
         if pid.is_file() and pid.read_text():
