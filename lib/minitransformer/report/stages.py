@@ -44,7 +44,6 @@ def key(project: Project, stage: str, params: dict, run_dir: Path) -> str | None
         "params": stage_params(project, stage, params),
         "library": library_files(imports("\n".join(source["code"]))),
         "audited": [row for row in seed_claims().values() if stage in ("report", row["notebook"])],
-        "evidence": grading(project) if stage == "report" else None,
         "lock": sha256(lock) if lock.is_file() else None,
         "before": before,
         "corpus": corpus_hash(project, params),
@@ -57,13 +56,6 @@ def gates(project: Project) -> list:
     from . import evidence, provenance  # both import this module
 
     return [provenance.commit(project.root)["commit"], evidence.read(project)]
-
-
-def grading(project: Project) -> list:
-    """What the report's grading sheet reads beside the run: the commit and its evidence."""
-    from . import evidence, provenance
-
-    return [provenance.commit(project.root), evidence.read(project)]
 
 
 def notebook_source(path: Path) -> dict:

@@ -73,7 +73,7 @@ def initialize(model: nn.Module, initialization: str, seed: int) -> nn.Module:
     with 1/sqrt(fan-in), the two that write into the residual stream divided by sqrt(2·layers) (Radford et al. 2019); a head
     of 0.2/sqrt(C), so that logits start with variance 0.04 and the loss at ln V + 0.02 whatever the width; biases zero, but
     those of queries and keys normal with 1.5: with rotary positions their product is a fixed preference for some distances,
-    and heads that differ in it find an offset hundreds of steps earlier than heads that start without one.
+    so that heads start out looking at different offsets.
     """
     generator = torch.Generator().manual_seed(seed)
     for module in model.modules():
