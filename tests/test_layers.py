@@ -7,7 +7,7 @@ import pytest
 
 PACKAGE = Path(__file__).resolve().parent.parent / "lib" / "minitransformer"
 LEVELS = {"report": 4, "export": 4, "bench": 4, "checkpoint": 3, "decode": 3, "evaluate": 3, "train": 3, "native": 2,
-          "cache": 1, "quant": 1, "corpus": 1, "model": 0}
+          "cache": 1, "quant": 1, "corpus": 1, "model": 0, "affine": 0}
 FORBIDDEN = {("train", "corpus"), ("evaluate", "corpus")}  # train takes batches, evaluate takes any callable
 OUTSIDE_THE_CORE = ("native", "export", "report")
 CORE_LINES, FILE_LINES = 3000, 250  # the core without blank lines, a file with them

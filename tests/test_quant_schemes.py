@@ -5,8 +5,9 @@ import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+from minitransformer.affine import packed_bytes
 from minitransformer.quant import QuantScheme, dequantize_tensor, fake_quantize, pack, quantize_tensor, unpack
-from minitransformer.quant.schemes import packed_bytes
+
 
 SCHEMES = [
     QuantScheme(bits=bits, granularity=granularity, group_size=size, symmetric=symmetric)

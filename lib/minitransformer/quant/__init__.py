@@ -1,8 +1,9 @@
 """Number formats: schemes as pure functions, two layers, one walker, sizes, and the kernels that torch has for them."""
 
+from ..affine import pack, unpack
 from .kernels import KERNELS, KernelError, accelerate
 from .layers import QuantEmbedding, QuantLinear, QuantWeight
-from .schemes import QuantScheme, dequantize_tensor, fake_quantize, pack, quantize_tensor, unpack
+from .schemes import QuantScheme, dequantize_tensor, fake_quantize, quantize_tensor
 from .sizes import computed_bytes, file_bytes, layer_errors, matrix_bytes, resident_bytes, seed_bytes
 from .walker import METHODS, quantize, quantize_structure
 

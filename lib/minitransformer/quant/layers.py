@@ -7,7 +7,8 @@ import torch
 import torch.nn as nn
 import torch.nn.functional as F
 
-from .schemes import SCALE_DTYPES, QuantScheme, dequantize_tensor, fake_quantize, packed_bytes, quantize_tensor, unpack
+from ..affine import packed_bytes, unpack
+from .schemes import SCALE_DTYPES, QuantScheme, dequantize_tensor, fake_quantize, quantize_tensor
 
 
 class QuantWeight(nn.Module):

@@ -5,9 +5,10 @@ from pathlib import Path
 import torch
 import torch.nn as nn
 
+from ..affine import packed_bytes
 from ..model import ModelConfig
 from .layers import QuantWeight
-from .schemes import SCALE_DTYPES, QuantScheme, packed_bytes
+from .schemes import SCALE_DTYPES, QuantScheme
 
 
 def matrices(cfg: ModelConfig) -> dict[str, tuple[int, int]]:
