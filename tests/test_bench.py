@@ -4,15 +4,17 @@ import time
 from dataclasses import replace
 
 import numpy as np
+import pandas as pd
 import pytest
 import torch
 
 from minitransformer.bench import (
-    TimeModel, best_of, fit, flop_speedup, flops, interleaved, kv_bytes, matmul_flops_per_second, median_interval, parameters,
-    ratio, read_seconds, weights_read,
+    TimeModel, best_of, dispatch_table, fit, flop_speedup, flops, interleaved, kv_bytes, labels, matmul_flops_per_second, median_interval,
+    parameters, ratio, read_seconds, weights_read,
 )
 from minitransformer.cache import make_cache
 from minitransformer.model import ModelConfig, Transformer
+from minitransformer.quant import KERNELS, QuantScheme, matrix_bytes
 
 VARIANTS = [
     ModelConfig(), ModelConfig(n_layers=2, n_kv_heads=1, norm="rmsnorm", ffn="swiglu", bias=False, tied=True, qk_norm=True),
@@ -103,3 +105,23 @@ def test_speedup_is_the_ratio_of_the_sums():
     assert TRUE.speedup(10, 50) == pytest.approx(expected)
     roof = TRUE.without_overhead(1e6, 1e11)
     assert roof.overhead == 0 and roof.compute == 1e-5 and roof.speedup(10, 50) > TRUE.speedup(10, 50)
+
+
+def test_the_dispatch_table_times_what_runs_and_says_why_the_rest_does_not():
+    formats = {"int8": QuantScheme(), "int4": QuantScheme(4, "group", 32)}
+    table = dispatch_table([64], formats, tokens=(1, 3), repeats=3).set_index(["tokens", "format", "kernel"])
+    assert len(table) == 2 * (1 + 2 * len(KERNELS)) and (table.width == 64).all()
+    assert table.loc[(1, "fp32", "none"), "time_ratio"] == 1 and table.loc[(3, "fp32", "none"), "label"] == "baseline"
+    refused = table[table.label == "refused"]
+    assert "int8 symmetric" in refused.loc[(1, "int4", "int8pack"), "reason"] and refused.median_us.isna().all()
+    run = table[table.label != "refused"]
+    assert (run.median_us > 0).all() and (run.limit_us > 0).all() and (run.low <= run.high).all() and run.reason.isna().all()
+    once = run.loc[(3, "int4", "dequantized")]
+    assert once.label == "FP32-resident" and once.resident_bytes == 4 * 64 * 64
+    assert once.resident_of_disk == pytest.approx(4 * 64 * 64 / matrix_bytes(64, 64, formats["int4"]))
+
+
+def test_fast_needs_both_time_and_memory():
+    table = pd.DataFrame({"format": ["fp32", *["int4"] * 5], "kernel": ["none", "dequantized", "a", "b", "c", "d"],
+                          "high": [1, 0.5, 1.0, 0.9, 1.01, np.nan], "resident_of_disk": [1, 7, 1.1, 1.11, 1, np.nan]})
+    assert labels(table).tolist() == ["baseline", "FP32-resident", "fast", "fast, larger", "slower", "refused"]

@@ -1,4 +1,4 @@
-"""The low-precision matrix products that torch offers on a CPU today, each checked against the reference when it is loaded.
+"""The low-precision matrix products that torch and ONNX Runtime have for a CPU, each checked against the reference at load.
 
 Storage stays plain (`schemes`); a kernel's own layout depends on the instruction set, so it is made here, at load, and is
 never saved. What a kernel cannot do it refuses with `KernelError`, and what it does wrongly it is caught doing.
@@ -11,20 +11,23 @@ import torch
 import torch.nn as nn
 import torch.nn.functional as F
 
+from ..affine import pack
 from .layers import QuantEmbedding, QuantLinear, QuantWeight
+from .ort import session_of
+from .rows import lookup, signed_rows
 
 TOLERANCE = 0.03  # relative error on a random vector: bf16 gives 0.003 to 0.005, int8 activations 0.01; a wrong answer > 0.1
 
 
 class KernelError(RuntimeError):
-    """A kernel is missing in this build of torch, does not fit this format or shape, or gave a wrong answer."""
+    """A kernel is missing in this build, does not fit this format or shape, or gave a wrong answer."""
 
 
 def accelerate(model: nn.Module, backend: str) -> nn.Module:
     """A new model whose quantized layers run on `backend` and hold only the kernel's own copy of the weights.
 
-    "dequantized": FP32 weights made once, "int8pack" and "int4pack": bf16 activations, "onednn" and "fbgemm": int8
-    activations, one scale a token. KernelError names the layer and the reason; the argument is untouched.
+    "dequantized": FP32 weights made once, "int8pack" and "int4pack": bf16 activations, "onednn", "fbgemm" and "onnxruntime":
+    int8 activations, scales of a token's own. KernelError names the layer and the reason; the argument is untouched.
     """
     if backend not in KERNELS:
         raise ValueError(f"backend {backend!r} is unknown: choose one of {', '.join(KERNELS)}")
@@ -63,8 +66,8 @@ class KernelLinear(nn.Module):
                 warnings.simplefilter("ignore", UserWarning)  # torch announces that FBGEMM will leave in a later release
                 self.load(layer.weight)
                 self.check(layer)
-        except (AttributeError, NotImplementedError) as error:
-            raise KernelError(f"this build of torch has no {type(self).__name__} kernel ({error})") from None
+        except (AttributeError, ImportError, NotImplementedError) as error:
+            raise KernelError(f"this build has no {type(self).__name__} kernel ({error})") from None
 
     def forward(self, x):
         return self.multiply(x.reshape(-1, self.columns)).view(*x.shape[:-1], self.rows)
@@ -90,7 +93,7 @@ def int8_rows(weight: QuantWeight, multiple: int = 1):
         raise KernelError(f"the kernel takes int8 symmetric, per tensor or per channel, not {scheme}")
     if weight.columns % multiple:
         raise KernelError(f"{weight.columns} columns are not a multiple of {multiple}, and the kernel would read past them")
-    return (weight.integers().int() - 128).to(torch.int8), weight.scale.float().expand(weight.rows, 1).squeeze(1).contiguous()
+    return signed_rows(weight)
 
 
 class Int8Pack(KernelLinear):
@@ -181,47 +184,42 @@ class Fbgemm(KernelLinear):
         return y * scale if bias is None else torch.addcmul(bias, y, scale)
 
 
-def lookup(layer: QuantEmbedding) -> nn.Module:
-    """The same rows in fewer calls, for the symmetric formats that kernels know; any other stays as it is."""
-    scheme = layer.weight.scheme
-    if scheme.symmetric and scheme.bits == 8 and scheme.group_size is None:
-        return Int8Rows(layer.weight)
-    K = layer.weight.columns
-    whole = K % 2 == 0 and K % (scheme.group_size or 1) == 0  # no byte and no group is part empty
-    return Int4Rows(layer.weight) if scheme.symmetric and scheme.bits == 4 and whole else layer
+class MatMulNBits(KernelLinear):
+    """ONNX Runtime's `MatMulNBits`: 2, 4 or 8 bits in groups, activations rounded to int8 inside, on one thread.
 
+    It holds its own packing of the codes and, in FP32, the scales as given, packed, and times the sums of each group's codes.
+    A single row passes through two fixed buffers: binding new ones at each call takes longer than a small product.
+    """
 
-class Int8Rows(nn.Module):
-    """Rows of signed codes times rows of FP32 scales: ids (...) -> (..., K)."""
+    GROUPS = (256, 128, 64, 32, 16)
 
-    def __init__(self, weight: QuantWeight):
-        super().__init__()
-        codes, scale = int8_rows(weight)
-        self.register_buffer("codes", codes)
-        self.register_buffer("scale", scale[:, None])
-        self.held = self.codes, self.scale
+    def load(self, weight):
+        scheme, N, K = weight.scheme, weight.rows, weight.columns
+        fits = [g for g in self.GROUPS if K % g == 0 and (scheme.group_size or g) % g == 0]
+        if scheme.bits not in (2, 4, 8) or not fits:
+            raise KernelError(f"the kernel takes 2, 4 or 8 bits in groups of 16 to 256 that divide the {K} columns, not {scheme}")
+        groups = K // fits[0]
+        scale, zero = (x[:, :: fits[0]] for x in weight.grid())  # (N, groups)
+        tensors = {"codes": weight.codes.view(N, groups, -1), "scale": scale.flatten().contiguous()}
+        if weight.zero is not None:
+            tensors["zero"] = pack(zero, scheme.bits).flatten()
+        self.opaque_bytes = weight.codes.numel() + 3 * 4 * N * groups + tensors.get("zero", scale[:0]).numel()
+        session = session_of(tensors, K=K, N=N, bits=scheme.bits, block_size=fits[0], accuracy_level=4)
+        self.register_buffer("one", torch.empty(1, K))
+        self.register_buffer("out", torch.empty(1, N))
+        bound = session.io_binding()
+        bound.bind_input("x", "cpu", 0, "float32", (1, K), self.one.data_ptr())
+        bound.bind_output("y", "cpu", 0, "float32", (1, N), self.out.data_ptr())
+        self.held = session, bound, self.one, self.out, self.bias
 
-    def forward(self, ids):
-        codes, scale = self.held
-        return torch.embedding(codes, ids) * torch.embedding(scale, ids)
-
-
-class Int4Rows(nn.Module):
-    """Rows of bytes, each looked up in a table of the two numbers it holds, times their scales: ids (...) -> (..., K)."""
-
-    def __init__(self, weight: QuantWeight):
-        super().__init__()
-        self.groups = weight.scheme.groups(weight.columns)
-        byte = torch.arange(256)
-        self.register_buffer("codes", weight.codes)
-        self.register_buffer("scale", weight.scale.expand(weight.rows, self.groups).contiguous())
-        self.register_buffer("table", torch.stack((byte % 16, byte // 16), -1) - 8.0)
-        self.held = self.codes, self.scale, self.table
-
-    def forward(self, ids):
-        codes, scale, table = self.held
-        values = torch.embedding(table, torch.embedding(codes, ids).int()).view(*ids.shape, self.groups, -1)  # (..., G, size)
-        return (values * torch.embedding(scale, ids)[..., None]).flatten(-2)
+    def multiply(self, x):
+        session, bound, one, out, bias = self.held
+        if len(x) == 1:
+            one.copy_(x)
+            session.run_with_iobinding(bound)
+            return out.clone() if bias is None else out + bias
+        y = torch.from_numpy(session.run(None, {"x": x.numpy(force=True)})[0])
+        return y if bias is None else y + bias
 
 
 class Dequantized(KernelLinear):
@@ -234,4 +232,5 @@ class Dequantized(KernelLinear):
         return F.linear(x, self.full, self.bias)
 
 
-KERNELS = {"dequantized": Dequantized, "int8pack": Int8Pack, "int4pack": Int4Pack, "onednn": OneDnn, "fbgemm": Fbgemm}
+KERNELS = {"dequantized": Dequantized, "int8pack": Int8Pack, "int4pack": Int4Pack, "onednn": OneDnn, "fbgemm": Fbgemm,
+           "onnxruntime": MatMulNBits}

@@ -1,0 +1,54 @@
+"""Rows of a quantized embedding in as few calls as torch allows, for the formats that kernels know."""
+
+import torch
+import torch.nn as nn
+
+from .layers import QuantEmbedding, QuantWeight
+
+
+def lookup(layer: QuantEmbedding) -> nn.Module:
+    """The same rows in fewer calls, for the symmetric formats that kernels know; any other stays as it is."""
+    scheme = layer.weight.scheme
+    if scheme.symmetric and scheme.bits == 8 and scheme.group_size is None:
+        return Int8Rows(layer.weight)
+    K = layer.weight.columns
+    whole = K % 2 == 0 and K % (scheme.group_size or 1) == 0  # no byte and no group is part empty
+    return Int4Rows(layer.weight) if scheme.symmetric and scheme.bits == 4 and whole else layer
+
+
+def signed_rows(weight: QuantWeight) -> tuple[torch.Tensor, torch.Tensor]:
+    """Signed int8 codes (N, K) and FP32 scales (N,) of a symmetric 8-bit matrix without groups."""
+    return (weight.integers().int() - 128).to(torch.int8), weight.scale.float().expand(weight.rows, 1).squeeze(1).contiguous()
+
+
+class Int8Rows(nn.Module):
+    """Rows of signed codes times rows of FP32 scales: ids (...) -> (..., K)."""
+
+    def __init__(self, weight: QuantWeight):
+        super().__init__()
+        codes, scale = signed_rows(weight)
+        self.register_buffer("codes", codes)
+        self.register_buffer("scale", scale[:, None])
+        self.held = self.codes, self.scale
+
+    def forward(self, ids):
+        codes, scale = self.held
+        return torch.embedding(codes, ids) * torch.embedding(scale, ids)
+
+
+class Int4Rows(nn.Module):
+    """Rows of bytes, each looked up in a table of the two numbers it holds, times their scales: ids (...) -> (..., K)."""
+
+    def __init__(self, weight: QuantWeight):
+        super().__init__()
+        self.groups = weight.scheme.groups(weight.columns)
+        byte = torch.arange(256)
+        self.register_buffer("codes", weight.codes)
+        self.register_buffer("scale", weight.scale.expand(weight.rows, self.groups).contiguous())
+        self.register_buffer("table", torch.stack((byte % 16, byte // 16), -1) - 8.0)
+        self.held = self.codes, self.scale, self.table
+
+    def forward(self, ids):
+        codes, scale, table = self.held
+        values = torch.embedding(table, torch.embedding(codes, ids).int()).view(*ids.shape, self.groups, -1)  # (..., G, size)
+        return (values * torch.embedding(scale, ids)[..., None]).flatten(-2)
