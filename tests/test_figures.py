@@ -57,6 +57,16 @@ def test_lines_without_groups_have_no_end_labels_and_keep_given_ticks():
     assert fig.axes[0].get_ylim()[0] < 0.5 and fig.axes[0].lines[0].get_marker() in ("None", "", None)
 
 
+def test_histograms_draw_each_panel_over_its_own_grid():
+    df = pd.DataFrame({"x": [-1.0, 0, 1] * 2, "share": [1, 5, 2, 2, 2, 3.0], "matrix": ["head"] * 3 + ["input"] * 3})
+    fig = figures.histograms(df, "x", "share", "matrix", {"head": [-1, 0, 1]}, xlabel="weight", ylabel="share")
+    head, other = fig.axes
+    assert head.get_title(loc="left") == "head" and head.get_xlim() == (-1.5, 1.5) and head.get_ylabel() == "share"
+    assert [segment[0][0] for segment in head.collections[0].get_segments()] == [-1, 0, 1]
+    assert not other.collections[0].get_segments() and other.get_xlabel() == "weight"
+    assert head.patches[0].get_data().values.tolist() == [1, 5, 2] and other.patches[0].get_data().edges[-1] == 1.5
+
+
 def test_learning_curves_leave_step_zero_out_on_a_log_axis():
     df = pd.DataFrame({"step": [0, 1, 10, 100], "loss": [7, 6, 5, 4.0]})
     fig = figures.learning_curves(df, limits=[(3.4, "floor")])

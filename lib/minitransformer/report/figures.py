@@ -35,7 +35,7 @@ from .canvas import (
 from .numerals import column
 from .rows import bars, dots, ladder, waterfall
 
-__all__ = ["bars", "dots", "heatmap", "ladder", "learning_curves", "lines", "pareto", "png_bytes", "waterfall"]
+__all__ = ["bars", "dots", "heatmap", "histograms", "ladder", "learning_curves", "lines", "pareto", "png_bytes", "waterfall"]
 
 
 def lines(df, x, y, group=None, low=None, high=None, *, xlabel, ylabel, log="", limits=(), seed=(), beyond=None, colors=None,
@@ -151,6 +151,28 @@ def heatmap(frames, *, label, xlabel="", ylabel="", annotate=False, limits=None,
         bar = fig.colorbar(axes[0].collections[0], ax=list(axes), shrink=0.9, aspect=22, pad=0.02, format=TickText())
         axes[-1].set_title(label, loc="right", fontweight="normal", color=INK_2)  # beside the colour scale
         bar.outline.set_visible(False)
+    return fig
+
+
+def histograms(df, x, y, panel, grids, *, xlabel, ylabel, colors=None, height=2.6):
+    """Steps of y at the evenly spaced centres x, a panel each side by side, and below each the points of its grid.
+
+    `grids` is {panel: levels}: what a number format can represent, drawn as upright ticks over the whole height.
+    """
+    with styled():
+        panels = dict(list(df.groupby(panel, sort=False)))
+        fig, axes = canvas(height, len(panels))
+        chosen = assign([], {name: (colors or {}).get(name, "blue") for name in panels})
+        for ax, (name, part) in zip(np.atleast_1d(axes), panels.items(), strict=True):
+            width = part[x].diff().median()
+            edges = np.r_[part[x].to_numpy() - width / 2, part[x].iloc[-1] + width / 2]
+            ax.vlines(grids.get(name, ()), 0, part[y].max() * 1.04, color=INK_2, lw=0.6, alpha=0.7, zorder=2)
+            ax.stairs(part[y], edges, fill=True, color=PALETTE[chosen[name]][0], alpha=0.75, zorder=3)
+            ax.set(xlim=(edges[0], edges[-1]), ylim=(0, part[y].max() * 1.04), yticks=[])
+            ax.set_title(name, loc="left", fontweight="normal", color=INK_2)
+            ax.set_xlabel(xlabel)
+            set_scale(ax.xaxis)
+        np.atleast_1d(axes)[0].set_ylabel(ylabel)
     return fig
 
 
