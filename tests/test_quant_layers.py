@@ -8,7 +8,9 @@ import torch
 import torch.nn as nn
 
 from minitransformer.model import ModelConfig, Transformer
-from minitransformer.quant import QuantEmbedding, QuantLinear, QuantScheme, fake_quantize, quantize, quantize_structure
+from minitransformer.quant import (
+    QuantEmbedding, QuantLinear, QuantScheme, computed_bytes, fake_quantize, quantize, quantize_structure, resident_bytes, spread,
+)
 
 INT4 = QuantScheme(bits=4, granularity="group", group_size=32)
 SCHEMES = [QuantScheme(), INT4, QuantScheme(bits=4, granularity="group", group_size=24, symmetric=False),
@@ -79,6 +81,34 @@ def test_scheme_and_state_dict_rebuild_the_model(scheme, tied):
     assert torch.equal(rebuilt(ids()), quantized(ids()))
 
 
+def test_a_mapping_gives_every_matrix_its_own_scheme():
+    for tied in (False, True):
+        model = tiny(tied=tied)
+        own = {name: SCHEMES[i % 5] for i, name in enumerate(spread(model, INT4))} | {"blocks.0.attention.k": None}
+        quantized = quantize(model, own)
+        assert quantized.scheme == own and list(spread(model, own)) == list(own)
+        assert isinstance(quantized.blocks[0].attention.k, nn.Linear)
+        found = {name: m.weight.scheme for name, m in quantized.named_modules() if isinstance(m, QuantLinear)}
+        assert found == {k: v for k, v in own.items() if v and k != "embedding"} | ({"head": own["embedding"]} if tied else {})
+        assert torch.equal(quantized(ids()), dequantized(model, quantized)(ids()))
+        assert resident_bytes(quantized) == computed_bytes(model.cfg, own)
+        rebuilt = quantize_structure(tiny(tied=tied), own)
+        rebuilt.load_state_dict(quantized.state_dict(), strict=True)
+        assert torch.equal(rebuilt(ids()), quantized(ids()))
+
+
+@pytest.mark.parametrize("change, message", [
+    ({"blocks.0.attention.w": INT4}, r"names 'blocks.0.attention.w', which is no matrix.*did you mean 'blocks.0.attention"),
+    ({"head": INT4}, "'head', which is no matrix of this model: it shares the matrix of 'embedding'"),
+    ({"blocks.0.ffn.up": ...}, r"says nothing of blocks\.0\.ffn\.up: name every matrix"),
+])
+def test_a_mapping_for_another_model_is_refused(change, message):
+    model = tiny(tied=True)
+    own = {k: v for k, v in (spread(model, INT4) | change).items() if v is not ...}
+    with pytest.raises(ValueError, match=message):
+        quantize(model, own)
+
+
 def test_structure_costs_no_memory_on_meta():
     with torch.device("meta"):
         model = quantize_structure(Transformer(ModelConfig()), INT4)
@@ -124,7 +154,7 @@ def test_quantized_models_train_their_biases_only():
 
 
 @pytest.mark.parametrize("call, message", [
-    (lambda m: quantize(m, INT4, method="gptq"), "method 'gptq' is unknown: choose one of rtn"),
+    (lambda m: quantize(m, INT4, method="rtm"), r"method 'rtm' is unknown: choose one of rtn.*did you mean 'rtn'\?"),
     (lambda m: quantize(m, INT4, calibration=[1]), "'rtn' uses no calibration"),
     (lambda m: quantize(quantize(m, INT4), INT4), "give the FP32 model"),
     (lambda m: quantize(quantize(m, QuantScheme(embeddings=False)), INT4), "give the FP32 model"),

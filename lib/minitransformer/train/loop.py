@@ -12,6 +12,7 @@ from pathlib import Path
 import torch
 import torch.nn.functional as F
 
+from ..quant import scheme_to_json
 from .recipe import TrainConfig, learning_rate, optimizer
 
 
@@ -67,8 +68,9 @@ def _update(model, opt, batch, lr, cfg):
 
 
 def identity(model, cfg: TrainConfig) -> str:
-    """SHA-256 of what a checkpoint belongs to: the model's and the run's configuration."""
-    return hashlib.sha256(json.dumps([asdict(model.cfg), asdict(cfg)], sort_keys=True).encode()).hexdigest()
+    """SHA-256 of what a checkpoint belongs to: the model's and the run's configuration, and the scheme it trains under, if any."""
+    parts = [asdict(model.cfg), asdict(cfg), *([scheme_to_json(model.scheme)] if hasattr(model, "scheme") else [])]
+    return hashlib.sha256(json.dumps(parts, sort_keys=True).encode()).hexdigest()
 
 
 def _save(path, model, opt, cfg, rows):
