@@ -89,7 +89,7 @@ class KernelLinear(nn.Module):
 def int8_rows(weight: QuantWeight, multiple: int = 1):
     """Signed int8 codes (N, K) and FP32 scales (N,), for the kernels that know one symmetric scale a row."""
     scheme = weight.scheme
-    if scheme.bits != 8 or scheme.granularity == "group" or not scheme.symmetric:
+    if scheme.bits != 8 or scheme.granularity == "group" or not scheme.symmetric or scheme.outliers:
         raise KernelError(f"the kernel takes int8 symmetric, per tensor or per channel, not {scheme}")
     if weight.columns % multiple:
         raise KernelError(f"{weight.columns} columns are not a multiple of {multiple}, and the kernel would read past them")
@@ -119,7 +119,7 @@ class Int4Pack(KernelLinear):
     def load(self, weight):
         scheme, K = weight.scheme, weight.columns
         fits = [g for g in self.GROUPS if K % g == 0 and (scheme.group_size or g) % g == 0]
-        if scheme.bits != 4 or not fits:
+        if scheme.bits != 4 or scheme.codebook or scheme.outliers or not fits:
             raise KernelError(f"the kernel takes int4 in groups of 32, 64, 128 or 256 that divide the {K} columns, not {scheme}")
         self.group, short = fits[0], -self.rows % 16  # the kernel wants 16 rows at a time
         scale, zero = (x[:, :: self.group] for x in weight.grid())  # (N, K/group)
@@ -196,7 +196,7 @@ class MatMulNBits(KernelLinear):
     def load(self, weight):
         scheme, N, K = weight.scheme, weight.rows, weight.columns
         fits = [g for g in self.GROUPS if K % g == 0 and (scheme.group_size or g) % g == 0]
-        if scheme.bits not in (2, 4, 8) or not fits:
+        if scheme.bits not in (2, 4, 8) or scheme.codebook or scheme.outliers or not fits:
             raise KernelError(f"the kernel takes 2, 4 or 8 bits in groups of 16 to 256 that divide the {K} columns, not {scheme}")
         groups = K // fits[0]
         scale, zero = (x[:, :: fits[0]] for x in weight.grid())  # (N, groups)

@@ -16,9 +16,9 @@ from pathlib import Path
 import torch.nn as nn
 
 from ..model import ModelConfig
+from .methods import quantize
 from .schemes import QuantScheme
 from .sizes import computed_bytes, matrices, matrix_bytes
-from .walker import quantize
 
 Loss = Callable[[nn.Module], float]
 

@@ -13,7 +13,8 @@ def lookup(layer: QuantEmbedding) -> nn.Module:
         return Int8Rows(layer.weight)
     K = layer.weight.columns
     whole = K % 2 == 0 and K % (scheme.group_size or 1) == 0  # no byte and no group is part empty
-    return Int4Rows(layer.weight) if scheme.symmetric and scheme.bits == 4 and whole else layer
+    affine = scheme.symmetric and scheme.bits == 4 and not scheme.codebook
+    return Int4Rows(layer.weight) if affine and whole else layer
 
 
 def signed_rows(weight: QuantWeight) -> tuple[torch.Tensor, torch.Tensor]:
