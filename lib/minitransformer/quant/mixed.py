@@ -96,10 +96,11 @@ def scheme_from_json(data):
     """The inverse of `scheme_to_json`; ValueError naming a field that no scheme has, or the layer with an impossible one."""
     if data is None:
         return None
-    if not isinstance(data, dict):
+    layers = data.get("layers", {}) if isinstance(data, dict) else None
+    if not isinstance(layers, dict):
         raise ValueError(f"{data!r} is no scheme: give an object of its fields, or null for floating point")
-    if isinstance(data.get("layers"), dict):
-        return {name: _layer_from_json(name, own) for name, own in data["layers"].items()}
+    if layers:
+        return {name: _layer_from_json(name, own) for name, own in layers.items()}
     known = [field.name for field in dataclasses.fields(QuantScheme)]
     for name in data:
         if name not in known:
