@@ -96,7 +96,7 @@ def test_with_returns_that_diminish_no_choice_of_as_many_bytes_has_less_loss(see
 
 @pytest.mark.parametrize("call, message", [
     (lambda m, rows: sensitivity(m, [], distance), "no formats to compare"),
-    (lambda m, rows: sensitivity(m, FORMATS, lambda m: math.nan), "embedding as int2 group 16 symmetric: the loss is not finite"),
+    (lambda m, rows: sensitivity(m, FORMATS, lambda m: math.nan), "embedding as int2 group 16 symmetric: .* not finite"),
     (lambda m, rows: search(m, rows, 100, distance), r"100 bytes are \d+ fewer than the smallest formats take"),
     (lambda m, rows: search(m, rows[1:], 9999, distance), "no row tells of embedding: give the rows that sensitivity made"),
 ])
@@ -116,7 +116,7 @@ def test_a_scheme_file_for_another_model_names_the_first_layer_that_does_not_fit
     path = save_scheme(tmp_path / "mixed.json", dict.fromkeys(matrices(CFG), FORMATS[2]))
     with pytest.raises(ValueError, match="mixed.json is for another model: it says nothing of 'blocks.1.attention.q'"):
         load_scheme(path, replace(CFG, n_layers=2))
-    with pytest.raises(ValueError, match="mixed.json is for another model: it names 'head', and this one has embedding, blocks.0"):
+    with pytest.raises(ValueError, match="mixed.json is for another model: it names 'head', and this one has embedding,"):
         load_scheme(path, replace(CFG, tied=True))
 
 

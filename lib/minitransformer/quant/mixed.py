@@ -64,7 +64,7 @@ def search(model, rows: list[dict], limit: int, loss: Loss, method: str = "rtn",
     chosen = {layer: min(own, key=lambda row: (row["bytes"], row["nats"])) for layer, own in options.items()}
     left = limit - computed_bytes(model.cfg, _schemes(chosen))
     if left < 0:
-        raise ValueError(f"{limit} bytes are {-left} fewer than the smallest formats take: raise the limit or give smaller formats")
+        raise ValueError(f"{limit} bytes are {-left} fewer than the smallest formats take: raise it, or give smaller ones")
     while True:
         steps = [
             ((chosen[layer]["nats"] - row["nats"]) / (row["bytes"] - chosen[layer]["bytes"]), row)
