@@ -95,7 +95,7 @@ def _packed(model, scheme):
     with torch.device("meta"):
         wanted = quantize_structure(Transformer(model.cfg), scheme).state_dict()
     if odd := sorted(model.state_dict().keys() ^ wanted.keys()):
-        raise ValueError(f"{odd[0]} is not as the scheme stores it: convert() a model after training, save one before accelerate()")
+        raise ValueError(f"{odd[0]} is not as the scheme stores it: convert() a trained model, save one before accelerate()")
 
 
 def _compare(path, model):
@@ -106,7 +106,7 @@ def _compare(path, model):
             stored, wanted = file.get_tensor(name), own[name]
             if stored.shape != wanted.shape or (name in buffers and stored.dtype != wanted.dtype):
                 what = [f"{tuple(t.shape)} {str(t.dtype).removeprefix('torch.')}" for t in (stored, wanted)]
-                raise ValueError(f"{path} does not fit its config.json: {name} is {what[0]} in the file and {what[1]} in the model")
+                raise ValueError(f"{path} does not fit config.json: {name} is {what[0]} in the file and {what[1]} in the model")
 
 
 def _fits(cfg, tokenizer, directory):

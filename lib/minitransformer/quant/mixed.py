@@ -64,7 +64,7 @@ def search(model, rows: list[dict], limit: int, loss: Loss, method: str = "rtn",
     chosen = {layer: min(own, key=lambda row: (row["bytes"], row["nats"])) for layer, own in options.items()}
     left = limit - computed_bytes(model.cfg, _schemes(chosen))
     if left < 0:
-        raise ValueError(f"{limit} bytes are {-left} fewer than the smallest formats take: raise the limit or give smaller formats")
+        raise ValueError(f"{limit} bytes are {-left} fewer than the smallest formats take: raise it, or give smaller ones")
     while True:
         steps = [
             ((chosen[layer]["nats"] - row["nats"]) / (row["bytes"] - chosen[layer]["bytes"]), row)
@@ -96,10 +96,11 @@ def scheme_from_json(data):
     """The inverse of `scheme_to_json`; ValueError naming a field that no scheme has, or the layer with an impossible one."""
     if data is None:
         return None
-    if not isinstance(data, dict):
+    layers = data.get("layers", {}) if isinstance(data, dict) else None
+    if not isinstance(layers, dict):
         raise ValueError(f"{data!r} is no scheme: give an object of its fields, or null for floating point")
-    if isinstance(data.get("layers"), dict):
-        return {name: _layer_from_json(name, own) for name, own in data["layers"].items()}
+    if layers:
+        return {name: _layer_from_json(name, own) for name, own in layers.items()}
     known = [field.name for field in dataclasses.fields(QuantScheme)]
     for name in data:
         if name not in known:

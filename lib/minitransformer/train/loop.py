@@ -68,7 +68,7 @@ def _update(model, opt, batch, lr, cfg):
 
 
 def identity(model, cfg: TrainConfig) -> str:
-    """SHA-256 of what a checkpoint belongs to: the model's and the run's configuration, and the scheme it trains under, if any."""
+    """SHA-256 of what a checkpoint belongs to: configuration of model and run, and the scheme it trains under, if any."""
     parts = [asdict(model.cfg), asdict(cfg), *([scheme_to_json(model.scheme)] if hasattr(model, "scheme") else [])]
     return hashlib.sha256(json.dumps(parts, sort_keys=True).encode()).hexdigest()
 
