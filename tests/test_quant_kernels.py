@@ -13,9 +13,10 @@ from minitransformer.quant import (
 
 INT8, INT4 = QuantScheme(), QuantScheme(bits=4, granularity="group", group_size=32)
 CASES = [("dequantized", INT8), ("dequantized", INT4), ("int8pack", INT8), ("int8pack", QuantScheme(granularity="tensor")),
-         ("onednn", INT8), ("fbgemm", INT8), ("int4pack", INT4), ("int4pack", QuantScheme(bits=4, symmetric=False)), ("dequantized", QuantScheme(bits=4, codebook="nf4")),
-         ("int8pack", QuantScheme(full_range=True)), ("int4pack", QuantScheme(bits=4, full_range=True)),
-         ("int4pack", QuantScheme(bits=4, granularity="group", group_size=64, symmetric=False))]
+         ("onednn", INT8), ("fbgemm", INT8), ("int4pack", INT4), ("int4pack", QuantScheme(bits=4, symmetric=False)),
+         ("dequantized", QuantScheme(bits=4, codebook="nf4")), ("int8pack", QuantScheme(full_range=True)),
+         ("int4pack", QuantScheme(bits=4, full_range=True)), ("int4pack", QuantScheme(bits=4, granularity="group", group_size=64,
+                                                                                        symmetric=False))]
 
 SATURATING = ("onednn", "fbgemm")  # without VNNI pairs of 8-bit products overflow 16 bits, and the load-time check refuses
 
