@@ -150,7 +150,7 @@ def test_a_folder_from_before_there_was_a_hash_loads_and_a_truncated_one_still_d
     ({"scale_dtype": "float32"}, "scale is .* float16 in the file and .* float32 in the model"),
     ({"symmetric": False}, r"of another model \(.*[Mm]issing key"),
     ({"bits": 11}, "bits 11 is not supported"),
-    ({"group": 32}, "a scheme has no field 'group': did you mean 'group_size'"),
+    ({"group": 32}, "a scheme has no field 'group' .did you mean 'group_size'"),
 ], ids=str)  # fmt: skip
 def test_a_scheme_that_is_not_the_files_is_refused(tmp_path, change, message):
     save(quantize(model(), GROUP), tmp_path / "m")

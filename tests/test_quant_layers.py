@@ -6,10 +6,13 @@ from dataclasses import asdict
 import pytest
 import torch
 import torch.nn as nn
+from hypothesis import given, settings
+from hypothesis import strategies as st
 
 from minitransformer.model import ModelConfig, Transformer
 from minitransformer.quant import (
-    QuantEmbedding, QuantLinear, QuantScheme, computed_bytes, fake_quantize, quantize, quantize_structure, resident_bytes, spread,
+    QuantEmbedding, QuantLinear, QuantScheme, QuantWeight, computed_bytes, fake_quantize, matrix_bytes, quantize,
+    quantize_structure, resident_bytes, spread,
 )
 
 INT4 = QuantScheme(bits=4, granularity="group", group_size=32)
@@ -136,6 +139,26 @@ def test_single_layers():
     assert torch.equal(q(x), nn.functional.linear(x, q.weight(), linear.bias))
     assert torch.equal(e(torch.tensor([[3, 1]])), e.weight()[[3, 1]][None])
     assert "bits=4, group=32" in repr(q) and "num_embeddings=9" in repr(e) and "6, 20, int4 group 32 symmetric" in repr(q)
+
+
+@given(seed=st.integers(0, 99), rows=st.integers(1, 9), columns=st.integers(1, 50), power=st.integers(-9, 4),
+       size=st.integers(1, 60), form=st.sampled_from([{}, {"symmetric": False}, {"full_range": True}, {"bits": 4, "codebook": "nf4"}]),
+       bits=st.integers(2, 8), granularity=st.sampled_from(["tensor", "channel", "group"]), outliers=st.sampled_from([0, 0, 1, 50]))
+@settings(deadline=None, max_examples=80)
+def test_any_shape_and_format_is_its_dequantized_product(seed, rows, columns, power, size, form, bits, granularity, outliers):
+    outliers = min(outliers, columns)
+    scheme = QuantScheme(**{"bits": bits, **form}, granularity=granularity, group_size=size if granularity == "group" else None,
+                         outliers=outliers)
+    generator = torch.Generator().manual_seed(seed)
+    w, x = torch.randn(rows, columns, generator=generator) * 10.0**power, torch.randn(3, columns, generator=generator)
+    w[rows // 2] = 0
+    apart = torch.randperm(columns, generator=generator)[:outliers]
+    weight = QuantWeight.from_tensor(w, scheme, outliers=apart)
+    assert torch.equal(QuantLinear(weight, None)(x), nn.functional.linear(x, weight()))
+    assert resident_bytes(weight) == matrix_bytes(rows, columns, scheme)
+    assert torch.equal(weight()[:, apart], w[:, apart]) and (weight()[rows // 2] == 0).all()
+    step = w.abs().max() * (0.31 if scheme.codebook else 1 / (2 ** (scheme.bits - 1) - 1))  # the widest gap between two levels
+    assert ((weight() - w).abs() <= 1.01 * step + 2**-24).all()
 
 
 def test_activations_are_rounded_where_linears_read_them():

@@ -20,7 +20,8 @@ CONFIGS = [
 ]
 SCHEMES = [None, QuantScheme(), QuantScheme(bits=3, symmetric=False),
            QuantScheme(bits=4, granularity="group", group_size=10, symmetric=False),
-           QuantScheme(granularity="tensor", scale_dtype="float32", embeddings=False)]
+           QuantScheme(granularity="tensor", scale_dtype="float32", embeddings=False),
+           QuantScheme(bits=4, codebook="nf4", granularity="group", group_size=16), QuantScheme(bits=2, full_range=True)]
 
 
 @pytest.mark.parametrize("scheme", SCHEMES, ids=str)

@@ -32,12 +32,13 @@ def vectors(cfg: ModelConfig) -> int:
 
 
 def matrix_bytes(rows: int, columns: int, scheme: QuantScheme | None) -> int:
-    """Codes, scales and zero-points of one matrix; None is FP32."""
+    """Codes, scales, zero-points, and FP32 columns with their positions, of one matrix; None is FP32."""
     if scheme is None:
         return 4 * rows * columns
+    apart, columns = 4 * (rows + 1) * scheme.outliers, columns - scheme.outliers
     sets, groups = 1 if scheme.granularity == "tensor" else rows, scheme.groups(columns)
     zeros = 0 if scheme.symmetric else sets * packed_bytes(groups, scheme.bits)
-    return rows * packed_bytes(columns, scheme.bits) + sets * groups * SCALE_DTYPES[scheme.scale_dtype].itemsize + zeros
+    return rows * packed_bytes(columns, scheme.bits) + sets * groups * SCALE_DTYPES[scheme.scale_dtype].itemsize + zeros + apart
 
 
 def bits_per_weight(scheme: QuantScheme | None, rows: int, columns: int) -> float:
@@ -89,7 +90,8 @@ def layer_errors(model: nn.Module, quantized: nn.Module) -> list[dict]:
             layer = name.removesuffix(".weight")
             reference = model.get_submodule(layer).weight.detach()
             error, codes = (module() - reference).double(), module.integers().int()
-            codes = codes - 2 ** (module.scheme.bits - 1) if module.scheme.symmetric else codes  # as numbers around zero
+            signed = module.scheme.symmetric and not module.scheme.codebook
+            codes = codes - 2 ** (module.scheme.bits - 1) if signed else codes  # as numbers around zero
             relative = (error.norm() / reference.double().norm().clamp(min=1e-300)).item()
             rows.append({
                 "layer": layer, "weights": reference.numel(), "relative_error": relative,

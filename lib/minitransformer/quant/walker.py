@@ -3,29 +3,14 @@
 import copy
 from collections.abc import Mapping
 from difflib import get_close_matches
+from functools import partial
 
 import torch.nn as nn
 
 from .layers import QuantEmbedding, QuantLinear, QuantWeight
-from .schemes import QuantScheme, quantize_tensor
+from .schemes import QuantScheme
 
-METHODS = {"rtn": quantize_tensor}  # round to nearest, without data
 Schemes = Mapping[str, QuantScheme | None]
-
-
-def quantize(model: nn.Module, scheme: QuantScheme | Schemes, method: str = "rtn", calibration=None) -> nn.Module:
-    """A new model with its matrices quantized (`.scheme` says how); the argument is untouched.
-
-    `scheme` is one for all, or a mapping from the name of every matrix to its own, None keeping it in floating point: see
-    `spread`. Norms, biases and position tables stay in floating point. A matrix shared by two layers (a tied head) is quantized
-    once and stays shared. ValueError for an unknown method, data a method cannot use, a weight that does not fit (its layer is
-    named), or a model that has nothing left to quantize.
-    """
-    if method not in METHODS:
-        raise ValueError(f"method {method!r} is unknown: choose one of {', '.join(METHODS)}{_near(method, METHODS)}")
-    if calibration is not None:
-        raise ValueError(f"method {method!r} uses no calibration data: leave calibration None")
-    return _swap(model, scheme, METHODS[method])
 
 
 def quantize_structure(model: nn.Module, scheme: QuantScheme | Schemes) -> nn.Module:
@@ -50,32 +35,40 @@ def spread(model: nn.Module, scheme: QuantScheme | Schemes) -> dict[str, QuantSc
     for name in scheme:
         if name not in names:
             tied = f": it shares the matrix of {owners[id(layers[name].weight)]!r}, name that one" if name in layers else ""
-            raise ValueError(f"the scheme names {name!r}, which is no matrix of this model{tied or _near(name, names)}")
+            raise ValueError(f"the scheme names {name!r}, which is no matrix of this model{tied or near(name, names)}")
     if missing := [name for name in names if name not in scheme]:
         raise ValueError(f"the scheme says nothing of {', '.join(missing)}: name every matrix, None keeps one in floating point")
     return {name: scheme[name] for name in names}
 
 
-def _near(name, known):
+def near(name, known) -> str:
+    """" (did you mean …?)" with the closest of the known names, or nothing when none is close."""
     close = get_close_matches(str(name), known, 1, 0.4)
     return f" (did you mean {close[0]!r}?)" if close else ""
 
 
-def _swap(model, scheme, encode):
-    schemes, made = spread(model, scheme), {}  # made: id of a weight -> its QuantWeight, so that tied layers share one
+def _swap(model, scheme, encode, observe=None, outliers=None):
+    """The copy whose matrices are quantized one by one; `encode` None leaves them empty.
+
+    `observe(copy, name)` gives further arguments of `encode` for that matrix, from the copy as quantized so far.
+    `outliers`: name -> columns to keep apart.
+    """
+    schemes = spread(model, scheme)
     model = copy.deepcopy(model)
     layers = {name: m for name, m in model.named_modules() if isinstance(m, (nn.Linear, nn.Embedding))}
     for name, own in schemes.items():
-        if own is not None:
-            try:
-                made[id(layers[name].weight)] = QuantWeight.from_tensor(layers[name].weight, own, encode)
-            except ValueError as error:
-                raise ValueError(f"{name}: {error}") from None
-    for name, layer in layers.items():
-        if id(layer.weight) in made:
-            weight = made[id(layer.weight)]
-            parent, _, child = name.rpartition(".")
-            twin = QuantEmbedding(weight) if isinstance(layer, nn.Embedding) else QuantLinear(weight, layer.bias)
-            setattr(model.get_submodule(parent), child, twin.train(layer.training))
+        if own is None:
+            continue
+        matrix, chosen = layers[name].weight, (outliers or {}).get(name, ())
+        try:
+            how = encode if observe is None else partial(encode, **observe(model, name))
+            weight = QuantWeight.from_tensor(matrix, own, how, chosen)
+        except ValueError as error:
+            raise ValueError(f"{name}: {error}") from None
+        for shared, layer in layers.items():  # tied layers share one QuantWeight
+            if layer.weight is matrix:
+                parent, _, child = shared.rpartition(".")
+                twin = QuantEmbedding(weight) if isinstance(layer, nn.Embedding) else QuantLinear(weight, layer.bias)
+                setattr(model.get_submodule(parent), child, twin.train(layer.training))
     model.scheme = dict(scheme) if isinstance(scheme, Mapping) else scheme
     return model
