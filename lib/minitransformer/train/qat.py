@@ -33,9 +33,10 @@ class FakeWeight(nn.Module):
     """An (N, K) matrix of floats that reads as its rounded self: `QuantWeight` while it trains, one for all layers it ties.
 
     ŵ = (u - z)·s with u = clamp(round(w / s) + z), where s and z are those of a grid over a share of the present range, as
-    `fit_grid` makes it: so the grid follows weights that grow. The share r (N or 1, G, 1) is learned (Shao et al. 2023) by the
-    gradient of a step (Esser et al. 2020): ∂ŵ/∂s is u - z, less w / s inside the clamp, and ∂s/∂r is s / r. ∂ŵ/∂w is 1 inside
-    the clamp and 0 outside. ValueError for a codebook or columns kept apart.
+    `fit_grid` makes it: so the grid follows weights that grow. The share is the first one times e^g, g (N or 1, G, 1) learned
+    from 0 (the clipping of Shao et al. 2023, kept from changing its sign) by the gradient of a step (Esser et al. 2020): ∂ŵ/∂s
+    is u - z, less w / s inside the clamp, and ∂s/∂g is s. ∂ŵ/∂w is 1 inside the clamp and 0 outside. ValueError for a codebook
+    or columns kept apart.
     """
 
     def __init__(self, full: nn.Parameter, start: QuantWeight):
@@ -46,14 +47,14 @@ class FakeWeight(nn.Module):
         self.full = full
         w, scale = grouped(finite(full), self.scheme), start.scale.float()[..., None]
         exact = fit_grid(w, replace(self.scheme, scale_dtype="float32"))[0]
-        share = torch.where(scale == fit_grid(w, self.scheme)[0], 1.0, scale / exact)
-        self.share = nn.Parameter(share)  # three axes: weight decay is for matrices
+        self.register_buffer("share", torch.where(scale == fit_grid(w, self.scheme)[0], 1.0, scale / exact))
+        self.gain = nn.Parameter(torch.zeros_like(scale))  # three axes: weight decay is for matrices
 
     def cells(self) -> tuple[torch.Tensor, torch.Tensor, torch.Tensor]:
         """Unsigned codes (N, G, size), steps and zero-points (N or 1, G, 1); gradients straight-through."""
         s, w = self.scheme, grouped(self.full, self.scheme)
-        scale, zero = fit_grid(grouped(finite(self.full), s), s, self.share.detach())
-        step = Straight.apply(self.share * (scale / self.share.detach()), scale.float())
+        scale, zero = fit_grid(grouped(finite(self.full), s), s, self.share * self.gain.detach().exp())
+        step = Straight.apply(self.gain * scale.float(), scale.float())  # of the first argument only its gradient counts
         ratio = w / step
         codes = Straight.apply(ratio, ratio.detach().round()) + zero
         return codes.clamp(1 if s.symmetric and not s.full_range else 0, 2**s.bits - 1), step, zero
