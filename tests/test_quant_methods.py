@@ -93,6 +93,13 @@ def test_layers_are_judged_alone_by_their_outputs():
 def test_moments_are_those_of_all_tokens_whatever_the_batches():
     model, names = tiny(), ["blocks.0.ffn.down"]
     whole, parts = (collect(model, ids(), names, batch_size=n)[names[0]] for n in (8, 3))
+    with torch.no_grad():
+        x = torch.embedding(model.embedding.weight, ids())
+        for step in (lambda x: x + model.blocks[0].attention(model.blocks[0].attention_norm(x), model.table[:16].chunk(2, -1)),
+                     model.blocks[0].ffn_norm, model.blocks[0].ffn.up, torch.relu, lambda x: x.flatten(0, 1).double()):
+            x = step(x)
+    assert torch.allclose(whole.second, x.T @ x / 128, rtol=1e-4, atol=1e-6) and torch.allclose(whole.mean, x.abs().mean(0).float())
+    assert torch.allclose(whole.peak, x.abs().amax(0).float())
     assert torch.allclose(whole.second, parts.second, rtol=1e-5) and torch.equal(whole.peak, parts.peak)
     assert whole.tokens == parts.tokens == 128 and torch.allclose(whole.mean, parts.mean, rtol=1e-5)
     assert not model.blocks[0].ffn.down._forward_pre_hooks
