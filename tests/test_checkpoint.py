@@ -13,7 +13,7 @@ from tokenizers.models import WordLevel
 
 from minitransformer.checkpoint import load, save
 from minitransformer.model import ModelConfig, Transformer
-from minitransformer.quant import QuantScheme, accelerate, matrices, quantize
+from minitransformer.quant import QuantScheme, accelerate, codebook, matrices, quantize
 
 CFG = ModelConfig(vocab_size=40, d_model=32, n_heads=2, n_layers=2, context=16)
 IDS = torch.arange(12)[None] % 40
@@ -75,6 +75,15 @@ GROUP = QuantScheme(bits=4, granularity="group", group_size=32)
 MIXED = dict.fromkeys(matrices(CFG)) | {"head": GROUP, "embedding": QuantScheme(), "blocks.1.ffn.up": QuantScheme(bits=2)}
 
 
+def test_columns_kept_apart_come_back(tmp_path):
+    scheme = QuantScheme(activation_bits=8)
+    small = quantize(model(), scheme, "llm.int8", torch.arange(32).view(2, 16) % 40, threshold=1.5)
+    save(small, tmp_path / "q")
+    again, _ = load(tmp_path / "q")
+    assert torch.equal(again(IDS), small(IDS)) and again.scheme == small.scheme
+    assert any(own.outliers for own in small.scheme.values())
+
+
 def test_a_mixed_scheme_comes_back_layer_by_layer(tmp_path):
     small = quantize(model(), MIXED)
     save(small, tmp_path / "q")
@@ -97,7 +106,8 @@ def test_a_fresh_process_gives_the_same_logits_bit_for_bit(tmp_path):
 
 @pytest.mark.parametrize("scheme", [
     QuantScheme(bits=3, granularity="group", group_size=12, symmetric=False), GROUP, QuantScheme(bits=2),
-    QuantScheme(granularity="tensor", symmetric=False, scale_dtype="bfloat16"),
+    QuantScheme(granularity="tensor", symmetric=False, scale_dtype="bfloat16"), QuantScheme(bits=4, codebook="nf4"),
+    QuantScheme(bits=3, granularity="group", group_size=32, full_range=True),
 ], ids=str)  # fmt: skip
 def test_another_runtime_can_read_the_file_from_its_description_alone(tmp_path, scheme):
     small = quantize(model(), scheme)
@@ -114,7 +124,8 @@ def test_another_runtime_can_read_the_file_from_its_description_alone(tmp_path, 
         scale, codes = stored[f"{name}.scale"][own].float(), bits(stored[f"{name}.codes"][n], columns)
         middle = [2 ** (scheme.bits - 1)] * len(scale)
         zero = middle if scheme.symmetric else bits(stored[f"{name}.zero"][own], len(scale))
-        row = torch.tensor([float((u - zero[k // size]) * scale[k // size]) for k, u in enumerate(codes)])
+        level = codebook().tolist() if scheme.codebook else None
+        row = torch.tensor([float((level[u] if level else u - zero[k // size]) * scale[k // size]) for k, u in enumerate(codes)])
         assert torch.equal(row, small.get_submodule(name)()[n])
 
 
@@ -150,7 +161,7 @@ def test_a_folder_from_before_there_was_a_hash_loads_and_a_truncated_one_still_d
     ({"scale_dtype": "float32"}, "scale is .* float16 in the file and .* float32 in the model"),
     ({"symmetric": False}, r"of another model \(.*[Mm]issing key"),
     ({"bits": 11}, "bits 11 is not supported"),
-    ({"group": 32}, "a scheme has no field 'group': did you mean 'group_size'"),
+    ({"group": 32}, "a scheme has no field 'group' .did you mean 'group_size'"),
 ], ids=str)  # fmt: skip
 def test_a_scheme_that_is_not_the_files_is_refused(tmp_path, change, message):
     save(quantize(model(), GROUP), tmp_path / "m")

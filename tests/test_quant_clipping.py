@@ -46,6 +46,17 @@ def test_what_is_exact_stays_exact():
     assert torch.equal(restored(clip_tensor(w, scheme), scheme, 4), w)
 
 
+def test_ties_go_to_the_whole_range():
+    w, scheme = torch.randn(3, 8), QuantScheme(bits=4, full_range=True)
+    assert torch.equal(clip_tensor(w, scheme, torch.zeros(8))[1], quantize_tensor(w, scheme)[1])
+
+
+def test_a_full_range_grid_may_turn_its_long_side_to_the_many():
+    w, scheme = torch.tensor([[1.0, -0.99, -0.99, -0.99]]), QuantScheme(bits=2, full_range=True)
+    assert quantize_tensor(w, scheme)[1] < 0 < clip_tensor(w, scheme)[1]
+    assert (restored(clip_tensor(w, scheme), scheme, 4) - w).square().sum() < 0.3
+
+
 def test_a_heavy_column_is_served_first():
     w = torch.tensor([[6.0, 1.3, 1.2, 1.4]])
     scheme = QuantScheme(bits=2)

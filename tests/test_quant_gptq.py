@@ -86,6 +86,13 @@ def test_compensation_is_the_textbook_update():
     assert torch.equal(gptq.compensate(w, scale, torch.full_like(scale, 4), second, scheme, 0.01), codes)
 
 
+@pytest.mark.parametrize("granularity", ["tensor", "channel"])
+def test_where_compensation_fails_rounding_is_kept(monkeypatch, granularity):
+    scheme, w, x = QuantScheme(bits=4, granularity=granularity), torch.randn(4, 9), inputs(40, 9)
+    monkeypatch.setattr(gptq, "compensate", lambda weight, *_: torch.full_like(weight, 15))
+    assert all(torch.equal(a, b) for a, b in zip(gptq_tensor(w, scheme, moments(x))[:2], quantize_tensor(w, scheme)[:2]))
+
+
 def test_inputs_without_correlation_change_nothing():
     w, scheme = torch.randn(4, 16, generator=torch.Generator().manual_seed(3)), QuantScheme(bits=4)
     white = Moments(torch.eye(16, dtype=torch.float64), torch.ones(16), torch.ones(16), 1)

@@ -144,7 +144,7 @@ def test_single_layers():
 @given(seed=st.integers(0, 99), rows=st.integers(1, 9), columns=st.integers(1, 50), power=st.integers(-9, 4),
        size=st.integers(1, 60), form=st.sampled_from([{}, {"symmetric": False}, {"full_range": True}, {"bits": 4, "codebook": "nf4"}]),
        bits=st.integers(2, 8), granularity=st.sampled_from(["tensor", "channel", "group"]), outliers=st.sampled_from([0, 0, 1, 50]))
-@settings(deadline=None, max_examples=80)
+@settings(deadline=None, max_examples=60)
 def test_any_shape_and_format_is_its_dequantized_product(seed, rows, columns, power, size, form, bits, granularity, outliers):
     outliers = min(outliers, columns)
     scheme = QuantScheme(**{"bits": bits, **form}, granularity=granularity, group_size=size if granularity == "group" else None,
@@ -158,7 +158,8 @@ def test_any_shape_and_format_is_its_dequantized_product(seed, rows, columns, po
     assert resident_bytes(weight) == matrix_bytes(rows, columns, scheme)
     assert torch.equal(weight()[:, apart], w[:, apart]) and (weight()[rows // 2] == 0).all()
     step = w.abs().max() * (0.31 if scheme.codebook else 1 / (2 ** (scheme.bits - 1) - 1))  # the widest gap between two levels
-    assert ((weight() - w).abs() <= 1.01 * step + 2**-24).all()
+    rounded = 2.0 ** (scheme.bits - 25)  # the farthest level moves that much where fp16 runs out of small numbers
+    assert ((weight() - w).abs() <= 1.01 * step + rounded).all()
 
 
 def test_activations_are_rounded_where_linears_read_them():

@@ -7,10 +7,14 @@ quantized matrix W of N rows and K columns is stored as plain integers, for any 
     <layer>.weight.codes   uint8 (N, ceil(K·bits / 8)): a row is a little-endian string of bits, low bits first. Code k takes the
                            bits k·bits … k·bits + bits - 1, and bit j is bit j % 8 of byte j // 8; the rest of a row is zero.
     <layer>.weight.scale   (N, G), in the scheme's `scale_dtype`: one a group of `group_size` columns, the last group perhaps
-                           shorter; G = 1 per channel; (1, 1) per tensor.
+                           shorter; G = 1 per channel; (1, 1) per tensor. Negative ones occur where `full_range` is true.
     <layer>.weight.zero    asymmetric schemes only: uint8 (N, ceil(G·bits / 8)), G codes packed as above; (1, 1) per tensor.
 
-    W[n, k] = (code[n, k] - zero[n, k // group_size]) · scale[n, k // group_size], where a symmetric zero is 2^(bits - 1).
+    W[n, k] = (code[n, k] - zero[n, k // group_size]) · scale[n, k // group_size], where a symmetric zero is 2^(bits - 1), and
+    levels[code[n, k]] · scale[n, k // group_size] for a codebook, whose levels `quant.codebook` computes.
+
+    <layer>.weight.index   schemes with `outliers` only: int32 (outliers,), columns kept in FP32; the codes are of the others, in
+    <layer>.weight.apart   order, and K above is their number. apart is FP32 (N, outliers), the columns of index.
 
 Tensors shared by two layers (a tied head) are stored once, under the name that comes first in the alphabet.
 """

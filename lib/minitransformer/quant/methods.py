@@ -20,17 +20,16 @@ def quantize(model: nn.Module, scheme: QuantScheme | Schemes, method: str = "rtn
 
     `scheme` is one for all, or a mapping from the name of every matrix to its own, None keeping it in floating point: see
     `spread`. Norms, biases and position tables stay in floating point. A matrix shared by two layers (a tied head) is quantized
-    once and stays shared. Methods, the last five with `calibration` token ids (B, T) of the training split:
+    once and stays shared. Methods, the last four with `calibration` token ids (B, T) of the training split:
 
     "rtn"          round to nearest
     "mse"          round to nearest on the clipped range of least squared error
     "gptq"         `gptq_tensor`, each layer on what it reads from those quantized before it (damping=0.01)
     "awq"          channel scales by activation (see `equalize`), then clipping that weighs columns by activation
-    "awq+gptq"     the same scales, then GPTQ (damping=0.01)
     "smoothquant"  channel scales between activations and weights, then round to nearest (alpha=0.5)
     "llm.int8"     columns whose input reaches `threshold` stay FP32, the rest round to nearest (threshold=6.0)
 
-    An embedding multiplies nothing, so data cannot help it: the middle three methods clip it, and a head tied to it, as "mse".
+    An embedding is looked up, not multiplied, so data cannot help it: gptq and awq clip it, and a head tied to it, as "mse".
     ValueError for an unknown method or option, data that is missing, of no use or of another tokenizer, a weight that does not
     fit (its layer is named), or a model that has nothing left to quantize.
     """
@@ -58,31 +57,28 @@ def _awq(model, scheme, ids):
     return _swap(equalize(model, scheme, "awq", ids), scheme, partial(_linear, _clip), partial(_observe, ids))
 
 
-def _awq_gptq(model, scheme, ids, *, damping=0.01):
-    return _gptq(equalize(model, scheme, "awq", ids), scheme, ids, damping=damping)
-
-
 def _smoothquant(model, scheme, ids, *, alpha=0.5):
-    _needs_activations("smoothquant", model, scheme)
+    _rounding("smoothquant", model, scheme)
     return _swap(equalize(model, scheme, "smoothquant", ids, alpha), scheme, quantize_tensor)
 
 
 def _llm_int8(model, scheme, ids, *, threshold=6.0):
     """LLM.int8() (Dettmers et al. 2022), its columns chosen once: at run time they would depend on what else is in the batch."""
-    schemes = _needs_activations("llm.int8", model, scheme)
-    linears = [n for n, s in schemes.items() if s is not None and isinstance(model.get_submodule(n), nn.Linear)]
-    outliers = {n: (m.peak >= threshold).nonzero()[:, 0] for n, m in collect(model, ids, linears).items()}
-    schemes |= {n: replace(schemes[n], outliers=len(index)) for n, index in outliers.items()}
+    seen = collect(model, ids, _rounding("llm.int8", model, scheme))
+    outliers = {name: (moments.peak >= threshold).nonzero()[:, 0] for name, moments in seen.items()}
+    schemes = spread(model, scheme)
+    schemes |= {name: replace(schemes[name], outliers=len(index)) for name, index in outliers.items()}
     return _swap(model, schemes, quantize_tensor, outliers=outliers)
 
 
-def _needs_activations(method, model, scheme):
-    schemes = spread(model, scheme)
-    for name, own in schemes.items():
-        if own is not None and own.activation_bits is None:
+def _rounding(method, model, scheme):
+    """Names of the linear layers to quantize; ValueError when the inputs of one are not to be rounded."""
+    linear = {n: s for n, s in spread(model, scheme).items() if s is not None and isinstance(model.get_submodule(n), nn.Linear)}
+    for name, own in linear.items():
+        if own.activation_bits is None:
             raise ValueError(f"method {method!r} is for quantized activations, and the scheme of {name} leaves them in floating "
                              "point: give activation_bits 8, or choose 'gptq' or 'awq'")
-    return schemes
+    return list(linear)
 
 
 def _observe(ids, model, name):
@@ -100,5 +96,5 @@ def _clip(weight, scheme, moments):
 
 METHODS = {
     "rtn": partial(_swap, encode=quantize_tensor), "mse": partial(_swap, encode=clip_tensor), "gptq": _gptq, "awq": _awq,
-    "awq+gptq": _awq_gptq, "smoothquant": _smoothquant, "llm.int8": _llm_int8,
+    "smoothquant": _smoothquant, "llm.int8": _llm_int8,
 }

@@ -10,7 +10,6 @@ import math
 import os
 from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass
-from difflib import get_close_matches
 from pathlib import Path
 
 import torch.nn as nn
@@ -19,6 +18,7 @@ from ..model import ModelConfig
 from .methods import quantize
 from .schemes import QuantScheme
 from .sizes import computed_bytes, matrices, matrix_bytes
+from .walker import near
 
 Loss = Callable[[nn.Module], float]
 
@@ -104,9 +104,7 @@ def scheme_from_json(data):
     known = [field.name for field in dataclasses.fields(QuantScheme)]
     for name in data:
         if name not in known:
-            close = get_close_matches(name, known, 1, 0.4)
-            meant = f"did you mean {close[0]!r}?" if close else f"a scheme has {', '.join(known)}"
-            raise ValueError(f"a scheme has no field {name!r}: {meant}")
+            raise ValueError(f"a scheme has no field {name!r}{near(name, known)}: choose from {', '.join(known)}")
     return QuantScheme(**data)
 
 

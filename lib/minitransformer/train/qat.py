@@ -6,16 +6,15 @@ short fine-tune and training from scratch (prepare right after `initialize`) are
 """
 
 import copy
+from dataclasses import replace
 
 import torch
 import torch.nn as nn
 import torch.nn.functional as F
 
-from ..affine import pack, unpack
-from ..quant import QuantEmbedding, QuantLinear, QuantScheme, QuantWeight, quantize
-from ..quant.schemes import SCALE_DTYPES
-
-GRIDS = ("rtn", "mse")  # methods that choose a grid and leave the weights as they are
+from ..quant import QuantEmbedding, QuantLinear, QuantWeight, quantize
+from ..quant.methods import DATA_FREE
+from ..quant.schemes import SCALE_DTYPES, finite, fit_grid, grouped, store, ungrouped
 
 
 class Straight(torch.autograd.Function):
@@ -33,44 +32,45 @@ class Straight(torch.autograd.Function):
 class FakeWeight(nn.Module):
     """An (N, K) matrix of floats that reads as its rounded self: `QuantWeight` while it trains, one for all layers it ties.
 
-    ŵ = (u - z)·s with u = clamp(round(w / s) + z) and s = s₀·e^g in the scheme's scale type: the step is learned (Esser et al.
-    2020), as the logarithm g (N or 1, G, 1) of its ratio to the first one, so that a step of the optimizer is a relative one and
-    no sign can change. The zero-point stays. ∂ŵ/∂w is 1 inside the clamp and 0 outside; ∂ŵ/∂s is u - z, less w / s inside.
+    ŵ = (u - z)·s with u = clamp(round(w / s) + z), where s and z are those of a grid over a share of the present range, as
+    `fit_grid` makes it: so the grid follows weights that grow. The share is the first one times e^g, g (N or 1, G, 1) learned
+    from 0 (the clipping of Shao et al. 2023, kept from changing its sign) by the gradient of a step (Esser et al. 2020): ∂ŵ/∂s
+    is u - z, less w / s inside the clamp, and ∂s/∂g is s. ∂ŵ/∂w is 1 inside the clamp and 0 outside. ValueError for a codebook
+    or columns kept apart.
     """
 
     def __init__(self, full: nn.Parameter, start: QuantWeight):
         super().__init__()
-        self.rows, self.columns, self.scheme = start.rows, start.columns, start.scheme
-        s, groups = self.scheme, self.scheme.groups(self.columns)
+        self.rows, self.columns, self.inner, self.scheme = start.rows, start.columns, start.columns, start.scheme
+        if self.scheme.codebook or self.scheme.outliers:
+            raise ValueError(f"{self.scheme} cannot be trained: give a scheme of evenly spaced levels for all columns")
         self.full = full
-        self.register_buffer("scale", start.scale.float()[..., None])  # (N or 1, G, 1)
-        zero = torch.full_like(start.scale, 2 ** (s.bits - 1)) if start.zero is None else unpack(start.zero, s.bits, groups)
-        self.register_buffer("zero", zero.float()[..., None])
-        self.gain = nn.Parameter(torch.zeros_like(self.scale))  # three axes: weight decay is for matrices
+        w, scale = grouped(finite(full), self.scheme), start.scale.float()[..., None]
+        exact = fit_grid(w, replace(self.scheme, scale_dtype="float32"))[0]
+        self.register_buffer("share", torch.where(scale == fit_grid(w, self.scheme)[0], 1.0, scale / exact))
+        self.gain = nn.Parameter(torch.zeros_like(scale))  # three axes: weight decay is for matrices
 
-    def cells(self) -> tuple[torch.Tensor, torch.Tensor]:
-        """Unsigned codes (N, G, size) and steps (N or 1, G, 1), with their straight-through gradients."""
-        s, size = self.scheme, self.scheme.group_size or self.columns
-        w = F.pad(self.full, (0, -self.columns % size)).unflatten(-1, (-1, size))  # (N, G, size)
-        dtype = SCALE_DTYPES[s.scale_dtype]
-        step = self.scale * self.gain.exp()
-        step = Straight.apply(step, step.detach().to(dtype).clamp(min=torch.finfo(dtype).tiny * torch.finfo(dtype).eps).float())
+    def cells(self) -> tuple[torch.Tensor, torch.Tensor, torch.Tensor]:
+        """Unsigned codes (N, G, size), steps and zero-points (N or 1, G, 1); gradients straight-through."""
+        s, w = self.scheme, grouped(self.full, self.scheme)
+        scale, zero = fit_grid(grouped(finite(self.full), s), s, self.share * self.gain.detach().exp())
+        step = Straight.apply(self.gain * scale.float(), scale.float())  # of the first argument only its gradient counts
         ratio = w / step
-        return (Straight.apply(ratio, ratio.detach().round()) + self.zero).clamp(1 if s.symmetric else 0, 2**s.bits - 1), step
+        codes = Straight.apply(ratio, ratio.detach().round()) + zero
+        return codes.clamp(1 if s.symmetric and not s.full_range else 0, 2**s.bits - 1), step, zero
 
     def forward(self, ids: torch.Tensor | None = None) -> torch.Tensor:
         """The rounded matrix (N, K), or only the rows asked for: (...) -> (..., K)."""
-        codes, step = self.cells()
-        weight = ((codes - self.zero) * step).flatten(-2)[..., : self.columns]
+        codes, step, zero = self.cells()
+        weight = ungrouped((codes - zero) * step, self.full.shape)
         return weight if ids is None else F.embedding(ids, weight)
 
     @torch.no_grad()
     def packed(self) -> QuantWeight:
         """What the forward pass read, as it is stored."""
-        s, (codes, step) = self.scheme, self.cells()
-        zero = None if s.symmetric else pack(self.zero.squeeze(-1), s.bits)
-        stored = pack(codes.flatten(-2)[:, : self.columns], s.bits), step.squeeze(-1).to(SCALE_DTYPES[s.scale_dtype]), zero
-        return QuantWeight.from_tensor(self.full, s, lambda weight, scheme: stored)
+        codes, step, zero = self.cells()
+        stored = store(codes, step.to(SCALE_DTYPES[self.scheme.scale_dtype]), zero, self.scheme, self.full.shape)
+        return QuantWeight.from_tensor(self.full, self.scheme, lambda weight, scheme: stored)
 
     def extra_repr(self):
         return f"{self.rows}, {self.columns}, {self.scheme}"
@@ -86,11 +86,11 @@ class FakeLinear(QuantLinear):
 def prepare_qat(model: nn.Module, scheme, method: str = "rtn") -> nn.Module:
     """A new model whose matrices read as `scheme` (one, or a mapping, as `quantize` takes it) rounds them, ready for `train`.
 
-    Its first forward is that of `quantize(model, scheme, method)`, bit for bit; `method` chooses the first grid: "rtn", or "mse"
-    where clipping pays, as it does at 2 bits. ValueError for any other, and for what `quantize` refuses.
+    `method` chooses the first grid: "rtn" the whole range, so that the first forward is that of `quantize(model, scheme)` bit for
+    bit, "mse" the share of it that clips best, which pays at 2 bits. ValueError for any other, and for what `quantize` refuses.
     """
-    if method not in GRIDS:
-        raise ValueError(f"method {method!r} gives no grid to train on: choose one of {', '.join(GRIDS)}")
+    if method not in DATA_FREE:
+        raise ValueError(f"method {method!r} gives no grid to train on: choose one of {', '.join(DATA_FREE)}")
 
     def fake(name, start):
         return FakeWeight(nn.Parameter(model.get_submodule(name).weight.detach().clone()), start)
