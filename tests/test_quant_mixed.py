@@ -69,6 +69,15 @@ def test_the_mixture_is_better_than_one_format_of_the_same_bytes():
     assert found.measured_nats < distance(quantize(model(), FORMATS[1]))
 
 
+def test_the_search_never_ends_worse_than_one_format_that_fits():
+    nats = dict.fromkeys(matrices(CFG), (9, 0, 0, 0))
+    nats |= {"blocks.0.attention.q": (9, 0.3, 0, 0), "blocks.0.ffn.up": (1, 0.1, 0.1, 0.1)}
+    rows = [dict(layer=layer, scheme=scheme, bytes=matrix_bytes(*shape, scheme), nats=nats[layer][i])
+            for layer, shape in matrices(CFG).items() for i, scheme in enumerate(FORMATS)]
+    found = search(model(), rows, computed_bytes(CFG, FORMATS[1]), lambda m: 0.0)
+    assert found.predicted_nats == pytest.approx(0.4)  # greed alone gives q its fourth bit, and up is left with two: 1.0
+
+
 @settings(deadline=None, max_examples=25)
 @given(seed=st.integers(0, 10_000), share=st.floats(0, 1))
 def test_with_returns_that_diminish_no_choice_of_as_many_bytes_has_less_loss(seed, share):

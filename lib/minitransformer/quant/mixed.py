@@ -55,16 +55,30 @@ def sensitivity(model, formats: Iterable[QuantScheme | None], loss: Loss, method
 def search(model, rows: list[dict], limit: int, loss: Loss, method: str = "rtn", calibration=None) -> Mixed:
     """The formats of the rows of `sensitivity`, one a layer, that fit into `limit` bytes of tensors with little loss.
 
-    Greedy: from the smallest format everywhere, change again and again the layer whose loss falls most for each byte that it
-    grows, until nothing that helps fits. ValueError when not even the smallest formats fit.
+    Greedy: change again and again the layer whose loss falls most for each byte that it grows, until nothing that helps fits.
+    It starts from the smallest format everywhere, and from each format that fits everywhere, lest it end worse than that one;
+    the least sum counts. ValueError when not even the smallest formats fit.
     """
     options = {layer: [row for row in rows if row["layer"] == layer] for layer in matrices(model.cfg)}
     if empty := [layer for layer, own in options.items() if not own]:
         raise ValueError(f"no row tells of {', '.join(empty)}: give the rows that sensitivity made of this model")
-    chosen = {layer: min(own, key=lambda row: (row["bytes"], row["nats"])) for layer, own in options.items()}
-    left = limit - computed_bytes(model.cfg, _schemes(chosen))
-    if left < 0:
-        raise ValueError(f"{limit} bytes are {-left} fewer than the smallest formats take: raise it, or give smaller ones")
+    starts = [{layer: min(own, key=lambda row: (row["bytes"], row["nats"])) for layer, own in options.items()}]
+    over = computed_bytes(model.cfg, _schemes(starts[0])) - limit
+    if over > 0:
+        raise ValueError(f"{limit} bytes are {over} fewer than the smallest formats take: raise it, or give smaller ones")
+    for scheme in dict.fromkeys(row["scheme"] for row in rows):
+        alike = {row["layer"]: row for row in rows if row["scheme"] == scheme}
+        if len(alike) == len(options) and computed_bytes(model.cfg, _schemes(alike)) <= limit:
+            starts.append(alike)
+    ends = [_spend(options, start, limit - computed_bytes(model.cfg, _schemes(start))) for start in starts]
+    chosen = min(ends, key=lambda end: sum(row["nats"] for row in end.values()))
+    scheme = {layer: chosen[layer]["scheme"] for layer in options}
+    measured = loss(quantize(model, scheme, method, calibration)) - loss(model) if any(scheme.values()) else 0.0
+    return Mixed(scheme, computed_bytes(model.cfg, scheme), sum(row["nats"] for row in chosen.values()), measured)
+
+
+def _spend(options, chosen, left):
+    """`chosen`, layer -> row, after the greedy changes that `left` more bytes allow."""
     while True:
         steps = [
             ((chosen[layer]["nats"] - row["nats"]) / (row["bytes"] - chosen[layer]["bytes"]), row)
@@ -72,13 +86,10 @@ def search(model, rows: list[dict], limit: int, loss: Loss, method: str = "rtn",
             if 0 < row["bytes"] - chosen[layer]["bytes"] <= left and row["nats"] < chosen[layer]["nats"]
         ]  # fmt: skip
         if not steps:
-            break
+            return chosen
         row = max(steps, key=lambda step: step[0])[1]
         left -= row["bytes"] - chosen[row["layer"]]["bytes"]
-        chosen[row["layer"]] = row
-    scheme = _schemes(chosen)
-    measured = loss(quantize(model, scheme, method, calibration)) - loss(model) if any(scheme.values()) else 0.0
-    return Mixed(scheme, limit - left, sum(row["nats"] for row in chosen.values()), measured)
+        chosen = chosen | {row["layer"]: row}
 
 
 def _schemes(chosen):
