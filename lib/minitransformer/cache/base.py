@@ -12,6 +12,7 @@ class Cache:
     """
 
     layer: type
+    chunk: int | None = None  # the most tokens one forward may feed; None: any number that fits
 
     def __init__(self, cfg: ModelConfig, batch: int, capacity: int, *, dtype=None, device=None):
         self.cfg, self.batch, self.capacity = cfg, batch, capacity

@@ -1,9 +1,13 @@
-"""Decoding: sampling, the naive oracle, cached generation, and the certificate that they agree."""
+"""Decoding: sampling, the naive oracle, cached generation, beams, speculation, and the certificates that they agree."""
 
-from .certificate import Certificate, certify
-from .generation import generate, generate_all_positions, last_logits, stream
+from .beam import Beam, beam
+from .certificate import Certificate, certify, certify_acceptance, certify_beam, certify_tokens
+from .generation import generate, generate_all_positions, last_logits, prefill, stream
 from .sampling import Sampling, choose, distribution
+from .speculative import ModelDraft, PromptLookup, Speculation, acceptance, emitted, residual, speculate
 
 __all__ = [
-    "Certificate", "Sampling", "certify", "choose", "distribution", "generate", "generate_all_positions", "last_logits", "stream",
+    "Beam", "Certificate", "ModelDraft", "PromptLookup", "Sampling", "Speculation", "acceptance", "beam", "certify",
+    "certify_acceptance", "certify_beam", "certify_tokens", "choose", "distribution", "emitted", "generate",
+    "generate_all_positions", "last_logits", "prefill", "residual", "speculate", "stream",
 ]
