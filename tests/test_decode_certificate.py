@@ -11,8 +11,8 @@ from peaked import CFG, peaked
 
 from minitransformer.cache import KINDS, make_cache
 from minitransformer.decode import (
-    Certificate, ModelDraft, PromptLookup, Sampling, certify, certify_acceptance, certify_beam, certify_tokens, generate, last_logits,
-    prefill, speculate, stream,
+    Certificate, ModelDraft, PromptLookup, Sampling, certify, certify_acceptance, certify_beam, certify_tokens, generate,
+    last_logits, prefill, speculate, stream,
 )
 
 PROMPTS = [torch.tensor([[3, 7, 11, 3, 7, 2, 9, 9]]), torch.tensor([[5, 1, 0, 23]])]
@@ -24,22 +24,37 @@ def model():
     return peaked()
 
 
-@settings(max_examples=20, deadline=None)
-@given(
-    kind=st.sampled_from(list(KINDS)), chunk=st.integers(1, 9), heads=st.sampled_from([1, 2, 4]), qk_norm=st.booleans(),
+CONFIGS = st.builds(
+    partial(replace, CFG), n_kv_heads=st.sampled_from([1, 2, 4]), qk_norm=st.booleans(), bias=st.booleans(), tied=st.booleans(),
     position=st.sampled_from(["rope", "sinusoidal", "none"]), norm=st.sampled_from(["layernorm", "rmsnorm"]),
-    ffn=st.sampled_from(["relu", "gelu", "relu2", "swiglu"]), bias=st.booleans(), tied=st.booleans(),
+    ffn=st.sampled_from(["relu", "gelu", "relu2", "swiglu"]),
 )
-def test_every_kind_is_certified_on_every_model_at_every_split_of_the_prompt(kind, chunk, **fields):
-    fields["n_kv_heads"] = fields.pop("heads")
-    found = certify(peaked(replace(CFG, **fields)), PROMPTS, 8, kind, chunk=chunk)
+
+
+@settings(max_examples=20, deadline=None)
+@given(cfg=CONFIGS, kind=st.sampled_from(list(KINDS)), chunk=st.integers(1, 9))
+def test_every_kind_is_certified_on_every_model_at_every_split_of_the_prompt(cfg, kind, chunk):
+    found = certify(peaked(cfg), PROMPTS, 8, kind, chunk=chunk)
     assert found.verdict == "certified" and found.error < 1e-10
     assert (found.steps, found.prompts, found.kind, found.dtype) == (16, 2, kind, "float64")
     assert found.subject == f"{kind} cache, chunk {chunk}" and found.oracle == "recomputation"
 
 
+@settings(max_examples=10, deadline=None)
+@given(cfg=CONFIGS, kind=st.sampled_from(list(KINDS)), gamma=st.integers(1, 6), width=st.integers(1, 5))
+def test_every_decoder_is_certified_on_every_model(cfg, kind, gamma, width):
+    model, draft = peaked(cfg), ModelDraft(peaked(seed=1))
+    assert certify_beam(model, PROMPTS, 6, cache=kind, width=width).verdict == "certified"
+    texts = [(speculate(model, draft, p, 12, gamma=gamma, cache=kind).ids, p.shape[1]) for p in PROMPTS]
+    assert certify_tokens(model, texts, "speculative").verdict == "certified"
+    both = torch.cat((PROMPTS[0], PROMPTS[0].flip(1)))
+    texts = [(row[None], 8) for row in generate(model, both, 12, cache=kind)]
+    assert certify_tokens(model, texts, "batch").verdict == "certified"
+
+
 def test_one_forward_may_be_the_oracle_and_gives_the_same(model):
-    whole, steps = certify(model, PROMPTS[0], 20, "static", oracle=model, against="one forward"), certify(model, PROMPTS[0], 20, "static")
+    whole = certify(model, PROMPTS[0], 20, "static", oracle=model, against="one forward")
+    steps = certify(model, PROMPTS[0], 20, "static")
     assert whole.oracle == "one forward" and steps.oracle == "recomputation"
     assert whole.verdict == steps.verdict == "certified"
     assert whole.margin == pytest.approx(steps.margin, abs=1e-10) and whole.steps == steps.steps == 20
