@@ -169,8 +169,8 @@ def _judge(runs, kind, model, tolerance, **words):
     """A certificate from each run's oracle scores (n, V), chosen tokens (n,) and differences (n,)."""
     margins = []
     for scores, tokens, difference in runs:
-        best = scores.topk(2, dim=-1)
-        margins.append((best.values[:, 0] - best.values[:, 1], tokens != best.indices[:, 0], difference))
+        best = scores.topk(2, dim=-1).values
+        margins.append((best[:, 0] - best[:, 1], tokens != scores.argmax(dim=-1), difference))
     return _certificate(margins, kind, model, tolerance, **words)
 
 
