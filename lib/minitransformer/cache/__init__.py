@@ -8,7 +8,8 @@ from .static import StaticCache
 from .window import WindowCache
 
 KINDS = {
-    "dynamic": DynamicCache, "static": StaticCache, "window": WindowCache, "int8": Int8Cache, "int4": Int4Cache, "int2": Int2Cache,
+    "dynamic": DynamicCache, "static": StaticCache, "window": WindowCache,
+    "int8": Int8Cache, "int4": Int4Cache, "int2": Int2Cache,
 }
 
 __all__ = [

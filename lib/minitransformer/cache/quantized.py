@@ -61,14 +61,12 @@ class Int8Layer(QuantizedLayer):
         """Write the codes of (B, Hkv, T, D) at the cursor and return the filled part, dequantized, (B, Hkv, S, D)."""
         self.cache.check(k)
         if not self.parts:
-            for _ in (k, v):
-                self.reserve(k, (self.cache.capacity,), codes=k.shape[3], numbers=1)
-        pos, end, seen = self.cache.pos, self.cache.pos + k.shape[2], []
-        for x, codes, scales in ((k, *self.parts[:2]), (v, *self.parts[2:])):
-            codes[:, :, pos:end], scales[:, :, pos:end], _ = quantized(x, 8, symmetric=True)
-            dtype = self.cache.dtype or x.dtype
-            seen.append((codes[:, :, :end].to(dtype) - 128) * scales[:, :, :end].to(dtype))
-        return seen
+            self.reserve(k, (2, self.cache.capacity), codes=k.shape[3], numbers=1)  # keys and values side by side
+        pos, end = self.cache.pos, self.cache.pos + k.shape[2]
+        codes, scales = self.parts
+        codes[:, :, :, pos:end], scales[:, :, :, pos:end], _ = quantized(torch.stack((k, v), dim=2), 8, symmetric=True)
+        seen = codes[:, :, :, :end].to(self.cache.dtype or k.dtype).sub_(128).mul_(scales[:, :, :, :end])
+        return seen.unbind(2)
 
 
 class Int8Cache(Cache):

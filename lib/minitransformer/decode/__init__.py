@@ -6,6 +6,6 @@ from .oracle import in_float64, oracle_logits
 from .sampling import Sampling, choose, distribution
 
 __all__ = [
-    "Certificate", "Sampling", "certify", "choose", "distribution", "generate", "generate_all_positions", "in_float64", "last_logits",
-    "oracle_logits", "stream",
+    "Certificate", "Sampling", "certify", "choose", "distribution", "generate", "generate_all_positions", "in_float64",
+    "last_logits", "oracle_logits", "stream",
 ]
