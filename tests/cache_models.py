@@ -1,5 +1,7 @@
 """Models in which attention matters, for the tests of caches: peaked weights, every variant, float64."""
 
+from functools import partial
+
 import torch
 from hypothesis import strategies as st
 
@@ -15,8 +17,8 @@ VARIANTS = {
 
 def configs(context, positions):
     """Every variant of a small two-block model."""
-    fixed = {"vocab_size": st.just(30), "d_model": st.just(32), "n_layers": st.just(2), "n_heads": st.just(4), "context": st.just(context)}
-    return st.builds(ModelConfig, **fixed, **VARIANTS, position=st.sampled_from(positions))
+    fixed = {"vocab_size": 30, "d_model": 32, "n_layers": 2, "n_heads": 4, "context": context}
+    return st.builds(partial(ModelConfig, **fixed), **VARIANTS, position=st.sampled_from(positions))
 
 
 def peaked(cfg, scale=6.0):
@@ -25,9 +27,10 @@ def peaked(cfg, scale=6.0):
     model = Transformer(cfg)
     with torch.no_grad():
         for block in model.blocks:
-            for linear in (block.attention.q_norm, block.attention.k_norm) if cfg.qk_norm else (block.attention.q, block.attention.k):
-                linear.weight *= scale**0.5 if cfg.qk_norm else scale
-            block.attention.v.weight *= 3
+            a = block.attention
+            for part in (a.q_norm, a.k_norm) if cfg.qk_norm else (a.q, a.k):
+                part.weight *= scale**0.5 if cfg.qk_norm else scale
+            a.v.weight *= 3
     return in_float64(model.eval())
 
 

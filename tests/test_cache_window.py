@@ -65,7 +65,8 @@ def test_every_query_sees_what_it_may_at_the_distances_of_positions_in_the_cache
 
 def test_sinks_and_window_decide_the_logits():
     model, ids = peaked(CFG), tokens(CFG, 1, 40)
-    logits = [fed(model, make_cache(CFG, "window", window=w, sinks=s), ids, range(1, 40)) for w, s in ((6, 2), (6, 0), (8, 0), (7, 2))]
+    options = [{"window": w, "sinks": s} for w, s in ((6, 2), (6, 0), (8, 0), (7, 2))]
+    logits = [fed(model, make_cache(CFG, "window", **o), ids, range(1, 40)) for o in options]
     assert all((a - b)[:, 20:].abs().max() > 1e-3 for i, a in enumerate(logits) for b in logits[:i])
 
 
