@@ -1,7 +1,8 @@
 """Quantized caches: int8 a token and head, and KIVI's int4 and int2 (Liu et al. 2024, arXiv:2402.02750).
 
-Codes are made once, from what arrived, and never again: what a query sees depends on its own position alone, so every
-split of the tokens gives the same logits. Everything is dequantized on read; the returned tensors are temporary.
+Codes are made from what arrived, once: what a query sees depends on its own position alone, so every split of the tokens
+gives the same logits but for rounding (a key that differs in its last bit may cross to the next code: rarely in float32,
+practically never in float64). Everything is dequantized on read; the returned tensors are temporary.
 """
 
 import torch
@@ -88,7 +89,7 @@ class KiviLayer(QuantizedLayer):
                 rows = (cache.finished(cache.capacity) // cache.group, cache.group * k.shape[3] // n)
                 self.reserve(k, rows, codes=packed_bytes(n, cache.bits), numbers=2)
         new = [x.to(cache.dtype or x.dtype) for x in (k, v)]
-        full = [torch.cat(pair, dim=2) for pair in zip(self.tail, new, strict=True)] if self.tail else new  # tokens held …
+        full = [torch.cat(pair, dim=2) for pair in zip(self.tail, new, strict=True)] if self.tail else new  # from token `held` on
         end = cache.pos + k.shape[2]
         self.tail = [x[:, :, cache.hold(end) - cache.held :].clone() for x in full]  # a view would keep all of it alive
         return (self.exchange(full[0], self.parts[:3], end, cache.group, per_channel=True),
@@ -148,13 +149,13 @@ class KiviCache(Cache):
 
     def mask(self, T):
         """None while every row sees the same tokens quantized; else (T, S) chooses for each row between two versions."""
-        rows = torch.arange(self.pos, self.pos + T, device=self.device)[:, None]
-        edges = torch.tensor([self.finished(i + 1) for i in range(self.pos, self.pos + T)], device=self.device)[:, None]
-        first, after = int(edges[0]), int(edges[-1])
+        pos, end = self.pos, self.pos + T
+        first, after = self.finished(pos + 1), self.finished(end)
         if first == after:
             return None
-        packed, full = (torch.arange(a, b, device=self.device) for a, b in ((0, after), (first, self.pos + T)))
-        return torch.cat((packed < edges, (full >= edges) & (full <= rows)), dim=1)
+        edges = torch.tensor([self.finished(i + 1) for i in range(pos, end)], device=self.device)[:, None]
+        rows, packed, full = (torch.arange(a, b, device=self.device) for a, b in ((pos, end), (0, after), (first, end)))
+        return torch.cat((packed < edges, (full >= edges) & (full <= rows[:, None])), dim=1)
 
     def advance(self, T):
         self.held = self.hold(self.pos + T)
