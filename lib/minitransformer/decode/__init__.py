@@ -3,11 +3,12 @@
 from .beam import Beam, beam
 from .certificate import Certificate, certify, certify_acceptance, certify_beam, certify_tokens
 from .generation import generate, generate_all_positions, last_logits, prefill, stream
+from .oracle import in_float64, oracle_logits
 from .sampling import Sampling, choose, distribution
 from .speculative import ModelDraft, PromptLookup, Speculation, acceptance, emitted, residual, speculate
 
 __all__ = [
     "Beam", "Certificate", "ModelDraft", "PromptLookup", "Sampling", "Speculation", "acceptance", "beam", "certify",
     "certify_acceptance", "certify_beam", "certify_tokens", "choose", "distribution", "emitted", "generate",
-    "generate_all_positions", "last_logits", "prefill", "residual", "speculate", "stream",
+    "generate_all_positions", "in_float64", "last_logits", "oracle_logits", "prefill", "residual", "speculate", "stream",
 ]
