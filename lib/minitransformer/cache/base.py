@@ -12,6 +12,7 @@ class Cache:
     """
 
     layer: type
+    options: tuple[str, ...] = ()  # what make_cache may pass on to this kind
 
     def __init__(self, cfg: ModelConfig, batch: int, capacity: int, *, dtype=None, device=None):
         self.cfg, self.batch, self.capacity = cfg, batch, capacity

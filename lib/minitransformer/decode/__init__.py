@@ -1,9 +1,12 @@
 """Decoding: sampling, the naive oracle, cached generation, and the certificate that they agree."""
 
+from .batch import generate_batch
 from .certificate import Certificate, certify
 from .generation import generate, generate_all_positions, last_logits, stream
 from .sampling import Sampling, choose, distribution
+from .scheduler import Clock, Request, Scheduler, Served, simulate
 
 __all__ = [
-    "Certificate", "Sampling", "certify", "choose", "distribution", "generate", "generate_all_positions", "last_logits", "stream",
+    "Certificate", "Clock", "Request", "Sampling", "Scheduler", "Served", "certify", "choose", "distribution", "generate",
+    "generate_all_positions", "generate_batch", "last_logits", "simulate", "stream",
 ]
