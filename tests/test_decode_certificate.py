@@ -5,14 +5,14 @@ from functools import partial
 
 import pytest
 import torch
-from hypothesis import given, settings
+from hypothesis import assume, given, settings
 from hypothesis import strategies as st
 from peaked import CFG, peaked
 
 from minitransformer.cache import KINDS, make_cache
 from minitransformer.decode import (
     Certificate, ModelDraft, PromptLookup, Sampling, certify, certify_acceptance, certify_beam, certify_tokens, generate,
-    last_logits, prefill, speculate, stream,
+    last_logits, oracle_logits, prefill, speculate, stream,
 )
 
 PROMPTS = [torch.tensor([[3, 7, 11, 3, 7, 2, 9, 9]]), torch.tensor([[5, 1, 0, 23]])]
@@ -31,17 +31,33 @@ CONFIGS = st.builds(
 )
 
 
-@settings(max_examples=20, deadline=None)
+OPTIONS = {
+    "window": {"window": 5, "sinks": 2, "rollback": 4}, "paged": {"block_size": 4}, "int4": {"residual": 4, "group": 4, "rollback": 4},
+    "int2": {"residual": 4, "group": 4, "rollback": 4},
+}
+
+
+@settings(max_examples=25, deadline=None)
 @given(cfg=CONFIGS, kind=st.sampled_from(list(KINDS)), chunk=st.integers(1, 9))
 def test_every_kind_is_certified_on_every_model_at_every_split_of_the_prompt(cfg, kind, chunk):
-    found = certify(peaked(cfg), PROMPTS, 8, kind, chunk=chunk)
+    assume(kind != "window" or cfg.position != "sinusoidal")
+    found = certify(peaked(cfg), PROMPTS, 8, kind, chunk=chunk, **OPTIONS.get(kind, {}))
     assert found.verdict == "certified" and found.error < 1e-10
     assert (found.steps, found.prompts, found.kind, found.dtype) == (16, 2, kind, "float64")
-    assert found.subject == f"{kind} cache, chunk {chunk}" and found.oracle == "recomputation"
+    assert found.subject.startswith(f"{kind} cache, ") and found.subject.endswith(f"chunk {chunk}")
+    assert found.oracle.startswith("fake-quantized" if kind.startswith("int") else "recomputation")
+
+
+@pytest.mark.parametrize("kind", ["window", "int8", "int4", "int2"])
+def test_a_kind_that_changes_what_is_seen_is_not_recomputation_but_its_own_oracle(model, kind):
+    options = {"dtype": torch.float64, **OPTIONS.get(kind, {})}
+    assert certify(model, PROMPTS, 20, kind, **options).verdict == "certified"
+    plain = certify(model, PROMPTS, 20, kind, oracle=model, **options)
+    assert plain.verdict == "different" and plain.oracle == "a given oracle"
 
 
 @settings(max_examples=10, deadline=None)
-@given(cfg=CONFIGS, kind=st.sampled_from(list(KINDS)), gamma=st.integers(1, 6), width=st.integers(1, 5))
+@given(cfg=CONFIGS, kind=st.sampled_from(["static", "dynamic", "paged"]), gamma=st.integers(1, 6), width=st.integers(1, 5))
 def test_every_decoder_is_certified_on_every_model(cfg, kind, gamma, width):
     model, draft = peaked(cfg), ModelDraft(peaked(seed=1))
     assert certify_beam(model, PROMPTS, 6, cache=kind, width=width).verdict == "certified"
@@ -50,6 +66,23 @@ def test_every_decoder_is_certified_on_every_model(cfg, kind, gamma, width):
     both = torch.cat((PROMPTS[0], PROMPTS[0].flip(1)))
     texts = [(row[None], 8) for row in generate(model, both, 12, cache=kind)]
     assert certify_tokens(model, texts, "batch").verdict == "certified"
+
+
+@pytest.mark.parametrize("kind", ["window", "int8", "int4", "int2"])
+def test_speculation_over_a_kind_of_its_own_oracle_is_certified_against_that(model, kind):
+    texts, options = [], OPTIONS.get(kind, {})
+    for prompt in PROMPTS:
+        cache = make_cache(CFG, kind, capacity=40, **options)
+        texts.append((speculate(model, ModelDraft(peaked(seed=1)), prompt, 25, gamma=3, cache=cache).ids, prompt.shape[1]))
+    oracle = partial(oracle_logits, model, kind=kind, **options)
+    assert certify_tokens(model, texts, "speculative", oracle=oracle).verdict == "certified"
+
+
+def test_a_window_speculates_past_the_context(model):
+    cache = make_cache(CFG, "window", window=8, rollback=4)
+    found = speculate(model, PromptLookup(), PROMPTS[0], 80, gamma=4, cache=cache)
+    assert torch.equal(found.ids, generate(model, PROMPTS[0], 80, cache=make_cache(CFG, "window", window=8)))
+    assert found.ids.shape == (1, 88) and found.accepted > 0
 
 
 def test_one_forward_may_be_the_oracle_and_gives_the_same(model):

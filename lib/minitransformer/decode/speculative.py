@@ -120,6 +120,7 @@ def speculate(
     token, which can turn a near tie in float32. Sampling: the same distribution; the filters and the penalty apply to
     draft and model alike. `coupled` instead accepts a token iff the model itself draws it with the noise the draft was
     given (Daliri et al. 2024): then the path is that of `generate` with the same generator, token by token.
+    Rejected tokens are truncated from `cache`: a kind that evicts or rounds must be made with rollback >= gamma.
     ValueError for several prompts, a gamma below 1, or a draft of another vocabulary.
     """
     if ids.shape[0] != 1:
