@@ -18,7 +18,7 @@ from .oracle import EXACT, oracle_logits
 from .sampling import Sampling, distribution, noise, penalized
 from .speculative import emitted
 
-TOLERANCES = {"float64": 1e-10, "float32": 1e-3}  # what rounding explains; half precision is given no excuse and no limit
+TOLERANCES = {"float64": 1e-10, "float32": 1e-3}  # what rounding explains; other types have no limit but a given one
 ORACLES = dict.fromkeys(EXACT, "recomputation") | {"window": "recomputation under a windowed mask"}
 
 
@@ -151,9 +151,8 @@ def certify_acceptance(
         p, q = (distribution(each(ids)[0].double(), sampling) for each in (model, draft))  # (T, V)
         error = (emitted(p, q) - p).abs().amax(dim=-1)
         runs.append((torch.full_like(error, math.inf), torch.zeros_like(error, dtype=torch.bool), error))
-    return _certificate(
-        runs, kind, model, tolerance, subject="accept or resample", compared="probabilities", oracle="the model's distribution",
-    )
+    words = {"subject": "accept or resample", "compared": "probabilities", "oracle": "the model's distribution"}
+    return _certificate(runs, kind, model, tolerance, dtype="float64", **words)
 
 
 def _reference(oracle, ids, start):
@@ -181,11 +180,11 @@ def _judge(runs, kind, model, tolerance, **words):
     return _certificate(margins, kind, model, tolerance, **words)
 
 
-def _certificate(runs, kind, model, tolerance, **words):
-    """A certificate from each run's margins (n,), mismatches (n,) and differences (n,)."""
+def _certificate(runs, kind, model, tolerance, dtype=None, **words):
+    """A certificate from each run's margins (n,), mismatches (n,) and differences (n,); `dtype` None is the model's."""
     margin, mismatch, difference = (torch.cat(parts) for parts in zip(*runs, strict=True))
     near = (~(2 * difference < margin)).nonzero()[:, 0].tolist()
-    dtype = str(next(model.parameters()).dtype).removeprefix("torch.")
+    dtype = dtype or str(next(model.parameters()).dtype).removeprefix("torch.")
     tolerance = TOLERANCES.get(dtype, math.inf) if tolerance is None else tolerance
     other = tuple(mismatch.nonzero()[:, 0].tolist())
     return Certificate(
