@@ -178,7 +178,7 @@ def test_lookup_copies_what_followed():
 
 
 def test_each_judged_position_sees_what_precedes_it_only():
-    seen = [set(row.tolist()) for row in _histories(torch.tensor([[1, 2]]), torch.tensor([[5, 6]]))]
+    seen = [set(row.tolist()) for row in _histories(torch.tensor([[1, 2]]), torch.tensor([[5, 6]]), FILTERED)]
     assert seen == [{1, 2}, {1, 2, 5}, {1, 2, 5, 6}]
 
 
