@@ -79,7 +79,8 @@ def test_speculation_over_a_kind_of_its_own_oracle_is_certified_against_that(mod
     assert certify_tokens(model, texts, "speculative", oracle=oracle).verdict == "certified"
 
 
-def test_a_window_speculates_past_the_context(model):
+def test_a_window_is_certified_and_speculates_past_the_context(model):
+    assert certify(model, PROMPTS[0], 80, "window", window=8).verdict == "certified"
     cache = make_cache(CFG, "window", window=8, rollback=4)
     found = speculate(model, PromptLookup(), PROMPTS[0], 80, gamma=4, cache=cache)
     assert torch.equal(found.ids, generate(model, PROMPTS[0], 80, cache=make_cache(CFG, "window", window=8)))
