@@ -17,8 +17,8 @@ CFG = ModelConfig(vocab_size=30, d_model=32, n_layers=2, n_heads=4, n_kv_heads=2
 OPTIONS = st.fixed_dictionaries({"window": st.integers(1, 11), "sinks": st.integers(0, 5), "rollback": st.integers(0, 3)})
 
 
-@settings(max_examples=25, deadline=None)
-@given(cfg=configs(16, ["rope", "none"]), options=OPTIONS, cuts=st.sets(st.integers(1, 39), max_size=39))
+@settings(max_examples=20, deadline=None)
+@given(cfg=configs(16, ["rope", "none"]), options=OPTIONS, cuts=st.sets(st.integers(1, 39), max_size=20))
 def test_any_split_gives_the_logits_of_the_windowed_oracle(cfg, options, cuts):
     model, ids = peaked(cfg), tokens(cfg, 2, 40)
     cache = make_cache(cfg, "window", batch=2, **options)
@@ -26,18 +26,16 @@ def test_any_split_gives_the_logits_of_the_windowed_oracle(cfg, options, cuts):
     assert cache.pos == 40
 
 
-@settings(max_examples=25, deadline=None)
-@given(options=OPTIONS, moves=st.lists(st.tuples(st.integers(1, 9), st.integers(0, 3)), min_size=2, max_size=8))
+@settings(max_examples=20, deadline=None)
+@given(options=OPTIONS, moves=st.lists(st.tuples(st.integers(1, 9), st.integers(0, 3)), min_size=2, max_size=6))
 def test_rolled_back_tokens_leave_no_trace(options, moves):
-    model, ids = peaked(CFG), tokens(CFG, 1, 72)
+    model, ids = peaked(CFG), tokens(CFG, 1, 60)
     cache, whole = make_cache(CFG, "window", **options), oracle_logits(model, ids, "window", **options)
     for feed, back in moves:
-        a = cache.pos
-        near(fed(model, cache, ids[:, a : a + feed]), whole[:, a : a + feed])
-        wrong = 29 - ids[:, cache.pos : cache.pos + min(back, options["rollback"])]
-        if wrong.numel():
-            fed(model, cache, wrong)
-            cache.truncate(a + feed)
+        a, b = cache.pos, cache.pos + feed
+        wrong = 29 - ids[:, b : b + min(back, options["rollback"])]
+        near(fed(model, cache, torch.cat((ids[:, a:b], wrong), dim=1))[:, :feed], whole[:, a:b])
+        cache.truncate(b)
 
 
 def test_the_default_window_is_the_context_and_until_it_is_full_a_plain_forward():

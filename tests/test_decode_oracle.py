@@ -12,7 +12,7 @@ from minitransformer.model import ModelConfig, Transformer
 CFG = ModelConfig(vocab_size=30, d_model=32, n_layers=2, n_heads=4, n_kv_heads=2, context=24)
 
 
-@settings(max_examples=15, deadline=None)
+@settings(max_examples=10, deadline=None)
 @given(cfg=configs(24, ["rope", "sinusoidal", "none"]))
 def test_without_eviction_and_with_everything_residual_an_oracle_is_the_plain_forward(cfg):
     model, ids = peaked(cfg), tokens(cfg, 2, 24)

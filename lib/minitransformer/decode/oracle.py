@@ -62,16 +62,17 @@ def attention(q, view):
 def window_view(cfg, k, v, window=None, sinks=4, **_):
     """Query i sees the first `sinks` tokens and the last `window`, at positions counted in what it sees."""
     window = cfg.context - sinks if window is None else window
-    a, b = k.chunk(2, dim=-1) if cfg.position == "rope" else (k, k)
+    if cfg.position == "rope":
+        z = torch.complex(*k.chunk(2, dim=-1))  # (B, Hkv, T, D/2)
+        back = -torch.arange(k.shape[2], dtype=torch.float64)[:, None] * frequencies(cfg)
+        turns = torch.polar(torch.ones_like(back), back).to(z)  # by 0, 1, 2, … positions back
 
     def view(i):
-        seen = [j for j in range(i + 1) if j < sinks or j > i - window]
+        seen = torch.tensor([j for j in range(i + 1) if j < sinks or j > i - window], device=k.device)
         if cfg.position == "none":
             return k[:, :, seen], v[:, :, seen]
-        distance = torch.arange(len(seen) - 1, -1, -1, dtype=torch.float64, device=k.device)
-        turn = torch.polar(torch.ones(()).to(distance), -distance[:, None] * frequencies(cfg).to(k.device))  # (n, D/2)
-        z = torch.complex(a[:, :, seen], b[:, :, seen]) * turn
-        return torch.cat((z.real, z.imag), dim=-1).to(k.dtype), v[:, :, seen]
+        turned = z[:, :, seen] * turns[: len(seen)].flip(0)  # the query is the last of what it sees
+        return torch.cat((turned.real, turned.imag), dim=-1), v[:, :, seen]
 
     return view
 
