@@ -31,13 +31,16 @@ def frequencies(cfg) -> torch.Tensor:
 def oracle_logits(model, ids: torch.Tensor, kind: str = "static", **options) -> torch.Tensor:
     """Logits that a cache of `kind` with these options must give for any split of ids: (B, T) -> (B, T, V).
 
-    Of the options only those that change what is seen are read. ValueError for an unknown kind.
+    The options are the cache's; of them `rollback`, and all of the exact kinds', change nothing. ValueError for an unknown
+    kind, or for a window over sinusoidal positions.
     """
     if kind in EXACT:
         return model(ids)
     if kind not in VIEWS:
         raise ValueError(f"no oracle for cache kind {kind!r}: choose one of {', '.join((*EXACT, *VIEWS))}")
     if kind == "window":
+        if model.cfg.position == "sinusoidal":
+            raise ValueError("no window over position 'sinusoidal': use position 'rope' or 'none'")
         x, rope = model.embedding(ids), None  # longer than the context, perhaps; each pair is rotated by its own distance
     else:
         x, rope = model.embed(ids, torch.arange(ids.shape[1], device=ids.device))
@@ -59,7 +62,7 @@ def attention(q, view):
     return torch.stack(rows, dim=2)
 
 
-def window_view(cfg, k, v, window=None, sinks=4, **_):
+def window_view(cfg, k, v, window=None, sinks=4, rollback=0):
     """Query i sees the first `sinks` tokens and the last `window`, at positions counted in what it sees."""
     window = cfg.context - sinks if window is None else window
     if cfg.position == "rope":
@@ -79,13 +82,13 @@ def window_view(cfg, k, v, window=None, sinks=4, **_):
 
 def int8_view(cfg, k, v):
     """Each token and head rounded to 127 steps of a float16 scale on either side of zero."""
-    k, v = (rounded(x, (x.abs().amax(-1, keepdim=True) / 127), -127, 127) for x in (k, v))
+    k, v = (rounded(x, x.abs().amax(-1, keepdim=True) / 127, -127, 127) for x in (k, v))
     return lambda i: (k[:, :, : i + 1], v[:, :, : i + 1])
 
 
 def kivi_view(bits):
-    def make(cfg, k, v, residual=32, group=32, **_):
-        """Query i sees whole groups rounded, up to `residual` tokens before its successor, and the rest as they are."""
+    def make(cfg, k, v, residual=32, group=32, rollback=0):
+        """Query i sees the last `residual` tokens, itself included, as they are, and the whole groups before them rounded."""
         whole = k.shape[2] // group * group
         channels = group if cfg.head_dim % group == 0 else cfg.head_dim
         low_k = rounded_between(k[:, :, :whole].unflatten(2, (-1, group)), bits, dim=3).flatten(2, 3)
