@@ -126,7 +126,7 @@ def test_truncation_into_a_finished_group_is_refused_without_rollback():
     whole = oracle_logits(model, ids, "int4", residual=4, group=8)
     cache = make_cache(CFG, "int4", residual=4, group=8)
     fed(model, cache, ids[:, :30])
-    with pytest.raises(ValueError, match=r"cannot truncate to 27: token 16 is in a finished group: make_cache\(..., rollback=3\)"):
+    with pytest.raises(ValueError, match=r"truncate to 27: token 16 is in a finished group: make_cache\(..., rollback=3\)"):
         cache.truncate(27)
     with pytest.raises(ValueError, match="cannot truncate to 31: the cache holds 30 tokens"):
         cache.truncate(31)
@@ -154,7 +154,7 @@ def test_zero_constant_tiny_and_huge_ranges_come_back(kind):
         for seen in make_cache(CFG, kind, **options)[0].update(x, x):
             torch.testing.assert_close(seen[:, :, :8], x, rtol=2e-3, atol=1e-7)
     for value, word in ((1e30, "1e\\+30"), (float("nan"), "nan")):
-        with pytest.raises(ValueError, match=f"keys or values up to {word} do not fit {kind[3:]}-bit codes.*use the static cache"):
+        with pytest.raises(ValueError, match=f"values up to {word} do not fit {kind[3:]}-bit codes.*use the static cache"):
             make_cache(CFG, kind, **options)[0].update(x, torch.full_like(x, value))
 
 
