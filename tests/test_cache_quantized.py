@@ -19,9 +19,9 @@ KINDS = ("int8", "int4", "int2")
 GROUPS = st.fixed_dictionaries({"residual": st.integers(0, 9), "group": st.integers(1, 9), "rollback": st.integers(0, 4)})
 
 
-@settings(max_examples=40, deadline=None)
+@settings(max_examples=30, deadline=None)
 @given(cfg=configs(40, ["rope", "sinusoidal", "none"]), kind=st.sampled_from(KINDS), options=GROUPS,
-       cuts=st.sets(st.integers(1, 39), max_size=39))
+       cuts=st.sets(st.integers(1, 39), max_size=20))
 def test_any_split_gives_the_logits_of_fake_quantized_keys_and_values(cfg, kind, options, cuts):
     model, ids, options = peaked(cfg, 3.0), tokens(cfg, 2, 40), {} if kind == "int8" else options
     cache = make_cache(cfg, kind, batch=2, **options)
@@ -35,13 +35,12 @@ def test_any_split_gives_the_logits_of_fake_quantized_keys_and_values(cfg, kind,
 def test_rolled_back_tokens_leave_no_trace(kind, options, moves):
     model, ids = peaked(CFG, 3.0), tokens(CFG, 1, 48)
     back_most, options = options["rollback"], {} if kind == "int8" else options
-    cache, whole = make_cache(CFG, kind, capacity=60, **options), oracle_logits(model, ids, kind, **options)
+    cache, whole = make_cache(CFG, kind, **options), oracle_logits(model, ids, kind, **options)
     for feed, back in moves:
-        a = cache.pos
-        near(fed(model, cache, ids[:, a : a + feed]), whole[:, a : a + feed])
-        if wrong := min(back, back_most, 48 - cache.pos):
-            fed(model, cache, 29 - ids[:, cache.pos : cache.pos + wrong])
-            cache.truncate(a + feed)
+        a, b = cache.pos, cache.pos + feed
+        wrong = 29 - ids[:, b : b + min(back, back_most)]
+        near(fed(model, cache, torch.cat((ids[:, a:b], wrong), dim=1))[:, :feed], whole[:, a:b])
+        cache.truncate(b)
 
 
 def filled(cfg, kind, n, **options):
@@ -127,7 +126,7 @@ def test_truncation_into_a_finished_group_is_refused_without_rollback():
     whole = oracle_logits(model, ids, "int4", residual=4, group=8)
     cache = make_cache(CFG, "int4", residual=4, group=8)
     fed(model, cache, ids[:, :30])
-    with pytest.raises(ValueError, match=r"cannot truncate to 27: token 16 is in a finished group: make_cache\(..., rollback=3\)"):
+    with pytest.raises(ValueError, match=r"truncate to 27: token 16 is in a finished group: make_cache\(..., rollback=3\)"):
         cache.truncate(27)
     with pytest.raises(ValueError, match="cannot truncate to 31: the cache holds 30 tokens"):
         cache.truncate(31)
@@ -155,7 +154,7 @@ def test_zero_constant_tiny_and_huge_ranges_come_back(kind):
         for seen in make_cache(CFG, kind, **options)[0].update(x, x):
             torch.testing.assert_close(seen[:, :, :8], x, rtol=2e-3, atol=1e-7)
     for value, word in ((1e30, "1e\\+30"), (float("nan"), "nan")):
-        with pytest.raises(ValueError, match=f"keys or values up to {word} do not fit {kind[3:]}-bit codes.*use the static cache"):
+        with pytest.raises(ValueError, match=f"values up to {word} do not fit {kind[3:]}-bit codes.*use the static cache"):
             make_cache(CFG, kind, **options)[0].update(x, torch.full_like(x, value))
 
 

@@ -17,8 +17,8 @@ CFG = ModelConfig(vocab_size=30, d_model=32, n_layers=2, n_heads=4, n_kv_heads=2
 OPTIONS = st.fixed_dictionaries({"window": st.integers(1, 11), "sinks": st.integers(0, 5), "rollback": st.integers(0, 3)})
 
 
-@settings(max_examples=25, deadline=None)
-@given(cfg=configs(16, ["rope", "none"]), options=OPTIONS, cuts=st.sets(st.integers(1, 39), max_size=39))
+@settings(max_examples=20, deadline=None)
+@given(cfg=configs(16, ["rope", "none"]), options=OPTIONS, cuts=st.sets(st.integers(1, 39), max_size=20))
 def test_any_split_gives_the_logits_of_the_windowed_oracle(cfg, options, cuts):
     model, ids = peaked(cfg), tokens(cfg, 2, 40)
     cache = make_cache(cfg, "window", batch=2, **options)
@@ -26,18 +26,16 @@ def test_any_split_gives_the_logits_of_the_windowed_oracle(cfg, options, cuts):
     assert cache.pos == 40
 
 
-@settings(max_examples=25, deadline=None)
-@given(options=OPTIONS, moves=st.lists(st.tuples(st.integers(1, 9), st.integers(0, 3)), min_size=2, max_size=8))
+@settings(max_examples=20, deadline=None)
+@given(options=OPTIONS, moves=st.lists(st.tuples(st.integers(1, 9), st.integers(0, 3)), min_size=2, max_size=6))
 def test_rolled_back_tokens_leave_no_trace(options, moves):
-    model, ids = peaked(CFG), tokens(CFG, 1, 72)
+    model, ids = peaked(CFG), tokens(CFG, 1, 60)
     cache, whole = make_cache(CFG, "window", **options), oracle_logits(model, ids, "window", **options)
     for feed, back in moves:
-        a = cache.pos
-        near(fed(model, cache, ids[:, a : a + feed]), whole[:, a : a + feed])
-        wrong = 29 - ids[:, cache.pos : cache.pos + min(back, options["rollback"])]
-        if wrong.numel():
-            fed(model, cache, wrong)
-            cache.truncate(a + feed)
+        a, b = cache.pos, cache.pos + feed
+        wrong = 29 - ids[:, b : b + min(back, options["rollback"])]
+        near(fed(model, cache, torch.cat((ids[:, a:b], wrong), dim=1))[:, :feed], whole[:, a:b])
+        cache.truncate(b)
 
 
 def test_the_default_window_is_the_context_and_until_it_is_full_a_plain_forward():
@@ -104,7 +102,7 @@ def test_truncation_past_the_window_is_refused_and_before_it_is_free():
     model, ids = peaked(CFG), tokens(CFG, 1, 40)
     cache, whole = make_cache(CFG, "window", window=6, sinks=2), oracle_logits(model, ids, "window", window=6, sinks=2)
     fed(model, cache, ids[:, :20], {16})
-    with pytest.raises(ValueError, match=r"cannot truncate to 18: token 13 has left the window of 6: make_cache\(..., rollback=2\)"):
+    with pytest.raises(ValueError, match=r"truncate to 18: token 13 has left the window of 6: make_cache\(..., rollback=2\)"):
         cache.truncate(18)
     with pytest.raises(ValueError, match="cannot truncate to 21: the cache holds 20 tokens"):
         cache.truncate(21)
@@ -128,7 +126,7 @@ def test_impossible_windows_are_named(options, message):
 def test_sinusoids_long_chunks_and_foreign_shapes_are_named():
     with pytest.raises(ValueError, match="position 'sinusoidal' is baked into keys and values"):
         make_cache(replace(CFG, position="sinusoidal"), "window")
-    with pytest.raises(ValueError, match="17 tokens are more than the 16 that one forward may feed a window: feed them in chunks"):
+    with pytest.raises(ValueError, match="17 tokens are more than the 16 that one forward may feed a window: feed"):
         fed(peaked(CFG), make_cache(CFG, "window", window=4), tokens(CFG, 1, 17))
     with pytest.raises(ValueError, match=r"\(1, 2, 8\) do not fit a cache of \(3, 2, 8\)"):
         fed(peaked(CFG), make_cache(CFG, "window", batch=3), tokens(CFG, 1, 4))

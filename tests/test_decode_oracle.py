@@ -12,7 +12,7 @@ from minitransformer.model import ModelConfig, Transformer
 CFG = ModelConfig(vocab_size=30, d_model=32, n_layers=2, n_heads=4, n_kv_heads=2, context=24)
 
 
-@settings(max_examples=15, deadline=None)
+@settings(max_examples=10, deadline=None)
 @given(cfg=configs(24, ["rope", "sinusoidal", "none"]))
 def test_without_eviction_and_with_everything_residual_an_oracle_is_the_plain_forward(cfg):
     model, ids = peaked(cfg), tokens(cfg, 2, 24)
@@ -54,6 +54,8 @@ def test_the_table_of_a_float64_copy_is_of_float64():
     assert in_float64(Transformer(ModelConfig(position="none"))).table is None
 
 
-def test_an_unknown_kind_is_named():
+def test_an_unknown_kind_and_a_window_over_sinusoids_are_named():
+    with pytest.raises(ValueError, match="no window over position 'sinusoidal'"):
+        oracle_logits(Transformer(ModelConfig(vocab_size=30, d_model=32, position="sinusoidal")), tokens(CFG, 1, 4), "window")
     with pytest.raises(ValueError, match="no oracle for cache kind 'ring': choose one of static, dynamic, paged, window, int8"):
         oracle_logits(Transformer(CFG), tokens(CFG, 1, 4), "ring")

@@ -47,7 +47,8 @@ class QuantizedLayer:
         self.parts += [torch.zeros(*shape, 1, dtype=SCALE, device=device) for _ in range(numbers)]
 
     def truncate(self, pos):
-        """Nothing to do: what lies behind the cursor is never read and will be overwritten."""
+        """Only of the tail: codes behind the cursor are never read and will be overwritten."""
+        self.tail = [x[:, :, : max(0, pos - self.cache.held)] for x in self.tail]
 
     def select(self, rows):
         self.parts, self.tail = [p[rows] for p in self.parts], [x[rows] for x in self.tail]
@@ -112,9 +113,6 @@ class KiviLayer(QuantizedLayer):
         x = unpack(codes, cache.bits, n).to(full.dtype) * scale.to(full.dtype) + low.to(full.dtype)
         x = x.reshape(*x.shape[:3], D, g).mT if per_channel else x.reshape(*x.shape[:3], g, D)
         return torch.cat((x.flatten(2, 3), full[:, :, cache.finished(cache.pos + 1) - cache.held :]), dim=2)
-
-    def truncate(self, pos):
-        self.tail = [x[:, :, : max(0, pos - self.cache.held)] for x in self.tail]
 
 
 class KiviCache(Cache):

@@ -11,6 +11,7 @@ import torch
 
 from ..model import rotate
 from .base import Cache
+from .static import StaticLayer
 
 
 class Plan(NamedTuple):
@@ -25,11 +26,7 @@ class Plan(NamedTuple):
     copies: torch.Tensor | None = None  # (S,) indices into old and new tokens; None: each once, in order
 
 
-class WindowLayer:
-    def __init__(self, cache):
-        self.cache = cache
-        self.k = self.v = None
-
+class WindowLayer(StaticLayer):
     def update(self, k, v):
         """Store (B, Hkv, T, D), keys un-rotated, and return what these rows see, (B, Hkv, S, D), rotated relative to them."""
         self.cache.check(k)
@@ -51,17 +48,6 @@ class WindowLayer:
         seen = torch.cat((store[:, :, plan.old], new), dim=2)  # read before the ring is written
         store[:, :, plan.slots] = new[:, :, plan.kept]
         return seen if plan.copies is None else seen[:, :, plan.copies]
-
-    def truncate(self, pos):
-        """Nothing to do: the cache has made sure that no slot which comes back was written since."""
-
-    def select(self, rows):
-        if self.k is not None:
-            self.k, self.v = self.k[rows], self.v[rows]
-
-    @property
-    def nbytes(self):
-        return 0 if self.k is None else self.k.nbytes + self.v.nbytes
 
 
 class WindowCache(Cache):
