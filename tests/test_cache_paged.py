@@ -8,6 +8,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from minitransformer.cache import BlockPool, BlockTable, PagedCache, PoolExhausted, make_cache
+from minitransformer.decode import certify
 from minitransformer.model import ModelConfig, Transformer
 
 CFG = ModelConfig(vocab_size=50, d_model=32, n_layers=2, n_heads=4, n_kv_heads=2, context=40)
@@ -68,6 +69,11 @@ def test_rows_of_any_length_get_the_logits_of_one_forward_each(cfg, lengths, blo
         torch.testing.assert_close(out[b], model(row)[0, n:], atol=1e-10, rtol=0)
         assert tables[b].length == n + 2 * T
         assert 0 <= len(tables[b].blocks) * block_size - tables[b].length < block_size  # waste
+
+
+def test_greedy_decoding_is_certified():
+    certificate = certify(sharp(), tokens(1, 5), 30, "paged")
+    assert certificate.passed and not certificate.near_ties and certificate.error < 1e-10
 
 
 def test_a_row_never_reads_the_slots_of_another():
@@ -179,6 +185,18 @@ def test_freed_prefixes_are_revived_until_their_blocks_are_needed_oldest_first()
     taken = [pool.allocate() for _ in range(2)]
     assert pool.match([*old[0].tolist(), 1]).length == 8 and pool.match([*new[0].tolist(), 1]).length == 0
     assert set(taken).isdisjoint(revived.blocks)
+
+
+def test_a_freed_block_without_a_known_prefix_is_taken_first():
+    model, pool, ids = sharp(), BlockPool(CFG, 3, 4), tokens(1, 4)
+    table = BlockTable(pool)
+    model(ids, PagedCache.over([table]))
+    pool.remember(table, ids[0].tolist())
+    table.truncate(0)
+    for block in [pool.allocate(), pool.allocate()]:
+        pool.release(block)
+    pool.allocate(), pool.allocate()
+    assert pool.match([*ids[0].tolist(), 1]).length == 4
 
 
 def test_equal_tokens_computed_twice_keep_the_first_block_and_chain_on():
