@@ -13,7 +13,7 @@ class PoolExhausted(RuntimeError):
 
 
 class BlockPool:
-    """Storage of `blocks` blocks of `block_size` token slots, keys and values of every layer; a block is known by its number.
+    """Storage of `blocks` blocks of `block_size` token slots, keys and values of every layer, for one model.
 
     A block is free or in use, with a count of `references`. A freed block whose tokens are known keeps them until it is
     allocated again, least recently freed first, so a later prompt that begins alike may revive it. Storage,
