@@ -13,7 +13,7 @@ from peaked import CFG, peaked
 from minitransformer.cache import KINDS, make_cache
 from minitransformer.decode import (
     Certificate, ModelDraft, PromptLookup, Sampling, certify, certify_acceptance, certify_beam, certify_tokens, generate,
-    last_logits, oracle_logits, prefill, speculate, stream,
+    generate_batch, last_logits, oracle_logits, prefill, speculate, stream,
 )
 
 PROMPTS = [torch.tensor([[3, 7, 11, 3, 7, 2, 9, 9]]), torch.tensor([[5, 1, 0, 23]])]
@@ -158,6 +158,16 @@ def test_speculated_and_plain_texts_are_certified_by_their_tokens(model):
     assert (found.steps, found.prompts, found.compared, found.subject) == (60, 2, "tokens", "draft model, gamma 4")
     stepwise = certify_tokens(model, texts, "speculative", oracle=partial(last_logits, model))
     assert stepwise.verdict == "certified" and stepwise.margin == pytest.approx(found.margin, abs=1e-10)
+
+
+@pytest.mark.parametrize("cache", ["static", "paged"])
+@pytest.mark.parametrize("sampling", [Sampling(temperature=0), SAMPLED])
+def test_batches_of_unequal_prompts_are_certified_row_by_row(model, cache, sampling):
+    generators = [torch.Generator().manual_seed(seed) for seed in (0, 1)]
+    rows = generate_batch(model, [p[0] for p in PROMPTS], 20, cache=cache, sampling=sampling, generator=generators)
+    texts = [(row[None], prompt.shape[1]) for row, prompt in zip(rows, PROMPTS, strict=True)]
+    found = certify_tokens(model, texts, "batch", sampling=sampling, seeds=[0, 1])
+    assert found.verdict == "certified" and found.steps == 40
 
 
 def test_a_wrong_token_is_found_where_it_stands(model):
