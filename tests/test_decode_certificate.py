@@ -38,7 +38,7 @@ OPTIONS = {
 }
 
 
-@settings(max_examples=25, deadline=None)
+@settings(max_examples=15, deadline=None)
 @given(cfg=CONFIGS, kind=st.sampled_from(list(KINDS)), chunk=st.integers(1, 9))
 def test_every_kind_is_certified_on_every_model_at_every_split_of_the_prompt(cfg, kind, chunk):
     assume(kind != "window" or cfg.position != "sinusoidal")
@@ -57,7 +57,7 @@ def test_a_kind_that_changes_what_is_seen_is_not_recomputation_but_its_own_oracl
     assert plain.verdict == "different" and plain.oracle == "a given oracle"
 
 
-@settings(max_examples=10, deadline=None)
+@settings(max_examples=8, deadline=None)
 @given(cfg=CONFIGS, kind=st.sampled_from(["static", "dynamic", "paged"]), gamma=st.integers(1, 6), width=st.integers(1, 5))
 def test_every_decoder_is_certified_on_every_model(cfg, kind, gamma, width):
     model, draft = peaked(cfg), ModelDraft(peaked(seed=1))
