@@ -12,7 +12,9 @@ from minitransformer.quant import (
 INT8, INT4 = QuantScheme(), QuantScheme(bits=4, granularity="group", group_size=32)
 CASES = [("dequantized", INT8), ("dequantized", INT4), ("int8pack", INT8), ("int8pack", QuantScheme(granularity="tensor")),
          ("onednn", INT8), ("fbgemm", INT8), ("int4pack", INT4), ("int4pack", QuantScheme(bits=4, symmetric=False)),
-         ("int4pack", QuantScheme(bits=4, granularity="group", group_size=64, symmetric=False))]
+         ("dequantized", QuantScheme(bits=4, codebook="nf4")), ("int8pack", QuantScheme(full_range=True)),
+         ("int4pack", QuantScheme(bits=4, full_range=True)), ("int4pack", QuantScheme(bits=4, granularity="group", group_size=64,
+                                                                                        symmetric=False))]
 
 
 def layer(scheme, rows=20, columns=64, bias=True):
@@ -65,7 +67,8 @@ def test_whole_models_run_and_hold_one_copy(backend, scheme):
 @pytest.mark.parametrize("scheme", [
     INT8, QuantScheme(granularity="tensor"), INT4, QuantScheme(bits=4), QuantScheme(bits=4, granularity="tensor"),
     QuantScheme(symmetric=False), QuantScheme(granularity="group", group_size=32), QuantScheme(bits=3),
-    QuantScheme(bits=4, granularity="group", group_size=48)], ids=str)
+    QuantScheme(bits=4, granularity="group", group_size=48), QuantScheme(bits=4, full_range=True), QuantScheme(full_range=True),
+    QuantScheme(bits=4, codebook="nf4")], ids=str)
 def test_fast_rows_are_the_same_rows(scheme):
     torch.manual_seed(0)
     slow = QuantEmbedding.from_embedding(nn.Embedding(30, 64), scheme)
@@ -81,6 +84,7 @@ def test_fast_rows_are_the_same_rows(scheme):
     ("int4pack", INT8, 64, "the kernel takes int4 in groups of 32"),
     ("int4pack", INT4, 48, "that divide the 48 columns"),
     ("int4pack", QuantScheme(bits=4, granularity="group", group_size=16), 64, "not int4 group 16"),
+    ("int4pack", QuantScheme(bits=4, codebook="nf4", granularity="group", group_size=32), 64, "not nf4 group 32"),
 ])
 def test_kernels_refuse_with_a_reason(backend, scheme, columns, message):
     with pytest.raises(KernelError, match=message):

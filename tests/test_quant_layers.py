@@ -6,9 +6,14 @@ from dataclasses import asdict
 import pytest
 import torch
 import torch.nn as nn
+from hypothesis import given, settings
+from hypothesis import strategies as st
 
 from minitransformer.model import ModelConfig, Transformer
-from minitransformer.quant import QuantEmbedding, QuantLinear, QuantScheme, fake_quantize, quantize, quantize_structure
+from minitransformer.quant import (
+    QuantEmbedding, QuantLinear, QuantScheme, QuantWeight, computed_bytes, fake_quantize, matrix_bytes, quantize,
+    quantize_structure, resident_bytes, spread,
+)
 
 INT4 = QuantScheme(bits=4, granularity="group", group_size=32)
 SCHEMES = [QuantScheme(), INT4, QuantScheme(bits=4, granularity="group", group_size=24, symmetric=False),
@@ -79,6 +84,34 @@ def test_scheme_and_state_dict_rebuild_the_model(scheme, tied):
     assert torch.equal(rebuilt(ids()), quantized(ids()))
 
 
+def test_a_mapping_gives_every_matrix_its_own_scheme():
+    for tied in (False, True):
+        model = tiny(tied=tied)
+        own = {name: SCHEMES[i % 5] for i, name in enumerate(spread(model, INT4))} | {"blocks.0.attention.k": None}
+        quantized = quantize(model, own)
+        assert quantized.scheme == own and list(spread(model, own)) == list(own)
+        assert isinstance(quantized.blocks[0].attention.k, nn.Linear)
+        found = {name: m.weight.scheme for name, m in quantized.named_modules() if isinstance(m, QuantLinear)}
+        assert found == {k: v for k, v in own.items() if v and k != "embedding"} | ({"head": own["embedding"]} if tied else {})
+        assert torch.equal(quantized(ids()), dequantized(model, quantized)(ids()))
+        assert resident_bytes(quantized) == computed_bytes(model.cfg, own)
+        rebuilt = quantize_structure(tiny(tied=tied), own)
+        rebuilt.load_state_dict(quantized.state_dict(), strict=True)
+        assert torch.equal(rebuilt(ids()), quantized(ids()))
+
+
+@pytest.mark.parametrize("change, message", [
+    ({"blocks.0.attention.w": INT4}, r"names 'blocks.0.attention.w', which is no matrix.*did you mean 'blocks.0.attention"),
+    ({"head": INT4}, "'head', which is no matrix of this model: it shares the matrix of 'embedding'"),
+    ({"blocks.0.ffn.up": ...}, r"says nothing of blocks\.0\.ffn\.up: name every matrix"),
+])
+def test_a_mapping_for_another_model_is_refused(change, message):
+    model = tiny(tied=True)
+    own = {k: v for k, v in (spread(model, INT4) | change).items() if v is not ...}
+    with pytest.raises(ValueError, match=message):
+        quantize(model, own)
+
+
 def test_structure_costs_no_memory_on_meta():
     with torch.device("meta"):
         model = quantize_structure(Transformer(ModelConfig()), INT4)
@@ -108,6 +141,27 @@ def test_single_layers():
     assert "bits=4, group=32" in repr(q) and "num_embeddings=9" in repr(e) and "6, 20, int4 group 32 symmetric" in repr(q)
 
 
+@given(seed=st.integers(0, 99), rows=st.integers(1, 9), columns=st.integers(1, 50), power=st.integers(-9, 4),
+       size=st.integers(1, 60), form=st.sampled_from([{}, {"symmetric": False}, {"full_range": True}, {"bits": 4, "codebook": "nf4"}]),
+       bits=st.integers(2, 8), granularity=st.sampled_from(["tensor", "channel", "group"]), outliers=st.sampled_from([0, 0, 1, 50]))
+@settings(deadline=None, max_examples=60)
+def test_any_shape_and_format_is_its_dequantized_product(seed, rows, columns, power, size, form, bits, granularity, outliers):
+    outliers = min(outliers, columns)
+    scheme = QuantScheme(**{"bits": bits, **form}, granularity=granularity, group_size=size if granularity == "group" else None,
+                         outliers=outliers)
+    generator = torch.Generator().manual_seed(seed)
+    w, x = torch.randn(rows, columns, generator=generator) * 10.0**power, torch.randn(3, columns, generator=generator)
+    w[rows // 2] = 0
+    apart = torch.randperm(columns, generator=generator)[:outliers]
+    weight = QuantWeight.from_tensor(w, scheme, outliers=apart)
+    assert torch.equal(QuantLinear(weight, None)(x), nn.functional.linear(x, weight()))
+    assert resident_bytes(weight) == matrix_bytes(rows, columns, scheme)
+    assert torch.equal(weight()[:, apart], w[:, apart]) and (weight()[rows // 2] == 0).all()
+    step = w.abs().max() * (0.31 if scheme.codebook else 1 / (2 ** (scheme.bits - 1) - 1))  # the widest gap between two levels
+    rounded = 2.0 ** (scheme.bits - 25)  # the farthest level moves that much where fp16 runs out of small numbers
+    assert ((weight() - w).abs() <= 1.01 * step + rounded).all()
+
+
 def test_activations_are_rounded_where_linears_read_them():
     linear = nn.Linear(20, 6)
     scheme = QuantScheme(activation_bits=8, activation_symmetric=False)
@@ -124,7 +178,7 @@ def test_quantized_models_train_their_biases_only():
 
 
 @pytest.mark.parametrize("call, message", [
-    (lambda m: quantize(m, INT4, method="gptq"), "method 'gptq' is unknown: choose one of rtn"),
+    (lambda m: quantize(m, INT4, method="rtm"), r"method 'rtm' is unknown: choose one of rtn.*did you mean 'rtn'\?"),
     (lambda m: quantize(m, INT4, calibration=[1]), "'rtn' uses no calibration"),
     (lambda m: quantize(quantize(m, INT4), INT4), "give the FP32 model"),
     (lambda m: quantize(quantize(m, QuantScheme(embeddings=False)), INT4), "give the FP32 model"),

@@ -6,7 +6,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from minitransformer.affine import packed_bytes
-from minitransformer.quant import QuantScheme, dequantize_tensor, fake_quantize, pack, quantize_tensor, unpack
+from minitransformer.quant import QuantScheme, codebook, dequantize_tensor, fake_quantize, pack, quantize_tensor, unpack
 
 
 SCHEMES = [
@@ -186,3 +186,79 @@ def test_names_say_everything():
     assert str(QuantScheme()) == "int8 channel symmetric"
     assert str(QuantScheme(bits=4, granularity="group", group_size=32, symmetric=False, activation_bits=8)) == (
         "int4 group 32 asymmetric, int8 activations")
+
+
+NF4 = [-1.0, -0.6961928, -0.5250731, -0.3949175, -0.2844414, -0.1847734, -0.0910500, 0.0,
+       0.0795803, 0.1609302, 0.2461123, 0.3379152, 0.4407098, 0.5626170, 0.7229568, 1.0]  # as printed in QLoRA, appendix E
+
+
+def test_the_codebook_follows_from_its_definition():
+    assert codebook().tolist() == pytest.approx(NF4, abs=1e-6)
+
+
+@pytest.mark.parametrize("granularity, size", [("tensor", None), ("channel", None), ("group", 16), ("group", 48)])
+def test_a_codebook_takes_the_nearest_level(granularity, size):
+    scheme = QuantScheme(bits=4, codebook="nf4", granularity=granularity, group_size=size, scale_dtype="float32")
+    w = random(5, 100)
+    if granularity == "tensor":
+        top = w.abs().max().expand(5, 100)
+    else:
+        top = torch.cat([part.abs().amax(1, keepdim=True).expand_as(part) for part in w.split(size or 100, 1)], 1)
+    levels = torch.tensor(NF4) * top[..., None]
+    nearest = levels.gather(-1, (levels - w[..., None]).abs().argmin(-1, keepdim=True))[..., 0]
+    assert torch.allclose(restored(w, scheme), nearest, atol=2e-6)
+
+
+def test_a_codebook_suits_normal_weights_and_keeps_zero():
+    w = random(64, 128)
+    w[:, ::5] = 0
+    four = dict(bits=4, granularity="group", group_size=64)
+    assert (restored(w, QuantScheme(**four, codebook="nf4"))[:, ::5] == 0).all()
+    w = random(64, 128)
+    assert (restored(w, QuantScheme(**four, codebook="nf4")) - w).norm() < 0.95 * (restored(w, QuantScheme(**four)) - w).norm()
+    assert torch.equal(restored(torch.zeros(2, 9), QuantScheme(bits=4, codebook="nf4")), torch.zeros(2, 9))
+
+
+@pytest.mark.parametrize("bits", range(2, 9))
+def test_full_range_gives_the_farthest_weight_the_odd_code(bits):
+    scheme = QuantScheme(bits=bits, full_range=True, scale_dtype="float32")
+    w = random(64, 128)
+    codes, scale, zeros = quantize_tensor(w, scheme)
+    codes = unpack(codes, bits, 128)
+    far = w.gather(1, w.abs().argmax(1, keepdim=True))
+    assert zeros is None and codes.min() == 0 and codes.max() == 2**bits - 1
+    assert torch.allclose(scale * -(2 ** (bits - 1)), far) and (codes == 0).any(1).all()
+    assert torch.allclose(restored(w, scheme).gather(1, w.abs().argmax(1, keepdim=True)), far)
+
+
+def test_full_range_halves_the_error_of_few_bits_and_little_of_many():
+    w = random(256, 32)
+    error = {(bits, full): (restored(w, QuantScheme(bits=bits, full_range=full)) - w).norm().item()
+             for bits in (2, 3, 8) for full in (True, False)}
+    assert error[2, True] < 0.75 * error[2, False] and error[3, True] < 0.9 * error[3, False]
+    assert error[8, True] > 0.95 * error[8, False]
+
+
+def test_full_range_keeps_a_sign_that_rounds_away():
+    w = torch.tensor([[1e-9, 0.0], [-1e-9, 0.0], [0.0, 0.0]])
+    assert quantize_tensor(w, QuantScheme(bits=4, full_range=True))[1].flatten().tolist() == [-(2**-24), 2**-24, 1.0]
+    with pytest.raises(ValueError, match="scale of 125000 overflows float16"):
+        quantize_tensor(torch.tensor([[1e6, 0.0]]), QuantScheme(bits=4, full_range=True))
+
+
+@pytest.mark.parametrize("arguments, message", [
+    ({"codebook": "nf5", "bits": 4}, "codebook 'nf5' is unknown: choose one of None, nf4"),
+    ({"codebook": "nf4"}, "give bits 4, symmetric True and full_range False, not bits 8"),
+    ({"codebook": "nf4", "bits": 4, "symmetric": False}, "has 16 levels and no zero-point"),
+    ({"full_range": True, "symmetric": False}, "full_range True with symmetric False"),
+    ({"outliers": -1}, "outliers -1 is negative"),
+])
+def test_formats_refuse_what_they_cannot_mean(arguments, message):
+    with pytest.raises(ValueError, match=message):
+        QuantScheme(**arguments)
+
+
+def test_names_of_formats():
+    assert str(QuantScheme(bits=4, codebook="nf4", granularity="group", group_size=64)) == "nf4 group 64"
+    assert str(QuantScheme(bits=2, full_range=True)) == "int2 channel full-range"
+    assert str(QuantScheme(activation_bits=8, outliers=3)) == "int8 channel symmetric, int8 activations, 3 columns FP32"

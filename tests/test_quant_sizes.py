@@ -5,7 +5,9 @@ import torch
 from safetensors.torch import save_file
 
 from minitransformer.model import ModelConfig, Transformer
-from minitransformer.quant import QuantScheme, computed_bytes, file_bytes, layer_errors, quantize, resident_bytes, seed_bytes
+from minitransformer.quant import (
+    QuantScheme, QuantWeight, bits_per_weight, computed_bytes, file_bytes, layer_errors, quantize, resident_bytes, seed_bytes,
+)
 
 GROUP32 = QuantScheme(bits=4, granularity="group", group_size=32)
 GROUP128 = QuantScheme(bits=4, granularity="group", group_size=128)
@@ -18,7 +20,8 @@ CONFIGS = [
 ]
 SCHEMES = [None, QuantScheme(), QuantScheme(bits=3, symmetric=False),
            QuantScheme(bits=4, granularity="group", group_size=10, symmetric=False),
-           QuantScheme(granularity="tensor", scale_dtype="float32", embeddings=False)]
+           QuantScheme(granularity="tensor", scale_dtype="float32", embeddings=False),
+           QuantScheme(bits=4, codebook="nf4", granularity="group", group_size=16), QuantScheme(bits=2, full_range=True)]
 
 
 @pytest.mark.parametrize("scheme", SCHEMES, ids=str)
@@ -40,6 +43,14 @@ def test_the_seeds_model_shrinks_on_disk(tmp_path, scheme, least):
         sizes[name], tensors = file_bytes(tmp_path / name)
         assert sizes[name] == (tmp_path / name).stat().st_size and tensors == resident_bytes(m)
     assert sizes["fp32"] / sizes["quantized"] >= least
+
+
+@pytest.mark.parametrize("scheme", SCHEMES[1:], ids=str)
+@pytest.mark.parametrize("shape", [(7, 33), (1, 1), (16, 256)])
+def test_bits_per_weight_are_the_bytes_measured(scheme, shape):
+    held = resident_bytes(QuantWeight.from_tensor(torch.randn(*shape), scheme))
+    assert bits_per_weight(scheme, *shape) * shape[0] * shape[1] == pytest.approx(8 * held, rel=1e-12)
+    assert bits_per_weight(None, *shape) == 32
 
 
 def test_position_tables_are_counted_apart():

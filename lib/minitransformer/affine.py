@@ -54,15 +54,20 @@ def affine_grid(low, high, bits: int, symmetric: bool, dtype: torch.dtype):
     """
     levels = 2**bits - 1
     span = torch.maximum(-low, high) / (levels // 2) if symmetric else (high - low) / levels
-    scale = span.to(dtype)
-    if not torch.isfinite(scale).all():
-        raise ValueError(f"a scale of {span.max().item():.6g} overflows {str(dtype).removeprefix('torch.')} "
-                         f"(at most {torch.finfo(dtype).max:.6g}): give scale_dtype 'float32' or rescale the weights")
-    smallest = torch.finfo(dtype).tiny * torch.finfo(dtype).eps
-    scale = torch.where(span == 0, 1.0, scale.clamp(min=smallest))
+    scale = stored_scale(span, dtype)
     if symmetric:
         return scale, torch.full_like(span, 2 ** (bits - 1))
     return scale, (-low / scale.to(span.dtype)).round().clamp(0, levels)
+
+
+def stored_scale(span, dtype: torch.dtype):
+    """The step `span` rounded to `dtype`: never zero (1 for a range of nothing), its sign kept; ValueError on overflow."""
+    scale = span.to(dtype)
+    if not torch.isfinite(scale).all():
+        raise ValueError(f"a scale of {span.abs().max().item():.6g} overflows {str(dtype).removeprefix('torch.')} "
+                         f"(at most {torch.finfo(dtype).max:.6g}): give scale_dtype 'float32' or rescale the weights")
+    smallest = torch.finfo(dtype).tiny * torch.finfo(dtype).eps
+    return torch.where(span == 0, 1.0, torch.copysign(scale.abs().clamp(min=smallest), scale))
 
 
 def to_codes(x, scale, zero, bits: int, symmetric: bool):

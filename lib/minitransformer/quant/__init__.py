@@ -1,14 +1,20 @@
-"""Number formats: schemes as pure functions, two layers, one walker, sizes, and the kernels that torch has for them."""
+"""Number formats: schemes as pure functions, two layers, one walker, the methods, sizes, and the kernels that torch has."""
 
 from ..affine import pack, unpack
+from .calibration import Moments, collect, layer_output_errors
+from .clipping import clip_tensor
+from .equalize import equalize
+from .gptq import gptq_tensor
 from .kernels import KERNELS, KernelError, accelerate
 from .layers import QuantEmbedding, QuantLinear, QuantWeight
-from .schemes import QuantScheme, dequantize_tensor, fake_quantize, quantize_tensor
-from .sizes import computed_bytes, file_bytes, layer_errors, matrix_bytes, resident_bytes, seed_bytes
-from .walker import METHODS, quantize, quantize_structure
+from .methods import METHODS, quantize
+from .schemes import QuantScheme, codebook, dequantize_tensor, fake_quantize, quantize_tensor
+from .sizes import bits_per_weight, computed_bytes, file_bytes, layer_errors, matrix_bytes, resident_bytes, seed_bytes
+from .walker import quantize_structure, spread
 
 __all__ = [
-    "KERNELS", "METHODS", "KernelError", "QuantEmbedding", "QuantLinear", "QuantScheme", "QuantWeight", "accelerate",
-    "computed_bytes", "dequantize_tensor", "fake_quantize", "file_bytes", "layer_errors", "matrix_bytes", "pack", "quantize",
-    "quantize_structure", "quantize_tensor", "resident_bytes", "seed_bytes", "unpack",
+    "KERNELS", "METHODS", "KernelError", "Moments", "QuantEmbedding", "QuantLinear", "QuantScheme", "QuantWeight", "accelerate",
+    "bits_per_weight", "clip_tensor", "codebook", "collect", "computed_bytes", "dequantize_tensor", "equalize", "fake_quantize",
+    "file_bytes", "gptq_tensor", "layer_errors", "layer_output_errors", "matrix_bytes", "pack", "quantize", "quantize_structure",
+    "quantize_tensor", "resident_bytes", "seed_bytes", "spread", "unpack",
 ]

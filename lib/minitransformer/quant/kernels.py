@@ -86,7 +86,7 @@ class KernelLinear(nn.Module):
 def int8_rows(weight: QuantWeight, multiple: int = 1):
     """Signed int8 codes (N, K) and FP32 scales (N,), for the kernels that know one symmetric scale a row."""
     scheme = weight.scheme
-    if scheme.bits != 8 or scheme.granularity == "group" or not scheme.symmetric:
+    if scheme.bits != 8 or scheme.granularity == "group" or not scheme.symmetric or scheme.outliers:
         raise KernelError(f"the kernel takes int8 symmetric, per tensor or per channel, not {scheme}")
     if weight.columns % multiple:
         raise KernelError(f"{weight.columns} columns are not a multiple of {multiple}, and the kernel would read past them")
@@ -116,7 +116,7 @@ class Int4Pack(KernelLinear):
     def load(self, weight):
         scheme, K = weight.scheme, weight.columns
         fits = [g for g in self.GROUPS if K % g == 0 and (scheme.group_size or g) % g == 0]
-        if scheme.bits != 4 or not fits:
+        if scheme.bits != 4 or scheme.codebook or scheme.outliers or not fits:
             raise KernelError(f"the kernel takes int4 in groups of 32, 64, 128 or 256 that divide the {K} columns, not {scheme}")
         self.group, short = fits[0], -self.rows % 16  # the kernel wants 16 rows at a time
         scale, zero = (x[:, :: self.group] for x in weight.grid())  # (N, K/group)
@@ -188,7 +188,8 @@ def lookup(layer: QuantEmbedding) -> nn.Module:
         return Int8Rows(layer.weight)
     K = layer.weight.columns
     whole = K % 2 == 0 and K % (scheme.group_size or 1) == 0  # no byte and no group is part empty
-    return Int4Rows(layer.weight) if scheme.symmetric and scheme.bits == 4 and whole else layer
+    affine = scheme.symmetric and scheme.bits == 4 and not scheme.codebook
+    return Int4Rows(layer.weight) if affine and whole else layer
 
 
 class Int8Rows(nn.Module):

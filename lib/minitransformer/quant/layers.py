@@ -14,43 +14,74 @@ from .schemes import SCALE_DTYPES, QuantScheme, dequantize_tensor, fake_quantize
 class QuantWeight(nn.Module):
     """An (N, K) matrix as buffers: `codes` (N, bytes), `scale` (N or 1, G) and, when asymmetric, packed `zero`.
 
+    A scheme with n `outliers` has `apart` (N, n), FP32 columns, and `index` (n,), where they belong; the codes are of the rest.
     A module of its own so that tied layers share one: it is quantized once, stored once, and follows `.to()` once.
     """
 
     def __init__(self, rows: int, columns: int, scheme: QuantScheme, device=None):
         super().__init__()
         self.rows, self.columns, self.scheme = rows, columns, scheme
-        groups, sets = scheme.groups(columns), 1 if scheme.granularity == "tensor" else rows
-        self.register_buffer("codes", torch.zeros(rows, packed_bytes(columns, scheme.bits), dtype=torch.uint8, device=device))
+        if scheme.outliers > columns:
+            raise ValueError(f"outliers {scheme.outliers} are more than the {columns} columns: give at most as many")
+        self.inner = columns - scheme.outliers  # columns that have codes
+        groups, sets = scheme.groups(self.inner), 1 if scheme.granularity == "tensor" else rows
+        codes = torch.zeros(rows, packed_bytes(self.inner, scheme.bits), dtype=torch.uint8, device=device)
+        self.register_buffer("codes", codes)
         self.register_buffer("scale", torch.ones(sets, groups, dtype=SCALE_DTYPES[scheme.scale_dtype], device=device))
         zero = torch.zeros(sets, packed_bytes(groups, scheme.bits), dtype=torch.uint8, device=device)
         self.register_buffer("zero", None if scheme.symmetric else zero)
+        if scheme.outliers:
+            self.register_buffer("apart", torch.zeros(rows, scheme.outliers, device=device))
+            self.register_buffer("index", torch.arange(scheme.outliers, dtype=torch.int32, device=device))
 
     @classmethod
-    def from_tensor(cls, weight: torch.Tensor, scheme: QuantScheme, encode=quantize_tensor) -> "QuantWeight":
-        """Quantize (N, K); `encode` has the signature of `quantize_tensor`, None makes the empty structure."""
+    def from_tensor(cls, weight: torch.Tensor, scheme: QuantScheme, encode=quantize_tensor, outliers=()) -> "QuantWeight":
+        """Quantize (N, K); `encode` has the signature of `quantize_tensor`, None makes the empty structure.
+
+        `outliers` are the columns to keep apart, as many as the scheme says.
+        """
         made = cls(*weight.shape, scheme, device=weight.device)
-        if encode is not None:
+        if encode is not None and scheme.outliers != len(outliers):
+            raise ValueError(f"the scheme keeps {scheme.outliers} columns apart and {len(outliers)} are chosen: leave "
+                             "outliers 0, and method 'llm.int8' will count them")
+        if encode is not None and scheme.outliers:
+            made.index = torch.as_tensor(outliers, dtype=torch.int32, device=weight.device)
+            made.apart, weight = weight.detach().float()[:, made.index], weight[:, made.kept()]
+        if encode is not None and made.inner:
             made.codes, made.scale, made.zero = encode(weight, scheme)
         return made
 
     def forward(self, ids: torch.Tensor | None = None) -> torch.Tensor:
         """The matrix (N, K) as floats, or only the rows asked for: (...) -> (..., K)."""
-        parts = (self.codes, self.scale, self.zero)
+        parts = [self.codes, self.scale, self.zero, *([self.apart] if self.scheme.outliers else [])]
         if ids is not None:
             parts = [x if x is None or len(x) == 1 else F.embedding(ids, x) for x in parts]
-        return dequantize_tensor(*parts, self.scheme, self.columns)
+        if not self.scheme.outliers:
+            return dequantize_tensor(*parts, self.scheme, self.columns)
+        whole = parts[3].new_empty(*parts[3].shape[:-1], self.columns)
+        whole[..., self.index] = parts[3]
+        if self.inner:
+            whole[..., self.kept()] = dequantize_tensor(*parts[:3], self.scheme, self.inner)
+        return whole
+
+    def kept(self) -> torch.Tensor:
+        """Columns that have codes, in order, (K - n,): all but the outliers."""
+        coded = torch.ones(self.columns, dtype=torch.bool, device=self.index.device)
+        coded[self.index] = False
+        return coded.nonzero()[:, 0]
 
     def integers(self) -> torch.Tensor:
-        """Unsigned codes, one an element: (N, K) uint8."""
-        return unpack(self.codes, self.scheme.bits, self.columns)
+        """Unsigned codes, one an element: (N, K) uint8, without the columns kept apart."""
+        return unpack(self.codes, self.scheme.bits, self.inner)
 
     def grid(self) -> tuple[torch.Tensor, torch.Tensor]:
-        """Scale and zero-point of every weight, each (N, K)."""
-        s, groups = self.scheme, self.scheme.groups(self.columns)
+        """Scale and zero-point of every weight that has a code, each (N, K); ValueError for a codebook, which is no grid."""
+        s, groups = self.scheme, self.scheme.groups(self.inner)
+        if s.codebook:
+            raise ValueError(f"{s} is a codebook, not a grid of scale and zero-point: call the weight for its values")
         zero = torch.full_like(self.scale, 2 ** (s.bits - 1)) if self.zero is None else unpack(self.zero, s.bits, groups)
-        spread = (x.float().repeat_interleave(s.group_size or self.columns, 1)[:, : self.columns] for x in (self.scale, zero))
-        return tuple(x.expand(self.rows, self.columns) for x in spread)
+        spread = (x.float().repeat_interleave(s.group_size or self.inner, 1)[:, : self.inner] for x in (self.scale, zero))
+        return tuple(x.expand(self.rows, self.inner) for x in spread)
 
     def extra_repr(self):
         return f"{self.rows}, {self.columns}, {self.scheme}"
@@ -71,9 +102,15 @@ class QuantLinear(nn.Module):
         return F.linear(self.activation(x), self.weight(), self.bias)
 
     def activation(self, x):
-        """The input itself, or its fake-quantized copy when the scheme says so."""
+        """The input itself, or its fake-quantized copy when the scheme says so, all but what meets the columns kept apart."""
         s = self.weight.scheme
-        return fake_quantize(x, s.activation_bits, s.activation_granularity, s.activation_symmetric) if s.activation_bits else x
+        if not s.activation_bits or not self.weight.inner:
+            return x
+        form = s.activation_bits, s.activation_granularity, s.activation_symmetric
+        if not s.outliers:
+            return fake_quantize(x, *form)
+        kept = self.weight.kept()
+        return x.index_copy(-1, kept, fake_quantize(x[..., kept], *form))
 
     def extra_repr(self):
         w, s = self.weight, self.weight.scheme

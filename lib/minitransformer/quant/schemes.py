@@ -1,20 +1,24 @@
 """What a quantized number is: the scheme, and the pure functions between floats, codes and bytes.
 
-Every format here is affine: w ≈ (u - z) · s, with unsigned codes u of `bits` bits, one scale s and one zero-point z
+Nearly every format is affine: w ≈ (u - z) · s, with unsigned codes u of `bits` bits, one scale s and one zero-point z
 for each tensor, channel (row) or group of columns. A symmetric scheme fixes z = 2^(bits-1) and stores none, so the
-all-positive code is the same rule as the asymmetric one (Jacob et al. 2018, equation 1).
+all-positive code is the same rule as the asymmetric one (Jacob et al. 2018, equation 1). A codebook replaces u - z by a table.
 
 The arithmetic is `affine`. Letters: N rows (outputs, or words of an embedding), K columns, G groups in a row.
 """
 
 import math
 from dataclasses import dataclass
+from functools import lru_cache
+from statistics import NormalDist
 
 import torch
+import torch.nn.functional as F
 
-from ..affine import affine_grid, extremes, pack, to_codes, unpack
+from ..affine import affine_grid, extremes, pack, stored_scale, to_codes, unpack
 
 GRANULARITIES = ("tensor", "channel", "group")
+CODEBOOKS = (None, "nf4")
 SCALE_DTYPES = {"float16": torch.float16, "bfloat16": torch.bfloat16, "float32": torch.float32}
 
 
@@ -24,7 +28,10 @@ class QuantScheme:
 
     `group_size` columns share a scale when `granularity` is "group". `embeddings` False leaves `nn.Embedding` (and a head
     tied to it) in floating point. `activation_bits` fake-quantizes the input of every linear layer while running, with one
-    scale for each token, or for the whole tensor. Raises ValueError naming the field, its value and the remedy.
+    scale for each token, or for the whole tensor. `full_range` lets a symmetric grid be -2^(bits-1) … 2^(bits-1) - 1 with a
+    scale of either sign, so that the weight farthest from zero gets the odd code (as llama.cpp's Q4_0). `codebook` "nf4" has
+    the 16 levels of QLoRA times the largest magnitude. `outliers` columns are kept apart in FP32, which "llm.int8" decides.
+    Raises ValueError naming the field, its value and the remedy.
     """
 
     bits: int = 8
@@ -36,16 +43,27 @@ class QuantScheme:
     embeddings: bool = True
     activation_granularity: str = "token"
     activation_symmetric: bool = True
+    full_range: bool = False
+    codebook: str | None = None
+    outliers: int = 0
 
     def __post_init__(self):
         for name in ("bits", "activation_bits"):
             value = getattr(self, name)
             if value not in range(2, 9) and not (name == "activation_bits" and value is None):
                 raise ValueError(f"{name} {value} is not supported: give 2 to 8")
-        choices = {"granularity": GRANULARITIES, "scale_dtype": SCALE_DTYPES, "activation_granularity": ("tensor", "token")}
+        choices = {"granularity": GRANULARITIES, "scale_dtype": SCALE_DTYPES, "activation_granularity": ("tensor", "token"),
+                   "codebook": CODEBOOKS}
         for name, known in choices.items():
             if getattr(self, name) not in known:
-                raise ValueError(f"{name} {getattr(self, name)!r} is unknown: choose one of {', '.join(known)}")
+                raise ValueError(f"{name} {getattr(self, name)!r} is unknown: choose one of {', '.join(map(str, known))}")
+        if self.codebook and (self.bits != 4 or not self.symmetric or self.full_range):
+            raise ValueError(f"codebook {self.codebook!r} has 16 levels and no zero-point: give bits 4, symmetric True and "
+                             f"full_range False, not bits {self.bits}")
+        if self.full_range and not self.symmetric:
+            raise ValueError("full_range True with symmetric False: an asymmetric grid uses every code already, leave it False")
+        if self.outliers < 0:
+            raise ValueError(f"outliers {self.outliers} is negative: give the number of columns kept in FP32")
         if (self.granularity == "group") != (self.group_size is not None):
             raise ValueError(f"granularity {self.granularity!r} with group_size {self.group_size}: "
                              "group_size goes with granularity 'group', and only with it")
@@ -57,9 +75,70 @@ class QuantScheme:
         return math.ceil(columns / self.group_size) if self.group_size else 1
 
     def __str__(self):
+        kind = "full-range" if self.full_range else "symmetric" if self.symmetric else "asymmetric"
         per = f"group {self.group_size}" if self.group_size else self.granularity
-        activations = f", int{self.activation_bits} activations" if self.activation_bits else ""
-        return f"int{self.bits} {per} {'symmetric' if self.symmetric else 'asymmetric'}{activations}"
+        name = f"{self.codebook} {per}" if self.codebook else f"int{self.bits} {per} {kind}"
+        apart = f", {self.outliers} columns FP32" if self.outliers else ""
+        return name + (f", int{self.activation_bits} activations" if self.activation_bits else "") + apart
+
+
+@lru_cache(maxsize=None)
+def codebook(device=None) -> torch.Tensor:
+    """NormalFloat4 (Dettmers et al. 2023): 8 quantiles of N(0, 1) above zero, 7 below, and zero, divided by the largest: (16,).
+
+    The outermost lie at probability 1 - (1/30 + 1/32) / 2, so that the largest magnitude of a group is a level.
+    """
+    end, normal = 1 - (1 / 30 + 1 / 32) / 2, NormalDist()
+    side = {n: [normal.inv_cdf(end + (0.5 - end) * i / n) for i in range(n)] for n in (7, 8)}
+    levels = sorted([-x for x in side[7]] + [0.0] + side[8])
+    return torch.tensor(levels, dtype=torch.float64).div(levels[-1]).float().to(device)
+
+
+def grouped(weight: torch.Tensor, scheme: QuantScheme) -> torch.Tensor:
+    """Weights that share a scale on the last axis: (N, K) -> (N, G, size), or (1, 1, N·K); zeros fill the last group."""
+    if scheme.granularity == "tensor":
+        return weight.reshape(1, 1, -1)
+    size = scheme.group_size or weight.shape[1]
+    return F.pad(weight, (0, -weight.shape[1] % size)).unflatten(-1, (-1, size))  # zeros widen no range
+
+
+def ungrouped(x: torch.Tensor, shape) -> torch.Tensor:
+    """The inverse of `grouped`: (N, K) again, the last group cut where it was filled."""
+    return x.reshape(shape[0], -1)[:, : shape[1]]
+
+
+def fit_grid(w: torch.Tensor, scheme: QuantScheme, shrink: float = 1.0):
+    """Scale (as stored) and zero-point of a grid over `shrink` times the range: (..., size) -> (..., 1) each.
+
+    A full-range grid takes its sign from the weight farthest from zero, or from the other end when `shrink` is negative.
+    """
+    (low, high), dtype = extremes(w), SCALE_DTYPES[scheme.scale_dtype]
+    if scheme.full_range:
+        half = 2 ** (scheme.bits - 1)
+        far = torch.where(-low > high, low, high)
+        return stored_scale(far * (shrink / -half), dtype), torch.full_like(far, half)
+    if scheme.codebook:
+        return stored_scale(torch.maximum(-low, high) * shrink, dtype), torch.zeros_like(low)
+    return affine_grid(low * shrink, high * shrink, scheme.bits, scheme.symmetric, dtype)
+
+
+def encode(w: torch.Tensor, scale: torch.Tensor, zero: torch.Tensor, scheme: QuantScheme) -> torch.Tensor:
+    """The nearest code of each weight on a grid that broadcasts against it; whole numbers, still floats."""
+    if scheme.codebook:
+        levels = codebook(w.device).to(w.dtype)
+        return torch.bucketize(w / scale.to(w.dtype), (levels[1:] + levels[:-1]) / 2).to(w.dtype)
+    return to_codes(w, scale, zero, scheme.bits, scheme.symmetric and not scheme.full_range)
+
+
+def decode(codes: torch.Tensor, scale: torch.Tensor, zero: torch.Tensor, scheme: QuantScheme) -> torch.Tensor:
+    """What codes on a grid stand for: (u - z) · s, or codebook[u] · s."""
+    return codebook(codes.device)[codes.long()] * scale if scheme.codebook else (codes - zero) * scale
+
+
+def store(codes: torch.Tensor, scale: torch.Tensor, zero: torch.Tensor, scheme: QuantScheme, shape):
+    """Grouped codes and their grid -> what a `QuantWeight` holds: codes (N, bytes), scale (N or 1, G), zero-points or None."""
+    zeros = None if scheme.symmetric else pack(zero.squeeze(-1), scheme.bits)
+    return pack(ungrouped(codes, shape), scheme.bits), scale.squeeze(-1), zeros
 
 
 def quantize_tensor(weight: torch.Tensor, scheme: QuantScheme):
@@ -67,18 +146,16 @@ def quantize_tensor(weight: torch.Tensor, scheme: QuantScheme):
 
     ValueError when a weight is not finite, or a scale overflows its type.
     """
+    w = grouped(finite(weight), scheme)
+    scale, zero = fit_grid(w, scheme)
+    return store(encode(w, scale, zero, scheme), scale, zero, scheme, weight.shape)
+
+
+def finite(weight: torch.Tensor) -> torch.Tensor:
+    """The weight as float32, apart from any graph; ValueError when one is not finite."""
     if not torch.isfinite(weight).all():
         raise ValueError("a weight is not finite: train again, or load the last good checkpoint")
-    w, (N, K) = weight.detach().float(), weight.shape
-    if scheme.granularity == "tensor":
-        w = w.reshape(1, 1, N * K)
-    else:
-        size = scheme.group_size or K
-        w = torch.nn.functional.pad(w, (0, -K % size)).unflatten(-1, (-1, size))  # (N, G, size); zeros widen no range
-    scale, zero = affine_grid(*extremes(w), scheme.bits, scheme.symmetric, SCALE_DTYPES[scheme.scale_dtype])
-    codes = to_codes(w, scale, zero, scheme.bits, scheme.symmetric).reshape(N, -1)[:, :K]
-    zeros = None if scheme.symmetric else pack(zero.squeeze(-1), scheme.bits)
-    return pack(codes, scheme.bits), scale.squeeze(-1), zeros
+    return weight.detach().float()
 
 
 def dequantize_tensor(codes, scale, zeros, scheme: QuantScheme, columns: int) -> torch.Tensor:
@@ -86,10 +163,10 @@ def dequantize_tensor(codes, scale, zeros, scheme: QuantScheme, columns: int) ->
     zero = 2 ** (scheme.bits - 1) if zeros is None else unpack(zeros, scheme.bits, scheme.groups(columns)).float()
     values = unpack(codes, scheme.bits, columns).float()
     if scheme.group_size is None:
-        return (values - zero) * scale
+        return decode(values, scale, zero, scheme)
     short = -columns % scheme.group_size  # the last group may be cut short
-    values = torch.nn.functional.pad(values, (0, short)).unflatten(-1, (-1, scheme.group_size))  # (..., G, size)
-    values = (values - (zero if zeros is None else zero[..., None])) * scale[..., None]
+    values = F.pad(values, (0, short)).unflatten(-1, (-1, scheme.group_size))  # (..., G, size)
+    values = decode(values, scale[..., None], zero if zeros is None else zero[..., None], scheme)
     return values.flatten(-2)[..., :columns]
 
 

@@ -1,5 +1,6 @@
 """What a format costs and what it loses: bytes computed from the configuration, bytes measured, error of every matrix."""
 
+from collections.abc import Mapping
 from pathlib import Path
 
 import torch
@@ -31,19 +32,30 @@ def vectors(cfg: ModelConfig) -> int:
 
 
 def matrix_bytes(rows: int, columns: int, scheme: QuantScheme | None) -> int:
-    """Codes, scales and zero-points of one matrix; None is FP32."""
+    """Codes, scales, zero-points, and FP32 columns with their positions, of one matrix; None is FP32."""
     if scheme is None:
         return 4 * rows * columns
+    apart, columns = 4 * (rows + 1) * scheme.outliers, columns - scheme.outliers
     sets, groups = 1 if scheme.granularity == "tensor" else rows, scheme.groups(columns)
     zeros = 0 if scheme.symmetric else sets * packed_bytes(groups, scheme.bits)
-    return rows * packed_bytes(columns, scheme.bits) + sets * groups * SCALE_DTYPES[scheme.scale_dtype].itemsize + zeros
+    return rows * packed_bytes(columns, scheme.bits) + sets * groups * SCALE_DTYPES[scheme.scale_dtype].itemsize + zeros + apart
 
 
-def computed_bytes(cfg: ModelConfig, scheme: QuantScheme | None = None) -> int:
-    """Bytes of a model's tensors from its configuration alone: matrices, scales, zero-points, biases and norms."""
+def bits_per_weight(scheme: QuantScheme | None, rows: int, columns: int) -> float:
+    """Bits that one weight of an (rows, columns) matrix takes, its share of scales and zero-points included."""
+    return 8 * matrix_bytes(rows, columns, scheme) / (rows * columns)
+
+
+def computed_bytes(cfg: ModelConfig, scheme: QuantScheme | Mapping[str, QuantScheme | None] | None = None) -> int:
+    """Bytes of a model's tensors from its configuration alone: matrices, scales, zero-points, biases and norms.
+
+    `scheme` is one for all, or one for each matrix by name (None: FP32), as `quantize` takes it.
+    """
     shapes = matrices(cfg)
-    kept = 0 if scheme is None or scheme.embeddings else matrix_bytes(*shapes.pop("embedding"), None)
-    return kept + sum(matrix_bytes(*shape, scheme) for shape in shapes.values()) + 4 * vectors(cfg)
+    if not isinstance(scheme, Mapping):
+        kept = scheme is not None and not scheme.embeddings
+        scheme = {name: None if kept and name == "embedding" else scheme for name in shapes}
+    return sum(matrix_bytes(*shape, scheme[name]) for name, shape in shapes.items()) + 4 * vectors(cfg)
 
 
 def seed_bytes(cfg: ModelConfig, bits: int) -> int:
@@ -78,7 +90,8 @@ def layer_errors(model: nn.Module, quantized: nn.Module) -> list[dict]:
             layer = name.removesuffix(".weight")
             reference = model.get_submodule(layer).weight.detach()
             error, codes = (module() - reference).double(), module.integers().int()
-            codes = codes - 2 ** (module.scheme.bits - 1) if module.scheme.symmetric else codes  # as numbers around zero
+            signed = module.scheme.symmetric and not module.scheme.codebook
+            codes = codes - 2 ** (module.scheme.bits - 1) if signed else codes  # as numbers around zero
             relative = (error.norm() / reference.double().norm().clamp(min=1e-300)).item()
             rows.append({
                 "layer": layer, "weights": reference.numel(), "relative_error": relative,
