@@ -8,13 +8,17 @@ from .gptq import gptq_tensor
 from .kernels import KERNELS, KernelError, accelerate
 from .layers import QuantEmbedding, QuantLinear, QuantWeight
 from .methods import METHODS, quantize
+from .mixed import Mixed, load_scheme, save_scheme, scheme_from_json, scheme_to_json, search, sensitivity
 from .schemes import QuantScheme, codebook, dequantize_tensor, fake_quantize, quantize_tensor
-from .sizes import bits_per_weight, computed_bytes, file_bytes, layer_errors, matrix_bytes, resident_bytes, seed_bytes
+from .sizes import (
+    bits_per_weight, computed_bytes, file_bytes, layer_errors, matrices, matrix_bytes, resident_bytes, seed_bytes,
+)  # fmt: skip
 from .walker import quantize_structure, spread
 
 __all__ = [
-    "KERNELS", "METHODS", "KernelError", "Moments", "QuantEmbedding", "QuantLinear", "QuantScheme", "QuantWeight", "accelerate",
-    "bits_per_weight", "clip_tensor", "codebook", "collect", "computed_bytes", "dequantize_tensor", "equalize", "fake_quantize",
-    "file_bytes", "gptq_tensor", "layer_errors", "layer_output_errors", "matrix_bytes", "pack", "quantize", "quantize_structure",
-    "quantize_tensor", "resident_bytes", "seed_bytes", "spread", "unpack",
+    "KERNELS", "METHODS", "KernelError", "Mixed", "Moments", "QuantEmbedding", "QuantLinear", "QuantScheme", "QuantWeight",
+    "accelerate", "bits_per_weight", "clip_tensor", "codebook", "collect", "computed_bytes", "dequantize_tensor", "equalize",
+    "fake_quantize", "file_bytes", "gptq_tensor", "layer_errors", "layer_output_errors", "load_scheme", "matrices",
+    "matrix_bytes", "pack", "quantize", "quantize_structure", "quantize_tensor", "resident_bytes", "save_scheme",
+    "scheme_from_json", "scheme_to_json", "search", "seed_bytes", "sensitivity", "spread", "unpack",
 ]

@@ -12,6 +12,7 @@ from pathlib import Path
 import torch
 import torch.nn.functional as F
 
+from ..quant import scheme_to_json
 from .recipe import TrainConfig, learning_rate, optimizer
 
 
@@ -68,9 +69,10 @@ def _update(model, opt, batch, lr, cfg):
 
 
 def identity(model, cfg: TrainConfig, batch) -> str:
-    """SHA-256 of what a checkpoint belongs to: the model's and the run's configuration, and the first and last batch."""
-    ends = [batch(step).tolist() for step in (0, cfg.steps - 1)]
-    return hashlib.sha256(json.dumps([asdict(model.cfg), asdict(cfg), ends], sort_keys=True).encode()).hexdigest()
+    """SHA-256 of what a checkpoint belongs to: configuration of model and run, first and last batch, and its scheme, if any."""
+    parts = [asdict(model.cfg), asdict(cfg), [batch(step).tolist() for step in (0, cfg.steps - 1)]]
+    parts += [scheme_to_json(model.scheme)] if hasattr(model, "scheme") else []
+    return hashlib.sha256(json.dumps(parts, sort_keys=True).encode()).hexdigest()
 
 
 def _save(path, model, opt, owner, rows):
