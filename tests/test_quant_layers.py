@@ -142,8 +142,9 @@ def test_single_layers():
 
 
 @given(seed=st.integers(0, 99), rows=st.integers(1, 9), columns=st.integers(1, 50), power=st.integers(-9, 4),
-       size=st.integers(1, 60), form=st.sampled_from([{}, {"symmetric": False}, {"full_range": True}, {"bits": 4, "codebook": "nf4"}]),
-       bits=st.integers(2, 8), granularity=st.sampled_from(["tensor", "channel", "group"]), outliers=st.sampled_from([0, 0, 1, 50]))
+       size=st.integers(1, 60), bits=st.integers(2, 8), granularity=st.sampled_from(["tensor", "channel", "group"]),
+       form=st.sampled_from([{}, {"symmetric": False}, {"full_range": True}, {"bits": 4, "codebook": "nf4"}]),
+       outliers=st.sampled_from([0, 0, 1, 50]))
 @settings(deadline=None, max_examples=60)
 def test_any_shape_and_format_is_its_dequantized_product(seed, rows, columns, power, size, form, bits, granularity, outliers):
     outliers = min(outliers, columns)

@@ -98,8 +98,8 @@ def test_moments_are_those_of_all_tokens_whatever_the_batches():
         for step in (lambda x: x + model.blocks[0].attention(model.blocks[0].attention_norm(x), model.table[:16].chunk(2, -1)),
                      model.blocks[0].ffn_norm, model.blocks[0].ffn.up, torch.relu, lambda x: x.flatten(0, 1).double()):
             x = step(x)
-    assert torch.allclose(whole.second, x.T @ x / 128, rtol=1e-4, atol=1e-6) and torch.allclose(whole.mean, x.abs().mean(0).float())
-    assert torch.allclose(whole.peak, x.abs().amax(0).float())
+    assert torch.allclose(whole.second, x.T @ x / 128, rtol=1e-4, atol=1e-6)
+    assert torch.allclose(whole.mean, x.abs().mean(0).float()) and torch.allclose(whole.peak, x.abs().amax(0).float())
     assert torch.allclose(whole.second, parts.second, rtol=1e-5) and torch.equal(whole.peak, parts.peak)
     assert whole.tokens == parts.tokens == 128 and torch.allclose(whole.mean, parts.mean, rtol=1e-5)
     assert not model.blocks[0].ffn.down._forward_pre_hooks
@@ -179,7 +179,7 @@ def test_a_codebook_has_no_grid():
     ((INT4, "gptq"), {"calibration": [[1]], "alpha": 1}, "method 'gptq' has no option alpha: it knows damping"),
     ((INT4, "rtn"), {"alpha": 1}, "method 'rtn' has no option alpha: it knows none"),
     ((INT4, "gptq"), {"calibration": [[1]], "damping": 0}, r"blocks\.0\.attention\.q: damping 0 is not positive"),
-    ((INT4, "smoothquant"), {"calibration": [[1]]}, "'smoothquant' is for quantized activations, and the scheme of blocks.0.attention.q"),
+    ((INT4, "smoothquant"), {"calibration": [[1]]}, "for quantized activations, and the scheme of blocks.0.attention.q"),
     ((INT4, "llm.int8"), {"calibration": [[1]]}, "'llm.int8' is for quantized activations"),
     ((replace(INT4, outliers=2),), {}, r"embedding: the scheme keeps 2 columns apart and 0 are chosen"),
 ])
