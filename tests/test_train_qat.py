@@ -24,8 +24,9 @@ def group(bits, size=32, **k):
     return QuantScheme(bits=bits, granularity="group", group_size=size, **k)
 
 
-SCHEMES = [group(4), group(2, full_range=True), group(2, symmetric=False), group(3, 24, symmetric=False), QuantScheme(activation_bits=8),
-           QuantScheme(granularity="tensor", symmetric=False, scale_dtype="float32"), QuantScheme(bits=4, embeddings=False)]
+SCHEMES = [group(4), group(2, full_range=True), group(2, symmetric=False), group(3, 24, symmetric=False),
+           QuantScheme(activation_bits=8), QuantScheme(granularity="tensor", symmetric=False, scale_dtype="float32"),
+           QuantScheme(bits=4, embeddings=False)]
 
 
 def fresh(**k):
@@ -104,8 +105,8 @@ def reference(w, step, zero, low, high, size, weights):
 
 
 @settings(deadline=None, max_examples=15)
-@given(bits=st.integers(2, 4), kind=st.sampled_from(["symmetric", "asymmetric", "full range"]), columns=st.integers(1, 9), size=st.integers(1, 9),
-       seed=st.integers(0, 99))
+@given(bits=st.integers(2, 4), kind=st.sampled_from(["symmetric", "asymmetric", "full range"]), columns=st.integers(1, 9),
+       size=st.integers(1, 9), seed=st.integers(0, 99))
 def test_gradients_are_straight_through_inside_the_clamp_and_the_steps_own_outside(bits, kind, columns, size, seed):
     scheme = group(bits, size, symmetric=kind != "asymmetric", full_range=kind == "full range")
     generator = torch.Generator().manual_seed(seed)
