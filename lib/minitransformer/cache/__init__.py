@@ -3,16 +3,20 @@
 from ..model import ModelConfig
 from .base import Cache
 from .dynamic import DynamicCache
+from .paged import PagedCache
+from .pool import BlockPool, BlockTable, PoolExhausted
 from .quantized import Int2Cache, Int4Cache, Int8Cache
 from .static import StaticCache
 from .window import WindowCache
 
 KINDS = {
-    "dynamic": DynamicCache, "static": StaticCache, "window": WindowCache, "int8": Int8Cache, "int4": Int4Cache, "int2": Int2Cache,
+    "dynamic": DynamicCache, "static": StaticCache, "window": WindowCache, "paged": PagedCache,
+    "int8": Int8Cache, "int4": Int4Cache, "int2": Int2Cache,
 }
 
 __all__ = [
-    "KINDS", "Cache", "DynamicCache", "Int2Cache", "Int4Cache", "Int8Cache", "StaticCache", "WindowCache", "make_cache",
+    "KINDS", "BlockPool", "BlockTable", "Cache", "DynamicCache", "Int2Cache", "Int4Cache", "Int8Cache", "PagedCache",
+    "PoolExhausted", "StaticCache", "WindowCache", "make_cache",
 ]
 
 
