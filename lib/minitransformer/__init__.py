@@ -13,6 +13,8 @@ _EXPORTS = {
     "make_cache": "cache",
     "generate": "decode",
     "stream": "decode",
+    "beam": "decode",
+    "speculate": "decode",
     "Sampling": "decode",
     "QuantScheme": "quant",
     "quantize": "quant",

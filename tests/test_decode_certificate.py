@@ -1,0 +1,159 @@
+"""Certificates: given to what is equal, refused to what is not, for caches, chunks, beams, speculation and sampled paths."""
+
+from dataclasses import replace
+from functools import partial
+
+import pytest
+import torch
+from hypothesis import given, settings
+from hypothesis import strategies as st
+from peaked import CFG, peaked
+
+from minitransformer.cache import KINDS, make_cache
+from minitransformer.decode import (
+    Certificate, ModelDraft, PromptLookup, Sampling, certify, certify_acceptance, certify_beam, certify_tokens, generate, last_logits,
+    prefill, speculate, stream,
+)
+
+PROMPTS = [torch.tensor([[3, 7, 11, 3, 7, 2, 9, 9]]), torch.tensor([[5, 1, 0, 23]])]
+SAMPLED = Sampling(temperature=1.3, top_k=12, top_p=0.95, repetition_penalty=1.2)
+
+
+@pytest.fixture(scope="module")
+def model():
+    return peaked()
+
+
+@settings(max_examples=20, deadline=None)
+@given(
+    kind=st.sampled_from(list(KINDS)), chunk=st.integers(1, 9), heads=st.sampled_from([1, 2, 4]), qk_norm=st.booleans(),
+    position=st.sampled_from(["rope", "sinusoidal", "none"]), norm=st.sampled_from(["layernorm", "rmsnorm"]),
+    ffn=st.sampled_from(["relu", "gelu", "relu2", "swiglu"]), bias=st.booleans(), tied=st.booleans(),
+)
+def test_every_kind_is_certified_on_every_model_at_every_split_of_the_prompt(kind, chunk, **fields):
+    fields["n_kv_heads"] = fields.pop("heads")
+    found = certify(peaked(replace(CFG, **fields)), PROMPTS, 8, kind, chunk=chunk)
+    assert found.verdict == "certified" and found.error < 1e-10
+    assert (found.steps, found.prompts, found.kind, found.dtype) == (16, 2, kind, "float64")
+    assert found.subject == f"{kind} cache, chunk {chunk}" and found.oracle == "recomputation"
+
+
+def test_one_forward_may_be_the_oracle_and_gives_the_same(model):
+    whole, steps = certify(model, PROMPTS[0], 20, "static", oracle=model, against="one forward"), certify(model, PROMPTS[0], 20, "static")
+    assert whole.oracle == "one forward" and steps.oracle == "recomputation"
+    assert whole.verdict == steps.verdict == "certified"
+    assert whole.margin == pytest.approx(steps.margin, abs=1e-10) and whole.steps == steps.steps == 20
+
+
+def test_another_oracle_gives_no_certificate(model):
+    other = certify(model, PROMPTS[0], 20, "static", oracle=partial(last_logits, peaked(seed=5)), against="another model")
+    assert other.verdict == "different" and not other.passed and other.mismatches and other.oracle == "another model"
+    assert set(other.mismatches) <= set(other.near_ties)  # where tokens differ, 2·max|Δlogit| cannot be below the margin
+
+
+def test_the_options_of_a_cache_are_passed_and_recorded(model):
+    assert certify(model, PROMPTS, 5, "static", device="cpu").subject == "static cache, device cpu"
+    with pytest.raises((TypeError, ValueError), match="colour"):
+        certify(model, PROMPTS, 5, "static", colour="red")
+
+
+def test_a_cache_of_lower_precision_passes_only_within_the_tolerance_asked_for(model, monkeypatch):
+    from minitransformer.cache.static import StaticLayer
+
+    whole = StaticLayer.update
+    monkeypatch.setattr(StaticLayer, "update", lambda self, k, v: whole(self, k.half().double(), v.half().double()))
+    half = certify(model, PROMPTS, 10, "static", tolerance=0.1)
+    assert half.passed and 1e-6 < half.error < 0.1 and half.tolerance == 0.1
+    assert certify(model, PROMPTS, 10, "static").verdict == "different"
+
+
+def test_verdicts_tell_ties_from_errors():
+    def certificate(error, near, other, tolerance=1e-3):
+        return Certificate("static", "float32", 9, error, 0.1, near, other, tolerance=tolerance)
+
+    assert certificate(1e-6, (), ()).verdict == "certified"
+    assert certificate(1e-6, (3,), ()).verdict == "identical"
+    assert certificate(1e-6, (3,), (3,)).verdict == "near ties" and certificate(1e-6, (3,), (3,)).passed
+    assert certificate(1e-6, (3,), (4,)).verdict == "different"
+    assert certificate(1.0, (), ()).verdict == "different" and certificate(float("nan"), (), ()).verdict == "different"
+    row = certificate(1e-6, (3, 5), (3,)).row()
+    assert (row["near_ties"], row["mismatches"], row["verdict"], row["steps"]) == (2, 1, "near ties", 9)
+
+
+@pytest.mark.parametrize("chunk", [1, 2, 3, 8, 50, None])
+@pytest.mark.parametrize("own", [None, 3])
+def test_every_chunk_size_prefills_to_the_same_logits(model, chunk, own):
+    cache = make_cache(CFG, "static", batch=2)
+    cache.chunk = own
+    ids = torch.cat((PROMPTS[0], PROMPTS[0].flip(1)))
+    with torch.no_grad():
+        torch.testing.assert_close(prefill(model, ids, cache, chunk), last_logits(model, ids), atol=1e-12, rtol=0)
+    assert cache.pos == 8
+
+
+def test_a_cache_that_takes_few_tokens_at_once_may_pass_the_context(model):
+    cache = make_cache(CFG, "static", capacity=60)
+    with pytest.raises(ValueError, match="a prompt of 8 and 50 new tokens pass context 48"):
+        generate(model, PROMPTS[0], 50, cache=cache)
+    cache.chunk = 4
+    stream(model, PROMPTS[0], 50, cache=cache)  # its positions are its own affair
+    with pytest.raises(ValueError, match="8 tokens in chunks of 0: give at least one token"):
+        prefill(model, PROMPTS[0], make_cache(CFG, "static"), chunk=0)
+
+
+def test_speculated_and_plain_texts_are_certified_by_their_tokens(model):
+    texts = [(speculate(model, ModelDraft(peaked(seed=1)), p, 30).ids, p.shape[1]) for p in PROMPTS]
+    found = certify_tokens(model, texts, "speculative", subject="draft model, gamma 4", against="one forward")
+    assert found.verdict == "certified" and found.error == 0 and found.margin > 0
+    assert (found.steps, found.prompts, found.compared, found.subject) == (60, 2, "tokens", "draft model, gamma 4")
+    stepwise = certify_tokens(model, texts, "speculative", oracle=partial(last_logits, model))
+    assert stepwise.verdict == "certified" and stepwise.margin == pytest.approx(found.margin, abs=1e-10)
+
+
+def test_a_wrong_token_is_found_where_it_stands(model):
+    ids = generate(model, PROMPTS[0], 20)
+    ids[0, 8 + 19] = (ids[0, 8 + 19] + 1) % CFG.vocab_size
+    wrong = certify_tokens(model, [(ids, 8)], "speculative")
+    assert wrong.mismatches == wrong.near_ties == (19,) and wrong.verdict == "different" and wrong.error > 1e-3
+
+
+@pytest.mark.parametrize("way", ["plain", "lookup", "draft"])
+def test_sampled_paths_are_certified_with_their_noise(model, way):
+    texts = []
+    for seed, prompt in enumerate(PROMPTS):
+        options = {"sampling": SAMPLED, "generator": torch.Generator().manual_seed(seed)}
+        if way == "plain":
+            texts.append((generate(model, prompt, 25, **options), prompt.shape[1]))
+        else:
+            draft = PromptLookup() if way == "lookup" else ModelDraft(peaked(seed=1))
+            texts.append((speculate(model, draft, prompt, 25, coupled=True, **options).ids, prompt.shape[1]))
+    assert certify_tokens(model, texts, "sampled", sampling=SAMPLED, seeds=[0, 1]).verdict == "certified"
+    assert certify_tokens(model, texts, "sampled", sampling=SAMPLED, seeds=[0, 2]).verdict == "different"
+    with pytest.raises(ValueError, match=r"2 sampled texts with seeds \[0\]: give the seed"):
+        certify_tokens(model, texts, "sampled", sampling=SAMPLED, seeds=[0])
+
+
+def test_beams_are_certified_by_tokens_and_log_probabilities(model, monkeypatch):
+    found = certify_beam(model, PROMPTS, 12, width=3, stop=(2,))
+    assert found.verdict == "certified" and found.steps == 6 and found.prompts == 2 and found.error < 1e-10
+    assert found.subject == "beam search over a static cache, width 3, stop (2,)"
+    assert certify_beam(model, PROMPTS, 5, cache="dynamic", width=1).margin == float("inf")
+    from minitransformer.cache.static import StaticLayer
+
+    whole = StaticLayer.select
+    monkeypatch.setattr(StaticLayer, "select", lambda self, rows: whole(self, rows * 0))
+    assert certify_beam(model, PROMPTS, 12, width=3).verdict == "different"
+
+
+def test_the_acceptance_rule_is_certified_on_real_distributions(model):
+    draft = peaked(seed=1)
+    for sampling in (Sampling(), Sampling(temperature=0.7, top_k=5, top_p=0.9), Sampling(temperature=0)):
+        found = certify_acceptance(model, draft, PROMPTS, sampling)
+        assert found.verdict == "certified" and found.error < 1e-12 and found.steps == 12
+
+
+def test_a_wrong_acceptance_rule_gets_no_certificate(model, monkeypatch):
+    from minitransformer.decode import speculative
+
+    monkeypatch.setattr(speculative, "residual", lambda p, q: p)
+    assert certify_acceptance(model, peaked(seed=1), PROMPTS, Sampling()).verdict == "different"
