@@ -1,4 +1,4 @@
-"""Single forwards, timed: what recomputing a prefix costs, one cached token, several tokens at once, several sequences at once."""
+"""Single forwards, timed: a prefix recomputed, one cached token, several tokens at once, several sequences at once."""
 
 from collections.abc import Callable
 
