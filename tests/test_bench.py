@@ -80,12 +80,13 @@ def test_single_forwards_are_timed_in_four_phases_and_leave_the_cache_as_it_was(
     model, fed = Transformer(cfg).eval(), []
     ids = torch.arange(12)[None]
     plain = model.hidden
-    monkeypatch.setattr(model, "hidden", lambda new, cache=None: (fed.append((tuple(new.shape), cache and cache.pos)), plain(new, cache))[1])
+    noted = lambda new, cache=None: (fed.append((tuple(new.shape), cache and cache.pos)), plain(new, cache))[1]  # noqa: E731
+    monkeypatch.setattr(model, "hidden", noted)
     samples = step_times(model, ids, [1, 5], [1, 4], past=3, repeats=3)
     assert samples.columns.tolist() == ["phase", "tokens", "repeat", "seconds"] and (samples.seconds > 0).all()
     counts = samples.groupby(["phase", "tokens"]).size().to_dict()
-    assert counts == {(p, t): 3 for p, lengths in (("recompute", (1, 5)), ("cached", (1, 5)), ("several", (1, 4)), ("rows", (1, 4)))
-                      for t in lengths}
+    wanted = {"recompute": (1, 5), "cached": (1, 5), "several": (1, 4), "rows": (1, 4)}
+    assert counts == {(phase, tokens): 3 for phase in wanted for tokens in wanted[phase]}
     timed = {((1, 5), None), ((1, 1), 5), ((1, 4), 3), ((4, 1), 3)}  # what is fed, after how many cached tokens
     assert timed <= set(fed) and all(fed.count(call) == 3 + 2 for call in timed)
     with pytest.raises(ValueError, match="6 tokens of text are too few .* give 7"):
