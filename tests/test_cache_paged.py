@@ -8,6 +8,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from minitransformer.cache import BlockPool, BlockTable, PagedCache, PoolExhausted, make_cache
+from minitransformer.decode import certify
 from minitransformer.model import ModelConfig, Transformer
 
 CFG = ModelConfig(vocab_size=50, d_model=32, n_layers=2, n_heads=4, n_kv_heads=2, context=40)
@@ -70,6 +71,19 @@ def test_rows_of_any_length_get_the_logits_of_one_forward_each(cfg, lengths, blo
         assert 0 <= len(tables[b].blocks) * block_size - tables[b].length < block_size  # waste
 
 
+def test_greedy_decoding_is_certified():
+    certificate = certify(sharp(), tokens(1, 5), 30, "paged")
+    assert certificate.passed and not certificate.near_ties and certificate.error < 1e-10
+
+
+def test_a_layer_may_be_updated_without_being_asked_for_positions():
+    cache, new = make_cache(CFG, "paged", 1, block_size=2), torch.randn(1, 2, 5, 8)
+    for T in (2, 1, 1, 1):
+        k, v = cache[1].update(new[:, :, cache.pos : cache.pos + T], -new[:, :, cache.pos : cache.pos + T])
+        cache.advance(T)
+        assert torch.equal(k, new[:, :, : cache.pos]) and torch.equal(v, -k)
+
+
 def test_a_row_never_reads_the_slots_of_another():
     model, pool = sharp(), BlockPool(CFG, 8, 4)
     first, long, short = (BlockTable(pool) for _ in range(3))
@@ -109,6 +123,11 @@ def test_beams_may_grow_from_one_row_to_the_capacity():
     cache.select(torch.tensor([0] * 5))
     model(tokens(5, 11, seed=3), cache)
     assert cache.pos == 20 and cache.pool.blocks == 25
+    shared = make_cache(CFG, "paged", 1, capacity=20, pool=BlockPool(CFG, 4, 4))
+    model(tokens(1, 9), shared)
+    shared.select(torch.tensor([0] * 5))
+    with pytest.raises(PoolExhausted):  # a pool that others share does not grow
+        model(tokens(5, 11, seed=3), shared)
 
 
 def test_truncate_releases_whole_blocks_and_a_known_block_is_not_overwritten_under_its_name():
@@ -145,6 +164,10 @@ def test_a_known_prefix_is_shared_in_full_blocks_and_one_token_is_left_to_comput
     longer = pool.match(text + [1])
     assert longer.length == 12 and longer.blocks == table.blocks
     assert pool.match(text[:6]).length == 4 and pool.match([*text[:4], 49 - text[4], *text[5:]]).length == 4
+    other = BlockTable(pool)
+    model(ids[:, 1:8], PagedCache.over([other]))
+    pool.remember(other, text[1:10])
+    assert pool.match(text[1:11]).length == 4  # the eighth token has a slot but is not written yet
     assert pool.match(text[4:]).length == 0  # the same block after another prefix holds other keys
     warm = pool.match(text)
     torch.testing.assert_close(model(ids[:, 8:], PagedCache.over([warm])), logits[:, 8:], atol=1e-10, rtol=0)
@@ -179,6 +202,18 @@ def test_freed_prefixes_are_revived_until_their_blocks_are_needed_oldest_first()
     taken = [pool.allocate() for _ in range(2)]
     assert pool.match([*old[0].tolist(), 1]).length == 8 and pool.match([*new[0].tolist(), 1]).length == 0
     assert set(taken).isdisjoint(revived.blocks)
+
+
+def test_a_freed_block_without_a_known_prefix_is_taken_first():
+    model, pool, ids = sharp(), BlockPool(CFG, 3, 4), tokens(1, 4)
+    table = BlockTable(pool)
+    model(ids, PagedCache.over([table]))
+    pool.remember(table, ids[0].tolist())
+    table.truncate(0)
+    for block in [pool.allocate(), pool.allocate()]:
+        pool.release(block)
+    pool.allocate(), pool.allocate()
+    assert pool.match([*ids[0].tolist(), 1]).length == 4
 
 
 def test_equal_tokens_computed_twice_keep_the_first_block_and_chain_on():
@@ -254,8 +289,8 @@ def test_double_free_and_use_after_free_are_named():
     with pytest.raises(ValueError, match="block 7 is not in use"):
         pool.share(7)
     model, table = sharp(), BlockTable(pool)
-    model(tokens(1, 3), PagedCache.over([table]))
-    pool.release(table.blocks[0])
+    model(tokens(1, 18), PagedCache.over([table]))
+    pool.release(table.blocks[0])  # a full block, which would be read and not written
     with pytest.raises(ValueError, match="is not in use"):
         model(tokens(1, 1), PagedCache.over([table]))
 
@@ -293,6 +328,14 @@ def test_padded_rows_get_the_logits_of_their_own_tokens(kind, cfg, starts, cut):
     assert got.isfinite().all()
     for row, start in enumerate(starts):
         torch.testing.assert_close(got[row, start:], model(ids[row : row + 1, start:])[0], atol=1e-10, rtol=0)
+
+
+def test_padding_stands_at_position_0_and_sees_itself():
+    cache = make_cache(CFG, "static", 2, starts=[2, 0])
+    assert cache.positions(4).tolist() == [[0, 0, 0, 1], [0, 1, 2, 3]]
+    seen = cache.mask(4)
+    assert seen[0, 0].int().tolist() == [[1, 0, 0, 0], [0, 1, 0, 0], [0, 0, 1, 0], [0, 0, 1, 1]]
+    assert torch.equal(seen[1, 0], torch.ones(4, 4).tril().bool())
 
 
 def test_padding_moves_with_its_rows():

@@ -6,7 +6,6 @@ import pytest
 import torch
 from peaked import CFG, peaked
 
-from minitransformer.cache import KINDS
 from minitransformer.decode import beam, generate
 from minitransformer.model import ModelConfig
 
@@ -45,10 +44,11 @@ def test_a_beam_of_one_is_greedy_stop_tokens_included():
     free = generate(model, prompt, 20, cache=None)
     assert torch.equal(beam(model, prompt, 20, width=1)[0].ids, free[0])
     for stop in ((int(free[0, 8]),), (int(free[0, 5]), int(free[0, 12]))):
-        assert torch.equal(beam(model, prompt, 20, width=1, stop=stop)[0].ids, generate(model, prompt, 20, cache=None, stop=stop)[0])
+        greedy = generate(model, prompt, 20, cache=None, stop=stop)[0]
+        assert torch.equal(beam(model, prompt, 20, width=1, stop=stop)[0].ids, greedy)
 
 
-@pytest.mark.parametrize("kind", KINDS)
+@pytest.mark.parametrize("kind", ["static", "dynamic", "paged"])
 @pytest.mark.parametrize("stop", [(), (2, 5)])
 def test_over_a_cache_beams_are_those_of_recomputation(kind, stop):
     for seed in range(3):

@@ -1,18 +1,19 @@
 """Certificates: given to what is equal, refused to what is not, for caches, chunks, beams, speculation and sampled paths."""
 
+from copy import deepcopy
 from dataclasses import replace
 from functools import partial
 
 import pytest
 import torch
-from hypothesis import given, settings
+from hypothesis import assume, given, settings
 from hypothesis import strategies as st
 from peaked import CFG, peaked
 
 from minitransformer.cache import KINDS, make_cache
 from minitransformer.decode import (
-    Certificate, ModelDraft, PromptLookup, Sampling, certify, certify_acceptance, certify_beam, certify_tokens, generate, last_logits,
-    prefill, speculate, stream,
+    Certificate, ModelDraft, PromptLookup, Sampling, certify, certify_acceptance, certify_beam, certify_tokens, generate,
+    last_logits, oracle_logits, prefill, speculate, stream,
 )
 
 PROMPTS = [torch.tensor([[3, 7, 11, 3, 7, 2, 9, 9]]), torch.tensor([[5, 1, 0, 23]])]
@@ -24,22 +25,71 @@ def model():
     return peaked()
 
 
-@settings(max_examples=20, deadline=None)
-@given(
-    kind=st.sampled_from(list(KINDS)), chunk=st.integers(1, 9), heads=st.sampled_from([1, 2, 4]), qk_norm=st.booleans(),
+CONFIGS = st.builds(
+    partial(replace, CFG), n_kv_heads=st.sampled_from([1, 2, 4]), qk_norm=st.booleans(), bias=st.booleans(), tied=st.booleans(),
     position=st.sampled_from(["rope", "sinusoidal", "none"]), norm=st.sampled_from(["layernorm", "rmsnorm"]),
-    ffn=st.sampled_from(["relu", "gelu", "relu2", "swiglu"]), bias=st.booleans(), tied=st.booleans(),
+    ffn=st.sampled_from(["relu", "gelu", "relu2", "swiglu"]),
 )
-def test_every_kind_is_certified_on_every_model_at_every_split_of_the_prompt(kind, chunk, **fields):
-    fields["n_kv_heads"] = fields.pop("heads")
-    found = certify(peaked(replace(CFG, **fields)), PROMPTS, 8, kind, chunk=chunk)
+
+
+OPTIONS = {
+    "window": {"window": 5, "sinks": 2, "rollback": 4}, "paged": {"block_size": 4}, "int4": {"residual": 4, "group": 4, "rollback": 4},
+    "int2": {"residual": 4, "group": 4, "rollback": 4},
+}
+
+
+@settings(max_examples=25, deadline=None)
+@given(cfg=CONFIGS, kind=st.sampled_from(list(KINDS)), chunk=st.integers(1, 9))
+def test_every_kind_is_certified_on_every_model_at_every_split_of_the_prompt(cfg, kind, chunk):
+    assume(kind != "window" or cfg.position != "sinusoidal")
+    found = certify(peaked(cfg), PROMPTS, 8, kind, chunk=chunk, **OPTIONS.get(kind, {}))
     assert found.verdict == "certified" and found.error < 1e-10
     assert (found.steps, found.prompts, found.kind, found.dtype) == (16, 2, kind, "float64")
-    assert found.subject == f"{kind} cache, chunk {chunk}" and found.oracle == "recomputation"
+    assert found.subject.startswith(f"{kind} cache, ") and found.subject.endswith(f"chunk {chunk}")
+    assert found.oracle.startswith("fake-quantized" if kind.startswith("int") else "recomputation")
+
+
+@pytest.mark.parametrize("kind", ["window", "int8", "int4", "int2"])
+def test_a_kind_that_changes_what_is_seen_is_not_recomputation_but_its_own_oracle(model, kind):
+    options = {"dtype": torch.float64, **OPTIONS.get(kind, {})}
+    assert certify(model, PROMPTS, 20, kind, **options).verdict == "certified"
+    plain = certify(model, PROMPTS, 20, kind, oracle=model, **options)
+    assert plain.verdict == "different" and plain.oracle == "a given oracle"
+
+
+@settings(max_examples=10, deadline=None)
+@given(cfg=CONFIGS, kind=st.sampled_from(["static", "dynamic", "paged"]), gamma=st.integers(1, 6), width=st.integers(1, 5))
+def test_every_decoder_is_certified_on_every_model(cfg, kind, gamma, width):
+    model, draft = peaked(cfg), ModelDraft(peaked(seed=1))
+    assert certify_beam(model, PROMPTS, 6, cache=kind, width=width).verdict == "certified"
+    texts = [(speculate(model, draft, p, 12, gamma=gamma, cache=kind).ids, p.shape[1]) for p in PROMPTS]
+    assert certify_tokens(model, texts, "speculative").verdict == "certified"
+    both = torch.cat((PROMPTS[0], PROMPTS[0].flip(1)))
+    texts = [(row[None], 8) for row in generate(model, both, 12, cache=kind)]
+    assert certify_tokens(model, texts, "batch").verdict == "certified"
+
+
+@pytest.mark.parametrize("kind", ["window", "int8", "int4", "int2"])
+def test_speculation_over_a_kind_of_its_own_oracle_is_certified_against_that(model, kind):
+    texts, options = [], OPTIONS.get(kind, {})
+    for prompt in PROMPTS:
+        cache = make_cache(CFG, kind, capacity=40, **options)
+        texts.append((speculate(model, ModelDraft(peaked(seed=1)), prompt, 25, gamma=3, cache=cache).ids, prompt.shape[1]))
+    oracle = partial(oracle_logits, model, kind=kind, **options)
+    assert certify_tokens(model, texts, "speculative", oracle=oracle).verdict == "certified"
+
+
+def test_a_window_is_certified_and_speculates_past_the_context(model):
+    assert certify(model, PROMPTS[0], 80, "window", window=8).verdict == "certified"
+    cache = make_cache(CFG, "window", window=8, rollback=4)
+    found = speculate(model, PromptLookup(), PROMPTS[0], 80, gamma=4, cache=cache)
+    assert torch.equal(found.ids, generate(model, PROMPTS[0], 80, cache=make_cache(CFG, "window", window=8)))
+    assert found.ids.shape == (1, 88) and found.accepted > 0
 
 
 def test_one_forward_may_be_the_oracle_and_gives_the_same(model):
-    whole, steps = certify(model, PROMPTS[0], 20, "static", oracle=model, against="one forward"), certify(model, PROMPTS[0], 20, "static")
+    whole = certify(model, PROMPTS[0], 20, "static", oracle=model, against="one forward")
+    steps = certify(model, PROMPTS[0], 20, "static")
     assert whole.oracle == "one forward" and steps.oracle == "recomputation"
     assert whole.verdict == steps.verdict == "certified"
     assert whole.margin == pytest.approx(steps.margin, abs=1e-10) and whole.steps == steps.steps == 20
@@ -148,8 +198,9 @@ def test_beams_are_certified_by_tokens_and_log_probabilities(model, monkeypatch)
 def test_the_acceptance_rule_is_certified_on_real_distributions(model):
     draft = peaked(seed=1)
     for sampling in (Sampling(), Sampling(temperature=0.7, top_k=5, top_p=0.9), Sampling(temperature=0)):
-        found = certify_acceptance(model, draft, PROMPTS, sampling)
-        assert found.verdict == "certified" and found.error < 1e-12 and found.steps == 12
+        found = certify_acceptance(deepcopy(model).float(), draft, PROMPTS, sampling)  # the rule itself is tried in float64
+        assert found.verdict == "certified" and found.error < 1e-12
+        assert (found.steps, found.dtype) == (12, "float64")
 
 
 def test_a_wrong_acceptance_rule_gets_no_certificate(model, monkeypatch):

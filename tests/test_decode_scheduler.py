@@ -52,7 +52,9 @@ def test_all_are_served_in_order_with_their_own_tokens_by_a_pool_too_small_for_a
     served = [scheduler.submit(request) for request in requests]
     finished = []
     while scheduler.busy:
+        new, before = set(scheduler.waiting), [one.preemptions for one in served]
         finished += scheduler.step()
+        assert not [one for one, n in zip(served, before, strict=True) if one in new and one.preemptions > n]
         order = [served.index(one) for one in [*scheduler.running, *scheduler.waiting]]
         assert order == sorted(order) and len(scheduler.running) <= max_batch  # first come, first served
         held = [block for one in scheduler.running for block in one.table.blocks]

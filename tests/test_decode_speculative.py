@@ -140,6 +140,15 @@ def test_a_draft_may_serve_one_text_after_another(model, drafts):
         assert torch.equal(speculate(model, drafts["small"], prompt, 20).ids, generate(model, prompt, 20, cache=None))
 
 
+def test_a_draft_keeps_of_its_cache_what_a_fresh_one_would_compute(model, drafts):
+    class Fresh(ModelDraft):
+        def propose(self, *arguments):
+            return ModelDraft(self.model).propose(*arguments)
+
+    kept, fresh = (speculate(model, draft, PROMPT, 40) for draft in (drafts["small"], Fresh(drafts["small"].model)))
+    assert kept.steps == fresh.steps and 0 < kept.alpha < 1
+
+
 def test_a_cache_that_takes_few_tokens_at_once_is_fed_in_pieces(model, drafts):
     cache = make_cache(CFG, "static")
     cache.chunk = 2
@@ -169,7 +178,7 @@ def test_lookup_copies_what_followed():
 
 
 def test_each_judged_position_sees_what_precedes_it_only():
-    seen = [set(row.tolist()) for row in _histories(torch.tensor([[1, 2]]), torch.tensor([[5, 6]]))]
+    seen = [set(row.tolist()) for row in _histories(torch.tensor([[1, 2]]), torch.tensor([[5, 6]]), FILTERED)]
     assert seen == [{1, 2}, {1, 2, 5}, {1, 2, 5, 6}]
 
 

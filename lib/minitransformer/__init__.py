@@ -12,6 +12,7 @@ _EXPORTS = {
     "Transformer": "model",
     "make_cache": "cache",
     "generate": "decode",
+    "generate_batch": "decode",
     "stream": "decode",
     "beam": "decode",
     "speculate": "decode",

@@ -13,10 +13,11 @@ class PagedLayer:
     def update(self, k, v):
         """Write (B, Hkv, T, D) to each row's own slots and gather all of it, (B, Hkv, S, D), S that of the longest row."""
         self.cache.check(k)
-        write, read = self.cache.slots(k.shape[2])  # (B, T), (B, S)
-        keys, values = self.cache.pool.layer(self.index, like=k)  # (slots, Hkv, D)
-        keys[write], values[write] = k.transpose(1, 2).to(keys.dtype), v.transpose(1, 2).to(keys.dtype)
-        return keys[read].transpose(1, 2), values[read].transpose(1, 2)
+        B, Hkv, T, D = k.shape
+        write, read = self.cache.slots(T)  # (B·T,), (B·S,)
+        store = self.cache.pool.layer(self.index, like=k)  # (2, slots, Hkv, D)
+        store.index_copy_(1, write, torch.stack((k, v)).transpose(2, 3).reshape(2, B * T, Hkv, D).to(store.dtype))
+        return store.index_select(1, read).view(2, B, -1, Hkv, D).transpose(2, 3).unbind()
 
     def truncate(self, pos):
         """Nothing to do: the cache cuts its tables, which every layer shares."""
@@ -57,11 +58,6 @@ class PagedCache(Cache):
         return cache
 
     @property
-    def lengths(self) -> torch.Tensor:
-        """Tokens of each row: (B,)."""
-        return torch.tensor([table.length for table in self.tables], device=self.pool.device)
-
-    @property
     def even(self) -> bool:
         """Whether all rows are equally long: then nothing needs a mask, and attention runs as over a static cache."""
         return all(table.length == self.pos for table in self.tables)
@@ -70,30 +66,37 @@ class PagedCache(Cache):
         """Positions of the next T tokens, (T,) or, of rows of unequal length, (B, T); their blocks are reserved."""
         positions = super().positions(T)
         self._slots = self._reserve(T)
-        return positions if self.even else self.lengths[:, None] + torch.arange(T, device=self.pool.device)
+        return positions if self.even else self._next(T)
 
     def mask(self, T: int) -> torch.Tensor | None:
         """None for rows of equal length, else which gathered keys each query sees: (B, 1, T, S)."""
         if self.even:
             return None
-        last = self.lengths[:, None] + torch.arange(T, device=self.pool.device)  # (B, T)
-        return (torch.arange(self.pos + T, device=self.pool.device) <= last[..., None])[:, None]
+        return (torch.arange(self.pos + T, device=self.pool.device) <= self._next(T)[..., None])[:, None]
 
     def slots(self, T: int):
-        """Where the next T tokens go, (B, T), and where all are, (B, S); past its end a row repeats its last slot."""
-        if self._slots is None or self._slots[0].shape[1] != T:
+        """Where the next T tokens go, (B·T,), and where all are, (B·S,); past its end a row repeats its own last slot."""
+        if self._slots is None or len(self._slots[0]) != self.batch * T:
             self._slots = self._reserve(T)
         return self._slots
 
     def _reserve(self, T):
         for table in self.tables:
             table.reserve(T)
-        size, device, lengths = self.pool.block_size, self.pool.device, self.lengths[:, None]  # (B, 1)
+        size, device = self.pool.block_size, self.pool.device
         widest = max(len(table.blocks) for table in self.tables)
         blocks = torch.tensor([table.blocks + [0] * (widest - len(table.blocks)) for table in self.tables], device=device)
-        token = torch.arange(self.pos + T, device=device).expand(self.batch, -1).minimum(lengths + T - 1)  # (B, S)
-        read = blocks.gather(1, token // size) * size + token % size  # (B, S)
-        return read.gather(1, lengths + torch.arange(T, device=device)), read
+        room = (blocks[:, :, None] * size + torch.arange(size, device=device)).flatten(1)  # (B, widest·size)
+        if self.even:
+            return room[:, self.pos : self.pos + T].flatten(), room[:, : self.pos + T].flatten()
+        new = self._next(T)
+        token = torch.arange(self.pos + T, device=device).expand(self.batch, -1).minimum(new[:, -1:])  # (B, S)
+        return room.gather(1, new).flatten(), room.gather(1, token).flatten()
+
+    def _next(self, T):
+        """Positions of the next T tokens in every row: (B, T)."""
+        lengths = torch.tensor([[table.length] for table in self.tables], device=self.pool.device)  # (B, 1)
+        return lengths + torch.arange(T, device=self.pool.device)
 
     def advance(self, T: int) -> None:
         """Every row grows by T tokens."""

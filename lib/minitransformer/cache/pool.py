@@ -13,7 +13,7 @@ class PoolExhausted(RuntimeError):
 
 
 class BlockPool:
-    """Storage of `blocks` blocks of `block_size` token slots, keys and values of every layer; a block is known by its number.
+    """Storage of `blocks` blocks of `block_size` token slots, keys and values of every layer, for one model.
 
     A block is free or in use, with a count of `references`. A freed block whose tokens are known keeps them until it is
     allocated again, least recently freed first, so a later prompt that begins alike may revive it. Storage,
@@ -136,8 +136,8 @@ class BlockPool:
         self.references += [0] * len(new)
         self.free.update(dict.fromkeys(new))
 
-    def layer(self, i: int, like: torch.Tensor):
-        """Keys and values of layer `i` by slot, two views (blocks·block_size, Hkv, D), made after `like` at the first write."""
+    def layer(self, i: int, like: torch.Tensor) -> torch.Tensor:
+        """Keys, then values, of layer `i` by slot: a view (2, blocks·block_size, Hkv, D); made like `like` at first."""
         if self.store is None:
             shape = (2, self.cfg.n_layers, self.blocks, self.block_size, self.cfg.kv_heads, self.cfg.head_dim)
             self.store = torch.zeros(shape, dtype=self.dtype or like.dtype, device=self.device or like.device)

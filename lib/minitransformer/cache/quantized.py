@@ -1,7 +1,8 @@
 """Quantized caches: int8 a token and head, and KIVI's int4 and int2 (Liu et al. 2024, arXiv:2402.02750).
 
-Codes are made once, from what arrived, and never again: what a query sees depends on its own position alone, so every
-split of the tokens gives the same logits. Everything is dequantized on read; the returned tensors are temporary.
+Codes are made from what arrived, once: what a query sees depends on its own position alone, so every split of the tokens
+gives the same logits but for rounding (a key that differs in its last bit may cross to the next code: rarely in float32,
+practically never in float64). Everything is dequantized on read; the returned tensors are temporary.
 """
 
 import torch
@@ -46,7 +47,8 @@ class QuantizedLayer:
         self.parts += [torch.zeros(*shape, 1, dtype=SCALE, device=device) for _ in range(numbers)]
 
     def truncate(self, pos):
-        """Nothing to do: what lies behind the cursor is never read and will be overwritten."""
+        """Only of the tail: codes behind the cursor are never read and will be overwritten."""
+        self.tail = [x[:, :, : max(0, pos - self.cache.held)] for x in self.tail]
 
     def select(self, rows):
         self.parts, self.tail = [p[rows] for p in self.parts], [x[rows] for x in self.tail]
@@ -61,14 +63,12 @@ class Int8Layer(QuantizedLayer):
         """Write the codes of (B, Hkv, T, D) at the cursor and return the filled part, dequantized, (B, Hkv, S, D)."""
         self.cache.check(k)
         if not self.parts:
-            for _ in (k, v):
-                self.reserve(k, (self.cache.capacity,), codes=k.shape[3], numbers=1)
-        pos, end, seen = self.cache.pos, self.cache.pos + k.shape[2], []
-        for x, codes, scales in ((k, *self.parts[:2]), (v, *self.parts[2:])):
-            codes[:, :, pos:end], scales[:, :, pos:end], _ = quantized(x, 8, symmetric=True)
-            dtype = self.cache.dtype or x.dtype
-            seen.append((codes[:, :, :end].to(dtype) - 128) * scales[:, :, :end].to(dtype))
-        return seen
+            self.reserve(k, (2, self.cache.capacity), codes=k.shape[3], numbers=1)  # keys and values side by side
+        pos, end = self.cache.pos, self.cache.pos + k.shape[2]
+        codes, scales = self.parts
+        codes[:, :, :, pos:end], scales[:, :, :, pos:end], _ = quantized(torch.stack((k, v), dim=2), 8, symmetric=True)
+        seen = codes[:, :, :, :end].to(self.cache.dtype or k.dtype).sub_(128).mul_(scales[:, :, :, :end])
+        return seen.unbind(2)
 
 
 class Int8Cache(Cache):
@@ -90,7 +90,7 @@ class KiviLayer(QuantizedLayer):
                 rows = (cache.finished(cache.capacity) // cache.group, cache.group * k.shape[3] // n)
                 self.reserve(k, rows, codes=packed_bytes(n, cache.bits), numbers=2)
         new = [x.to(cache.dtype or x.dtype) for x in (k, v)]
-        full = [torch.cat(pair, dim=2) for pair in zip(self.tail, new, strict=True)] if self.tail else new  # tokens held …
+        full = [torch.cat(pair, dim=2) for pair in zip(self.tail, new, strict=True)] if self.tail else new  # from token `held` on
         end = cache.pos + k.shape[2]
         self.tail = [x[:, :, cache.hold(end) - cache.held :].clone() for x in full]  # a view would keep all of it alive
         return (self.exchange(full[0], self.parts[:3], end, cache.group, per_channel=True),
@@ -113,9 +113,6 @@ class KiviLayer(QuantizedLayer):
         x = unpack(codes, cache.bits, n).to(full.dtype) * scale.to(full.dtype) + low.to(full.dtype)
         x = x.reshape(*x.shape[:3], D, g).mT if per_channel else x.reshape(*x.shape[:3], g, D)
         return torch.cat((x.flatten(2, 3), full[:, :, cache.finished(cache.pos + 1) - cache.held :]), dim=2)
-
-    def truncate(self, pos):
-        self.tail = [x[:, :, : max(0, pos - self.cache.held)] for x in self.tail]
 
 
 class KiviCache(Cache):
@@ -150,13 +147,13 @@ class KiviCache(Cache):
 
     def mask(self, T):
         """None while every row sees the same tokens quantized; else (T, S) chooses for each row between two versions."""
-        rows = torch.arange(self.pos, self.pos + T, device=self.device)[:, None]
-        edges = torch.tensor([self.finished(i + 1) for i in range(self.pos, self.pos + T)], device=self.device)[:, None]
-        first, after = int(edges[0]), int(edges[-1])
+        pos, end = self.pos, self.pos + T
+        first, after = self.finished(pos + 1), self.finished(end)
         if first == after:
             return None
-        packed, full = (torch.arange(a, b, device=self.device) for a, b in ((0, after), (first, self.pos + T)))
-        return torch.cat((packed < edges, (full >= edges) & (full <= rows)), dim=1)
+        edges = torch.tensor([self.finished(i + 1) for i in range(pos, end)], device=self.device)[:, None]
+        rows, packed, full = (torch.arange(a, b, device=self.device) for a, b in ((pos, end), (0, after), (first, end)))
+        return torch.cat((packed < edges, (full >= edges) & (full <= rows[:, None])), dim=1)
 
     def advance(self, T):
         self.held = self.hold(self.pos + T)

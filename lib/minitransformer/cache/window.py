@@ -11,25 +11,22 @@ import torch
 
 from ..model import rotate
 from .base import Cache
+from .static import StaticLayer
 
 
 class Plan(NamedTuple):
     """What one forward reads and writes, the same for every layer."""
 
-    old: torch.Tensor  # slots of the stored tokens that some row sees, in order
     kept: torch.Tensor  # which of the new tokens are stored,
     slots: torch.Tensor  # and where
-    copies: torch.Tensor | None  # (S,) indices into old and new tokens; None: each once, in order
-    unturn: tuple | None  # (cos, sin) that take the new keys' rotation back; None without RoPE
-    turn: tuple | None  # (cos, sin) of the S returned keys
+    turn: tuple | None  # (cos, sin) of the S returned keys; None without RoPE
     mask: torch.Tensor | None  # (T, S); None: lower-right causal
+    unturn: tuple | None = None  # (cos, sin) that take the new keys' rotation back; None where they have none
+    old: torch.Tensor | None = None  # slots of the stored tokens that some row sees, in order; None: all, in the ring's order
+    copies: torch.Tensor | None = None  # (S,) indices into old and new tokens; None: each once, in order
 
 
-class WindowLayer:
-    def __init__(self, cache):
-        self.cache = cache
-        self.k = self.v = None
-
+class WindowLayer(StaticLayer):
     def update(self, k, v):
         """Store (B, Hkv, T, D), keys un-rotated, and return what these rows see, (B, Hkv, S, D), rotated relative to them."""
         self.cache.check(k)
@@ -42,24 +39,15 @@ class WindowLayer:
         k = self.exchange(self.k, turned(k, plan.unturn), plan)
         return turned(k, plan.turn), self.exchange(self.v, v, plan)
 
-    @staticmethod
-    def exchange(store, new, plan):
-        """Stored tokens that are seen, then the new ones; the new ones take their slots."""
+    def exchange(self, store, new, plan):
+        """Give the new tokens their slots; return the stored tokens that are seen, and the new ones."""
         new = new.to(store.dtype)
+        if plan.old is None:
+            store[:, :, plan.slots] = new
+            return store[:, :, : self.cache.pos + 1]
         seen = torch.cat((store[:, :, plan.old], new), dim=2)  # read before the ring is written
         store[:, :, plan.slots] = new[:, :, plan.kept]
         return seen if plan.copies is None else seen[:, :, plan.copies]
-
-    def truncate(self, pos):
-        """Nothing to do: the cache has made sure that no slot which comes back was written since."""
-
-    def select(self, rows):
-        if self.k is not None:
-            self.k, self.v = self.k[rows], self.v[rows]
-
-    @property
-    def nbytes(self):
-        return 0 if self.k is None else self.k.nbytes + self.v.nbytes
 
 
 class WindowCache(Cache):
@@ -74,9 +62,9 @@ class WindowCache(Cache):
 
     def __init__(self, cfg, batch, capacity, *, window=None, sinks=4, rollback=0, **where):
         super().__init__(cfg, batch, capacity, **where)
-        window = cfg.context - sinks if window is None else window
+        window = max(1, cfg.context - sinks) if window is None else window
         if cfg.position == "sinusoidal":
-            raise ValueError("position 'sinusoidal' is added to the embedding, so that no window can move it out of keys and values: "
+            raise ValueError("position 'sinusoidal' is baked into keys and values by the embedding, and a window must move it: "
                              "use position 'rope' or 'none'")
         for name, value, least in (("window", window, 1), ("sinks", sinks, 0), ("rollback", rollback, 0)):
             if value < least:
@@ -87,6 +75,11 @@ class WindowCache(Cache):
         self.chunk = cfg.context
         self.oldest = 0  # no token before it is held, sinks apart
         self.planned = None  # (pos, T) and its plan
+        self.table = None
+        if cfg.position == "rope":
+            pairs = torch.arange(0, cfg.head_dim, 2, dtype=torch.float64, device=self.device) / cfg.head_dim
+            angle = torch.arange(-cfg.context, cfg.context, device=self.device)[:, None] * cfg.rope_theta**-pairs
+            self.table = torch.cat((angle.cos(), angle.sin()), dim=-1)  # (2·context, D)
 
     def positions(self, T):
         """Positions of the next T tokens inside this forward: (T,). ValueError when it is longer than `chunk`."""
@@ -113,39 +106,45 @@ class WindowCache(Cache):
     def plan(self, T: int) -> Plan:
         """The plan of a forward of T tokens, made once for all layers."""
         if self.planned is None or self.planned[0] != (self.pos, T):
-            self.planned = (self.pos, T), self.make_plan(self.pos, self.pos + T)
+            self.planned = (self.pos, T), self.plan_step() if T == 1 else self.plan_chunk(self.pos, self.pos + T)
         return self.planned[1]
 
-    def make_plan(self, pos, end):
+    def plan_step(self):
+        """One token: it takes the slot of one that it does not see, and then reads the store as it lies."""
+        pos, slots = self.pos, torch.arange(min(self.pos + 1, self.sinks + self.ring), device=self.device)
+        tokens = torch.where(slots < self.sinks, slots, pos - (pos - slots) % self.ring)  # the latest that has the slot
+        places = torch.where(slots < self.sinks, slots - min(pos, self.sinks + self.window - 1), tokens - pos)
+        mask = None if self.ring == self.window else ((slots < self.sinks) | (tokens > pos - self.window))[None]
+        kept = torch.zeros(1, dtype=torch.long, device=self.device)
+        return Plan(kept, self.slots(kept + pos), self.angles(places), mask)
+
+    def plan_chunk(self, pos, end):
+        """Several tokens: where they evict, each row reads its own copy of the sinks, as far away as the window is long."""
         rows = torch.arange(pos, end, device=self.device)
         sinks = torch.arange(min(self.sinks, end), device=self.device)
         first = max(self.sinks, pos + 1 - self.window)
         recent = torch.arange(first, max(first, end), device=self.device)
-        evicted = (rows + 1 - self.sinks - self.window).clamp(min=0)  # (T,) how far each row has moved from the sinks
+        evicted = (rows + 1 - self.sinks - self.window).clamp(min=0)  # (T,) tokens between the sinks and each row's window
         moves = torch.arange(int(evicted[0]), int(evicted[-1]) + 1, device=self.device)  # one copy of the sinks for each
-        tokens = torch.cat((sinks.repeat(len(moves)), recent))  # (S,)
-        places = torch.cat(((moves[:, None] + sinks).flatten(), recent)) - pos
-        old, kept = torch.cat((sinks, recent)), rows[(rows < self.sinks) | (rows >= end - self.ring)]
+        places = torch.cat(((moves[:, None] + sinks).flatten(), recent)) - pos  # (S,)
+        tokens, kept = torch.cat((sinks, recent)), rows[(rows < self.sinks) | (rows >= end - self.ring)]
         copies = mask = None
         if len(moves) > 1:
-            own = moves.repeat_interleave(len(sinks)) == evicted[:, None]  # (T, copies)
+            own = (moves[:, None] == evicted[:, None, None]) & (sinks <= rows[:, None, None])  # (T, copies, sinks)
             near = (recent > rows[:, None] - self.window) & (recent <= rows[:, None])
-            mask = torch.cat((own & (tokens[: own.shape[1]] <= rows[:, None]), near), dim=1)
-            everything = torch.arange(len(old), device=self.device)
-            copies = torch.cat((everything[: len(sinks)].repeat(len(moves)), everything[len(sinks) :]))
-        return Plan(self.slots(old[old < pos]), kept - pos, self.slots(kept), copies, self.angles(pos - rows), self.angles(places), mask)
+            mask = torch.cat((own.flatten(1), near), dim=1)
+            index = torch.arange(len(tokens), device=self.device)
+            copies = torch.cat((index[: len(sinks)].repeat(len(moves)), index[len(sinks) :]))
+        turn, unturn, old = self.angles(places), self.angles(pos - rows), self.slots(tokens[tokens < pos])
+        return Plan(kept - pos, self.slots(kept), turn, mask, unturn, old, copies)
 
     def slots(self, tokens):
         """Where tokens are stored: sinks first, then a ring."""
         return torch.where(tokens < self.sinks, tokens, self.sinks + (tokens - self.sinks) % self.ring)
 
-    def angles(self, positions):
-        """(cos, sin) of rotations by positions of either sign, each (n, D/2), float64; None without RoPE."""
-        if self.cfg.position == "none":
-            return None
-        pairs = torch.arange(0, self.cfg.head_dim, 2, dtype=torch.float64, device=self.device) / self.cfg.head_dim
-        angle = positions[:, None] * self.cfg.rope_theta**-pairs
-        return angle.cos(), angle.sin()
+    def angles(self, places):
+        """(cos, sin) of rotations by places in (-context, context), each (n, D/2), float64; None without RoPE."""
+        return None if self.table is None else self.table[places + self.cfg.context].chunk(2, dim=-1)
 
 
 def turned(x, angles):

@@ -11,13 +11,15 @@ from functools import partial
 
 import torch
 
-from ..cache import make_cache
+from ..cache import KINDS, make_cache
 from .beam import beam
 from .generation import GREEDY, last_logits, prefill
+from .oracle import EXACT, oracle_logits
 from .sampling import Sampling, distribution, noise, penalized
 from .speculative import emitted
 
-TOLERANCES = {"float64": 1e-10, "float32": 1e-3}  # what rounding explains; half precision is given no excuse and no limit
+TOLERANCES = {"float64": 1e-10, "float32": 1e-3}  # what rounding explains; other types have no limit but a given one
+ORACLES = dict.fromkeys(EXACT, "recomputation") | {"window": "recomputation under a windowed mask"}
 
 
 @dataclass(frozen=True)
@@ -63,15 +65,19 @@ class Certificate:
 @torch.no_grad()
 def certify(
     model, prompt: torch.Tensor | list[torch.Tensor], steps: int, kind: str, *, oracle: Callable | None = None,
-    against: str = "recomputation", chunk: int | None = None, tolerance: float | None = None, **options,
+    against: str | None = None, chunk: int | None = None, tolerance: float | None = None, **options,
 ) -> Certificate:
     """Decode `steps` greedy tokens after each `prompt` (1, T) over a cache of `kind`, every step's logits against the oracle's.
 
     `oracle(ids)` gives the logits after the last of ids (1, S), as (1, V), or after every one, as (1, S, V): then one call
-    serves a whole text. None recomputes step by step, the naive loop; `against` names another. `options` are the cache's;
-    `chunk` splits the prompt. `tolerance` None: 1e-10 in float64, 1e-3 in float32.
+    serves a whole text; `against` names it. None is the kind's own: for one that changes nothing, recomputation step by
+    step (the naive loop), else `oracle_logits`. `options` are the cache's; `chunk` splits the prompt. `tolerance` None:
+    1e-10 in float64, 1e-3 in float32, where a quantized kind needs more: rounding can move a number to the next code.
     """
-    oracle = partial(last_logits, model) if oracle is None else oracle
+    if oracle is None:
+        seen = {name: value for name, value in options.items() if name in KINDS[kind].options}
+        oracle = partial(last_logits, model) if kind in EXACT else partial(oracle_logits, model, kind=kind, **seen)
+        against = against or ORACLES.get(kind, "fake-quantized keys and values")
     runs = []
     for ids in [prompt] if isinstance(prompt, torch.Tensor) else prompt:
         start, new, cached = ids.shape[1], ids, []
@@ -83,7 +89,7 @@ def certify(
         scores, logits = _reference(oracle, ids, start), torch.cat(cached)
         runs.append((scores, ids[0, start:], (scores - logits).abs().amax(dim=-1)))
     words = [f"{name} {value}" for name, value in (options | ({"chunk": chunk} if chunk else {})).items()]
-    return _judge(runs, kind, model, tolerance, subject=", ".join([f"{kind} cache", *words]), oracle=against)
+    return _judge(runs, kind, model, tolerance, subject=", ".join([f"{kind} cache", *words]), oracle=against or "a given oracle")
 
 
 @torch.no_grad()
@@ -118,7 +124,8 @@ def certify_beam(
     """Beam search over a cache against beam search by recomputation: every beam's tokens and log-probability.
 
     `error` is the largest difference of log-probabilities and `margin` the smallest between neighbouring scores; a "step"
-    is a beam. What was pruned on the way is not seen, so this compares outcomes. `options` are those of `beam`.
+    is a beam. `cache` is a kind that changes nothing: "static", "dynamic" or "paged". What was pruned on the way is not
+    seen, so this compares outcomes. `options` are those of `beam`.
     """
     runs = []
     for ids in prompts:
@@ -144,9 +151,8 @@ def certify_acceptance(
         p, q = (distribution(each(ids)[0].double(), sampling) for each in (model, draft))  # (T, V)
         error = (emitted(p, q) - p).abs().amax(dim=-1)
         runs.append((torch.full_like(error, math.inf), torch.zeros_like(error, dtype=torch.bool), error))
-    return _certificate(
-        runs, kind, model, tolerance, subject="accept or resample", compared="probabilities", oracle="the model's distribution",
-    )
+    words = {"subject": "accept or resample", "compared": "probabilities", "oracle": "the model's distribution"}
+    return _certificate(runs, kind, model, tolerance, dtype="float64", **words)
 
 
 def _reference(oracle, ids, start):
@@ -169,16 +175,16 @@ def _judge(runs, kind, model, tolerance, **words):
     """A certificate from each run's oracle scores (n, V), chosen tokens (n,) and differences (n,)."""
     margins = []
     for scores, tokens, difference in runs:
-        best = scores.topk(2, dim=-1)
-        margins.append((best.values[:, 0] - best.values[:, 1], tokens != best.indices[:, 0], difference))
+        best = scores.topk(2, dim=-1).values
+        margins.append((best[:, 0] - best[:, 1], tokens != scores.argmax(dim=-1), difference))
     return _certificate(margins, kind, model, tolerance, **words)
 
 
-def _certificate(runs, kind, model, tolerance, **words):
-    """A certificate from each run's margins (n,), mismatches (n,) and differences (n,)."""
+def _certificate(runs, kind, model, tolerance, dtype=None, **words):
+    """A certificate from each run's margins (n,), mismatches (n,) and differences (n,); `dtype` None is the model's."""
     margin, mismatch, difference = (torch.cat(parts) for parts in zip(*runs, strict=True))
     near = (~(2 * difference < margin)).nonzero()[:, 0].tolist()
-    dtype = str(next(model.parameters()).dtype).removeprefix("torch.")
+    dtype = dtype or str(next(model.parameters()).dtype).removeprefix("torch.")
     tolerance = TOLERANCES.get(dtype, math.inf) if tolerance is None else tolerance
     other = tuple(mismatch.nonzero()[:, 0].tolist())
     return Certificate(

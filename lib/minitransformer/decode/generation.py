@@ -23,7 +23,6 @@ def chunks(ids: torch.Tensor, cache: Cache | None, chunk: int | None = None) -> 
     return ids.split(limit, dim=1) if limit < ids.shape[1] else (ids,)
 
 
-@torch.no_grad()
 def prefill(model, ids: torch.Tensor, cache: Cache, chunk: int | None = None) -> torch.Tensor:
     """Feed ids (B, T) to the cache in chunks and return the logits after the last token, (B, V).
 

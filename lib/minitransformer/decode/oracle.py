@@ -31,13 +31,16 @@ def frequencies(cfg) -> torch.Tensor:
 def oracle_logits(model, ids: torch.Tensor, kind: str = "static", **options) -> torch.Tensor:
     """Logits that a cache of `kind` with these options must give for any split of ids: (B, T) -> (B, T, V).
 
-    Of the options only those that change what is seen are read. ValueError for an unknown kind.
+    The options are the cache's; of them `rollback`, and all of the exact kinds', change nothing. ValueError for an unknown
+    kind, or for a window over sinusoidal positions.
     """
     if kind in EXACT:
         return model(ids)
     if kind not in VIEWS:
         raise ValueError(f"no oracle for cache kind {kind!r}: choose one of {', '.join((*EXACT, *VIEWS))}")
     if kind == "window":
+        if model.cfg.position == "sinusoidal":
+            raise ValueError("no window over position 'sinusoidal': use position 'rope' or 'none'")
         x, rope = model.embedding(ids), None  # longer than the context, perhaps; each pair is rotated by its own distance
     else:
         x, rope = model.embed(ids, torch.arange(ids.shape[1], device=ids.device))
@@ -59,32 +62,33 @@ def attention(q, view):
     return torch.stack(rows, dim=2)
 
 
-def window_view(cfg, k, v, window=None, sinks=4, **_):
+def window_view(cfg, k, v, window=None, sinks=4, rollback=0):
     """Query i sees the first `sinks` tokens and the last `window`, at positions counted in what it sees."""
     window = cfg.context - sinks if window is None else window
-    a, b = k.chunk(2, dim=-1) if cfg.position == "rope" else (k, k)
+    if cfg.position == "rope":
+        z = torch.complex(*k.chunk(2, dim=-1))  # (B, Hkv, T, D/2)
+        back = -torch.arange(k.shape[2], dtype=torch.float64)[:, None] * frequencies(cfg)
+        turns = torch.polar(torch.ones_like(back), back).to(z)  # by 0, 1, 2, … positions back
 
     def view(i):
-        seen = [j for j in range(i + 1) if j < sinks or j > i - window]
+        seen = torch.tensor([j for j in range(i + 1) if j < sinks or j > i - window], device=k.device)
         if cfg.position == "none":
             return k[:, :, seen], v[:, :, seen]
-        distance = torch.arange(len(seen) - 1, -1, -1, dtype=torch.float64, device=k.device)
-        turn = torch.polar(torch.ones(()).to(distance), -distance[:, None] * frequencies(cfg).to(k.device))  # (n, D/2)
-        z = torch.complex(a[:, :, seen], b[:, :, seen]) * turn
-        return torch.cat((z.real, z.imag), dim=-1).to(k.dtype), v[:, :, seen]
+        turned = z[:, :, seen] * turns[: len(seen)].flip(0)  # the query is the last of what it sees
+        return torch.cat((turned.real, turned.imag), dim=-1), v[:, :, seen]
 
     return view
 
 
 def int8_view(cfg, k, v):
     """Each token and head rounded to 127 steps of a float16 scale on either side of zero."""
-    k, v = (rounded(x, (x.abs().amax(-1, keepdim=True) / 127), -127, 127) for x in (k, v))
+    k, v = (rounded(x, x.abs().amax(-1, keepdim=True) / 127, -127, 127) for x in (k, v))
     return lambda i: (k[:, :, : i + 1], v[:, :, : i + 1])
 
 
 def kivi_view(bits):
-    def make(cfg, k, v, residual=32, group=32, **_):
-        """Query i sees whole groups rounded, up to `residual` tokens before its successor, and the rest as they are."""
+    def make(cfg, k, v, residual=32, group=32, rollback=0):
+        """Query i sees the last `residual` tokens, itself included, as they are, and the whole groups before them rounded."""
         whole = k.shape[2] // group * group
         channels = group if cfg.head_dim % group == 0 else cfg.head_dim
         low_k = rounded_between(k[:, :, :whole].unflatten(2, (-1, group)), bits, dim=3).flatten(2, 3)

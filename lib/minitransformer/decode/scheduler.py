@@ -49,6 +49,11 @@ class Served:
         return len(self.tokens) == self.request.max_new_tokens or (bool(self.tokens) and self.tokens[-1] in self.request.stop)
 
     @property
+    def most(self) -> int:
+        """Tokens it feeds at the most: all but the last."""
+        return len(self.request.prompt) + self.request.max_new_tokens - 1
+
+    @property
     def ids(self) -> torch.Tensor:
         """Prompt and continuation: (T + new,)."""
         return torch.cat((self.request.prompt, self.request.prompt.new_tensor(self.tokens)))
@@ -68,10 +73,12 @@ class Scheduler:
     """Serves requests first come, first served, up to `max_batch` at a time; deterministic, and nothing is ever lost.
 
     A step admits who fits, computes their prompts, decodes one token of everyone running, and retires who is done. When the
-    pool runs dry, the latest to come gives its blocks back and waits to be recomputed, so the earliest always goes on.
+    pool runs dry, the latest to come gives its blocks back and waits to be recomputed, so the earliest always goes on. Each
+    gets the tokens of a run of its own, up to rounding: in other batches, and after a shared prefix, sums run in another order.
+
     `share` finds known prefixes. `continuous` False admits only into an empty batch, as request-level batching does,
     though rows that end early still leave the computation. `clock` gives seconds; `on_forward(tokens)` is called after
-    each forward. The pool must be the scheduler's alone while it runs.
+    each forward. Nobody else may take the pool's blocks while it runs.
     """
 
     def __init__(self, model, pool: BlockPool, max_batch: int = 8, *, share=True, continuous=True, clock=time.perf_counter,
@@ -88,18 +95,16 @@ class Scheduler:
 
     def submit(self, request: Request) -> Served:
         """Queue a request. ValueError when it could never be served: longer than the context, or than the whole pool."""
-        tokens = len(request.prompt) + request.max_new_tokens - 1  # the last token is never fed
-        if tokens > self.model.cfg.context:
+        served, blocks = Served(request), self.pool.blocks
+        if served.most > self.model.cfg.context:
             raise ValueError(
                 f"a prompt of {len(request.prompt)} and {request.max_new_tokens} new tokens pass context "
                 f"{self.model.cfg.context}: shorten one of them"
             )
-        if self.pool.blocks_for(tokens) > self.pool.blocks:
-            raise ValueError(
-                f"{tokens} tokens need {self.pool.blocks_for(tokens)} blocks, the pool has {self.pool.blocks}: make a larger pool"
-            )
-        self.waiting.append(Served(request))
-        return self.waiting[-1]
+        if (need := self.pool.blocks_for(served.most)) > blocks:
+            raise ValueError(f"{served.most} tokens need {need} blocks, the pool has {blocks}: make a larger pool")
+        self.waiting.append(served)
+        return served
 
     @torch.no_grad()
     def step(self) -> list[Served]:
@@ -125,8 +130,9 @@ class Scheduler:
             served = self.waiting[0]
             tokens = served.ids.tolist()
             table = self.pool.match(tokens) if self.share else BlockTable(self.pool)
-            # A block for each row that runs, so that this very step cannot preempt whom it admits.
-            if self.pool.blocks_for(len(tokens)) - len(table.blocks) + len(self.running) > len(self.pool.free):
+            # Room to decode it once, and a block for each that runs: this very step must not preempt whom it admits.
+            need = self.pool.blocks_for(min(len(tokens) + 1, served.most)) - len(table.blocks)
+            if need + len(self.running) > len(self.pool.free):
                 table.truncate(0)
                 return
             served.table, served.shared = table, served.shared + table.length

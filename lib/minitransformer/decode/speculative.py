@@ -99,13 +99,12 @@ class PromptLookup:
 
     def propose(self, ids: torch.Tensor, gamma: int, rule=None):
         """Up to gamma tokens copied from ids (1, T), none where nothing repeats: (1, g), and None for certain."""
-        row = ids[0]
-        for n in range(min(self.ngram, len(row) - 1), 0, -1):
-            ends = (row[:-1].unfold(0, n, 1) == row[-n:]).all(dim=1).nonzero()[:, 0] + n  # one past each earlier occurrence
-            if len(ends):
-                whole = ends[ends + gamma <= len(row)]
-                end = int(whole[-1] if len(whole) else ends[0])
-                return ids[:, end : end + gamma], None
+        text = "".join(map(chr, ids[0].tolist()))  # strings search themselves faster than tensors
+        for n in range(min(self.ngram, len(text) - 1), 0, -1):
+            last = text[-n:]
+            at = max(text.rfind(last, 0, len(text) - gamma), text.find(last, 0, -1))
+            if at >= 0:
+                return ids[:, at + n : at + n + gamma], None
         return ids[:, :0], None
 
 
@@ -120,6 +119,7 @@ def speculate(
     token, which can turn a near tie in float32. Sampling: the same distribution; the filters and the penalty apply to
     draft and model alike. `coupled` instead accepts a token iff the model itself draws it with the noise the draft was
     given (Daliri et al. 2024): then the path is that of `generate` with the same generator, token by token.
+    Rejected tokens are truncated from `cache`: a kind that evicts or rounds must be made with rollback >= gamma.
     ValueError for several prompts, a gamma below 1, or a draft of another vocabulary.
     """
     if ids.shape[0] != 1:
@@ -150,8 +150,13 @@ def speculate(
     return Speculation(ids, tuple(steps))
 
 
-def _histories(ids, proposal):
-    """What precedes each judged position, (g + 1, T + g): later proposals are hidden behind a token that is there anyway."""
+def _histories(ids, proposal, sampling):
+    """What precedes each judged position, (g + 1, T + g), later proposals hidden behind a token that is there anyway.
+
+    None where `sampling` does not look back.
+    """
+    if sampling.repetition_penalty == 1:
+        return None
     g = proposal.shape[1]
     seen = torch.ones(g + 1, g, dtype=torch.bool, device=ids.device).tril(-1)
     return torch.cat((ids.expand(g + 1, -1), torch.where(seen, proposal, ids[:, :1])), dim=1)
@@ -177,7 +182,7 @@ class _Matching:
         return self.choices(logits, ids, ids.shape[1]), None
 
     def judge(self, logits, ids, proposal, _):
-        own = self.choices(logits, _histories(ids, proposal), ids.shape[1])
+        own = self.choices(logits, _histories(ids, proposal, self.sampling), ids.shape[1])
         accepted = int((own[:-1, 0] == proposal[0]).cumprod(dim=0).sum())
         return accepted, own[accepted : accepted + 1]
 
@@ -193,7 +198,7 @@ class _Residual:
         return race(q, noise(q, self.generator)), q
 
     def judge(self, logits, ids, proposal, q):
-        p = distribution(logits, self.sampling, _histories(ids, proposal))  # (g + 1, V)
+        p = distribution(logits, self.sampling, _histories(ids, proposal, self.sampling))  # (g + 1, V)
         q = F.one_hot(proposal[0], p.shape[1]) if q is None else q
         q = F.pad(q.to(p.dtype), (0, 0, 0, 1))  # the draft says nothing of the last position: its residual is p
         chance = acceptance(p[:-1], q[:-1]).gather(1, proposal.T)[:, 0]  # (g,)
