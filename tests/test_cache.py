@@ -88,7 +88,7 @@ def test_overflow_foreign_shapes_and_bad_rollback_are_named(kind):
 def test_an_unknown_kind_and_an_impossible_size_are_named():
     with pytest.raises(ValueError, match="cache kind 'ring' is unknown: choose one of dynamic, static, "):
         make_cache(CFG, "ring")
-    with pytest.raises(ValueError, match="option 'window' is unknown to kind 'static': its options are none"):
+    with pytest.raises(ValueError, match="option 'window' is unknown to kind 'static': its options are starts"):
         make_cache(CFG, window=8)
     with pytest.raises(ValueError, match="option 'windows' is unknown to kind 'window': its options are window, sinks, rollback"):
         make_cache(CFG, "window", windows=8)

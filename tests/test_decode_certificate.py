@@ -13,7 +13,7 @@ from peaked import CFG, peaked
 from minitransformer.cache import KINDS, make_cache
 from minitransformer.decode import (
     Certificate, ModelDraft, PromptLookup, Sampling, certify, certify_acceptance, certify_beam, certify_tokens, generate,
-    last_logits, oracle_logits, prefill, speculate, stream,
+    generate_batch, last_logits, oracle_logits, prefill, speculate, stream,
 )
 
 PROMPTS = [torch.tensor([[3, 7, 11, 3, 7, 2, 9, 9]]), torch.tensor([[5, 1, 0, 23]])]
@@ -38,7 +38,7 @@ OPTIONS = {
 }
 
 
-@settings(max_examples=25, deadline=None)
+@settings(max_examples=15, deadline=None)
 @given(cfg=CONFIGS, kind=st.sampled_from(list(KINDS)), chunk=st.integers(1, 9))
 def test_every_kind_is_certified_on_every_model_at_every_split_of_the_prompt(cfg, kind, chunk):
     assume(kind != "window" or cfg.position != "sinusoidal")
@@ -57,7 +57,7 @@ def test_a_kind_that_changes_what_is_seen_is_not_recomputation_but_its_own_oracl
     assert plain.verdict == "different" and plain.oracle == "a given oracle"
 
 
-@settings(max_examples=10, deadline=None)
+@settings(max_examples=8, deadline=None)
 @given(cfg=CONFIGS, kind=st.sampled_from(["static", "dynamic", "paged"]), gamma=st.integers(1, 6), width=st.integers(1, 5))
 def test_every_decoder_is_certified_on_every_model(cfg, kind, gamma, width):
     model, draft = peaked(cfg), ModelDraft(peaked(seed=1))
@@ -158,6 +158,16 @@ def test_speculated_and_plain_texts_are_certified_by_their_tokens(model):
     assert (found.steps, found.prompts, found.compared, found.subject) == (60, 2, "tokens", "draft model, gamma 4")
     stepwise = certify_tokens(model, texts, "speculative", oracle=partial(last_logits, model))
     assert stepwise.verdict == "certified" and stepwise.margin == pytest.approx(found.margin, abs=1e-10)
+
+
+@pytest.mark.parametrize("cache", ["static", "paged"])
+@pytest.mark.parametrize("sampling", [Sampling(temperature=0), SAMPLED])
+def test_batches_of_unequal_prompts_are_certified_row_by_row(model, cache, sampling):
+    generators = [torch.Generator().manual_seed(seed) for seed in (0, 1)]
+    rows = generate_batch(model, [p[0] for p in PROMPTS], 20, cache=cache, sampling=sampling, generator=generators)
+    texts = [(row[None], prompt.shape[1]) for row, prompt in zip(rows, PROMPTS, strict=True)]
+    found = certify_tokens(model, texts, "batch", sampling=sampling, seeds=[0, 1])
+    assert found.verdict == "certified" and found.steps == 40
 
 
 def test_a_wrong_token_is_found_where_it_stands(model):
