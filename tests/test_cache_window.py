@@ -109,6 +109,10 @@ def test_truncation_past_the_window_is_refused_and_before_it_is_free():
     for pos in (19, 2, 1, 0):  # one step back is always free, and what only the sinks see can always come back
         cache.truncate(pos)
         near(fed(model, cache, ids[:, pos:20], {9}), whole[:, pos:20])
+    cache.truncate(0)
+    fed(model, cache, ids[:, :8])
+    cache.truncate(5)  # what was evicted before the text began anew is forgotten
+    near(fed(model, cache, ids[:, 5:20]), whole[:, 5:20])
 
 
 @pytest.mark.parametrize("options, message", [
