@@ -101,11 +101,21 @@ def test_a_common_prefix_is_computed_once():
         pool, fed = BlockPool(CFG, 20, 4), []
 
 
+def test_nobody_is_admitted_to_be_preempted_in_the_same_step():
+    scheduler = Scheduler(MODEL, BlockPool(CFG, 4, 4))
+    first = scheduler.submit(Request(prompt(7, 0), 3))
+    scheduler.step()  # it fills two blocks, and its next token takes the third
+    second = scheduler.submit(Request(prompt(4, 1), 4))
+    assert scheduler.step() == [first]
+    assert second.tokens == [] and second.preemptions == 0  # the fourth would hold its prompt, but not its next token
+    assert scheduler.run() == [second]
+
+
 def test_a_preempted_request_revives_its_own_blocks():
-    scheduler = Scheduler(MODEL, BlockPool(CFG, 6, 4), 3)
+    scheduler = Scheduler(MODEL, BlockPool(CFG, 8, 4), 3)
     served = [scheduler.submit(Request(prompt(4, seed), 16)) for seed in range(3)]
     scheduler.run()
-    assert sum(one.preemptions for one in served) > 0 and sum(one.shared for one in served) > 0
+    assert served[1].preemptions == 1 and served[1].shared > 4  # more than its prompt's one block
     for one in served:
         assert torch.equal(one.ids, alone(one.request))
 
