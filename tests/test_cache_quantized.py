@@ -134,6 +134,10 @@ def test_truncation_into_a_finished_group_is_refused_without_rollback():
     near(fed(model, cache, ids[:, 28:40]), whole[:, 28:40])
     cache.truncate(0)
     near(fed(model, cache, ids, {5, 29}), whole)
+    cache = make_cache(CFG, "int4", residual=4, group=8, rollback=4)
+    fed(model, cache, ids[:, :32])
+    cache.truncate(29)  # what was let go at 32 tokens is not thought to be held at 30
+    near(fed(model, cache, ids[:, 29:], {1, 2}), whole[:, 29:])
 
 
 @pytest.mark.parametrize("kind", KINDS)
