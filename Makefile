@@ -34,17 +34,11 @@ set = $(if $($(1)),--set $(call quote,$(2)=$($(1))))
 SETTINGS = $(call set,CORPUS,corpus) $(call set,CORPORA_DIR,corpora_dir) $(call set,TOKENIZER,tokenizer) \
   $(call set,SEED,seed) $(call set,SALT,salt) $(call set,CONTEXT,context) $(call set,DIM,d_model) $(call set,HEADS,n_heads) $(call set,LR,lr) \
   $(call set,SEED_BENCH,bench_seed) $(call set,QUANT_BITS,bits) $(call set,TOPK,top_k) $(call set,TOPP,top_p) \
+  $(call set,BEAM,beam_width) $(call set,LENGTH_PENALTY,length_penalty) \
   $(if $(findstring command,$(origin TEMP)),$(call set,TEMP,temperature))
 RUN = $(PY) -m minitransformer.report
 PIP = $(PY) -m pip install --quiet --disable-pip-version-check
 OPTIONS = --profile $(call quote,$(PROFILE)) --caller $(call quote,$(PWD)) $(SETTINGS)
-
-ifneq ($(BEAM),)
-$(error BEAM=$(BEAM): nothing uses BEAM yet; leave it out)
-endif
-ifneq ($(LENGTH_PENALTY),)
-$(error LENGTH_PENALTY=$(LENGTH_PENALTY): nothing uses LENGTH_PENALTY yet; leave it out)
-endif
 
 .PHONY: help setup report publish test lab data tokenize train eval bench bench-quant ablations plot plot-quant \
   verify-corpus test-idem pack verify clean distclean notebooks lock

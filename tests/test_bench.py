@@ -9,8 +9,8 @@ import pytest
 import torch
 
 from minitransformer.bench import (
-    TimeModel, best_of, dispatch_table, fit, flop_speedup, flops, interleaved, kv_bytes, labels, matmul_flops_per_second, median_interval,
-    parameters, ratio, read_seconds, weights_read,
+    TimeModel, best_of, dispatch_table, fit, flop_speedup, flops, interleaved, kv_bytes, labels, matmul_flops_per_second,
+    median_interval, parameters, ratio, read_seconds, step_times, weights_read,
 )
 from minitransformer.cache import make_cache
 from minitransformer.model import ModelConfig, Transformer
@@ -75,6 +75,24 @@ def test_the_machines_speeds_are_positive():
     assert best_of(lambda: None, 2, 2) >= 0
     assert 0 < read_seconds(4096, repeats=2) < 1
     assert matmul_flops_per_second(64, repeats=1) > 0
+
+
+def test_single_forwards_are_timed_in_four_phases_and_leave_the_cache_as_it_was(monkeypatch):
+    cfg = ModelConfig(vocab_size=31, d_model=16, n_heads=2, context=16)
+    model, fed = Transformer(cfg).eval(), []
+    ids = torch.arange(12)[None]
+    plain = model.hidden
+    noted = lambda new, cache=None: (fed.append((tuple(new.shape), cache and cache.pos)), plain(new, cache))[1]  # noqa: E731
+    monkeypatch.setattr(model, "hidden", noted)
+    samples = step_times(model, ids, [1, 5], [1, 4], past=3, repeats=3)
+    assert samples.columns.tolist() == ["phase", "tokens", "repeat", "seconds"] and (samples.seconds > 0).all()
+    counts = samples.groupby(["phase", "tokens"]).size().to_dict()
+    wanted = {"recompute": (1, 5), "cached": (1, 5), "several": (1, 4), "rows": (1, 4)}
+    assert counts == {(phase, tokens): 3 for phase in wanted for tokens in wanted[phase]}
+    timed = {((1, 5), None), ((1, 1), 5), ((1, 4), 3), ((4, 1), 3)}  # what is fed, after how many cached tokens
+    assert timed <= set(fed) and all(fed.count(call) == 3 + 2 for call in timed)
+    with pytest.raises(ValueError, match="6 tokens of text are too few .* give 7"):
+        step_times(model, ids[:, :6], [2, 6], repeats=1)
 
 
 TRUE = TimeModel(150e-6, 160e-6, 20e-6, 8e-6, 2e-9, 5e-8, (4e-8, 6e-8))

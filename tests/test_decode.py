@@ -1,7 +1,11 @@
 """Decoding: cached tokens equal recomputed ones, sampling draws from the distribution it says, and bad input is named."""
 
+import math
+
 import pytest
 import torch
+from hypothesis import given, settings
+from hypothesis import strategies as st
 
 from minitransformer.cache import make_cache
 from minitransformer.decode import Certificate, Sampling, certify, choose, distribution, generate, generate_all_positions, stream
@@ -58,6 +62,49 @@ def test_filters_keep_what_they_say():
     assert distribution(logits, Sampling(temperature=0)).tolist() == [[1, 0, 0, 0]]
 
 
+def test_top_k_keeps_exactly_k_and_of_equals_the_first():
+    logits = torch.tensor([[1.0, 2.0, 2.0, 2.0, 0.0], [3.0, 3.0, 3.0, 3.0, 3.0]])
+    kept = distribution(logits, Sampling(top_k=2)) > 0
+    assert kept.tolist() == [[False, True, True, False, False], [True, True, False, False, False]]
+    assert torch.equal(distribution(logits, Sampling(top_k=1)), distribution(logits, Sampling(temperature=0)))
+
+
+def slow_distribution(logits, sampling, previous):
+    """One row in plain Python: penalty, temperature, top-k, top-p, each as it is defined."""
+    penalty, z = sampling.repetition_penalty, logits.tolist()
+    z = [(z / penalty if z > 0 else z * penalty) if i in previous else z for i, z in enumerate(z)]
+    z = [z / sampling.temperature for z in z]
+    order = sorted(range(len(z)), key=lambda i: -z[i])[: sampling.top_k]
+    total, mass, p = sum(math.exp(z[i] - z[order[0]]) for i in order), 0.0, [0.0] * len(z)
+    for i in order:
+        if sampling.top_p is None or mass < sampling.top_p:
+            p[i] = math.exp(z[i] - z[order[0]]) / total
+        mass += math.exp(z[i] - z[order[0]]) / total
+    return [x / sum(p) for x in p]
+
+
+@settings(max_examples=60, deadline=None)
+@given(
+    seed=st.integers(0, 10**6), temperature=st.floats(0.1, 3), top_k=st.none() | st.integers(1, 9),
+    top_p=st.none() | st.floats(0.05, 1), penalty=st.floats(0.5, 2),
+)
+def test_every_filter_is_its_definition_on_every_row_at_once(seed, temperature, top_k, top_p, penalty):
+    generator = torch.Generator().manual_seed(seed)
+    logits = 2 * torch.randn(3, 8, generator=generator, dtype=torch.float64)
+    previous = torch.randint(0, 8, (3, 4), generator=generator)
+    sampling = Sampling(temperature, top_k, top_p, penalty)
+    slow = [slow_distribution(row, sampling, set(seen.tolist())) for row, seen in zip(logits, previous, strict=True)]
+    assert (distribution(logits, sampling, previous) - torch.tensor(slow, dtype=torch.float64)).abs().max() < 1e-12
+
+
+def test_a_cold_temperature_is_greedy_and_broken_logits_are_named():
+    logits = torch.tensor([[1e4, 1e4 - 1.0, -torch.inf]])
+    assert distribution(logits, Sampling(temperature=1e-6)).tolist() == [[1, 0, 0]]
+    for bad in (torch.nan, torch.inf):
+        with pytest.raises(ValueError, match="the logits hold NaN or infinity"):
+            choose(torch.tensor([[0.0, bad]]), Sampling())
+
+
 def test_the_repetition_penalty_weakens_what_was_said():
     logits, seen = torch.tensor([[2.0, 1.5, -1.0]]), torch.tensor([[0, 2]])
     penalized = distribution(logits, Sampling(repetition_penalty=2.0), seen)
@@ -95,10 +142,17 @@ def test_a_broken_cache_gets_no_certificate(model, monkeypatch):
     ("arguments", "message"),
     [
         ({"temperature": -1}, "temperature -1 is negative"),
+        ({"temperature": math.nan}, "temperature nan is negative, infinite"),
+        ({"temperature": math.inf}, "temperature inf is negative, infinite"),
+        ({"temperature": 1e-9}, "temperature 1e-09 is .* below 1e-6"),
         ({"top_k": 0}, "top_k 0 keeps no token"),
+        ({"top_k": 2.5}, "top_k 2.5 keeps no token, or a part of one"),
+        ({"top_k": math.nan}, "top_k nan keeps no token"),
+        ({"top_p": math.nan}, r"top_p nan is outside \(0, 1\]"),
         ({"top_p": 0.0}, r"top_p 0.0 is outside \(0, 1\]"),
         ({"top_p": 1.1}, r"top_p 1.1 is outside \(0, 1\]"),
         ({"repetition_penalty": 0}, "repetition_penalty 0 is not positive"),
+        ({"repetition_penalty": math.inf}, "repetition_penalty inf is not positive and finite"),
     ],
 )
 def test_impossible_sampling_is_named(arguments, message):

@@ -8,7 +8,9 @@ import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from minitransformer.evaluate import bits_per_byte, perplexity, summary, token_losses, token_report
+from minitransformer.cache import make_cache
+from minitransformer.decode import in_float64
+from minitransformer.evaluate import bits_per_byte, perplexity, stream_losses, summary, token_losses, token_report
 from minitransformer.evaluate.losses import _device
 from minitransformer.model import ModelConfig, Transformer
 
@@ -105,3 +107,23 @@ def test_bits_per_byte():
     assert bits_per_byte(math.log(217.8), 245_569, 1_256_449) == pytest.approx(1.518, abs=5e-4)  # WikiText-2 test
     with pytest.raises(ValueError, match="n_bytes 0"):
         bits_per_byte(1.0, 1, 0)
+
+
+@pytest.mark.parametrize("chunk", [1, 7, 64])
+def test_a_streamed_text_costs_what_it_costs_in_one_window(chunk):
+    torch.manual_seed(0)
+    model = Transformer(ModelConfig(vocab_size=V, d_model=16, n_heads=2, context=40)).double()
+    ids, seen = np.random.default_rng(0).integers(0, V, 31), []
+    losses = stream_losses(model, ids, make_cache(model.cfg, "static"), chunk, on_chunk=lambda cache: seen.append(cache.pos))
+    assert losses == pytest.approx(token_losses(model, ids, 30, 30), abs=1e-12)
+    assert seen == [min(30, chunk * (i + 1)) for i in range(math.ceil(30 / chunk))]
+
+
+def test_a_windowed_cache_reads_past_the_context_in_chunks_of_its_own():
+    torch.manual_seed(0)
+    model = in_float64(Transformer(ModelConfig(vocab_size=V, d_model=16, n_heads=2, context=8)))
+    ids, seen = np.random.default_rng(0).integers(0, V, 41), []
+    cache = make_cache(model.cfg, "window", window=6, sinks=2)
+    losses = stream_losses(model, ids, cache, on_chunk=lambda cache: seen.append(cache.nbytes))
+    assert losses.shape == (40,) and np.isfinite(losses).all() and len(set(seen)) == 1 and len(seen) == 5
+    assert losses == pytest.approx(stream_losses(model, ids, make_cache(model.cfg, "window", window=6, sinks=2), 1), abs=1e-12)

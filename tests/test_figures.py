@@ -75,6 +75,13 @@ def test_learning_curves_leave_step_zero_out_on_a_log_axis():
     assert linear.axes[0].lines[0].get_xdata() == pytest.approx([0, 1, 10, 100])
 
 
+def test_lines_name_upright_limits():
+    df = pd.DataFrame({"m": [1, 10, 100], "us": [1.0, 1.1, 9.0]})
+    fig = figures.lines(df, "m", "us", xlabel="tokens", ylabel="µs", log="xy", xlimits=[(12.5, "t*")])
+    upright = [line for line in fig.axes[0].lines if list(line.get_xdata()) == [12.5, 12.5]]
+    assert len(upright) == 1 and "t*" in texts(fig)
+
+
 def test_ladder_draws_each_row_its_interval_its_number_and_the_seed_diamond():
     fig = figures.ladder(ROWS, "name", "ppl", "lo", "hi", limits=[(31.2, "floor")], beyond="below", seed="seed",
                          colors={"uniform": "grey"})

@@ -47,8 +47,8 @@ def test_every_chapter_ran_to_its_end(run_dir):
 
 def test_the_run_leaves_what_the_design_lists(run_dir):
     names = ["corpus.txt", "tokens.jsonl", "vocab.txt", "corpus.json", "train.jsonl", "metrics.json", "bench.csv", "bench_quant.csv",
-             "ablations.csv", "claims.json", "run.json", "HASHES.txt", "figures/latency.png", "figures/quant.png"]
-    names += [f"{model}/{file}" for model in ("model", "model-int8", "model-int4")
+             "certificates.csv", "ablations.csv", "claims.json", "run.json", "HASHES.txt", "figures/latency.png", "figures/quant.png"]
+    names += [f"{model}/{file}" for model in ("model", "model-2block", "model-gqa", "model-draft", "model-int8", "model-int4")
               for file in ("config.json", "model.safetensors", "tokenizer.json")]
     assert [name for name in names if not (run_dir / name).is_file()] == []
     for png in (run_dir / "figures").glob("*.png"):

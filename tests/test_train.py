@@ -87,8 +87,9 @@ def test_a_resumed_run_equals_one_that_was_never_stopped(tmp_path):
 def test_a_broken_or_foreign_checkpoint_is_refused_and_left_alone(tmp_path):
     path = tmp_path / "run.pt"
     train(fresh(), batch, RUN, checkpoint=path)
-    with pytest.raises(ValueError, match="belongs to another model or recipe"):
-        train(fresh(), batch, replace(RUN, lr=2e-3), checkpoint=path)
+    for cfg, data in ((replace(RUN, lr=2e-3), batch), (RUN, lambda step: batch(step + 1))):
+        with pytest.raises(ValueError, match="belongs to another model, recipe or data"):
+            train(fresh(), data, cfg, checkpoint=path)
     whole = path.read_bytes()
     path.write_bytes(whole[: len(whole) // 2])
     with pytest.raises(ValueError, match="is not a whole training checkpoint"):

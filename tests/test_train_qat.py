@@ -193,7 +193,7 @@ def test_a_resumed_run_equals_one_that_was_never_stopped(tmp_path):
     train(resumed, batch, RUN, checkpoint=tmp_path / "run.pt")
     assert torch.equal(convert(resumed)(ids()), convert(whole)(ids()))
     for other in (fresh(), prepare_qat(fresh(), group(4))):
-        with pytest.raises(ValueError, match="belongs to another model or recipe"):
+        with pytest.raises(ValueError, match="belongs to another model, recipe or data"):
             train(other, batch, RUN, checkpoint=tmp_path / "run.pt")
 
 

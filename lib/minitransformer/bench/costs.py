@@ -1,5 +1,8 @@
 """What a model costs, from its configuration alone: parameters, operations, bytes. Tests hold these against real objects."""
 
+import math
+
+from ..affine import packed_bytes
 from ..model import ModelConfig
 
 
@@ -46,6 +49,31 @@ def flop_speedup(cfg: ModelConfig, prompt: int, new: int, head_all: bool = False
     return uncached / (prefill + sum(flops(cfg, 1, past=t) for t in range(prompt, prompt + new - 1)))
 
 
-def kv_bytes(cfg: ModelConfig, tokens: int, batch: int = 1, itemsize: int = 4) -> int:
-    """Bytes of keys and values of `tokens` positions: 2·L·B·Hkv·D·tokens·itemsize."""
-    return 2 * cfg.n_layers * batch * cfg.kv_heads * cfg.head_dim * tokens * itemsize
+def kv_bytes(
+    cfg: ModelConfig, tokens: int, batch: int = 1, itemsize: int = 4, kind: str = "static", *, window: int | None = None,
+    sinks: int = 4, residual: int = 32, group: int = 32, rollback: int = 0, block_size: int = 16,
+) -> int:
+    """Bytes of a cache of `kind` and these options whose capacity of `tokens` is full; `itemsize` of its full precision.
+
+    2·L·B·Hkv·D·itemsize a token, for every slot: as many as tokens (static, dynamic), those of the window whatever the
+    tokens, or whole blocks (paged). int8: a byte a number and 2 a token and head. int4, int2: `group_bytes` for
+    the finished groups, full precision for the rest (between two groups up to group - 1 tokens more than at a group's end).
+    """
+    heads = 2 * cfg.n_layers * batch * cfg.kv_heads
+    slots = {"static": tokens, "dynamic": tokens, "paged": block_size * math.ceil(tokens / block_size),
+             "window": rollback + (cfg.context if window is None else window + sinks)}
+    if kind in slots:
+        return heads * slots[kind] * cfg.head_dim * itemsize
+    if kind == "int8":
+        return heads * tokens * (cfg.head_dim + 2)
+    if kind not in ("int4", "int2"):
+        raise ValueError(f"cache kind {kind!r} has no formula for its bytes: choose one of {', '.join(slots)}, int8, int4, int2")
+    groups, held = (max(0, n - residual) // group for n in (tokens, tokens - rollback))
+    packed = groups * group_bytes(cfg, int(kind.removeprefix("int")), group)
+    return cfg.n_layers * batch * cfg.kv_heads * packed + heads * (tokens - held * group) * cfg.head_dim * itemsize
+
+
+def group_bytes(cfg: ModelConfig, bits: int, group: int) -> int:
+    """Bytes of one group of tokens of one head, keys and values: codes, and a float16 scale and minimum for each n of them."""
+    channels = group if cfg.head_dim % group == 0 else cfg.head_dim
+    return sum(group * cfg.head_dim // n * (packed_bytes(n, bits) + 4) for n in (group, channels))

@@ -3,9 +3,9 @@
     uncached step over t tokens   T_nc(t) = o + max(w, c·t + a·t²)
     cached step after t tokens    T_c(t)  = o' + max(w + κ·t, c)
 
-o and o' are the fixed cost of a call, w the time to read every weight once, c the compute of one token, a·t² the
-attention of t queries over t keys, κ the cache read per past token. In the manner of Pope et al. 2022 and the roofline
-of Williams et al. 2009, with the overhead that rules at this size.
+o and o' are the fixed cost of a call (the plateau of its curve minus w), w the time to read every weight once, c the
+compute of one token, a·t² the attention of t queries over t keys, κ the cache read per past token. In the manner of
+Pope et al. 2022 and the roofline of Williams et al. 2009, with the overhead that rules at this size.
 """
 
 from dataclasses import dataclass

@@ -12,6 +12,8 @@ class Cache:
     """
 
     layer: type
+    options: tuple[str, ...] = ()  # what make_cache may pass on to this kind
+    chunk: int | None = None  # the most tokens of one forward, in a kind that outlives the context; None: what fits the capacity
 
     def __init__(self, cfg: ModelConfig, batch: int, capacity: int, *, dtype=None, device=None):
         self.cfg, self.batch, self.capacity = cfg, batch, capacity

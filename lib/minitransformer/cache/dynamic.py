@@ -2,7 +2,7 @@
 
 import torch
 
-from .base import Cache
+from .padded import PaddedCache
 
 
 class DynamicLayer:
@@ -32,7 +32,7 @@ class DynamicLayer:
         return 0 if self.k is None else self.k.nbytes + self.v.nbytes
 
 
-class DynamicCache(Cache):
+class DynamicCache(PaddedCache):
     """Grows with `torch.cat`: O(S) bytes copied a step, so O(S²) over a generation."""
 
     layer = DynamicLayer

@@ -2,7 +2,7 @@
 
 import torch
 
-from .base import Cache
+from .padded import PaddedCache
 
 
 class StaticLayer:
@@ -35,7 +35,7 @@ class StaticLayer:
         return 0 if self.k is None else self.k.nbytes + self.v.nbytes
 
 
-class StaticCache(Cache):
+class StaticCache(PaddedCache):
     """Constant memory 2·L·B·Hkv·capacity·D elements, O(1) bytes written a step."""
 
     layer = StaticLayer

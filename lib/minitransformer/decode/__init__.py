@@ -1,9 +1,17 @@
-"""Decoding: sampling, the naive oracle, cached generation, and the certificate that they agree."""
+"""Decoding: sampling, the naive oracle, cached generation, beams, speculation, and the certificates that they agree."""
 
-from .certificate import Certificate, certify
-from .generation import generate, generate_all_positions, last_logits, stream
+from .batch import generate_batch
+from .beam import Beam, beam
+from .certificate import Certificate, certify, certify_acceptance, certify_beam, certify_tokens
+from .generation import generate, generate_all_positions, last_logits, prefill, stream
+from .oracle import in_float64, oracle_logits
 from .sampling import Sampling, choose, distribution
+from .scheduler import Clock, Request, Scheduler, Served, simulate
+from .speculative import ModelDraft, PromptLookup, Speculation, acceptance, emitted, residual, speculate
 
 __all__ = [
-    "Certificate", "Sampling", "certify", "choose", "distribution", "generate", "generate_all_positions", "last_logits", "stream",
+    "Beam", "Certificate", "Clock", "ModelDraft", "PromptLookup", "Request", "Sampling", "Scheduler", "Served", "Speculation",
+    "acceptance", "beam", "certify", "certify_acceptance", "certify_beam", "certify_tokens", "choose", "distribution", "emitted",
+    "generate", "generate_all_positions", "generate_batch", "in_float64", "last_logits", "oracle_logits", "prefill", "residual",
+    "simulate", "speculate", "stream",
 ]

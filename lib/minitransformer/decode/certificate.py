@@ -1,19 +1,34 @@
-"""Proof that cached decoding is uncached decoding: not that texts look the same, but that they could not differ."""
+"""Proof that fast decoding is the slow oracle's: not that texts look the same, but that they could not differ.
 
+A step is certified where 2·max|Δlogit| is below the margin of the oracle's two best tokens; all steps together certify
+the text, by induction. Sampling is certified likewise: with its noise given, it is greedy on log p - log E.
+"""
+
+import math
+from collections.abc import Callable
 from dataclasses import dataclass
+from functools import partial
 
 import torch
 
-from ..cache import make_cache
-from .generation import last_logits
+from ..cache import KINDS, make_cache
+from .beam import beam
+from .generation import GREEDY, last_logits, prefill
+from .oracle import EXACT, oracle_logits
+from .sampling import Sampling, distribution, noise, penalized
+from .speculative import emitted
+
+TOLERANCES = {"float64": 1e-10, "float32": 1e-3}  # what rounding explains; other types have no limit but a given one
+ORACLES = dict.fromkeys(EXACT, "recomputation") | {"window": "recomputation under a windowed mask"}
 
 
 @dataclass(frozen=True)
 class Certificate:
-    """Greedy identity over `steps` tokens: certified where 2·max|Δlogit| is below the margin of the two best tokens.
+    """Identity with an oracle over `steps` tokens of `prompts` prompts; steps are numbered through them all.
 
-    `error` is the largest logit difference, `margin` the smallest margin, `near_ties` the steps that were not
-    certified, `mismatches` those whose argmax differs; `dtype` the precision of the run.
+    `error` is the largest logit difference, `margin` the smallest distance of the oracle's two best tokens, `near_ties`
+    the steps that were not certified, `mismatches` those whose token is not the oracle's; `dtype` the precision of the run.
+    `subject` is what was certified, in words, `compared` what of it, and `oracle` against what.
     """
 
     kind: str
@@ -23,30 +38,156 @@ class Certificate:
     margin: float
     near_ties: tuple[int, ...]
     mismatches: tuple[int, ...]
+    subject: str = ""
+    compared: str = "logits"
+    oracle: str = "recomputation"
+    prompts: int = 1
+    tolerance: float = math.inf
 
     @property
     def passed(self) -> bool:
-        """Every step gave the same token."""
-        return not self.mismatches
+        """The difference is within `tolerance`, and every other token falls on a near tie, where rounding decides."""
+        return self.error < self.tolerance and set(self.mismatches) <= set(self.near_ties)
+
+    @property
+    def verdict(self) -> str:
+        """"certified", "identical" (uncertified near ties gave the same token), "near ties" (some did not) or "different"."""
+        if not self.passed:
+            return "different"
+        return "near ties" if self.mismatches else "identical" if self.near_ties else "certified"
+
+    def row(self) -> dict:
+        """The fields for a table: near ties and mismatches counted, the verdict last."""
+        counts = {"near_ties": len(self.near_ties), "mismatches": len(self.mismatches), "verdict": self.verdict}
+        return vars(self) | counts
 
 
 @torch.no_grad()
-def certify(model, prompt: torch.Tensor, steps: int, kind: str) -> Certificate:
-    """Decode `steps` greedy tokens from `prompt` (1, T) by recomputation, and compare the cache's logits at every step."""
-    cache = make_cache(model.cfg, kind, batch=1, capacity=prompt.shape[1] + steps)
-    ids, new = prompt, prompt
-    error, margins, near_ties, mismatches = 0.0, [], [], []
-    for step in range(steps):
-        oracle, cached = last_logits(model, ids)[0], last_logits(model, new, cache)[0]
-        best = oracle.topk(2).values
-        difference, margin = float((oracle - cached).abs().max()), float(best[0] - best[1])
-        error = max(error, difference)
-        margins.append(margin)
-        if not 2 * difference < margin:
-            near_ties.append(step)
-        if int(oracle.argmax()) != int(cached.argmax()):
-            mismatches.append(step)
-        new = oracle.argmax().view(1, 1)
-        ids = torch.cat((ids, new), dim=1)
-    dtype = str(next(model.parameters()).dtype).removeprefix("torch.")
-    return Certificate(kind, dtype, steps, error, min(margins), tuple(near_ties), tuple(mismatches))
+def certify(
+    model, prompt: torch.Tensor | list[torch.Tensor], steps: int, kind: str, *, oracle: Callable | None = None,
+    against: str | None = None, chunk: int | None = None, tolerance: float | None = None, **options,
+) -> Certificate:
+    """Decode `steps` greedy tokens after each `prompt` (1, T) over a cache of `kind`, every step's logits against the oracle's.
+
+    `oracle(ids)` gives the logits after the last of ids (1, S), as (1, V), or after every one, as (1, S, V): then one call
+    serves a whole text; `against` names it. None is the kind's own: for one that changes nothing, recomputation step by
+    step (the naive loop), else `oracle_logits`. `options` are the cache's; `chunk` splits the prompt. `tolerance` None:
+    1e-10 in float64, 1e-3 in float32, where a quantized kind needs more: rounding can move a number to the next code.
+    """
+    if oracle is None:
+        seen = {name: value for name, value in options.items() if name in KINDS[kind].options}
+        oracle = partial(last_logits, model) if kind in EXACT else partial(oracle_logits, model, kind=kind, **seen)
+        against = against or ORACLES.get(kind, "fake-quantized keys and values")
+    runs = []
+    for ids in [prompt] if isinstance(prompt, torch.Tensor) else prompt:
+        start, new, cached = ids.shape[1], ids, []
+        cache = make_cache(model.cfg, kind, batch=1, capacity=start + steps, **options)
+        for _ in range(steps):
+            cached.append(prefill(model, new, cache, chunk))
+            new = cached[-1].argmax(dim=-1, keepdim=True)
+            ids = torch.cat((ids, new), dim=1)
+        scores, logits = _reference(oracle, ids, start), torch.cat(cached)
+        runs.append((scores, ids[0, start:], (scores - logits).abs().amax(dim=-1)))
+    words = [f"{name} {value}" for name, value in (options | ({"chunk": chunk} if chunk else {})).items()]
+    return _judge(runs, kind, model, tolerance, subject=", ".join([f"{kind} cache", *words]), oracle=against or "a given oracle")
+
+
+@torch.no_grad()
+def certify_tokens(
+    model, texts: list[tuple[torch.Tensor, int]], kind: str, *, sampling: Sampling = GREEDY, seeds: list[int] | None = None,
+    oracle: Callable | None = None, against: str = "recomputation", subject: str = "", tolerance: float | None = None,
+) -> Certificate:
+    """Certify the tokens of any decoder: each text is ids (1, T + n) with the length T of its prompt.
+
+    Every token must be the one that the oracle chooses after the tokens before it, greedily, or with the noise of a
+    generator of its text's seed, as `generate` and coupled speculation draw it. Only tokens are seen, so `error` is the
+    least logit difference that would explain them: half of what the worst lacks to the oracle's best, 0 when all agree.
+    `oracle` as in `certify`; None is one forward over the whole text.
+    """
+    if sampling.temperature > 0 and (seeds is None or len(seeds) != len(texts)):
+        raise ValueError(f"{len(texts)} sampled texts with seeds {seeds}: give the seed of each text's generator")
+    runs = []
+    for i, (ids, start) in enumerate(texts):
+        scores = _reference(model if oracle is None else oracle, ids, start)
+        generator = None if seeds is None else torch.Generator(ids.device).manual_seed(seeds[i])
+        rows = [_scores(row[None], sampling, ids[:, : start + step], generator) for step, row in enumerate(scores)]
+        scores, tokens = torch.cat(rows), ids[0, start:]
+        lacking = scores.amax(dim=-1) - scores.gather(1, tokens[:, None])[:, 0]
+        runs.append((scores, tokens, lacking / 2))
+    return _judge(runs, kind, model, tolerance, subject=subject or kind, compared="tokens", oracle=against)
+
+
+@torch.no_grad()
+def certify_beam(
+    model, prompts: list[torch.Tensor], steps: int, *, cache: str = "static", tolerance: float | None = None, **options,
+) -> Certificate:
+    """Beam search over a cache against beam search by recomputation: every beam's tokens and log-probability.
+
+    `error` is the largest difference of log-probabilities and `margin` the smallest between neighbouring scores; a "step"
+    is a beam. `cache` is a kind that changes nothing: "static", "dynamic" or "paged". What was pruned on the way is not
+    seen, so this compares outcomes. `options` are those of `beam`.
+    """
+    runs = []
+    for ids in prompts:
+        fast, slow = (beam(model, ids, steps, cache=kind, **options) for kind in (cache, None))
+        gaps = [a.score - b.score for a, b in zip(slow, slow[1:], strict=False)] or [math.inf]
+        other = [not torch.equal(a.ids, b.ids) for a, b in zip(fast, slow, strict=True)]
+        error = [abs(a.log_probability - b.log_probability) for a, b in zip(fast, slow, strict=True)]
+        runs.append((torch.tensor([min(gaps)] * len(slow)), torch.tensor(other), torch.tensor(error)))
+    words = ", ".join([f"beam search over a {cache} cache", *(f"{name} {value}" for name, value in options.items())])
+    return _certificate(runs, "beam", model, tolerance, subject=words, compared="beams and their log-probabilities")
+
+
+@torch.no_grad()
+def certify_acceptance(
+    model, draft, texts: list[torch.Tensor], sampling: Sampling, *, kind: str = "speculative sampling", tolerance: float = 1e-12,
+) -> Certificate:
+    """The law of speculated tokens is the model's: max |emitted - p| over every position of `texts` (1, T), summed exactly.
+
+    p and q are what model and draft model give there under `sampling`, in float64. There is no path, so no margin and no tie.
+    """
+    runs = []
+    for ids in texts:
+        p, q = (distribution(each(ids)[0].double(), sampling) for each in (model, draft))  # (T, V)
+        error = (emitted(p, q) - p).abs().amax(dim=-1)
+        runs.append((torch.full_like(error, math.inf), torch.zeros_like(error, dtype=torch.bool), error))
+    words = {"subject": "accept or resample", "compared": "probabilities", "oracle": "the model's distribution"}
+    return _certificate(runs, kind, model, tolerance, dtype="float64", **words)
+
+
+def _reference(oracle, ids, start):
+    """The oracle's logits for each token from `start` on: (n, V)."""
+    whole = oracle(ids[:, :-1])
+    if whole.ndim == 3:
+        return whole[0, start - 1 :]
+    return torch.cat([*(oracle(ids[:, :t]) for t in range(start, ids.shape[1] - 1)), whole])
+
+
+def _scores(logits, sampling, previous, generator):
+    """What the choice maximises, (1, V): penalized logits, or with noise log p - log E."""
+    if sampling.temperature == 0:
+        return penalized(logits, sampling, previous)
+    p = distribution(logits, sampling, previous)
+    return p.log() - noise(p, generator).log()
+
+
+def _judge(runs, kind, model, tolerance, **words):
+    """A certificate from each run's oracle scores (n, V), chosen tokens (n,) and differences (n,)."""
+    margins = []
+    for scores, tokens, difference in runs:
+        best = scores.topk(2, dim=-1).values
+        margins.append((best[:, 0] - best[:, 1], tokens != scores.argmax(dim=-1), difference))
+    return _certificate(margins, kind, model, tolerance, **words)
+
+
+def _certificate(runs, kind, model, tolerance, dtype=None, **words):
+    """A certificate from each run's margins (n,), mismatches (n,) and differences (n,); `dtype` None is the model's."""
+    margin, mismatch, difference = (torch.cat(parts) for parts in zip(*runs, strict=True))
+    near = (~(2 * difference < margin)).nonzero()[:, 0].tolist()
+    dtype = dtype or str(next(model.parameters()).dtype).removeprefix("torch.")
+    tolerance = TOLERANCES.get(dtype, math.inf) if tolerance is None else tolerance
+    other = tuple(mismatch.nonzero()[:, 0].tolist())
+    return Certificate(
+        kind, dtype, len(margin), float(difference.max()), float(margin.min()), tuple(near), other, prompts=len(runs),
+        tolerance=tolerance, **words,
+    )

@@ -15,6 +15,25 @@ def last_logits(model, ids: torch.Tensor, cache: Cache | None = None) -> torch.T
     return model.head(model.hidden(ids, cache)[:, -1])
 
 
+def chunks(ids: torch.Tensor, cache: Cache | None, chunk: int | None = None) -> tuple[torch.Tensor, ...]:
+    """Ids (B, T) in pieces of at most `chunk` tokens and of what the cache takes in one forward."""
+    limit = min(n for n in (chunk, None if cache is None else cache.chunk, ids.shape[1]) if n is not None)
+    if limit < 1:
+        raise ValueError(f"{ids.shape[1]} tokens in chunks of {chunk}: give at least one token, and a chunk of at least 1")
+    return ids.split(limit, dim=1) if limit < ids.shape[1] else (ids,)
+
+
+def prefill(model, ids: torch.Tensor, cache: Cache, chunk: int | None = None) -> torch.Tensor:
+    """Feed ids (B, T) to the cache in chunks and return the logits after the last token, (B, V).
+
+    Every chunk size gives the same logits but for rounding; a small one bounds the memory of a long prompt's forward.
+    """
+    *first, last = chunks(ids, cache, chunk)
+    for part in first:
+        model.hidden(part, cache)
+    return last_logits(model, last, cache)
+
+
 def stream(
     model, ids: torch.Tensor, max_new_tokens: int, *, cache: str | Cache | None = "static", sampling: Sampling = GREEDY,
     generator=None, stop: tuple[int, ...] = (),
@@ -24,9 +43,7 @@ def stream(
     `ids` (B, T) is the prompt. `cache` is None (naive recomputation), a kind, or an empty cache. Ends after
     `max_new_tokens`, or when every row has stopped. ValueError for an empty prompt or one that leaves no room.
     """
-    _check(model, ids, max_new_tokens)
-    if isinstance(cache, str):
-        cache = make_cache(model.cfg, cache, batch=ids.shape[0], capacity=ids.shape[1] + max_new_tokens)
+    cache = prepare(model, ids, max_new_tokens, cache)
     return _steps(model, ids, max_new_tokens, cache, sampling, generator, stop)
 
 
@@ -34,7 +51,7 @@ def stream(
 def _steps(model, ids, max_new_tokens, cache, sampling, generator, stop):
     new, done = ids, torch.zeros(ids.shape[0], 1, dtype=torch.bool, device=ids.device)
     for _ in range(max_new_tokens):
-        logits = last_logits(model, ids if cache is None else new, cache)
+        logits = last_logits(model, ids) if cache is None else prefill(model, new, cache)
         token = choose(logits, sampling, ids, generator)
         if stop:
             token = torch.where(done, new[:, -1:], token)
@@ -60,12 +77,17 @@ def generate_all_positions(model, ids: torch.Tensor, max_new_tokens: int) -> tor
     return ids
 
 
-def _check(model, ids, max_new_tokens):
+def prepare(model, ids: torch.Tensor, max_new_tokens: int, cache: str | Cache | None) -> Cache | None:
+    """The cache of a generation, made when `cache` names a kind; ValueError for a request that cannot be served."""
     if ids.ndim != 2 or ids.shape[1] == 0:
         raise ValueError(f"the prompt has shape {tuple(ids.shape)}: give at least one token, as (batch, tokens)")
     if max_new_tokens < 1:
         raise ValueError(f"max_new_tokens {max_new_tokens} is not positive: give at least 1")
-    if ids.shape[1] + max_new_tokens - 1 > model.cfg.context:
+    if isinstance(cache, str):
+        cache = make_cache(model.cfg, cache, batch=ids.shape[0], capacity=ids.shape[1] + max_new_tokens)
+    # A cache that limits the chunk counts positions inside itself: its text may be longer than the context.
+    if (cache is None or cache.chunk is None) and ids.shape[1] + max_new_tokens - 1 > model.cfg.context:
         raise ValueError(
             f"a prompt of {ids.shape[1]} and {max_new_tokens} new tokens pass context {model.cfg.context}: shorten one of them"
         )
+    return cache

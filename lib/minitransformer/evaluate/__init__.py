@@ -1,7 +1,7 @@
 """How good is a model? Per-token losses, perplexity with intervals, n-gram baselines, calibration, statistics."""
 
 from .calibration import calibration, expected_calibration_error
-from .losses import TokenReport, token_losses, token_report
+from .losses import TokenReport, stream_losses, token_losses, token_report
 from .monitor import Monitor, log_steps
 from .ngram import KneserNey, best_order, count_grams
 from .perplexity import Perplexity, bits_per_byte, perplexity, summary
@@ -13,6 +13,6 @@ from .stats import (
 __all__ = [
     "BLOCK", "Difference", "KneserNey", "Monitor", "Perplexity", "TInterval", "TokenReport", "beats_oracle", "best_order",
     "bits_per_byte", "block_bootstrap", "block_stderr", "by_group", "by_position", "calibration", "count_grams",
-    "expected_calibration_error", "holm", "log_steps", "paired_difference", "perplexity", "smallest_effect", "summary",
-    "t_interval", "token_losses", "token_report",
+    "expected_calibration_error", "holm", "log_steps", "paired_difference", "perplexity", "smallest_effect", "stream_losses",
+    "summary", "t_interval", "token_losses", "token_report",
 ]

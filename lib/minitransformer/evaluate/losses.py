@@ -62,6 +62,25 @@ def token_losses(logits_fn, ids, window: int, stride: int | None = None, batch_s
     return token_report(logits_fn, ids, window, stride, batch_size).nll
 
 
+@torch.no_grad()
+def stream_losses(model, ids, cache, chunk: int = 64, on_chunk=None) -> np.ndarray:
+    """The nats of every token but the first, (N - 1,), of a text fed through one `cache` of batch 1, however long.
+
+    Each prediction sees what the cache kept. At most `chunk` tokens a forward, fewer where the cache's own `chunk` says so;
+    `on_chunk(cache)` is called after each.
+    """
+    ids = torch.as_tensor(np.ascontiguousarray(ids, dtype=np.int64))
+    parts, size = [], min(chunk, cache.chunk or chunk)
+    for start in range(0, len(ids) - 1, size):
+        part = ids[start : min(start + size, len(ids) - 1)]
+        logits = model(part[None].to(_device(model)), cache)[0].log_softmax(dim=-1, dtype=torch.float64)  # (T, V)
+        target = ids[start + 1 : start + 1 + len(part), None].to(logits.device)
+        parts.append(-logits.gather(1, target)[:, 0].cpu().numpy())
+        if on_chunk is not None:
+            on_chunk(cache)
+    return np.concatenate(parts)
+
+
 def _score(logits_fn, ids, starts, window, scored):
     """nll, correct, confidence and position of the last `scored` predictions of each window, flattened in text order."""
     rows = torch.tensor(list(starts))[:, None] + torch.arange(window)  # (B, T)

@@ -22,6 +22,7 @@ import pandas as pd
 from IPython.display import display
 
 from .canvas import png_bytes
+from .marks import written
 from .numerals import number, readable
 
 KEY = "minitransformer"
@@ -67,8 +68,8 @@ def show_answer(text):
 
 def show_claim(row):
     """Display one row of claims.json as a line: id, verdict, statement, what was measured against which threshold."""
-    value = row["measured"] if isinstance(row["measured"], str) else number(row["measured"])
-    text = f"{row['id']} {row['verdict']}: {row['statement']}: {value}{row.get('unit') or ''}"
+    value = written(row["measured"], row.get("unit"), row.get("interval"))
+    text = f"{row['id']} {row['verdict']}: {row['statement'].rstrip('.')}: {value}"
     against = row.get("threshold") or row.get("seed_value")
     text += "" if against is None else f" ({'threshold' if row.get('threshold') else 'seed report'} {against})"
     _show({"text/plain": text}, {"kind": "claim", "id": row["id"]})

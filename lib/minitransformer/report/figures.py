@@ -4,7 +4,7 @@ Every function takes column names. Common arguments:
 
     low, high   columns of the 95 % interval, drawn as a band or a bar
     limits      [(value, "name")], for `lines` also [((xs, ys), "name")]: what physics or information sets,
-                a dashed line named in italics
+                a dashed line named in italics; `xlimits` are upright ones
     beyond      "above" | "below": hatch what lies past the first limit, where nothing can be measured
     seed        the seed report's numbers, as hollow vermilion diamonds
     colors      {group: "blue" | "teal" | "plum" | "ochre" | "grey" | "vermilion"}
@@ -38,8 +38,8 @@ from .rows import bars, dots, ladder, waterfall
 __all__ = ["bars", "dots", "heatmap", "histograms", "ladder", "learning_curves", "lines", "pareto", "png_bytes", "waterfall"]
 
 
-def lines(df, x, y, group=None, low=None, high=None, *, xlabel, ylabel, log="", limits=(), seed=(), beyond=None, colors=None,
-          xticks=None, markers=None, height=3.5):
+def lines(df, x, y, group=None, low=None, high=None, *, xlabel, ylabel, log="", limits=(), xlimits=(), seed=(), beyond=None,
+          colors=None, xticks=None, markers=None, height=3.5):
     """One line a group, labelled at its right end, with its interval as a band.
 
     `seed` is [(x, y, "label")]; `markers` None draws them where a line has at most 12 points.
@@ -62,6 +62,8 @@ def lines(df, x, y, group=None, low=None, high=None, *, xlabel, ylabel, log="", 
         for sx, sy, _ in seed:
             ax.plot(sx, sy, **SEED_MARK)
         curves = _limit_curves(ax, limits)
+        for value, _ in xlimits:
+            ax.axvline(value, color=INK, ls=DASHED, lw=1.2, zorder=2.5)
         ticks = _few(df[x]) if xticks is None and "x" in log else xticks
         set_scale(ax.xaxis, ticks)
         set_scale(ax.yaxis)
@@ -74,6 +76,8 @@ def lines(df, x, y, group=None, low=None, high=None, *, xlabel, ylabel, log="", 
             labels.beside(sx, sy, text, PALETTE["vermilion"][1])
         for xs, ys, text in curves:
             labels.on_line(xs, ys, text)
+        for value, text in xlimits:
+            labels.on_upright(value, text)
     return fig
 
 

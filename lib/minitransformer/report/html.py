@@ -88,8 +88,17 @@ def _claims(claims, chapters, matter):
     counts = {verdict: sum(row["verdict"] == verdict for row in rows) for verdict in (*AUDIT, "pass", "fail")}
     done = {row["id"] for row in audit}
     groups = [(section, _section_title(section), rows) for section, rows in groups.items()]
-    return {"own": own, "groups": groups, "counts": counts,
+    return {"own": _by_chapter(own, chapters), "groups": groups, "counts": counts,
             "pending": [row for id, row in ledger.items() if id not in done], "stated_total": len(ledger)}
+
+
+def _by_chapter(rows, chapters):
+    """[(heading, rows)] of our own claims, in the chapters' order; those of report.ipynb last."""
+    headings = {chapter.name: f"{chapter.no} {chapter.title}" for chapter in chapters}
+    groups = {}
+    for row in rows:
+        groups.setdefault(headings.get(row["notebook"], "The whole"), []).append(row)
+    return list(groups.items())
 
 
 def _tile(tile):

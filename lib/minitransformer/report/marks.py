@@ -103,7 +103,8 @@ def _brief(text):
 
 
 def _with_unit(text, unit):
-    return text + ("" if not unit else "×" if unit in ("×", "x") else NARROW + unit)
+    """The number and its unit, kept together where the unit is a symbol; words may go to the next line."""
+    return text + ("" if not unit else "×" if unit in ("×", "x") else (NARROW if len(unit) < 5 else " ") + unit)
 
 
 def interval_text(interval):

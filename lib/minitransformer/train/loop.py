@@ -28,13 +28,14 @@ def train(
 
     `batch(step)` gives LongTensors (B, window + 1) and must be a pure function of the step: then a run resumed from
     `checkpoint` (written every `every` steps and at the end, atomically) equals one that was never stopped.
-    What `on_step` returns is added to the row, and so survives an interruption with it. A checkpoint of another model or
-    configuration is refused with ValueError.
+    What `on_step` returns is added to the row, and so survives an interruption with it. A checkpoint of another model,
+    recipe or stream of batches is refused with ValueError.
     """
     opt = optimizer(model, cfg)
     rows, start = [], 0
+    owner = identity(model, cfg, batch) if checkpoint is not None else ""
     if checkpoint is not None and Path(checkpoint).exists():
-        rows, start = _resume(Path(checkpoint), model, opt, cfg)
+        rows, start = _resume(Path(checkpoint), model, opt, owner)
     model.train()
     for step in range(start, cfg.steps):
         began = time.perf_counter()
@@ -47,7 +48,7 @@ def train(
         row = {"step": step + 1, "tokens": tokens, **row, "seconds": time.perf_counter() - began}
         rows.append(row | (on_step(row) or {} if on_step else {}))
         if checkpoint is not None and ((step + 1) % every == 0 or step + 1 == cfg.steps):
-            _save(Path(checkpoint), model, opt, cfg, rows)
+            _save(Path(checkpoint), model, opt, owner, rows)
     model.eval()
     return rows
 
@@ -67,29 +68,30 @@ def _update(model, opt, batch, lr, cfg):
     return row
 
 
-def identity(model, cfg: TrainConfig) -> str:
-    """SHA-256 of what a checkpoint belongs to: configuration of model and run, and the scheme it trains under, if any."""
-    parts = [asdict(model.cfg), asdict(cfg), *([scheme_to_json(model.scheme)] if hasattr(model, "scheme") else [])]
+def identity(model, cfg: TrainConfig, batch) -> str:
+    """SHA-256 of what a checkpoint belongs to: configuration of model and run, first and last batch, and its scheme, if any."""
+    parts = [asdict(model.cfg), asdict(cfg), [batch(step).tolist() for step in (0, cfg.steps - 1)]]
+    parts += [scheme_to_json(model.scheme)] if hasattr(model, "scheme") else []
     return hashlib.sha256(json.dumps(parts, sort_keys=True).encode()).hexdigest()
 
 
-def _save(path, model, opt, cfg, rows):
+def _save(path, model, opt, owner, rows):
     path.parent.mkdir(parents=True, exist_ok=True)
     part = path.with_suffix(path.suffix + ".part")
-    state = {"identity": identity(model, cfg), "model": model.state_dict(), "optimizer": opt.state_dict(), "rows": rows}
+    state = {"identity": owner, "model": model.state_dict(), "optimizer": opt.state_dict(), "rows": rows}
     torch.save(state, part)
     os.replace(part, path)
 
 
-def _resume(path, model, opt, cfg):
+def _resume(path, model, opt, owner):
     try:
         state = torch.load(path, weights_only=True)
         found = state["identity"]
     except Exception as error:
         message = f"{path} is not a whole training checkpoint ({type(error).__name__}): delete it and train again"
         raise ValueError(message) from error
-    if found != identity(model, cfg):
-        raise ValueError(f"{path} belongs to another model or recipe: delete it, or give another checkpoint file")
+    if found != owner:
+        raise ValueError(f"{path} belongs to another model, recipe or data: delete it, or give another checkpoint file")
     model.load_state_dict(state["model"])
     opt.load_state_dict(state["optimizer"])
     return state["rows"], len(state["rows"])

@@ -1,0 +1,178 @@
+"""The memory of a paged cache: blocks of token slots, counted references, prefixes found again (Kwon et al. 2023)."""
+
+from collections import OrderedDict
+from itertools import count
+
+import torch
+
+from ..model import ModelConfig
+
+
+class PoolExhausted(RuntimeError):
+    """No block is free; nothing that was stored is lost."""
+
+
+class BlockPool:
+    """Storage of `blocks` blocks of `block_size` token slots, keys and values of every layer, for one model.
+
+    A block is free or in use, with a count of `references`. A freed block whose tokens are known keeps them until it is
+    allocated again, least recently freed first, so a later prompt that begins alike may revive it. Storage,
+    (2, L, blocks, block_size, Hkv, D), is made at the first write; `dtype` and `device` None: those of that write.
+    ValueError for an impossible size, and for any use of a block that is not in use.
+    """
+
+    def __init__(self, cfg: ModelConfig, blocks: int, block_size: int = 16, *, dtype=None, device=None):
+        for name, value in (("blocks", blocks), ("block_size", block_size)):
+            if value < 1:
+                raise ValueError(f"{name} {value} of the pool is not positive: give at least 1")
+        self.cfg, self.block_size, self.dtype, self.device = cfg, block_size, dtype, device
+        self.store = None
+        self.references = [0] * blocks
+        self.free = OrderedDict.fromkeys(range(blocks))  # in the order of allocation
+        self.prefixes = {}  # (number of the prefix before, the block's tokens) -> (its own number, block)
+        self.known = {}  # block -> its key in `prefixes`
+        self.numbers = count(1)  # never reused, so that a prefix number stands for one sequence of tokens for ever
+
+    @property
+    def blocks(self) -> int:
+        return len(self.references)
+
+    @property
+    def used(self) -> int:
+        return self.blocks - len(self.free)
+
+    @property
+    def block_bytes(self) -> int:
+        """Bytes of one block, keys and values of every layer; 0 before the first write."""
+        return 0 if self.store is None else self.store.nbytes // self.blocks
+
+    @property
+    def nbytes(self) -> int:
+        """Bytes of the whole storage, free blocks included."""
+        return self.block_bytes * self.blocks
+
+    def blocks_for(self, tokens: int) -> int:
+        """Blocks that hold `tokens` tokens: ceil(tokens / block_size)."""
+        return -(-tokens // self.block_size)
+
+    def allocate(self) -> int:
+        """A free block, now in use once, its old content forgotten. PoolExhausted when there is none."""
+        if not self.free:
+            raise PoolExhausted(f"all {self.blocks} blocks of the pool are in use: release a sequence, or make a larger pool")
+        block, _ = self.free.popitem(last=False)
+        self.forget(block)
+        self.references[block] = 1
+        return block
+
+    def share(self, block: int) -> int:
+        """One more reference to a block in use."""
+        self.check(block)
+        self.references[block] += 1
+        return block
+
+    def release(self, block: int) -> None:
+        """One reference less; without any, the block is free, and the next to be allocated unless its tokens are known."""
+        self.check(block)
+        self.references[block] -= 1
+        if not self.references[block]:
+            self.free[block] = None
+            self.free.move_to_end(block, last=block in self.known)
+
+    def own(self, block: int) -> int:
+        """A block to write that nobody else refers to: this one, or a copy that replaces one reference (copy-on-write)."""
+        self.check(block)
+        if self.references[block] == 1:
+            self.forget(block)
+            return block
+        copy = self.allocate()
+        self.store[:, :, copy] = self.store[:, :, block]
+        self.release(block)
+        return copy
+
+    def check(self, block: int) -> None:
+        """ValueError unless the block is in use."""
+        if not (0 <= block < self.blocks and self.references[block]):
+            raise ValueError(f"block {block} is not in use: it was freed or never allocated, so allocate one or share one in use")
+
+    def match(self, tokens: list[int]) -> "BlockTable":
+        """A table that shares the longest known prefix of `tokens` in full blocks, one token at least left to compute.
+
+        A dictionary compares keys, not only their hashes: a prefix is found by the number of the prefix before it and by
+        its own tokens, so by induction it is found only when all its tokens are equal.
+        """
+        table, before = BlockTable(self), 0
+        for chunk in self._chunks(tokens[:-1]):
+            before, block = self.prefixes.get((before, chunk), (None, None))
+            if block is None:
+                break
+            self.free.pop(block, None)  # revived, where it was free
+            self.references[block] += 1
+            table.blocks.append(block)
+        table.length = len(table.blocks) * self.block_size
+        return table
+
+    def remember(self, table: "BlockTable", tokens: list[int]) -> None:
+        """Let `match` find the full blocks of `table`, whose tokens these are; the first block of equal tokens is kept."""
+        before = 0
+        for chunk, block in zip(self._chunks(tokens[: table.length]), table.blocks, strict=False):
+            key = (before, chunk)
+            if key not in self.prefixes:
+                self.forget(block)
+                self.prefixes[key], self.known[block] = (next(self.numbers), block), key
+            before = self.prefixes[key][0]
+
+    def forget(self, block: int) -> None:
+        """No prefix leads to this block any more: its content is about to change."""
+        key = self.known.pop(block, None)
+        if key is not None:
+            del self.prefixes[key]
+
+    def grow(self, blocks: int) -> None:
+        """Make it a pool of at least `blocks` blocks; those there keep their numbers and their content."""
+        new = range(self.blocks, blocks)
+        if self.store is not None and new:
+            room = self.store.new_zeros((*self.store.shape[:2], len(new), *self.store.shape[3:]))
+            self.store = torch.cat((self.store, room), dim=2)
+        self.references += [0] * len(new)
+        self.free.update(dict.fromkeys(new))
+
+    def layer(self, i: int, like: torch.Tensor) -> torch.Tensor:
+        """Keys, then values, of layer `i` by slot: a view (2, blocks·block_size, Hkv, D); made like `like` at first."""
+        if self.store is None:
+            shape = (2, self.cfg.n_layers, self.blocks, self.block_size, self.cfg.kv_heads, self.cfg.head_dim)
+            self.store = torch.zeros(shape, dtype=self.dtype or like.dtype, device=self.device or like.device)
+            self.dtype, self.device = self.store.dtype, self.store.device
+        return self.store[:, i].flatten(1, 2)
+
+    def _chunks(self, tokens):
+        ends = range(self.block_size, len(tokens) + 1, self.block_size)
+        return [tuple(tokens[end - self.block_size : end]) for end in ends]
+
+
+class BlockTable:
+    """One sequence of a pool: token i lies in slot i % block_size of block `blocks[i // block_size]`."""
+
+    def __init__(self, pool: BlockPool):
+        self.pool, self.blocks, self.length = pool, [], 0
+
+    def reserve(self, T: int) -> None:
+        """Room to write T more tokens, in blocks of its own. PoolExhausted leaves what was reserved so far; try again later."""
+        for block in self.blocks:
+            self.pool.check(block)
+        for i in range(self.length // self.pool.block_size, len(self.blocks)):
+            self.blocks[i] = self.pool.own(self.blocks[i])
+        while len(self.blocks) < self.pool.blocks_for(self.length + T):
+            self.blocks.append(self.pool.allocate())
+
+    def fork(self) -> "BlockTable":
+        """The same tokens in the same blocks, shared until one of the two is written."""
+        other = BlockTable(self.pool)
+        other.blocks = [self.pool.share(block) for block in self.blocks[: self.pool.blocks_for(self.length)]]
+        other.length = self.length
+        return other
+
+    def truncate(self, length: int) -> None:
+        """Forget the tokens from `length` on and release the blocks that none is left in; 0 releases them all."""
+        self.length = min(length, self.length)
+        while len(self.blocks) > self.pool.blocks_for(self.length):
+            self.pool.release(self.blocks.pop())
