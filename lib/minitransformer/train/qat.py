@@ -33,10 +33,10 @@ class FakeWeight(nn.Module):
     """An (N, K) matrix of floats that reads as its rounded self: `QuantWeight` while it trains, one for all layers it ties.
 
     ŵ = (u - z)·s with u = clamp(round(w / s) + z), where s and z are those of a grid over a share of the present range, as
-    `fit_grid` makes it: so the grid follows weights that grow. The share is the first one times e^g, g (N or 1, G, 1) learned
-    from 0 (the clipping of Shao et al. 2023, kept from changing its sign) by the gradient of a step (Esser et al. 2020): ∂ŵ/∂s
-    is u - z, less w / s inside the clamp, and ∂s/∂g is s. ∂ŵ/∂w is 1 inside the clamp and 0 outside. ValueError for a codebook
-    or columns kept apart.
+    `fit_grid` makes it: so the grid follows weights that grow. The share is the first one times e^g, g (N or 1, G, 1), 0 at
+    first, learned (the clipping of Shao et al. 2023, kept from changing its sign) by the gradient of a step (Esser et al. 2020):
+    ∂ŵ/∂s is u - z, less w / s inside the clamp, and ∂s/∂g is s. ∂ŵ/∂w is 1 inside the clamp and 0 outside. ValueError for a
+    codebook or columns kept apart.
     """
 
     def __init__(self, full: nn.Parameter, start: QuantWeight):
