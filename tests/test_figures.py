@@ -156,6 +156,7 @@ def test_png_is_two_pixels_a_point_and_the_same_every_time_whatever_the_caller_s
         assert draw() == first
     width, height = struct.unpack(">II", first[16:24])
     assert width == 1152 and height > 300 and b"Software" not in first
+    assert first[25] == 3  # a palette: a third of the bytes
 
 
 def test_spread_keeps_order_and_room_and_stays_in_the_frame():

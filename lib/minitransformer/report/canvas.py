@@ -13,6 +13,7 @@ import numpy as np
 from matplotlib.backends.backend_agg import FigureCanvasAgg
 from matplotlib.figure import Figure
 from matplotlib.ticker import FixedLocator, Formatter, LogLocator, MaxNLocator, NullLocator
+from PIL import Image
 
 from .numerals import number
 
@@ -40,11 +41,17 @@ def styled():
 
 
 def png_bytes(fig) -> bytes:
-    """The PNG of a figure at 192 dpi: the same bytes for the same figure, no software metadata, nothing cropped."""
-    buffer = io.BytesIO()
+    """The PNG of a figure at 192 dpi: the same bytes for the same figure, no software metadata, nothing cropped.
+
+    Its colours are the 256 that stand for all best: a third of the bytes, and no difference that an eye sees.
+    """
+    full, small = io.BytesIO(), io.BytesIO()
     with styled():
-        fig.savefig(buffer, format="png", metadata={"Software": None}, bbox_inches=None)
-    return buffer.getvalue()
+        fig.savefig(full, format="png", metadata={"Software": None}, bbox_inches=None)
+    with Image.open(full) as image:
+        few = image.convert("RGB").quantize(256, dither=Image.Dither.NONE)
+        few.save(small, "PNG", optimize=True, dpi=image.info["dpi"])
+    return small.getvalue()
 
 
 def canvas(height=3.5, columns=1, log=""):
