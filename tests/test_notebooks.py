@@ -74,6 +74,12 @@ def test_cells_are_short_and_define_nothing(path):
 
 
 @each
+def test_no_claim_is_shown_twice(path):
+    shown = [output for cell in code_cells(read(path)) for output in cell.outputs if output.output_type == "execute_result"]
+    assert not [output for output in shown if output.data.get("text/plain", "").startswith("{'id'")]  # a row: end it with ;
+
+
+@each
 def test_it_is_committed_executed_from_top_to_bottom_without_errors_or_warnings(path):
     book = read(path)
     assert [cell.execution_count for cell in code_cells(book)] == list(range(1, len(code_cells(book)) + 1))
