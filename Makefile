@@ -93,11 +93,14 @@ verify-corpus: $(READY) ## make the corpus again and compare it with the run's
 
 test: $(READY) ## unit tests, notebooks, the quick pipeline end to end, coverage
 	@mkdir -p .cache reports/evidence
-	@export OMP_NUM_THREADS=1 TQDM_DISABLE=1; status=0; \
+	@$(RUN) report --profile quick # first: then the notebooks read its run, and the pipeline's tests find it done
+	@export OMP_NUM_THREADS=1 OMP_WAIT_POLICY=passive TQDM_DISABLE=1; status=0; \
 	$(PY) -m pytest --nbval-lax --nbval-current-env --nbval-cell-timeout=600 --ignore-glob='*checkpoint*' -p no:cov \
-	  --junitxml=.cache/nbval.xml -p no:cacheprovider -q $(PYTEST_OPTIONS) notebooks || status=$$?; \
+	  --junitxml=.cache/nbval.xml -p no:cacheprovider -q $(PYTEST_OPTIONS) notebooks > .cache/nbval.log 2>&1 & \
+	notebooks=$$!; trap 'kill $$notebooks 2>/dev/null' EXIT; \
 	$(PY) -m pytest --cov --cov-report=term --cov-report=json:.cache/coverage.json --junitxml=.cache/junit.xml \
 	  -p no:cacheprovider -q $(PYTEST_OPTIONS) tests || status=$$?; \
+	wait $$notebooks || status=$$?; trap - EXIT; cat .cache/nbval.log; \
 	$(RUN) evidence --profile quick --junit .cache/nbval.xml .cache/junit.xml --coverage .cache/coverage.json || status=1; exit $$status
 
 test-idem: $(READY) ## run the quick pipeline twice and compare every artefact that should be equal
