@@ -56,7 +56,7 @@ def test_the_package_asks_for_no_more_than_this_python():
 
 def test_what_is_imported_is_asked_for():
     known = {canonicalize_name(r.name) for r in DIRECT} | {"minitransformer"}
-    distribution = {"bs4": "beautifulsoup4", "yaml": "pyyaml", "IPython": "ipykernel", "jupyter_client": "ipykernel",
+    distribution = {"bs4": "beautifulsoup4", "PIL": "pillow", "yaml": "pyyaml", "IPython": "ipykernel", "jupyter_client": "ipykernel",
                     "traitlets": "ipykernel", "markupsafe": "jinja2"}  # the last four come with the package named
     for path in (ROOT / "lib").rglob("*.py"):
         for name in re.findall(r"^\s*(?:from|import) ([A-Za-z_0-9]+)", path.read_text(encoding="utf-8"), re.MULTILINE):
