@@ -7,8 +7,9 @@ import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from minitransformer.cache import BlockPool, BlockTable, PagedCache, PoolExhausted, make_cache
-from minitransformer.decode import certify
+from minitransformer.bench import kv_bytes
+from minitransformer.cache import KINDS, BlockPool, BlockTable, PagedCache, PoolExhausted, make_cache
+from minitransformer.decode import certify, certify_beam, generate, generate_batch, oracle_logits
 from minitransformer.model import ModelConfig, Transformer
 
 CFG = ModelConfig(vocab_size=50, d_model=32, n_layers=2, n_heads=4, n_kv_heads=2, context=40)
@@ -69,6 +70,56 @@ def test_rows_of_any_length_get_the_logits_of_one_forward_each(cfg, lengths, blo
         torch.testing.assert_close(out[b], model(row)[0, n:], atol=1e-10, rtol=0)
         assert tables[b].length == n + 2 * T
         assert 0 <= len(tables[b].blocks) * block_size - tables[b].length < block_size  # waste
+
+
+QUANTIZED = [kind for kind in KINDS if kind.startswith("paged-")]
+
+
+@pytest.mark.parametrize("dtype", [torch.float32, torch.float64])
+def test_pages_of_int8_are_bitwise_the_contiguous_int8_cache(dtype):
+    model, ids = sharp(dtype=dtype), tokens(3, 30)
+    static, paged = make_cache(CFG, "int8", 3), make_cache(CFG, "paged-int8", 3, block_size=5)
+    for a, b in [(0, 9), (9, 10), (10, 17), (17, 30)]:
+        assert torch.equal(model(ids[:, a:b], paged), model(ids[:, a:b], static))
+
+
+@settings(max_examples=20, deadline=None)
+@given(cfg=configs, kind=st.sampled_from(QUANTIZED), block_size=st.integers(1, 9), cuts=st.sets(st.integers(1, 29), max_size=9))
+def test_quantized_pages_give_the_logits_of_fake_quantized_keys_and_values(cfg, kind, block_size, cuts):
+    model, ids, cache = sharp(cfg), tokens(2, 30), make_cache(cfg, kind, 2, block_size=block_size)
+    edges = [0, *sorted(cuts), 30]
+    got = torch.cat([model(ids[:, a:b], cache) for a, b in zip(edges, edges[1:], strict=False)], dim=1)
+    torch.testing.assert_close(got, oracle_logits(model, ids, kind, block_size=block_size), atol=1e-10, rtol=0)
+    assert cache.nbytes == kv_bytes(cfg, 30, batch=2, kind=kind, block_size=block_size)
+    cache.truncate(20)
+    torch.testing.assert_close(model(ids[:, 20:], cache), got[:, 20:], atol=1e-10, rtol=0)
+
+
+@pytest.mark.parametrize("kind", QUANTIZED)
+def test_quantized_pages_are_shared_copied_and_searched_like_others(kind):
+    model, ids, cache = sharp(), tokens(1, 10), make_cache(CFG, kind, block_size=4)
+    model(ids, cache)
+    one = cache.nbytes
+    cache.select(torch.tensor([0, 0]))
+    assert cache.nbytes == one
+    ends = tokens(2, 5, seed=7)
+    oracle = oracle_logits(model, torch.cat((ids.expand(2, -1), ends), dim=1), kind)[:, 10:]
+    torch.testing.assert_close(model(ends, cache), oracle, atol=1e-10, rtol=0)
+    found = certify_beam(model, [ids], 12, cache=kind, oracle=lambda ids: oracle_logits(model, ids, kind))
+    assert found.verdict == "certified" and found.steps == 12
+    prompts = [tokens(1, n, seed=n)[0] for n in (3, 9, 5)]
+    for prompt, row in zip(prompts, generate_batch(model, prompts, 12, cache=kind), strict=True):
+        assert torch.equal(row, generate(model, prompt[None], 12, cache=kind)[0])
+
+
+def test_a_pool_of_other_bits_is_named():
+    model, pool = sharp(), BlockPool(CFG, 4, 4, bits=8)
+    model(tokens(1, 5), make_cache(CFG, "paged", pool=pool))
+    assert pool.store.dtype == torch.uint8 and pool.dtype == torch.float64  # plain "paged" takes the pool as it is
+    with pytest.raises(ValueError, match=r"a pool of .* 4, 8, torch.float64\) does not fit a cache of .* 4, 4, torch.float64\)"):
+        make_cache(CFG, "paged-int4", pool=pool)
+    with pytest.raises(ValueError, match="a pool of 5 bits is unknown: choose 8, 4 or None"):
+        BlockPool(CFG, 4, bits=5)
 
 
 def test_greedy_decoding_is_certified():
@@ -240,7 +291,8 @@ operations = st.lists(st.tuples(st.sampled_from(ACTS), st.integers(0, 99)), max_
 @given(operations=operations, block_size=st.integers(1, 4))
 def test_whatever_joins_forks_and_leaves_references_stay_exact(operations, block_size):
     pool = BlockPool(replace(CFG, n_layers=1), 12, block_size)
-    keys, _ = pool.layer(0, like=torch.zeros(1, dtype=torch.int64))
+    pool.write(0, torch.zeros(0, dtype=torch.int64), torch.zeros(2, 0, CFG.kv_heads, CFG.head_dim, dtype=torch.int64))
+    keys = pool.store[0, 0].flatten(0, 1)  # by slot
     tables, texts = [], []  # texts: what each table must hold, whatever happens to the others
     for name, n in operations:
         i = n % len(tables) if tables else None
@@ -312,7 +364,7 @@ def test_an_impossible_pool_and_one_of_another_model_are_named():
         make_cache(CFG, "paged", block_size=0)
     pool = BlockPool(CFG, 4, 8, dtype=torch.float32)
     for cfg, options in ((replace(CFG, n_layers=1), {}), (CFG, {"block_size": 16}), (CFG, {"dtype": torch.float16})):
-        with pytest.raises(ValueError, match=r"\(2, 2, 8, 8, torch.float32\) does not fit a cache of"):
+        with pytest.raises(ValueError, match=r"\(2, 2, 8, 8, None, torch.float32\) does not fit a cache of"):
             make_cache(cfg, "paged", pool=pool, **options)
     with pytest.raises(ValueError, match="cache option 'window' is unknown to kind 'paged': its options are block_size, pool"):
         make_cache(CFG, "paged", window=3)

@@ -55,7 +55,7 @@ def test_bad_batches_are_named(model, cache):
         generate_batch(model, [], 5, cache=cache)
     with pytest.raises(ValueError, match="4 prompts with generators .* one generator for each"):
         generate_batch(model, PROMPTS, 5, cache=cache, generator=[torch.Generator()])
-    with pytest.raises(ValueError, match=r"the prompt has shape \(0,\): give at least one token"):
+    with pytest.raises(ValueError, match=r"the prompt has shape \(1, 0\): give at least one token"):
         generate_batch(model, [PROMPTS[0], PROMPTS[0][:0]], 5, cache=cache)
     with pytest.raises(ValueError, match="max_new_tokens 0 is not positive"):
         generate_batch(model, PROMPTS, 0, cache=cache)

@@ -46,10 +46,10 @@ def test_every_kind_is_certified_on_every_model_at_every_split_of_the_prompt(cfg
     assert found.verdict == "certified" and found.error < 1e-10
     assert (found.steps, found.prompts, found.kind, found.dtype) == (16, 2, kind, "float64")
     assert found.subject.startswith(f"{kind} cache, ") and found.subject.endswith(f"chunk {chunk}")
-    assert found.oracle.startswith("fake-quantized" if kind.startswith("int") else "recomputation")
+    assert found.oracle.startswith("fake-quantized" if "int" in kind else "recomputation")
 
 
-@pytest.mark.parametrize("kind", ["window", "int8", "int4", "int2"])
+@pytest.mark.parametrize("kind", ["window", "int8", "int4", "int2", "paged-int8", "paged-int4"])
 def test_a_kind_that_changes_what_is_seen_is_not_recomputation_but_its_own_oracle(model, kind):
     options = {"dtype": torch.float64, **OPTIONS.get(kind, {})}
     assert certify(model, PROMPTS, 20, kind, **options).verdict == "certified"
@@ -69,7 +69,7 @@ def test_every_decoder_is_certified_on_every_model(cfg, kind, gamma, width):
     assert certify_tokens(model, texts, "batch").verdict == "certified"
 
 
-@pytest.mark.parametrize("kind", ["window", "int8", "int4", "int2"])
+@pytest.mark.parametrize("kind", ["window", "int8", "int4", "int2", "paged-int8", "paged-int4"])
 def test_speculation_over_a_kind_of_its_own_oracle_is_certified_against_that(model, kind):
     texts, options = [], OPTIONS.get(kind, {})
     for prompt in PROMPTS:
@@ -93,6 +93,16 @@ def test_one_forward_may_be_the_oracle_and_gives_the_same(model):
     assert whole.oracle == "one forward" and steps.oracle == "recomputation"
     assert whole.verdict == steps.verdict == "certified"
     assert whole.margin == pytest.approx(steps.margin, abs=1e-10) and whole.steps == steps.steps == 20
+
+
+@pytest.mark.parametrize("kind", list(KINDS))
+def test_prompts_of_one_length_may_share_a_cache_and_each_row_is_judged(model, kind):
+    ids, options = torch.cat((PROMPTS[0], PROMPTS[0].flip(1))), OPTIONS.get(kind, {})
+    both, each = (certify(model, prompts, 15, kind, **options) for prompts in (ids, list(ids.split(1))))
+    assert both.verdict == "certified" and both.margin == pytest.approx(each.margin, abs=1e-10)
+    assert (both.steps, both.prompts) == (each.steps, each.prompts) == (30, 2)
+    wrong = certify(model, ids, 15, kind, oracle=lambda x: model(x).roll(1, dims=0), **options)  # the other row's logits
+    assert wrong.verdict == "different"
 
 
 def test_another_oracle_gives_no_certificate(model):
@@ -193,16 +203,28 @@ def test_sampled_paths_are_certified_with_their_noise(model, way):
         certify_tokens(model, texts, "sampled", sampling=SAMPLED, seeds=[0])
 
 
-def test_beams_are_certified_by_tokens_and_log_probabilities(model, monkeypatch):
-    found = certify_beam(model, PROMPTS, 12, width=3, stop=(2,))
-    assert found.verdict == "certified" and found.steps == 6 and found.prompts == 2 and found.error < 1e-10
-    assert found.subject == "beam search over a static cache, width 3, stop (2,)"
-    assert certify_beam(model, PROMPTS, 5, cache="dynamic", width=1).margin == float("inf")
+def test_every_choice_of_a_beam_is_certified(model, monkeypatch):
+    found = certify_beam(model, PROMPTS, 12, width=3)
+    assert found.verdict == "certified" and (found.steps, found.prompts) == (24, 2) and found.error < 1e-10 < found.margin
+    assert found.subject == "beam search over a static cache, width 3" and found.compared == "candidates kept"
+    stopped = certify_beam(model, PROMPTS, 12, width=3, stop=(2, 5))
+    assert stopped.verdict == "certified" and stopped.steps <= 24
+    everything = certify_beam(model, PROMPTS, 1, cache="dynamic", width=CFG.vocab_size)  # nothing is dropped
+    assert everything.margin == float("inf") and everything.steps == 2
+    other = certify_beam(model, PROMPTS, 12, width=3, oracle=peaked(seed=5), against="another model")
+    assert other.verdict == "different" and other.mismatches and other.oracle == "another model"
     from minitransformer.cache.static import StaticLayer
 
     whole = StaticLayer.select
     monkeypatch.setattr(StaticLayer, "select", lambda self, rows: whole(self, rows * 0))
     assert certify_beam(model, PROMPTS, 12, width=3).verdict == "different"
+
+
+def test_a_beam_that_keeps_the_wrong_candidates_gets_no_certificate(model, monkeypatch):
+    best = torch.Tensor.topk
+    monkeypatch.setattr(torch.Tensor, "topk", lambda x, k: [part[1:] for part in best(x, k + 1)])  # all but the very best
+    found = certify_beam(model, PROMPTS, 5, width=3)
+    assert found.verdict == "different" and found.mismatches and found.error < 1e-10  # the numbers were right, the choice was not
 
 
 def test_the_acceptance_rule_is_certified_on_real_distributions(model):

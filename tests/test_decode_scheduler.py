@@ -5,8 +5,9 @@ import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+from minitransformer.bench import Clock, simulate
 from minitransformer.cache import BlockPool, PoolExhausted
-from minitransformer.decode import Clock, Request, Sampling, Scheduler, generate, simulate
+from minitransformer.decode import Request, Sampling, Scheduler, generate
 from minitransformer.model import ModelConfig, Transformer
 
 CFG = ModelConfig(vocab_size=50, d_model=32, n_layers=1, n_heads=4, n_kv_heads=2, context=40)
@@ -157,6 +158,10 @@ def test_what_can_never_be_served_is_named_and_nothing_is_queued():
         scheduler.submit(Request(prompt(3, 0), 39))
     with pytest.raises(ValueError, match="13 tokens need 4 blocks, the pool has 3: make a larger pool"):
         scheduler.submit(Request(prompt(3, 0), 11))
+    with pytest.raises(ValueError, match=r"the prompt has shape \(1, 0\): give at least one token"):
+        scheduler.submit(Request(prompt(0, 0), 5))
+    with pytest.raises(ValueError, match="max_new_tokens 0 is not positive"):
+        scheduler.submit(Request(prompt(3, 0), 0))
     with pytest.raises(ValueError, match="max_batch 0 is not positive"):
         Scheduler(MODEL, scheduler.pool, 0)
     assert not scheduler.busy and scheduler.run() == []

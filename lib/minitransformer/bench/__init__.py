@@ -2,13 +2,14 @@
 
 from .costs import flop_speedup, flops, kv_bytes, parameters, weights_read
 from .dispatch import dispatch_table, labels
+from .serving import Clock, simulate
 from .speculation import speculative_gain, speculative_tokens
 from .steps import step_times
 from .timemodel import TimeModel, fit
 from .timing import best_of, interleaved, matmul_flops_per_second, median_interval, ratio, read_seconds
 
 __all__ = [
-    "TimeModel", "best_of", "dispatch_table", "fit", "flop_speedup", "flops", "interleaved", "kv_bytes", "labels",
-    "matmul_flops_per_second", "median_interval", "parameters", "ratio", "read_seconds", "speculative_gain", "speculative_tokens",
-    "step_times", "weights_read",
+    "Clock", "TimeModel", "best_of", "dispatch_table", "fit", "flop_speedup", "flops", "interleaved", "kv_bytes", "labels",
+    "matmul_flops_per_second", "median_interval", "parameters", "ratio", "read_seconds", "simulate", "speculative_gain",
+    "speculative_tokens", "step_times", "weights_read",
 ]

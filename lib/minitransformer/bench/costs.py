@@ -55,19 +55,21 @@ def kv_bytes(
 ) -> int:
     """Bytes of a cache of `kind` and these options whose capacity of `tokens` is full; `itemsize` of its full precision.
 
-    2·L·B·Hkv·D·itemsize a token, for every slot: as many as tokens (static, dynamic), those of the window whatever the
-    tokens, or whole blocks (paged). int8: a byte a number and 2 a token and head. int4, int2: `group_bytes` for
-    the finished groups, full precision for the rest (between two groups up to group - 1 tokens more than at a group's end).
+    2·L·B·Hkv rows of D numbers a slot; as many slots as tokens, those of the window whatever the tokens, or whole blocks
+    (paged). A row takes D·itemsize bytes, or with a scale of its own D + 2 (int8), and with a minimum too D/2 + 4 (paged
+    int4). int4, int2: `group_bytes` for the finished groups, full precision for the rest (between two groups up to group - 1
+    tokens more than at a group's end).
     """
-    heads = 2 * cfg.n_layers * batch * cfg.kv_heads
-    slots = {"static": tokens, "dynamic": tokens, "paged": block_size * math.ceil(tokens / block_size),
-             "window": rollback + (cfg.context if window is None else window + sinks)}
+    heads, D = 2 * cfg.n_layers * batch * cfg.kv_heads, cfg.head_dim
+    blocks = block_size * math.ceil(tokens / block_size)
+    kept = rollback + (cfg.context if window is None else window + sinks)
+    slots = {"static": tokens, "dynamic": tokens, "window": kept, "int8": tokens, "paged": blocks, "paged-int8": blocks,
+             "paged-int4": blocks}
+    row = {"int8": D + 2, "paged-int8": D + 2, "paged-int4": packed_bytes(D, 4) + 4}
     if kind in slots:
-        return heads * slots[kind] * cfg.head_dim * itemsize
-    if kind == "int8":
-        return heads * tokens * (cfg.head_dim + 2)
+        return heads * slots[kind] * row.get(kind, D * itemsize)
     if kind not in ("int4", "int2"):
-        raise ValueError(f"cache kind {kind!r} has no formula for its bytes: choose one of {', '.join(slots)}, int8, int4, int2")
+        raise ValueError(f"cache kind {kind!r} has no formula for its bytes: choose one of {', '.join(slots)}, int4, int2")
     groups, held = (max(0, n - residual) // group for n in (tokens, tokens - rollback))
     packed = groups * group_bytes(cfg, int(kind.removeprefix("int")), group)
     return cfg.n_layers * batch * cfg.kv_heads * packed + heads * (tokens - held * group) * cfg.head_dim * itemsize

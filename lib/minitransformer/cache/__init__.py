@@ -3,7 +3,7 @@
 from ..model import ModelConfig
 from .base import Cache
 from .dynamic import DynamicCache
-from .paged import PagedCache
+from .paged import PagedCache, PagedInt4Cache, PagedInt8Cache
 from .pool import BlockPool, BlockTable, PoolExhausted
 from .quantized import Int2Cache, Int4Cache, Int8Cache
 from .static import StaticCache
@@ -11,12 +11,12 @@ from .window import WindowCache
 
 KINDS = {
     "dynamic": DynamicCache, "static": StaticCache, "window": WindowCache, "paged": PagedCache,
-    "int8": Int8Cache, "int4": Int4Cache, "int2": Int2Cache,
+    "int8": Int8Cache, "int4": Int4Cache, "int2": Int2Cache, "paged-int8": PagedInt8Cache, "paged-int4": PagedInt4Cache,
 }
 
 __all__ = [
     "KINDS", "BlockPool", "BlockTable", "Cache", "DynamicCache", "Int2Cache", "Int4Cache", "Int8Cache", "PagedCache",
-    "PoolExhausted", "StaticCache", "WindowCache", "make_cache",
+    "PagedInt4Cache", "PagedInt8Cache", "PoolExhausted", "StaticCache", "WindowCache", "make_cache",
 ]
 
 

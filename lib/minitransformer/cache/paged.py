@@ -14,10 +14,9 @@ class PagedLayer:
         """Write (B, Hkv, T, D) to each row's own slots and gather all of it, (B, Hkv, S, D), S that of the longest row."""
         self.cache.check(k)
         B, Hkv, T, D = k.shape
-        write, read = self.cache.slots(T)  # (B·T,), (B·S,)
-        store = self.cache.pool.layer(self.index, like=k)  # (2, slots, Hkv, D)
-        store.index_copy_(1, write, torch.stack((k, v)).transpose(2, 3).reshape(2, B * T, Hkv, D).to(store.dtype))
-        return store.index_select(1, read).view(2, B, -1, Hkv, D).transpose(2, 3).unbind()
+        pool, (write, read) = self.cache.pool, self.cache.slots(T)  # (B·T,), (B·S,)
+        pool.write(self.index, write, torch.stack((k, v)).transpose(2, 3).reshape(2, B * T, Hkv, D))
+        return pool.read(self.index, read).view(2, B, -1, Hkv, D).transpose(2, 3).unbind()
 
     def truncate(self, pos):
         """Nothing to do: the cache cuts its tables, which every layer shares."""
@@ -28,24 +27,28 @@ class PagedCache(Cache):
 
     `pool` None: a pool of its own, room for `capacity` tokens a row in blocks of `block_size` (None: 16). `pos` is the length
     of the longest row and `truncate` cuts those that are longer. `positions` reserves the blocks of the forward to come,
-    and raises PoolExhausted when there are too few. ValueError when the pool was made for another model or block size.
+    and raises PoolExhausted when there are too few. How a number is stored is the pool's affair. ValueError when the pool was
+    made for another model, block size or, where the kind names them, other bits.
     """
 
     layer = PagedLayer
     options = ("block_size", "pool")
+    bits: int | None = None  # of a pool of its own; None: full precision
 
     def __init__(self, cfg, batch, capacity, *, dtype=None, device=None, block_size=None, pool=None):
         super().__init__(cfg, batch, capacity, dtype=dtype, device=device)
         self.layers = [PagedLayer(self, i) for i in range(cfg.n_layers)]
         self.private = pool is None
         if self.private:
-            pool = BlockPool(cfg, 1, 16 if block_size is None else block_size, dtype=dtype, device=device)
+            pool = BlockPool(cfg, 1, 16 if block_size is None else block_size, bits=self.bits, dtype=dtype, device=device)
             pool.grow(batch * pool.blocks_for(capacity))
         block_size = pool.block_size if block_size is None else block_size
-        asked = (cfg.n_layers, cfg.kv_heads, cfg.head_dim, block_size, dtype or pool.dtype)
-        found = (pool.cfg.n_layers, pool.cfg.kv_heads, pool.cfg.head_dim, pool.block_size, pool.dtype)
+        asked = (cfg.n_layers, cfg.kv_heads, cfg.head_dim, block_size, self.bits or pool.bits, dtype or pool.dtype)
+        found = (pool.cfg.n_layers, pool.cfg.kv_heads, pool.cfg.head_dim, pool.block_size, pool.bits, pool.dtype)
         if asked != found:
-            raise ValueError(f"a pool of (layers, kv heads, head dim, block size, dtype) {found} does not fit a cache of {asked}")
+            raise ValueError(
+                f"a pool of (layers, kv heads, head dim, block size, bits, dtype) {found} does not fit a cache of {asked}"
+            )
         self.pool, self.tables = pool, [BlockTable(pool) for _ in range(batch)]
         self._slots = None
 
@@ -126,3 +129,15 @@ class PagedCache(Cache):
     def nbytes(self) -> int:
         """Bytes of the blocks its rows use, a shared one counted once; the whole pool's are `pool.nbytes`."""
         return len({block for table in self.tables for block in table.blocks}) * self.pool.block_bytes
+
+
+class PagedInt8Cache(PagedCache):
+    """Pages of int8, the numbers of `Int8Cache`."""
+
+    bits = 8
+
+
+class PagedInt4Cache(PagedCache):
+    """Pages of int4 with a scale and a minimum for each token and head: unlike KIVI's groups, a token is whole as it comes."""
+
+    bits = 4

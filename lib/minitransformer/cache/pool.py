@@ -6,6 +6,7 @@ from itertools import count
 import torch
 
 from ..model import ModelConfig
+from .quantized import decode, encode, encoded_bytes
 
 
 class PoolExhausted(RuntimeError):
@@ -18,14 +19,18 @@ class BlockPool:
     A block is free or in use, with a count of `references`. A freed block whose tokens are known keeps them until it is
     allocated again, least recently freed first, so a later prompt that begins alike may revive it. Storage,
     (2, L, blocks, block_size, Hkv, D), is made at the first write; `dtype` and `device` None: those of that write.
-    ValueError for an impossible size, and for any use of a block that is not in use.
+    With `bits` 8 or 4 a token's D numbers of a head are codes beside a float16 scale (and at 4 a minimum) of their own, in
+    bytes; so a block still holds whole tokens, to be shared, copied and cut as ever. `dtype` is then that of what is read.
+    ValueError for an impossible size or number of bits, and for any use of a block that is not in use.
     """
 
-    def __init__(self, cfg: ModelConfig, blocks: int, block_size: int = 16, *, dtype=None, device=None):
+    def __init__(self, cfg: ModelConfig, blocks: int, block_size: int = 16, *, bits: int | None = None, dtype=None, device=None):
         for name, value in (("blocks", blocks), ("block_size", block_size)):
             if value < 1:
                 raise ValueError(f"{name} {value} of the pool is not positive: give at least 1")
-        self.cfg, self.block_size, self.dtype, self.device = cfg, block_size, dtype, device
+        if bits not in (None, 8, 4):
+            raise ValueError(f"a pool of {bits} bits is unknown: choose 8, 4 or None for full precision")
+        self.cfg, self.block_size, self.bits, self.dtype, self.device = cfg, block_size, bits, dtype, device
         self.store = None
         self.references = [0] * blocks
         self.free = OrderedDict.fromkeys(range(blocks))  # in the order of allocation
@@ -136,12 +141,23 @@ class BlockPool:
         self.references += [0] * len(new)
         self.free.update(dict.fromkeys(new))
 
-    def layer(self, i: int, like: torch.Tensor) -> torch.Tensor:
-        """Keys, then values, of layer `i` by slot: a view (2, blocks·block_size, Hkv, D); made like `like` at first."""
+    def write(self, i: int, slots: torch.Tensor, new: torch.Tensor) -> None:
+        """Keys and values (2, n, Hkv, D) of layer `i` go to these n slots."""
+        store = self._layer(i, like=new)
+        store.index_copy_(1, slots, new.to(store.dtype) if self.bits is None else encode(new, self.bits))
+
+    def read(self, i: int, slots: torch.Tensor) -> torch.Tensor:
+        """Keys and values of layer `i` in these n slots: (2, n, Hkv, D)."""
+        rows = self.store[:, i].flatten(1, 2).index_select(1, slots)
+        return rows if self.bits is None else decode(rows, self.bits, self.cfg.head_dim, self.dtype)
+
+    def _layer(self, i, like):
+        """The slots of layer `i`, a view (2, blocks·block_size, Hkv, D or bytes); made like `like` at first."""
         if self.store is None:
-            shape = (2, self.cfg.n_layers, self.blocks, self.block_size, self.cfg.kv_heads, self.cfg.head_dim)
-            self.store = torch.zeros(shape, dtype=self.dtype or like.dtype, device=self.device or like.device)
-            self.dtype, self.device = self.store.dtype, self.store.device
+            self.dtype, self.device = self.dtype or like.dtype, self.device or like.device
+            width = self.cfg.head_dim if self.bits is None else encoded_bytes(self.cfg.head_dim, self.bits)
+            shape = (2, self.cfg.n_layers, self.blocks, self.block_size, self.cfg.kv_heads, width)
+            self.store = torch.zeros(shape, dtype=self.dtype if self.bits is None else torch.uint8, device=self.device)
         return self.store[:, i].flatten(1, 2)
 
     def _chunks(self, tokens):

@@ -6,12 +6,12 @@ from .certificate import Certificate, certify, certify_acceptance, certify_beam,
 from .generation import generate, generate_all_positions, last_logits, prefill, stream
 from .oracle import in_float64, oracle_logits
 from .sampling import Sampling, choose, distribution
-from .scheduler import Clock, Request, Scheduler, Served, simulate
+from .scheduler import Request, Scheduler, Served
 from .speculative import ModelDraft, PromptLookup, Speculation, acceptance, emitted, residual, speculate
 
 __all__ = [
-    "Beam", "Certificate", "Clock", "ModelDraft", "PromptLookup", "Request", "Sampling", "Scheduler", "Served", "Speculation",
+    "Beam", "Certificate", "ModelDraft", "PromptLookup", "Request", "Sampling", "Scheduler", "Served", "Speculation",
     "acceptance", "beam", "certify", "certify_acceptance", "certify_beam", "certify_tokens", "choose", "distribution", "emitted",
     "generate", "generate_all_positions", "generate_batch", "in_float64", "last_logits", "oracle_logits", "prefill", "residual",
-    "simulate", "speculate", "stream",
+    "speculate", "stream",
 ]

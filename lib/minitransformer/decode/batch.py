@@ -2,8 +2,8 @@
 
 import torch
 
-from ..cache import BlockPool, make_cache
-from .generation import GREEDY, stream
+from ..cache import KINDS, BlockPool, PagedCache, make_cache
+from .generation import GREEDY, prepare, stream
 from .sampling import Sampling
 from .scheduler import Request, Scheduler
 
@@ -14,7 +14,7 @@ def generate_batch(
 ) -> list[torch.Tensor]:
     """Prompts (T_b,) to prompts and continuations (T_b + new_b,), each what it would be alone, up to rounding.
 
-    `cache` "static" or "dynamic" pads on the left and computes every row to the end; "paged" computes each prompt by
+    `cache` "static" or "dynamic" pads on the left and computes every row to the end; a paged kind computes each prompt by
     itself, shares prefixes, and lets a row leave at its stop token, which ends it. `generator` is one a row.
     """
     if not prompts or (generator is not None and len(generator) != len(prompts)):
@@ -23,11 +23,14 @@ def generate_batch(
         Request(prompt, max_new_tokens, sampling=sampling, generator=own, stop=stop)
         for prompt, own in zip(prompts, generator or [None] * len(prompts), strict=True)
     ]
-    return _paged(model, requests) if cache == "paged" else _padded(model, requests, cache, generator)
+    kind = KINDS.get(cache)
+    if kind is not None and issubclass(kind, PagedCache):
+        return _paged(model, requests, kind.bits)
+    return _padded(model, requests, cache, generator)
 
 
-def _paged(model, requests):
-    pool = BlockPool(model.cfg, 1)
+def _paged(model, requests, bits):
+    pool = BlockPool(model.cfg, 1, bits=bits)
     pool.grow(sum(pool.blocks_for(len(request.prompt) + request.max_new_tokens) for request in requests))
     scheduler = Scheduler(model, pool, len(requests))
     served = [scheduler.submit(request) for request in requests]
@@ -37,6 +40,8 @@ def _paged(model, requests):
 
 def _padded(model, requests, kind, generator):
     prompts, one = [request.prompt for request in requests], requests[0]
+    for prompt in prompts:
+        prepare(model, prompt[None], one.max_new_tokens, None)
     longest = max(map(len, prompts))
     starts = torch.tensor([longest - len(prompt) for prompt in prompts], device=prompts[0].device)
     # Padded with the prompt's own first token: hidden from attention, and nothing new to a repetition penalty.

@@ -21,14 +21,16 @@ class Beam:
 @torch.no_grad()
 def beam(
     model, ids: torch.Tensor, max_new_tokens: int, *, width: int = 4, length_penalty: float = 1.0, stop: tuple[int, ...] = (),
-    cache: str | Cache | None = "static",
+    cache: str | Cache | None = "static", on_step=None,
 ) -> list[Beam]:
     """The `width` best continuations found of ids (1, T), best first.
 
     score = Σ log p / n^length_penalty over the n new tokens, the stop token among them: 0 ranks by probability, 1 by its
     geometric mean a token (Wu et al. 2016 use ((5 + n) / 6) for n). A continuation that meets a stop token is finished and
     keeps its place, so the beam narrows (Sutskever et al. 2014): width 1 is greedy, and width >= V^n is an exhaustive search.
-    ValueError for more than one prompt, a width below 1, or a negative length penalty.
+    `on_step(ids, candidates, kept)` sees every choice: the live continuations (W, S), the log-probabilities (W, V) of each
+    with one token more, and the indices into those, flattened, of the ones kept. ValueError for more than one prompt, a
+    width below 1, or a negative length penalty.
     """
     if ids.shape[0] != 1:
         raise ValueError(f"beam search continues one prompt, and {ids.shape[0]} were given: call it for each")
@@ -40,8 +42,10 @@ def beam(
     total, new = torch.zeros(1, dtype=torch.float64, device=ids.device), ids  # log p of each live continuation: (W,)
     for _ in range(max_new_tokens):
         logits = last_logits(model, ids) if cache is None else prefill(model, new, cache)
-        candidates = (total[:, None] + logits.log_softmax(dim=-1, dtype=torch.float64)).flatten()  # (W·V,)
-        total, index = candidates.topk(min(width - len(finished), len(candidates)))
+        candidates = total[:, None] + logits.log_softmax(dim=-1, dtype=torch.float64)  # (W, V)
+        total, index = candidates.flatten().topk(min(width - len(finished), candidates.numel()))
+        if on_step is not None:
+            on_step(ids, candidates, index)
         rows, new = index // logits.shape[1], index[:, None] % logits.shape[1]
         ids = torch.cat((ids[rows], new), dim=1)
         ended = torch.isin(new[:, 0], torch.tensor(stop, dtype=ids.dtype, device=ids.device))

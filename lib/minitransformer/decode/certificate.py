@@ -67,10 +67,11 @@ def certify(
     model, prompt: torch.Tensor | list[torch.Tensor], steps: int, kind: str, *, oracle: Callable | None = None,
     against: str | None = None, chunk: int | None = None, tolerance: float | None = None, **options,
 ) -> Certificate:
-    """Decode `steps` greedy tokens after each `prompt` (1, T) over a cache of `kind`, every step's logits against the oracle's.
+    """Decode `steps` greedy tokens after each `prompt` over a cache of `kind`, every step's logits against the oracle's.
 
-    `oracle(ids)` gives the logits after the last of ids (1, S), as (1, V), or after every one, as (1, S, V): then one call
-    serves a whole text; `against` names it. None is the kind's own: for one that changes nothing, recomputation step by
+    Prompts of one length, (B, T), are rows of one cache; those in a list have a cache each. `oracle(ids)` gives the logits
+    after the last of ids (B, S), as (B, V), or after every one, as (B, S, V): then one call serves whole texts; `against`
+    names it. None is the kind's own: for one that changes nothing, recomputation step by
     step (the naive loop), else `oracle_logits`. `options` are the cache's; `chunk` splits the prompt. `tolerance` None:
     1e-10 in float64, 1e-3 in float32, where a quantized kind needs more: rounding can move a number to the next code.
     """
@@ -81,13 +82,13 @@ def certify(
     runs = []
     for ids in [prompt] if isinstance(prompt, torch.Tensor) else prompt:
         start, new, cached = ids.shape[1], ids, []
-        cache = make_cache(model.cfg, kind, batch=1, capacity=start + steps, **options)
+        cache = make_cache(model.cfg, kind, batch=len(ids), capacity=start + steps, **options)
         for _ in range(steps):
             cached.append(prefill(model, new, cache, chunk))
             new = cached[-1].argmax(dim=-1, keepdim=True)
             ids = torch.cat((ids, new), dim=1)
-        scores, logits = _reference(oracle, ids, start), torch.cat(cached)
-        runs.append((scores, ids[0, start:], (scores - logits).abs().amax(dim=-1)))
+        scores, logits = _reference(oracle, ids, start), torch.stack(cached, dim=1)  # (B, n, V)
+        runs += zip(scores, ids[:, start:], (scores - logits).abs().amax(dim=-1), strict=True)
     words = [f"{name} {value}" for name, value in (options | ({"chunk": chunk} if chunk else {})).items()]
     return _judge(runs, kind, model, tolerance, subject=", ".join([f"{kind} cache", *words]), oracle=against or "a given oracle")
 
@@ -108,7 +109,7 @@ def certify_tokens(
         raise ValueError(f"{len(texts)} sampled texts with seeds {seeds}: give the seed of each text's generator")
     runs = []
     for i, (ids, start) in enumerate(texts):
-        scores = _reference(model if oracle is None else oracle, ids, start)
+        scores = _reference(model if oracle is None else oracle, ids, start)[0]
         generator = None if seeds is None else torch.Generator(ids.device).manual_seed(seeds[i])
         rows = [_scores(row[None], sampling, ids[:, : start + step], generator) for step, row in enumerate(scores)]
         scores, tokens = torch.cat(rows), ids[0, start:]
@@ -119,23 +120,34 @@ def certify_tokens(
 
 @torch.no_grad()
 def certify_beam(
-    model, prompts: list[torch.Tensor], steps: int, *, cache: str = "static", tolerance: float | None = None, **options,
+    model, prompts: list[torch.Tensor], steps: int, *, cache: str = "static", oracle: Callable | None = None,
+    against: str = "recomputation", tolerance: float | None = None, **options,
 ) -> Certificate:
-    """Beam search over a cache against beam search by recomputation: every beam's tokens and log-probability.
+    """Every choice of a beam search over a cache of kind `cache`: are the candidates it keeps the oracle's best ones?
 
-    `error` is the largest difference of log-probabilities and `margin` the smallest between neighbouring scores; a "step"
-    is a beam. `cache` is a kind that changes nothing: "static", "dynamic" or "paged". What was pruned on the way is not
-    seen, so this compares outcomes. `options` are those of `beam`.
+    A step is a choice: `error` is the largest difference of the log-probabilities of all candidates from those that the
+    oracle gives them, Σ log p of each continuation by one forward over it, and `margin` the distance between the worst
+    candidate kept and the best one dropped, by the oracle. Where 2·error < margin the same are kept; so by induction nothing
+    is lost that recomputation would have kept. The texts found are then ranked by equal numbers. `oracle(ids)` (B, S) ->
+    (B, S, V) None is the model without a cache; `options` are those of `beam`.
     """
-    runs = []
+    oracle, runs = oracle or model, []
+
+    def judge(choices, start, ids, candidates, kept):
+        log_p = oracle(ids)[:, start - 1 :].log_softmax(dim=-1, dtype=torch.float64)  # (W, n + 1, V)
+        total = log_p[:, :-1].gather(2, ids[:, start:, None]).sum(dim=(1, 2))
+        truth = (total[:, None] + log_p[:, -1]).flatten()
+        dropped = truth.clone()
+        dropped[kept] = -math.inf
+        margin = truth[kept].min() - dropped.max()  # infinite where nothing is dropped, negative where the wrong one is
+        choices.append((margin.abs(), margin < 0, (truth - candidates.flatten()).abs().max()))
+
     for ids in prompts:
-        fast, slow = (beam(model, ids, steps, cache=kind, **options) for kind in (cache, None))
-        gaps = [a.score - b.score for a, b in zip(slow, slow[1:], strict=False)] or [math.inf]
-        other = [not torch.equal(a.ids, b.ids) for a, b in zip(fast, slow, strict=True)]
-        error = [abs(a.log_probability - b.log_probability) for a, b in zip(fast, slow, strict=True)]
-        runs.append((torch.tensor([min(gaps)] * len(slow)), torch.tensor(other), torch.tensor(error)))
+        choices = []
+        beam(model, ids, steps, cache=cache, on_step=partial(judge, choices, ids.shape[1]), **options)
+        runs.append([torch.stack(parts) for parts in zip(*choices, strict=True)])
     words = ", ".join([f"beam search over a {cache} cache", *(f"{name} {value}" for name, value in options.items())])
-    return _certificate(runs, "beam", model, tolerance, subject=words, compared="beams and their log-probabilities")
+    return _certificate(runs, "beam", model, tolerance, subject=words, compared="candidates kept", oracle=against)
 
 
 @torch.no_grad()
@@ -156,11 +168,11 @@ def certify_acceptance(
 
 
 def _reference(oracle, ids, start):
-    """The oracle's logits for each token from `start` on: (n, V)."""
+    """The oracle's logits for each token from `start` on: (B, n, V)."""
     whole = oracle(ids[:, :-1])
     if whole.ndim == 3:
-        return whole[0, start - 1 :]
-    return torch.cat([*(oracle(ids[:, :t]) for t in range(start, ids.shape[1] - 1)), whole])
+        return whole[:, start - 1 :]
+    return torch.stack([*(oracle(ids[:, :t]) for t in range(start, ids.shape[1] - 1)), whole], dim=1)
 
 
 def _scores(logits, sampling, previous, generator):

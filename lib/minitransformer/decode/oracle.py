@@ -31,8 +31,8 @@ def frequencies(cfg) -> torch.Tensor:
 def oracle_logits(model, ids: torch.Tensor, kind: str = "static", **options) -> torch.Tensor:
     """Logits that a cache of `kind` with these options must give for any split of ids: (B, T) -> (B, T, V).
 
-    The options are the cache's; of them `rollback`, and all of the exact kinds', change nothing. ValueError for an unknown
-    kind, or for a window over sinusoidal positions.
+    The options are the cache's; of them `rollback`, and all of the exact and the paged kinds', change nothing. ValueError
+    for an unknown kind, or for a window over sinusoidal positions.
     """
     if kind in EXACT:
         return model(ids)
@@ -80,10 +80,19 @@ def window_view(cfg, k, v, window=None, sinks=4, rollback=0):
     return view
 
 
-def int8_view(cfg, k, v):
+def int8_view(cfg, k, v, **_):
     """Each token and head rounded to 127 steps of a float16 scale on either side of zero."""
     k, v = (rounded(x, x.abs().amax(-1, keepdim=True) / 127, -127, 127) for x in (k, v))
     return lambda i: (k[:, :, : i + 1], v[:, :, : i + 1])
+
+
+def token_view(bits):
+    def make(cfg, k, v, **_):
+        """Each token and head rounded between its own least and greatest number."""
+        k, v = (rounded_between(x, bits, dim=3) for x in (k, v))
+        return lambda i: (k[:, :, : i + 1], v[:, :, : i + 1])
+
+    return make
 
 
 def kivi_view(bits):
@@ -115,4 +124,5 @@ def rounded(x, step, least, most):
     return (x / step).round().clamp(least, most) * step
 
 
-VIEWS = {"window": window_view, "int8": int8_view, "int4": kivi_view(4), "int2": kivi_view(2)}
+VIEWS = {"window": window_view, "int8": int8_view, "int4": kivi_view(4), "int2": kivi_view(2), "paged-int8": int8_view,
+         "paged-int4": token_view(4)}

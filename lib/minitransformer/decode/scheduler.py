@@ -7,16 +7,13 @@ from dataclasses import dataclass, field
 import torch
 
 from ..cache import BlockPool, BlockTable, PagedCache, PoolExhausted
-from .generation import GREEDY, last_logits
+from .generation import GREEDY, last_logits, prepare
 from .sampling import Sampling, choose
 
 
 @dataclass(frozen=True, eq=False)
 class Request:
-    """A prompt (T,) to be continued by `max_new_tokens` or until a `stop` token; it arrives at `arrival` seconds.
-
-    ValueError for an empty prompt or nothing to generate.
-    """
+    """A prompt (T,) to be continued by `max_new_tokens` or until a `stop` token; it arrives at `arrival` seconds."""
 
     prompt: torch.Tensor
     max_new_tokens: int
@@ -24,12 +21,6 @@ class Request:
     sampling: Sampling = GREEDY
     generator: torch.Generator | None = None
     stop: tuple[int, ...] = ()
-
-    def __post_init__(self):
-        if self.prompt.ndim != 1 or len(self.prompt) == 0:
-            raise ValueError(f"the prompt has shape {tuple(self.prompt.shape)}: give at least one token, as (tokens,)")
-        if self.max_new_tokens < 1:
-            raise ValueError(f"max_new_tokens {self.max_new_tokens} is not positive: give at least 1")
 
 
 @dataclass(eq=False)
@@ -94,13 +85,9 @@ class Scheduler:
         return bool(self.waiting or self.running)
 
     def submit(self, request: Request) -> Served:
-        """Queue a request. ValueError when it could never be served: longer than the context, or than the whole pool."""
+        """Queue a request. ValueError when it could never be served: what `stream` refuses, or more than the whole pool."""
+        prepare(self.model, request.prompt[None], request.max_new_tokens, None)
         served, blocks = Served(request), self.pool.blocks
-        if served.most > self.model.cfg.context:
-            raise ValueError(
-                f"a prompt of {len(request.prompt)} and {request.max_new_tokens} new tokens pass context "
-                f"{self.model.cfg.context}: shorten one of them"
-            )
         if (need := self.pool.blocks_for(served.most)) > blocks:
             raise ValueError(f"{served.most} tokens need {need} blocks, the pool has {blocks}: make a larger pool")
         self.waiting.append(served)
@@ -181,39 +168,3 @@ class Scheduler:
         if self.share:
             self.pool.remember(served.table, served.ids.tolist())
         served.table.truncate(0)
-
-
-class Clock:
-    """Simulated seconds: a forward takes `service(tokens)`, or None: what it takes here; waiting costs no real time."""
-
-    def __init__(self, service=None):
-        self.service, self.begin, self.skipped = service, time.perf_counter(), 0.0
-
-    def __call__(self) -> float:
-        return self.skipped + (0.0 if self.service else time.perf_counter() - self.begin)
-
-    def forward(self, tokens: int) -> None:
-        """A forward over this many tokens is over."""
-        self.skipped += self.service(tokens) if self.service else 0.0
-
-    def wait(self, until: float) -> None:
-        """Nothing to do before `until`."""
-        self.skipped += max(0.0, until - self())
-
-
-def simulate(model, pool: BlockPool, requests, max_batch: int = 8, *, service=None, **options) -> list[Served]:
-    """Serve `requests` as they arrive on a simulated `Clock`; in the order of arrival. The options are `Scheduler`'s.
-
-    With `service` (seconds of a forward over so many tokens) the times are deterministic; None measures each forward.
-    """
-    clock, served = Clock(service), []
-    scheduler = Scheduler(model, pool, max_batch, clock=clock, on_forward=clock.forward, **options)
-    pending = deque(sorted(requests, key=lambda request: request.arrival))
-    while pending or scheduler.busy:
-        if not scheduler.busy:
-            clock.wait(pending[0].arrival)
-            served.append(scheduler.submit(pending.popleft()))
-        while pending and pending[0].arrival <= clock():
-            served.append(scheduler.submit(pending.popleft()))
-        scheduler.step()
-    return served
