@@ -122,6 +122,20 @@ def test_a_pool_of_other_bits_is_named():
         BlockPool(CFG, 4, bits=5)
 
 
+@pytest.mark.parametrize("kind", ["paged", *QUANTIZED])
+@pytest.mark.parametrize("taken", [[], [0], [1], [0, 2]])
+def test_a_row_in_one_piece_is_read_in_place_and_one_in_many_is_gathered_to_the_same(kind, taken):
+    model, ids, pool = sharp(), tokens(1, 30), BlockPool(CFG, 12, 4, bits=KINDS[kind].bits)
+    for block in [b for b in (pool.allocate() for _ in range(4)) if b not in taken]:
+        pool.release(block)  # the last first: what is taken next is no ascending row
+    cache, plain = make_cache(CFG, kind, pool=pool), make_cache(CFG, kind, block_size=4)
+    for a, b in [(0, 9), (9, 10), (10, 17), (17, 30)]:
+        assert torch.equal(model(ids[:, a:b], cache), model(ids[:, a:b], plain))
+    (k, _), inside = plain[0].update(torch.zeros(1, 2, 1, 8), torch.zeros(1, 2, 1, 8)), plain.pool.store.untyped_storage()
+    assert (k.untyped_storage().data_ptr() == inside.data_ptr()) == (kind == "paged")
+    assert cache.tables[0].blocks != sorted(cache.tables[0].blocks) and plain.tables[0].blocks == list(range(8))
+
+
 def test_greedy_decoding_is_certified():
     certificate = certify(sharp(), tokens(1, 5), 30, "paged")
     assert certificate.passed and not certificate.near_ties and certificate.error < 1e-10

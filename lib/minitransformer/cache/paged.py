@@ -11,7 +11,10 @@ class PagedLayer:
         self.cache, self.index = cache, index
 
     def update(self, k, v):
-        """Write (B, Hkv, T, D) to each row's own slots and gather all of it, (B, Hkv, S, D), S that of the longest row."""
+        """Write (B, Hkv, T, D) to each row's own slots and read all of it, (B, Hkv, S, D), S that of the longest row.
+
+        What is read is a copy, gathered from the blocks; a single row whose blocks follow one another is a view.
+        """
         self.cache.check(k)
         B, Hkv, T, D = k.shape
         pool, (write, read) = self.cache.pool, self.cache.slots(T)  # (B·T,), (B·S,)
@@ -78,7 +81,7 @@ class PagedCache(Cache):
         return (torch.arange(self.pos + T, device=self.pool.device) <= self._next(T)[..., None])[:, None]
 
     def slots(self, T: int):
-        """Where the next T tokens go, (B·T,), and where all are, (B·S,); past its end a row repeats its own last slot."""
+        """Where the next T tokens go, (B·T,), and where all are, (B·S,) or a slice; past its end a row repeats its last slot."""
         if self._slots is None or len(self._slots[0]) != self.batch * T:
             self._slots = self._reserve(T)
         return self._slots
@@ -87,7 +90,11 @@ class PagedCache(Cache):
         for table in self.tables:
             table.reserve(T)
         size, device = self.pool.block_size, self.pool.device
-        widest = max(len(table.blocks) for table in self.tables)
+        widest, first = max(len(table.blocks) for table in self.tables), self.tables[0].blocks
+        if self.batch == 1 and first == list(range(first[0], first[0] + widest)):
+            begin = first[0] * size
+            end = begin + self.pos + T
+            return torch.arange(end - T, end, device=device), slice(begin, end)
         blocks = torch.tensor([table.blocks + [0] * (widest - len(table.blocks)) for table in self.tables], device=device)
         room = (blocks[:, :, None] * size + torch.arange(size, device=device)).flatten(1)  # (B, widest·size)
         if self.even:

@@ -146,9 +146,10 @@ class BlockPool:
         store = self._layer(i, like=new)
         store.index_copy_(1, slots, new.to(store.dtype) if self.bits is None else encode(new, self.bits))
 
-    def read(self, i: int, slots: torch.Tensor) -> torch.Tensor:
-        """Keys and values of layer `i` in these n slots: (2, n, Hkv, D)."""
-        rows = self.store[:, i].flatten(1, 2).index_select(1, slots)
+    def read(self, i: int, slots: torch.Tensor | slice) -> torch.Tensor:
+        """Keys and values of layer `i` in these n slots: (2, n, Hkv, D), of a slice a view where they are not codes."""
+        store = self.store[:, i].flatten(1, 2)
+        rows = store[:, slots] if isinstance(slots, slice) else store.index_select(1, slots)
         return rows if self.bits is None else decode(rows, self.bits, self.cfg.head_dim, self.dtype)
 
     def _layer(self, i, like):
