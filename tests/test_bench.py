@@ -10,7 +10,7 @@ import torch
 
 from minitransformer.bench import (
     TimeModel, best_of, dispatch_table, fit, flop_speedup, flops, interleaved, kv_bytes, labels, matmul_flops_per_second,
-    median_interval, parameters, ratio, read_seconds, step_times, weights_read,
+    median_interval, parameters, process_growth, ratio, read_seconds, step_times, weights_read,
 )
 from minitransformer.cache import make_cache
 from minitransformer.model import ModelConfig, Transformer
@@ -143,3 +143,17 @@ def test_fast_needs_both_time_and_memory():
     table = pd.DataFrame({"format": ["fp32", *["int4"] * 5], "kernel": ["none", "dequantized", "a", "b", "c", "d"],
                           "high": [1, 0.5, 1.0, 0.9, 1.01, np.nan], "resident_of_disk": [1, 7, 1.1, 1.11, 1, np.nan]})
     assert labels(table).tolist() == ["baseline", "FP32-resident", "fast", "fast, larger", "slower", "refused"]
+
+
+def test_the_growth_of_the_process_is_seen_where_memory_is_kept_and_not_where_it_is_reused():
+    kept, block = [], 4 * 2**20
+
+    def keeping():
+        return (kept.append(torch.ones(block // 4)) for _ in range(40))
+
+    growing = process_growth(keeping, 40, looks=8)
+    assert growing.tokens.tolist() == [1, *range(5, 41, 5)]
+    assert growing.process_bytes.iloc[-1] - growing.process_bytes.iloc[0] > 30 * block
+    reused = torch.ones(block // 4)
+    flat = process_growth(lambda: (reused.add_(1) for _ in range(40)), 40)
+    assert flat.process_bytes.iloc[-1] - flat.process_bytes.iloc[0] < 10 * block and len(flat) == 40

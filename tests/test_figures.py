@@ -57,6 +57,17 @@ def test_lines_without_groups_have_no_end_labels_and_keep_given_ticks():
     assert fig.axes[0].get_ylim()[0] < 0.5 and fig.axes[0].lines[0].get_marker() in ("None", "", None)
 
 
+def test_reserves_draw_what_is_used_below_what_is_held_in_panels_of_one_scale():
+    df = pd.DataFrame([{"n": n, "heads": h, "format": f, "used": k * n, "held": k * 512} for h, c in (("MHA", 4), ("MQA", 1))
+                       for f, k in (("fp32", 4 * c), ("int8", c)) for n in (16, 100, 512)])
+    fig = figures.reserves(df, "n", "used", "held", "format", "heads", xlabel="tokens", ylabel="KiB", words=("static", "paged"))
+    first, last = fig.axes
+    assert len(first.lines) == len(last.lines) == 4 and first.get_ylim() == last.get_ylim()
+    assert {"KiB; MHA", "MQA", "static", "paged", "fp32", "int8"} <= set(texts(fig))
+    assert disjoint(boxes(fig, ["static", "paged", "fp32", "int8"])) and len(first.collections) == 1
+    assert first.lines[0].get_ydata().tolist() == [4 * 4 * 512] * 3 and first.lines[1].get_ydata()[0] == 4 * 4 * 16
+
+
 def test_histograms_draw_each_panel_over_its_own_grid():
     df = pd.DataFrame({"x": [-1.0, 0, 1] * 2, "share": [1, 5, 2, 2, 2, 3.0], "matrix": ["head"] * 3 + ["input"] * 3})
     fig = figures.histograms(df, "x", "share", "matrix", {"head": [-1, 0, 1]}, xlabel="weight", ylabel="share")

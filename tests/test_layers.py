@@ -11,7 +11,7 @@ LEVELS = {"report": 4, "export": 4, "bench": 4, "checkpoint": 3, "decode": 3, "e
 FORBIDDEN = {("train", "corpus"), ("evaluate", "corpus")}  # train takes batches, evaluate takes any callable
 OUTSIDE_THE_CORE = ("native", "export", "report")
 # The core without blank lines: 3,000 for the spine, the rest for every cache, decoder and number format; a file with them.
-CORE_LINES, FILE_LINES = 4800, 250
+CORE_LINES, FILE_LINES = 4900, 250
 SPEAKING = ("report/__main__.py", "report/runner.py", "report/targets.py")  # the command line is what may print
 FILES = sorted(PACKAGE.rglob("*.py"))
 

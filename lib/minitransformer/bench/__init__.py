@@ -2,6 +2,7 @@
 
 from .costs import flop_speedup, flops, kv_bytes, parameters, weights_read
 from .dispatch import dispatch_table, labels
+from .memory import process_growth
 from .serving import Clock, simulate
 from .speculation import speculative_gain, speculative_tokens
 from .steps import step_times
@@ -10,6 +11,6 @@ from .timing import best_of, interleaved, matmul_flops_per_second, median_interv
 
 __all__ = [
     "Clock", "TimeModel", "best_of", "dispatch_table", "fit", "flop_speedup", "flops", "interleaved", "kv_bytes", "labels",
-    "matmul_flops_per_second", "median_interval", "parameters", "ratio", "read_seconds", "simulate", "speculative_gain",
-    "speculative_tokens", "step_times", "weights_read",
+    "matmul_flops_per_second", "median_interval", "parameters", "process_growth", "ratio", "read_seconds", "simulate",
+    "speculative_gain", "speculative_tokens", "step_times", "weights_read",
 ]

@@ -35,7 +35,8 @@ from .canvas import (
 from .numerals import column
 from .rows import bars, dots, ladder, waterfall
 
-__all__ = ["bars", "dots", "heatmap", "histograms", "ladder", "learning_curves", "lines", "pareto", "png_bytes", "waterfall"]
+__all__ = ["bars", "dots", "heatmap", "histograms", "ladder", "learning_curves", "lines", "pareto", "png_bytes", "reserves",
+           "waterfall"]
 
 
 def lines(df, x, y, group=None, low=None, high=None, *, xlabel, ylabel, log="", limits=(), xlimits=(), seed=(), beyond=None,
@@ -177,6 +178,41 @@ def histograms(df, x, y, panel, grids, *, xlabel, ylabel, colors=None, height=2.
             ax.set_xlabel(xlabel)
             set_scale(ax.xaxis)
         np.atleast_1d(axes)[0].set_ylabel(ylabel)
+    return fig
+
+
+def reserves(df, x, used, reserved, group, panel, *, xlabel, ylabel, words, colors=None, xticks=None, height=3.4):
+    """What grows with x below what is held for it from the start, and between the two the waste; logarithmic, panels alike.
+
+    Of each group a solid line `used` and a dotted one `reserved`, of the first the room between them shaded; groups are named
+    at the right end of the last panel, and `words` (of the dotted, of the solid line) stand in the first.
+    """
+    with styled():
+        panels = dict(list(df.groupby(panel, sort=False)))
+        fig, axes = canvas(height, len(panels))
+        axes, chosen = np.atleast_1d(axes), assign(list(dict.fromkeys(df[group])), colors)
+        top, low = df[reserved].max(), df[used].min()
+        for ax, (name, part) in zip(axes, panels.items(), strict=True):
+            ax.set(xscale="log", yscale="log", ylim=(low / 1.5, top * 1.8))
+            for which, own in part.groupby(group, sort=False):
+                color = PALETTE[chosen[which]][0]
+                ax.plot(own[x], own[reserved], color=color, ls=(0, (1, 1.6)), lw=1.6, zorder=3)
+                ax.plot(own[x], own[used], color=color, zorder=4)
+            own = part[part[group] == part[group].iloc[0]]
+            ax.fill_between(own[x], own[used], own[reserved], color=PALETTE["grey"][0], alpha=0.1, linewidth=0, zorder=1)
+            set_scale(ax.xaxis, xticks)
+            set_scale(ax.yaxis)
+            ax.set_xlabel(xlabel)
+            ax.set_title(name, loc="left", fontweight="normal", color=INK_2)
+        for ax in axes[1:]:
+            ax.tick_params(left=False, labelleft=False)
+        axes[0].set_title(f"{ylabel}; {next(iter(panels))}", loc="left", fontweight="normal", color=INK_2)
+        ends = [(own[used].iloc[-1], str(which), PALETTE[chosen[which]][1]) for which, own in part.groupby(group, sort=False)]
+        Labels(axes[-1]).ends(ends)
+        first, labels = next(iter(panels.values())), Labels(axes[0])
+        first = first[first[group] == first[group].iloc[0]]
+        for text, line in zip(words, (reserved, used), strict=True):
+            labels.on_line(first[x], first[line], text)
     return fig
 
 

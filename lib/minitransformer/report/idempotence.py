@@ -27,6 +27,7 @@ VARIES = {
                                                         "large", "speculation", "beams", "batches", "serving", "quant-seed",
                                                         "quant-speed", "quant-dispatch", "chapters")},
     "dispatch.csv": "lists times",
+    "figures/process-memory.*": "draws what the operating system counts",
     **{name: "repeats measured speeds" for name in ("claims.json", "headline.json", "tables/audit-sections.csv",
                                                     "tables/refuted.csv")},
 }
