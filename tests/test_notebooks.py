@@ -7,6 +7,7 @@ from pathlib import Path
 
 import nbformat
 import pytest
+from papermill.inspection import inspect_notebook
 
 from minitransformer.report.parameters import check, known_parameters, parameters_cell, read_profile
 from minitransformer.report.project import STAGES
@@ -51,6 +52,12 @@ def test_it_opens_with_title_and_question(path):
     first = read(path).cells[0]
     lines = [line for line in first.source.splitlines() if line.strip()]
     assert first.cell_type == "markdown" and lines[0].startswith("# ") and (path.stem == "report" or lines[1].startswith("*"))
+
+
+@each
+def test_papermill_reads_every_parameter(path, caplog):
+    found = inspect_notebook(str(path))  # a quote or an equals sign in a comment would make it miss one
+    assert set(found) == set(parameters_cell(path)) and not caplog.records and all(p["help"] for p in found.values())
 
 
 @each
