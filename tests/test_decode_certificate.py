@@ -213,6 +213,8 @@ def test_every_choice_of_a_beam_is_certified(model, monkeypatch):
     assert everything.margin == float("inf") and everything.steps == 2
     other = certify_beam(model, PROMPTS, 12, width=3, oracle=peaked(seed=5), against="another model")
     assert other.verdict == "different" and other.mismatches and other.oracle == "another model"
+    shifted = certify_beam(model, PROMPTS, 12, width=3, oracle=lambda ids: model(ids) * 1.000001)  # the same choices
+    assert shifted.verdict == "different" and not shifted.mismatches and 1e-9 < shifted.error < 1e-3
     from minitransformer.cache.static import StaticLayer
 
     whole = StaticLayer.select
