@@ -4,10 +4,10 @@ import copy
 
 import pytest
 import torch
+from uneven import ids, uneven
 
 from minitransformer.quant import QuantScheme, collect, equalize, quantize_tensor, dequantize_tensor, spread
 from minitransformer.quant.equalize import folds, search, smooth
-from uneven import ids, uneven
 
 INT4 = QuantScheme(bits=4, granularity="group", group_size=16)
 MODELS = [{}, {"norm": "rmsnorm", "ffn": "swiglu", "bias": False, "n_layers": 2, "qk_norm": True}, {"ffn": "relu2", "tied": True},

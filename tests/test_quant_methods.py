@@ -6,6 +6,7 @@ from dataclasses import replace
 import pytest
 import torch
 import torch.nn as nn
+from uneven import ids, uneven
 
 from minitransformer.model import Transformer
 from minitransformer.quant import (
@@ -13,7 +14,6 @@ from minitransformer.quant import (
     dequantize_tensor, equalize, fake_quantize, gptq_tensor, layer_output_errors, quantize, quantize_structure, quantize_tensor,
     resident_bytes, spread,
 )
-from uneven import ids, uneven
 
 INT4 = QuantScheme(bits=4, granularity="group", group_size=16)
 W8A8, W4A8 = QuantScheme(activation_bits=8), replace(INT4, activation_bits=8)
