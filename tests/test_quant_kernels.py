@@ -77,6 +77,14 @@ def test_whole_models_run_and_hold_one_copy(backend, scheme):
         assert resident_bytes(fast) < 1.3 * resident_bytes(quantized)
 
 
+@pytest.mark.parametrize("apart", [2, 6])
+def test_columns_kept_apart_leave_the_random_vectors(apart):
+    packed = QuantWeight.from_tensor(torch.randn(4, 6), QuantScheme(outliers=apart), outliers=range(apart))
+    assert not len(conformance.extreme_pairs(packed)[1])
+    assert conformance.disagreement(lambda x: x @ packed().T, packed)[0] < 1e-5
+    assert conformance.disagreement(lambda x: x @ packed().T.roll(1, 0), packed)[1] == "a random vector"
+
+
 @pytest.mark.parametrize("scheme", [
     INT8, QuantScheme(granularity="tensor"), INT4, QuantScheme(bits=4), QuantScheme(bits=4, granularity="tensor"),
     QuantScheme(symmetric=False), QuantScheme(granularity="group", group_size=32), QuantScheme(bits=3),
