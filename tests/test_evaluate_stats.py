@@ -8,7 +8,7 @@ from scipy import stats as scipy_stats
 
 from minitransformer.evaluate import (
     beats_oracle, block_bootstrap, block_stderr, by_group, by_position, calibration, expected_calibration_error, holm,
-    paired_difference, smallest_effect, t_interval,
+    paired_difference, recovered, smallest_effect, t_interval,
 )
 
 
@@ -62,6 +62,18 @@ def test_pairing_removes_what_both_share():
         paired_difference(a, b[1:])
     with pytest.raises(ValueError, match="paired"):
         paired_difference(a[None], b[None])
+
+
+def test_what_is_recovered_is_a_share_with_an_interval_that_covers_it():
+    rng = np.random.default_rng(4)
+    full, cost = correlated(rng, 20_000) + 10, 1 + 0.3 * correlated(rng, 20_000)
+    worse = full + cost
+    assert recovered(full, worse, full) == (100, 100, 100) and recovered(worse, worse, full) == (0, 0, 0)
+    own = full + 0.25 * cost + 0.05 * correlated(rng, 20_000)
+    share, low, high = recovered(own, worse, full)
+    assert share == pytest.approx(100 * (1 - (own - full).mean() / cost.mean())) and low < share < high
+    assert low < 75 < high < low + 20
+    assert recovered(full - cost, worse, full)[0] == pytest.approx(200)
 
 
 def test_the_leak_detector():

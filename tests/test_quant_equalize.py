@@ -4,8 +4,8 @@ import copy
 
 import pytest
 import torch
+from uneven import ids, uneven
 
-from minitransformer.model import ModelConfig, Transformer
 from minitransformer.quant import QuantScheme, collect, equalize, quantize_tensor, dequantize_tensor, spread
 from minitransformer.quant.equalize import folds, search, smooth
 
@@ -14,31 +14,14 @@ MODELS = [{}, {"norm": "rmsnorm", "ffn": "swiglu", "bias": False, "n_layers": 2,
           {"ffn": "gelu", "n_heads": 4, "n_kv_heads": 2, "position": "sinusoidal"}]
 
 
-def uneven(**k):
-    """A model whose channels differ in size by a factor of hundreds, as trained ones do."""
-    torch.manual_seed(0)
-    model = Transformer(ModelConfig(**({"vocab_size": 50, "d_model": 32, "n_heads": 2, "context": 16} | k))).eval()
-    with torch.no_grad():
-        for name, p in model.named_parameters():
-            if name.endswith("norm.weight"):
-                p.mul_(torch.logspace(-1, 1, len(p))[torch.randperm(len(p))])
-            elif name.endswith("bias"):
-                p.normal_()
-    return model
-
-
-def ids():
-    return torch.randint(50, (4, 16), generator=torch.Generator().manual_seed(1))
-
-
 @torch.no_grad()
 @pytest.mark.parametrize("method", ["awq", "smoothquant"])
 @pytest.mark.parametrize("options", MODELS, ids=str)
 def test_the_function_stays_and_the_weights_do_not(options, method):
-    model = uneven(**options)
+    model = uneven(biases=True, **options)
     before = copy.deepcopy(model.state_dict())
-    equal = equalize(model, INT4, method, ids())
-    assert (equal(ids()) - model(ids())).norm() / model(ids()).norm() < 1e-5
+    equal = equalize(model, INT4, method, ids(4))
+    assert (equal(ids(4)) - model(ids(4))).norm() / model(ids(4)).norm() < 1e-5
     assert all(torch.equal(v, before[k]) for k, v in model.state_dict().items())
     changed = {k for k, v in equal.state_dict().items() if not torch.equal(v, before[k])}
     assert {f"{t}.weight" for _, targets, _ in folds(model.cfg) for t in targets} <= changed
@@ -48,16 +31,16 @@ def test_the_function_stays_and_the_weights_do_not(options, method):
 
 
 def test_what_stays_in_floating_point_decides_nothing():
-    model = uneven()
+    model = uneven(biases=True)
     own = {name: INT4 if "ffn" in name else None for name in spread(model, INT4)}
-    equal = equalize(model, own, "smoothquant", ids())
+    equal = equalize(model, own, "smoothquant", ids(4))
     same = {k for k, v in equal.state_dict().items() if torch.equal(v, model.state_dict()[k])}
     assert {"head.weight", "norm.weight", "blocks.0.attention.q.weight"} <= same and "blocks.0.ffn.up.weight" not in same
 
 
 def test_smoothquant_scales_are_the_papers_and_meet_halfway():
-    model = uneven()
-    seen = collect(model, ids(), ["blocks.0.ffn.up"])["blocks.0.ffn.up"]
+    model = uneven(biases=True)
+    seen = collect(model, ids(4), ["blocks.0.ffn.up"])["blocks.0.ffn.up"]
     w = model.blocks[0].ffn.up.weight.detach()
     s = smooth({"up": w}, seen, 0.5)
     assert torch.allclose(s, (seen.peak / w.abs().amax(0)).sqrt())
@@ -69,8 +52,8 @@ def test_smoothquant_scales_are_the_papers_and_meet_halfway():
 
 
 def test_awq_finds_the_best_power_of_its_grid_and_never_loses():
-    model = uneven()
-    seen = collect(model, ids(), ["head"])["head"]
+    model = uneven(biases=True)
+    seen = collect(model, ids(4), ["head"])["head"]
     w = model.head.weight.detach()
 
     def loss(s):
@@ -84,10 +67,10 @@ def test_awq_finds_the_best_power_of_its_grid_and_never_loses():
 
 
 @pytest.mark.parametrize("arguments, message", [
-    (("gptq", ids()), "method 'gptq' does not equalize: choose one of awq, smoothquant"),
-    (("smoothquant", ids(), 1.5), "alpha 1.5 is not a share"),
-    (("awq", ids()[:0]), "calibration is empty"),
+    (("gptq", ids(4)), "method 'gptq' does not equalize: choose one of awq, smoothquant"),
+    (("smoothquant", ids(4), 1.5), "alpha 1.5 is not a share"),
+    (("awq", ids(4)[:0]), "calibration is empty"),
 ])
 def test_errors(arguments, message):
     with pytest.raises(ValueError, match=message):
-        equalize(uneven(), INT4, *arguments)
+        equalize(uneven(biases=True), INT4, *arguments)

@@ -5,10 +5,13 @@ import sys
 import pytest
 import torch
 import torch.nn as nn
+from hypothesis import given, settings
+from hypothesis import strategies as st
 
 from minitransformer.model import ModelConfig, Transformer
 from minitransformer.quant import (
-    KERNELS, KernelError, QuantEmbedding, QuantLinear, QuantScheme, accelerate, kernels, quantize, resident_bytes,
+    KERNELS, KernelError, QuantEmbedding, QuantLinear, QuantScheme, QuantWeight, accelerate, conformance, kernels, quantize,
+    resident_bytes,
 )
 
 INT8, INT4 = QuantScheme(), QuantScheme(bits=4, granularity="group", group_size=32)
@@ -74,6 +77,14 @@ def test_whole_models_run_and_hold_one_copy(backend, scheme):
         assert resident_bytes(fast) < 1.3 * resident_bytes(quantized)
 
 
+@pytest.mark.parametrize("apart", [2, 6])
+def test_columns_kept_apart_leave_the_random_vectors(apart):
+    packed = QuantWeight.from_tensor(torch.randn(4, 6), QuantScheme(outliers=apart), outliers=range(apart))
+    assert not len(conformance.extreme_pairs(packed)[1])
+    assert conformance.disagreement(lambda x: x @ packed().T, packed)[0] < 1e-5
+    assert conformance.disagreement(lambda x: x @ packed().T.roll(1, 0), packed)[1] == "a random vector"
+
+
 @pytest.mark.parametrize("scheme", [
     INT8, QuantScheme(granularity="tensor"), INT4, QuantScheme(bits=4), QuantScheme(bits=4, granularity="tensor"),
     QuantScheme(symmetric=False), QuantScheme(granularity="group", group_size=32), QuantScheme(bits=3),
@@ -107,8 +118,71 @@ def test_kernels_refuse_with_a_reason(backend, scheme, columns, message):
 def test_a_wrong_answer_is_caught_at_load(monkeypatch, wrong):
     right = kernels.Dequantized.forward
     monkeypatch.setattr(kernels.Dequantized, "forward", lambda self, x: wrong(right(self, x)))
-    with pytest.raises(KernelError, match="on a random vector, at most 0.03"):
+    with pytest.raises(KernelError, match="relative error .* on a.*, at most 0.03 is allowed: use the reference"):
         KERNELS["dequantized"](layer(INT8))
+
+
+class Pairs(kernels.KernelLinear):
+    """int8 as AVX2 multiplies it: products with unsigned activations, added in pairs; `bits` is what such a sum may take."""
+
+    bits = 16
+
+    def load(self, weight):
+        codes, self.scale = kernels.int8_rows(weight)
+        self.codes = nn.functional.pad(codes, (0, weight.columns % 2)).int()
+
+    def multiply(self, x):
+        x = nn.functional.pad(x, (0, self.columns % 2))
+        step = x.abs().amax(-1, keepdim=True) / 127
+        product = ((x / step).round().int() + 128)[:, None] * self.codes  # (M, N, K)
+        most = 2 ** (self.bits - 1) - 1
+        sums = product.unflatten(-1, (-1, 2)).sum(-1).clamp(-most - 1, most).sum(-1)
+        return (sums - 128 * self.codes.sum(-1)) * self.scale * step + (0 if self.bias is None else self.bias)
+
+
+@pytest.mark.parametrize("scheme", [INT8, QuantScheme(granularity="tensor"), QuantScheme(full_range=True)], ids=str)
+@pytest.mark.parametrize("columns", [2, 33, 384, 1024])
+def test_a_kernel_that_saturates_is_caught_whatever_the_width(monkeypatch, columns, scheme):
+    torch.manual_seed(0)
+    plain = nn.Linear(columns, 64)
+    nn.init.normal_(plain.weight, 0, 0.1)  # as trained weights: few pairs are large
+    slow = QuantLinear.from_linear(plain, scheme)
+    with pytest.raises(KernelError, match="on an extreme pair of neighbours, at most 0.03"):
+        Pairs(slow)
+    if columns > 100:  # what random vectors alone let pass
+        monkeypatch.setattr(conformance, "extreme_pairs", lambda w: (torch.empty(0, columns), torch.empty(0, dtype=torch.long)))
+        assert Pairs(slow).error < 0.03
+    monkeypatch.undo()
+    monkeypatch.setattr(Pairs, "bits", 32)
+    assert Pairs(slow).error < 0.02  # the same products, added in full
+
+
+@torch.no_grad()
+@pytest.mark.parametrize("backend", ["onednn", "fbgemm", "int8pack", "onnxruntime"])
+@pytest.mark.parametrize("width", [128, 512])
+def test_a_kernel_that_passes_is_right_where_products_are_largest(backend, width):
+    slow = layer(INT8, rows=width, columns=width, bias=False)
+    fast = built(backend, slow)
+    signs = slow.weight().sign()  # every product of a row with its own signs is positive
+    for x in (signs[:8], signs[:8].clamp(min=0), signs[:8].clamp(max=0)):
+        assert ((fast(x) - slow(x)).abs().amax(1) / slow(x).abs().amax(1)).max() < 0.03
+
+
+@settings(deadline=None, max_examples=40)
+@given(bits=st.sampled_from([8, 4, 3, 2]), symmetric=st.booleans(), rows=st.integers(1, 9), columns=st.integers(1, 40),
+       kind=st.sampled_from(["normal", "zero", "positive"]), seed=st.integers(0, 99))
+def test_right_products_pass_whatever_the_matrix(bits, symmetric, rows, columns, kind, seed):
+    weight = torch.randn(rows, columns, generator=torch.Generator().manual_seed(seed))
+    weight = {"normal": weight, "zero": 0 * weight, "positive": weight.abs() + 1}[kind]
+    packed = QuantWeight.from_tensor(weight, QuantScheme(bits, "group", 16, symmetric))
+    pairs, at = conformance.extreme_pairs(packed)
+    codes = packed.integers().int()
+    found = (pairs @ codes.T.float()).gather(1, at[:, None])[:, 0].tolist()
+    sums = [int(row[j:j + 2].sum()) for row in codes for j in range(0, max(columns - 1, 1), 2)]
+    assert found == [max(sums), min(sums)]
+    error, _ = conformance.disagreement(lambda x: x @ packed().T, packed)
+    assert error < 1e-5
+    assert conformance.disagreement(lambda x: x @ packed().T + 1, packed)[0] > 0.03
 
 
 def test_a_missing_operator_is_named(monkeypatch):

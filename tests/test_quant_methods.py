@@ -6,8 +6,9 @@ from dataclasses import replace
 import pytest
 import torch
 import torch.nn as nn
+from uneven import ids, uneven
 
-from minitransformer.model import ModelConfig, Transformer
+from minitransformer.model import Transformer
 from minitransformer.quant import (
     METHODS, KernelError, QuantLinear, QuantScheme, QuantWeight, accelerate, clip_tensor, collect, computed_bytes,
     dequantize_tensor, equalize, fake_quantize, gptq_tensor, layer_output_errors, quantize, quantize_structure, quantize_tensor,
@@ -19,26 +20,11 @@ W8A8, W4A8 = QuantScheme(activation_bits=8), replace(INT4, activation_bits=8)
 DATA = [m for m in METHODS if m not in ("rtn", "mse")]
 
 
-def tiny(**k):
-    """A model with channels of very different size; their order is random."""
-    torch.manual_seed(0)
-    model = Transformer(ModelConfig(**({"vocab_size": 50, "d_model": 32, "n_heads": 2, "context": 16} | k))).eval()
-    with torch.no_grad():
-        for name, p in model.named_parameters():
-            if name.endswith("norm.weight"):
-                p.mul_(torch.logspace(-1, 1, len(p))[torch.randperm(len(p))])
-    return model
-
-
-def ids(rows=8):
-    return torch.randint(50, (rows, 16), generator=torch.Generator().manual_seed(1))
-
-
 @torch.no_grad()
 @pytest.mark.parametrize("options", [{}, {"norm": "rmsnorm", "ffn": "swiglu", "bias": False, "tied": True}], ids=str)
 @pytest.mark.parametrize("method", METHODS)
 def test_every_method_makes_a_model_that_rebuilds_and_leaves_its_argument(method, options):
-    model = tiny(**options)
+    model = uneven(**options)
     before = copy.deepcopy(model.state_dict())
     scheme = W4A8 if method in ("smoothquant", "llm.int8") else INT4
     quantized = quantize(model, scheme, method, ids() if method in DATA else None)
@@ -54,14 +40,14 @@ def test_every_method_makes_a_model_that_rebuilds_and_leaves_its_argument(method
 
 @torch.no_grad()
 def test_each_method_gains_on_the_data_it_saw():
-    model = tiny()
+    model = uneven()
     error = {m: (quantize(model, INT4, m, ids() if m in DATA else None)(ids()) - model(ids())).norm().item()
              for m in METHODS if m not in ("smoothquant", "llm.int8")}
     assert error["gptq"] < 0.85 * error["rtn"] and error["awq"] < 0.95 * error["rtn"]
 
 
 def test_gptq_reads_what_the_quantized_layers_before_it_write():
-    model = tiny()
+    model = uneven()
     quantized = quantize(model, INT4, "gptq", ids())
     half = copy.deepcopy(quantized)  # everything before `out` quantized, `out` itself as it was
     half.blocks[0].attention.out = copy.deepcopy(model.blocks[0].attention.out)
@@ -73,7 +59,7 @@ def test_gptq_reads_what_the_quantized_layers_before_it_write():
 
 @torch.no_grad()
 def test_layers_are_judged_alone_by_their_outputs():
-    model = tiny()
+    model = uneven()
     quantized = quantize(model, INT4)
     rows = layer_output_errors(model, quantized, ids())
     assert [r["layer"] for r in rows] == [n for n, m in model.named_modules() if isinstance(m, nn.Linear)]
@@ -91,7 +77,7 @@ def test_layers_are_judged_alone_by_their_outputs():
 
 
 def test_moments_are_those_of_all_tokens_whatever_the_batches():
-    model, names = tiny(), ["blocks.0.ffn.down"]
+    model, names = uneven(), ["blocks.0.ffn.down"]
     whole, parts = (collect(model, ids(), names, batch_size=n)[names[0]] for n in (8, 3))
     with torch.no_grad():
         x = torch.embedding(model.embedding.weight, ids())
@@ -107,7 +93,7 @@ def test_moments_are_those_of_all_tokens_whatever_the_batches():
 
 @torch.no_grad()
 def test_smoothquant_serves_activations_with_outliers():
-    model = tiny()
+    model = uneven()
     model.blocks[0].ffn_norm.weight[3] *= 100
     plain, smooth = (quantize(model, W8A8, *how) for how in ((), ("smoothquant", ids())))
     errors = [(q(ids()) - model(ids())).norm().item() for q in (plain, smooth)]
@@ -118,7 +104,7 @@ def test_smoothquant_serves_activations_with_outliers():
 
 @torch.no_grad()
 def test_llm_int8_is_exact_when_every_column_is_an_outlier():
-    model = tiny(tied=True)
+    model = uneven(tied=True)
     own = {n: None if n == "embedding" else W8A8 for n in spread(model, W8A8)}
     quantized = quantize(model, own, "llm.int8", ids(), threshold=0.0)
     assert {s.outliers for n, s in quantized.scheme.items() if s} == {32, 128}
@@ -128,7 +114,7 @@ def test_llm_int8_is_exact_when_every_column_is_an_outlier():
 
 @torch.no_grad()
 def test_llm_int8_keeps_the_columns_that_reach_the_threshold_and_no_others():
-    model = tiny()
+    model = uneven()
     model.blocks[0].ffn_norm.weight[3] *= 100
     seen = collect(model, ids(), ["blocks.0.ffn.up"])["blocks.0.ffn.up"]
     quantized = quantize(model, W8A8, "llm.int8", ids(), threshold=20.0)
@@ -185,4 +171,4 @@ def test_a_codebook_has_no_grid():
 ])
 def test_errors(arguments, options, message):
     with pytest.raises(ValueError, match=message):
-        quantize(tiny(), *arguments, **options)
+        quantize(uneven(), *arguments, **options)

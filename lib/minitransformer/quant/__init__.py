@@ -5,7 +5,7 @@ from .calibration import Moments, collect, layer_output_errors
 from .clipping import clip_tensor
 from .equalize import equalize
 from .gptq import gptq_tensor
-from .kernels import KERNELS, KernelError, accelerate
+from .kernels import KERNELS, TOLERANCE, KernelError, accelerate
 from .layers import QuantEmbedding, QuantLinear, QuantWeight
 from .methods import METHODS, quantize
 from .mixed import Mixed, load_scheme, save_scheme, scheme_from_json, scheme_to_json, search, sensitivity
@@ -16,9 +16,9 @@ from .sizes import (
 from .walker import quantize_structure, spread
 
 __all__ = [
-    "KERNELS", "METHODS", "KernelError", "Mixed", "Moments", "QuantEmbedding", "QuantLinear", "QuantScheme", "QuantWeight",
-    "accelerate", "bits_per_weight", "clip_tensor", "codebook", "collect", "computed_bytes", "dequantize_tensor", "equalize",
-    "fake_quantize", "file_bytes", "gptq_tensor", "layer_errors", "layer_output_errors", "load_scheme", "matrices",
+    "KERNELS", "METHODS", "TOLERANCE", "KernelError", "Mixed", "Moments", "QuantEmbedding", "QuantLinear", "QuantScheme",
+    "QuantWeight", "accelerate", "bits_per_weight", "clip_tensor", "codebook", "collect", "computed_bytes", "dequantize_tensor",
+    "equalize", "fake_quantize", "file_bytes", "gptq_tensor", "layer_errors", "layer_output_errors", "load_scheme", "matrices",
     "matrix_bytes", "pack", "quantize", "quantize_structure", "quantize_tensor", "resident_bytes", "save_scheme",
     "scheme_from_json", "scheme_to_json", "search", "seed_bytes", "sensitivity", "spread", "unpack",
 ]
