@@ -88,7 +88,7 @@ def test_a_broken_or_foreign_checkpoint_is_refused_and_left_alone(tmp_path):
     path = tmp_path / "run.pt"
     train(fresh(), batch, RUN, checkpoint=path)
     for cfg, data in ((replace(RUN, lr=2e-3), batch), (RUN, lambda step: batch(step + 1))):
-        with pytest.raises(ValueError, match="belongs to another model, recipe or data"):
+        with pytest.raises(ValueError, match="belongs to another model, recipe, teacher or data"):
             train(fresh(), data, cfg, checkpoint=path)
     whole = path.read_bytes()
     path.write_bytes(whole[: len(whole) // 2])
@@ -109,6 +109,35 @@ def test_a_loss_that_is_not_finite_stops_and_names_the_step_and_the_last_good_ch
     with pytest.raises(NonFiniteLoss, match="no checkpoint was written yet"):
         train(model, batch, RUN)
     assert len(torch.load(path, weights_only=True)["rows"]) == 5
+
+
+def test_a_teachers_gradient_is_that_of_the_divergence_and_vanishes_where_the_two_agree():
+    teacher, student = fresh(seed=1), fresh(seed=2)
+    kept = [p.clone() for p in teacher.parameters()]
+    ids, one = batch(0), replace(RUN, steps=1, clip=1e9)
+    law = teacher(ids[:, :-1]).flatten(0, 1).log_softmax(-1)
+    own = student(ids[:, :-1]).flatten(0, 1).log_softmax(-1)
+    wanted = torch.autograd.grad(F.kl_div(own, law.detach(), log_target=True, reduction="batchmean"), list(student.parameters()))
+    entropy = -(law.exp() * law).sum(-1).mean().item()
+    divergence = (law.exp() * (law - own)).sum(-1).mean().item()
+    row = train(student, batch, one, teacher=teacher)[0]
+    assert row["loss_nats"] == pytest.approx(entropy + divergence, rel=1e-6)
+    for p, gradient in zip(student.parameters(), wanted, strict=True):
+        assert torch.allclose(p.grad, gradient, rtol=1e-4, atol=1e-7)
+    assert train(fresh(seed=1), batch, one, teacher=teacher)[0]["gradient_norm"] < 1e-6
+    assert all(torch.equal(a, b) for a, b in zip(kept, teacher.parameters(), strict=True))
+    assert all(p.grad is None for p in teacher.parameters())
+
+
+def test_a_teacher_belongs_to_the_run(tmp_path):
+    path, teacher = tmp_path / "run.pt", fresh(seed=1)
+    rows = train(fresh(), batch, RUN, teacher=teacher, checkpoint=path)
+    assert train(fresh(), batch, RUN, teacher=fresh(seed=1), checkpoint=path) == rows  # the same teacher: finished
+    for other in (None, fresh(seed=3)):
+        with pytest.raises(ValueError, match="belongs to another model, recipe, teacher or data"):
+            train(fresh(), batch, RUN, teacher=other, checkpoint=path)
+    with pytest.raises(ValueError, match="the teacher knows 60 tokens, the model 50: give a teacher of the same vocabulary"):
+        train(fresh(), batch, RUN, teacher=fresh(replace(CFG, vocab_size=60)))
 
 
 @pytest.mark.parametrize(

@@ -2,6 +2,7 @@
 
 import copy
 from dataclasses import replace
+from functools import cache
 
 import pytest
 import torch
@@ -10,6 +11,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from minitransformer.checkpoint import load, save
+from minitransformer.decode import Sampling, generate
 from minitransformer.model import ModelConfig, Transformer
 from minitransformer.quant import QuantScheme, QuantWeight, fake_quantize, quantize
 from minitransformer.quant.schemes import fit_grid, grouped
@@ -193,7 +195,7 @@ def test_a_resumed_run_equals_one_that_was_never_stopped(tmp_path):
     train(resumed, batch, RUN, checkpoint=tmp_path / "run.pt")
     assert torch.equal(convert(resumed)(ids()), convert(whole)(ids()))
     for other in (fresh(), prepare_qat(fresh(), group(4))):
-        with pytest.raises(ValueError, match="belongs to another model, recipe or data"):
+        with pytest.raises(ValueError, match="belongs to another model, recipe, teacher or data"):
             train(other, batch, RUN, checkpoint=tmp_path / "run.pt")
 
 
@@ -210,6 +212,28 @@ def test_training_on_the_grid_beats_rounding_afterwards():
     for m in (control, prepared):  # the same steps on the same data
         train(m, lambda step: batch(0)[:, :9], replace(run, steps=40))
     assert rounded > 0.1 and loss(prepared) - loss(control) < 0.3 * rounded
+
+
+def test_a_grid_comes_closer_to_a_model_that_it_learns_from_than_by_its_text():
+    """Both read the same text of the teacher's own; the one is told its law of each next token, the other one draw from it."""
+    teacher, run = fresh(), replace(RUN, steps=80, lr=3e-3, cooldown=1.0)
+    with torch.no_grad():
+        teacher.head.weight.mul_(10)  # a law with something in it
+
+    @cache
+    def drawn(step):
+        rng = torch.Generator().manual_seed(step)
+        return generate(teacher, torch.randint(0, 50, (4, 1), generator=rng), 16, sampling=Sampling(), generator=rng)
+
+    def apart(m):
+        with torch.no_grad():
+            return nn.functional.kl_div(m(ids()).log_softmax(-1), teacher(ids()).softmax(-1), reduction="sum").item()
+
+    told, shown = prepare_qat(teacher, group(3)), prepare_qat(teacher, group(3))
+    rounded = apart(told)
+    train(told, drawn, run, teacher=teacher)
+    train(shown, drawn, run)
+    assert apart(told) < 0.6 * min(rounded, apart(shown)), (apart(told), rounded, apart(shown))
 
 
 @pytest.mark.parametrize("call, message", [
