@@ -1,4 +1,5 @@
-"""Models in which attention matters, for the tests of caches: peaked weights, every variant, float64."""
+"""Models in which attention matters, for the tests of caches: peaked weights, every variant,
+float64."""
 
 from functools import partial
 
@@ -9,8 +10,11 @@ from minitransformer.decode import in_float64
 from minitransformer.model import ModelConfig, Transformer
 
 VARIANTS = {
-    "n_kv_heads": st.sampled_from([None, 2, 1]), "norm": st.sampled_from(["layernorm", "rmsnorm"]),
-    "ffn": st.sampled_from(["relu", "gelu", "relu2", "swiglu"]), "bias": st.booleans(), "tied": st.booleans(),
+    "n_kv_heads": st.sampled_from([None, 2, 1]),
+    "norm": st.sampled_from(["layernorm", "rmsnorm"]),
+    "ffn": st.sampled_from(["relu", "gelu", "relu2", "swiglu"]),
+    "bias": st.booleans(),
+    "tied": st.booleans(),
     "qk_norm": st.booleans(),
 }
 
@@ -22,7 +26,8 @@ def configs(context, positions):
 
 
 def peaked(cfg, scale=6.0):
-    """A float64 model whose attention looks at few tokens, so that one wrong key shows in the logits."""
+    """A float64 model whose attention looks at few tokens, so that one wrong key shows in the
+    logits."""
     torch.manual_seed(5)
     model = Transformer(cfg)
     with torch.no_grad():
@@ -42,7 +47,9 @@ def tokens(cfg, batch, n):
 def fed(model, cache, ids, cuts=()):
     """Logits of ids (B, T) fed to the cache in pieces: (B, T, V)."""
     edges = sorted({0, ids.shape[1], *(c for c in cuts if c < ids.shape[1])})
-    return torch.cat([model(ids[:, a:b], cache) for a, b in zip(edges, edges[1:], strict=False)], dim=1)
+    return torch.cat(
+        [model(ids[:, a:b], cache) for a, b in zip(edges, edges[1:], strict=False)], dim=1
+    )
 
 
 def near(a, b, tolerance=1e-10):

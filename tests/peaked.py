@@ -1,4 +1,5 @@
-"""Random models in which attention matters, so that a broken cache cannot pass: sharp softmax, loud values."""
+"""Random models in which attention matters, so that a broken cache cannot pass: sharp softmax, loud
+values."""
 
 import torch
 
@@ -9,7 +10,8 @@ CFG = ModelConfig(vocab_size=24, d_model=16, n_layers=2, n_heads=4, n_kv_heads=2
 
 
 def peaked(cfg=CFG, seed=0):
-    """A float64 model with queries, keys and attention outputs four times the default initialisation."""
+    """A float64 model with queries, keys and attention outputs four times the default
+    initialisation."""
     torch.manual_seed(seed)
     model = Transformer(cfg).eval()
     with torch.no_grad():

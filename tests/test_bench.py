@@ -1,4 +1,5 @@
-"""Costs equal real objects, intervals cover, and the time model recovers the constants it was made from."""
+"""Costs equal real objects, intervals cover, and the time model recovers the constants it was made
+from."""
 
 import time
 from dataclasses import replace
@@ -9,15 +10,33 @@ import pytest
 import torch
 
 from minitransformer.bench import (
-    TimeModel, best_of, dispatch_table, fit, flop_speedup, flops, interleaved, kv_bytes, labels, matmul_flops_per_second,
-    median_interval, parameters, process_growth, ratio, read_seconds, step_times, weights_read,
+    TimeModel,
+    best_of,
+    dispatch_table,
+    fit,
+    flop_speedup,
+    flops,
+    interleaved,
+    kv_bytes,
+    labels,
+    matmul_flops_per_second,
+    median_interval,
+    parameters,
+    process_growth,
+    ratio,
+    read_seconds,
+    step_times,
+    weights_read,
 )
 from minitransformer.cache import make_cache
 from minitransformer.model import ModelConfig, Transformer
 from minitransformer.quant import KERNELS, QuantScheme, matrix_bytes
 
 VARIANTS = [
-    ModelConfig(), ModelConfig(n_layers=2, n_kv_heads=1, norm="rmsnorm", ffn="swiglu", bias=False, tied=True, qk_norm=True),
+    ModelConfig(),
+    ModelConfig(
+        n_layers=2, n_kv_heads=1, norm="rmsnorm", ffn="swiglu", bias=False, tied=True, qk_norm=True
+    ),
     ModelConfig(d_model=64, n_kv_heads=2, ffn="gelu"),
 ]
 
@@ -34,7 +53,9 @@ def test_parameters_and_cache_bytes_are_those_of_the_objects(cfg):
 def test_weights_read_leaves_out_other_tokens_embeddings():
     cfg = ModelConfig()
     assert sum(parameters(cfg).values()) - weights_read(cfg) == (1004 - 1) * 128
-    assert weights_read(replace(cfg, tied=True)) == sum(parameters(replace(cfg, tied=True)).values())
+    assert weights_read(replace(cfg, tied=True)) == sum(
+        parameters(replace(cfg, tied=True)).values()
+    )
 
 
 def test_flops_equal_torchs_own_counter():
@@ -44,7 +65,9 @@ def test_flops_equal_torchs_own_counter():
     model, ids = Transformer(cfg), torch.zeros(1, 8, dtype=torch.long)
     with FlopCounterMode(display=False) as counter:
         model(ids)
-    full_rows = 2 * 2 * 8 * 8 * 128  # torch counts the masked half of attention too, or leaves the fused kernel out
+    full_rows = (
+        2 * 2 * 8 * 8 * 128
+    )  # torch counts the masked half of attention too, or leaves the fused kernel out
     ours = flops(cfg, 8, head_positions=8) - 2 * 2 * (8 * 9 // 2) * 128
     assert counter.get_total_flops() in (ours, ours + full_rows)
 
@@ -57,7 +80,10 @@ def test_the_seeds_theoretical_25_is_a_ratio_of_operations():
 
 def test_repeats_are_interleaved_and_paired():
     order = []
-    samples = interleaved({"a": lambda: order.append("a"), "b": lambda: (order.append("b"), time.sleep(0.002))}, repeats=4)
+    samples = interleaved(
+        {"a": lambda: order.append("a"), "b": lambda: (order.append("b"), time.sleep(0.002))},
+        repeats=4,
+    )
     assert "".join(order) == "ab" + "abba" * 2
     assert samples.columns.tolist() == ["name", "repeat", "seconds"] and len(samples) == 8
     low = ratio(samples, "b", "a")[1]
@@ -66,7 +92,10 @@ def test_repeats_are_interleaved_and_paired():
 
 def test_the_median_interval_covers_the_median():
     rng = np.random.default_rng(0)
-    hits = [low <= 0 <= high for _, low, high in (median_interval(rng.normal(size=25)) for _ in range(400))]
+    hits = [
+        low <= 0 <= high
+        for _, low, high in (median_interval(rng.normal(size=25)) for _ in range(400))
+    ]
     assert np.mean(hits) >= 0.93
     assert median_interval([3, 1, 2]) == (2, 1, 3)
 
@@ -82,14 +111,26 @@ def test_single_forwards_are_timed_in_four_phases_and_leave_the_cache_as_it_was(
     model, fed = Transformer(cfg).eval(), []
     ids = torch.arange(12)[None]
     plain = model.hidden
-    noted = lambda new, cache=None: (fed.append((tuple(new.shape), cache and cache.pos)), plain(new, cache))[1]  # noqa: E731
+
+    def noted(new, cache=None):
+        fed.append((tuple(new.shape), cache and cache.pos))
+        return plain(new, cache)
+
     monkeypatch.setattr(model, "hidden", noted)
     samples = step_times(model, ids, [1, 5], [1, 4], past=3, repeats=3)
-    assert samples.columns.tolist() == ["phase", "tokens", "repeat", "seconds"] and (samples.seconds > 0).all()
+    assert (
+        samples.columns.tolist() == ["phase", "tokens", "repeat", "seconds"]
+        and (samples.seconds > 0).all()
+    )
     counts = samples.groupby(["phase", "tokens"]).size().to_dict()
     wanted = {"recompute": (1, 5), "cached": (1, 5), "several": (1, 4), "rows": (1, 4)}
     assert counts == {(phase, tokens): 3 for phase in wanted for tokens in wanted[phase]}
-    timed = {((1, 5), None), ((1, 1), 5), ((1, 4), 3), ((4, 1), 3)}  # what is fed, after how many cached tokens
+    timed = {
+        ((1, 5), None),
+        ((1, 1), 5),
+        ((1, 4), 3),
+        ((4, 1), 3),
+    }  # what is fed, after how many cached tokens
     assert timed <= set(fed) and all(fed.count(call) == 3 + 2 for call in timed)
     with pytest.raises(ValueError, match="6 tokens of text are too few .* give 7"):
         step_times(model, ids[:, :6], [2, 6], repeats=1)
@@ -99,9 +140,18 @@ TRUE = TimeModel(150e-6, 160e-6, 20e-6, 8e-6, 2e-9, 5e-8, (4e-8, 6e-8))
 
 
 def test_the_fit_recovers_its_own_constants():
-    lengths, past = np.array([1, 2, 4, 8, 16, 32, 64, 128, 256, 500]), np.array([1, 50, 100, 200, 300, 400, 500])
+    lengths, past = (
+        np.array([1, 2, 4, 8, 16, 32, 64, 128, 256, 500]),
+        np.array([1, 50, 100, 200, 300, 400, 500]),
+    )
     noise = np.random.default_rng(1).normal(1, 0.01, 17)
-    model = fit(lengths, TRUE.uncached(lengths) * noise[:10], past, TRUE.cached(past) * noise[10:], TRUE.weights)
+    model = fit(
+        lengths,
+        TRUE.uncached(lengths) * noise[:10],
+        past,
+        TRUE.cached(past) * noise[10:],
+        TRUE.weights,
+    )
     assert model.overhead == pytest.approx(TRUE.overhead, rel=0.05)
     assert model.compute == pytest.approx(TRUE.compute, rel=0.05)
     assert model.attention == pytest.approx(TRUE.attention, rel=0.3)
@@ -122,27 +172,57 @@ def test_speedup_is_the_ratio_of_the_sums():
     expected = TRUE.uncached(lengths).sum() / (TRUE.uncached(10) + TRUE.cached(lengths[1:]).sum())
     assert TRUE.speedup(10, 50) == pytest.approx(expected)
     roof = TRUE.without_overhead(1e6, 1e11)
-    assert roof.overhead == 0 and roof.compute == 1e-5 and roof.speedup(10, 50) > TRUE.speedup(10, 50)
+    assert (
+        roof.overhead == 0 and roof.compute == 1e-5 and roof.speedup(10, 50) > TRUE.speedup(10, 50)
+    )
 
 
 def test_the_dispatch_table_times_what_runs_and_says_why_the_rest_does_not():
     formats = {"int8": QuantScheme(), "int4": QuantScheme(4, "group", 32)}
-    table = dispatch_table([64], formats, tokens=(1, 3), repeats=3).set_index(["tokens", "format", "kernel"])
+    table = dispatch_table([64], formats, tokens=(1, 3), repeats=3).set_index(
+        ["tokens", "format", "kernel"]
+    )
     assert len(table) == 2 * (1 + 2 * len(KERNELS)) and (table.width == 64).all()
-    assert table.loc[(1, "fp32", "none"), "time_ratio"] == 1 and table.loc[(3, "fp32", "none"), "label"] == "baseline"
+    assert (
+        table.loc[(1, "fp32", "none"), "time_ratio"] == 1
+        and table.loc[(3, "fp32", "none"), "label"] == "baseline"
+    )
     refused = table[table.label == "refused"]
-    assert "int8 symmetric" in refused.loc[(1, "int4", "int8pack"), "reason"] and refused.median_us.isna().all()
+    assert (
+        "int8 symmetric" in refused.loc[(1, "int4", "int8pack"), "reason"]
+        and refused.median_us.isna().all()
+    )
     run = table[table.label != "refused"]
-    assert (run.median_us > 0).all() and (run.limit_us > 0).all() and (run.low <= run.high).all() and run.reason.isna().all()
+    assert (
+        (run.median_us > 0).all()
+        and (run.limit_us > 0).all()
+        and (run.low <= run.high).all()
+        and run.reason.isna().all()
+    )
     once = run.loc[(3, "int4", "dequantized")]
     assert once.label == "FP32-resident" and once.resident_bytes == 4 * 64 * 64
-    assert once.resident_of_disk == pytest.approx(4 * 64 * 64 / matrix_bytes(64, 64, formats["int4"]))
+    assert once.resident_of_disk == pytest.approx(
+        4 * 64 * 64 / matrix_bytes(64, 64, formats["int4"])
+    )
 
 
 def test_fast_needs_both_time_and_memory():
-    table = pd.DataFrame({"format": ["fp32", *["int4"] * 5], "kernel": ["none", "dequantized", "a", "b", "c", "d"],
-                          "high": [1, 0.5, 1.0, 0.9, 1.01, np.nan], "resident_of_disk": [1, 7, 1.1, 1.11, 1, np.nan]})
-    assert labels(table).tolist() == ["baseline", "FP32-resident", "fast", "fast, larger", "slower", "refused"]
+    table = pd.DataFrame(
+        {
+            "format": ["fp32", *["int4"] * 5],
+            "kernel": ["none", "dequantized", "a", "b", "c", "d"],
+            "high": [1, 0.5, 1.0, 0.9, 1.01, np.nan],
+            "resident_of_disk": [1, 7, 1.1, 1.11, 1, np.nan],
+        }
+    )
+    assert labels(table).tolist() == [
+        "baseline",
+        "FP32-resident",
+        "fast",
+        "fast, larger",
+        "slower",
+        "refused",
+    ]
 
 
 def test_the_growth_of_the_process_is_seen_where_memory_is_kept_and_not_where_it_is_reused():

@@ -11,7 +11,9 @@ def test_expected_tokens_are_the_mean_over_where_the_first_rejection_falls(alpha
     mean = sum((k + 1) * alpha**k * (1 - alpha) for k in range(gamma)) + (gamma + 1) * alpha**gamma
     assert speculative_tokens(alpha, gamma) == pytest.approx(mean)
     if alpha < 1:
-        assert speculative_tokens(alpha, gamma) == pytest.approx((1 - alpha ** (gamma + 1)) / (1 - alpha))
+        assert speculative_tokens(alpha, gamma) == pytest.approx(
+            (1 - alpha ** (gamma + 1)) / (1 - alpha)
+        )
 
 
 def test_gain_is_tokens_over_cost_and_a_useless_draft_costs():

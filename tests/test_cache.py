@@ -1,4 +1,5 @@
-"""Caches: equality with recomputation for every split, bytes, rollback, reordering, and the errors."""
+"""Caches: equality with recomputation for every split, bytes, rollback, reordering, and the
+errors."""
 
 from dataclasses import replace
 
@@ -10,7 +11,10 @@ from hypothesis import strategies as st
 from minitransformer.cache import make_cache
 from minitransformer.model import ModelConfig, Transformer
 
-KINDS = ("dynamic", "static")  # those that give exactly what a forward gives; the others have files of their own
+KINDS = (
+    "dynamic",
+    "static",
+)  # those that give exactly what a forward gives; the others have files of their own
 CFG = ModelConfig(vocab_size=50, d_model=32, n_layers=2, n_heads=4, n_kv_heads=2, context=24)
 
 
@@ -22,13 +26,19 @@ def model_and_ids(cfg=CFG, batch=2, tokens=16):
 
 @pytest.mark.parametrize("kind", KINDS)
 @settings(max_examples=15, deadline=None)
-@given(cuts=st.lists(st.integers(1, 15), max_size=4, unique=True), position=st.sampled_from(["rope", "sinusoidal", "none"]))
+@given(
+    cuts=st.lists(st.integers(1, 15), max_size=4, unique=True),
+    position=st.sampled_from(["rope", "sinusoidal", "none"]),
+)
 def test_any_split_of_the_tokens_gives_the_logits_of_one_forward(kind, cuts, position):
     model, ids = model_and_ids(replace(CFG, position=position))
     cache = make_cache(model.cfg, kind, batch=2)
     with torch.no_grad():
         whole = model(ids)
-        parts = [model(ids[:, a:b], cache) for a, b in zip([0, *sorted(cuts)], [*sorted(cuts), 16], strict=True)]
+        parts = [
+            model(ids[:, a:b], cache)
+            for a, b in zip([0, *sorted(cuts)], [*sorted(cuts), 16], strict=True)
+        ]
     torch.testing.assert_close(torch.cat(parts, dim=1), whole, atol=1e-12, rtol=0)
     assert cache.pos == 16
 
@@ -58,7 +68,10 @@ def test_a_cache_that_returned_other_values_would_be_noticed():
 
 def test_bytes_are_those_of_the_configuration():
     model, ids = model_and_ids()
-    static, dynamic = make_cache(CFG, "static", batch=2, capacity=20), make_cache(CFG, "dynamic", batch=2)
+    static, dynamic = (
+        make_cache(CFG, "static", batch=2, capacity=20),
+        make_cache(CFG, "dynamic", batch=2),
+    )
     assert static.nbytes == dynamic.nbytes == 0
     with torch.no_grad():
         model(ids, static), model(ids, dynamic)
@@ -86,11 +99,18 @@ def test_overflow_foreign_shapes_and_bad_rollback_are_named(kind):
 
 
 def test_an_unknown_kind_and_an_impossible_size_are_named():
-    with pytest.raises(ValueError, match="cache kind 'ring' is unknown: choose one of dynamic, static, "):
+    with pytest.raises(
+        ValueError, match="cache kind 'ring' is unknown: choose one of dynamic, static, "
+    ):
         make_cache(CFG, "ring")
-    with pytest.raises(ValueError, match="option 'window' is unknown to kind 'static': its options are starts"):
+    with pytest.raises(
+        ValueError, match="option 'window' is unknown to kind 'static': its options are starts"
+    ):
         make_cache(CFG, window=8)
-    with pytest.raises(ValueError, match="option 'windows' is unknown to kind 'window': its options are window, sinks, rollback"):
+    with pytest.raises(
+        ValueError,
+        match="option 'windows' is unknown to kind 'window': its options are window, sinks, rollback",
+    ):
         make_cache(CFG, "window", windows=8)
     with pytest.raises(ValueError, match="cache batch 0 is not positive"):
         make_cache(CFG, batch=0)

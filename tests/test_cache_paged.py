@@ -1,4 +1,5 @@
-"""The paged cache: exact reference counts, copy-on-write, shared prefixes, and logits bitwise those of contiguous memory."""
+"""The paged cache: exact reference counts, copy-on-write, shared prefixes, and logits bitwise those
+of contiguous memory."""
 
 from dataclasses import replace
 
@@ -8,7 +9,14 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from minitransformer.bench import kv_bytes
-from minitransformer.cache import KINDS, BlockPool, BlockTable, PagedCache, PoolExhausted, make_cache
+from minitransformer.cache import (
+    KINDS,
+    BlockPool,
+    BlockTable,
+    PagedCache,
+    PoolExhausted,
+    make_cache,
+)
 from minitransformer.decode import certify, certify_beam, generate, generate_batch, oracle_logits
 from minitransformer.model import ModelConfig, Transformer
 
@@ -37,10 +45,19 @@ def no_grad():
 
 
 configs = st.builds(
-    ModelConfig, vocab_size=st.just(50), d_model=st.just(32), n_layers=st.integers(1, 2), n_heads=st.just(4),
-    n_kv_heads=st.sampled_from([None, 1, 2]), context=st.just(40), position=st.sampled_from(["rope", "sinusoidal", "none"]),
-    norm=st.sampled_from(["layernorm", "rmsnorm"]), ffn=st.sampled_from(["relu", "swiglu"]), bias=st.booleans(),
-    tied=st.booleans(), qk_norm=st.booleans(),
+    ModelConfig,
+    vocab_size=st.just(50),
+    d_model=st.just(32),
+    n_layers=st.integers(1, 2),
+    n_heads=st.just(4),
+    n_kv_heads=st.sampled_from([None, 1, 2]),
+    context=st.just(40),
+    position=st.sampled_from(["rope", "sinusoidal", "none"]),
+    norm=st.sampled_from(["layernorm", "rmsnorm"]),
+    ffn=st.sampled_from(["relu", "swiglu"]),
+    bias=st.booleans(),
+    tied=st.booleans(),
+    qk_norm=st.booleans(),
 )
 
 
@@ -49,12 +66,24 @@ configs = st.builds(
 def test_logits_are_bitwise_those_of_the_static_cache(dtype, block_size):
     model, ids = sharp(dtype=dtype), tokens(3, 30)
     static, paged = make_cache(CFG, "static", 3), make_cache(CFG, "paged", 3, block_size=block_size)
-    for a, b in [(0, 9), (9, 10), (10, 11), (11, 17), (17, 18), (18, 30)]:  # prefill, steps, and chunks after a past
+    for a, b in [
+        (0, 9),
+        (9, 10),
+        (10, 11),
+        (11, 17),
+        (17, 18),
+        (18, 30),
+    ]:  # prefill, steps, and chunks after a past
         assert torch.equal(model(ids[:, a:b], paged), model(ids[:, a:b], static))
 
 
 @settings(max_examples=15, deadline=None)
-@given(cfg=configs, lengths=st.lists(st.integers(1, 12), min_size=1, max_size=4), block_size=st.integers(1, 9), T=st.integers(1, 5))
+@given(
+    cfg=configs,
+    lengths=st.lists(st.integers(1, 12), min_size=1, max_size=4),
+    block_size=st.integers(1, 9),
+    T=st.integers(1, 5),
+)
 def test_rows_of_any_length_get_the_logits_of_one_forward_each(cfg, lengths, block_size, T):
     model, pool = sharp(cfg), BlockPool(cfg, 100, block_size)
     rows = [tokens(1, n + 2 * T, seed=n) for n in lengths]
@@ -63,7 +92,9 @@ def test_rows_of_any_length_get_the_logits_of_one_forward_each(cfg, lengths, blo
         model(row[:, :n], PagedCache.over([table]))
     cache, out = PagedCache.over(tables), []
     for step in (0, T):
-        new = torch.cat([row[:, n + step : n + step + T] for row, n in zip(rows, lengths, strict=True)])
+        new = torch.cat(
+            [row[:, n + step : n + step + T] for row, n in zip(rows, lengths, strict=True)]
+        )
         out.append(model(new, cache))
     out = torch.cat(out, dim=1)
     for b, (row, n) in enumerate(zip(rows, lengths, strict=True)):
@@ -84,12 +115,23 @@ def test_pages_of_int8_are_bitwise_the_contiguous_int8_cache(dtype):
 
 
 @settings(max_examples=20, deadline=None)
-@given(cfg=configs, kind=st.sampled_from(QUANTIZED), block_size=st.integers(1, 9), cuts=st.sets(st.integers(1, 29), max_size=9))
-def test_quantized_pages_give_the_logits_of_fake_quantized_keys_and_values(cfg, kind, block_size, cuts):
+@given(
+    cfg=configs,
+    kind=st.sampled_from(QUANTIZED),
+    block_size=st.integers(1, 9),
+    cuts=st.sets(st.integers(1, 29), max_size=9),
+)
+def test_quantized_pages_give_the_logits_of_fake_quantized_keys_and_values(
+    cfg, kind, block_size, cuts
+):
     model, ids, cache = sharp(cfg), tokens(2, 30), make_cache(cfg, kind, 2, block_size=block_size)
     edges = [0, *sorted(cuts), 30]
-    got = torch.cat([model(ids[:, a:b], cache) for a, b in zip(edges, edges[1:], strict=False)], dim=1)
-    torch.testing.assert_close(got, oracle_logits(model, ids, kind, block_size=block_size), atol=1e-10, rtol=0)
+    got = torch.cat(
+        [model(ids[:, a:b], cache) for a, b in zip(edges, edges[1:], strict=False)], dim=1
+    )
+    torch.testing.assert_close(
+        got, oracle_logits(model, ids, kind, block_size=block_size), atol=1e-10, rtol=0
+    )
     assert cache.nbytes == kv_bytes(cfg, 30, batch=2, kind=kind, block_size=block_size)
     cache.truncate(20)
     torch.testing.assert_close(model(ids[:, 20:], cache), got[:, 20:], atol=1e-10, rtol=0)
@@ -105,7 +147,9 @@ def test_quantized_pages_are_shared_copied_and_searched_like_others(kind):
     ends = tokens(2, 5, seed=7)
     oracle = oracle_logits(model, torch.cat((ids.expand(2, -1), ends), dim=1), kind)[:, 10:]
     torch.testing.assert_close(model(ends, cache), oracle, atol=1e-10, rtol=0)
-    found = certify_beam(model, [ids], 12, cache=kind, oracle=lambda ids: oracle_logits(model, ids, kind))
+    found = certify_beam(
+        model, [ids], 12, cache=kind, oracle=lambda ids: oracle_logits(model, ids, kind)
+    )
     assert found.verdict == "certified" and found.steps == 12
     prompts = [tokens(1, n, seed=n)[0] for n in (3, 9, 5)]
     for prompt, row in zip(prompts, generate_batch(model, prompts, 12, cache=kind), strict=True):
@@ -115,8 +159,13 @@ def test_quantized_pages_are_shared_copied_and_searched_like_others(kind):
 def test_a_pool_of_other_bits_is_named():
     model, pool = sharp(), BlockPool(CFG, 4, 4, bits=8)
     model(tokens(1, 5), make_cache(CFG, "paged", pool=pool))
-    assert pool.store.dtype == torch.uint8 and pool.dtype == torch.float64  # plain "paged" takes the pool as it is
-    with pytest.raises(ValueError, match=r"a pool of .* 4, 8, torch.float64\) does not fit a cache of .* 4, 4, torch.float64\)"):
+    assert (
+        pool.store.dtype == torch.uint8 and pool.dtype == torch.float64
+    )  # plain "paged" takes the pool as it is
+    with pytest.raises(
+        ValueError,
+        match=r"a pool of .* 4, 8, torch.float64\) does not fit a cache of .* 4, 4, torch.float64\)",
+    ):
         make_cache(CFG, "paged-int4", pool=pool)
     with pytest.raises(ValueError, match="a pool of 5 bits is unknown: choose 8, 4 or None"):
         BlockPool(CFG, 4, bits=5)
@@ -131,9 +180,14 @@ def test_a_row_in_one_piece_is_read_in_place_and_one_in_many_is_gathered_to_the_
     cache, plain = make_cache(CFG, kind, pool=pool), make_cache(CFG, kind, block_size=4)
     for a, b in [(0, 9), (9, 10), (10, 17), (17, 30)]:
         assert torch.equal(model(ids[:, a:b], cache), model(ids[:, a:b], plain))
-    (k, _), inside = plain[0].update(torch.zeros(1, 2, 1, 8), torch.zeros(1, 2, 1, 8)), plain.pool.store.untyped_storage()
+    (k, _), inside = (
+        plain[0].update(torch.zeros(1, 2, 1, 8), torch.zeros(1, 2, 1, 8)),
+        plain.pool.store.untyped_storage(),
+    )
     assert (k.untyped_storage().data_ptr() == inside.data_ptr()) == (kind == "paged")
-    assert cache.tables[0].blocks != sorted(cache.tables[0].blocks) and plain.tables[0].blocks == list(range(8))
+    assert cache.tables[0].blocks != sorted(cache.tables[0].blocks) and plain.tables[
+        0
+    ].blocks == list(range(8))
 
 
 def test_greedy_decoding_is_certified():
@@ -144,7 +198,9 @@ def test_greedy_decoding_is_certified():
 def test_a_layer_may_be_updated_without_being_asked_for_positions():
     cache, new = make_cache(CFG, "paged", 1, block_size=2), torch.randn(1, 2, 5, 8)
     for T in (2, 1, 1, 1):
-        k, v = cache[1].update(new[:, :, cache.pos : cache.pos + T], -new[:, :, cache.pos : cache.pos + T])
+        k, v = cache[1].update(
+            new[:, :, cache.pos : cache.pos + T], -new[:, :, cache.pos : cache.pos + T]
+        )
         cache.advance(T)
         assert torch.equal(k, new[:, :, : cache.pos]) and torch.equal(v, -k)
 
@@ -169,10 +225,14 @@ def test_a_shared_block_is_copied_when_one_of_its_rows_is_written():
     model(ids, cache)
     one = cache.nbytes
     cache.select(torch.tensor([0, 0, 0]))
-    assert cache.batch == 3 and cache.nbytes == one and cache.pool.used == 3  # 10 tokens, nothing copied yet
+    assert (
+        cache.batch == 3 and cache.nbytes == one and cache.pool.used == 3
+    )  # 10 tokens, nothing copied yet
     ends = tokens(3, 5, seed=7)
     got = model(ends, cache)
-    assert cache.pool.used == 2 + 3 * 2  # two full blocks shared; the part-filled one copied, and one more, for each row
+    assert (
+        cache.pool.used == 2 + 3 * 2
+    )  # two full blocks shared; the part-filled one copied, and one more, for each row
     whole = model(torch.cat((ids.expand(3, -1), ends), dim=1))[:, 10:]
     torch.testing.assert_close(got, whole, atol=1e-10, rtol=0)
     cache.select(torch.tensor([2, 1]))
@@ -205,7 +265,9 @@ def test_truncate_releases_whole_blocks_and_a_known_block_is_not_overwritten_und
     cache.truncate(3)
     assert pool.used == 1
     other = tokens(1, 1, seed=9)
-    torch.testing.assert_close(model(other, cache), model(torch.cat((ids[:, :3], other), dim=1))[:, 3:], atol=1e-10, rtol=0)
+    torch.testing.assert_close(
+        model(other, cache), model(torch.cat((ids[:, :3], other), dim=1))[:, 3:], atol=1e-10, rtol=0
+    )
     assert pool.match(ids[0].tolist()).blocks == []  # its fourth token is another now
     cache.truncate(0)
     assert pool.used == 0 and len(pool.free) == 10
@@ -225,17 +287,24 @@ def test_a_known_prefix_is_shared_in_full_blocks_and_one_token_is_left_to_comput
     text, table = ids[0].tolist(), BlockTable(pool)
     logits = model(ids, PagedCache.over([table]))
     pool.remember(table, text)
-    assert pool.match(text).length == 8  # of three full blocks two: the last holds the token whose logits are asked
+    assert (
+        pool.match(text).length == 8
+    )  # of three full blocks two: the last holds the token whose logits are asked
     longer = pool.match(text + [1])
     assert longer.length == 12 and longer.blocks == table.blocks
-    assert pool.match(text[:6]).length == 4 and pool.match([*text[:4], 49 - text[4], *text[5:]]).length == 4
+    assert (
+        pool.match(text[:6]).length == 4
+        and pool.match([*text[:4], 49 - text[4], *text[5:]]).length == 4
+    )
     other = BlockTable(pool)
     model(ids[:, 1:8], PagedCache.over([other]))
     pool.remember(other, text[1:10])
     assert pool.match(text[1:11]).length == 4  # the eighth token has a slot but is not written yet
     assert pool.match(text[4:]).length == 0  # the same block after another prefix holds other keys
     warm = pool.match(text)
-    torch.testing.assert_close(model(ids[:, 8:], PagedCache.over([warm])), logits[:, 8:], atol=1e-10, rtol=0)
+    torch.testing.assert_close(
+        model(ids[:, 8:], PagedCache.over([warm])), logits[:, 8:], atol=1e-10, rtol=0
+    )
 
 
 def test_a_hash_collision_is_no_match():
@@ -265,7 +334,10 @@ def test_freed_prefixes_are_revived_until_their_blocks_are_needed_oldest_first()
     assert revived.length == 8 and pool.used == 2
     revived.truncate(0)
     taken = [pool.allocate() for _ in range(2)]
-    assert pool.match([*old[0].tolist(), 1]).length == 8 and pool.match([*new[0].tolist(), 1]).length == 0
+    assert (
+        pool.match([*old[0].tolist(), 1]).length == 8
+        and pool.match([*new[0].tolist(), 1]).length == 0
+    )
     assert set(taken).isdisjoint(revived.blocks)
 
 
@@ -294,7 +366,9 @@ def test_equal_tokens_computed_twice_keep_the_first_block_and_chain_on():
     while pool.free:
         pool.allocate()
     pool.remember(second, text)  # its second block had a name after the block that is gone
-    assert pool.match(text).blocks == second.blocks[:2] and len(pool.known) == len(pool.prefixes) == 2
+    assert (
+        pool.match(text).blocks == second.blocks[:2] and len(pool.known) == len(pool.prefixes) == 2
+    )
 
 
 ACTS = ["join", "grow", "fork", "cut", "leave", "name", "match"]
@@ -305,7 +379,11 @@ operations = st.lists(st.tuples(st.sampled_from(ACTS), st.integers(0, 99)), max_
 @given(operations=operations, block_size=st.integers(1, 4))
 def test_whatever_joins_forks_and_leaves_references_stay_exact(operations, block_size):
     pool = BlockPool(replace(CFG, n_layers=1), 12, block_size)
-    pool.write(0, torch.zeros(0, dtype=torch.int64), torch.zeros(2, 0, CFG.kv_heads, CFG.head_dim, dtype=torch.int64))
+    pool.write(
+        0,
+        torch.zeros(0, dtype=torch.int64),
+        torch.zeros(2, 0, CFG.kv_heads, CFG.head_dim, dtype=torch.int64),
+    )
     keys = pool.store[0, 0].flatten(0, 1)  # by slot
     tables, texts = [], []  # texts: what each table must hold, whatever happens to the others
     for name, n in operations:
@@ -333,14 +411,22 @@ def test_whatever_joins_forks_and_leaves_references_stay_exact(operations, block
             else:
                 texts[i] += [n * 7 + k for k in range(T)]
                 for at in range(tables[i].length, tables[i].length + T):
-                    keys[tables[i].blocks[at // block_size] * block_size + at % block_size] = texts[i][at]
+                    keys[tables[i].blocks[at // block_size] * block_size + at % block_size] = texts[
+                        i
+                    ][at]
                 tables[i].length += T
         held = [block for table in tables for block in table.blocks]
         assert pool.references == [held.count(block) for block in range(12)]
-        assert set(pool.free) == set(range(12)) - set(held) and pool.used + len(pool.free) == pool.blocks == 12
+        assert (
+            set(pool.free) == set(range(12)) - set(held)
+            and pool.used + len(pool.free) == pool.blocks == 12
+        )
         assert {pool.prefixes[key][1]: key for key in pool.prefixes} == pool.known
         for table, text in zip(tables, texts, strict=True):
-            slots = [table.blocks[at // block_size] * block_size + at % block_size for at in range(table.length)]
+            slots = [
+                table.blocks[at // block_size] * block_size + at % block_size
+                for at in range(table.length)
+            ]
             assert keys[slots, 0, 0].tolist() == text
             assert len(table.blocks) * block_size - table.length < block_size
 
@@ -350,7 +436,9 @@ def test_double_free_and_use_after_free_are_named():
     block = pool.allocate()
     pool.release(block)
     for use in (pool.release, pool.share, pool.own):
-        with pytest.raises(ValueError, match="block 0 is not in use: it was freed or never allocated"):
+        with pytest.raises(
+            ValueError, match="block 0 is not in use: it was freed or never allocated"
+        ):
             use(block)
     with pytest.raises(ValueError, match="block 7 is not in use"):
         pool.share(7)
@@ -365,10 +453,15 @@ def test_an_exhausted_pool_is_named_and_costs_nothing_that_was_stored():
     model, pool = sharp(), BlockPool(CFG, 2, 4)
     cache, ids = make_cache(CFG, "paged", pool=pool), tokens(1, 12)
     start = model(ids[:, :7], cache)
-    with pytest.raises(PoolExhausted, match="all 2 blocks of the pool are in use: release a sequence, or make a larger pool"):
+    with pytest.raises(
+        PoolExhausted,
+        match="all 2 blocks of the pool are in use: release a sequence, or make a larger pool",
+    ):
         model(ids[:, 7:], cache)
     end = model(ids[:, 7:8], cache)
-    torch.testing.assert_close(torch.cat((start, end), dim=1), model(ids[:, :8]), atol=1e-10, rtol=0)
+    torch.testing.assert_close(
+        torch.cat((start, end), dim=1), model(ids[:, :8]), atol=1e-10, rtol=0
+    )
 
 
 def test_an_impossible_pool_and_one_of_another_model_are_named():
@@ -377,23 +470,36 @@ def test_an_impossible_pool_and_one_of_another_model_are_named():
     with pytest.raises(ValueError, match="block_size 0 of the pool is not positive"):
         make_cache(CFG, "paged", block_size=0)
     pool = BlockPool(CFG, 4, 8, dtype=torch.float32)
-    for cfg, options in ((replace(CFG, n_layers=1), {}), (CFG, {"block_size": 16}), (CFG, {"dtype": torch.float16})):
-        with pytest.raises(ValueError, match=r"\(2, 2, 8, 8, None, torch.float32\) does not fit a cache of"):
+    for cfg, options in (
+        (replace(CFG, n_layers=1), {}),
+        (CFG, {"block_size": 16}),
+        (CFG, {"dtype": torch.float16}),
+    ):
+        with pytest.raises(
+            ValueError, match=r"\(2, 2, 8, 8, None, torch.float32\) does not fit a cache of"
+        ):
             make_cache(cfg, "paged", pool=pool, **options)
-    with pytest.raises(ValueError, match="cache option 'window' is unknown to kind 'paged': its options are block_size, pool"):
+    with pytest.raises(
+        ValueError,
+        match="cache option 'window' is unknown to kind 'paged': its options are block_size, pool",
+    ):
         make_cache(CFG, "paged", window=3)
 
 
 @pytest.mark.parametrize("kind", ["static", "dynamic"])
 @settings(max_examples=10, deadline=None)
-@given(cfg=configs, starts=st.lists(st.integers(0, 8), min_size=1, max_size=4), cut=st.integers(1, 15))
+@given(
+    cfg=configs, starts=st.lists(st.integers(0, 8), min_size=1, max_size=4), cut=st.integers(1, 15)
+)
 def test_padded_rows_get_the_logits_of_their_own_tokens(kind, cfg, starts, cut):
     model, ids = sharp(cfg), tokens(len(starts), 16)
     cache = make_cache(cfg, kind, len(starts), 16, starts=torch.tensor(starts))
     got = torch.cat((model(ids[:, :cut], cache), model(ids[:, cut:], cache)), dim=1)
     assert got.isfinite().all()
     for row, start in enumerate(starts):
-        torch.testing.assert_close(got[row, start:], model(ids[row : row + 1, start:])[0], atol=1e-10, rtol=0)
+        torch.testing.assert_close(
+            got[row, start:], model(ids[row : row + 1, start:])[0], atol=1e-10, rtol=0
+        )
 
 
 def test_padding_stands_at_position_0_and_sees_itself():
@@ -411,7 +517,9 @@ def test_padding_moves_with_its_rows():
     cache.select(torch.tensor([1, 0, 0]))
     got = model(ids[[1, 0, 0], 9:], cache)
     for row, (source, start) in enumerate([(1, 0), (0, 4), (0, 4)]):
-        torch.testing.assert_close(got[row], model(ids[source : source + 1, start:])[0, -1:], atol=1e-10, rtol=0)
+        torch.testing.assert_close(
+            got[row], model(ids[source : source + 1, start:])[0, -1:], atol=1e-10, rtol=0
+        )
 
 
 @pytest.mark.parametrize("starts", [[1], [-1, 0], [0, 40]])

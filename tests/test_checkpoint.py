@@ -1,4 +1,5 @@
-"""A saved model comes back whole: the same logits bit for bit, or an error that names what is wrong."""
+"""A saved model comes back whole: the same logits bit for bit, or an error that names what is
+wrong."""
 
 import hashlib
 import json
@@ -28,18 +29,31 @@ def words(n=40):
     return Tokenizer(WordLevel({f"w{i}": i for i in range(n)}, unk_token="w0"))
 
 
-@pytest.mark.parametrize("changes", [{}, {"tied": True}, {"position": "sinusoidal", "norm": "rmsnorm", "ffn": "swiglu", "bias": False}])
+@pytest.mark.parametrize(
+    "changes",
+    [
+        {},
+        {"tied": True},
+        {"position": "sinusoidal", "norm": "rmsnorm", "ffn": "swiglu", "bias": False},
+    ],
+)
 def test_the_loaded_model_gives_the_same_logits_bit_for_bit(tmp_path, changes):
     net = model(**changes)
     assert save(net, tmp_path / "m", words()) == tmp_path / "m"
     again, tokenizer = load(tmp_path / "m")
     assert torch.equal(again(IDS), net(IDS)) and again.cfg == net.cfg and not again.training
     assert tokenizer.to_str() == words().to_str()
-    assert sorted(p.name for p in (tmp_path / "m").iterdir()) == ["config.json", "model.safetensors", "tokenizer.json"]
+    assert sorted(p.name for p in (tmp_path / "m").iterdir()) == [
+        "config.json",
+        "model.safetensors",
+        "tokenizer.json",
+    ]
     assert not changes.get("tied") or again.head.weight is again.embedding.weight
 
 
-@pytest.mark.parametrize("scheme", [QuantScheme(bits=8), QuantScheme(bits=4, granularity="group", group_size=32)])
+@pytest.mark.parametrize(
+    "scheme", [QuantScheme(bits=8), QuantScheme(bits=4, granularity="group", group_size=32)]
+)
 def test_a_quantized_model_comes_back_with_its_scheme_and_packed_codes(tmp_path, scheme):
     small = quantize(model(), scheme)
     save(small, tmp_path / "q")
@@ -64,7 +78,10 @@ def test_a_missing_file_is_named(tmp_path, name):
         load(tmp_path / "m")
 
 
-@pytest.mark.parametrize("content", [b"{}", b"not json", b"[1]", b"\xff\xfe", b'{"model": {"layers": 3}, "quantization": null}'])
+@pytest.mark.parametrize(
+    "content",
+    [b"{}", b"not json", b"[1]", b"\xff\xfe", b'{"model": {"layers": 3}, "quantization": null}'],
+)
 def test_another_programs_configuration_is_refused(tmp_path, content):
     (save(model(), tmp_path / "m") / "config.json").write_bytes(content)
     with pytest.raises(ValueError, match="config.json is not a configuration of ours"):
@@ -72,7 +89,11 @@ def test_another_programs_configuration_is_refused(tmp_path, content):
 
 
 GROUP = QuantScheme(bits=4, granularity="group", group_size=32)
-MIXED = dict.fromkeys(matrices(CFG)) | {"head": GROUP, "embedding": QuantScheme(), "blocks.1.ffn.up": QuantScheme(bits=2)}
+MIXED = dict.fromkeys(matrices(CFG)) | {
+    "head": GROUP,
+    "embedding": QuantScheme(),
+    "blocks.1.ffn.up": QuantScheme(bits=2),
+}
 
 
 def test_columns_kept_apart_come_back(tmp_path):
@@ -89,17 +110,30 @@ def test_a_mixed_scheme_comes_back_layer_by_layer(tmp_path):
     save(small, tmp_path / "q")
     again, _ = load(tmp_path / "q")
     assert torch.equal(again(IDS), small(IDS)) and again.scheme == MIXED
-    assert json.loads((tmp_path / "q" / "config.json").read_text())["quantization"]["layers"]["blocks.0.attention.q"] is None
+    assert (
+        json.loads((tmp_path / "q" / "config.json").read_text())["quantization"]["layers"][
+            "blocks.0.attention.q"
+        ]
+        is None
+    )
 
 
 def test_a_fresh_process_gives_the_same_logits_bit_for_bit(tmp_path):
     models = {"fp32": model(), "int4": quantize(model(), GROUP), "mixed": quantize(model(), MIXED)}
     for name, m in models.items():
         save(m, tmp_path / name)
-    code = ("import sys, torch; from minitransformer.checkpoint import load; torch.set_num_threads(int(sys.argv[1]))\n"
-            "for folder in sys.argv[2:]:\n"
-            "    y = load(folder)[0](torch.arange(12)[None] % 40); sys.stdout.buffer.write(y.detach().numpy().tobytes())")
-    command = [sys.executable, "-c", code, str(torch.get_num_threads()), *(str(tmp_path / name) for name in models)]
+    code = (
+        "import sys, torch; from minitransformer.checkpoint import load; torch.set_num_threads(int(sys.argv[1]))\n"
+        "for folder in sys.argv[2:]:\n"
+        "    y = load(folder)[0](torch.arange(12)[None] % 40); sys.stdout.buffer.write(y.detach().numpy().tobytes())"
+    )
+    command = [
+        sys.executable,
+        "-c",
+        code,
+        str(torch.get_num_threads()),
+        *(str(tmp_path / name) for name in models),
+    ]
     out = subprocess.run(command, capture_output=True, check=True)
     assert out.stdout == b"".join(m(IDS).detach().numpy().tobytes() for m in models.values())
 
@@ -112,7 +146,12 @@ def test_a_fresh_process_gives_the_same_logits_bit_for_bit(tmp_path):
 def test_another_runtime_can_read_the_file_from_its_description_alone(tmp_path, scheme):
     small = quantize(model(), scheme)
     save(small, tmp_path / "q")
-    stored, name, rows, columns = load_file(tmp_path / "q" / "model.safetensors"), "blocks.0.ffn.down.weight", 32, 128
+    stored, name, rows, columns = (
+        load_file(tmp_path / "q" / "model.safetensors"),
+        "blocks.0.ffn.down.weight",
+        32,
+        128,
+    )
     size = scheme.group_size or columns
 
     def bits(data, count):
@@ -121,21 +160,35 @@ def test_another_runtime_can_read_the_file_from_its_description_alone(tmp_path, 
 
     for n in range(rows):
         own = 0 if scheme.granularity == "tensor" else n
-        scale, codes = stored[f"{name}.scale"][own].float(), bits(stored[f"{name}.codes"][n], columns)
+        scale, codes = (
+            stored[f"{name}.scale"][own].float(),
+            bits(stored[f"{name}.codes"][n], columns),
+        )
         middle = [2 ** (scheme.bits - 1)] * len(scale)
         zero = middle if scheme.symmetric else bits(stored[f"{name}.zero"][own], len(scale))
         level = codebook().tolist() if scheme.codebook else None
-        row = torch.tensor([float((level[u] if level else u - zero[k // size]) * scale[k // size]) for k, u in enumerate(codes)])
+        row = torch.tensor(
+            [
+                float((level[u] if level else u - zero[k // size]) * scale[k // size])
+                for k, u in enumerate(codes)
+            ]
+        )
         assert torch.equal(row, small.get_submodule(name)()[n])
 
 
 def test_truncated_or_tampered_weights_are_refused_by_their_hash(tmp_path):
     path = save(quantize(model(), GROUP), tmp_path / "m") / "model.safetensors"
     whole = path.read_bytes()
-    assert json.loads((tmp_path / "m" / "config.json").read_text())["sha256"] == hashlib.sha256(whole).hexdigest()
+    assert (
+        json.loads((tmp_path / "m" / "config.json").read_text())["sha256"]
+        == hashlib.sha256(whole).hexdigest()
+    )
     for broken in (whole[:-100], whole[:-1] + bytes([whole[-1] ^ 1])):
         path.write_bytes(broken)
-        with pytest.raises(ValueError, match=f"truncated or changed .sha256 {hashlib.sha256(broken).hexdigest()}, config"):
+        with pytest.raises(
+            ValueError,
+            match=f"truncated or changed .sha256 {hashlib.sha256(broken).hexdigest()}, config",
+        ):
             load(tmp_path / "m")
 
 
@@ -171,7 +224,10 @@ def test_a_scheme_that_is_not_the_files_is_refused(tmp_path, change, message):
 
 
 def test_a_model_on_a_kernels_own_copy_is_not_saved(tmp_path):
-    with pytest.raises(ValueError, match=r"blocks.0.attention.k.full is not as the scheme stores it: .* before accelerate"):
+    with pytest.raises(
+        ValueError,
+        match=r"blocks.0.attention.k.full is not as the scheme stores it: .* before accelerate",
+    ):
         save(accelerate(quantize(model(), GROUP), "dequantized"), tmp_path / "m")
     assert not (tmp_path / "m").exists()
 

@@ -1,4 +1,5 @@
-"""Corpora whole: built, described, saved, loaded, found by name, downloaded from a server of our own."""
+"""Corpora whole: built, described, saved, loaded, found by name, downloaded from a server of our
+own."""
 
 import functools
 import hashlib
@@ -11,12 +12,25 @@ import threading
 import numpy as np
 import pytest
 
-from minitransformer.corpus import SMALL, SPLITS, Corpus, decode, encode, language_corpus, named_corpora, text_corpus
-from minitransformer.corpus import dataset, uniform_corpus
+from minitransformer.corpus import (
+    SMALL,
+    SPLITS,
+    Corpus,
+    dataset,
+    decode,
+    encode,
+    language_corpus,
+    named_corpora,
+    text_corpus,
+    uniform_corpus,
+)
 from minitransformer.corpus.registry import derived, find, obtain
 
 SEED, SALT = 42, "1a2b3c4d5e6f7890abcdef1234567890"
-TEXT = "En un lugar de la Mancha, de cuyo nombre no quiero acordarme…\n«¿Señor?», dijo él: “¡ay!”\n" * 20
+TEXT = (
+    "En un lugar de la Mancha, de cuyo nombre no quiero acordarme…\n«¿Señor?», dijo él: “¡ay!”\n"
+    * 20
+)
 SHA = hashlib.sha256(TEXT.encode()).hexdigest()
 
 
@@ -26,14 +40,34 @@ def language():
 
 
 def equal(a: Corpus, b: Corpus) -> bool:
-    same = (a.name, a.kind, a.texts, a.floor_nats, a.meta, a.sha256) == (b.name, b.kind, b.texts, b.floor_nats, b.meta, b.sha256)
-    arrays = [(a.splits, b.splits), (a.oracle or {}, b.oracle or {}), (a.mechanism or {}, b.mechanism or {})]
-    exact = all(x[s].dtype == y[s].dtype and np.array_equal(x[s], y[s]) for x, y in arrays for s in x)
-    return same and exact and a.tokenizer.to_str() == b.tokenizer.to_str() and (a.oracle is None) == (b.oracle is None)
+    same = (a.name, a.kind, a.texts, a.floor_nats, a.meta, a.sha256) == (
+        b.name,
+        b.kind,
+        b.texts,
+        b.floor_nats,
+        b.meta,
+        b.sha256,
+    )
+    arrays = [
+        (a.splits, b.splits),
+        (a.oracle or {}, b.oracle or {}),
+        (a.mechanism or {}, b.mechanism or {}),
+    ]
+    exact = all(
+        x[s].dtype == y[s].dtype and np.array_equal(x[s], y[s]) for x, y in arrays for s in x
+    )
+    return (
+        same
+        and exact
+        and a.tokenizer.to_str() == b.tokenizer.to_str()
+        and (a.oracle is None) == (b.oracle is None)
+    )
 
 
 def test_the_language_has_its_oracle_and_its_text_is_its_tokens(language):
-    assert {s: len(x) for s, x in language.splits.items()} == dict(train=3000, valid=1000, test=1500)
+    assert {s: len(x) for s, x in language.splits.items()} == dict(
+        train=3000, valid=1000, test=1500
+    )
     assert language.vocab_size == 254 and language.floor_nats == language.language.entropy_nats
     for s in SPLITS:
         assert encode(language.tokenizer, language.text(s)).tolist() == language.splits[s].tolist()
@@ -41,7 +75,9 @@ def test_the_language_has_its_oracle_and_its_text_is_its_tokens(language):
         sample = language.language.generate(s, len(language.splits[s]))
         assert np.array_equal(language.oracle[s], sample.log2p * math.log(2))
         assert np.array_equal(language.mechanism[s], sample.mechanism)
-    assert language.n_bytes["train"] == len(language.text("train").encode()) and language.types <= 250
+    assert (
+        language.n_bytes["train"] == len(language.text("train").encode()) and language.types <= 250
+    )
 
 
 def test_the_hash_is_that_of_the_text(language):
@@ -52,12 +88,22 @@ def test_the_hash_is_that_of_the_text(language):
 
 def test_the_control_is_uniform_and_has_no_oracle():
     control = uniform_corpus(SEED, SALT)
-    assert [len(control.splits[s]) for s in SPLITS] == [40_000, 0, 10_000] and control.oracle is None
-    assert control.floor_nats == math.log(1000) and control.vocab_size == 1004 and control.types == 1000
-    assert encode(control.tokenizer, control.text("test")).tolist() == control.splits["test"].tolist()
+    assert [len(control.splits[s]) for s in SPLITS] == [
+        40_000,
+        0,
+        10_000,
+    ] and control.oracle is None
+    assert (
+        control.floor_nats == math.log(1000)
+        and control.vocab_size == 1004
+        and control.types == 1000
+    )
+    assert (
+        encode(control.tokenizer, control.text("test")).tolist() == control.splits["test"].tolist()
+    )
     assert control.text("valid") == ""
     with pytest.raises(ValueError, match="corpus 'uniform' is uniform, not a language"):
-        control.language
+        control.language  # noqa: B018
 
 
 @pytest.fixture
@@ -70,9 +116,19 @@ def book(tmp_path):
 @pytest.mark.parametrize("tokenizer", ["", "word", "character", "bpe"])
 def test_a_file_of_your_own(book, tokenizer):
     corpus = text_corpus(book, tokenizer)
-    assert (corpus.name, corpus.kind, corpus.floor_nats) == ("libro", "text", None) and corpus.sha256 == SHA
-    assert corpus.meta["encoding"] == "utf-8" and corpus.meta["split"] == "80/10/10" and "not stated" in corpus.meta["licence"]
-    assert corpus.meta["tokenizer"] == (tokenizer or "character") and corpus.meta["files"] == {"libro.txt": SHA}
+    assert (corpus.name, corpus.kind, corpus.floor_nats) == (
+        "libro",
+        "text",
+        None,
+    ) and corpus.sha256 == SHA
+    assert (
+        corpus.meta["encoding"] == "utf-8"
+        and corpus.meta["split"] == "80/10/10"
+        and "not stated" in corpus.meta["licence"]
+    )
+    assert corpus.meta["tokenizer"] == (tokenizer or "character") and corpus.meta["files"] == {
+        "libro.txt": SHA
+    }
     assert "".join(corpus.texts.values()) == TEXT
     if tokenizer != "word":
         assert all(decode(corpus.tokenizer, corpus.splits[s]) == corpus.text(s) for s in SPLITS)
@@ -81,7 +137,9 @@ def test_a_file_of_your_own(book, tokenizer):
 def test_the_tokenizer_sees_the_train_split_only(book):
     book.write_text(TEXT + "Ω" * 5, encoding="utf-8")
     corpus = text_corpus(book)
-    assert corpus.tokenizer.token_to_id("Ω") is None and decode(corpus.tokenizer, corpus.splits["test"]).endswith("ΩΩΩΩΩ")
+    assert corpus.tokenizer.token_to_id("Ω") is None and decode(
+        corpus.tokenizer, corpus.splits["test"]
+    ).endswith("ΩΩΩΩΩ")
 
 
 def test_latin_1_is_said_and_survives(book):
@@ -105,31 +163,54 @@ def test_what_is_saved_is_what_is_loaded(language, book, tmp_path, kind):
     corpus.save(out)
     assert equal(Corpus.load(out), corpus)
     names = {"corpus.txt", "tokens.jsonl", "vocab.txt", "corpus.json", "tokenizer.json"}
-    assert {p.name for p in out.iterdir()} == names | ({"oracle.npz"} if kind == "language" else set())
+    assert {p.name for p in out.iterdir()} == names | (
+        {"oracle.npz"} if kind == "language" else set()
+    )
     about = json.loads((out / "corpus.json").read_text(encoding="utf-8"))
-    assert about["sha256"] == hashlib.sha256((out / "corpus.txt").read_bytes()).hexdigest() == corpus.sha256
+    assert (
+        about["sha256"]
+        == hashlib.sha256((out / "corpus.txt").read_bytes()).hexdigest()
+        == corpus.sha256
+    )
     assert len((out / "vocab.txt").read_text(encoding="utf-8").splitlines()) == corpus.vocab_size
     assert about["splits"]["train"]["tokens"] == len(corpus.splits["train"])
     rows = [json.loads(line) for line in (out / "tokens.jsonl").read_text().splitlines()]
-    assert all(corpus.splits[r["split"]][r["start"] : r["start"] + len(r["ids"])].tolist() == r["ids"] for r in rows)
+    assert all(
+        corpus.splits[r["split"]][r["start"] : r["start"] + len(r["ids"])].tolist() == r["ids"]
+        for r in rows
+    )
 
 
 def test_nanogpts_split_keeps_the_text_once(book):
     corpus = text_corpus(book, split="nanogpt")
-    assert corpus.meta["split"] == "90/10" and corpus.text("test") == corpus.text("valid") and corpus.sha256 == SHA
+    assert (
+        corpus.meta["split"] == "90/10"
+        and corpus.text("test") == corpus.text("valid")
+        and corpus.sha256 == SHA
+    )
     sizes = corpus.describe()["splits"]
-    assert sizes["test"]["characters"] == sizes["valid"]["characters"] == [int(len(TEXT) * 0.9), len(TEXT)]
+    assert (
+        sizes["test"]["characters"]
+        == sizes["valid"]["characters"]
+        == [int(len(TEXT) * 0.9), len(TEXT)]
+    )
 
 
 def test_saving_twice_gives_the_same_bytes_and_drops_a_stale_oracle(language, book, tmp_path):
     language.save(tmp_path / "a")
     language.save(tmp_path / "b")
-    assert all((tmp_path / "b" / p.name).read_bytes() == p.read_bytes() for p in (tmp_path / "a").iterdir())
+    assert all(
+        (tmp_path / "b" / p.name).read_bytes() == p.read_bytes() for p in (tmp_path / "a").iterdir()
+    )
     text_corpus(book).save(tmp_path / "a")
-    assert not (tmp_path / "a" / "oracle.npz").exists() and Corpus.load(tmp_path / "a").oracle is None
+    assert (
+        not (tmp_path / "a" / "oracle.npz").exists() and Corpus.load(tmp_path / "a").oracle is None
+    )
 
 
-@pytest.mark.parametrize("file, old, new", [("corpus.txt", "M", "m"), ("tokens.jsonl", '"ids": [', '"ids": [1, ')])
+@pytest.mark.parametrize(
+    "file, old, new", [("corpus.txt", "M", "m"), ("tokens.jsonl", '"ids": [', '"ids": [1, ')]
+)
 def test_a_changed_corpus_is_refused(book, tmp_path, file, old, new):
     text_corpus(book).save(tmp_path / "out")
     path = tmp_path / "out" / file
@@ -153,7 +234,9 @@ def test_a_failed_write_leaves_what_was_there(book, tmp_path, monkeypatch):
     monkeypatch.setattr(dataset.os, "replace", full)
     with pytest.raises(OSError, match="No space left"):
         corpus.save(tmp_path / "out")
-    assert equal(Corpus.load(tmp_path / "out"), corpus) and not list((tmp_path / "out").glob("*.part"))
+    assert equal(Corpus.load(tmp_path / "out"), corpus) and not list(
+        (tmp_path / "out").glob("*.part")
+    )
 
 
 @pytest.mark.parametrize(
@@ -162,7 +245,11 @@ def test_a_failed_write_leaves_what_was_there(book, tmp_path, monkeypatch):
         (dict(name_or_path="tinyshakspeare"), ValueError, "did you mean 'tinyshakespeare'"),
         (dict(name_or_path="zzz"), ValueError, "known are tinyshakespeare, wikitext-2"),
         (dict(name_or_path="no/such.txt"), FileNotFoundError, "no/such.txt does not exist"),
-        (dict(name_or_path="quijote", tokenizer="words"), ValueError, "tokenizer 'words' is unknown"),
+        (
+            dict(name_or_path="quijote", tokenizer="words"),
+            ValueError,
+            "tokenizer 'words' is unknown",
+        ),
         (dict(name_or_path="quijote", split="half"), ValueError, "split 'half' is unknown"),
     ],
 )
@@ -181,7 +268,11 @@ def test_the_committed_registry_is_complete():
         assert {"title", "source", "licence", "files"} <= set(entry)
         assert [f["split"] for f in entry["files"]] in (["all"], list(SPLITS))
         for file in entry["files"]:
-            assert len(file["sha256"]) == 64 and file["url"].startswith("https://") and file["bytes"] > 10**6
+            assert (
+                len(file["sha256"]) == 64
+                and file["url"].startswith("https://")
+                and file["bytes"] > 10**6
+            )
     assert find("quijote", entries)["files"][0]["path"] == "quijote-es/quijote.txt"
 
 
@@ -204,7 +295,9 @@ def server(tmp_path_factory):
     root = tmp_path_factory.mktemp("www")
     (root / "book.txt").write_text(TEXT, encoding="utf-8", newline="")
     (root / "latin.txt").write_bytes(LATIN)
-    httpd = http.server.ThreadingHTTPServer(("127.0.0.1", 0), functools.partial(Handler, directory=root))
+    httpd = http.server.ThreadingHTTPServer(
+        ("127.0.0.1", 0), functools.partial(Handler, directory=root)
+    )
     threading.Thread(target=httpd.serve_forever, daemon=True).start()
     yield f"http://127.0.0.1:{httpd.server_address[1]}"
     httpd.shutdown()
@@ -222,13 +315,24 @@ def entry(server, page="book.txt", sha=SHA, **more):
 
 def test_a_name_is_downloaded_once_with_progress_then_read_from_disk(server, tmp_path):
     seen = []
-    corpus = text_corpus("book", download_dir=tmp_path, entries=entry(server), progress=lambda *x: seen.append(x))
+    corpus = text_corpus(
+        "book", download_dir=tmp_path, entries=entry(server), progress=lambda *x: seen.append(x)
+    )
     size = len(TEXT.encode())
-    assert corpus.name == "book" and corpus.sha256 == SHA and corpus.meta["licence"] == "public domain"
-    assert seen[-1] == ("sub/book.txt", size, size) and [p.name for p in (tmp_path / "sub").iterdir()] == ["book.txt"]
+    assert (
+        corpus.name == "book" and corpus.sha256 == SHA and corpus.meta["licence"] == "public domain"
+    )
+    assert seen[-1] == ("sub/book.txt", size, size) and [
+        p.name for p in (tmp_path / "sub").iterdir()
+    ] == ["book.txt"]
     again = text_corpus("book", download_dir=tmp_path, entries=entry("http://127.0.0.1:9"))
     assert again.sha256 == SHA
-    elsewhere = text_corpus("book", corpora_dir=tmp_path, download_dir=tmp_path / "none", entries=entry("http://127.0.0.1:9"))
+    elsewhere = text_corpus(
+        "book",
+        corpora_dir=tmp_path,
+        download_dir=tmp_path / "none",
+        entries=entry("http://127.0.0.1:9"),
+    )
     assert elsewhere.sha256 == SHA and not (tmp_path / "none").exists()
 
 
@@ -239,21 +343,34 @@ def test_a_path_with_the_bytes_of_a_registered_text_takes_its_licence(server, bo
 
 def test_official_splits_and_their_tokenizer_are_taken(tmp_path):
     files = []
-    for s, text in zip(SPLITS, ("a b c \n" * 200, "a c \n" * 300, "b \n" * 400)):
+    for s, text in zip(SPLITS, ("a b c \n" * 200, "a c \n" * 300, "b \n" * 400), strict=False):
         (tmp_path / s).write_text(text)
-        files.append(dict(split=s, path=s, url="-", sha256=hashlib.sha256(text.encode()).hexdigest()))
+        files.append(
+            dict(split=s, path=s, url="-", sha256=hashlib.sha256(text.encode()).hexdigest())
+        )
     entries = {"wiki": dict(files=files, tokenizer="word", eos_per_line=True)}
     corpus = text_corpus("wiki", corpora_dir=tmp_path, entries=entries)
-    assert corpus.meta["split"] == "official" and corpus.meta["tokenizer"] == "word" and corpus.vocab_size == 7
+    assert (
+        corpus.meta["split"] == "official"
+        and corpus.meta["tokenizer"] == "word"
+        and corpus.vocab_size == 7
+    )
     assert [len(corpus.splits[s]) for s in SPLITS] == [800, 900, 800] and corpus.types == 4
 
 
 def test_a_derived_text_is_made_from_its_download_and_verified(server, tmp_path):
     ours = BODY.replace("\r\n", "\n").strip("\n") + "\n"
-    step = dict(encoding="latin-1", start="El ingenioso", end="END of it", sha256=hashlib.sha256(LATIN).hexdigest())
+    step = dict(
+        encoding="latin-1",
+        start="El ingenioso",
+        end="END of it",
+        sha256=hashlib.sha256(LATIN).hexdigest(),
+    )
     assert derived(LATIN, step).decode() == ours
     named = entry(server, "latin.txt", hashlib.sha256(ours.encode()).hexdigest(), derive=step)
-    assert (obtain("book", named["book"], None, tmp_path)["all"]).read_text(encoding="utf-8") == ours
+    assert (
+        (obtain("book", named["book"], None, tmp_path)["all"]).read_text(encoding="utf-8") == ours
+    )
 
 
 @pytest.mark.parametrize(

@@ -10,15 +10,28 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from minitransformer.corpus import LARGE, MECHANISMS, PINNED, SMALL, Language, LanguageSpec, hidden_bits, ladder, marginals
-from minitransformer.corpus import uniform_words, window_bits, without
-from minitransformer.corpus import streams
+from minitransformer.corpus import (
+    LARGE,
+    MECHANISMS,
+    PINNED,
+    SMALL,
+    Language,
+    LanguageSpec,
+    hidden_bits,
+    ladder,
+    marginals,
+    streams,
+    uniform_words,
+    window_bits,
+    without,
+)
 from minitransformer.corpus.language import TOTAL, dyadic, spread
 from minitransformer.corpus.streams import Dice, Stream, check_salt, check_seed, draw
 
 SEED, SALT = 42, "1a2b3c4d5e6f7890abcdef1234567890"
 SHARP = spread((TOTAL // 2, TOTAL // 8, TOTAL // 8, TOTAL // 16, TOTAL // 16), 50)
-# The first version of the language. Its numbers are pinned here so that they survive a retuning of LARGE.
+# The first version of the language. Its numbers are pinned here so that they survive a retuning of
+# LARGE.
 PROTOTYPE = LanguageSpec(
     classes=20, words=50, layout="UUUUUBBBBSSSSRRRRIII", values=10, keys=4, offset=3, sharp=SHARP,
     free=dyadic((2, 3), (4, 4), (8, 5), (4, 6), (16, 7), (16, 8)), stay=spread((3 * TOTAL // 4,), 50),
@@ -43,8 +56,15 @@ def sample(prototype):
 
 def test_the_prototype_gives_its_pinned_tokens(sample):
     assert sample.ids[:8].tolist() == [569, 270, 916, 130, 721, 178, 484, 137]
-    assert sha(sample.ids[:50_000]) == "85e88c03b6f2e7ff19992eda90d822553884b3de253fac26369c2188a489c214"
-    assert sample.ids.dtype == np.int16 and sample.log2p.dtype == np.float64 and sample.mechanism.dtype == np.int8
+    assert (
+        sha(sample.ids[:50_000])
+        == "85e88c03b6f2e7ff19992eda90d822553884b3de253fac26369c2188a489c214"
+    )
+    assert (
+        sample.ids.dtype == np.int16
+        and sample.log2p.dtype == np.float64
+        and sample.mechanism.dtype == np.int8
+    )
 
 
 def test_two_more_seeds_and_salts_are_pinned():
@@ -81,7 +101,9 @@ def test_upper_case_and_text_seeds_are_the_same_language():
     assert a.generate("train", 50).ids.tolist() == b.generate("train", 50).ids.tolist()
 
 
-@pytest.mark.parametrize("spec", [LARGE, SMALL, PROTOTYPE, TINY], ids=["large", "small", "prototype", "tiny"])
+@pytest.mark.parametrize(
+    "spec", [LARGE, SMALL, PROTOTYPE, TINY], ids=["large", "small", "prototype", "tiny"]
+)
 def test_the_oracle_meets_the_closed_form(spec):
     language = Language(SEED, SALT, spec)
     log2p = language.generate("test", 100_000).log2p
@@ -100,7 +122,7 @@ def test_the_oracle_knows_each_mechanism_apart(prototype, sample):
 def test_the_oracle_is_the_probability_of_an_independent_reading(prototype, sample):
     """Reads the tokens back word by word, by the definition, and gets the same probabilities."""
     spec, ids, n = prototype.spec, sample.ids.tolist(), 3000
-    last, register, past = [0] * 20, {}, [0, 0, 0]
+    last, register, past, before = [0] * 20, {}, [0, 0, 0], 0
     for t in range(n):
         c, w = int(prototype.class_of_id[ids[t]]), int(prototype.index_of_id[ids[t]])
         m = MECHANISMS[prototype.mechanism_of_class[c]]
@@ -140,15 +162,28 @@ def test_no_tokens_is_no_error(prototype):
 @pytest.mark.parametrize("spec", [LARGE, SMALL])
 def test_words_are_distinct_pronounceable_and_specials_come_first(spec):
     words = Language(SEED, SALT, spec).words
-    assert words[:4] == ["<pad>", "<unk>", "<bos>", "<eos>"] and len(set(words)) == len(words) == spec.vocab_size
+    assert (
+        words[:4] == ["<pad>", "<unk>", "<bos>", "<eos>"]
+        and len(set(words)) == len(words) == spec.vocab_size
+    )
     for word in words[4:]:
-        assert word.isalpha() and all((x in "aeiou") == (i % 2 == 1) for i, x in enumerate(word)) and 4 <= len(word) <= 5
+        assert (
+            word.isalpha()
+            and all((x in "aeiou") == (i % 2 == 1) for i, x in enumerate(word))
+            and 4 <= len(word) <= 5
+        )
 
 
 def test_ids_and_class_tables_are_inverse(prototype):
     c, i = prototype.class_of_id[4:], prototype.index_of_id[4:]
-    assert np.array_equal(prototype.id_of[c, i], np.arange(4, 1004)) and (prototype.class_of_id[:4] == -1).all()
-    assert sorted(prototype.mechanism_of_class.tolist()) == [0] * 5 + [1] * 4 + [2] * 4 + [3] * 4 + [4] * 3
+    assert (
+        np.array_equal(prototype.id_of[c, i], np.arange(4, 1004))
+        and (prototype.class_of_id[:4] == -1).all()
+    )
+    assert (
+        sorted(prototype.mechanism_of_class.tolist())
+        == [0] * 5 + [1] * 4 + [2] * 4 + [3] * 4 + [4] * 3
+    )
 
 
 def test_presets_have_the_promised_sizes():
@@ -174,7 +209,9 @@ def test_a_wrong_spec_is_named(change, message):
         replace(PROTOTYPE, **change)
 
 
-@pytest.mark.parametrize("salt, message", [("xyz", "not hexadecimal"), ("", "not hexadecimal"), ("12ab", "has 4 hexa")])
+@pytest.mark.parametrize(
+    "salt, message", [("xyz", "not hexadecimal"), ("", "not hexadecimal"), ("12ab", "has 4 hexa")]
+)
 def test_a_wrong_salt_is_named(salt, message):
     with pytest.raises(ValueError, match=message):
         check_salt(salt)
@@ -195,18 +232,34 @@ def test_marginals_are_those_of_a_long_sample(prototype):
     np.add.at(counts, (prototype.class_of_id[ids], prototype.index_of_id[ids]), 1)
     expected = marginals(prototype)
     assert np.allclose(expected.sum(1), 1)
-    induction = prototype.mechanism_of_class == 4  # its words stay for long, so they are counted less exactly
+    induction = (
+        prototype.mechanism_of_class == 4
+    )  # its words stay for long, so they are counted less exactly
     difference = np.abs(counts / counts.sum(1, keepdims=True) - expected)
     assert difference[~induction].max() < 0.008 and difference[induction].max() < 0.02
 
 
 def test_the_ladder_descends_from_uniform_to_the_floor(prototype):
     rungs = ladder(prototype)
-    assert list(rungs) == ["uniform", "unigram", "class", "bigram", "offset", "recency", "induction"]
+    assert list(rungs) == [
+        "uniform",
+        "unigram",
+        "class",
+        "bigram",
+        "offset",
+        "recency",
+        "induction",
+    ]
     levels = list(rungs.values())
-    assert all(a > b for a, b in itertools.pairwise(levels)) and 2 ** levels[0] == pytest.approx(1004)
+    assert all(a > b for a, b in itertools.pairwise(levels)) and 2 ** levels[0] == pytest.approx(
+        1004
+    )
     assert levels[-1] == pytest.approx(prototype.entropy_bits, abs=1e-12)
-    assert 2 ** without(prototype, "induction") == pytest.approx(2 ** rungs["recency"]) == pytest.approx(44.36, abs=0.1)
+    assert (
+        2 ** without(prototype, "induction")
+        == pytest.approx(2 ** rungs["recency"])
+        == pytest.approx(44.36, abs=0.1)
+    )
 
 
 def test_a_language_without_a_mechanism_has_no_rung_of_it():
@@ -216,9 +269,14 @@ def test_a_language_without_a_mechanism_has_no_rung_of_it():
 
 def test_a_window_hides_context_and_a_long_one_hides_nothing(prototype):
     windows = [window_bits(prototype, w) for w in (1, 64, 256, 10**9)]
-    assert all(a > b for a, b in itertools.pairwise(windows)) and windows[-1] == pytest.approx(prototype.entropy_bits, abs=1e-6)
-    # A window of one token sees nothing: every mechanism is hidden (the class of the token before is not counted).
-    assert windows[0] == pytest.approx(1.75 + sum(PROTOTYPE.share(m) * h for m, h in hidden_bits(prototype).items()))
+    assert all(a > b for a, b in itertools.pairwise(windows)) and windows[-1] == pytest.approx(
+        prototype.entropy_bits, abs=1e-6
+    )
+    # A window of one token sees nothing: every mechanism is hidden (the class of the token before
+    # is not counted).
+    assert windows[0] == pytest.approx(
+        1.75 + sum(PROTOTYPE.share(m) * h for m, h in hidden_bits(prototype).items())
+    )
 
 
 # --- streams and the control

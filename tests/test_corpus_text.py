@@ -8,11 +8,24 @@ import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from minitransformer.corpus import Batches, decode, encode, read_text, split_text
+from minitransformer.corpus import (
+    Batches,
+    decode,
+    encode,
+    read_text,
+    split_text,
+    train_bpe,
+    train_characters,
+    train_words,
+    vocabulary,
+    words_tokenizer,
+)
 from minitransformer.corpus import tokenizers as module
-from minitransformer.corpus import train_bpe, train_characters, train_words, vocabulary, words_tokenizer
 
-TEXT = "En un lugar de la Mancha, de cuyo nombre no quiero acordarme…\n«¿Señor?», dijo él: “¡ay!”\n" * 20
+TEXT = (
+    "En un lugar de la Mancha, de cuyo nombre no quiero acordarme…\n«¿Señor?», dijo él: “¡ay!”\n"
+    * 20
+)
 QUOTES = "En un lugar de la Mancha, el señor dijo “¡ay!” y – quizás – rio.\n" * 20
 
 
@@ -27,9 +40,17 @@ def write(tmp_path, data: bytes):
     [
         (TEXT.encode(), "utf-8", TEXT),
         (b"\xef\xbb\xbf" + TEXT.encode(), "utf-8 with byte-order mark", TEXT),
-        (QUOTES.replace("“", '"').replace("”", '"').replace("–", "-").encode("latin-1"), "latin-1", None),
+        (
+            QUOTES.replace("“", '"').replace("”", '"').replace("–", "-").encode("latin-1"),
+            "latin-1",
+            None,
+        ),
         (QUOTES.encode("cp1252"), "windows-1252", QUOTES),
-        (b"\x81\xf1 ma\xf1ana " * 200, "latin-1", "\x81ñ mañana " * 200),  # 81 is undefined in Windows-1252
+        (
+            b"\x81\xf1 ma\xf1ana " * 200,
+            "latin-1",
+            "\x81ñ mañana " * 200,
+        ),  # 81 is undefined in Windows-1252
         (b"plain ascii\r\nlines " * 60, "utf-8", "plain ascii\r\nlines " * 60),
     ],
 )
@@ -73,7 +94,12 @@ def test_a_missing_file_and_a_folder_are_named(tmp_path):
 def test_splits_are_the_text_and_cut_behind_white_space(text):
     parts = split_text(text)
     assert "".join(parts.values()) == text and list(parts) == ["train", "valid", "test"]
-    assert not parts["train"] or not parts["valid"] or parts["train"][-1].isspace() or " " not in text[len(parts["train"]) :]
+    assert (
+        not parts["train"]
+        or not parts["valid"]
+        or parts["train"][-1].isspace()
+        or " " not in text[len(parts["train"]) :]
+    )
 
 
 def test_a_text_without_white_space_is_cut_at_the_character():
@@ -82,7 +108,11 @@ def test_a_text_without_white_space_is_cut_at_the_character():
 
 def test_nanogpts_split_is_exact():
     parts = split_text("word " * 201, (0.9, 0.1))
-    assert len(parts["train"]) == int(1005 * 0.9) and parts["valid"] == parts["test"] and len(parts["test"]) == 101
+    assert (
+        len(parts["train"]) == int(1005 * 0.9)
+        and parts["valid"] == parts["test"]
+        and len(parts["test"]) == 101
+    )
 
 
 # --- tokenizers
@@ -98,7 +128,9 @@ def test_characters_and_bytes_round_trip_on_any_unicode(text):
         assert decode(tokenizer, encode(tokenizer, text)) == text
 
 
-@pytest.mark.parametrize("text", ["<unk><pad>", "<0x41>", "\x00\r\n\t", "e\u0301 é 🏳️‍🌈 漢字", " a", "a  ", "\ufeff"])
+@pytest.mark.parametrize(
+    "text", ["<unk><pad>", "<0x41>", "\x00\r\n\t", "e\u0301 é 🏳️‍🌈 漢字", " a", "a  ", "\ufeff"]
+)
 def test_round_trips_that_are_easy_to_get_wrong(text):
     for tokenizer in (CHARACTERS, BPE):
         assert decode(tokenizer, encode(tokenizer, text)) == text
@@ -106,8 +138,14 @@ def test_round_trips_that_are_easy_to_get_wrong(text):
 
 def test_characters_of_the_training_text_are_one_token_each_in_order():
     tokens, seen = vocabulary(CHARACTERS), sorted(set(TEXT))
-    assert tokens[: len(seen)] == seen and encode(CHARACTERS, TEXT).tolist() == [seen.index(c) for c in TEXT]
-    assert all(t.startswith("<0x") for t in tokens[len(seen) :]) and "<0xC0>" not in tokens and "<0x61>" not in tokens
+    assert tokens[: len(seen)] == seen and encode(CHARACTERS, TEXT).tolist() == [
+        seen.index(c) for c in TEXT
+    ]
+    assert (
+        all(t.startswith("<0x") for t in tokens[len(seen) :])
+        and "<0xC0>" not in tokens
+        and "<0x61>" not in tokens
+    )
 
 
 def test_bpe_has_the_size_asked_for_and_every_byte():
@@ -119,15 +157,36 @@ def test_bpe_has_the_size_asked_for_and_every_byte():
 def test_words_have_specials_first_and_rare_ones_are_unknown():
     tokenizer = train_words("b b a a c, d c, once\n")
     assert vocabulary(tokenizer) == ["<pad>", "<unk>", "<bos>", "<eos>", ",", "a", "b", "c"]
-    assert encode(tokenizer, "a,b once").tolist() == [5, 4, 6, 1] and decode(tokenizer, [5, 6]) == "a b"
+    assert (
+        encode(tokenizer, "a,b once").tolist() == [5, 4, 6, 1]
+        and decode(tokenizer, [5, 6]) == "a b"
+    )
     assert train_words("b b a a c c", 6).get_vocab_size() == 6
 
 
 def test_lines_end_in_eos_and_keep_every_word():
     tokenizer = train_words(" = Title = \n a <unk> once \n", lines=True)
-    assert set(vocabulary(tokenizer)) == {"<pad>", "<unk>", "<bos>", "<eos>", "=", "Title", "a", "once"}
+    assert set(vocabulary(tokenizer)) == {
+        "<pad>",
+        "<unk>",
+        "<bos>",
+        "<eos>",
+        "=",
+        "Title",
+        "a",
+        "once",
+    }
     ids = encode(tokenizer, " = Title = \n a <unk> new \n")
-    assert [vocabulary(tokenizer)[i] for i in ids] == ["=", "Title", "=", "<eos>", "a", "<unk>", "<unk>", "<eos>"]
+    assert [vocabulary(tokenizer)[i] for i in ids] == [
+        "=",
+        "Title",
+        "=",
+        "<eos>",
+        "a",
+        "<unk>",
+        "<unk>",
+        "<eos>",
+    ]
 
 
 def test_a_long_text_is_encoded_in_pieces_and_stays_whole(monkeypatch):
@@ -182,7 +241,10 @@ def test_short_windows_first_hold_the_same_tokens():
     [
         (dict(batch_size=1, window=10), r"window 10 is longer than the split \(10 tokens\)"),
         (dict(batch_size=0, window=2), "batch_size 0"),
-        (dict(batch_size=1, window=4, short_window=5, short_steps=1), "short_window 5 does not fit window 4"),
+        (
+            dict(batch_size=1, window=4, short_window=5, short_steps=1),
+            "short_window 5 does not fit window 4",
+        ),
     ],
 )
 def test_batches_that_cannot_be_are_refused(arguments, message):

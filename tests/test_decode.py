@@ -1,4 +1,5 @@
-"""Decoding: cached tokens equal recomputed ones, sampling draws from the distribution it says, and bad input is named."""
+"""Decoding: cached tokens equal recomputed ones, sampling draws from the distribution it says, and
+bad input is named."""
 
 import math
 
@@ -8,7 +9,16 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from minitransformer.cache import make_cache
-from minitransformer.decode import Certificate, Sampling, certify, choose, distribution, generate, generate_all_positions, stream
+from minitransformer.decode import (
+    Certificate,
+    Sampling,
+    certify,
+    choose,
+    distribution,
+    generate,
+    generate_all_positions,
+    stream,
+)
 from minitransformer.model import ModelConfig, Transformer
 
 CFG = ModelConfig(vocab_size=50, d_model=32, n_layers=2, n_heads=4, context=40)
@@ -35,9 +45,21 @@ def test_cached_greedy_tokens_are_the_oracles(model, cache):
 
 def test_sampled_tokens_with_one_generator_a_row_equal_single_runs(model):
     sampling = Sampling(temperature=1.3, top_k=20, top_p=0.95, repetition_penalty=1.2)
-    both = generate(model, PROMPT, 20, sampling=sampling, generator=[torch.Generator().manual_seed(s) for s in (1, 2)])
+    both = generate(
+        model,
+        PROMPT,
+        20,
+        sampling=sampling,
+        generator=[torch.Generator().manual_seed(s) for s in (1, 2)],
+    )
     for row in (0, 1):
-        alone = generate(model, PROMPT[row : row + 1], 20, sampling=sampling, generator=torch.Generator().manual_seed(row + 1))
+        alone = generate(
+            model,
+            PROMPT[row : row + 1],
+            20,
+            sampling=sampling,
+            generator=torch.Generator().manual_seed(row + 1),
+        )
         assert torch.equal(alone[0], both[row])
 
 
@@ -54,11 +76,22 @@ def test_a_stop_token_ends_its_row_and_all_stops_end_the_stream(model):
 
 def test_filters_keep_what_they_say():
     logits = torch.log(torch.tensor([[0.5, 0.25, 0.15, 0.1]]))
-    torch.testing.assert_close(distribution(logits, Sampling(top_k=2)), torch.tensor([[2 / 3, 1 / 3, 0, 0]]))
-    torch.testing.assert_close(distribution(logits, Sampling(top_p=0.6)), torch.tensor([[2 / 3, 1 / 3, 0, 0]]))
-    torch.testing.assert_close(distribution(logits, Sampling(top_p=0.5)), torch.tensor([[1.0, 0, 0, 0]]))
-    torch.testing.assert_close(distribution(logits, Sampling(top_k=9, top_p=1.0)), torch.tensor([[0.5, 0.25, 0.15, 0.1]]))
-    torch.testing.assert_close(distribution(logits, Sampling(temperature=0.5)), torch.tensor([[0.25, 0.0625, 0.0225, 0.01]]) / 0.345)
+    torch.testing.assert_close(
+        distribution(logits, Sampling(top_k=2)), torch.tensor([[2 / 3, 1 / 3, 0, 0]])
+    )
+    torch.testing.assert_close(
+        distribution(logits, Sampling(top_p=0.6)), torch.tensor([[2 / 3, 1 / 3, 0, 0]])
+    )
+    torch.testing.assert_close(
+        distribution(logits, Sampling(top_p=0.5)), torch.tensor([[1.0, 0, 0, 0]])
+    )
+    torch.testing.assert_close(
+        distribution(logits, Sampling(top_k=9, top_p=1.0)), torch.tensor([[0.5, 0.25, 0.15, 0.1]])
+    )
+    torch.testing.assert_close(
+        distribution(logits, Sampling(temperature=0.5)),
+        torch.tensor([[0.25, 0.0625, 0.0225, 0.01]]) / 0.345,
+    )
     assert distribution(logits, Sampling(temperature=0)).tolist() == [[1, 0, 0, 0]]
 
 
@@ -66,7 +99,9 @@ def test_top_k_keeps_exactly_k_and_of_equals_the_first():
     logits = torch.tensor([[1.0, 2.0, 2.0, 2.0, 0.0], [3.0, 3.0, 3.0, 3.0, 3.0]])
     kept = distribution(logits, Sampling(top_k=2)) > 0
     assert kept.tolist() == [[False, True, True, False, False], [True, True, False, False, False]]
-    assert torch.equal(distribution(logits, Sampling(top_k=1)), distribution(logits, Sampling(temperature=0)))
+    assert torch.equal(
+        distribution(logits, Sampling(top_k=1)), distribution(logits, Sampling(temperature=0))
+    )
 
 
 def slow_distribution(logits, sampling, previous):
@@ -85,16 +120,26 @@ def slow_distribution(logits, sampling, previous):
 
 @settings(max_examples=60, deadline=None)
 @given(
-    seed=st.integers(0, 10**6), temperature=st.floats(0.1, 3), top_k=st.none() | st.integers(1, 9),
-    top_p=st.none() | st.floats(0.05, 1), penalty=st.floats(0.5, 2),
+    seed=st.integers(0, 10**6),
+    temperature=st.floats(0.1, 3),
+    top_k=st.none() | st.integers(1, 9),
+    top_p=st.none() | st.floats(0.05, 1),
+    penalty=st.floats(0.5, 2),
 )
-def test_every_filter_is_its_definition_on_every_row_at_once(seed, temperature, top_k, top_p, penalty):
+def test_every_filter_is_its_definition_on_every_row_at_once(
+    seed, temperature, top_k, top_p, penalty
+):
     generator = torch.Generator().manual_seed(seed)
     logits = 2 * torch.randn(3, 8, generator=generator, dtype=torch.float64)
     previous = torch.randint(0, 8, (3, 4), generator=generator)
     sampling = Sampling(temperature, top_k, top_p, penalty)
-    slow = [slow_distribution(row, sampling, set(seen.tolist())) for row, seen in zip(logits, previous, strict=True)]
-    assert (distribution(logits, sampling, previous) - torch.tensor(slow, dtype=torch.float64)).abs().max() < 1e-12
+    slow = [
+        slow_distribution(row, sampling, set(seen.tolist()))
+        for row, seen in zip(logits, previous, strict=True)
+    ]
+    assert (
+        distribution(logits, sampling, previous) - torch.tensor(slow, dtype=torch.float64)
+    ).abs().max() < 1e-12
 
 
 def test_a_cold_temperature_is_greedy_and_broken_logits_are_named():
@@ -116,13 +161,17 @@ def test_draws_follow_the_distribution():
     logits = torch.log(torch.tensor([[0.6, 0.3, 0.1]])).expand(20_000, 3)
     drawn = choose(logits, Sampling(), generator=torch.Generator().manual_seed(0)).flatten()
     share = torch.bincount(drawn, minlength=3) / 20_000
-    assert (share - torch.tensor([0.6, 0.3, 0.1])).abs().max() < 0.015  # more than four standard errors
+    assert (
+        share - torch.tensor([0.6, 0.3, 0.1])
+    ).abs().max() < 0.015  # more than four standard errors
 
 
 @pytest.mark.parametrize("kind", ["dynamic", "static"])
 def test_the_certificate_holds_and_in_float64_to_1e_10(model, kind):
     single = certify(model, PROMPT[:1], 30, kind)
-    assert single.passed and single.steps == 30 and single.dtype == "float32" and not single.near_ties
+    assert (
+        single.passed and single.steps == 30 and single.dtype == "float32" and not single.near_ties
+    )
     assert 2 * single.error < single.margin
     double = certify(Transformer(CFG).double().eval(), PROMPT[:1], 30, kind)
     assert double.error < 1e-10 and double.dtype == "float64"

@@ -34,7 +34,13 @@ def test_sampled_rows_with_a_generator_each_are_those_of_single_runs(model, cach
     generators = [torch.Generator().manual_seed(seed) for seed in range(4)]
     rows = generate_batch(model, PROMPTS, 20, cache=cache, sampling=sampling, generator=generators)
     for seed, (prompt, row) in enumerate(zip(PROMPTS, rows, strict=True)):
-        alone = generate(model, prompt[None], 20, sampling=sampling, generator=torch.Generator().manual_seed(seed))
+        alone = generate(
+            model,
+            prompt[None],
+            20,
+            sampling=sampling,
+            generator=torch.Generator().manual_seed(seed),
+        )
         assert torch.equal(row, alone[0])
 
 
@@ -43,7 +49,10 @@ def test_a_stop_token_ends_its_own_row_only(model, cache):
     free = generate_batch(model, PROMPTS, 15, cache=cache)
     stop = (int(free[0][6]), int(free[2][15]))
     rows = generate_batch(model, PROMPTS, 15, cache=cache, stop=stop)
-    assert len(rows[0]) <= 7 and len({len(row) - len(prompt) for row, prompt in zip(rows, PROMPTS, strict=True)}) > 1
+    assert (
+        len(rows[0]) <= 7
+        and len({len(row) - len(prompt) for row, prompt in zip(rows, PROMPTS, strict=True)}) > 1
+    )
     for prompt, row in zip(PROMPTS, rows, strict=True):
         assert torch.equal(row, generate(model, prompt[None], 15, stop=stop)[0])
         assert not {*stop} & {*row[len(prompt) : -1].tolist()}

@@ -1,13 +1,14 @@
-"""Beam search: exhaustive when wide enough, greedy when narrow, the same over every cache, and scored as it says."""
+"""Beam search: exhaustive when wide enough, greedy when narrow, the same over every cache, and
+scored as it says."""
 
 import itertools
 
 import pytest
 import torch
-from peaked import CFG, peaked
 
 from minitransformer.decode import beam, generate
 from minitransformer.model import ModelConfig
+from peaked import CFG, peaked
 
 TINY = ModelConfig(vocab_size=4, d_model=16, n_layers=1, n_heads=2, context=12)
 PROMPT = torch.tensor([[3, 1]])
@@ -15,7 +16,9 @@ PROMPT = torch.tensor([[3, 1]])
 
 def log_probability(model, ids, start):
     with torch.no_grad():
-        return float(model(ids[None])[0, start - 1 : -1].log_softmax(-1).gather(1, ids[start:, None]).sum())
+        return float(
+            model(ids[None])[0, start - 1 : -1].log_softmax(-1).gather(1, ids[start:, None]).sum()
+        )
 
 
 def every_continuation(model, steps, stop, penalty):
@@ -77,7 +80,10 @@ def test_scores_are_log_probabilities_over_a_power_of_the_length():
         for b in beams:
             assert b.log_probability == pytest.approx(log_probability(model, b.ids, 2), abs=1e-10)
             assert b.score == pytest.approx(b.log_probability / (len(b.ids) - 2) ** penalty)
-    ranked = beam(model, PROMPT, 9, width=8, length_penalty=0.0), beam(model, PROMPT, 9, width=2, length_penalty=0.0)
+    ranked = (
+        beam(model, PROMPT, 9, width=8, length_penalty=0.0),
+        beam(model, PROMPT, 9, width=2, length_penalty=0.0),
+    )
     assert ranked[0][0].score >= ranked[1][0].score - 1e-12
 
 

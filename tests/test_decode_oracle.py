@@ -1,10 +1,11 @@
-"""The oracles: where a cache changes nothing they are the plain forward, and where it does they follow the definition."""
+"""The oracles: where a cache changes nothing they are the plain forward, and where it does they
+follow the definition."""
 
 import pytest
 import torch
-from cache_models import configs, fed, near, peaked, tokens
 from hypothesis import given, settings
 
+from cache_models import configs, fed, near, peaked, tokens
 from minitransformer.cache import make_cache
 from minitransformer.decode import in_float64, oracle_logits
 from minitransformer.model import ModelConfig, Transformer
@@ -27,7 +28,9 @@ def test_without_eviction_and_with_everything_residual_an_oracle_is_the_plain_fo
 
 
 def test_a_window_of_one_block_is_a_recomputation_of_the_sinks_and_the_last_tokens():
-    model = peaked(ModelConfig(vocab_size=30, d_model=32, n_layers=1, n_heads=4, context=12))  # deeper, keys differ
+    model = peaked(
+        ModelConfig(vocab_size=30, d_model=32, n_layers=1, n_heads=4, context=12)
+    )  # deeper, keys differ
     ids = tokens(model.cfg, 1, 40)
     windowed = oracle_logits(model, ids, "window", window=7, sinks=3)
     for i in (5, 9, 10, 25, 39):
@@ -39,8 +42,14 @@ def test_a_window_of_one_block_is_a_recomputation_of_the_sinks_and_the_last_toke
 def test_fewer_bits_are_farther_from_the_plain_forward():
     model, ids = peaked(CFG), tokens(CFG, 2, 24)
     with torch.no_grad():
-        errors = [float((oracle_logits(model, ids, kind, **options) - model(ids)).square().mean()) for kind, options in
-                  (("int8", {}), ("int4", {"residual": 0, "group": 4}), ("int2", {"residual": 0, "group": 4}))]
+        errors = [
+            float((oracle_logits(model, ids, kind, **options) - model(ids)).square().mean())
+            for kind, options in (
+                ("int8", {}),
+                ("int4", {"residual": 0, "group": 4}),
+                ("int2", {"residual": 0, "group": 4}),
+            )
+        ]
     assert 0 < errors[0] < errors[1] / 10 < errors[2] / 20
 
 
@@ -56,6 +65,13 @@ def test_the_table_of_a_float64_copy_is_of_float64():
 
 def test_an_unknown_kind_and_a_window_over_sinusoids_are_named():
     with pytest.raises(ValueError, match="no window over position 'sinusoidal'"):
-        oracle_logits(Transformer(ModelConfig(vocab_size=30, d_model=32, position="sinusoidal")), tokens(CFG, 1, 4), "window")
-    with pytest.raises(ValueError, match="no oracle for cache kind 'ring': choose one of static, dynamic, paged, window, int8"):
+        oracle_logits(
+            Transformer(ModelConfig(vocab_size=30, d_model=32, position="sinusoidal")),
+            tokens(CFG, 1, 4),
+            "window",
+        )
+    with pytest.raises(
+        ValueError,
+        match="no oracle for cache kind 'ring': choose one of static, dynamic, paged, window, int8",
+    ):
         oracle_logits(Transformer(CFG), tokens(CFG, 1, 4), "ring")

@@ -1,4 +1,5 @@
-"""Continuous batching: every request gets its own single run's tokens, whatever joins, leaves or is preempted."""
+"""Continuous batching: every request gets its own single run's tokens, whatever joins, leaves or is
+preempted."""
 
 import pytest
 import torch
@@ -33,21 +34,41 @@ def prompt(length, seed):
 def alone(request, seed=None):
     """The same request in a run of its own."""
     generator = None if seed is None else torch.Generator().manual_seed(seed)
-    return generate(MODEL, request.prompt[None], request.max_new_tokens, sampling=request.sampling, generator=generator,
-                    stop=request.stop)[0]
+    return generate(
+        MODEL,
+        request.prompt[None],
+        request.max_new_tokens,
+        sampling=request.sampling,
+        generator=generator,
+        stop=request.stop,
+    )[0]
 
 
 sizes = st.lists(st.tuples(st.integers(1, 12), st.integers(1, 12)), min_size=1, max_size=8)
 
 
 @settings(max_examples=25, deadline=None)
-@given(sizes=sizes, blocks=st.integers(6, 12), max_batch=st.integers(1, 5), share=st.booleans(), continuous=st.booleans())
-def test_all_are_served_in_order_with_their_own_tokens_by_a_pool_too_small_for_all(sizes, blocks, max_batch, share, continuous):
+@given(
+    sizes=sizes,
+    blocks=st.integers(6, 12),
+    max_batch=st.integers(1, 5),
+    share=st.booleans(),
+    continuous=st.booleans(),
+)
+def test_all_are_served_in_order_with_their_own_tokens_by_a_pool_too_small_for_all(
+    sizes, blocks, max_batch, share, continuous
+):
     pool = BlockPool(CFG, blocks, 4)  # six blocks hold the longest request, 23 tokens
     scheduler = Scheduler(MODEL, pool, max_batch, share=share, continuous=continuous)
     requests = [  # every other one sampled; some prompts begin alike
-        Request(prompt(length, seed=i % 3), new, sampling=SAMPLING, generator=torch.Generator().manual_seed(i))
-        if i % 2 else Request(prompt(length, seed=i % 3), new)
+        Request(
+            prompt(length, seed=i % 3),
+            new,
+            sampling=SAMPLING,
+            generator=torch.Generator().manual_seed(i),
+        )
+        if i % 2
+        else Request(prompt(length, seed=i % 3), new)
         for i, (length, new) in enumerate(sizes)
     ]
     served = [scheduler.submit(request) for request in requests]
@@ -55,9 +76,13 @@ def test_all_are_served_in_order_with_their_own_tokens_by_a_pool_too_small_for_a
     while scheduler.busy:
         new, before = set(scheduler.waiting), [one.preemptions for one in served]
         finished += scheduler.step()
-        assert not [one for one, n in zip(served, before, strict=True) if one in new and one.preemptions > n]
+        assert not [
+            one for one, n in zip(served, before, strict=True) if one in new and one.preemptions > n
+        ]
         order = [served.index(one) for one in [*scheduler.running, *scheduler.waiting]]
-        assert order == sorted(order) and len(scheduler.running) <= max_batch  # first come, first served
+        assert (
+            order == sorted(order) and len(scheduler.running) <= max_batch
+        )  # first come, first served
         held = [block for one in scheduler.running for block in one.table.blocks]
         assert pool.references == [held.count(block) for block in range(blocks)]
     assert sorted(map(served.index, finished)) == list(range(len(served))) and pool.used == 0
@@ -83,10 +108,16 @@ def test_requests_join_while_others_run_and_leave_at_their_stop_token():
     stopping = scheduler.submit(Request(prompt(3, 1), 20, stop=(int(free[6]),)))
     third = scheduler.submit(Request(prompt(2, 2), 1))
     scheduler.step()
-    assert len(first.tokens) == 3 and scheduler.running == [first, stopping] and list(scheduler.waiting) == [third]
+    assert (
+        len(first.tokens) == 3
+        and scheduler.running == [first, stopping]
+        and list(scheduler.waiting) == [third]
+    )
     assert scheduler.run() == [stopping, third, first]
     assert stopping.ids[-1] == free[6] and len(stopping.tokens) <= 4
-    assert torch.equal(stopping.ids, free[: len(stopping.ids)]) and torch.equal(first.ids, alone(first.request))
+    assert torch.equal(stopping.ids, free[: len(stopping.ids)]) and torch.equal(
+        first.ids, alone(first.request)
+    )
 
 
 def test_a_common_prefix_is_computed_once():
@@ -108,7 +139,9 @@ def test_nobody_is_admitted_to_be_preempted_in_the_same_step():
     scheduler.step()  # it fills two blocks, and its next token takes the third
     second = scheduler.submit(Request(prompt(4, 1), 4))
     assert scheduler.step() == [first]
-    assert second.tokens == [] and second.preemptions == 0  # the fourth would hold its prompt, but not its next token
+    assert (
+        second.tokens == [] and second.preemptions == 0
+    )  # the fourth would hold its prompt, but not its next token
     assert scheduler.run() == [second]
 
 
@@ -122,19 +155,40 @@ def test_a_preempted_request_revives_its_own_blocks():
 
 
 def test_simulated_times_follow_the_service_times_exactly():
-    requests = [Request(prompt(3, 0), 3, arrival=10.0), Request(prompt(2, 1), 2, arrival=1.0), Request(prompt(2, 2), 1, arrival=11.0)]
-    early, first, second = simulate(MODEL, BlockPool(CFG, 9, 4), requests, 2, service=lambda tokens: 1.0 + tokens / 8)
+    requests = [
+        Request(prompt(3, 0), 3, arrival=10.0),
+        Request(prompt(2, 1), 2, arrival=1.0),
+        Request(prompt(2, 2), 1, arrival=11.0),
+    ]
+    early, first, second = simulate(
+        MODEL, BlockPool(CFG, 9, 4), requests, 2, service=lambda tokens: 1.0 + tokens / 8
+    )
     assert early.request is requests[1] and early.times == [2.25, 3.375]
-    assert first.times == [11.375, 12.5, 12.5 + 1.25 + 1.125]  # the second, which came at 11, is computed between
+    assert first.times == [
+        11.375,
+        12.5,
+        12.5 + 1.25 + 1.125,
+    ]  # the second, which came at 11, is computed between
     assert second.times == [13.75] and second.first_token_s == 2.75
-    assert first.token_s == 1.75 and first.first_token_s == 1.375 and second.token_s != second.token_s
+    assert (
+        first.token_s == 1.75 and first.first_token_s == 1.375 and second.token_s != second.token_s
+    )
 
 
 def test_leaving_early_and_joining_at_once_beats_waiting_for_the_batch():
-    requests = [Request(prompt(2, seed), 3 + 9 * (seed % 2), arrival=seed / 2) for seed in range(10)]
+    requests = [
+        Request(prompt(2, seed), 3 + 9 * (seed % 2), arrival=seed / 2) for seed in range(10)
+    ]
     ends, waits = {}, {}
     for continuous in (True, False):
-        served = simulate(MODEL, BlockPool(CFG, 40, 4), requests, 4, service=lambda tokens: 1.0, continuous=continuous)
+        served = simulate(
+            MODEL,
+            BlockPool(CFG, 40, 4),
+            requests,
+            4,
+            service=lambda tokens: 1.0,
+            continuous=continuous,
+        )
         ends[continuous] = max(one.times[-1] for one in served)
         waits[continuous] = sum(one.first_token_s for one in served)
     assert ends[True] < ends[False] and waits[True] < waits[False]
@@ -156,7 +210,9 @@ def test_what_can_never_be_served_is_named_and_nothing_is_queued():
     scheduler = Scheduler(MODEL, BlockPool(CFG, 3, 4))
     with pytest.raises(ValueError, match="a prompt of 3 and 39 new tokens pass context 40"):
         scheduler.submit(Request(prompt(3, 0), 39))
-    with pytest.raises(ValueError, match="13 tokens need 4 blocks, the pool has 3: make a larger pool"):
+    with pytest.raises(
+        ValueError, match="13 tokens need 4 blocks, the pool has 3: make a larger pool"
+    ):
         scheduler.submit(Request(prompt(3, 0), 11))
     with pytest.raises(ValueError, match=r"the prompt has shape \(1, 0\): give at least one token"):
         scheduler.submit(Request(prompt(0, 0), 5))

@@ -21,7 +21,15 @@ def test_the_curve_is_taken_at_its_steps_only():
 
 def test_excess_is_loss_minus_the_oracles_by_group():
     oracle = np.log(np.array([0.5, 0.125, 0.25, 0.125, 0.25]))
-    monitor = Monitor(uniform, np.zeros(5, int), 4, steps=[1], names=("a", "b"), groups=np.array([0, 1, 0, 1, 0]), oracle=oracle)
+    monitor = Monitor(
+        uniform,
+        np.zeros(5, int),
+        4,
+        steps=[1],
+        names=("a", "b"),
+        groups=np.array([0, 1, 0, 1, 0]),
+        oracle=oracle,
+    )
     row = monitor({"step": 1})
     assert row["excess_a_nats"] == pytest.approx(math.log(2), abs=1e-6)
     assert row["excess_b_nats"] == pytest.approx(0, abs=1e-6)

@@ -1,4 +1,5 @@
-"""Intervals that cover, corrections that match their definition, groups that add up, calibration."""
+"""Intervals that cover, corrections that match their definition, groups that add up,
+calibration."""
 
 import math
 
@@ -7,8 +8,18 @@ import pytest
 from scipy import stats as scipy_stats
 
 from minitransformer.evaluate import (
-    beats_oracle, block_bootstrap, block_stderr, by_group, by_position, calibration, expected_calibration_error, holm,
-    paired_difference, recovered, smallest_effect, t_interval,
+    beats_oracle,
+    block_bootstrap,
+    block_stderr,
+    by_group,
+    by_position,
+    calibration,
+    expected_calibration_error,
+    holm,
+    paired_difference,
+    recovered,
+    smallest_effect,
+    t_interval,
 )
 
 
@@ -57,7 +68,9 @@ def test_pairing_removes_what_both_share():
     a, b = noise + rng.normal(0.02, 0.1, 20_000), noise
     d = paired_difference(a, b)
     assert d.mean == pytest.approx(0.02, abs=0.005) and d.n == 20_000
-    assert 0.015 < d.interval[0] < d.mean < d.interval[1] < 0.025 and d.stderr == pytest.approx(0.1 / math.sqrt(20_000), rel=0.4)
+    assert 0.015 < d.interval[0] < d.mean < d.interval[1] < 0.025 and d.stderr == pytest.approx(
+        0.1 / math.sqrt(20_000), rel=0.4
+    )
     with pytest.raises(ValueError, match="paired"):
         paired_difference(a, b[1:])
     with pytest.raises(ValueError, match="paired"):
@@ -68,10 +81,16 @@ def test_what_is_recovered_is_a_share_with_an_interval_that_covers_it():
     rng = np.random.default_rng(4)
     full, cost = correlated(rng, 20_000) + 10, 1 + 0.3 * correlated(rng, 20_000)
     worse = full + cost
-    assert recovered(full, worse, full) == (100, 100, 100) and recovered(worse, worse, full) == (0, 0, 0)
+    assert recovered(full, worse, full) == (100, 100, 100) and recovered(worse, worse, full) == (
+        0,
+        0,
+        0,
+    )
     own = full + 0.25 * cost + 0.05 * correlated(rng, 20_000)
     share, low, high = recovered(own, worse, full)
-    assert share == pytest.approx(100 * (1 - (own - full).mean() / cost.mean())) and low < share < high
+    assert (
+        share == pytest.approx(100 * (1 - (own - full).mean() / cost.mean())) and low < share < high
+    )
     assert low < 75 < high < low + 20
     assert recovered(full - cost, worse, full)[0] == pytest.approx(200)
 
@@ -80,7 +99,9 @@ def test_the_leak_detector():
     rng = np.random.default_rng(4)
     oracle = rng.exponential(3, 20_000)
     assert abs(beats_oracle(oracle + rng.normal(0, 0.5, 20_000), oracle)) < 3
-    assert beats_oracle(oracle + rng.normal(0.1, 0.5, 20_000), oracle) < -3  # an honest, imperfect model
+    assert (
+        beats_oracle(oracle + rng.normal(0.1, 0.5, 20_000), oracle) < -3
+    )  # an honest, imperfect model
     assert beats_oracle(oracle + rng.normal(-0.1, 0.5, 20_000), oracle) > 3  # a leak
     assert beats_oracle(oracle, oracle) == 0
     assert beats_oracle(np.zeros(9000), np.ones(9000)) == math.inf
@@ -118,14 +139,18 @@ def test_groups_add_up():
     assert list(table["group"]) == ["free", "bigram", "offset"] and table["tokens"].sum() == 30_000
     assert np.average(table["mean"], weights=table["tokens"]) == pytest.approx(values.mean())
     assert table["share"].sum() == pytest.approx(1)
-    for row, truth in zip(table.itertuples(), (0, 1, 3)):
+    for row, truth in zip(table.itertuples(), (0, 1, 3), strict=False):
         assert row.low < row.mean < row.high and row.mean == pytest.approx(truth, abs=0.04)
         assert row.high - row.low == pytest.approx(4 / math.sqrt(row.tokens), rel=0.4)
 
 
 def test_a_group_too_rare_for_some_resamples_still_has_an_interval():
     table = by_group(np.arange(5000.0), np.arange(5000) == 4000, ["common", "rare"])
-    assert table.loc[1, ["mean", "low", "high"]].tolist() == [4000, pytest.approx(4000), pytest.approx(4000)]
+    assert table.loc[1, ["mean", "low", "high"]].tolist() == [
+        4000,
+        pytest.approx(4000),
+        pytest.approx(4000),
+    ]
 
 
 def test_positions_are_binned():
@@ -133,7 +158,9 @@ def test_positions_are_binned():
     table = by_position(position.astype(float), position, [1, 11, 51, 101, 200], n=50)
     assert list(table["group"]) == ["1-10", "11-50", "51-100"]
     assert table["position"].tolist() == table["mean"].tolist() == [5.5, 30.5, 75.5]
-    assert by_position(position, position, [50, 60])["tokens"].item() == 500  # outside the edges: in no bin
+    assert (
+        by_position(position, position, [50, 60])["tokens"].item() == 500
+    )  # outside the edges: in no bin
 
 
 def test_calibration_of_an_honest_and_a_boastful_model():
@@ -150,7 +177,10 @@ def test_calibration_of_an_honest_and_a_boastful_model():
 
 def test_calibration_edges():
     table = calibration([1.0, 0.5, 0.0], [True, False, False], bins=2)
-    assert table["tokens"].tolist() == [2, 1] and table["high"].tolist() == [0.5, 1.0]  # bins are (low, high]
+    assert table["tokens"].tolist() == [2, 1] and table["high"].tolist() == [
+        0.5,
+        1.0,
+    ]  # bins are (low, high]
     assert expected_calibration_error(table) == pytest.approx((0.25 * 2 + 0) / 3)
     with pytest.raises(ValueError, match="differ"):
         calibration([0.5], [True, False])

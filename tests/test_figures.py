@@ -1,4 +1,5 @@
-"""Every figure function draws from a DataFrame, with limits, intervals and labels that cover nothing; the bytes repeat."""
+"""Every figure function draws from a DataFrame, with limits, intervals and labels that cover
+nothing; the bytes repeat."""
 
 import struct
 
@@ -9,13 +10,35 @@ import pytest
 from matplotlib.text import Text
 
 from minitransformer.report import figures
-from minitransformer.report.canvas import PALETTE, Labels, TickText, assign, canvas, png_bytes, set_scale, spread, styled
+from minitransformer.report.canvas import (
+    PALETTE,
+    Labels,
+    TickText,
+    assign,
+    canvas,
+    png_bytes,
+    set_scale,
+    spread,
+    styled,
+)
 from minitransformer.report.numerals import column, number, readable
 
-LINES = pd.DataFrame({"n": [10, 50, 200] * 3, "kind": ["naive"] * 3 + ["static"] * 3 + ["seed's own"] * 3,
-                      "s": [1, 1, 1, 1.1, 2, 4, 1, 1.9, 3.9]}).assign(lo=lambda d: d.s * 0.9, hi=lambda d: d.s * 1.1)
-ROWS = pd.DataFrame({"name": ["uniform", "seed's recipe", "model"], "ppl": [1004.0, 640.0, 41.5], "lo": [np.nan, 630, 41],
-                     "hi": [np.nan, 650, 42], "seed": [np.nan, 1045.31, np.nan]})
+LINES = pd.DataFrame(
+    {
+        "n": [10, 50, 200] * 3,
+        "kind": ["naive"] * 3 + ["static"] * 3 + ["seed's own"] * 3,
+        "s": [1, 1, 1, 1.1, 2, 4, 1, 1.9, 3.9],
+    }
+).assign(lo=lambda d: d.s * 0.9, hi=lambda d: d.s * 1.1)
+ROWS = pd.DataFrame(
+    {
+        "name": ["uniform", "seed's recipe", "model"],
+        "ppl": [1004.0, 640.0, 41.5],
+        "lo": [np.nan, 630, 41],
+        "hi": [np.nan, 650, 42],
+        "seed": [np.nan, 1045.31, np.nan],
+    }
+)
 
 
 def texts(fig):
@@ -31,13 +54,24 @@ def boxes(fig, names):
 
 
 def disjoint(found):
-    return not any(a.overlaps(b) for i, a in enumerate(found) for b in found[i + 1:])
+    return not any(a.overlaps(b) for i, a in enumerate(found) for b in found[i + 1 :])
 
 
 def test_lines_label_their_ends_without_overlap_and_name_the_limit():
-    fig = figures.lines(LINES, "n", "s", "kind", "lo", "hi", xlabel="tokens", ylabel="speed-up, times", log="xy",
-                        limits=[(20, "roofline"), (([10, 200], [4, 50]), "FLOP ratio")], seed=[(50, 1.95, "seed: 1.95×")],
-                        beyond="above")
+    fig = figures.lines(
+        LINES,
+        "n",
+        "s",
+        "kind",
+        "lo",
+        "hi",
+        xlabel="tokens",
+        ylabel="speed-up, times",
+        log="xy",
+        limits=[(20, "roofline"), (([10, 200], [4, 50]), "FLOP ratio")],
+        seed=[(50, 1.95, "seed: 1.95×")],
+        beyond="above",
+    )
     found = texts(fig)
     names = ["naive", "static", "seed's own", "roofline", "FLOP ratio", "seed: 1.95×"]
     assert disjoint(boxes(fig, names))
@@ -50,32 +84,81 @@ def test_lines_label_their_ends_without_overlap_and_name_the_limit():
 
 
 def test_lines_without_groups_have_no_end_labels_and_keep_given_ticks():
-    fig = figures.lines(LINES[:3], "n", "s", xlabel="tokens", ylabel="loss", xticks=[10, 100], limits=[(0.5, "floor")],
-                        beyond="below", markers=False)
+    fig = figures.lines(
+        LINES[:3],
+        "n",
+        "s",
+        xlabel="tokens",
+        ylabel="loss",
+        xticks=[10, 100],
+        limits=[(0.5, "floor")],
+        beyond="below",
+        markers=False,
+    )
     found = texts(fig)
-    assert {"floor", "10", "100"} <= set(found) and "" not in {t.get_text() for t in fig.axes[0].texts}
-    assert fig.axes[0].get_ylim()[0] < 0.5 and fig.axes[0].lines[0].get_marker() in ("None", "", None)
+    assert {"floor", "10", "100"} <= set(found) and "" not in {
+        t.get_text() for t in fig.axes[0].texts
+    }
+    assert fig.axes[0].get_ylim()[0] < 0.5 and fig.axes[0].lines[0].get_marker() in (
+        "None",
+        "",
+        None,
+    )
 
 
 def test_reserves_draw_what_is_used_below_what_is_held_in_panels_of_one_scale():
-    df = pd.DataFrame([{"n": n, "heads": h, "format": f, "used": k * n, "held": k * 512} for h, c in (("MHA", 4), ("MQA", 1))
-                       for f, k in (("fp32", 4 * c), ("int8", c)) for n in (16, 100, 512)])
-    fig = figures.reserves(df, "n", "used", "held", "format", "heads", xlabel="tokens", ylabel="KiB", words=("static", "paged"))
+    df = pd.DataFrame(
+        [
+            {"n": n, "heads": h, "format": f, "used": k * n, "held": k * 512}
+            for h, c in (("MHA", 4), ("MQA", 1))
+            for f, k in (("fp32", 4 * c), ("int8", c))
+            for n in (16, 100, 512)
+        ]
+    )
+    fig = figures.reserves(
+        df,
+        "n",
+        "used",
+        "held",
+        "format",
+        "heads",
+        xlabel="tokens",
+        ylabel="KiB",
+        words=("static", "paged"),
+    )
     first, last = fig.axes
     assert len(first.lines) == len(last.lines) == 4 and first.get_ylim() == last.get_ylim()
     assert {"KiB; MHA", "MQA", "static", "paged", "fp32", "int8"} <= set(texts(fig))
     assert disjoint(boxes(fig, ["static", "paged", "fp32", "int8"])) and len(first.collections) == 1
-    assert first.lines[0].get_ydata().tolist() == [4 * 4 * 512] * 3 and first.lines[1].get_ydata()[0] == 4 * 4 * 16
+    assert (
+        first.lines[0].get_ydata().tolist() == [4 * 4 * 512] * 3
+        and first.lines[1].get_ydata()[0] == 4 * 4 * 16
+    )
 
 
 def test_histograms_draw_each_panel_over_its_own_grid():
-    df = pd.DataFrame({"x": [-1.0, 0, 1] * 2, "share": [1, 5, 2, 2, 2, 3.0], "matrix": ["head"] * 3 + ["input"] * 3})
-    fig = figures.histograms(df, "x", "share", "matrix", {"head": [-1, 0, 1]}, xlabel="weight", ylabel="share")
+    df = pd.DataFrame(
+        {
+            "x": [-1.0, 0, 1] * 2,
+            "share": [1, 5, 2, 2, 2, 3.0],
+            "matrix": ["head"] * 3 + ["input"] * 3,
+        }
+    )
+    fig = figures.histograms(
+        df, "x", "share", "matrix", {"head": [-1, 0, 1]}, xlabel="weight", ylabel="share"
+    )
     head, other = fig.axes
-    assert head.get_title(loc="left") == "head" and head.get_xlim() == (-1.5, 1.5) and head.get_ylabel() == "share"
+    assert (
+        head.get_title(loc="left") == "head"
+        and head.get_xlim() == (-1.5, 1.5)
+        and head.get_ylabel() == "share"
+    )
     assert [segment[0][0] for segment in head.collections[0].get_segments()] == [-1, 0, 1]
     assert not other.collections[0].get_segments() and other.get_xlabel() == "weight"
-    assert head.patches[0].get_data().values.tolist() == [1, 5, 2] and other.patches[0].get_data().edges[-1] == 1.5
+    assert (
+        head.patches[0].get_data().values.tolist() == [1, 5, 2]
+        and other.patches[0].get_data().edges[-1] == 1.5
+    )
 
 
 def test_learning_curves_leave_step_zero_out_on_a_log_axis():
@@ -88,16 +171,29 @@ def test_learning_curves_leave_step_zero_out_on_a_log_axis():
 
 def test_lines_name_upright_limits():
     df = pd.DataFrame({"m": [1, 10, 100], "us": [1.0, 1.1, 9.0]})
-    fig = figures.lines(df, "m", "us", xlabel="tokens", ylabel="µs", log="xy", xlimits=[(12.5, "t*")])
+    fig = figures.lines(
+        df, "m", "us", xlabel="tokens", ylabel="µs", log="xy", xlimits=[(12.5, "t*")]
+    )
     upright = [line for line in fig.axes[0].lines if list(line.get_xdata()) == [12.5, 12.5]]
     assert len(upright) == 1 and "t*" in texts(fig)
 
 
 def test_ladder_draws_each_row_its_interval_its_number_and_the_seed_diamond():
-    fig = figures.ladder(ROWS, "name", "ppl", "lo", "hi", limits=[(31.2, "floor")], beyond="below", seed="seed",
-                         colors={"uniform": "grey"})
+    fig = figures.ladder(
+        ROWS,
+        "name",
+        "ppl",
+        "lo",
+        "hi",
+        limits=[(31.2, "floor")],
+        beyond="below",
+        seed="seed",
+        colors={"uniform": "grey"},
+    )
     found = texts(fig)
-    assert {"uniform", "model", "floor", "1,004", "640", "42", "perplexity (log scale)"} <= set(found)
+    assert {"uniform", "model", "floor", "1,004", "640", "42", "perplexity (log scale)"} <= set(
+        found
+    )
     diamonds = [line for line in fig.axes[0].lines if line.get_marker() == "D"]
     assert [line.get_xdata()[0] for line in diamonds] == [1045.31]
     assert fig.axes[0].get_xscale() == "log" and fig.axes[0].get_xlim()[0] < 31.2
@@ -107,7 +203,9 @@ def test_ladder_draws_each_row_its_interval_its_number_and_the_seed_diamond():
 def test_dots_show_single_observations_and_given_texts():
     raw = pd.DataFrame({"name": ["a", "a", "b"], "d": [0.1, 0.2, 0.5]})
     mean = pd.DataFrame({"name": ["a", "b"], "d": [0.15, 0.5], "shown": ["+0.15", "+0.50"]})
-    fig = figures.dots(mean, "name", "d", xlabel="Δ nats", limits=[(0, "no difference")], raw=raw, values="shown")
+    fig = figures.dots(
+        mean, "name", "d", xlabel="Δ nats", limits=[(0, "no difference")], raw=raw, values="shown"
+    )
     assert {"+0.15", "+0.50", "no difference"} <= set(texts(fig))
     assert sum(len(c.get_offsets()) for c in fig.axes[0].collections) == 3
     above = figures.dots(mean, "name", "d", xlabel="share", limits=[(1.0, "all")], beyond="above")
@@ -115,10 +213,29 @@ def test_dots_show_single_observations_and_given_texts():
 
 
 def test_bars_start_at_zero_and_name_groups_on_the_first_row():
-    df = pd.DataFrame({"m": ["free", "free", "induction"], "g": ["1 block", "2 blocks", "1 block"], "v": [0.1, 0.2, 0.9]})
-    fig = figures.bars(df.assign(lo=df.v - 0.05, hi=df.v + 0.05), "m", "v", "g", "lo", "hi", xlabel="nats", limits=[(1.0, "all")])
+    df = pd.DataFrame(
+        {
+            "m": ["free", "free", "induction"],
+            "g": ["1 block", "2 blocks", "1 block"],
+            "v": [0.1, 0.2, 0.9],
+        }
+    )
+    fig = figures.bars(
+        df.assign(lo=df.v - 0.05, hi=df.v + 0.05),
+        "m",
+        "v",
+        "g",
+        "lo",
+        "hi",
+        xlabel="nats",
+        limits=[(1.0, "all")],
+    )
     bars = [p for p in fig.axes[0].patches if np.isfinite(p.get_width())]
-    assert {p.get_x() for p in bars} == {0} and sorted(p.get_width() for p in bars) == [0.1, 0.2, 0.9]
+    assert {p.get_x() for p in bars} == {0} and sorted(p.get_width() for p in bars) == [
+        0.1,
+        0.2,
+        0.9,
+    ]
     assert {"0.100  1 block", "0.200  2 blocks", "0.900"} <= set(texts(fig))
     plain = figures.bars(df[:1], "m", "v", xlabel="nats")
     assert "0.100" in texts(plain)
@@ -127,14 +244,28 @@ def test_bars_start_at_zero_and_name_groups_on_the_first_row():
 def test_pareto_fills_the_front_only_and_labels_do_not_overlap():
     df = pd.DataFrame({"mb": [1.8, 0.5, 0.49, 0.3, 0.31], "ppl": [61, 61.1, 61.2, 62, 75.0]})
     df["f"] = ["fp32", "int8", "int8 t", "int4", "bad"]
-    fig = figures.pareto(df.assign(lo=df.ppl - 1, hi=df.ppl + 1), "mb", "ppl", "f", "lo", "hi", xlabel="MB", ylabel="perplexity",
-                         log="xy", limits=[(55, "floor")], xlimits=[(0.2, "one bit")], seed=[(1.06, 70, "seed report")],
-                         colors={"fp32": "plum"})
+    fig = figures.pareto(
+        df.assign(lo=df.ppl - 1, hi=df.ppl + 1),
+        "mb",
+        "ppl",
+        "f",
+        "lo",
+        "hi",
+        xlabel="MB",
+        ylabel="perplexity",
+        log="xy",
+        limits=[(55, "floor")],
+        xlimits=[(0.2, "one bit")],
+        seed=[(1.06, 70, "seed report")],
+        colors={"fp32": "plum"},
+    )
     faces = [line.get_markerfacecolor() for line in fig.axes[0].lines if line.get_marker() == "o"]
     assert [face == "white" for face in faces] == [False, False, False, False, True]
     assert disjoint(boxes(fig, [*df.f, "floor", "one bit", "seed report"]))
     larger = figures.pareto(df, "mb", "ppl", "f", xlabel="MB", ylabel="accuracy", front="max")
-    faces = [line.get_markerfacecolor() for line in larger.axes[0].lines if line.get_marker() == "o"]
+    faces = [
+        line.get_markerfacecolor() for line in larger.axes[0].lines if line.get_marker() == "o"
+    ]
     assert faces.count("white") == 3  # only the smallest file and the highest y are undominated
     plain = figures.pareto(df, "mb", "ppl", "f", xlabel="MB", ylabel="y", front=None)
     assert all(line.get_markerfacecolor() != "white" for line in plain.axes[0].lines)
@@ -146,7 +277,10 @@ def test_heatmap_annotates_one_matrix_and_shares_the_scale_of_two():
     assert {"0.100", "0.250", "0.500", "2.000", "Δ nats", "scheme"} <= set(texts(fig))
     two = figures.heatmap({"head 1": frame, "head 2": frame * 2}, label="weight", ylabel="query")
     assert [ax.collections[0].get_clim() for ax in two.axes[:2]] == [(0.1, 4.0)] * 2
-    assert two.axes[0].get_title("left") == "head 1; rows: query" and two.axes[1].get_title("left") == "head 2"
+    assert (
+        two.axes[0].get_title("left") == "head 1; rows: query"
+        and two.axes[1].get_title("left") == "head 2"
+    )
     fixed = figures.heatmap(frame, label="p", limits=(0, 1))
     assert fixed.axes[0].collections[0].get_clim() == (0, 1)
 
@@ -154,7 +288,14 @@ def test_heatmap_annotates_one_matrix_and_shares_the_scale_of_two():
 def test_waterfall_writes_each_factor_and_the_gap_that_remains():
     df = pd.DataFrame({"s": ["naive", "cache", "int8"], "us": [1000.0, 250.0, 50.0]})
     fig = figures.waterfall(df, "s", "us", xlabel="time, µs", limit=(10.0, "bandwidth"), unit=" µs")
-    assert {"1,000 µs", "250 µs   4.0×", "50.0 µs   5.0×", "10.0 µs   5.0×", "remaining gap", "bandwidth"} <= set(texts(fig))
+    assert {
+        "1,000 µs",
+        "250 µs   4.0×",
+        "50.0 µs   5.0×",
+        "10.0 µs   5.0×",
+        "remaining gap",
+        "bandwidth",
+    } <= set(texts(fig))
     assert "remaining gap" not in texts(figures.waterfall(df, "s", "us", xlabel="time"))
 
 
@@ -173,7 +314,7 @@ def test_png_is_two_pixels_a_point_and_the_same_every_time_whatever_the_caller_s
 def test_spread_keeps_order_and_room_and_stays_in_the_frame():
     placed = spread([50, 49, 10, 99.5], [10] * 4, 0, 100)
     assert sorted(range(4), key=lambda i: placed[i]) == [2, 1, 0, 3]
-    assert min(abs(a - b) for i, a in enumerate(placed) for b in placed[i + 1:]) >= 10 - 1e-9
+    assert min(abs(a - b) for i, a in enumerate(placed) for b in placed[i + 1 :]) >= 10 - 1e-9
     assert max(placed) <= 95 and min(placed) >= 5
     assert len(spread([1, 1, 1], [50] * 3, 0, 100)) == 3  # more than fits: still apart
 
@@ -188,9 +329,20 @@ def test_colours_follow_the_palette_and_the_seed_report_is_vermilion():
 
 
 def test_ticks_are_written_out():
-    assert [TickText()(v) for v in (1000, 0.05, -2, 0, 1e-6, 2e9)] == ["1,000", "0.05", "−2", "0", "10⁻⁶", "2·10⁹"]
+    assert [TickText()(v) for v in (1000, 0.05, -2, 0, 1e-6, 2e9)] == [
+        "1,000",
+        "0.05",
+        "−2",
+        "0",
+        "10⁻⁶",
+        "2·10⁹",
+    ]
     with styled():
-        for low, high, wanted in ((1, 8, {"1", "2", "5"}), (1, 1e6, {"1", "10", "1,000"}), (30, 60, {"40", "50"})):
+        for low, high, wanted in (
+            (1, 8, {"1", "2", "5"}),
+            (1, 1e6, {"1", "10", "1,000"}),
+            (30, 60, {"40", "50"}),
+        ):
             fig, ax = canvas(log="x")
             ax.set_xlim(low, high)
             set_scale(ax.xaxis)
@@ -209,12 +361,34 @@ def test_labels_of_an_empty_list_of_ends_change_nothing():
 def test_numbers_are_written_for_reading():
     nothing = [None, float("nan"), pd.NA]
     assert [number(v) for v in nothing] == ["–"] * 3
-    assert [number(v) for v in (True, np.bool_(False), 3, np.int64(-1234567))] == ["yes", "no", "3", "−1,234,567"]
-    assert [number(v) for v in (1e-6, -2.5e12, 12.3456, 0.0)] == ["1.0·10⁻⁶", "−2.5·10¹²", "12.35", "0.0"]
+    assert [number(v) for v in (True, np.bool_(False), 3, np.int64(-1234567))] == [
+        "yes",
+        "no",
+        "3",
+        "−1,234,567",
+    ]
+    assert [number(v) for v in (1e-6, -2.5e12, 12.3456, 0.0)] == [
+        "1.0·10⁻⁶",
+        "−2.5·10¹²",
+        "12.35",
+        "0.0",
+    ]
     assert [number(v) for v in (-np.inf, np.inf)] == ["−∞", "∞"]
     assert number(0.00123, 2) == "0.0012"
-    assert column([0.5, 12.0, np.nan, 0]) == ["0.50", "12.00", "–", "0.00"] and column([np.nan]) == ["–"]
+    assert column([0.5, 12.0, np.nan, 0]) == ["0.50", "12.00", "–", "0.00"] and column(
+        [np.nan]
+    ) == ["–"]
     assert column([5.0, 5.0, 1e-9]) == ["5.00", "5.00", "1.0·10⁻⁹"]
-    table = readable(pd.DataFrame({"n": [1000, 2], "x": [1.5, 1004.25], "s": ["a", "b"], "ok": [True, False]}, index=["r", "s"]))
-    assert table.to_dict("list") == {"n": ["1,000", "2"], "x": ["1.5", "1,004.2"], "s": ["a", "b"], "ok": ["yes", "no"]}
+    table = readable(
+        pd.DataFrame(
+            {"n": [1000, 2], "x": [1.5, 1004.25], "s": ["a", "b"], "ok": [True, False]},
+            index=["r", "s"],
+        )
+    )
+    assert table.to_dict("list") == {
+        "n": ["1,000", "2"],
+        "x": ["1.5", "1,004.2"],
+        "s": ["a", "b"],
+        "ok": ["yes", "no"],
+    }
     assert list(table.index) == ["r", "s"]

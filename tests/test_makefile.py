@@ -1,4 +1,5 @@
-"""The make targets: names, variables, and what a shell makes of their values. Nothing is installed or run here."""
+"""The make targets: names, variables, and what a shell makes of their values. Nothing is installed
+or run here."""
 
 import os
 import re
@@ -9,14 +10,21 @@ from pathlib import Path
 import pytest
 
 ROOT = Path(__file__).resolve().parent.parent
-TARGETS = ("setup report publish test lab data tokenize train eval bench bench-quant ablations plot plot-quant "
-           "verify-corpus test-idem pack verify clean distclean help notebooks lock").split()
+TARGETS = (
+    "setup report publish test lab data tokenize train eval bench bench-quant ablations plot plot-quant "
+    "verify-corpus test-idem pack verify clean distclean help notebooks lock"
+).split()
 
 
 def make(*arguments, cwd=ROOT, **environment):
     kept = {name: value for name, value in os.environ.items() if name in ("PATH", "HOME")}
-    return subprocess.run(["make", "--no-print-directory", *arguments], cwd=cwd, env=kept | {"PWD": str(cwd)} | environment,
-                          capture_output=True, text=True)
+    return subprocess.run(
+        ["make", "--no-print-directory", *arguments],
+        cwd=cwd,
+        env=kept | {"PWD": str(cwd)} | environment,
+        capture_output=True,
+        text=True,
+    )
 
 
 def command(*arguments, **options):
@@ -43,17 +51,34 @@ def test_without_variables_only_the_profile_is_given():
     assert words[words.index("--profile") + 1] == "paper"
 
 
-@pytest.mark.parametrize("variable, parameter", [
-    ("CORPUS", "corpus"), ("CORPORA_DIR", "corpora_dir"), ("TOKENIZER", "tokenizer"), ("SEED", "seed"), ("SALT", "salt"),
-    ("CONTEXT", "context"), ("DIM", "d_model"), ("HEADS", "n_heads"), ("LR", "lr"), ("SEED_BENCH", "bench_seed"), ("QUANT_BITS", "bits"),
-    ("TEMP", "temperature"), ("TOPK", "top_k"), ("TOPP", "top_p"), ("BEAM", "beam_width"),
-    ("LENGTH_PENALTY", "length_penalty"),
-])
+@pytest.mark.parametrize(
+    "variable, parameter",
+    [
+        ("CORPUS", "corpus"),
+        ("CORPORA_DIR", "corpora_dir"),
+        ("TOKENIZER", "tokenizer"),
+        ("SEED", "seed"),
+        ("SALT", "salt"),
+        ("CONTEXT", "context"),
+        ("DIM", "d_model"),
+        ("HEADS", "n_heads"),
+        ("LR", "lr"),
+        ("SEED_BENCH", "bench_seed"),
+        ("QUANT_BITS", "bits"),
+        ("TEMP", "temperature"),
+        ("TOPK", "top_k"),
+        ("TOPP", "top_p"),
+        ("BEAM", "beam_width"),
+        ("LENGTH_PENALTY", "length_penalty"),
+    ],
+)
 def test_a_variable_reaches_its_parameter(variable, parameter):
     assert settings(command("train", f"{variable}=7", "PROFILE=quick")) == [f"{parameter}=7"]
 
 
-@pytest.mark.parametrize("value", ["mis textos/el niño.txt", "it's \"here\"", "a;b|c&d>e", "*", "-x"])
+@pytest.mark.parametrize(
+    "value", ["mis textos/el niño.txt", 'it\'s "here"', "a;b|c&d>e", "*", "-x"]
+)
 def test_values_survive_the_shell(value):
     assert settings(command("data", f"CORPUS={value}")) == [f"corpus={value}"]
 
@@ -72,13 +97,21 @@ def test_an_old_python_is_refused_by_name(tmp_path):
     old.write_text('#!/bin/sh\n[ "$1" = -V ] && echo Python 3.9.1 && exit 0\nexit 1\n')
     old.chmod(0o755)
     done = make("setup", f"PYTHON={old}", f"VENV={tmp_path / 'v'}")
-    assert done.returncode and f"Python 3.11 or newer is needed, and {old} is Python 3.9.1" in done.stderr
+    assert (
+        done.returncode
+        and f"Python 3.11 or newer is needed, and {old} is Python 3.9.1" in done.stderr
+    )
     assert not (tmp_path / "v").exists()
 
 
 def test_the_environment_comes_from_the_lock_and_an_index_may_be_added(tmp_path):
-    lines = make("-n", "setup", f"VENV={tmp_path / 'v'}", "TORCH_INDEX=https://example.org/cpu").stdout
-    assert "--extra-index-url https://example.org/cpu -r requirements.lock" in lines and "--no-deps" in lines
+    lines = make(
+        "-n", "setup", f"VENV={tmp_path / 'v'}", "TORCH_INDEX=https://example.org/cpu"
+    ).stdout
+    assert (
+        "--extra-index-url https://example.org/cpu -r requirements.lock" in lines
+        and "--no-deps" in lines
+    )
     assert "--extra-index-url" not in make("-n", "setup", f"VENV={tmp_path / 'v'}").stdout
 
 

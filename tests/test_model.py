@@ -1,4 +1,5 @@
-"""The forward pass: shapes, causality, positions, grouped heads, and the errors of a configuration."""
+"""The forward pass: shapes, causality, positions, grouped heads, and the errors of a
+configuration."""
 
 from dataclasses import replace
 
@@ -17,16 +18,29 @@ def make(cfg, seed=0):
     return Transformer(cfg).eval()
 
 
-@pytest.mark.parametrize(("d_model", "parameters"), [(64, 179_628), (128, 456_556), (256, 1_305_324)])
+@pytest.mark.parametrize(
+    ("d_model", "parameters"), [(64, 179_628), (128, 456_556), (256, 1_305_324)]
+)
 def test_the_seed_reports_model_has_more_parameters_than_it_said(d_model, parameters):
-    assert sum(p.numel() for p in Transformer(ModelConfig(d_model=d_model)).parameters()) == parameters
+    assert (
+        sum(p.numel() for p in Transformer(ModelConfig(d_model=d_model)).parameters()) == parameters
+    )
 
 
 configs = st.builds(
-    ModelConfig, vocab_size=st.just(50), d_model=st.just(32), n_layers=st.integers(1, 2), n_heads=st.just(4),
-    n_kv_heads=st.sampled_from([None, 1, 2]), context=st.just(24), position=st.sampled_from(["rope", "sinusoidal", "none"]),
-    norm=st.sampled_from(["layernorm", "rmsnorm"]), ffn=st.sampled_from(["relu", "gelu", "relu2", "swiglu"]),
-    bias=st.booleans(), tied=st.booleans(), qk_norm=st.booleans(),
+    ModelConfig,
+    vocab_size=st.just(50),
+    d_model=st.just(32),
+    n_layers=st.integers(1, 2),
+    n_heads=st.just(4),
+    n_kv_heads=st.sampled_from([None, 1, 2]),
+    context=st.just(24),
+    position=st.sampled_from(["rope", "sinusoidal", "none"]),
+    norm=st.sampled_from(["layernorm", "rmsnorm"]),
+    ffn=st.sampled_from(["relu", "gelu", "relu2", "swiglu"]),
+    bias=st.booleans(),
+    tied=st.booleans(),
+    qk_norm=st.booleans(),
 )
 
 
@@ -54,7 +68,10 @@ def test_without_positions_the_order_of_the_past_does_not_matter_and_with_rope_i
 
 def test_rope_depends_on_distance_only():
     model = make(SMALL).double()
-    q, k = torch.randn(1, 1, 4, 8, dtype=torch.float64), torch.randn(1, 1, 4, 8, dtype=torch.float64)
+    q, k = (
+        torch.randn(1, 1, 4, 8, dtype=torch.float64),
+        torch.randn(1, 1, 4, 8, dtype=torch.float64),
+    )
     from minitransformer.model import rotate
 
     table = position_table(SMALL).double()
@@ -109,7 +126,10 @@ def test_a_tied_head_is_the_embedding():
         ({"n_kv_heads": 3}, "n_kv_heads 3 does not divide n_heads 4"),
         ({"d_model": 0}, "d_model 0 is not positive"),
         ({"d_ff": 0}, "d_ff 0 is not positive"),
-        ({"position": "alibi"}, "position 'alibi' is unknown: choose one of rope, sinusoidal, none"),
+        (
+            {"position": "alibi"},
+            "position 'alibi' is unknown: choose one of rope, sinusoidal, none",
+        ),
         ({"norm": "batch"}, "norm 'batch' is unknown"),
         ({"ffn": "tanh"}, "ffn 'tanh' is unknown"),
         ({"n_heads": 32}, "head dim 1 is odd"),

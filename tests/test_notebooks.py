@@ -1,4 +1,5 @@
-"""The committed notebooks: written to the same rules, executed at the quick size, and checkable by nbval."""
+"""The committed notebooks: written to the same rules, executed at the quick size, and checkable by
+nbval."""
 
 import ast
 import tokenize
@@ -14,7 +15,14 @@ from minitransformer.report.project import STAGES
 
 FOLDER = Path(__file__).resolve().parent.parent / "notebooks"
 PATHS = sorted(FOLDER.glob("*.ipynb"))
-FOLDERS = ("data/", "reports/", "notebooks/", "dist/", "./", "../")  # what a bare relative path would start with
+FOLDERS = (
+    "data/",
+    "reports/",
+    "notebooks/",
+    "dist/",
+    "./",
+    "../",
+)  # what a bare relative path would start with
 CODE_LINES = 25
 
 
@@ -51,13 +59,23 @@ def test_the_format_is_valid_with_authored_unique_ids(path):
 def test_it_opens_with_title_and_question(path):
     first = read(path).cells[0]
     lines = [line for line in first.source.splitlines() if line.strip()]
-    assert first.cell_type == "markdown" and lines[0].startswith("# ") and (path.stem == "report" or lines[1].startswith("*"))
+    assert (
+        first.cell_type == "markdown"
+        and lines[0].startswith("# ")
+        and (path.stem == "report" or lines[1].startswith("*"))
+    )
 
 
 @each
 def test_papermill_reads_every_parameter(path, caplog):
-    found = inspect_notebook(str(path))  # a quote or an equals sign in a comment would make it miss one
-    assert set(found) == set(parameters_cell(path)) and not caplog.records and all(p["help"] for p in found.values())
+    found = inspect_notebook(
+        str(path)
+    )  # a quote or an equals sign in a comment would make it miss one
+    assert (
+        set(found) == set(parameters_cell(path))
+        and not caplog.records
+        and all(p["help"] for p in found.values())
+    )
 
 
 @each
@@ -65,7 +83,11 @@ def test_the_parameters_are_literals_with_a_comment_each_and_the_guard_follows(p
     cells = code_cells(read(path))
     assert cells[0].metadata.get("tags") == ["parameters"]
     lines = [line for line in cells[0].source.splitlines() if line.strip()]
-    comments = {t.start[0] for t in tokenize.generate_tokens(StringIO(cells[0].source).readline) if t.type == tokenize.COMMENT}
+    comments = {
+        t.start[0]
+        for t in tokenize.generate_tokens(StringIO(cells[0].source).readline)
+        if t.type == tokenize.COMMENT
+    }
     assert len(comments) >= len(parameters_cell(path)) == len(lines)
     assert f'open_notebook("{path.stem}", globals())' in cells[1].source
 
@@ -75,29 +97,55 @@ def test_cells_are_short_and_define_nothing(path):
     for cell in code_cells(read(path))[1:]:  # the parameters may be many
         nodes = list(ast.walk(ast.parse(python(cell))))
         assert len(cell.source.splitlines()) <= CODE_LINES, cell.id
-        assert not any(isinstance(node, (ast.FunctionDef, ast.AsyncFunctionDef, ast.ClassDef)) for node in nodes), cell.id
-        texts = [node.value for node in nodes if isinstance(node, ast.Constant) and isinstance(node.value, str)]
-        assert not [text for text in texts if text.startswith(FOLDERS) and "\n" not in text and " " not in text], cell.id
+        assert not any(
+            isinstance(node, (ast.FunctionDef, ast.AsyncFunctionDef, ast.ClassDef))
+            for node in nodes
+        ), cell.id
+        texts = [
+            node.value
+            for node in nodes
+            if isinstance(node, ast.Constant) and isinstance(node.value, str)
+        ]
+        assert not [
+            text
+            for text in texts
+            if text.startswith(FOLDERS) and "\n" not in text and " " not in text
+        ], cell.id
 
 
 @each
 def test_no_claim_is_shown_twice(path):
-    shown = [output for cell in code_cells(read(path)) for output in cell.outputs if output.output_type == "execute_result"]
-    assert not [output for output in shown if output.data.get("text/plain", "").startswith("{'id'")]  # a row: end it with ;
+    shown = [
+        output
+        for cell in code_cells(read(path))
+        for output in cell.outputs
+        if output.output_type == "execute_result"
+    ]
+    assert not [
+        output for output in shown if output.data.get("text/plain", "").startswith("{'id'")
+    ]  # a row: end it with ;
 
 
 @each
 def test_it_is_committed_executed_from_top_to_bottom_without_errors_or_warnings(path):
     book = read(path)
-    assert [cell.execution_count for cell in code_cells(book)] == list(range(1, len(code_cells(book)) + 1))
+    assert [cell.execution_count for cell in code_cells(book)] == list(
+        range(1, len(code_cells(book)) + 1)
+    )
     outputs = [output for cell in code_cells(book) for output in cell.outputs]
-    assert outputs and not [o for o in outputs if o.output_type == "error" or o.get("name") == "stderr"]
+    assert outputs and not [
+        o for o in outputs if o.output_type == "error" or o.get("name") == "stderr"
+    ]
     assert not any("injected-parameters" in cell.metadata.get("tags", ()) for cell in book.cells)
 
 
 @each
 def test_at_least_three_outputs_are_compared_exactly(path):
-    checked = [cell for cell in code_cells(read(path)) if "nbval-check-output" in cell.metadata.get("tags", ())]
+    checked = [
+        cell
+        for cell in code_cells(read(path))
+        if "nbval-check-output" in cell.metadata.get("tags", ())
+    ]
     assert len(checked) >= 3 and all(cell.outputs for cell in checked)
 
 
@@ -120,15 +168,29 @@ def test_one_default_a_name_and_profiles_that_fit():
 
 
 def test_the_seed_profile_holds_the_seed_reports_values():
-    wanted = {"seed": 42, "salt": "1a2b3c4d5e6f7890abcdef1234567890", "context": 512, "lr": 0.001, "n_heads": 4, "d_model": 128,
-              "bench_seed": 42, "recipe": "seed"}
+    wanted = {
+        "seed": 42,
+        "salt": "1a2b3c4d5e6f7890abcdef1234567890",
+        "context": 512,
+        "lr": 0.001,
+        "n_heads": 4,
+        "d_model": 128,
+        "bench_seed": 42,
+        "recipe": "seed",
+    }
     values = read_profile(FOLDER / "profiles" / "seed.yaml")
     assert {name: values.get(name) for name in wanted} == wanted
-    assert values["train_tokens"] + values["test_tokens"] == 50_000  # split 80/20, as in the seed report
+    assert (
+        values["train_tokens"] + values["test_tokens"] == 50_000
+    )  # split 80/20, as in the seed report
 
 
 def test_no_two_chapters_share_a_figure_or_table():
-    shown = [(output.metadata["minitransformer"]["kind"], output.metadata["minitransformer"]["id"])
-             for path in PATHS for cell in code_cells(read(path)) for output in cell.outputs
-             if output.get("metadata", {}).get("minitransformer", {}).get("kind") in ("figure", "table")]
+    shown = [
+        (output.metadata["minitransformer"]["kind"], output.metadata["minitransformer"]["id"])
+        for path in PATHS
+        for cell in code_cells(read(path))
+        for output in cell.outputs
+        if output.get("metadata", {}).get("minitransformer", {}).get("kind") in ("figure", "table")
+    ]
     assert shown and not [pair for pair in set(shown) if shown.count(pair) > 1]

@@ -1,4 +1,5 @@
-"""The quick pipeline end to end, as `make report PROFILE=quick` runs it, and what its report promises."""
+"""The quick pipeline end to end, as `make report PROFILE=quick` runs it, and what its report
+promises."""
 
 import os
 import re
@@ -42,14 +43,44 @@ def test_every_chapter_ran_to_its_end(run_dir):
         book = nbformat.read(run_dir / f"{stage}.ipynb", as_version=4)
         cells = [c for c in book.cells if c.cell_type == "code" and c.source]
         assert [c.execution_count for c in cells] == list(range(1, len(cells) + 1)), stage
-        assert not [o for c in cells for o in c.outputs if o.output_type == "error" or o.get("name") == "stderr"], stage
+        assert not [
+            o
+            for c in cells
+            for o in c.outputs
+            if o.output_type == "error" or o.get("name") == "stderr"
+        ], stage
 
 
 def test_the_run_leaves_what_the_design_lists(run_dir):
-    names = ["corpus.txt", "tokens.jsonl", "vocab.txt", "corpus.json", "train.jsonl", "metrics.json", "bench.csv", "bench_quant.csv",
-             "certificates.csv", "ablations.csv", "claims.json", "run.json", "HASHES.txt", "figures/latency.png", "figures/quant.png"]
-    names += [f"{model}/{file}" for model in ("model", "model-2block", "model-gqa", "model-draft", "model-int8", "model-int4")
-              for file in ("config.json", "model.safetensors", "tokenizer.json")]
+    names = [
+        "corpus.txt",
+        "tokens.jsonl",
+        "vocab.txt",
+        "corpus.json",
+        "train.jsonl",
+        "metrics.json",
+        "bench.csv",
+        "bench_quant.csv",
+        "certificates.csv",
+        "ablations.csv",
+        "claims.json",
+        "run.json",
+        "HASHES.txt",
+        "figures/latency.png",
+        "figures/quant.png",
+    ]
+    names += [
+        f"{model}/{file}"
+        for model in (
+            "model",
+            "model-2block",
+            "model-gqa",
+            "model-draft",
+            "model-int8",
+            "model-int4",
+        )
+        for file in ("config.json", "model.safetensors", "tokenizer.json")
+    ]
     assert [name for name in names if not (run_dir / name).is_file()] == []
     for png in (run_dir / "figures").glob("*.png"):
         assert png.with_suffix(".csv").is_file(), png.name
@@ -68,10 +99,23 @@ def test_claims_have_verdicts_and_lead_to_the_cell_that_computed_them(run_dir, p
 
 def test_the_page_loads_nothing_and_can_be_heard(page, run_dir):
     assert (run_dir / "index.html").stat().st_size < 5_000_000
-    assert not page.find_all(["script", "iframe", "object", "embed"]) and not page.find_all("link", href=re.compile("^(?!data:)"))
-    assert all(image["src"].startswith("data:") and image.get("alt", "").strip() for image in page.find_all("img"))
-    assert not re.search(r"@import|url\(\s*['\"]?(?!#|data:)", "".join(style.get_text() for style in page.find_all("style")))
-    assert len(page.find_all("h1")) == 1 and page.html["lang"] and page.find("main") and page.find("nav")
+    assert not page.find_all(["script", "iframe", "object", "embed"]) and not page.find_all(
+        "link", href=re.compile("^(?!data:)")
+    )
+    assert all(
+        image["src"].startswith("data:") and image.get("alt", "").strip()
+        for image in page.find_all("img")
+    )
+    assert not re.search(
+        r"@import|url\(\s*['\"]?(?!#|data:)",
+        "".join(style.get_text() for style in page.find_all("style")),
+    )
+    assert (
+        len(page.find_all("h1")) == 1
+        and page.html["lang"]
+        and page.find("main")
+        and page.find("nav")
+    )
     levels = [int(tag.name[1]) for tag in page.find_all(re.compile("^h[1-6]$"))]
     assert all(b <= a + 1 for a, b in zip(levels, levels[1:], strict=False))
 
@@ -85,10 +129,19 @@ def test_every_link_inside_the_page_arrives(page, run_dir):
 
 
 def test_nothing_names_this_machine(run_dir):
-    words = [word for word in (str(ROOT), str(Path.home()), os.uname().nodename) if len(word) > 6]  # "/root" is in any base64
-    for path in (run_dir / "index.html", run_dir / "run.json", *run_dir.glob("*.ipynb"), *run_dir.rglob("*.csv")):
+    words = [
+        word for word in (str(ROOT), str(Path.home()), os.uname().nodename) if len(word) > 6
+    ]  # "/root" is in any base64
+    for path in (
+        run_dir / "index.html",
+        run_dir / "run.json",
+        *run_dir.glob("*.ipynb"),
+        *run_dir.rglob("*.csv"),
+    ):
         text = path.read_text(encoding="utf-8")
-        assert not [word for word in words if re.search(rf"(?<![\w.-]){re.escape(word)}(?![\w-])", text)], path.name
+        assert not [
+            word for word in words if re.search(rf"(?<![\w.-]){re.escape(word)}(?![\w-])", text)
+        ], path.name
 
 
 def test_a_second_report_executes_nothing(run_dir, monkeypatch):
@@ -99,12 +152,18 @@ def test_a_second_report_executes_nothing(run_dir, monkeypatch):
 
 
 def test_the_run_packs_and_one_changed_byte_is_found(run_dir, capsys):
-    assert command.main(["pack", "--profile", "quick"]) == 0 and command.main(["verify", "--profile", "quick"]) == 0
+    assert (
+        command.main(["pack", "--profile", "quick"]) == 0
+        and command.main(["verify", "--profile", "quick"]) == 0
+    )
     path = next((ROOT / "dist").glob("mini-transformer-quick-v*.tar.gz"))
     data = path.read_bytes()
     try:
         path.write_bytes(data[:99] + bytes([data[99] ^ 1]) + data[100:])
-        assert command.main(["verify", "--profile", "quick"]) == 1 and "was changed" in capsys.readouterr().err
+        assert (
+            command.main(["verify", "--profile", "quick"]) == 1
+            and "was changed" in capsys.readouterr().err
+        )
     finally:
         path.write_bytes(data)
     assert command.main(["verify", "--profile", "quick"]) == 0
@@ -116,8 +175,17 @@ def test_the_corpus_is_made_again_to_the_byte(run_dir):
 
 def papermill(folder, *arguments):
     environment = os.environ | {"JUPYTER_PLATFORM_DIRS": "1", "IPYTHONDIR": str(folder / "ipython")}
-    words = [sys.executable, "-m", "papermill", str(ROOT / "notebooks" / "01-data.ipynb"), "out.ipynb", "--no-progress-bar"]
-    return subprocess.run([*words, *arguments], cwd=folder, env=environment, capture_output=True, text=True)
+    words = [
+        sys.executable,
+        "-m",
+        "papermill",
+        str(ROOT / "notebooks" / "01-data.ipynb"),
+        "out.ipynb",
+        "--no-progress-bar",
+    ]
+    return subprocess.run(
+        [*words, *arguments], cwd=folder, env=environment, capture_output=True, text=True
+    )
 
 
 def test_plain_papermill_works_from_any_folder(tmp_path):

@@ -1,4 +1,5 @@
-"""Kernels: each agrees with the dequantized reference, refuses what it cannot do, and is caught when it is wrong."""
+"""Kernels: each agrees with the dequantized reference, refuses what it cannot do, and is caught
+when it is wrong."""
 
 import sys
 
@@ -10,18 +11,37 @@ from hypothesis import strategies as st
 
 from minitransformer.model import ModelConfig, Transformer
 from minitransformer.quant import (
-    KERNELS, KernelError, QuantEmbedding, QuantLinear, QuantScheme, QuantWeight, accelerate, conformance, kernels, quantize,
+    KERNELS,
+    KernelError,
+    QuantEmbedding,
+    QuantLinear,
+    QuantScheme,
+    QuantWeight,
+    accelerate,
+    conformance,
+    kernels,
+    quantize,
     resident_bytes,
 )
 
 INT8, INT4 = QuantScheme(), QuantScheme(bits=4, granularity="group", group_size=32)
-CASES = [("dequantized", INT8), ("dequantized", INT4), ("int8pack", INT8), ("int8pack", QuantScheme(granularity="tensor")),
-         ("onednn", INT8), ("fbgemm", INT8), ("int4pack", INT4), ("int4pack", QuantScheme(bits=4, symmetric=False)),
-         ("dequantized", QuantScheme(bits=4, codebook="nf4")), ("int8pack", QuantScheme(full_range=True)),
-         ("int4pack", QuantScheme(bits=4, full_range=True)), ("int4pack", QuantScheme(bits=4, granularity="group", group_size=64,
-                                                                                        symmetric=False))]
+CASES = [
+    ("dequantized", INT8),
+    ("dequantized", INT4),
+    ("int8pack", INT8),
+    ("int8pack", QuantScheme(granularity="tensor")),
+    ("onednn", INT8),
+    ("fbgemm", INT8),
+    ("int4pack", INT4),
+    ("int4pack", QuantScheme(bits=4, symmetric=False)),
+    ("dequantized", QuantScheme(bits=4, codebook="nf4")),
+    ("int8pack", QuantScheme(full_range=True)),
+    ("int4pack", QuantScheme(bits=4, full_range=True)),
+    ("int4pack", QuantScheme(bits=4, granularity="group", group_size=64, symmetric=False)),
+]
 
-# Without VNNI pairs of 8-bit products overflow 16 bits, and the load-time check refuses; with it, a refusal is a failure.
+# Without VNNI pairs of 8-bit products overflow 16 bits, and the load-time check refuses; with it, a
+# refusal is a failure.
 SATURATING = () if torch.cpu._is_vnni_supported() else ("onednn", "fbgemm")
 
 
@@ -62,7 +82,9 @@ def test_kernels_agree_with_the_reference(backend, scheme, bias):
 @pytest.mark.parametrize("backend, scheme", CASES, ids=str)
 def test_whole_models_run_and_hold_one_copy(backend, scheme):
     torch.manual_seed(0)
-    quantized = quantize(Transformer(ModelConfig(vocab_size=100, d_model=64, context=16)).eval(), scheme)
+    quantized = quantize(
+        Transformer(ModelConfig(vocab_size=100, d_model=64, context=16)).eval(), scheme
+    )
     try:
         fast = accelerate(quantized, backend)
     except KernelError as error:
@@ -72,24 +94,44 @@ def test_whole_models_run_and_hold_one_copy(backend, scheme):
     assert any(isinstance(m, QuantLinear) for m in quantized.modules())
     assert not any(isinstance(m, QuantLinear) for m in fast.modules()) and not fast.training
     if backend == "dequantized":
-        assert resident_bytes(fast) == resident_bytes(Transformer(ModelConfig(vocab_size=100, d_model=64, context=16)))
+        assert resident_bytes(fast) == resident_bytes(
+            Transformer(ModelConfig(vocab_size=100, d_model=64, context=16))
+        )
     else:
         assert resident_bytes(fast) < 1.3 * resident_bytes(quantized)
 
 
 @pytest.mark.parametrize("apart", [2, 6])
 def test_columns_kept_apart_leave_the_random_vectors(apart):
-    packed = QuantWeight.from_tensor(torch.randn(4, 6), QuantScheme(outliers=apart), outliers=range(apart))
+    packed = QuantWeight.from_tensor(
+        torch.randn(4, 6), QuantScheme(outliers=apart), outliers=range(apart)
+    )
     assert not len(conformance.extreme_pairs(packed)[1])
     assert conformance.disagreement(lambda x: x @ packed().T, packed)[0] < 1e-5
-    assert conformance.disagreement(lambda x: x @ packed().T.roll(1, 0), packed)[1] == "a random vector"
+    assert (
+        conformance.disagreement(lambda x: x @ packed().T.roll(1, 0), packed)[1]
+        == "a random vector"
+    )
 
 
-@pytest.mark.parametrize("scheme", [
-    INT8, QuantScheme(granularity="tensor"), INT4, QuantScheme(bits=4), QuantScheme(bits=4, granularity="tensor"),
-    QuantScheme(symmetric=False), QuantScheme(granularity="group", group_size=32), QuantScheme(bits=3),
-    QuantScheme(bits=4, granularity="group", group_size=48), QuantScheme(bits=4, full_range=True), QuantScheme(full_range=True),
-    QuantScheme(bits=4, codebook="nf4")], ids=str)
+@pytest.mark.parametrize(
+    "scheme",
+    [
+        INT8,
+        QuantScheme(granularity="tensor"),
+        INT4,
+        QuantScheme(bits=4),
+        QuantScheme(bits=4, granularity="tensor"),
+        QuantScheme(symmetric=False),
+        QuantScheme(granularity="group", group_size=32),
+        QuantScheme(bits=3),
+        QuantScheme(bits=4, granularity="group", group_size=48),
+        QuantScheme(bits=4, full_range=True),
+        QuantScheme(full_range=True),
+        QuantScheme(bits=4, codebook="nf4"),
+    ],
+    ids=str,
+)
 def test_fast_rows_are_the_same_rows(scheme):
     torch.manual_seed(0)
     slow = QuantEmbedding.from_embedding(nn.Embedding(30, 64), scheme)
@@ -97,33 +139,61 @@ def test_fast_rows_are_the_same_rows(scheme):
     assert torch.equal(kernels.lookup(slow)(ids), slow(ids))
 
 
-@pytest.mark.parametrize("backend, scheme, columns, message", [
-    ("int8pack", INT8, 100, "100 columns are not a multiple of 16"),
-    ("int8pack", INT4, 64, "int8 symmetric, per tensor or per channel, not int4 group 32 symmetric"),
-    ("onednn", QuantScheme(symmetric=False), 64, "not int8 channel asymmetric"),
-    ("fbgemm", QuantScheme(granularity="group", group_size=32), 64, "not int8 group 32"),
-    ("int4pack", INT8, 64, "the kernel takes int4 in groups of 32"),
-    ("int4pack", INT4, 48, "that divide the 48 columns"),
-    ("onnxruntime", QuantScheme(bits=3), 64, "2, 4 or 8 bits in groups of 16 to 256 that divide the 64 columns, not int3 channel"),
-    ("onnxruntime", INT4, 40, "that divide the 40 columns"),
-    ("int4pack", QuantScheme(bits=4, granularity="group", group_size=16), 64, "not int4 group 16"),
-    ("int4pack", QuantScheme(bits=4, codebook="nf4", granularity="group", group_size=32), 64, "not nf4 group 32"),
-])
+@pytest.mark.parametrize(
+    "backend, scheme, columns, message",
+    [
+        ("int8pack", INT8, 100, "100 columns are not a multiple of 16"),
+        (
+            "int8pack",
+            INT4,
+            64,
+            "int8 symmetric, per tensor or per channel, not int4 group 32 symmetric",
+        ),
+        ("onednn", QuantScheme(symmetric=False), 64, "not int8 channel asymmetric"),
+        ("fbgemm", QuantScheme(granularity="group", group_size=32), 64, "not int8 group 32"),
+        ("int4pack", INT8, 64, "the kernel takes int4 in groups of 32"),
+        ("int4pack", INT4, 48, "that divide the 48 columns"),
+        (
+            "onnxruntime",
+            QuantScheme(bits=3),
+            64,
+            "2, 4 or 8 bits in groups of 16 to 256 that divide the 64 columns, not int3 channel",
+        ),
+        ("onnxruntime", INT4, 40, "that divide the 40 columns"),
+        (
+            "int4pack",
+            QuantScheme(bits=4, granularity="group", group_size=16),
+            64,
+            "not int4 group 16",
+        ),
+        (
+            "int4pack",
+            QuantScheme(bits=4, codebook="nf4", granularity="group", group_size=32),
+            64,
+            "not nf4 group 32",
+        ),
+    ],
+)
 def test_kernels_refuse_with_a_reason(backend, scheme, columns, message):
     with pytest.raises(KernelError, match=message):
         built(backend, layer(scheme, columns=columns))
 
 
-@pytest.mark.parametrize("wrong", [lambda y: y * 1.2, lambda y: y * float("nan"), lambda y: y.roll(1, -1)])
+@pytest.mark.parametrize(
+    "wrong", [lambda y: y * 1.2, lambda y: y * float("nan"), lambda y: y.roll(1, -1)]
+)
 def test_a_wrong_answer_is_caught_at_load(monkeypatch, wrong):
     right = kernels.Dequantized.forward
     monkeypatch.setattr(kernels.Dequantized, "forward", lambda self, x: wrong(right(self, x)))
-    with pytest.raises(KernelError, match="relative error .* on a.*, at most 0.03 is allowed: use the reference"):
+    with pytest.raises(
+        KernelError, match="relative error .* on a.*, at most 0.03 is allowed: use the reference"
+    ):
         KERNELS["dequantized"](layer(INT8))
 
 
 class Pairs(kernels.KernelLinear):
-    """int8 as AVX2 multiplies it: products with unsigned activations, added in pairs; `bits` is what such a sum may take."""
+    """int8 as AVX2 multiplies it: products with unsigned activations, added in pairs; `bits` is
+    what such a sum may take."""
 
     bits = 16
 
@@ -137,10 +207,14 @@ class Pairs(kernels.KernelLinear):
         product = ((x / step).round().int() + 128)[:, None] * self.codes  # (M, N, K)
         most = 2 ** (self.bits - 1) - 1
         sums = product.unflatten(-1, (-1, 2)).sum(-1).clamp(-most - 1, most).sum(-1)
-        return (sums - 128 * self.codes.sum(-1)) * self.scale * step + (0 if self.bias is None else self.bias)
+        return (sums - 128 * self.codes.sum(-1)) * self.scale * step + (
+            0 if self.bias is None else self.bias
+        )
 
 
-@pytest.mark.parametrize("scheme", [INT8, QuantScheme(granularity="tensor"), QuantScheme(full_range=True)], ids=str)
+@pytest.mark.parametrize(
+    "scheme", [INT8, QuantScheme(granularity="tensor"), QuantScheme(full_range=True)], ids=str
+)
 @pytest.mark.parametrize("columns", [2, 33, 384, 1024])
 def test_a_kernel_that_saturates_is_caught_whatever_the_width(monkeypatch, columns, scheme):
     torch.manual_seed(0)
@@ -150,7 +224,11 @@ def test_a_kernel_that_saturates_is_caught_whatever_the_width(monkeypatch, colum
     with pytest.raises(KernelError, match="on an extreme pair of neighbours, at most 0.03"):
         Pairs(slow)
     if columns > 100:  # what random vectors alone let pass
-        monkeypatch.setattr(conformance, "extreme_pairs", lambda w: (torch.empty(0, columns), torch.empty(0, dtype=torch.long)))
+        monkeypatch.setattr(
+            conformance,
+            "extreme_pairs",
+            lambda w: (torch.empty(0, columns), torch.empty(0, dtype=torch.long)),
+        )
         assert Pairs(slow).error < 0.03
     monkeypatch.undo()
     monkeypatch.setattr(Pairs, "bits", 32)
@@ -169,8 +247,14 @@ def test_a_kernel_that_passes_is_right_where_products_are_largest(backend, width
 
 
 @settings(deadline=None, max_examples=40)
-@given(bits=st.sampled_from([8, 4, 3, 2]), symmetric=st.booleans(), rows=st.integers(1, 9), columns=st.integers(1, 40),
-       kind=st.sampled_from(["normal", "zero", "positive"]), seed=st.integers(0, 99))
+@given(
+    bits=st.sampled_from([8, 4, 3, 2]),
+    symmetric=st.booleans(),
+    rows=st.integers(1, 9),
+    columns=st.integers(1, 40),
+    kind=st.sampled_from(["normal", "zero", "positive"]),
+    seed=st.integers(0, 99),
+)
 def test_right_products_pass_whatever_the_matrix(bits, symmetric, rows, columns, kind, seed):
     weight = torch.randn(rows, columns, generator=torch.Generator().manual_seed(seed))
     weight = {"normal": weight, "zero": 0 * weight, "positive": weight.abs() + 1}[kind]
@@ -178,7 +262,7 @@ def test_right_products_pass_whatever_the_matrix(bits, symmetric, rows, columns,
     pairs, at = conformance.extreme_pairs(packed)
     codes = packed.integers().int()
     found = (pairs @ codes.T.float()).gather(1, at[:, None])[:, 0].tolist()
-    sums = [int(row[j:j + 2].sum()) for row in codes for j in range(0, max(columns - 1, 1), 2)]
+    sums = [int(row[j : j + 2].sum()) for row in codes for j in range(0, max(columns - 1, 1), 2)]
     assert found == [max(sums), min(sums)]
     error, _ = conformance.disagreement(lambda x: x @ packed().T, packed)
     assert error < 1e-5
@@ -207,7 +291,9 @@ def test_a_build_without_fbgemm_is_named(monkeypatch):
 
 
 def test_errors_name_the_layer_and_the_choices():
-    model = quantize(Transformer(ModelConfig(vocab_size=40, d_model=24, n_heads=2, context=8)), INT8)
+    model = quantize(
+        Transformer(ModelConfig(vocab_size=40, d_model=24, n_heads=2, context=8)), INT8
+    )
     with pytest.raises(KernelError, match=r"blocks\.0\.attention\.q: 24 columns"):
         accelerate(model, "int8pack")
     with pytest.raises(ValueError, match="backend 'cuda' is unknown: choose one of dequantized"):

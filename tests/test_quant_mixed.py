@@ -1,4 +1,5 @@
-"""Mixed precision: sensitivities are what they say, the search keeps to its bytes and to what measuring told, files hold."""
+"""Mixed precision: sensitivities are what they say, the search keeps to its bytes and to what
+measuring told, files hold."""
 
 import itertools
 import json
@@ -12,7 +13,16 @@ from hypothesis import strategies as st
 
 from minitransformer.model import ModelConfig, Transformer
 from minitransformer.quant import (
-    QuantScheme, computed_bytes, load_scheme, matrices, matrix_bytes, quantize, resident_bytes, save_scheme, search, sensitivity,
+    QuantScheme,
+    computed_bytes,
+    load_scheme,
+    matrices,
+    matrix_bytes,
+    quantize,
+    resident_bytes,
+    save_scheme,
+    search,
+    sensitivity,
 )  # fmt: skip
 
 CFG = ModelConfig(vocab_size=30, d_model=16, n_heads=2, context=8)
@@ -25,7 +35,8 @@ def model(cfg=CFG):
 
 
 def distance(m):
-    """A loss that is zero for the FP32 model and adds up over its layers: squared error of the matrices."""
+    """A loss that is zero for the FP32 model and adds up over its layers: squared error of the
+    matrices."""
     reference, total = model(m.cfg), 0.0
     for name in matrices(m.cfg):
         weight = m.get_submodule(name).weight
@@ -34,10 +45,14 @@ def distance(m):
     return total
 
 
-@pytest.mark.parametrize("cfg", [CFG, replace(CFG, tied=True, ffn="swiglu", n_layers=2)], ids=["default", "tied"])
+@pytest.mark.parametrize(
+    "cfg", [CFG, replace(CFG, tied=True, ffn="swiglu", n_layers=2)], ids=["default", "tied"]
+)
 def test_sensitivity_is_the_loss_of_each_matrix_alone(cfg):
     rows = sensitivity(model(cfg), [None, *FORMATS], distance)
-    assert [(row["layer"], row["scheme"]) for row in rows] == list(itertools.product(matrices(cfg), [None, *FORMATS]))
+    assert [(row["layer"], row["scheme"]) for row in rows] == list(
+        itertools.product(matrices(cfg), [None, *FORMATS])
+    )
     for row in rows:
         shape = matrices(cfg)[row["layer"]]
         assert row["bytes"] == matrix_bytes(*shape, row["scheme"])
@@ -56,7 +71,9 @@ def test_the_search_ends_where_it_says_and_measures_it():
         small = quantize(net, found.scheme)
         assert found.nbytes == computed_bytes(CFG, found.scheme) == resident_bytes(small) <= limit
         assert found.measured_nats == pytest.approx(distance(small), rel=1e-6)
-        assert found.predicted_nats == pytest.approx(found.measured_nats, rel=1e-4)  # this loss does add up
+        assert found.predicted_nats == pytest.approx(
+            found.measured_nats, rel=1e-4
+        )  # this loss does add up
         losses.append(found.measured_nats)
     assert losses == sorted(losses, reverse=True) and losses[0] > 100 * max(losses[-1], 1e-9)
     assert search(net, rows, high, distance).scheme == dict.fromkeys(matrices(CFG))
@@ -72,10 +89,15 @@ def test_the_mixture_is_better_than_one_format_of_the_same_bytes():
 def test_the_search_never_ends_worse_than_one_format_that_fits():
     nats = dict.fromkeys(matrices(CFG), (9, 0, 0, 0))
     nats |= {"blocks.0.attention.q": (9, 0.3, 0, 0), "blocks.0.ffn.up": (1, 0.1, 0.1, 0.1)}
-    rows = [dict(layer=layer, scheme=scheme, bytes=matrix_bytes(*shape, scheme), nats=nats[layer][i])
-            for layer, shape in matrices(CFG).items() for i, scheme in enumerate(FORMATS)]
+    rows = [
+        dict(layer=layer, scheme=scheme, bytes=matrix_bytes(*shape, scheme), nats=nats[layer][i])
+        for layer, shape in matrices(CFG).items()
+        for i, scheme in enumerate(FORMATS)
+    ]
     found = search(model(), rows, computed_bytes(CFG, FORMATS[1]), lambda m: 0.0)
-    assert found.predicted_nats == pytest.approx(0.4)  # greed alone gives q its fourth bit, and up is left with two: 1.0
+    assert found.predicted_nats == pytest.approx(
+        0.4
+    )  # greed alone gives q its fourth bit, and up is left with two: 1.0
 
 
 @settings(deadline=None, max_examples=25)
@@ -86,60 +108,109 @@ def test_with_returns_that_diminish_no_choice_of_as_many_bytes_has_less_loss(see
     rows = []
     for layer, shape in matrices(cfg).items():
         sizes = [matrix_bytes(*shape, scheme) for scheme in FORMATS[:3]]
-        slopes = torch.rand(2, generator=draw).sort(descending=True).values.tolist()  # convex: what is spent first helps most
+        slopes = (
+            torch.rand(2, generator=draw).sort(descending=True).values.tolist()
+        )  # convex: what is spent first helps most
         nats = [0.0, -slopes[0] * (sizes[1] - sizes[0])]
         nats.append(nats[1] - slopes[1] * (sizes[2] - sizes[1]))
-        rows += [dict(layer=layer, scheme=s, bytes=b, nats=x) for s, b, x in zip(FORMATS, sizes, nats)]
+        rows += [
+            dict(layer=layer, scheme=s, bytes=b, nats=x)
+            for s, b, x in zip(FORMATS, sizes, nats, strict=False)
+        ]
     low, high = (computed_bytes(cfg, scheme) for scheme in (FORMATS[0], FORMATS[2]))
     limit = low + int(share * (high - low))
     found = search(model(cfg), rows, limit, lambda m: 0.0)
-    fixed = found.nbytes - sum(matrix_bytes(*shape, found.scheme[layer]) for layer, shape in matrices(cfg).items())
+    fixed = found.nbytes - sum(
+        matrix_bytes(*shape, found.scheme[layer]) for layer, shape in matrices(cfg).items()
+    )
     options = [[row for row in rows if row["layer"] == layer] for layer in matrices(cfg)]
-    best = min(sum(row["nats"] for row in combination) for combination in itertools.product(*options)
-               if fixed + sum(row["bytes"] for row in combination) <= limit)
-    largest = max(a["nats"] - b["nats"] for a, b in itertools.pairwise(rows) if a["layer"] == b["layer"])
-    assert best - 1e-9 <= found.predicted_nats <= best + largest  # what the last matrix that did not fit may cost
+    best = min(
+        sum(row["nats"] for row in combination)
+        for combination in itertools.product(*options)
+        if fixed + sum(row["bytes"] for row in combination) <= limit
+    )
+    largest = max(
+        a["nats"] - b["nats"] for a, b in itertools.pairwise(rows) if a["layer"] == b["layer"]
+    )
+    assert (
+        best - 1e-9 <= found.predicted_nats <= best + largest
+    )  # what the last matrix that did not fit may cost
     if share in (0, 1):
         assert found.predicted_nats == pytest.approx(best)
 
 
-@pytest.mark.parametrize("call, message", [
-    (lambda m, rows: sensitivity(m, [], distance), "no formats to compare"),
-    (lambda m, rows: sensitivity(m, FORMATS, lambda m: math.nan), "embedding as int2 group 16 symmetric: .* not finite"),
-    (lambda m, rows: search(m, rows, 100, distance), r"100 bytes are \d+ fewer than the smallest formats take"),
-    (lambda m, rows: search(m, rows[1:], 9999, distance), "no row tells of embedding: give the rows that sensitivity made"),
-])
+@pytest.mark.parametrize(
+    "call, message",
+    [
+        (lambda m, rows: sensitivity(m, [], distance), "no formats to compare"),
+        (
+            lambda m, rows: sensitivity(m, FORMATS, lambda m: math.nan),
+            "embedding as int2 group 16 symmetric: .* not finite",
+        ),
+        (
+            lambda m, rows: search(m, rows, 100, distance),
+            r"100 bytes are \d+ fewer than the smallest formats take",
+        ),
+        (
+            lambda m, rows: search(m, rows[1:], 9999, distance),
+            "no row tells of embedding: give the rows that sensitivity made",
+        ),
+    ],
+)
 def test_errors(call, message):
-    rows = [dict(layer=layer, scheme=None, bytes=matrix_bytes(*shape, None), nats=0.0) for layer, shape in matrices(CFG).items()]
+    rows = [
+        dict(layer=layer, scheme=None, bytes=matrix_bytes(*shape, None), nats=0.0)
+        for layer, shape in matrices(CFG).items()
+    ]
     with pytest.raises(ValueError, match=message):
         call(model(), rows)
 
 
 def test_a_scheme_file_comes_back(tmp_path):
-    scheme = dict.fromkeys(matrices(CFG)) | {"embedding": FORMATS[0], "head": QuantScheme(activation_bits=8, symmetric=False)}
+    scheme = dict.fromkeys(matrices(CFG)) | {
+        "embedding": FORMATS[0],
+        "head": QuantScheme(activation_bits=8, symmetric=False),
+    }
     assert save_scheme(tmp_path / "mixed.json", scheme) == tmp_path / "mixed.json"
-    assert load_scheme(tmp_path / "mixed.json", CFG) == scheme and [p.name for p in tmp_path.iterdir()] == ["mixed.json"]
+    assert load_scheme(tmp_path / "mixed.json", CFG) == scheme and [
+        p.name for p in tmp_path.iterdir()
+    ] == ["mixed.json"]
 
 
 def test_a_scheme_file_for_another_model_names_the_first_layer_that_does_not_fit(tmp_path):
     path = save_scheme(tmp_path / "mixed.json", dict.fromkeys(matrices(CFG), FORMATS[2]))
-    with pytest.raises(ValueError, match="mixed.json is for another model: it says nothing of 'blocks.1.attention.q'"):
+    with pytest.raises(
+        ValueError,
+        match="mixed.json is for another model: it says nothing of 'blocks.1.attention.q'",
+    ):
         load_scheme(path, replace(CFG, n_layers=2))
-    with pytest.raises(ValueError, match="mixed.json is for another model: it names 'head', and this one has embedding,"):
+    with pytest.raises(
+        ValueError,
+        match="mixed.json is for another model: it names 'head', and this one has embedding,",
+    ):
         load_scheme(path, replace(CFG, tied=True))
 
 
-@pytest.mark.parametrize("content, message", [
-    (b"\xff\xfe", "is not a scheme file .UnicodeDecodeError"),
-    (b"[1]", "is not a scheme file .TypeError"),
-    (b"{", "is not a scheme file .JSONDecodeError"),
-    (b'{"bits": 4}', "is not a scheme file .KeyError"),
-    (b'{"layers": {"head": {"group": 32}}}', "head: a scheme has no field 'group' .did you mean 'group_size'"),
-    (b'{"layers": {"head": {"zzz": 32}}}', "head: a scheme has no field 'zzz': choose from bits, granularity"),
-    (b'{"layers": {"head": {"bits": 9}}}', "head: bits 9 is not supported: give 2 to 8"),
-    (b'{"layers": {"head": 4}}', "head: 4 is no scheme: give an object"),
-    (b'{"layers": [1]}', "is no scheme"),
-])
+@pytest.mark.parametrize(
+    "content, message",
+    [
+        (b"\xff\xfe", "is not a scheme file .UnicodeDecodeError"),
+        (b"[1]", "is not a scheme file .TypeError"),
+        (b"{", "is not a scheme file .JSONDecodeError"),
+        (b'{"bits": 4}', "is not a scheme file .KeyError"),
+        (
+            b'{"layers": {"head": {"group": 32}}}',
+            "head: a scheme has no field 'group' .did you mean 'group_size'",
+        ),
+        (
+            b'{"layers": {"head": {"zzz": 32}}}',
+            "head: a scheme has no field 'zzz': choose from bits, granularity",
+        ),
+        (b'{"layers": {"head": {"bits": 9}}}', "head: bits 9 is not supported: give 2 to 8"),
+        (b'{"layers": {"head": 4}}', "head: 4 is no scheme: give an object"),
+        (b'{"layers": [1]}', "is no scheme"),
+    ],
+)
 def test_a_broken_scheme_file_is_named_with_what_is_wrong(tmp_path, content, message):
     path = tmp_path / "mixed.json"
     path.write_bytes(content)
@@ -150,4 +221,8 @@ def test_a_broken_scheme_file_is_named_with_what_is_wrong(tmp_path, content, mes
 def test_a_scheme_file_is_plain(tmp_path):
     save_scheme(tmp_path / "mixed.json", {"head": None, "embedding": QuantScheme(bits=3)})
     data = json.loads((tmp_path / "mixed.json").read_text())
-    assert data["format"] == 1 and data["layers"]["head"] is None and data["layers"]["embedding"]["bits"] == 3
+    assert (
+        data["format"] == 1
+        and data["layers"]["head"] is None
+        and data["layers"]["embedding"]["bits"] == 3
+    )

@@ -6,7 +6,15 @@ from safetensors.torch import save_file
 
 from minitransformer.model import ModelConfig, Transformer
 from minitransformer.quant import (
-    QuantScheme, QuantWeight, bits_per_weight, computed_bytes, file_bytes, layer_errors, quantize, resident_bytes, seed_bytes,
+    QuantScheme,
+    QuantWeight,
+    bits_per_weight,
+    computed_bytes,
+    file_bytes,
+    layer_errors,
+    quantize,
+    resident_bytes,
+    seed_bytes,
 )
 
 GROUP32 = QuantScheme(bits=4, granularity="group", group_size=32)
@@ -14,21 +22,39 @@ GROUP128 = QuantScheme(bits=4, granularity="group", group_size=128)
 CONFIGS = [
     ModelConfig(vocab_size=37, d_model=24, n_heads=2, context=8),
     ModelConfig(vocab_size=37, d_model=24, n_heads=2, context=8, tied=True, n_layers=2),
-    ModelConfig(vocab_size=37, d_model=24, n_heads=4, n_kv_heads=1, context=8, ffn="swiglu", norm="rmsnorm", bias=False,
-                qk_norm=True),
-    ModelConfig(vocab_size=37, d_model=24, n_heads=2, context=8, tied=True, bias=False, position="none"),
+    ModelConfig(
+        vocab_size=37,
+        d_model=24,
+        n_heads=4,
+        n_kv_heads=1,
+        context=8,
+        ffn="swiglu",
+        norm="rmsnorm",
+        bias=False,
+        qk_norm=True,
+    ),
+    ModelConfig(
+        vocab_size=37, d_model=24, n_heads=2, context=8, tied=True, bias=False, position="none"
+    ),
 ]
-SCHEMES = [None, QuantScheme(), QuantScheme(bits=3, symmetric=False),
-           QuantScheme(bits=4, granularity="group", group_size=10, symmetric=False),
-           QuantScheme(granularity="tensor", scale_dtype="float32", embeddings=False),
-           QuantScheme(bits=4, codebook="nf4", granularity="group", group_size=16), QuantScheme(bits=2, full_range=True)]
+SCHEMES = [
+    None,
+    QuantScheme(),
+    QuantScheme(bits=3, symmetric=False),
+    QuantScheme(bits=4, granularity="group", group_size=10, symmetric=False),
+    QuantScheme(granularity="tensor", scale_dtype="float32", embeddings=False),
+    QuantScheme(bits=4, codebook="nf4", granularity="group", group_size=16),
+    QuantScheme(bits=2, full_range=True),
+]
 
 
 @pytest.mark.parametrize("scheme", SCHEMES, ids=str)
 @pytest.mark.parametrize("cfg", CONFIGS, ids=lambda c: f"{c.ffn}-{c.tied}-{c.bias}")
 def test_computed_is_resident(cfg, scheme):
     model = Transformer(cfg)
-    assert resident_bytes(model if scheme is None else quantize(model, scheme)) == computed_bytes(cfg, scheme)
+    assert resident_bytes(model if scheme is None else quantize(model, scheme)) == computed_bytes(
+        cfg, scheme
+    )
 
 
 BARS = [(QuantScheme(), 3.7), (QuantScheme(symmetric=False), 3.7), (GROUP32, 6.3), (GROUP128, 7.0)]
@@ -49,7 +75,9 @@ def test_the_seeds_model_shrinks_on_disk(tmp_path, scheme, least):
 @pytest.mark.parametrize("shape", [(7, 33), (1, 1), (16, 256)])
 def test_bits_per_weight_are_the_bytes_measured(scheme, shape):
     held = resident_bytes(QuantWeight.from_tensor(torch.randn(*shape), scheme))
-    assert bits_per_weight(scheme, *shape) * shape[0] * shape[1] == pytest.approx(8 * held, rel=1e-12)
+    assert bits_per_weight(scheme, *shape) * shape[0] * shape[1] == pytest.approx(
+        8 * held, rel=1e-12
+    )
     assert bits_per_weight(None, *shape) == 32
 
 
@@ -74,11 +102,16 @@ def test_the_seeds_sizes():
 def test_layer_errors_are_ordered_and_named():
     model = Transformer(ModelConfig(vocab_size=200, d_model=64, tied=True))
     eight, four = (layer_errors(model, quantize(model, s)) for s in (QuantScheme(), GROUP32))
-    assert [r["layer"] for r in four] == ["embedding"] + [f"blocks.0.attention.{x}" for x in ("q", "k", "v", "out")] + [
-        "blocks.0.ffn.up", "blocks.0.ffn.down"]
-    assert all(a["relative_error"] < b["relative_error"] / 5 for a, b in zip(eight, four, strict=True))
+    assert [r["layer"] for r in four] == ["embedding"] + [
+        f"blocks.0.attention.{x}" for x in ("q", "k", "v", "out")
+    ] + ["blocks.0.ffn.up", "blocks.0.ffn.down"]
+    assert all(
+        a["relative_error"] < b["relative_error"] / 5 for a, b in zip(eight, four, strict=True)
+    )
     assert all((r["lowest_code"], r["highest_code"], r["codes_used"]) == (-7, 7, 15) for r in four)
-    assert eight[0]["snr_db"] == pytest.approx(-20 * torch.tensor(eight[0]["relative_error"]).log10().item(), rel=1e-5)
+    assert eight[0]["snr_db"] == pytest.approx(
+        -20 * torch.tensor(eight[0]["relative_error"]).log10().item(), rel=1e-5
+    )
     assert eight[0]["weights"] == 200 * 64 and 0 < eight[0]["max_error"] < four[0]["max_error"]
     unsigned = layer_errors(model, quantize(model, QuantScheme(bits=4, symmetric=False)))
     assert (unsigned[0]["lowest_code"], unsigned[0]["highest_code"]) == (0, 15)

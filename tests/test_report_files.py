@@ -27,7 +27,11 @@ def test_files_are_readable_by_everyone_so_that_packs_are_equal(tmp_path):
 def test_json_takes_numpy_and_paths_and_refuses_nan_and_objects(tmp_path):
     value = {"n": np.float64(1.5), "a": np.arange(2), "p": tmp_path / "x", "ñ": "ñ"}
     assert files.read_json(files.write_json(tmp_path / "v.json", value)) == {
-        "n": 1.5, "a": [0, 1], "p": (tmp_path / "x").as_posix(), "ñ": "ñ"}
+        "n": 1.5,
+        "a": [0, 1],
+        "p": (tmp_path / "x").as_posix(),
+        "ñ": "ñ",
+    }
     with pytest.raises(ValueError):
         files.write_json(tmp_path / "v.json", float("nan"))
     with pytest.raises(TypeError, match="does not fit into JSON"):
@@ -35,13 +39,20 @@ def test_json_takes_numpy_and_paths_and_refuses_nan_and_objects(tmp_path):
 
 
 def test_a_digest_does_not_depend_on_the_order_of_keys():
-    assert files.digest({"a": 1, "b": 2}) == files.digest({"b": 2, "a": 1}) != files.digest({"a": 1, "b": 3})
+    assert (
+        files.digest({"a": 1, "b": 2})
+        == files.digest({"b": 2, "a": 1})
+        != files.digest({"a": 1, "b": 3})
+    )
 
 
 def test_the_tree_is_sorted_and_leaves_hidden_files_out(tmp_path):
     for name in ("b.txt", "a/z.txt", ".x/y.txt", ".part"):
         files.write_text(tmp_path / name, name)
-    assert [p.relative_to(tmp_path).as_posix() for p in files.tree(tmp_path)] == ["a/z.txt", "b.txt"]
+    assert [p.relative_to(tmp_path).as_posix() for p in files.tree(tmp_path)] == [
+        "a/z.txt",
+        "b.txt",
+    ]
 
 
 def test_sha256_is_that_of_the_bytes(tmp_path):

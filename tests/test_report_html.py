@@ -1,4 +1,5 @@
-"""index.html from a small run with invented numbers: what the page holds, what it promises, and what it refuses."""
+"""index.html from a small run with invented numbers: what the page holds, what it promises, and
+what it refuses."""
 
 import json
 import re
@@ -32,7 +33,8 @@ ALT = 'Quotes "a" & 1 < 2 <signs>.'
 
 @contextmanager
 def recording():
-    """Yields a function that calls display functions and returns the outputs a kernel would record."""
+    """Yields a function that calls display functions and returns the outputs a kernel would
+    record."""
     outputs = []
 
     def record(data, raw, metadata):
@@ -61,11 +63,16 @@ def markdown(text, id):
 
 
 def code(id, source, outputs=(), count=None, **metadata):
-    return new_code_cell(source, id=id, outputs=list(outputs), execution_count=count, metadata=metadata)
+    return new_code_cell(
+        source, id=id, outputs=list(outputs), execution_count=count, metadata=metadata
+    )
 
 
 def save(run, name, cells, rows=()):
-    nbformat.write(new_notebook(cells=cells, metadata={"language_info": {"name": "python"}}), run / f"{name}.ipynb")
+    nbformat.write(
+        new_notebook(cells=cells, metadata={"language_info": {"name": "python"}}),
+        run / f"{name}.ipynb",
+    )
     (run / "claims").mkdir(exist_ok=True)
     rows = [{**row, "notebook": name, "cell_id": cell} for row, cell in rows]
     (run / "claims" / f"{name}.json").write_text(json.dumps(rows))
@@ -74,61 +81,198 @@ def save(run, name, cells, rows=()):
 
 def make_run(folder, shown):
     """A run of two chapters and the front matter, with every kind of output."""
-    own = own_row("ppl", "The model beats every n-gram", 61.0, True, unit="perplexity", interval=(60.1, 62.0), threshold="< 91")
-    fail = own_row("faster/50", "The cache is faster", 0.98, False, unit="×", interval=(0.87, 1.09), threshold="≥ 1.05×")
+    own = own_row(
+        "ppl",
+        "The model beats every n-gram",
+        61.0,
+        True,
+        unit="perplexity",
+        interval=(60.1, 62.0),
+        threshold="< 91",
+    )
+    fail = own_row(
+        "faster/50",
+        "The cache is faster",
+        0.98,
+        False,
+        unit="×",
+        interval=(0.87, 1.09),
+        threshold="≥ 1.05×",
+    )
     exact = own_row("same", "The text is the same", True, True)
-    seed = audit_row(LEDGER, "S1-perplexity", 1008.2, interval=(1004.9, 1011.6), correct=1000.0, note="Nothing to *learn*.")
+    seed = audit_row(
+        LEDGER,
+        "S1-perplexity",
+        1008.2,
+        interval=(1004.9, 1011.6),
+        correct=1000.0,
+        note="Nothing to *learn*.",
+    )
     words = audit_row(LEDGER, "S1-deterministic", "SEED + SALT determine the corpus")
     ladder = pd.DataFrame({"predictor": ["uniform", "model"], "perplexity": [1004.0, 61.0]})
     ladder["interval"] = ["exact", "[60.1, 62.0]"]
     finding = "The finding is $x$. Then details with `code`."
     first = [
-        markdown("# Evaluation\n\n*Where does it stand,\nin one number?*\n\nIntroduction.", "title"),
+        markdown(
+            "# Evaluation\n\n*Where does it stand,\nin one number?*\n\nIntroduction.", "title"
+        ),
         code("parameters", "seed = 42  # a seed\n", count=1, tags=["parameters"]),
         code("zufall99", "seed = 7", count=2, tags=["injected-parameters"]),
-        markdown("## Results\n\nWith $e^h$ and <q lang=\"es\">hola</q>:\n\n$$ T = o + w $$\n\n#### Deep\n\n## Results\n\n"
-                 "```python\nx = 1\n```", "md"),
-        code("speed", "for n in (1, 2):\n    print(f\"{n}\")", [
-            new_output("stream", name="stdout", text="1 < 2\n\x1b[31mred\x1b[0m\n"),
-            *shown((display.show_figure, PNG, "ladder", finding, ALT, "figures/ladder.csv"),
-                   (display.show_table, ladder, "ladder", "The ladder.", "tables/ladder.csv"),
-                   *((display.show_claim, row) for row in (own, fail, own, exact, seed, words)))],
-            count=3, papermill={"duration": 1.234}),
-        code("proof", "prove()", shown(
-            (display.show_certificate, "the same text", "No step differs.",
-             [("steps", 1536, "of 1,536"), ("error", 1e-13, "<= 1e-10")], True, (1.2e-5, 3.4e-2), "same"),
-            (display.show_certificate, "nothing proved", "It differs.", [("steps", False, "yes")], False)), count=4),
-        code("null", "negative()", shown(
-            (display.show_negative, "no faster", "1.05×", "0.98× [0.87, 1.09]", "It fits the cache.", "faster/50"),
-            (display.show_negative, "nothing", "more", "less", "why", None),
-            (display.show_markdown, "A reading: **61**."), (display.show_answer, "At **61.0**, above the floor.")), count=5),
-        code("plain", "df", [new_output("execute_result", {"text/html": ladder.to_html(), "text/plain": "x"}),
-                             new_output("execute_result", {"text/plain": "a < b"})]),
-        code("hidden", "secret = 1", [new_output("display_data", {"text/plain": "seen"})], tags=["hide-input"]),
+        markdown(
+            '## Results\n\nWith $e^h$ and <q lang="es">hola</q>:\n\n$$ T = o + w $$\n\n#### Deep\n\n## Results\n\n'
+            "```python\nx = 1\n```",
+            "md",
+        ),
+        code(
+            "speed",
+            'for n in (1, 2):\n    print(f"{n}")',
+            [
+                new_output("stream", name="stdout", text="1 < 2\n\x1b[31mred\x1b[0m\n"),
+                *shown(
+                    (display.show_figure, PNG, "ladder", finding, ALT, "figures/ladder.csv"),
+                    (display.show_table, ladder, "ladder", "The ladder.", "tables/ladder.csv"),
+                    *((display.show_claim, row) for row in (own, fail, own, exact, seed, words)),
+                ),
+            ],
+            count=3,
+            papermill={"duration": 1.234},
+        ),
+        code(
+            "proof",
+            "prove()",
+            shown(
+                (
+                    display.show_certificate,
+                    "the same text",
+                    "No step differs.",
+                    [("steps", 1536, "of 1,536"), ("error", 1e-13, "<= 1e-10")],
+                    True,
+                    (1.2e-5, 3.4e-2),
+                    "same",
+                ),
+                (
+                    display.show_certificate,
+                    "nothing proved",
+                    "It differs.",
+                    [("steps", False, "yes")],
+                    False,
+                ),
+            ),
+            count=4,
+        ),
+        code(
+            "null",
+            "negative()",
+            shown(
+                (
+                    display.show_negative,
+                    "no faster",
+                    "1.05×",
+                    "0.98× [0.87, 1.09]",
+                    "It fits the cache.",
+                    "faster/50",
+                ),
+                (display.show_negative, "nothing", "more", "less", "why", None),
+                (display.show_markdown, "A reading: **61**."),
+                (display.show_answer, "At **61.0**, above the floor."),
+            ),
+            count=5,
+        ),
+        code(
+            "plain",
+            "df",
+            [
+                new_output("execute_result", {"text/html": ladder.to_html(), "text/plain": "x"}),
+                new_output("execute_result", {"text/plain": "a < b"}),
+            ],
+        ),
+        code(
+            "hidden",
+            "secret = 1",
+            [new_output("display_data", {"text/plain": "seen"})],
+            tags=["hide-input"],
+        ),
         code("gone", "removed = 1", tags=["remove-cell"]),
         code("close", "nb.close()", shown((display.show_echo, "receipt"))),
     ]
-    save(folder, "03-eval", first, [(own, "speed"), (fail, "null"), (exact, "proof"), (seed, "speed"), (words, "speed")])
+    save(
+        folder,
+        "03-eval",
+        first,
+        [(own, "speed"), (fail, "null"), (exact, "proof"), (seed, "speed"), (words, "speed")],
+    )
     save(folder, "04-kv-bench", [markdown("# KV-cache", "title")])
     front = [
         markdown("# The report\n\n*What is true?*\n\nLead.", "title"),
-        markdown("## Audit of the seed report\n\nAfter the table.\n\n## Claims\n\nAfter the claims.", "audit"),
+        markdown(
+            "## Audit of the seed report\n\nAfter the table.\n\n## Claims\n\nAfter the claims.",
+            "audit",
+        ),
         markdown("## Abstract", "abstract-prose"),
-        code("abstract", "nb.say(text)", shown((display.show_markdown, "We train."),
-             (display.show_table, ladder, "front", "First on the page."))),
+        code(
+            "abstract",
+            "nb.say(text)",
+            shown(
+                (display.show_markdown, "We train."),
+                (display.show_table, ladder, "front", "First on the page."),
+            ),
+        ),
         markdown("## Limits\n\n- One machine.\n\n## Grading sheet\n\n### Gates", "end"),
         code("answer", "nb.answer(x)", shown((display.show_answer, "Of 5 **all**."))),
     ]
     save(folder, "report", front)
-    strip = {"value": 61.0, "interval": [60.1, 62.0], "limit": 31.2, "seed": 1045.31, "beyond": "below", "log": None}
-    tiles = [{"claim": "ppl", "label": "Perplexity, n = 3", "value": 61.0, "unit": "perplexity", "interval": [60.1, 62.0],
-              "limit_text": "floor 31.2", "seed_text": "seed report: 1,045.31", "strip": strip},
-             {"claim": "faster/50", "label": "Cache", "value": 0.98, "unit": "×", "interval": None, "limit_text": "",
-              "seed_text": "", "strip": {**strip, "value": 0.98, "interval": None, "limit": None, "seed": None, "beyond": None}}]
+    strip = {
+        "value": 61.0,
+        "interval": [60.1, 62.0],
+        "limit": 31.2,
+        "seed": 1045.31,
+        "beyond": "below",
+        "log": None,
+    }
+    tiles = [
+        {
+            "claim": "ppl",
+            "label": "Perplexity, n = 3",
+            "value": 61.0,
+            "unit": "perplexity",
+            "interval": [60.1, 62.0],
+            "limit_text": "floor 31.2",
+            "seed_text": "seed report: 1,045.31",
+            "strip": strip,
+        },
+        {
+            "claim": "faster/50",
+            "label": "Cache",
+            "value": 0.98,
+            "unit": "×",
+            "interval": None,
+            "limit_text": "",
+            "seed_text": "",
+            "strip": {
+                **strip,
+                "value": 0.98,
+                "interval": None,
+                "limit": None,
+                "seed": None,
+                "beyond": None,
+            },
+        },
+    ]
     (folder / "headline.json").write_text(json.dumps(tiles))
-    (folder / "run.json").write_text(json.dumps({
-        "run": "quick-tiny", "profile": "quick", "commit": "0123456789abcdef", "dirty": True, "executed": "2026-01-02T03:04:05Z",
-        "threads": 2, "parameters": {"corpus": "texts/tiny.txt"}, "durations_s": {"03-eval": 31.44}}))
+    (folder / "run.json").write_text(
+        json.dumps(
+            {
+                "run": "quick-tiny",
+                "profile": "quick",
+                "commit": "0123456789abcdef",
+                "dirty": True,
+                "executed": "2026-01-02T03:04:05Z",
+                "threads": 2,
+                "parameters": {"corpus": "texts/tiny.txt"},
+                "durations_s": {"03-eval": 31.44},
+            }
+        )
+    )
     return folder
 
 
@@ -151,19 +295,38 @@ def text(tag):
 
 
 def test_the_page_says_what_ran_and_what_did_not(page):
-    assert "02-train" in text(page.select_one(".notice")) and "03-eval" not in text(page.select_one(".notice"))
+    assert "02-train" in text(page.select_one(".notice")) and "03-eval" not in text(
+        page.select_one(".notice")
+    )
     byline = text(page.select_one(".byline"))
-    assert "Andre Joaquin Pacheco Taboada" in byline and "2026-01-02" in byline and "0123456789 with changes" in byline
+    assert (
+        "Andre Joaquin Pacheco Taboada" in byline
+        and "2026-01-02" in byline
+        and "0123456789 with changes" in byline
+    )
     assert "31 s on 2 threads" in byline.replace("\u202f", " ")
     assert "corpus tiny" in text(page.select_one(".kicker"))
     assert [text(a) for a in page.select(".toc a")] == [
-        "Abstract", "Claims", "Audit of the seed report", "3 Evaluation", "4 KV-cache", "Limits", "Grading sheet"]
+        "Abstract",
+        "Claims",
+        "Audit of the seed report",
+        "3 Evaluation",
+        "4 KV-cache",
+        "Limits",
+        "Grading sheet",
+    ]
 
 
 def test_headline_numbers_link_to_their_claims(page):
     first, second = page.select(".stats li")
-    assert text(first.select_one(".value")) == "61.0" and text(second.select_one(".value")) == "0.980×"
-    assert first.a["href"] == "#claim-ppl" and "seed report: 1,045.31" in text(first) and "floor 31.2" in text(first)
+    assert (
+        text(first.select_one(".value")) == "61.0" and text(second.select_one(".value")) == "0.980×"
+    )
+    assert (
+        first.a["href"] == "#claim-ppl"
+        and "seed report: 1,045.31" in text(first)
+        and "floor 31.2" in text(first)
+    )
     assert second.a["href"] == "#claim-faster-50" and "not in the seed report" in text(second)
     assert len(first.select(".strip .limit")) == 1 and not second.select(".limit")
 
@@ -174,7 +337,11 @@ def test_claims_come_first_and_link_to_the_cells_that_computed_them(page):
     assert [row["id"] for row in rows] == ["claim-ppl", "claim-faster-50", "claim-same"]
     assert [row.select_one(".badge").get_text() for row in rows] == ["pass", "fail", "pass"]
     link = rows[0].select_one(".src a")
-    assert link["href"] == "#03-speed" and text(link) == "03.3" and link["aria-label"] == "Cell 03.3, which computed ppl"
+    assert (
+        link["href"] == "#03-speed"
+        and text(link) == "03.3"
+        and link["aria-label"] == "Cell 03.3, which computed ppl"
+    )
     assert "61.0 perplexity" in rows[0].get_text() and "[60.1, 62.0]" in text(rows[0])
     assert "exact" in text(rows[2]) and "yes" in text(rows[2]) and not rows[2].select(".strip")
     assert "After the claims." in text(page.select_one("#claims"))
@@ -188,7 +355,11 @@ def test_the_audit_quotes_the_seed_report_by_section_and_names_what_was_not_exam
     row = page.find(id="claim-S1-perplexity")
     assert row.q["lang"] == "es" and row.q.get_text() == LEDGER["S1-perplexity"]["quote"]
     assert "1,008.2" in text(row) and "[1,004.9, 1,011.6]" in text(row) and "1,000" in text(row)
-    assert row.select_one(".seedmark") and row.select_one(".badge.corrected") and row.em.get_text() == "learn"
+    assert (
+        row.select_one(".seedmark")
+        and row.select_one(".badge.corrected")
+        and row.em.get_text() == "learn"
+    )
     assert "reproduced" in text(page.find(id="claim-S1-deterministic"))
     assert f"{len(LEDGER) - 2} were not examined" in text(audit)
     assert len(audit.select("details li")) == len(LEDGER) - 2 and "After the table." in text(audit)
@@ -196,14 +367,31 @@ def test_the_audit_quotes_the_seed_report_by_section_and_names_what_was_not_exam
 
 def test_a_chapter_has_its_head_and_its_cells(page):
     head = page.find(id="03-eval").select_one(".chapter-head")
-    assert text(head.h2) == "3Evaluation#" and text(head.select_one(".question")) == "Where does it stand, in one number?"
-    assert head.select_one(".answer strong").get_text() == "61.0" and "31.4" in text(head.p) and "9 cells" in text(head.p)
+    assert (
+        text(head.h2) == "3Evaluation#"
+        and text(head.select_one(".question")) == "Where does it stand, in one number?"
+    )
+    assert (
+        head.select_one(".answer strong").get_text() == "61.0"
+        and "31.4" in text(head.p)
+        and "9 cells" in text(head.p)
+    )
     summaries = [text(s) for s in page.find(id="03-eval").select(".code summary")]
-    assert summaries[0] == "Code cell 03.1, 1 line" and summaries[2] == "Code cell 03.3, 2 lines, 1.23 s"
+    assert (
+        summaries[0] == "Code cell 03.1, 1 line"
+        and summaries[2] == "Code cell 03.3, 2 lines, 1.23 s"
+    )
     assert page.find(id="03-parameters-given") and not page.find(id="03-zufall99")
-    assert page.find(id="03-hidden").find("details") is None and "seen" in text(page.find(id="03-hidden"))
+    assert page.find(id="03-hidden").find("details") is None and "seen" in text(
+        page.find(id="03-hidden")
+    )
     body = page.find(id="03-eval").get_text()
-    assert "removed" not in body and "receipt" not in body and "A reading: 61." in body and "Introduction." in body
+    assert (
+        "removed" not in body
+        and "receipt" not in body
+        and "A reading: 61." in body
+        and "Introduction." in body
+    )
     stream = page.find(id="03-speed").select_one("pre.stream")
     assert stream.get_text() == "1 < 2\nred\n" and "a < b" in page.find(id="03-plain").get_text()
     assert page.find(id="04-kv-bench").select_one(".answer") is None
@@ -222,24 +410,57 @@ def test_figures_and_tables_are_numbered_in_reading_order_with_captions_and_link
     assert "Table 2. The ladder." in text(page.find(id="tbl-ladder"))
     figure = page.find(id="fig-ladder")
     image = figure.img
-    assert image["alt"] == ALT and image["width"] == "1152" and image["src"].startswith("data:image/png;base64,")
+    assert (
+        image["alt"] == ALT
+        and image["width"] == "1152"
+        and image["src"].startswith("data:image/png;base64,")
+    )
     assert text(figure.figcaption).startswith("Figure 1. The finding is x. Then details")
-    assert figure.figcaption.find("strong").find("math") and "details" not in figure.figcaption.find("strong").get_text()
+    assert (
+        figure.figcaption.find("strong").find("math")
+        and "details" not in figure.figcaption.find("strong").get_text()
+    )
     assert [a["href"] for a in figure.select(".links a")] == [
-        "#claim-ppl", "#claim-S1-perplexity", "#claim-S1-deterministic", "#03-speed", "figures/ladder.csv"]
+        "#claim-ppl",
+        "#claim-S1-perplexity",
+        "#claim-S1-deterministic",
+        "#03-speed",
+        "figures/ladder.csv",
+    ]
     table = page.find(id="tbl-ladder")
-    assert [th.get("scope") for th in table.select("thead th")] == ["col"] * 3 and not table.select("[style], [border]")
-    assert [("n" in td.get("class", [])) for td in table.select("tbody tr")[0].select("td")] == [False, True, True]
+    assert [th.get("scope") for th in table.select("thead th")] == ["col"] * 3 and not table.select(
+        "[style], [border]"
+    )
+    assert [("n" in td.get("class", [])) for td in table.select("tbody tr")[0].select("td")] == [
+        False,
+        True,
+        True,
+    ]
 
 
 def test_claims_certificates_and_negative_results_stand_in_the_chapter(page):
     claims = page.find(id="03-speed").select_one("details.claimed")
-    assert len(claims.select("li")) == 5 and not claims.has_attr("open") and "5 claims settled by cell 03.3" in text(claims)
+    assert (
+        len(claims.select("li")) == 5
+        and not claims.has_attr("open")
+        and "5 claims settled by cell 03.3" in text(claims)
+    )
     assert "(threshold < 91)" in text(claims) and "(seed report 1,045.31" in text(claims)
     good, bad = page.select(".certificate")
-    assert "Certificate 1: the same text" in text(good) and good.select_one(".ruler .safe") and good.select_one(".badge.pass")
-    assert "room: 2,800×" in text(good) and [text(d) for d in good.select("dd")][:2] == ["1,536", "of 1,536"]
-    assert good.select_one('.seal a[href="#claim-same"]') and bad.select_one(".badge.fail") and not bad.select(".ruler")
+    assert (
+        "Certificate 1: the same text" in text(good)
+        and good.select_one(".ruler .safe")
+        and good.select_one(".badge.pass")
+    )
+    assert "room: 2,800×" in text(good) and [text(d) for d in good.select("dd")][:2] == [
+        "1,536",
+        "of 1,536",
+    ]
+    assert (
+        good.select_one('.seal a[href="#claim-same"]')
+        and bad.select_one(".badge.fail")
+        and not bad.select(".ruler")
+    )
     first, second = page.select(".null")
     assert "Negative result: no faster" in text(first) and "stays in the table" in text(first)
     assert first.select_one('a[href="#claim-faster-50"]')
@@ -247,21 +468,36 @@ def test_claims_certificates_and_negative_results_stand_in_the_chapter(page):
 
 
 def test_front_matter_stands_where_it_belongs(page):
-    assert "We train." in text(page.find(id="abstract")) and page.find(id="abstract").find_parent("header")
-    assert "One machine." in text(page.find(id="limits")) and "Of 5 all." in text(page.find(id="grading-sheet"))
+    assert "We train." in text(page.find(id="abstract")) and page.find(id="abstract").find_parent(
+        "header"
+    )
+    assert "One machine." in text(page.find(id="limits")) and "Of 5 all." in text(
+        page.find(id="grading-sheet")
+    )
     assert "Lead." not in page.get_text()
 
 
 def test_the_page_keeps_its_promises(run):
     build_html(run)
     source = (run / "index.html").read_text(encoding="utf-8")
-    assert "<script" not in source and "https://" not in source and "http://" not in source and "@import" not in source
+    assert (
+        "<script" not in source
+        and "https://" not in source
+        and "http://" not in source
+        and "@import" not in source
+    )
     check(source)
     assert not list(run.glob(".index*"))
 
 
 def test_a_run_without_front_matter_or_provenance_still_renders(run):
-    for name in ("report.ipynb", "run.json", "headline.json", "claims/report.json", "claims/04-kv-bench.json"):
+    for name in (
+        "report.ipynb",
+        "run.json",
+        "headline.json",
+        "claims/report.json",
+        "claims/04-kv-bench.json",
+    ):
         (run / name).unlink()
     page = BeautifulSoup(build_html(run).read_text(encoding="utf-8"), "html.parser")
     assert "report have not" in text(page.select_one(".notice"))
@@ -281,7 +517,9 @@ def test_notebooks_may_lie_elsewhere_and_none_is_an_error(run, tmp_path):
 
 def test_claims_must_point_to_cells_and_shown_claims_must_exist(run):
     rows = json.loads((run / "claims" / "03-eval.json").read_text())
-    (run / "claims" / "03-eval.json").write_text(json.dumps([{**rows[0], "cell_id": "nowhere"}, *rows[1:]]))
+    (run / "claims" / "03-eval.json").write_text(
+        json.dumps([{**rows[0], "cell_id": "nowhere"}, *rows[1:]])
+    )
     with pytest.raises(ValueError, match="claim 'ppl' points to cell '03-nowhere'"):
         build_html(run)
     (run / "claims" / "03-eval.json").write_text(json.dumps(rows[1:]))
@@ -290,15 +528,32 @@ def test_claims_must_point_to_cells_and_shown_claims_must_exist(run):
     assert not (run / "index.html").exists()
 
 
-@pytest.mark.parametrize("cells, message", [
-    ([markdown("No title", "a")], "has no title"),
-    ([code("a", "x")], "has no title"),
-    ([markdown("# T", "t"), code("boom", "x", [new_output("error", ename="ValueError", evalue="no", traceback=[])])],
-     "cell boom: ValueError: no"),
-    ([markdown("# T", "t"), code("pic", "x", [new_output("display_data", {"image/png": "AAAA"})])],
-     "cell pic shows an image without alt"),
-    ([markdown("# T\n\n$\\frac{$", "t")], "cannot be set"),
-])
+@pytest.mark.parametrize(
+    "cells, message",
+    [
+        ([markdown("No title", "a")], "has no title"),
+        ([code("a", "x")], "has no title"),
+        (
+            [
+                markdown("# T", "t"),
+                code(
+                    "boom",
+                    "x",
+                    [new_output("error", ename="ValueError", evalue="no", traceback=[])],
+                ),
+            ],
+            "cell boom: ValueError: no",
+        ),
+        (
+            [
+                markdown("# T", "t"),
+                code("pic", "x", [new_output("display_data", {"image/png": "AAAA"})]),
+            ],
+            "cell pic shows an image without alt",
+        ),
+        ([markdown("# T\n\n$\\frac{$", "t")], "cannot be set"),
+    ],
+)
 def test_a_notebook_that_cannot_be_shown_is_named(tmp_path, cells, message):
     save(tmp_path, "01-data", cells)
     with pytest.raises(ValueError, match=message):
@@ -308,52 +563,68 @@ def test_a_notebook_that_cannot_be_shown_is_named(tmp_path, cells, message):
 PAGE = '<html lang="en"><body><h1>T</h1>{}</body></html>'
 
 
-@pytest.mark.parametrize("body, message", [
-    ('<script>1</script>', "<script> is not allowed"),
-    ('<img src="https://x.org/a.png" alt="a" width="1" height="1">', "would load something"),
-    ('<link rel="stylesheet" href="https://x.org/a.css">', "would load something"),
-    ('<svg><use xlink:href="other.svg#i"/></svg>', "would load something"),
-    ('<a href="javascript:alert(1)">x</a>', "would run a script"),
-    ('<p onclick="x()">x</p>', "would run a script"),
-    ('<p style="background: url(https://x.org/a)">x</p>', "a style attribute of <p>"),
-    ('<style>@import "a.css";</style>', "the style sheet would load"),
-    ('<style>p { background: url("a.png") }</style>', "the style sheet would load"),
-    ('<meta http-equiv="refresh" content="1">', "refresh"),
-    ('<p id="here"><img src="data:," width="1" height="1"></p>', "image in 'here' has no alt text"),
-    ('<img src="data:," alt="No description has been provided for this image" width="1" height="1">', "has no alt text"),
-    ('<img src="data:," alt="a">', "no width and height"),
-    ('<h1>again</h1>', "2 h1"),
-    ('<h3>deep</h3>', "heading level 3 follows level 1"),
-    ('<div role="region">x</div>', "scrollable <div> has no name"),
-    ('<table><tr><th>x</th></tr></table>', "'x' has no scope"),
-    ('<a href="#nowhere">x</a>', "'#nowhere' points nowhere"),
-    ('<a href="b.html"></a>', "has no text"),
-    ('<p id="a"></p><p id="a"></p>', "'a' occurs 2 times"),
-    ("x" * 5_000_000, "the limit is 5,000,000"),
-])
+@pytest.mark.parametrize(
+    "body, message",
+    [
+        ("<script>1</script>", "<script> is not allowed"),
+        ('<img src="https://x.org/a.png" alt="a" width="1" height="1">', "would load something"),
+        ('<link rel="stylesheet" href="https://x.org/a.css">', "would load something"),
+        ('<svg><use xlink:href="other.svg#i"/></svg>', "would load something"),
+        ('<a href="javascript:alert(1)">x</a>', "would run a script"),
+        ('<p onclick="x()">x</p>', "would run a script"),
+        ('<p style="background: url(https://x.org/a)">x</p>', "a style attribute of <p>"),
+        ('<style>@import "a.css";</style>', "the style sheet would load"),
+        ('<style>p { background: url("a.png") }</style>', "the style sheet would load"),
+        ('<meta http-equiv="refresh" content="1">', "refresh"),
+        (
+            '<p id="here"><img src="data:," width="1" height="1"></p>',
+            "image in 'here' has no alt text",
+        ),
+        (
+            '<img src="data:," alt="No description has been provided for this image" width="1" height="1">',
+            "has no alt text",
+        ),
+        ('<img src="data:," alt="a">', "no width and height"),
+        ("<h1>again</h1>", "2 h1"),
+        ("<h3>deep</h3>", "heading level 3 follows level 1"),
+        ('<div role="region">x</div>', "scrollable <div> has no name"),
+        ("<table><tr><th>x</th></tr></table>", "'x' has no scope"),
+        ('<a href="#nowhere">x</a>', "'#nowhere' points nowhere"),
+        ('<a href="b.html"></a>', "has no text"),
+        ('<p id="a"></p><p id="a"></p>', "'a' occurs 2 times"),
+        ("x" * 5_000_000, "the limit is 5,000,000"),
+    ],
+)
 def test_broken_promises_are_named(body, message):
     with pytest.raises(ValueError, match=re.escape(message)):
         check(PAGE.format(body))
 
 
 def test_what_is_allowed_passes():
-    check(PAGE.format('<a href="https://x.org">x</a><svg><use href="#i"/></svg><p id="i" style="--n:5">x</p>'))
+    check(
+        PAGE.format(
+            '<a href="https://x.org">x</a><svg><use href="#i"/></svg><p id="i" style="--n:5">x</p>'
+        )
+    )
     with pytest.raises(ValueError, match="no lang"):
         check("<html><body><h1>T</h1></body></html>")
     with pytest.raises(ValueError, match="claim 'a' has no row"):
         check(PAGE.format('<p id="cell"></p>'), {"claim-a": "cell"})
 
 
-@pytest.mark.parametrize("arguments, dot, marks_expected", [
-    (dict(value=12, threshold="≥ 10×"), 90.0, {"hold": (50, 50), "limit": 50}),
-    (dict(value=12, threshold="<= 1e1"), 90.0, {"hold": (0, 50), "limit": 50}),
-    (dict(value=512, threshold="= 512"), 50.0, {"hold": (47, 6), "limit": 50}),
-    (dict(value=5, interval=(0, 10), threshold="> 10"), 30.0, {"hold": (50, 50), "limit": 50}),
-    (dict(value=10, interval=(5, 12), seed=20), 37.3, {"seed": 88}),
-    (dict(value=50, seed=5000, limit=30, beyond="below"), 19.6, {"limit": 12, "seed": 88}),
-    (dict(value=2, limit=4, beyond="above", log=False), 12, {"limit": 88}),
-    (dict(value=3), 50.0, {}),
-])
+@pytest.mark.parametrize(
+    "arguments, dot, marks_expected",
+    [
+        (dict(value=12, threshold="≥ 10×"), 90.0, {"hold": (50, 50), "limit": 50}),
+        (dict(value=12, threshold="<= 1e1"), 90.0, {"hold": (0, 50), "limit": 50}),
+        (dict(value=512, threshold="= 512"), 50.0, {"hold": (47, 6), "limit": 50}),
+        (dict(value=5, interval=(0, 10), threshold="> 10"), 30.0, {"hold": (50, 50), "limit": 50}),
+        (dict(value=10, interval=(5, 12), seed=20), 37.3, {"seed": 88}),
+        (dict(value=50, seed=5000, limit=30, beyond="below"), 19.6, {"limit": 12, "seed": 88}),
+        (dict(value=2, limit=4, beyond="above", log=False), 12, {"limit": 88}),
+        (dict(value=3), 50.0, {}),
+    ],
+)
 def test_a_strip_places_its_marks(arguments, dot, marks_expected):
     soup = BeautifulSoup(marks.strip(**arguments), "html.parser")
     assert float(soup.circle["cx"].rstrip("%")) == pytest.approx(dot, abs=0.06)
@@ -368,23 +639,45 @@ def test_a_strip_clamps_its_marks_and_is_empty_without_a_number():
     soup = BeautifulSoup(marks.strip(1.0, (0.9, 1.1), "≥ 1.05", seed=1e6), "html.parser")
     assert soup.find("svg", attrs={"overflow": "visible"})["x"] == "97%"
     assert [marks.strip(v) for v in ("text", None, True, float("nan"))] == [""] * 4
-    assert not BeautifulSoup(marks.strip(1.0, (None, 2), "about 3"), "html.parser").select(".iv, .limit")
+    assert not BeautifulSoup(marks.strip(1.0, (None, 2), "about 3"), "html.parser").select(
+        ".iv, .limit"
+    )
 
 
 def test_values_are_written_with_units_and_the_digits_their_interval_supports():
-    assert marks.written(12.345, "×", (11.9, 12.8)) == "12.35×" and marks.written(61.04, "%", (55, 68)) == "61\u202f%"
-    assert marks.written(3.86, "x") == "3.86×" and marks.written(4.0, "") == "4" and marks.written(-2, "B") == "−2\u202fB"
-    assert marks.written("text", "B") == "text" and marks.written(True) == "yes" and marks.written(None) == "–"
-    assert marks.written(1e-13, "") == "1.0·10⁻¹³" and marks.written(2e-9, "", (1e-9, 3e-9)) == "2.0·10⁻⁹"
+    assert (
+        marks.written(12.345, "×", (11.9, 12.8)) == "12.35×"
+        and marks.written(61.04, "%", (55, 68)) == "61\u202f%"
+    )
+    assert (
+        marks.written(3.86, "x") == "3.86×"
+        and marks.written(4.0, "") == "4"
+        and marks.written(-2, "B") == "−2\u202fB"
+    )
+    assert (
+        marks.written("text", "B") == "text"
+        and marks.written(True) == "yes"
+        and marks.written(None) == "–"
+    )
+    assert (
+        marks.written(1e-13, "") == "1.0·10⁻¹³"
+        and marks.written(2e-9, "", (1e-9, 3e-9)) == "2.0·10⁻⁹"
+    )
     assert marks.stated(1045.31, "ms") == "1,045.31\u202fms" and marks.stated("~149K") == "~149K"
     assert marks.interval_text(None) == "" and marks.interval_text([1.894, 2.116]) == "[1.89, 2.12]"
     assert marks.interval_text([2, 2]) == "[2, 2]"
     assert marks.bound("1.95 ± 10 %") is None and marks.bound("≥ −3.5×") == ("≥", -3.5)
 
 
-@pytest.mark.parametrize("error, margin, words", [
-    (1e-5, 1e-2, "room: 1,000×"), (0, 1e-3, "exact"), (1e-2, 1e-3, "the error exceeds the margin"),
-    (1.0, 2.0, "room: 2.0× between them")])
+@pytest.mark.parametrize(
+    "error, margin, words",
+    [
+        (1e-5, 1e-2, "room: 1,000×"),
+        (0, 1e-3, "exact"),
+        (1e-2, 1e-3, "the error exceeds the margin"),
+        (1.0, 2.0, "room: 2.0× between them"),
+    ],
+)
 def test_the_ruler_shows_the_room_between_error_and_margin(error, margin, words):
     soup = BeautifulSoup(marks.ruler(error, margin), "html.parser")
     assert words in soup.svg["aria-label"] + soup.get_text()
@@ -404,21 +697,47 @@ def test_display_refuses_what_the_report_could_not_show(shown):
     figure, caption = shown((display.show_figure, fig, "a", "Caption.", "Alt."))
     assert figure.metadata["image/png"] == {"width": 576, "height": 96, "alt": "Alt."}
     assert caption.data["text/markdown"] == "Caption."
-    (table,) = shown((display.show_table, pd.DataFrame({"x": [1234]}, index=pd.Index(["r"], name="row")), "t", "A < B"))
-    assert "<caption>A &lt; B</caption>" in table.data["text/html"] and "1,234" in table.data["text/plain"]
-    row = {"id": "a", "verdict": "pass", "statement": "S", "measured": 2, "unit": "×", "threshold": None, "seed_value": None}
+    (table,) = shown(
+        (
+            display.show_table,
+            pd.DataFrame({"x": [1234]}, index=pd.Index(["r"], name="row")),
+            "t",
+            "A < B",
+        )
+    )
+    assert (
+        "<caption>A &lt; B</caption>" in table.data["text/html"]
+        and "1,234" in table.data["text/plain"]
+    )
+    row = {
+        "id": "a",
+        "verdict": "pass",
+        "statement": "S",
+        "measured": 2,
+        "unit": "×",
+        "threshold": None,
+        "seed_value": None,
+    }
     (line,) = shown((display.show_claim, row))
     assert line.data["text/plain"] == "a pass: S: 2×"
 
 
 def test_tables_of_pandas_lose_their_boxes():
-    frame = pd.DataFrame({("a", "x"): [1, 2], ("a", "y"): ["one", "two"]}, index=pd.Index(["r", "s"], name="row"))
+    frame = pd.DataFrame(
+        {("a", "x"): [1, 2], ("a", "y"): ["one", "two"]}, index=pd.Index(["r", "s"], name="row")
+    )
     soup = BeautifulSoup(restyle(frame.to_html()), "html.parser")
-    assert soup.find("th", colspan=True)["scope"] == "colgroup" and not soup.select("[style], [border]")
+    assert soup.find("th", colspan=True)["scope"] == "colgroup" and not soup.select(
+        "[style], [border]"
+    )
     source = "<style>x</style>" + frame["a"].to_html() + "<table><tr><td>1</td></tr></table>"
     named = BeautifulSoup(restyle(source), "html.parser")
     heads = named.table.thead.find_all("tr")
-    assert len(heads) == 1 and [th.get_text() for th in heads[0].find_all("th")] == ["row", "x", "y"] and not named.style
+    assert (
+        len(heads) == 1
+        and [th.get_text() for th in heads[0].find_all("th")] == ["row", "x", "y"]
+        and not named.style
+    )
     kept = BeautifulSoup(restyle(frame["a"].rename_axis(columns="what").to_html()), "html.parser")
     assert len(kept.table.thead.find_all("tr")) == 2
 

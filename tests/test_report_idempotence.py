@@ -28,30 +28,53 @@ def runs(tmp_path):
 
 def test_equal_runs_are_equal_and_what_varies_is_named_with_a_reason(runs):
     found = idempotence.compare(*runs)
-    assert found["equal"] == ["bench.csv", "corpus.txt", "metrics.json", "model/model.safetensors", "train.jsonl"]
-    assert found["varies"] == ["04-kv-bench.ipynb", "claims/04-kv-bench.json", "figures/latency.png", "run.json"]
+    assert found["equal"] == [
+        "bench.csv",
+        "corpus.txt",
+        "metrics.json",
+        "model/model.safetensors",
+        "train.jsonl",
+    ]
+    assert found["varies"] == [
+        "04-kv-bench.ipynb",
+        "claims/04-kv-bench.json",
+        "figures/latency.png",
+        "run.json",
+    ]
     assert not found["differ"] and not found["missing"]
-    assert idempotence.why("figures/latency.png") == "draws times" and idempotence.why("figures/loss.png") is None
+    assert (
+        idempotence.why("figures/latency.png") == "draws times"
+        and idempotence.why("figures/loss.png") is None
+    )
 
 
-@pytest.mark.parametrize("name, text", [
-    ("train.jsonl", '{"step": 1, "loss": 2.0, "tokens_per_s": 9}\n'),
-    ("bench.csv", "n,latency_ms,cache_bytes\n10,9.5,640\n"),
-    ("metrics.json", '{"runs": [{"loss": 1.0, "seconds": 9, "tokens_per_second": 7, "time_ratio_low": 1, "label": "fast"}]}'),
-    ("run.json", '{"when": 1}'),
-])
+@pytest.mark.parametrize(
+    "name, text",
+    [
+        ("train.jsonl", '{"step": 1, "loss": 2.0, "tokens_per_s": 9}\n'),
+        ("bench.csv", "n,latency_ms,cache_bytes\n10,9.5,640\n"),
+        (
+            "metrics.json",
+            '{"runs": [{"loss": 1.0, "seconds": 9, "tokens_per_second": 7, "time_ratio_low": 1, "label": "fast"}]}',
+        ),
+        ("run.json", '{"when": 1}'),
+    ],
+)
 def test_times_may_differ(runs, name, text):
     write_text(runs[1] / name, text)
     assert not idempotence.compare(*runs)["differ"]
 
 
-@pytest.mark.parametrize("name, text", [
-    ("corpus.txt", "a c"),
-    ("train.jsonl", '{"step": 1, "loss": 2.5, "tokens_per_s": 5}\n'),
-    ("bench.csv", "n,latency_ms,cache_bytes\n10,1.5,641\n"),
-    ("metrics.json", '{"runs": [{"loss": 1.1, "seconds": 3}]}'),
-    ("model/model.safetensors", "Weights"),
-])
+@pytest.mark.parametrize(
+    "name, text",
+    [
+        ("corpus.txt", "a c"),
+        ("train.jsonl", '{"step": 1, "loss": 2.5, "tokens_per_s": 5}\n'),
+        ("bench.csv", "n,latency_ms,cache_bytes\n10,1.5,641\n"),
+        ("metrics.json", '{"runs": [{"loss": 1.1, "seconds": 3}]}'),
+        ("model/model.safetensors", "Weights"),
+    ],
+)
 def test_everything_else_may_not(runs, name, text):
     write_text(runs[1] / name, text)
     assert idempotence.compare(*runs)["differ"] == [name]

@@ -4,13 +4,13 @@ import matplotlib.pyplot as plt
 import pandas as pd
 import pytest
 import torch
-from report_project import PARAMETERS, make_project, write_notebook
 
-from minitransformer.report import open_notebook
 from minitransformer.report import notebook as module
+from minitransformer.report import open_notebook
 from minitransformer.report.claims import seed_claims
 from minitransformer.report.files import read_json
 from minitransformer.report.parameters import ParameterError
+from report_project import PARAMETERS, make_project, write_notebook
 
 
 @pytest.fixture
@@ -31,7 +31,11 @@ def displayed(capsys):
 def test_the_guard_coerces_into_the_namespace_and_resolves_a_profile(root):
     names = {"profile": "paper", "lr": "2e-3", "run_dir": "reports/x"}
     nb = open_notebook("02-train", names, root)
-    assert names["lr"] == nb.params.lr == 0.002 and names["seed"] == nb.params.seed == 7 and nb.params.steps == 3
+    assert (
+        names["lr"] == nb.params.lr == 0.002
+        and names["seed"] == nb.params.seed == 7
+        and nb.params.steps == 3
+    )
     assert not hasattr(open_notebook("01-data", {}, root).params, "steps")
 
 
@@ -41,7 +45,9 @@ def test_the_guard_refuses_unknown_names(root):
 
 
 def test_threads_are_set_where_a_notebook_has_them(root):
-    write_notebook(root / "notebooks" / "03-eval.ipynb", PARAMETERS + "threads = 2  # CPU threads\n")
+    write_notebook(
+        root / "notebooks" / "03-eval.ipynb", PARAMETERS + "threads = 2  # CPU threads\n"
+    )
     before = torch.get_num_threads()
     try:
         open_notebook("03-eval", {"threads": 1}, root)
@@ -52,7 +58,9 @@ def test_threads_are_set_where_a_notebook_has_them(root):
 
 def test_a_corpus_file_is_given_to_the_notebook_as_an_absolute_path(root, tmp_path, monkeypatch):
     (root / "a.txt").write_text("x")
-    assert open_notebook("01-data", {"corpus": "a.txt", "run_dir": "reports/x"}, root).params.corpus == str(root / "a.txt")
+    assert open_notebook(
+        "01-data", {"corpus": "a.txt", "run_dir": "reports/x"}, root
+    ).params.corpus == str(root / "a.txt")
     here = tmp_path / "elsewhere"
     here.mkdir()
     (here / "a.txt").write_text("y")
@@ -65,27 +73,46 @@ def test_a_corpus_file_is_given_to_the_notebook_as_an_absolute_path(root, tmp_pa
 def test_a_named_corpus_stays_a_name(root):
     (root / "data").mkdir()
     (root / "data" / "corpora.toml").write_text("[tiny]\n")
-    assert open_notebook("01-data", {"corpus": "tiny", "run_dir": "reports/x"}, root).params.corpus == "tiny"
+    assert (
+        open_notebook("01-data", {"corpus": "tiny", "run_dir": "reports/x"}, root).params.corpus
+        == "tiny"
+    )
 
 
 def test_under_the_runner_it_writes_into_the_working_folder(root, monkeypatch):
     monkeypatch.setenv(module.OUT, str(root / "work"))
     nb = open_notebook("02-train", {"run_dir": "reports/x"}, root)
-    assert nb.inputs == root / "reports" / "x" and nb.out == root / "work" and nb.require("01-data") == nb.inputs
+    assert (
+        nb.inputs == root / "reports" / "x"
+        and nb.out == root / "work"
+        and nb.require("01-data") == nb.inputs
+    )
 
 
 def test_alone_it_asks_for_what_it_reads(root, monkeypatch):
     asked = []
-    monkeypatch.setattr(module.stages, "ensure", lambda project, stage, params, inputs: asked.append((stage, inputs)))
+    monkeypatch.setattr(
+        module.stages,
+        "ensure",
+        lambda project, stage, params, inputs: asked.append((stage, inputs)),
+    )
     nb = open_notebook("02-train", {}, root)
-    assert nb.require("01-data") == nb.inputs and asked == [("01-data", nb.inputs)] and ".cache" in str(nb.out)
+    assert (
+        nb.require("01-data") == nb.inputs
+        and asked == [("01-data", nb.inputs)]
+        and ".cache" in str(nb.out)
+    )
 
 
 def test_a_figure_leaves_its_png_and_its_data_and_is_closed(nb, capsys):
     fig, ax = plt.subplots()
     ax.plot([1, 2])
-    nb.figure(ax, "latency", caption="It rises.", alt="a rising line", data=pd.DataFrame({"n": [1, 2]}))
-    assert (nb.out / "figures" / "latency.png").read_bytes()[:4] == b"\x89PNG" and not plt.fignum_exists(fig.number)
+    nb.figure(
+        ax, "latency", caption="It rises.", alt="a rising line", data=pd.DataFrame({"n": [1, 2]})
+    )
+    assert (nb.out / "figures" / "latency.png").read_bytes()[
+        :4
+    ] == b"\x89PNG" and not plt.fignum_exists(fig.number)
     assert (nb.out / "figures" / "latency.csv").read_text() == "n\n1\n2\n"
     png = (nb.out / "figures" / "latency.png").read_bytes()
     nb.figure(png, "again", caption="It rises.", alt="x", data=pd.DataFrame({"n": [1]}))
@@ -93,7 +120,9 @@ def test_a_figure_leaves_its_png_and_its_data_and_is_closed(nb, capsys):
 
 
 def test_a_table_keeps_a_named_index(nb):
-    nb.table(pd.DataFrame({"v": [1.5]}, index=pd.Index(["a"], name="what")), "sizes", caption="Sizes.")
+    nb.table(
+        pd.DataFrame({"v": [1.5]}, index=pd.Index(["a"], name="what")), "sizes", caption="Sizes."
+    )
     assert (nb.out / "tables" / "sizes.csv").read_text() == "what,v\na,1.5\n"
 
 
@@ -109,7 +138,9 @@ def test_claims_are_written_when_the_notebook_closes(nb, capsys):
     nb.write_json("corpus.json", {"seed": 42})
     nb.path("model/config.json").write_text("{}")
     (nb.out / "empty").mkdir()
-    nb.claim("bar", "≥ 3×", 3.5, True, unit="×", interval=(3.1, 3.9), threshold="≥ 3×", cell="cell-0")
+    nb.claim(
+        "bar", "≥ 3×", 3.5, True, unit="×", interval=(3.1, 3.9), threshold="≥ 3×", cell="cell-0"
+    )
     nb.claim("bar", "≥ 3×", 2.5, False, cell="cell-0")  # the cell was run again
     some = next(iter(seed_claims()))
     nb.audit(some, 1, verdict="corrected", correct=2, note="n", cell="cell-0")
@@ -122,12 +153,17 @@ def test_claims_are_written_when_the_notebook_closes(nb, capsys):
     nb.close(["corpus.json", "model"])
     rows = read_json(nb.out / "claims" / "01-data.json")
     assert [(r["id"], r["verdict"], r["notebook"], r["cell_id"]) for r in rows] == [
-        ("bar", "fail", "01-data", "cell-0"), (some, "corrected", "01-data", "cell-0")]
+        ("bar", "fail", "01-data", "cell-0"),
+        (some, "corrected", "01-data", "cell-0"),
+    ]
     assert "2 artefacts checked; 2 claims (1 fail, 1 corrected)" in displayed(capsys)
 
 
 def test_a_claim_belongs_to_one_existing_cell(nb):
-    with pytest.raises(ValueError, match="cell 'cell-9' is not a cell of 01-data: give one of title, parameters, cell-0"):
+    with pytest.raises(
+        ValueError,
+        match="cell 'cell-9' is not a cell of 01-data: give one of title, parameters, cell-0",
+    ):
         nb.claim("a", "s", 1, True, cell="cell-9")
     nb.claim("a", "s", 1, True, cell="cell-0")
     with pytest.raises(ValueError, match="made in cell 'cell-0' and in 'title'"):
@@ -136,12 +172,17 @@ def test_a_claim_belongs_to_one_existing_cell(nb):
 
 def test_a_notebook_without_a_file_takes_every_parameter_and_cell(root):
     nb = open_notebook("09-mine", {"run_dir": "reports/x"}, root)
-    assert nb.params.steps == 3 and nb.claim("a", "s", 1, True, cell="anything")["cell_id"] == "anything"
+    assert (
+        nb.params.steps == 3
+        and nb.claim("a", "s", 1, True, cell="anything")["cell_id"] == "anything"
+    )
 
 
 def test_readings_certificates_and_negative_results_are_shown(nb, capsys):
     nb.say("It took **3** steps.")
-    nb.certificate("identity", "The same tokens.", [("error", 1e-12, 1e-10)], True, ruler=(1e-12, 1e-10))
+    nb.certificate(
+        "identity", "The same tokens.", [("error", 1e-12, 1e-10)], True, ruler=(1e-12, 1e-10)
+    )
     nb.negative("no gain", "faster", "slower", "overhead", "bar")
     with pytest.raises(ValueError, match="the answer is empty"):
         nb.answer(" ")

@@ -12,8 +12,14 @@ from minitransformer.report.project import Project
 
 @pytest.fixture
 def project(tmp_path):
-    for name, text in {"HASHES.txt": "h", "index.html": "<p>", "model/config.json": "{}", "figures/ñ.csv": "a\n",
-                       ".stages/x.json": "{}", "02-train.failed.ipynb": "{}"}.items():
+    for name, text in {
+        "HASHES.txt": "h",
+        "index.html": "<p>",
+        "model/config.json": "{}",
+        "figures/ñ.csv": "a\n",
+        ".stages/x.json": "{}",
+        "02-train.failed.ipynb": "{}",
+    }.items():
         write_text(tmp_path / "reports" / "quick" / name, text)
     return Project(tmp_path)
 
@@ -28,8 +34,16 @@ def test_a_pack_holds_the_run_without_stamps_and_failures(project):
     assert path.name == f"mini-transformer-quick-v{version}.tar.gz" and pack.verify(path) == 4
     with tarfile.open(path) as tar:
         members = {m.name.split("/", 1)[1]: m for m in tar.getmembers()}
-    assert list(members) == ["HASHES.txt", "MANIFEST.sha256", "figures/ñ.csv", "index.html", "model/config.json"]
-    assert {(m.mtime, m.uid, m.gid, m.uname, m.mode) for m in members.values()} == {(1700000000, 0, 0, "", 0o644)}
+    assert list(members) == [
+        "HASHES.txt",
+        "MANIFEST.sha256",
+        "figures/ñ.csv",
+        "index.html",
+        "model/config.json",
+    ]
+    assert {(m.mtime, m.uid, m.gid, m.uname, m.mode) for m in members.values()} == {
+        (1700000000, 0, 0, "", 0o644)
+    }
 
 
 def test_the_same_files_give_the_same_bytes_and_the_epoch_counts(project):
@@ -54,7 +68,9 @@ def test_a_pack_with_a_matching_checksum_file_and_a_wrong_manifest_fails(project
         data = pack.archive(files, "top", 0).replace(b"", b"")
         pack._write(path, data)
         assert pack.verify(path) == len(files)
-    monkeypatch.setattr(pack, "MANIFEST", "LIST")  # so that the archive's own manifest is a file nobody lists
+    monkeypatch.setattr(
+        pack, "MANIFEST", "LIST"
+    )  # so that the archive's own manifest is a file nobody lists
     with pytest.raises(pack.PackError, match="MANIFEST.sha256 is not what LIST says"):
         pack.verify(path)
 
@@ -68,7 +84,9 @@ def test_what_is_missing_is_named(project):
     with pytest.raises(pack.PackError, match="is missing in dist/"):
         pack.verify(path)
     (project.reports / "quick" / "HASHES.txt").unlink()
-    with pytest.raises(pack.PackError, match="reports/quick holds no finished run: run make report PROFILE=quick"):
+    with pytest.raises(
+        pack.PackError, match="reports/quick holds no finished run: run make report PROFILE=quick"
+    ):
         packed(project)
 
 

@@ -3,10 +3,10 @@
 from pathlib import Path
 
 import pytest
-from report_project import make_project
 
 from minitransformer.report import project as module
 from minitransformer.report.project import Project, slug
+from report_project import make_project
 
 
 @pytest.fixture
@@ -17,14 +17,18 @@ def project(tmp_path):
 def test_the_root_is_found_from_below_and_else_from_the_package(project, tmp_path, monkeypatch):
     assert Project.find(project.notebooks).root == project.root
     assert (Project.find(tmp_path).root / "lib" / "minitransformer").is_dir()  # this checkout
-    monkeypatch.setattr(module, "__file__", str(tmp_path / "site" / "minitransformer" / "report" / "project.py"))
+    monkeypatch.setattr(
+        module, "__file__", str(tmp_path / "site" / "minitransformer" / "report" / "project.py")
+    )
     with pytest.raises(FileNotFoundError, match="no project above"):
         Project.find(tmp_path)
 
 
 def test_only_chapters_that_exist_are_stages(project):
     assert project.stages == ("01-data", "02-train", "report")
-    assert project.upstream("report") == ("01-data", "02-train") and project.upstream("02-train") == ("01-data",)
+    assert project.upstream("report") == ("01-data", "02-train") and project.upstream(
+        "02-train"
+    ) == ("01-data",)
     assert project.upstream("99-mine") == ()
 
 
@@ -48,7 +52,10 @@ def test_a_named_corpus_is_tagged_by_its_hashes(project):
     (project.root / "data").mkdir()
     (project.root / "data" / "corpora.toml").write_text(f'[tiny]\nsha256 = "{"a" * 64}"\n')
     assert project.corpus_file("tiny") is None and project.corpus_tag("tiny").startswith("tiny-")
-    with pytest.raises(FileNotFoundError, match="'nix' is neither a text file nor a known name: give a path, or one of tiny"):
+    with pytest.raises(
+        FileNotFoundError,
+        match="'nix' is neither a text file nor a known name: give a path, or one of tiny",
+    ):
         project.corpus_tag("nix")
 
 

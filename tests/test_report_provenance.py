@@ -5,12 +5,12 @@ import platform
 import subprocess
 
 import pytest
-from report_project import make_project
 
 from minitransformer.report import evidence, provenance, stages
 from minitransformer.report.files import read_json, write_json, write_text
 from minitransformer.report.parameters import resolve
 from minitransformer.report.project import Project
+from report_project import make_project
 
 
 @pytest.fixture
@@ -42,9 +42,20 @@ def test_run_json_says_what_made_the_run_and_names_no_folder_of_this_machine(pro
     stages.write_stamp(run_dir, "01-data", key="k", seconds=1.5, params={}, artefacts={})
     run = provenance.write_run(project, run_dir, params)
     assert run == read_json(run_dir / "run.json")
-    assert run["profile"] == "quick" and run["parameters"]["seed"] == 42 and "run_dir" not in run["parameters"]
-    assert run["durations_s"] == {"01-data": 1.5} and run["versions"]["torch"] and run["machine"]["capability"]
-    assert len(run["inputs"]["requirements.lock"]) == 64 and "notebooks/02-train.ipynb" in run["inputs"]
+    assert (
+        run["profile"] == "quick"
+        and run["parameters"]["seed"] == 42
+        and "run_dir" not in run["parameters"]
+    )
+    assert (
+        run["durations_s"] == {"01-data": 1.5}
+        and run["versions"]["torch"]
+        and run["machine"]["capability"]
+    )
+    assert (
+        len(run["inputs"]["requirements.lock"]) == 64
+        and "notebooks/02-train.ipynb" in run["inputs"]
+    )
     text = json.dumps(run)
     assert str(project.root) not in text and platform.node() not in text
     (project.root / "requirements.lock").unlink()
@@ -70,8 +81,15 @@ def test_hashes_are_in_the_format_of_sha256sum(tmp_path):
     provenance.write_hashes(tmp_path)
     provenance.write_hashes(tmp_path)
     lines = (tmp_path / "HASHES.txt").read_text().splitlines()
-    assert [line[66:] for line in lines] == ["a.txt", "b/c ñ.txt"] and all(line[64:66] == "  " for line in lines)
-    assert subprocess.run(["sha256sum", "-c", "HASHES.txt"], cwd=tmp_path, capture_output=True).returncode == 0
+    assert [line[66:] for line in lines] == ["a.txt", "b/c ñ.txt"] and all(
+        line[64:66] == "  " for line in lines
+    )
+    assert (
+        subprocess.run(
+            ["sha256sum", "-c", "HASHES.txt"], cwd=tmp_path, capture_output=True
+        ).returncode
+        == 0
+    )
 
 
 def test_evidence_holds_at_its_commit_only(project):
@@ -84,11 +102,22 @@ def test_evidence_holds_at_its_commit_only(project):
     assert evidence.read(project)["verify"] is None
 
 
-@pytest.mark.parametrize("failures, percent, passed", [(0, 97.5, True), (1, 97.5, False), (0, 96.9, False), (0, None, False)])
+@pytest.mark.parametrize(
+    "failures, percent, passed",
+    [(0, 97.5, True), (1, 97.5, False), (0, 96.9, False), (0, None, False)],
+)
 def test_the_evidence_of_the_tests(project, tmp_path, failures, percent, passed):
     junit, coverage = tmp_path / "junit.xml", tmp_path / "coverage.json"
-    write_text(junit, f'<testsuites><testsuite tests="9" failures="{failures}" errors="0" skipped="1"/></testsuites>')
+    write_text(
+        junit,
+        f'<testsuites><testsuite tests="9" failures="{failures}" errors="0" skipped="1"/></testsuites>',
+    )
     if percent is not None:
         write_json(coverage, {"totals": {"percent_covered": percent, "num_branches": 5}})
     row = evidence.from_pytest(project, [junit], coverage)
-    assert row["passed"] is passed and row["tests"] == 9 and row["skipped"] == 1 and row["coverage_percent"] == percent
+    assert (
+        row["passed"] is passed
+        and row["tests"] == 9
+        and row["skipped"] == 1
+        and row["coverage_percent"] == percent
+    )

@@ -10,13 +10,13 @@ import time
 import nbformat
 import pytest
 from nbformat.v4 import new_code_cell, new_markdown_cell, new_notebook, new_output
-from report_project import make_project
 
 from minitransformer.report import runner, stages
 from minitransformer.report.__main__ import main
 from minitransformer.report.files import read_json, write_text
 from minitransformer.report.parameters import resolve
 from minitransformer.report.project import Project
+from report_project import make_project
 
 
 @pytest.fixture(scope="module")
@@ -43,14 +43,19 @@ def project(finished, tmp_path):
 
 
 def bytes_of(run_dir):
-    return {p.relative_to(run_dir): p.read_bytes() for p in run_dir.rglob("*") if p.is_file() and ".work" not in p.parts
-            and not p.name.endswith(".failed.ipynb")}
+    return {
+        p.relative_to(run_dir): p.read_bytes()
+        for p in run_dir.rglob("*")
+        if p.is_file() and ".work" not in p.parts and not p.name.endswith(".failed.ipynb")
+    }
 
 
 def test_a_stage_leaves_artefacts_an_executed_notebook_and_a_stamp(finished):
     project, run_dir = finished
     stamp = stages.read_stamp(run_dir, "02-train")
-    assert set(stamp["artefacts"]) == {"02-train.ipynb", "model/config.json"} and stamp["seconds"] > 0
+    assert (
+        set(stamp["artefacts"]) == {"02-train.ipynb", "model/config.json"} and stamp["seconds"] > 0
+    )
     assert read_json(run_dir / "model" / "config.json") == {"seed": 42, "steps": 3}
     assert stages.current(project, "02-train", resolve(project.notebooks), run_dir)
     assert not list(run_dir.glob(".*part*")) and not list((run_dir / ".work").iterdir())
@@ -59,22 +64,33 @@ def test_a_stage_leaves_artefacts_an_executed_notebook_and_a_stamp(finished):
 def test_an_executed_notebook_holds_no_paths_times_or_random_ids(finished):
     project, run_dir = finished
     text = (run_dir / "02-train.ipynb").read_text()
-    assert str(project.root) not in text and '"papermill": {' not in text and "start_time" not in text
+    assert (
+        str(project.root) not in text and '"papermill": {' not in text and "start_time" not in text
+    )
     book = nbformat.reads(text, as_version=4)
     assert [c.id for c in book.cells] == ["title", "parameters", "injected-parameters", "cell-0"]
     assert book.cells[-1].outputs[0].text == "trained\n"
     nbformat.validate(book)
 
 
-@pytest.mark.parametrize("steps, error, message", [
-    (67, runner.CellError, "^02-train: ValueError: steps 67 is bad: give 3$"),
-    (66, runner.KernelDied, "^02-train: the kernel died, probably out of memory: close other programs"),
-])
+@pytest.mark.parametrize(
+    "steps, error, message",
+    [
+        (67, runner.CellError, "^02-train: ValueError: steps 67 is bad: give 3$"),
+        (
+            66,
+            runner.KernelDied,
+            "^02-train: the kernel died, probably out of memory: close other programs",
+        ),
+    ],
+)
 def test_a_failure_leaves_what_was_there_before_whole(project, steps, error, message):
     run_dir = project.reports / "quick"
     before = bytes_of(run_dir)
     with pytest.raises(error, match=message):
-        runner.run_stage(project, "02-train", resolve(project.notebooks, given={"steps": steps}), run_dir)
+        runner.run_stage(
+            project, "02-train", resolve(project.notebooks, given={"steps": steps}), run_dir
+        )
     assert bytes_of(run_dir) == before and (run_dir / "02-train.failed.ipynb").is_file()
     assert stages.current(project, "02-train", resolve(project.notebooks), run_dir)
 
@@ -84,7 +100,11 @@ def test_the_command_tells_a_full_disk_in_one_line_and_recovers(project, monkeyp
     (project.reports / "quick" / "02-train.failed.ipynb").write_text("{}")
     assert main(["train", "--profile", "quick", "--set", "steps=68"]) == 1
     lines = capsys.readouterr().err.strip().splitlines()
-    assert len(lines) == 1 and "02-train: OSError: [Errno 28] No space left on device: free some disk space" in lines[0]
+    assert (
+        len(lines) == 1
+        and "02-train: OSError: [Errno 28] No space left on device: free some disk space"
+        in lines[0]
+    )
     assert main(["train", "--profile", "quick", "--set", "steps=4"]) == 0
     assert not (project.reports / "quick" / "02-train.failed.ipynb").exists()
     assert read_json(project.reports / "quick" / "model" / "config.json")["steps"] == 4
@@ -92,12 +112,23 @@ def test_the_command_tells_a_full_disk_in_one_line_and_recovers(project, monkeyp
 
 def test_ctrl_c_ends_the_kernel_and_keeps_what_was_finished(project):
     path = project.notebook("02-train")
-    path.write_text(path.read_text().replace("if steps == 66:", "print(os.getpid()); (out / 'pid').write_text(str(os.getpid())); "
-                                             "__import__('time').sleep(60)\\nif steps == 66:"))
+    path.write_text(
+        path.read_text().replace(
+            "if steps == 66:",
+            "print(os.getpid()); (out / 'pid').write_text(str(os.getpid())); "
+            "__import__('time').sleep(60)\\nif steps == 66:",
+        )
+    )
     command = [sys.executable, "-m", "minitransformer.report", "train", "--profile", "quick"]
     heed = lambda: signal.signal(signal.SIGINT, signal.SIG_DFL)  # noqa: E731  a background job is born ignoring Ctrl-C
-    process = subprocess.Popen(command, cwd=project.root, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True,
-                               preexec_fn=heed)
+    process = subprocess.Popen(
+        command,
+        cwd=project.root,
+        stdout=subprocess.PIPE,
+        stderr=subprocess.PIPE,
+        text=True,
+        preexec_fn=heed,
+    )
     pid = project.reports / "quick" / ".work" / "02-train" / "pid"
     for _ in range(600):
         if pid.is_file() and pid.read_text():
@@ -107,7 +138,10 @@ def test_ctrl_c_ends_the_kernel_and_keeps_what_was_finished(project):
     process.send_signal(signal.SIGINT)
     _, err = process.communicate(timeout=60)
     assert process.returncode == 130
-    assert err.strip() == "interrupted: what was finished is kept, and the same command goes on from there"
+    assert (
+        err.strip()
+        == "interrupted: what was finished is kept, and the same command goes on from there"
+    )
     assert stages.read_stamp(project.reports / "quick", "01-data")
     with pytest.raises(ProcessLookupError):
         for _ in range(50):
@@ -115,7 +149,9 @@ def test_ctrl_c_ends_the_kernel_and_keeps_what_was_finished(project):
             time.sleep(0.1)
 
 
-def test_a_kernel_that_did_not_start_gets_a_second_try_and_only_one(finished, monkeypatch, tmp_path):
+def test_a_kernel_that_did_not_start_gets_a_second_try_and_only_one(
+    finished, monkeypatch, tmp_path
+):
     project, calls, message = finished[0], [], "Kernel died before replying to kernel_info"
 
     def execute(*_, **__):
@@ -134,14 +170,24 @@ def test_a_kernel_that_did_not_start_gets_a_second_try_and_only_one(finished, mo
 
 def test_a_notebook_that_was_not_run_to_its_end_is_no_success(finished, monkeypatch, tmp_path):
     project = finished[0]
-    monkeypatch.setattr(runner, "execute_notebook", lambda source, part, **_: shutil.copy(source, part))
+    monkeypatch.setattr(
+        runner, "execute_notebook", lambda source, part, **_: shutil.copy(source, part)
+    )
     with pytest.raises(runner.CellError, match="01-data: cell 'parameters' was not executed"):
         runner.run_stage(project, "01-data", resolve(project.notebooks), tmp_path)
-    assert (tmp_path / "01-data.failed.ipynb").is_file() and stages.read_stamp(tmp_path, "01-data") is None
+    assert (tmp_path / "01-data.failed.ipynb").is_file() and stages.read_stamp(
+        tmp_path, "01-data"
+    ) is None
 
 
 def test_incomplete_sees_errors_and_ignores_empty_cells():
-    book = new_notebook(cells=[new_markdown_cell("x"), new_code_cell(" "), new_code_cell("1", id="good", execution_count=1)])
+    book = new_notebook(
+        cells=[
+            new_markdown_cell("x"),
+            new_code_cell(" "),
+            new_code_cell("1", id="good", execution_count=1),
+        ]
+    )
     assert runner.incomplete(book) is None
     error = new_output("error", ename="E", evalue="e", traceback=[])
     book.cells.append(new_code_cell("1", id="bad", execution_count=2, outputs=[error]))
@@ -151,31 +197,47 @@ def test_incomplete_sees_errors_and_ignores_empty_cells():
 def test_erased_progress_bars_leave_no_output():
     bar = new_output("stream", name="stderr", text="\r10%\r100%\r    \r")
     kept = new_output("display_data", {"text/plain": "x"})
-    book = runner.normalise(new_notebook(cells=[new_code_cell("1", execution_count=1, outputs=[bar, kept])]))
+    book = runner.normalise(
+        new_notebook(cells=[new_code_cell("1", execution_count=1, outputs=[bar, kept])])
+    )
     assert book.cells[0].outputs == [kept]
 
 
-def test_an_interrupted_try_at_the_same_key_goes_on_in_its_folder_and_another_key_starts_afresh(tmp_path):
+def test_an_interrupted_try_at_the_same_key_goes_on_in_its_folder_and_another_key_starts_afresh(
+    tmp_path,
+):
     work = runner.working_folder(tmp_path, "02-train", "k1")
     write_text(work / "checkpoint", "half")
-    assert runner.working_folder(tmp_path, "02-train", "k1") == work and (work / "checkpoint").is_file()
+    assert (
+        runner.working_folder(tmp_path, "02-train", "k1") == work
+        and (work / "checkpoint").is_file()
+    )
     assert not (runner.working_folder(tmp_path, "02-train", "k2") / "checkpoint").exists()
 
 
 def test_adopting_deletes_what_an_earlier_version_left(tmp_path):
-    stages.write_stamp(tmp_path, "02-train", key="k", artefacts={"old.csv": "0", "gone.csv": "0", "same.csv": "0"})
+    stages.write_stamp(
+        tmp_path, "02-train", key="k", artefacts={"old.csv": "0", "gone.csv": "0", "same.csv": "0"}
+    )
     for name in ("old.csv", "same.csv", ".work/02-train/same.csv", ".work/02-train/model/new.bin"):
         write_text(tmp_path / name, name)
     written = runner.adopt(tmp_path, "02-train", tmp_path / ".work" / "02-train")
-    assert set(written) == {"same.csv", "model/new.bin"} and stages.artefacts(tmp_path) == ["model/new.bin", "same.csv"]
-    assert (tmp_path / "same.csv").read_text() == ".work/02-train/same.csv" and stages.read_stamp(tmp_path, "02-train") is None
+    assert set(written) == {"same.csv", "model/new.bin"} and stages.artefacts(tmp_path) == [
+        "model/new.bin",
+        "same.csv",
+    ]
+    assert (tmp_path / "same.csv").read_text() == ".work/02-train/same.csv" and stages.read_stamp(
+        tmp_path, "02-train"
+    ) is None
 
 
 def test_two_stages_cannot_leave_the_same_file(tmp_path):
     stages.write_stamp(tmp_path, "02-train", key="k", artefacts={"tables/control.csv": "0"})
     for name in ("tables/control.csv", ".work/03-eval/tables/control.csv"):
         write_text(tmp_path / name, name)
-    with pytest.raises(runner.CellError, match="03-eval: tables/control.csv is left by 02-train too"):
+    with pytest.raises(
+        runner.CellError, match="03-eval: tables/control.csv is left by 02-train too"
+    ):
         runner.adopt(tmp_path, "03-eval", tmp_path / ".work" / "03-eval")
     assert (tmp_path / "tables" / "control.csv").read_text() == "tables/control.csv"
 
@@ -187,8 +249,15 @@ def test_the_environment_of_kernels_is_the_projects_and_goes_back(tmp_path, monk
     monkeypatch.delenv("IPYTHONDIR", raising=False)
     with runner.environment(Project(tmp_path), {"threads": 2}, tmp_path / "work", live=True):
         assert os.environ["PYTHONHASHSEED"] == "0" and os.environ["OMP_NUM_THREADS"] == "2"
-        assert os.environ["IPYTHONDIR"].startswith(str(tmp_path)) and not {"MPLBACKEND", "TQDM_DISABLE"} & set(os.environ)
-    assert os.environ["MPLBACKEND"] == "agg" and os.environ["PYTHONHASHSEED"] == "5" and "IPYTHONDIR" not in os.environ
+        assert os.environ["IPYTHONDIR"].startswith(str(tmp_path)) and not {
+            "MPLBACKEND",
+            "TQDM_DISABLE",
+        } & set(os.environ)
+    assert (
+        os.environ["MPLBACKEND"] == "agg"
+        and os.environ["PYTHONHASHSEED"] == "5"
+        and "IPYTHONDIR" not in os.environ
+    )
     with runner.environment(Project(tmp_path), {}, tmp_path / "work", live=False):
         assert os.environ["TQDM_DISABLE"] == "1" and os.environ["OMP_NUM_THREADS"] == "1"
 
@@ -200,6 +269,8 @@ def test_a_folder_that_cannot_be_written_is_named_before_anything_runs(tmp_path)
 
 
 def test_a_nearly_full_disk_is_named_before_anything_runs(tmp_path, monkeypatch):
-    monkeypatch.setattr(runner.shutil, "disk_usage", lambda _: shutil._ntuple_diskusage(2**30, 2**30, 5 * 2**20))
+    monkeypatch.setattr(
+        runner.shutil, "disk_usage", lambda _: shutil._ntuple_diskusage(2**30, 2**30, 5 * 2**20)
+    )
     with pytest.raises(OSError, match="5 MiB are free on its disk: free 64 MiB or more"):
         runner.preflight(tmp_path)

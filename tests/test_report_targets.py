@@ -5,12 +5,12 @@ import runpy
 import sys
 
 import pytest
-from report_project import make_project
 
 from minitransformer.report import __main__ as command
 from minitransformer.report import html, pack, readme, runner, targets
 from minitransformer.report.files import read_json, write_json, write_text
 from minitransformer.report.project import Project
+from report_project import make_project
 
 
 @pytest.fixture
@@ -26,21 +26,35 @@ def project(tmp_path, monkeypatch):
         stage = part.rsplit(".part.ipynb")[0].rsplit(".", 1)[1]
         ran.append(stage)
         out = runner.Path(runner.os.environ[runner.OUT])
-        write_json(out / "model" / "config.json" if stage == "02-train" else out / f"{stage}.json", parameters)
+        write_json(
+            out / "model" / "config.json" if stage == "02-train" else out / f"{stage}.json",
+            parameters,
+        )
         write_text(out / "figures" / f"{stage}.csv", "n\n1\n")
         write_json(out / "claims" / f"{stage}.json", [{"id": stage, "verdict": "pass"}])
         book = json.loads(runner.Path(source).read_text())
         for cell in book["cells"]:
             if cell["cell_type"] == "code":
                 cell["execution_count"] = 1
-                result = {"output_type": "execute_result", "data": {"text/plain": "1"}, "metadata": {}}
+                result = {
+                    "output_type": "execute_result",
+                    "data": {"text/plain": "1"},
+                    "metadata": {},
+                }
                 cell["outputs"] = [result | {"execution_count": 1}]
-        injected = {"cell_type": "code", "id": "x", "metadata": {"tags": ["injected-parameters"]}, "source": "# Parameters"}
+        injected = {
+            "cell_type": "code",
+            "id": "x",
+            "metadata": {"tags": ["injected-parameters"]},
+            "source": "# Parameters",
+        }
         book["cells"].insert(2, injected | {"execution_count": 2, "outputs": []})
         write_json(runner.Path(part), book)
 
     monkeypatch.setattr(runner, "execute_notebook", execute)
-    monkeypatch.setattr(html, "build_html", lambda run_dir: write_text(run_dir / "index.html", f"<p>{len(ran)}"))
+    monkeypatch.setattr(
+        html, "build_html", lambda run_dir: write_text(run_dir / "index.html", f"<p>{len(ran)}")
+    )
     project.__dict__["ran"] = ran
     return project
 
@@ -55,7 +69,9 @@ def test_a_report_runs_every_chapter_once(project, capsys):
     assert ran == ["01-data", "02-train", "report"]
     assert [row["id"] for row in read_json(run_dir / "claims.json")] == ran
     assert read_json(run_dir / "run.json")["profile"] == "quick"
-    assert (run_dir / "index.html").read_text() == "<p>3" and "index.html" in (run_dir / "HASHES.txt").read_text()
+    assert (run_dir / "index.html").read_text() == "<p>3" and "index.html" in (
+        run_dir / "HASHES.txt"
+    ).read_text()
     assert (project.root / "dist" / "model.tar.gz").is_file()
     out = capsys.readouterr().out
     assert "[2/3] 02-train done in" in out and out.strip().endswith("reports/quick/index.html")
@@ -82,16 +98,31 @@ def test_a_target_runs_what_it_needs_and_parameters_arrive(project, capsys):
     assert main("tokenize", "--set", "seed=9", "--set", "salt=0012", "--set", "lr=1e-3") == 0
     assert project.__dict__["ran"] == ["01-data"]
     given = read_json(project.reports / "paper" / "01-data.json")
-    assert (given["seed"], given["salt"], given["lr"], given["profile"]) == (9, "0012", 0.001, "paper")
+    assert (given["seed"], given["salt"], given["lr"], given["profile"]) == (
+        9,
+        "0012",
+        0.001,
+        "paper",
+    )
     assert given["run_dir"] == "reports/paper"
-    assert capsys.readouterr().out.endswith("reports/paper: 01-data is current\n") and not (project.root / "dist").exists()
+    assert (
+        capsys.readouterr().out.endswith("reports/paper: 01-data is current\n")
+        and not (project.root / "dist").exists()
+    )
 
 
 def test_the_folder_of_corpora_starts_there_too_and_is_no_dependency(project, tmp_path):
     notebook = project.notebook("01-data")
-    notebook.write_text(notebook.read_text().replace('seed = 42', 'corpora_dir = \\"\\"\\nseed = 42'))
+    notebook.write_text(
+        notebook.read_text().replace("seed = 42", 'corpora_dir = \\"\\"\\nseed = 42')
+    )
     for folder in ("a", "b"):
-        assert main("data", "--profile", "quick", "--caller", tmp_path, "--set", f"corpora_dir={folder}") == 0
+        assert (
+            main(
+                "data", "--profile", "quick", "--caller", tmp_path, "--set", f"corpora_dir={folder}"
+            )
+            == 0
+        )
     assert read_json(project.reports / "quick" / "01-data.json")["corpora_dir"] == "../a"
     assert project.__dict__["ran"] == ["01-data"]
 
@@ -100,38 +131,61 @@ def test_a_relative_corpus_starts_from_the_callers_folder(project, tmp_path):
     caller = tmp_path / "mis textos"
     caller.mkdir()
     (caller / "canción ñ.txt").write_text("la la")
-    assert main("data", "--profile", "quick", "--caller", caller, "--set", "corpus=canción ñ.txt") == 0
+    assert (
+        main("data", "--profile", "quick", "--caller", caller, "--set", "corpus=canción ñ.txt") == 0
+    )
     run_dir = next(project.reports.glob("quick-canci-n-*"))
     assert read_json(run_dir / "01-data.json")["corpus"] == "../mis textos/canción ñ.txt"
     (project.root / "data").mkdir()
     (project.root / "data" / "corpora.toml").write_text("[tiny]\n")
     assert main("data", "--profile", "quick", "--set", "corpus=tiny") == 0
-    assert read_json(next(project.reports.glob("quick-tiny-*")) / "01-data.json")["corpus"] == "tiny"
+    assert (
+        read_json(next(project.reports.glob("quick-tiny-*")) / "01-data.json")["corpus"] == "tiny"
+    )
 
 
-@pytest.mark.parametrize("arguments, status, message", [
-    (["--set", "sed=3"], 2, "parameter sed = '3' is unknown: did you mean seed?"),
-    (["--set", "seed"], 2, "--set seed is not NAME=VALUE"),
-    (["--set", "seed=x"], 2, "seed = 'x' is text, and a whole number is expected"),
-    (["--profile", "papr"], 2, "profile 'papr' is unknown"),
-    (["--set", "corpus=nix.txt"], 2, "corpus 'nix.txt' is neither a text file nor a known name"),
-    (["--set", "n_heads=3"], 2, "n_heads 3 does not divide d_model 128"),
-])
+@pytest.mark.parametrize(
+    "arguments, status, message",
+    [
+        (["--set", "sed=3"], 2, "parameter sed = '3' is unknown: did you mean seed?"),
+        (["--set", "seed"], 2, "--set seed is not NAME=VALUE"),
+        (["--set", "seed=x"], 2, "seed = 'x' is text, and a whole number is expected"),
+        (["--profile", "papr"], 2, "profile 'papr' is unknown"),
+        (
+            ["--set", "corpus=nix.txt"],
+            2,
+            "corpus 'nix.txt' is neither a text file nor a known name",
+        ),
+        (["--set", "n_heads=3"], 2, "n_heads 3 does not divide d_model 128"),
+    ],
+)
 def test_bad_parameters_are_one_line_and_nothing_runs(project, capsys, arguments, status, message):
     notebook = project.notebook("02-train")
-    notebook.write_text(notebook.read_text().replace("steps = 3", "steps = 3\\nn_heads = 4\\nd_model = 128"))
+    notebook.write_text(
+        notebook.read_text().replace("steps = 3", "steps = 3\\nn_heads = 4\\nd_model = 128")
+    )
     assert main("train", *arguments) == status
     err = capsys.readouterr().err
-    assert err.startswith("error: ") and message in err and err.count("\n") == 1 and not project.__dict__["ran"]
+    assert (
+        err.startswith("error: ")
+        and message in err
+        and err.count("\n") == 1
+        and not project.__dict__["ran"]
+    )
     assert not project.reports.exists()
 
 
 def test_a_chapter_that_does_not_exist_yet_is_named(project, capsys):
-    assert main("ablations") == 1 and "notebooks/06-ablations.ipynb does not exist" in capsys.readouterr().err
+    assert (
+        main("ablations") == 1
+        and "notebooks/06-ablations.ipynb does not exist" in capsys.readouterr().err
+    )
 
 
 def test_the_traceback_is_printed_only_with_the_debug_switch(project, capsys, monkeypatch):
-    assert main("train", "--set", "sed=3", "--debug") == 2 and "Traceback" in capsys.readouterr().err
+    assert (
+        main("train", "--set", "sed=3", "--debug") == 2 and "Traceback" in capsys.readouterr().err
+    )
 
     def fail(*_, **__):
         raise runner.CellError("02-train: ValueError: bad", "the cell's own traceback")
@@ -141,14 +195,19 @@ def test_the_traceback_is_printed_only_with_the_debug_switch(project, capsys, mo
     assert main("train") == 1 and "the cell's own traceback" in capsys.readouterr().err
 
 
-@pytest.mark.parametrize("error, status, message", [
-    (KeyboardInterrupt(), 130, "interrupted: what was finished is kept"),
-    (runner.KernelDied("02-train: the kernel died"), 138, "error: 02-train: the kernel died"),
-    (OSError(28, "No space left on device"), 1, "free some disk space"),
-    (PermissionError(13, "Permission denied", "x"), 1, "make the folder writable"),
-    (RuntimeError(), 1, "error: RuntimeError"),
-])
-def test_every_failure_has_its_status_and_one_line(project, capsys, monkeypatch, error, status, message):
+@pytest.mark.parametrize(
+    "error, status, message",
+    [
+        (KeyboardInterrupt(), 130, "interrupted: what was finished is kept"),
+        (runner.KernelDied("02-train: the kernel died"), 138, "error: 02-train: the kernel died"),
+        (OSError(28, "No space left on device"), 1, "free some disk space"),
+        (PermissionError(13, "Permission denied", "x"), 1, "make the folder writable"),
+        (RuntimeError(), 1, "error: RuntimeError"),
+    ],
+)
+def test_every_failure_has_its_status_and_one_line(
+    project, capsys, monkeypatch, error, status, message
+):
     def fail(*_, **__):
         raise error
 
@@ -166,9 +225,15 @@ def test_the_module_runs_as_a_command(project, monkeypatch, capsys):
 
 
 def test_pack_verify_and_publish(project, capsys):
-    assert main("pack", "--profile", "quick") == 1 and "no finished run: run make report PROFILE=quick" in capsys.readouterr().err
+    assert (
+        main("pack", "--profile", "quick") == 1
+        and "no finished run: run make report PROFILE=quick" in capsys.readouterr().err
+    )
     assert main("publish", "--profile", "quick") == 1
-    assert "reports/quick/index.html is missing: run make report PROFILE=quick" in capsys.readouterr().err
+    assert (
+        "reports/quick/index.html is missing: run make report PROFILE=quick"
+        in capsys.readouterr().err
+    )
     main("report", "--profile", "quick")
     assert main("pack", "--profile", "quick") == 0 and main("verify", "--profile", "quick") == 0
     path = next((project.root / "dist").glob("mini-transformer-quick-v*.gz"))
@@ -178,14 +243,27 @@ def test_pack_verify_and_publish(project, capsys):
     assert main("verify", "--profile", "quick") == 1 and "was changed" in capsys.readouterr().err
     assert read_json(project.reports / "evidence" / "verify.json")["passed"] is False
     write_text(project.reports / "reference" / "figures" / "stale.csv", "x")
-    page = write_text(project.root / "README.md", f"before\n{readme.START}\nold\n{readme.END}\nafter\n")
+    page = write_text(
+        project.root / "README.md", f"before\n{readme.START}\nold\n{readme.END}\nafter\n"
+    )
     write_json(project.reports / "quick" / "claims.json", [])
     assert main("publish", "--profile", "quick") == 0
-    assert "old" not in page.read_text() and page.read_text().startswith("before\n") and "| seed report |" in page.read_text()
+    assert (
+        "old" not in page.read_text()
+        and page.read_text().startswith("before\n")
+        and "| seed report |" in page.read_text()
+    )
     reference = project.reports / "reference"
     names = {p.relative_to(reference).as_posix() for p in reference.rglob("*") if p.is_file()}
-    assert names == {*targets.PUBLISHED, "figures/01-data.csv", "figures/02-train.csv", "figures/report.csv",
-                     "01-data.ipynb", "02-train.ipynb", "report.ipynb"}
+    assert names == {
+        *targets.PUBLISHED,
+        "figures/01-data.csv",
+        "figures/02-train.csv",
+        "figures/report.csv",
+        "01-data.ipynb",
+        "02-train.ipynb",
+        "report.ipynb",
+    }
 
 
 def test_the_epoch_comes_from_the_environment(project, monkeypatch, capsys):
@@ -212,17 +290,28 @@ def test_the_corpus_is_made_again_and_compared(project, capsys, monkeypatch):
     seen["seed"] = 43
     assert main("verify-corpus", "--profile", "quick") == 1
     assert "reports/quick is not what its parameters make: 01-data.json" in capsys.readouterr().err
-    assert read_json(project.reports / "evidence" / "verify-corpus.json")["differ"] == ["01-data.json"]
+    assert read_json(project.reports / "evidence" / "verify-corpus.json")["differ"] == [
+        "01-data.json"
+    ]
 
 
 def test_two_runs_are_compared(project, capsys, monkeypatch):
     monkeypatch.setitem(targets.idempotence.VARIES, "*.json", "says where it ran")
     assert main("test-idem") == 0
     out = capsys.readouterr().out
-    assert "not compared: run.json (says when and how long)" in out and "idempotent: 3 artefacts equal to the byte" in out
-    assert project.__dict__["ran"] == ["01-data", "02-train", "report"] * 2 and not (project.root / "dist").exists()
+    assert (
+        "not compared: run.json (says when and how long)" in out
+        and "idempotent: 3 artefacts equal to the byte" in out
+    )
+    assert (
+        project.__dict__["ran"] == ["01-data", "02-train", "report"] * 2
+        and not (project.root / "dist").exists()
+    )
     targets.idempotence.VARIES.pop("*.json")
-    assert main("test-idem") == 1 and "two equal runs differ in 01-data.json" in capsys.readouterr().err
+    assert (
+        main("test-idem") == 1
+        and "two equal runs differ in 01-data.json" in capsys.readouterr().err
+    )
     assert read_json(project.reports / "evidence" / "test-idem.json")["passed"] is False
 
 
@@ -230,13 +319,29 @@ def test_notebooks_are_committed_executed_at_the_quick_size(project, capsys):
     assert main("notebooks", "--profile", "quick") == 0
     book = read_json(project.notebook("02-train"))
     code = [cell for cell in book["cells"] if cell["cell_type"] == "code"]
-    assert [cell["execution_count"] for cell in code] == [1, 2] and [c["id"] for c in code] == ["parameters", "cell-0"]
+    assert [cell["execution_count"] for cell in code] == [1, 2] and [c["id"] for c in code] == [
+        "parameters",
+        "cell-0",
+    ]
     assert code[1]["outputs"][0]["execution_count"] == 2
     count = len(project.__dict__["ran"])
-    assert main("report", "--profile", "quick") == 0 and len(project.__dict__["ran"]) == count  # outputs are no dependency
+    assert (
+        main("report", "--profile", "quick") == 0 and len(project.__dict__["ran"]) == count
+    )  # outputs are no dependency
 
 
 def test_the_outcome_of_the_tests_is_recorded(project, tmp_path, capsys):
     write_text(tmp_path / "junit.xml", '<testsuite tests="3" failures="1" errors="0" skipped="0"/>')
-    assert main("evidence", "--profile", "quick", "--junit", tmp_path / "junit.xml", "--coverage", tmp_path / "none.json") == 0
+    assert (
+        main(
+            "evidence",
+            "--profile",
+            "quick",
+            "--junit",
+            tmp_path / "junit.xml",
+            "--coverage",
+            tmp_path / "none.json",
+        )
+        == 0
+    )
     assert capsys.readouterr().out == "3 tests, 1 failed, coverage 0.0 %\n"

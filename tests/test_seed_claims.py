@@ -1,4 +1,5 @@
-"""The ledger of the audit: every number of the seed report's results is in the words of some row, and every row is whole."""
+"""The ledger of the audit: every number of the seed report's results is in the words of some row,
+and every row is whole."""
 
 import re
 import tomllib
@@ -10,11 +11,20 @@ import minitransformer
 
 LEDGER = Path(minitransformer.__file__).parent / "report" / "seed_claims.toml"
 ROWS = tomllib.loads(LEDGER.read_text(encoding="utf-8"))["claim"]
-CHAPTERS = {"01-data", "02-train", "03-eval", "04-kv-bench", "05-quant-bench", "06-ablations", "report"}
+CHAPTERS = {
+    "01-data",
+    "02-train",
+    "03-eval",
+    "04-kv-bench",
+    "05-quant-bench",
+    "06-ablations",
+    "report",
+}
 KINDS = {"count", "measured", "arithmetic", "statement"}
 VERDICTS = {"reproduced", "corrected", "refuted"}
 
-# The number tokens of §1-§4 of the seed report, section by section. Names that hold digits (FP32, Int8, SHA-256, float32,
+# The number tokens of §1-§4 of the seed report, section by section. Names that hold digits (FP32,
+# Int8, SHA-256, float32,
 # the figure in a heading) are no numbers of its results.
 NUMBERS = {
     "1": "1 1045.31 1.95x 1.88x +0.06 +2.32 97% 42",
@@ -40,7 +50,9 @@ def holds(quote, token):
     return re.search(before + re.escape(token) + after, quote) is not None
 
 
-@pytest.mark.parametrize("section, token", [(s, token) for s, text in NUMBERS.items() for token in text.split()])
+@pytest.mark.parametrize(
+    "section, token", [(s, token) for s, text in NUMBERS.items() for token in text.split()]
+)
 def test_every_number_of_the_seed_report_is_in_a_row(section, token):
     assert [row["id"] for row in ROWS if section in sections(row) and holds(row["quote"], token)]
 
@@ -72,15 +84,29 @@ def test_conclusions_and_limits_have_rows():
 
 @pytest.mark.parametrize("row", ROWS, ids=lambda row: row["id"])
 def test_row_is_whole(row):
-    wanted = {"id", "section", "quote", "statement", "seed_value", "unit", "notebook", "kind", "how"}
+    wanted = {
+        "id",
+        "section",
+        "quote",
+        "statement",
+        "seed_value",
+        "unit",
+        "notebook",
+        "kind",
+        "how",
+    }
     assert wanted <= set(row) <= wanted | {"sections"}
     assert all(row[key].strip() for key in ("quote", "statement", "how"))
     assert "\ufffd" not in row["quote"]
     assert row["notebook"] in CHAPTERS
     assert row["kind"] in KINDS
-    assert "sections" not in row or row["section"] == row["sections"][0] and len(row["sections"]) > 1
+    assert (
+        "sections" not in row or row["section"] == row["sections"][0] and len(row["sections"]) > 1
+    )
     assert isinstance(row["seed_value"], str if row["kind"] == "statement" else (int, float, str))
-    assert row["kind"] != "measured" or not isinstance(row["seed_value"], str), "an interval needs a number"
+    assert row["kind"] != "measured" or not isinstance(row["seed_value"], str), (
+        "an interval needs a number"
+    )
     assert VERDICTS & set(re.findall(r"[a-z]+", row["how"])), "how must say what earns a verdict"
 
 

@@ -1,4 +1,5 @@
-"""Training: recipes, initial loss, bit-exact resumption, and the end at the first loss that is not finite."""
+"""Training: recipes, initial loss, bit-exact resumption, and the end at the first loss that is not
+finite."""
 
 import math
 from dataclasses import replace
@@ -8,10 +9,28 @@ import torch
 import torch.nn.functional as F
 
 from minitransformer.model import ModelConfig, Transformer
-from minitransformer.train import GOOD, RECIPES, SEED, NonFiniteLoss, TrainConfig, initialize, learning_rate, train
+from minitransformer.train import (
+    GOOD,
+    RECIPES,
+    SEED,
+    NonFiniteLoss,
+    TrainConfig,
+    initialize,
+    learning_rate,
+    train,
+)
 
 CFG = ModelConfig(vocab_size=50, d_model=32, context=32)
-RUN = TrainConfig(steps=12, batch_size=4, window=16, lr=1e-2, warmup=2, cooldown=0.5, weight_decay=0.1, initialization="scaled")
+RUN = TrainConfig(
+    steps=12,
+    batch_size=4,
+    window=16,
+    lr=1e-2,
+    warmup=2,
+    cooldown=0.5,
+    weight_decay=0.1,
+    initialization="scaled",
+)
 
 
 def batch(step):
@@ -29,7 +48,9 @@ def test_the_good_recipe_starts_at_the_loss_of_a_uniform_guess(d_model, n_layers
     ids = torch.randint(0, 1004, (4, 129), generator=torch.Generator().manual_seed(1))
     with torch.no_grad():
         loss = F.cross_entropy(fresh(cfg)(ids[:, :-1]).flatten(0, 1), ids[:, 1:].flatten()).item()
-        torch_loss = F.cross_entropy(fresh(cfg, "torch")(ids[:, :-1]).flatten(0, 1), ids[:, 1:].flatten()).item()
+        torch_loss = F.cross_entropy(
+            fresh(cfg, "torch")(ids[:, :-1]).flatten(0, 1), ids[:, 1:].flatten()
+        ).item()
     assert abs(loss - math.log(1004)) < 0.05
     assert torch_loss > math.log(1004) + 0.1
 
@@ -44,7 +65,14 @@ def test_pytorchs_default_initialisation_is_reproduced_in_distribution():
 
 def test_the_seed_recipe_is_the_seed_reports():
     assert RECIPES == {"seed": SEED, "good": GOOD}
-    assert (SEED.steps, SEED.batch_size, SEED.window, SEED.lr, SEED.warmup, SEED.clip) == (100, 4, 64, 1e-3, 10, 1.0)
+    assert (SEED.steps, SEED.batch_size, SEED.window, SEED.lr, SEED.warmup, SEED.clip) == (
+        100,
+        4,
+        64,
+        1e-3,
+        10,
+        1.0,
+    )
     assert SEED.batches == {"batch_size": 4, "window": 64, "short_window": 0, "short_steps": 0}
     assert SEED.tokens == 25_600 and SEED.initialization == "torch" and SEED.weight_decay == 0
 
@@ -52,7 +80,9 @@ def test_the_seed_recipe_is_the_seed_reports():
 def test_the_learning_rate_rises_stays_and_falls_to_zero():
     rates = [learning_rate(s, RUN) for s in range(12)]
     assert rates[:3] == [pytest.approx(1e-2 / 3), pytest.approx(2e-2 / 3), 1e-2]
-    assert max(rates) == rates[5] == 1e-2 and rates == sorted(rates[:3]) + rates[3:6] + sorted(rates[6:], reverse=True)
+    assert max(rates) == rates[5] == 1e-2 and rates == sorted(rates[:3]) + rates[3:6] + sorted(
+        rates[6:], reverse=True
+    )
     assert 0 < rates[-1] < 2e-3
     assert learning_rate(11, replace(RUN, cooldown=0.0)) == 1e-2
 
@@ -80,7 +110,9 @@ def test_a_resumed_run_equals_one_that_was_never_stopped(tmp_path):
     assert [r["loss_nats"] for r in rows] == [r["loss_nats"] for r in whole]
     for a, b in zip(straight.parameters(), resumed.parameters(), strict=True):
         assert torch.equal(a, b)
-    assert train(fresh(), batch, RUN, checkpoint=tmp_path / "run.pt") == rows  # finished: nothing left to do
+    assert (
+        train(fresh(), batch, RUN, checkpoint=tmp_path / "run.pt") == rows
+    )  # finished: nothing left to do
     assert [p.name for p in tmp_path.iterdir()] == ["run.pt"]
 
 
@@ -104,7 +136,10 @@ def test_a_loss_that_is_not_finite_stops_and_names_the_step_and_the_last_good_ch
         if row["step"] == 7:
             model.head.weight.data[0, 0] = math.nan
 
-    with pytest.raises(NonFiniteLoss, match=r"loss is nan at step 7: lower lr 0.01; the last good checkpoint is .*run.pt"):
+    with pytest.raises(
+        NonFiniteLoss,
+        match=r"loss is nan at step 7: lower lr 0.01; the last good checkpoint is .*run.pt",
+    ):
         train(model, batch, RUN, checkpoint=path, every=5, on_step=poison)
     with pytest.raises(NonFiniteLoss, match="no checkpoint was written yet"):
         train(model, batch, RUN)
@@ -117,7 +152,10 @@ def test_a_teachers_gradient_is_that_of_the_divergence_and_vanishes_where_the_tw
     ids, one = batch(0), replace(RUN, steps=1, clip=1e9)
     law = teacher(ids[:, :-1]).flatten(0, 1).log_softmax(-1)
     own = student(ids[:, :-1]).flatten(0, 1).log_softmax(-1)
-    wanted = torch.autograd.grad(F.kl_div(own, law.detach(), log_target=True, reduction="batchmean"), list(student.parameters()))
+    wanted = torch.autograd.grad(
+        F.kl_div(own, law.detach(), log_target=True, reduction="batchmean"),
+        list(student.parameters()),
+    )
     entropy = -(law.exp() * law).sum(-1).mean().item()
     divergence = (law.exp() * (law - own)).sum(-1).mean().item()
     row = train(student, batch, one, teacher=teacher)[0]
@@ -132,11 +170,16 @@ def test_a_teachers_gradient_is_that_of_the_divergence_and_vanishes_where_the_tw
 def test_a_teacher_belongs_to_the_run(tmp_path):
     path, teacher = tmp_path / "run.pt", fresh(seed=1)
     rows = train(fresh(), batch, RUN, teacher=teacher, checkpoint=path)
-    assert train(fresh(), batch, RUN, teacher=fresh(seed=1), checkpoint=path) == rows  # the same teacher: finished
+    assert (
+        train(fresh(), batch, RUN, teacher=fresh(seed=1), checkpoint=path) == rows
+    )  # the same teacher: finished
     for other in (None, fresh(seed=3)):
         with pytest.raises(ValueError, match="belongs to another model, recipe, teacher or data"):
             train(fresh(), batch, RUN, teacher=other, checkpoint=path)
-    with pytest.raises(ValueError, match="the teacher knows 60 tokens, the model 50: give a teacher of the same vocabulary"):
+    with pytest.raises(
+        ValueError,
+        match="the teacher knows 60 tokens, the model 50: give a teacher of the same vocabulary",
+    ):
         train(fresh(), batch, RUN, teacher=fresh(replace(CFG, vocab_size=60)))
 
 

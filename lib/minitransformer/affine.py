@@ -1,10 +1,11 @@
-"""Affine integer codes: x ≈ (u - z) · s with u of a few bits, and the bytes that hold them. A leaf: it knows tensors only.
+"""Affine integer codes: x ≈ (u - z) · s with u of a few bits, and the bytes that hold them. A leaf:
+it knows tensors only.
 
-Weights (`quant`) and keys and values (`cache`) are stored by the same rules (Jacob et al. 2018, equation 1).
-"""
+Weights (`quant`) and keys and values (`cache`) are stored by the same rules (Jacob et al. 2018,
+equation 1)."""
 
 import math
-from functools import lru_cache
+from functools import cache
 
 import torch
 
@@ -17,14 +18,17 @@ def packed_bytes(n: int, bits: int) -> int:
 def pack(codes: torch.Tensor, bits: int) -> torch.Tensor:
     """Unsigned codes below 2^bits, (..., n) -> bytes (..., ceil(n·bits / 8)) uint8, low bits first.
 
-    At 8 bits a byte is a code; at 4 the even index is the low nibble. Codes are cut into fields of gcd(bits, 8) bits,
-    so that one rule serves every width from 1 to 8.
-    """
+    At 8 bits a byte is a code; at 4 the even index is the low nibble. Codes are cut into fields of
+    gcd(bits, 8) bits, so that one rule serves every width from 1 to 8."""
     width = math.gcd(bits, 8)
-    fields = (codes[..., None].to(torch.uint8) >> shifts(width, bits, codes.device)) & (2**width - 1)  # (..., n, bits/width)
+    fields = (codes[..., None].to(torch.uint8) >> shifts(width, bits, codes.device)) & (
+        2**width - 1
+    )  # (..., n, bits/width)
     fields = fields.flatten(-2)
     short = -fields.shape[-1] % (8 // width)
-    fields = torch.nn.functional.pad(fields, (0, short)).unflatten(-1, (-1, 8 // width))  # (..., bytes, fields a byte)
+    fields = torch.nn.functional.pad(fields, (0, short)).unflatten(
+        -1, (-1, 8 // width)
+    )  # (..., bytes, fields a byte)
     return (fields << shifts(width, 8, codes.device)).sum(-1, dtype=torch.uint8)
 
 
@@ -33,25 +37,30 @@ def unpack(data: torch.Tensor, bits: int, n: int) -> torch.Tensor:
     if bits == 8:
         return data
     width = math.gcd(bits, 8)
-    fields = (data[..., None] >> shifts(width, 8, data.device)) & (2**width - 1)  # (..., bytes, fields a byte)
+    fields = (data[..., None] >> shifts(width, 8, data.device)) & (
+        2**width - 1
+    )  # (..., bytes, fields a byte)
     fields = fields.flatten(-2)[..., : n * (bits // width)]
     if width == bits:
         return fields
-    return (fields.unflatten(-1, (n, bits // width)) << shifts(width, bits, data.device)).sum(-1, dtype=torch.uint8)
+    return (fields.unflatten(-1, (n, bits // width)) << shifts(width, bits, data.device)).sum(
+        -1, dtype=torch.uint8
+    )
 
 
-@lru_cache(maxsize=None)
+@cache
 def shifts(step: int, stop: int, device) -> torch.Tensor:
     """0, step, 2·step, … below stop, as uint8."""
     return torch.arange(0, stop, step, dtype=torch.uint8, device=device)
 
 
 def affine_grid(low, high, bits: int, symmetric: bool, dtype: torch.dtype):
-    """Scale (in `dtype`) and zero-point of the smallest grid that covers [low, high], where low <= 0 <= high.
+    """Scale (in `dtype`) and zero-point of the smallest grid that covers [low, high], where low <=
+    0 <= high.
 
-    Symmetric codes are -Q … Q with Q = 2^(bits-1) - 1: one code of 2^bits stays unused, and zero is always exact.
-    A range of nothing gets scale 1; one too small for `dtype` gets its smallest positive number; one too large raises.
-    """
+    Symmetric codes are -Q … Q with Q = 2^(bits-1) - 1: one code of 2^bits stays unused, and zero is
+    always exact. A range of nothing gets scale 1; one too small for `dtype` gets its smallest
+    positive number; one too large raises."""
     levels = 2**bits - 1
     span = torch.maximum(-low, high) / (levels // 2) if symmetric else (high - low) / levels
     scale = stored_scale(span, dtype)
@@ -61,20 +70,25 @@ def affine_grid(low, high, bits: int, symmetric: bool, dtype: torch.dtype):
 
 
 def stored_scale(span, dtype: torch.dtype):
-    """The step `span` rounded to `dtype`: never zero (1 for a range of nothing), its sign kept; ValueError on overflow."""
+    """The step `span` rounded to `dtype`: never zero (1 for a range of nothing), its sign kept;
+    ValueError on overflow."""
     scale = span.to(dtype)
     if not torch.isfinite(scale).all():
-        raise ValueError(f"a scale of {span.abs().max().item():.6g} overflows {str(dtype).removeprefix('torch.')} "
-                         f"(at most {torch.finfo(dtype).max:.6g}): give scale_dtype 'float32' or rescale the weights")
+        raise ValueError(
+            f"a scale of {span.abs().max().item():.6g} overflows {str(dtype).removeprefix('torch.')} "
+            f"(at most {torch.finfo(dtype).max:.6g}): give scale_dtype 'float32' or rescale the weights"
+        )
     smallest = torch.finfo(dtype).tiny * torch.finfo(dtype).eps
     return torch.where(span == 0, 1.0, torch.copysign(scale.abs().clamp(min=smallest), scale))
 
 
 def to_codes(x, scale, zero, bits: int, symmetric: bool):
-    """Nearest codes (ties to even), clamped to the grid; computed with the rounded scale, which is the one that is stored."""
+    """Nearest codes (ties to even), clamped to the grid; computed with the rounded scale, which is
+    the one that is stored."""
     return ((x / scale.to(x.dtype)).round() + zero).clamp(1 if symmetric else 0, 2**bits - 1)
 
 
 def extremes(x):
-    """Least and greatest of the last axis, widened to include zero: padding, masks and ReLU outputs stay exact."""
+    """Least and greatest of the last axis, widened to include zero: padding, masks and ReLU outputs
+    stay exact."""
     return x.amin(-1, keepdim=True).clamp(max=0), x.amax(-1, keepdim=True).clamp(min=0)

@@ -5,8 +5,8 @@ Letters in shape comments, everywhere in this library:
     B batch   T new tokens   S cached tokens   H query heads   Hkv key/value heads
     D head dim   C model width   V vocabulary
 
-The defaults of `ModelConfig` are the model of the seed report: one pre-norm block, width 128, four heads, ReLU.
-"""
+The defaults of `ModelConfig` are the model of the seed report: one pre-norm block, width 128, four
+heads, ReLU."""
 
 import math
 from dataclasses import dataclass
@@ -31,8 +31,12 @@ class ModelConfig:
     d_model: int = 128
     n_layers: int = 1
     n_heads: int = 4
-    n_kv_heads: int | None = None  # None: as many as n_heads (MHA); 1 is MQA (Shazeer 2019); between is GQA
-    d_ff: int | None = None  # None: 4·d_model, for SwiGLU 8/3·d_model rounded up to a multiple of 32
+    n_kv_heads: int | None = (
+        None  # None: as many as n_heads (MHA); 1 is MQA (Shazeer 2019); between is GQA
+    )
+    d_ff: int | None = (
+        None  # None: 4·d_model, for SwiGLU 8/3·d_model rounded up to a multiple of 32
+    )
     context: int = 512
     position: str = "rope"
     norm: str = "layernorm"
@@ -47,20 +51,38 @@ class ModelConfig:
             if getattr(self, name) < 1:
                 raise ValueError(f"{name} {getattr(self, name)} is not positive: give at least 1")
         if self.d_model % self.n_heads:
-            fits = [h for h in range(1, self.d_model + 1) if self.d_model % h == 0 and abs(h - self.n_heads) <= self.n_heads]
+            fits = [
+                h
+                for h in range(1, self.d_model + 1)
+                if self.d_model % h == 0 and abs(h - self.n_heads) <= self.n_heads
+            ]
             near = min(fits, key=lambda h: abs(h - self.n_heads))
-            raise ValueError(f"n_heads {self.n_heads} does not divide d_model {self.d_model}: the nearest that does is {near}")
+            raise ValueError(
+                f"n_heads {self.n_heads} does not divide d_model {self.d_model}: the nearest that does is {near}"
+            )
         if self.n_kv_heads is not None and (self.n_kv_heads < 1 or self.n_heads % self.n_kv_heads):
-            raise ValueError(f"n_kv_heads {self.n_kv_heads} does not divide n_heads {self.n_heads}: give a divisor of n_heads")
+            raise ValueError(
+                f"n_kv_heads {self.n_kv_heads} does not divide n_heads {self.n_heads}: give a divisor of n_heads"
+            )
         if self.d_ff is not None and self.d_ff < 1:
-            raise ValueError(f"d_ff {self.d_ff} is not positive: give at least 1, or None for the default")
-        for name, value, known in (("position", self.position, POSITIONS), ("norm", self.norm, NORMS), ("ffn", self.ffn, FFNS)):
+            raise ValueError(
+                f"d_ff {self.d_ff} is not positive: give at least 1, or None for the default"
+            )
+        for name, value, known in (
+            ("position", self.position, POSITIONS),
+            ("norm", self.norm, NORMS),
+            ("ffn", self.ffn, FFNS),
+        ):
             if value not in known:
                 raise ValueError(f"{name} {value!r} is unknown: choose one of {', '.join(known)}")
         if self.position == "rope" and self.head_dim % 2:
-            raise ValueError(f"head dim {self.head_dim} is odd, and RoPE rotates pairs: give an even d_model / n_heads")
+            raise ValueError(
+                f"head dim {self.head_dim} is odd, and RoPE rotates pairs: give an even d_model / n_heads"
+            )
         if self.position == "sinusoidal" and self.d_model % 2:
-            raise ValueError(f"d_model {self.d_model} is odd, and sinusoids come in pairs: give an even d_model")
+            raise ValueError(
+                f"d_model {self.d_model} is odd, and sinusoids come in pairs: give an even d_model"
+            )
 
     @property
     def head_dim(self) -> int:
@@ -78,10 +100,11 @@ class ModelConfig:
 
 
 def position_table(cfg: ModelConfig) -> torch.Tensor | None:
-    """Cosines and sines of position · theta^(-2i/n) for every position of the context, computed in float64.
+    """Cosines and sines of position · theta^(-2i/n) for every position of the context, computed in
+    float64.
 
-    RoPE: (context, D), cosines then sines. Sinusoidal (Vaswani et al. 2017): (context, C), sines then cosines.
-    """
+    RoPE: (context, D), cosines then sines. Sinusoidal (Vaswani et al. 2017): (context, C), sines
+    then cosines."""
     if cfg.position == "none":
         return None
     n, theta = (cfg.head_dim, cfg.rope_theta) if cfg.position == "rope" else (cfg.d_model, 10000.0)
@@ -92,13 +115,15 @@ def position_table(cfg: ModelConfig) -> torch.Tensor | None:
 
 
 def rotate(x: torch.Tensor, cos: torch.Tensor, sin: torch.Tensor) -> torch.Tensor:
-    """Rotary position embedding on half-split pairs (Su et al. 2021): x (B, H, T, D), cos and sin (..., T, D/2)."""
+    """Rotary position embedding on half-split pairs (Su et al. 2021): x (B, H, T, D), cos and sin
+    (..., T, D/2)."""
     a, b = x.chunk(2, dim=-1)
     return torch.cat((a * cos - b * sin, b * cos + a * sin), dim=-1)
 
 
 class Attention(nn.Module):
-    """Causal multi-head attention; with `n_kv_heads` < `n_heads`, grouped-query (Ainslie et al. 2023)."""
+    """Causal multi-head attention; with `n_kv_heads` < `n_heads`, grouped-query (Ainslie et al.
+    2023)."""
 
     def __init__(self, cfg: ModelConfig):
         super().__init__()
@@ -111,11 +136,14 @@ class Attention(nn.Module):
         self.k_norm = nn.RMSNorm(cfg.head_dim) if cfg.qk_norm else nn.Identity()
 
     def project(self, x: torch.Tensor, rope):
-        """Queries, keys and values, heads apart and rotated: (B, T, C) -> (B, H, T, D), (B, Hkv, T, D), (B, Hkv, T, D)."""
+        """Queries, keys and values, heads apart and rotated: (B, T, C) -> (B, H, T, D), (B, Hkv, T,
+        D), (B, Hkv, T, D)."""
         B, T, _ = x.shape
         D = self.cfg.head_dim
         q = self.q_norm(self.q(x).view(B, T, self.cfg.n_heads, D)).transpose(1, 2)  # (B, H, T, D)
-        k = self.k_norm(self.k(x).view(B, T, self.cfg.kv_heads, D)).transpose(1, 2)  # (B, Hkv, T, D)
+        k = self.k_norm(self.k(x).view(B, T, self.cfg.kv_heads, D)).transpose(
+            1, 2
+        )  # (B, Hkv, T, D)
         v = self.v(x).view(B, T, self.cfg.kv_heads, D).transpose(1, 2)  # (B, Hkv, T, D)
         return (rotate(q, *rope), rotate(k, *rope), v) if rope else (q, k, v)
 
@@ -124,21 +152,29 @@ class Attention(nn.Module):
         q, k, v = self.project(x, rope)
         if cache is not None:
             k, v = cache.update(k, v)  # (B, Hkv, S, D)
-        # is_causal is aligned upper-left, so it is right only where queries and keys are the same tokens.
+        # is_causal is aligned upper-left, so it is right only where queries and keys are the same
+        # tokens.
         y = F.scaled_dot_product_attention(
-            q, k, v, attn_mask=mask, is_causal=mask is None and T == k.shape[2] and T > 1,
+            q,
+            k,
+            v,
+            attn_mask=mask,
+            is_causal=mask is None and T == k.shape[2] and T > 1,
             enable_gqa=self.cfg.kv_heads != self.cfg.n_heads,
         )  # (B, H, T, D)
         return self.out(y.transpose(1, 2).reshape(B, T, C))
 
 
 class FeedForward(nn.Module):
-    """Position-wise network: act(x W_up) W_down, or SwiGLU: (silu(x W_gate) · x W_up) W_down (Shazeer 2020)."""
+    """Position-wise network: act(x W_up) W_down, or SwiGLU: (silu(x W_gate) · x W_up) W_down
+    (Shazeer 2020)."""
 
     def __init__(self, cfg: ModelConfig):
         super().__init__()
         self.kind = cfg.ffn
-        self.gate = nn.Linear(cfg.d_model, cfg.ffn_dim, bias=cfg.bias) if cfg.ffn == "swiglu" else None
+        self.gate = (
+            nn.Linear(cfg.d_model, cfg.ffn_dim, bias=cfg.bias) if cfg.ffn == "swiglu" else None
+        )
         self.up = nn.Linear(cfg.d_model, cfg.ffn_dim, bias=cfg.bias)
         self.down = nn.Linear(cfg.ffn_dim, cfg.d_model, bias=cfg.bias)
 
@@ -171,7 +207,8 @@ class Block(nn.Module):
 
 
 class Transformer(nn.Module):
-    """Token ids to next-token logits; a cache, when given, is asked for positions and mask, updated, and never known by kind."""
+    """Token ids to next-token logits; a cache, when given, is asked for positions and mask,
+    updated, and never known by kind."""
 
     def __init__(self, cfg: ModelConfig):
         super().__init__()
@@ -182,12 +219,17 @@ class Transformer(nn.Module):
         self.head = nn.Linear(cfg.d_model, cfg.vocab_size, bias=cfg.bias)
         if cfg.tied:
             self.head.weight = self.embedding.weight
-        self.register_buffer("table", position_table(cfg), persistent=False)  # recomputed from cfg, never saved
+        self.register_buffer(
+            "table", position_table(cfg), persistent=False
+        )  # recomputed from cfg, never saved
 
     def hidden(self, ids: torch.Tensor, cache=None) -> torch.Tensor:
-        """Final-normed states: (B, T) integer ids -> (B, T, C). ValueError when a position passes `context`."""
+        """Final-normed states: (B, T) integer ids -> (B, T, C). ValueError when a position passes
+        `context`."""
         T = ids.shape[1]
-        positions = torch.arange(T, device=ids.device) if cache is None else cache.positions(T)  # (T,) or (B, T)
+        positions = (
+            torch.arange(T, device=ids.device) if cache is None else cache.positions(T)
+        )  # (T,) or (B, T)
         x, rope = self.embed(ids, positions)
         mask = None if cache is None else self.mask(T, cache, ids.device)
         for i, block in enumerate(self.blocks):
@@ -200,7 +242,9 @@ class Transformer(nn.Module):
         """Embedded tokens (B, T, C) and the rotary (cos, sin), each (..., T, D/2), or None."""
         last = int(positions[..., -1].max()) + 1  # positions increase along a row
         if last > self.cfg.context:
-            raise ValueError(f"{last} tokens are longer than context {self.cfg.context}: shorten the input or raise context")
+            raise ValueError(
+                f"{last} tokens are longer than context {self.cfg.context}: shorten the input or raise context"
+            )
         x = self.embedding(ids)  # (B, T, C)
         if self.cfg.position == "none":
             return x, None
@@ -213,7 +257,8 @@ class Transformer(nn.Module):
 
     @staticmethod
     def mask(T, cache, device):
-        """The cache's own boolean mask, or lower-right causal when it has none: the last query sees every key."""
+        """The cache's own boolean mask, or lower-right causal when it has none: the last query sees
+        every key."""
         mask = cache.mask(T)
         if mask is None and T > 1 and cache.pos > 0:
             mask = torch.ones(T, cache.pos + T, dtype=torch.bool, device=device).tril(cache.pos)

@@ -1,4 +1,5 @@
-"""Measurement: costs from the configuration, interleaved timing, and the time model that explains the difference."""
+"""Measurement: costs from the configuration, interleaved timing, and the time model that explains
+the difference."""
 
 from .costs import flop_speedup, flops, kv_bytes, parameters, weights_read
 from .dispatch import dispatch_table, labels
@@ -7,10 +8,35 @@ from .serving import Clock, simulate
 from .speculation import speculative_gain, speculative_tokens
 from .steps import step_times
 from .timemodel import TimeModel, fit
-from .timing import best_of, interleaved, matmul_flops_per_second, median_interval, ratio, read_seconds
+from .timing import (
+    best_of,
+    interleaved,
+    matmul_flops_per_second,
+    median_interval,
+    ratio,
+    read_seconds,
+)
 
 __all__ = [
-    "Clock", "TimeModel", "best_of", "dispatch_table", "fit", "flop_speedup", "flops", "interleaved", "kv_bytes", "labels",
-    "matmul_flops_per_second", "median_interval", "parameters", "process_growth", "ratio", "read_seconds", "simulate",
-    "speculative_gain", "speculative_tokens", "step_times", "weights_read",
+    "Clock",
+    "TimeModel",
+    "best_of",
+    "dispatch_table",
+    "fit",
+    "flop_speedup",
+    "flops",
+    "interleaved",
+    "kv_bytes",
+    "labels",
+    "matmul_flops_per_second",
+    "median_interval",
+    "parameters",
+    "process_growth",
+    "ratio",
+    "read_seconds",
+    "simulate",
+    "speculative_gain",
+    "speculative_tokens",
+    "step_times",
+    "weights_read",
 ]

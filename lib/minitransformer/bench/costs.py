@@ -1,4 +1,5 @@
-"""What a model costs, from its configuration alone: parameters, operations, bytes. Tests hold these against real objects."""
+"""What a model costs, from its configuration alone: parameters, operations, bytes. Tests hold these
+against real objects."""
 
 import math
 
@@ -7,11 +8,14 @@ from ..model import ModelConfig
 
 
 def parameters(cfg: ModelConfig) -> dict[str, int]:
-    """Parameters by part; a tied head counts once. Norms are LayerNorm (2 a channel) or RMSNorm (1)."""
+    """Parameters by part; a tied head counts once. Norms are LayerNorm (2 a channel) or RMSNorm
+    (1)."""
     C, D, F, b = cfg.d_model, cfg.head_dim, cfg.ffn_dim, int(cfg.bias)
     q, kv = cfg.n_heads * D, cfg.kv_heads * D
     norm = C * (2 if cfg.norm == "layernorm" else 1)
-    attention = C * q + q * b + 2 * (C * kv + kv * b) + q * C + C * b + (2 * D if cfg.qk_norm else 0)
+    attention = (
+        C * q + q * b + 2 * (C * kv + kv * b) + q * C + C * b + (2 * D if cfg.qk_norm else 0)
+    )
     ffn = (2 if cfg.ffn == "swiglu" else 1) * (C * F + F * b) + F * C + C * b
     return {
         "embedding": cfg.vocab_size * C,
@@ -29,53 +33,90 @@ def weights_read(cfg: ModelConfig) -> int:
 
 
 def flops(cfg: ModelConfig, tokens: int, past: int = 0, head_positions: int = 1) -> int:
-    """Multiply-adds times two of one forward over `tokens` after `past` cached ones, causal attention counted in full rows.
+    """Multiply-adds times two of one forward over `tokens` after `past` cached ones, causal
+    attention counted in full rows.
 
-    The head is applied to `head_positions` positions. Norms, activations and the softmax are left out.
-    """
+    The head is applied to `head_positions` positions. Norms, activations and the softmax are left
+    out."""
     C, D = cfg.d_model, cfg.head_dim
-    matrices = C * cfg.n_heads * D * 2 + 2 * C * cfg.kv_heads * D + (3 if cfg.ffn == "swiglu" else 2) * C * cfg.ffn_dim
+    matrices = (
+        C * cfg.n_heads * D * 2
+        + 2 * C * cfg.kv_heads * D
+        + (3 if cfg.ffn == "swiglu" else 2) * C * cfg.ffn_dim
+    )
     keys = tokens * past + tokens * (tokens + 1) // 2  # key-query pairs a causal mask lets through
-    return 2 * (cfg.n_layers * (tokens * matrices + 2 * keys * cfg.n_heads * D) + head_positions * C * cfg.vocab_size)
+    return 2 * (
+        cfg.n_layers * (tokens * matrices + 2 * keys * cfg.n_heads * D)
+        + head_positions * C * cfg.vocab_size
+    )
 
 
 def flop_speedup(cfg: ModelConfig, prompt: int, new: int, head_all: bool = False) -> float:
-    """Operations without a cache over operations with one, for `new` tokens after a prompt; a count, not a time.
+    """Operations without a cache over operations with one, for `new` tokens after a prompt; a
+    count, not a time.
 
     `head_all`: the uncached loop applies the head to every position, as the seed report's does.
     """
-    uncached = sum(flops(cfg, t, head_positions=t if head_all else 1) for t in range(prompt, prompt + new))
+    uncached = sum(
+        flops(cfg, t, head_positions=t if head_all else 1) for t in range(prompt, prompt + new)
+    )
     prefill = flops(cfg, prompt, head_positions=prompt if head_all else 1)
-    return uncached / (prefill + sum(flops(cfg, 1, past=t) for t in range(prompt, prompt + new - 1)))
+    return uncached / (
+        prefill + sum(flops(cfg, 1, past=t) for t in range(prompt, prompt + new - 1))
+    )
 
 
 def kv_bytes(
-    cfg: ModelConfig, tokens: int, batch: int = 1, itemsize: int = 4, kind: str = "static", *, window: int | None = None,
-    sinks: int = 4, residual: int = 32, group: int = 32, rollback: int = 0, block_size: int = 16,
+    cfg: ModelConfig,
+    tokens: int,
+    batch: int = 1,
+    itemsize: int = 4,
+    kind: str = "static",
+    *,
+    window: int | None = None,
+    sinks: int = 4,
+    residual: int = 32,
+    group: int = 32,
+    rollback: int = 0,
+    block_size: int = 16,
 ) -> int:
-    """Bytes of a cache of `kind` and these options whose capacity of `tokens` is full; `itemsize` of its full precision.
+    """Bytes of a cache of `kind` and these options whose capacity of `tokens` is full; `itemsize`
+    of its full precision.
 
-    2·L·B·Hkv rows of D numbers a slot; as many slots as tokens, those of the window whatever the tokens, or whole blocks
-    (paged). A row takes D·itemsize bytes, or with a scale of its own D + 2 (int8), and with a minimum too D/2 + 4 (paged
-    int4). int4, int2: `group_bytes` for the finished groups, full precision for the rest (between two groups up to group - 1
-    tokens more than at a group's end).
-    """
+    2·L·B·Hkv rows of D numbers a slot; as many slots as tokens, those of the window whatever the
+    tokens, or whole blocks (paged). A row takes D·itemsize bytes, or with a scale of its own D + 2
+    (int8), and with a minimum too D/2 + 4 (paged int4). int4, int2: `group_bytes` for the finished
+    groups, full precision for the rest (between two groups up to group - 1 tokens more than at a
+    group's end)."""
     heads, D = 2 * cfg.n_layers * batch * cfg.kv_heads, cfg.head_dim
     blocks = block_size * math.ceil(tokens / block_size)
     kept = rollback + (cfg.context if window is None else window + sinks)
-    slots = {"static": tokens, "dynamic": tokens, "window": kept, "int8": tokens, "paged": blocks, "paged-int8": blocks,
-             "paged-int4": blocks}
+    slots = {
+        "static": tokens,
+        "dynamic": tokens,
+        "window": kept,
+        "int8": tokens,
+        "paged": blocks,
+        "paged-int8": blocks,
+        "paged-int4": blocks,
+    }
     row = {"int8": D + 2, "paged-int8": D + 2, "paged-int4": packed_bytes(D, 4) + 4}
     if kind in slots:
         return heads * slots[kind] * row.get(kind, D * itemsize)
     if kind not in ("int4", "int2"):
-        raise ValueError(f"cache kind {kind!r} has no formula for its bytes: choose one of {', '.join(slots)}, int4, int2")
+        raise ValueError(
+            f"cache kind {kind!r} has no formula for its bytes: choose one of {', '.join(slots)}, int4, int2"
+        )
     groups, held = (max(0, n - residual) // group for n in (tokens, tokens - rollback))
     packed = groups * group_bytes(cfg, int(kind.removeprefix("int")), group)
-    return cfg.n_layers * batch * cfg.kv_heads * packed + heads * (tokens - held * group) * cfg.head_dim * itemsize
+    return (
+        cfg.n_layers * batch * cfg.kv_heads * packed
+        + heads * (tokens - held * group) * cfg.head_dim * itemsize
+    )
 
 
 def group_bytes(cfg: ModelConfig, bits: int, group: int) -> int:
-    """Bytes of one group of tokens of one head, keys and values: codes, and a float16 scale and minimum for each n of them."""
+    """Bytes of one group of tokens of one head, keys and values: codes, and a float16 scale and
+    minimum for each n of them."""
     channels = group if cfg.head_dim % group == 0 else cfg.head_dim
     return sum(group * cfg.head_dim // n * (packed_bytes(n, bits) + 4) for n in (group, channels))

@@ -1,4 +1,5 @@
-"""Which kernel for which product: every number format beside FP32, at one token and at many, on the machine at hand."""
+"""Which kernel for which product: every number format beside FP32, at one token and at many, on the
+machine at hand."""
 
 import numpy as np
 import pandas as pd
@@ -8,16 +9,21 @@ import torch.nn as nn
 from ..quant import KERNELS, KernelError, QuantLinear, QuantScheme, matrix_bytes, resident_bytes
 from .timing import interleaved, ratio, read_seconds
 
-RESIDENT = 1.1  # a format counts as small in memory if it holds at most this multiple of what it stores
+RESIDENT = (
+    1.1  # a format counts as small in memory if it holds at most this multiple of what it stores
+)
 
 
-def dispatch_table(widths, formats: dict[str, QuantScheme], tokens=(1, 64), repeats: int = 15, seed: int = 0) -> pd.DataFrame:
-    """Time y = x Wᵀ with square W of each width and x of each number of tokens: FP32, and every format on every kernel.
+def dispatch_table(
+    widths, formats: dict[str, QuantScheme], tokens=(1, 64), repeats: int = 15, seed: int = 0
+) -> pd.DataFrame:
+    """Time y = x Wᵀ with square W of each width and x of each number of tokens: FP32, and every
+    format on every kernel.
 
-    A row each: width, tokens, format, kernel, `median_us`, `time_ratio` to FP32 with its interval `low`, `high`, `limit_us`
-    (to read once the bytes the format stores), `resident_bytes`, `resident_of_disk`, `label` (see `labels`) and `reason`: why a
-    kernel refused, else None. A refused row has no numbers. Threads are the caller's.
-    """
+    A row each: width, tokens, format, kernel, `median_us`, `time_ratio` to FP32 with its interval
+    `low`, `high`, `limit_us` (to read once the bytes the format stores), `resident_bytes`,
+    `resident_of_disk`, `label` (see `labels`) and `reason`: why a kernel refused, else None. A
+    refused row has no numbers. Threads are the caller's."""
     generator = torch.Generator().manual_seed(seed)
     rows = []
     for width in widths:
@@ -41,13 +47,19 @@ def dispatch_table(widths, formats: dict[str, QuantScheme], tokens=(1, 64), repe
 
 
 def labels(table: pd.DataFrame) -> np.ndarray:
-    """What each row may be called: "fast" is surely not slower than FP32 (`high` <= 1) and resident within `RESIDENT` of disk.
+    """What each row may be called: "fast" is surely not slower than FP32 (`high` <= 1) and resident
+    within `RESIDENT` of disk.
 
-    "fast, larger" is only not slower, "slower" the rest; "FP32-resident" was dequantized once; "refused" does not run here.
-    """
+    "fast, larger" is only not slower, "slower" the rest; "FP32-resident" was dequantized once;
+    "refused" does not run here."""
     quick, small = table["high"] <= 1, table["resident_of_disk"] <= RESIDENT
-    cases = {"refused": table["high"].isna(), "baseline": table["format"] == "fp32",
-             "FP32-resident": table["kernel"] == "dequantized", "fast": quick & small, "fast, larger": quick}
+    cases = {
+        "refused": table["high"].isna(),
+        "baseline": table["format"] == "fp32",
+        "FP32-resident": table["kernel"] == "dequantized",
+        "fast": quick & small,
+        "fast, larger": quick,
+    }
     return np.select(list(cases.values()), list(cases), "slower")
 
 
@@ -55,13 +67,23 @@ def _timed(layers, formats, x, repeats):
     """The rows of one product; small ones are called up to 50 times a sample."""
     width = x.shape[1]
     calls = max(1, min(50, int(3e7 / (width * width * len(x)))))
-    runs = {key: lambda layer=layer: [layer(x) for _ in range(calls)] for key, layer in layers.items()}
+    runs = {
+        key: lambda layer=layer: [layer(x) for _ in range(calls)] for key, layer in layers.items()
+    }
     samples = interleaved(runs, repeats, warmup=2)
     samples["name"] = samples["name"].map(" ".join)
     for (name, kernel), layer in layers.items():
         own = f"{name} {kernel}"
         time_ratio, low, high = ratio(samples, own, "fp32 none")
         disk, held = matrix_bytes(width, width, formats.get(name)), resident_bytes(layer)
-        yield {"format": name, "kernel": kernel, "median_us": 1e6 / calls * samples.seconds[samples.name == own].median(),
-               "time_ratio": time_ratio, "low": low, "high": high, "limit_us": 1e6 * read_seconds(disk, 5),
-               "resident_bytes": held, "resident_of_disk": held / disk}
+        yield {
+            "format": name,
+            "kernel": kernel,
+            "median_us": 1e6 / calls * samples.seconds[samples.name == own].median(),
+            "time_ratio": time_ratio,
+            "low": low,
+            "high": high,
+            "limit_us": 1e6 * read_seconds(disk, 5),
+            "resident_bytes": held,
+            "resident_of_disk": held / disk,
+        }

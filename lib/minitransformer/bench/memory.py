@@ -1,4 +1,5 @@
-"""The memory of the process, as the operating system counts it: caches, temporaries and what the allocator keeps."""
+"""The memory of the process, as the operating system counts it: caches, temporaries and what the
+allocator keeps."""
 
 import ctypes
 import gc
@@ -9,12 +10,13 @@ import psutil
 
 
 def process_growth(make: Callable[[], Iterable], steps: int, looks: int = 32) -> pd.DataFrame:
-    """Resident bytes added since before `make()` while the `steps` things that it returns come: tokens, process_bytes.
+    """Resident bytes added since before `make()` while the `steps` things that it returns come:
+    tokens, process_bytes.
 
-    Looked at after the first, at each of `looks` even parts, and after the last. What `make` allocates counts; so does, as
-    noise, what the rest of this process takes or gives back meanwhile. Where the C library can (glibc's `malloc_trim`), what
-    earlier work has freed goes back to the system first: else it is taken again, and no growth is seen.
-    """
+    Looked at after the first, at each of `looks` even parts, and after the last. What `make`
+    allocates counts; so does, as noise, what the rest of this process takes or gives back
+    meanwhile. Where the C library can (glibc's `malloc_trim`), what earlier work has freed goes
+    back to the system first: else it is taken again, and no growth is seen."""
     gc.collect()
     getattr(ctypes.CDLL(None), "malloc_trim", lambda pad: 0)(0)
     process, rows = psutil.Process(), []

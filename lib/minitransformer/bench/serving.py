@@ -1,4 +1,5 @@
-"""A server under load, simulated: requests arrive and are decoded for real, and only the clock is made up."""
+"""A server under load, simulated: requests arrive and are decoded for real, and only the clock is
+made up."""
 
 import time
 from collections import deque
@@ -8,7 +9,8 @@ from ..decode import Scheduler, Served
 
 
 class Clock:
-    """Simulated seconds: a forward takes `service(tokens)`, or None: what it takes here; waiting costs no real time."""
+    """Simulated seconds: a forward takes `service(tokens)`, or None: what it takes here; waiting
+    costs no real time."""
 
     def __init__(self, service=None):
         self.service, self.begin, self.skipped = service, time.perf_counter(), 0.0
@@ -25,11 +27,14 @@ class Clock:
         self.skipped += max(0.0, until - self())
 
 
-def simulate(model, pool: BlockPool, requests, max_batch: int = 8, *, service=None, **options) -> list[Served]:
-    """Serve `requests` as they arrive on a simulated `Clock`; in the order of arrival. The options are `Scheduler`'s.
+def simulate(
+    model, pool: BlockPool, requests, max_batch: int = 8, *, service=None, **options
+) -> list[Served]:
+    """Serve `requests` as they arrive on a simulated `Clock`; in the order of arrival. The options
+    are `Scheduler`'s.
 
-    With `service` (seconds of a forward over so many tokens) the times are deterministic; None measures each forward.
-    """
+    With `service` (seconds of a forward over so many tokens) the times are deterministic; None
+    measures each forward."""
     clock, served = Clock(service), []
     scheduler = Scheduler(model, pool, max_batch, clock=clock, on_forward=clock.forward, **options)
     pending = deque(sorted(requests, key=lambda request: request.arrival))

@@ -1,4 +1,5 @@
-"""Single forwards, timed: a prefix recomputed, one cached token, several tokens at once, several sequences at once."""
+"""Single forwards, timed: a prefix recomputed, one cached token, several tokens at once, several
+sequences at once."""
 
 from collections.abc import Callable
 
@@ -10,17 +11,20 @@ from .timing import interleaved
 
 
 @torch.no_grad()
-def step_times(model, ids: torch.Tensor, lengths, widths=(), past: int = 1, repeats: int = 25) -> pd.DataFrame:
+def step_times(
+    model, ids: torch.Tensor, lengths, widths=(), past: int = 1, repeats: int = 25
+) -> pd.DataFrame:
     """Raw samples of single forwards over ids (1, N), interleaved: phase, tokens, repeat, seconds.
 
-    For t in `lengths`: "recompute" is t tokens without a cache and "cached" one token after t, the head at the last position.
-    For m in `widths`, after `past` cached tokens: "several" is m tokens at once with the logits of each, as speculation
-    judges them, and "rows" one token of each of m sequences, as a batch decodes them.
-    ValueError when ids are too short.
-    """
+    For t in `lengths`: "recompute" is t tokens without a cache and "cached" one token after t, the
+    head at the last position. For m in `widths`, after `past` cached tokens: "several" is m tokens
+    at once with the logits of each, as speculation judges them, and "rows" one token of each of m
+    sequences, as a batch decodes them. ValueError when ids are too short."""
     need = max(max(lengths) + 1, past + max(widths, default=0))
     if ids.shape[1] < need:
-        raise ValueError(f"{ids.shape[1]} tokens of text are too few for these lengths and widths: give {need}")
+        raise ValueError(
+            f"{ids.shape[1]} tokens of text are too few for these lengths and widths: give {need}"
+        )
     cache = make_cache(model.cfg, "static", capacity=need)
     model.hidden(ids[:, :need], cache)
     calls: dict[str, Callable] = {}
@@ -34,11 +38,14 @@ def step_times(model, ids: torch.Tensor, lengths, widths=(), past: int = 1, repe
         calls[f"rows {m}"] = _after(model, rows, ids[:, past : past + 1].expand(m, 1), past)
     samples = interleaved(calls, repeats, warmup=2)
     samples[["phase", "tokens"]] = samples.pop("name").str.split(" ", expand=True)
-    return samples.assign(tokens=samples.tokens.astype(int))[["phase", "tokens", "repeat", "seconds"]]
+    return samples.assign(tokens=samples.tokens.astype(int))[
+        ["phase", "tokens", "repeat", "seconds"]
+    ]
 
 
 def _after(model, cache, new, past):
-    """A call that feeds `new` after `past` tokens of a static cache; it rewrites what is there, so it can be repeated."""
+    """A call that feeds `new` after `past` tokens of a static cache; it rewrites what is there, so
+    it can be repeated."""
 
     def call():
         cache.pos = past

@@ -3,10 +3,10 @@
     uncached step over t tokens   T_nc(t) = o + max(w, c·t + a·t²)
     cached step after t tokens    T_c(t)  = o' + max(w + κ·t, c)
 
-o and o' are the fixed cost of a call (the plateau of its curve minus w), w the time to read every weight once, c the
-compute of one token, a·t² the attention of t queries over t keys, κ the cache read per past token. In the manner of
-Pope et al. 2022 and the roofline of Williams et al. 2009, with the overhead that rules at this size.
-"""
+o and o' are the fixed cost of a call (the plateau of its curve minus w), w the time to read every
+weight once, c the compute of one token, a·t² the attention of t queries over t keys, κ the cache
+read per past token. In the manner of Pope et al. 2022 and the roofline of Williams et al. 2009,
+with the overhead that rules at this size."""
 
 from dataclasses import dataclass
 
@@ -17,7 +17,8 @@ from scipy.stats import linregress, t
 
 @dataclass(frozen=True)
 class TimeModel:
-    """Fitted constants in seconds (κ: seconds a token, with its 95 % interval); see the module's equations."""
+    """Fitted constants in seconds (κ: seconds a token, with its 95 % interval); see the module's
+    equations."""
 
     overhead: float
     cached_overhead: float
@@ -40,29 +41,38 @@ class TimeModel:
     def uncached(self, tokens):
         """Seconds of one forward over `tokens` (a number or an array)."""
         tokens = np.asarray(tokens, dtype=float)
-        return self.overhead + np.maximum(self.weights, self.compute * tokens + self.attention * tokens**2)
+        return self.overhead + np.maximum(
+            self.weights, self.compute * tokens + self.attention * tokens**2
+        )
 
     def cached(self, past):
         """Seconds of one cached step after `past` tokens."""
         past = np.asarray(past, dtype=float)
-        return self.cached_overhead + np.maximum(self.weights + max(self.kappa, 0.0) * past, self.compute)
+        return self.cached_overhead + np.maximum(
+            self.weights + max(self.kappa, 0.0) * past, self.compute
+        )
 
     def speedup(self, prompt: int, new: int) -> float:
-        """Uncached over cached time for `new` tokens after a prompt of `prompt`; the prefill is the same in both."""
+        """Uncached over cached time for `new` tokens after a prompt of `prompt`; the prefill is the
+        same in both."""
         lengths = np.arange(prompt, prompt + new)
-        return float(self.uncached(lengths).sum() / (self.uncached(prompt) + self.cached(lengths[1:]).sum()))
+        return float(
+            self.uncached(lengths).sum() / (self.uncached(prompt) + self.cached(lengths[1:]).sum())
+        )
 
     def without_overhead(self, flops_per_token: float, flops_per_second: float) -> "TimeModel":
-        """The roofline: the same weights and cache reads, no call overhead, compute at the machine's measured peak."""
+        """The roofline: the same weights and cache reads, no call overhead, compute at the
+        machine's measured peak."""
         compute = flops_per_token / flops_per_second
         return TimeModel(0.0, 0.0, self.weights, compute, 0.0, 0.0, (0.0, 0.0))
 
 
 def fit(lengths, uncached_seconds, cached_lengths, cached_seconds, weights: float) -> TimeModel:
-    """Fit the model to medians: uncached forwards of `lengths` tokens, cached steps after `cached_lengths` tokens.
+    """Fit the model to medians: uncached forwards of `lengths` tokens, cached steps after
+    `cached_lengths` tokens.
 
-    `weights` is w, measured apart (`read_seconds` of the bytes a step reads). Relative errors are minimised.
-    """
+    `weights` is w, measured apart (`read_seconds` of the bytes a step reads). Relative errors are
+    minimised."""
     x, y = np.asarray(lengths, dtype=float), np.asarray(uncached_seconds, dtype=float)
     scale = np.array([y.min(), y.max() / x.max(), y.max() / x.max() ** 2])
 
@@ -76,4 +86,12 @@ def fit(lengths, uncached_seconds, cached_lengths, cached_seconds, weights: floa
     half = float(t.ppf(0.975, max(len(past) - 2, 1))) * line.stderr
     kappa = line.slope if line.slope - half > 0 else 0.0
     cached_overhead = float(np.median(seconds - np.maximum(weights + kappa * past, c)))
-    return TimeModel(o, max(cached_overhead, 0.0), weights, c, a, float(line.slope), (line.slope - half, line.slope + half))
+    return TimeModel(
+        o,
+        max(cached_overhead, 0.0),
+        weights,
+        c,
+        a,
+        float(line.slope),
+        (line.slope - half, line.slope + half),
+    )

@@ -1,4 +1,5 @@
-"""Timing: interleaved repeats, medians with intervals, and the two speeds of the machine that bound everything else."""
+"""Timing: interleaved repeats, medians with intervals, and the two speeds of the machine that bound
+everything else."""
 
 import time
 from collections.abc import Callable
@@ -9,7 +10,9 @@ import torch
 from scipy.stats import binom
 
 
-def interleaved(functions: dict[str, Callable[[], object]], repeats: int, warmup: int = 1) -> pd.DataFrame:
+def interleaved(
+    functions: dict[str, Callable[[], object]], repeats: int, warmup: int = 1
+) -> pd.DataFrame:
     """Time every function `repeats` times in turn, A B C C B A …, so that drift meets all alike.
 
     Returns raw samples, one row each: name, repeat, seconds. Warm-up calls are not kept.
@@ -28,7 +31,8 @@ def interleaved(functions: dict[str, Callable[[], object]], repeats: int, warmup
 
 
 def median_interval(values, level: float = 0.95) -> tuple[float, float, float]:
-    """Median and its distribution-free interval from order statistics; the whole range where n is too small for `level`."""
+    """Median and its distribution-free interval from order statistics; the whole range where n is
+    too small for `level`."""
     x = np.sort(np.asarray(values, dtype=float))
     n = len(x)
     outside = int(binom.ppf((1 - level) / 2, n, 0.5))  # largest k with P(X < k) <= (1 - level)/2
@@ -43,7 +47,8 @@ def ratio(samples: pd.DataFrame, slow: str, fast: str) -> tuple[float, float, fl
 
 
 def best_of(function: Callable[[], object], repeats: int, inner: int) -> float:
-    """Seconds of one call: the smallest mean of `inner` calls among `repeats`, for limits, which noise can only raise."""
+    """Seconds of one call: the smallest mean of `inner` calls among `repeats`, for limits, which
+    noise can only raise."""
     times = []
     for _ in range(repeats):
         began = time.perf_counter()
@@ -60,6 +65,7 @@ def read_seconds(nbytes: int, repeats: int = 20) -> float:
 
 
 def matmul_flops_per_second(n: int = 1024, repeats: int = 5) -> float:
-    """FP32 operations a second of an n x n x n matrix product: the compute limit of this machine and library."""
+    """FP32 operations a second of an n x n x n matrix product: the compute limit of this machine
+    and library."""
     a, b = torch.rand(n, n), torch.rand(n, n)
     return 2 * n**3 / best_of(lambda: a @ b, repeats, 1)

@@ -10,30 +10,60 @@ from .static import StaticCache
 from .window import WindowCache
 
 KINDS = {
-    "dynamic": DynamicCache, "static": StaticCache, "window": WindowCache, "paged": PagedCache,
-    "int8": Int8Cache, "int4": Int4Cache, "int2": Int2Cache, "paged-int8": PagedInt8Cache, "paged-int4": PagedInt4Cache,
+    "dynamic": DynamicCache,
+    "static": StaticCache,
+    "window": WindowCache,
+    "paged": PagedCache,
+    "int8": Int8Cache,
+    "int4": Int4Cache,
+    "int2": Int2Cache,
+    "paged-int8": PagedInt8Cache,
+    "paged-int4": PagedInt4Cache,
 }
 
 __all__ = [
-    "KINDS", "BlockPool", "BlockTable", "Cache", "DynamicCache", "Int2Cache", "Int4Cache", "Int8Cache", "PagedCache",
-    "PagedInt4Cache", "PagedInt8Cache", "PoolExhausted", "StaticCache", "WindowCache", "make_cache",
+    "KINDS",
+    "BlockPool",
+    "BlockTable",
+    "Cache",
+    "DynamicCache",
+    "Int2Cache",
+    "Int4Cache",
+    "Int8Cache",
+    "PagedCache",
+    "PagedInt4Cache",
+    "PagedInt8Cache",
+    "PoolExhausted",
+    "StaticCache",
+    "WindowCache",
+    "make_cache",
 ]
 
 
 def make_cache(
-    cfg: ModelConfig, kind: str = "static", batch: int = 1, capacity: int | None = None, *, dtype=None, device=None, **options
+    cfg: ModelConfig,
+    kind: str = "static",
+    batch: int = 1,
+    capacity: int | None = None,
+    *,
+    dtype=None,
+    device=None,
+    **options,
 ):
-    """An empty cache of `kind` for `batch` sequences of up to `capacity` tokens (None: the model's context).
+    """An empty cache of `kind` for `batch` sequences of up to `capacity` tokens (None: the model's
+    context).
 
-    `dtype` and `device` None: those of the first update (name a device that is not the CPU where a kind masks). `options`
-    are the kind's own. ValueError for an unknown kind or option, or an impossible size.
-    """
+    `dtype` and `device` None: those of the first update (name a device that is not the CPU where a
+    kind masks). `options` are the kind's own. ValueError for an unknown kind or option, or an
+    impossible size."""
     if kind not in KINDS:
         raise ValueError(f"cache kind {kind!r} is unknown: choose one of {', '.join(KINDS)}")
     for option in options:
         if option not in KINDS[kind].options:
             known = ", ".join(KINDS[kind].options) or "none"
-            raise ValueError(f"cache option {option!r} is unknown to kind {kind!r}: its options are {known}")
+            raise ValueError(
+                f"cache option {option!r} is unknown to kind {kind!r}: its options are {known}"
+            )
     capacity = cfg.context if capacity is None else capacity
     for name, value in (("batch", batch), ("capacity", capacity)):
         if value < 1:

@@ -1,4 +1,5 @@
-"""What every cache shares: one cursor, one layer object a block, and the questions the model asks."""
+"""What every cache shares: one cursor, one layer object a block, and the questions the model
+asks."""
 
 import torch
 
@@ -6,14 +7,19 @@ from ..model import ModelConfig
 
 
 class Cache:
-    """A list of layers with one cursor `pos`; the model asks `positions` and `mask`, updates layers, and advances.
+    """A list of layers with one cursor `pos`; the model asks `positions` and `mask`, updates
+    layers, and advances.
 
-    A subclass names its `layer` class, which offers `update(k, v)`, `truncate(pos)`, `select(rows)` and `nbytes`.
-    """
+    A subclass names its `layer` class, which offers `update(k, v)`, `truncate(pos)`, `select(rows)`
+    and `nbytes`."""
 
     layer: type
     options: tuple[str, ...] = ()  # what make_cache may pass on to this kind
-    chunk: int | None = None  # the most tokens of one forward, in a kind that outlives the context; None: what fits the capacity
+    chunk: int | None = (
+        # the most tokens of one forward, in a kind that outlives the context; None: what fits the
+        # capacity
+        None
+    )
 
     def __init__(self, cfg: ModelConfig, batch: int, capacity: int, *, dtype=None, device=None):
         self.cfg, self.batch, self.capacity = cfg, batch, capacity

@@ -1,4 +1,5 @@
-"""The seed report's cache: keys and values grow by concatenation, which copies everything at every step."""
+"""The seed report's cache: keys and values grow by concatenation, which copies everything at every
+step."""
 
 import torch
 

@@ -1,4 +1,5 @@
-"""Rows of unequal length in one rectangular cache: padded on the left, the padding hidden (what a batch without pages does)."""
+"""Rows of unequal length in one rectangular cache: padded on the left, the padding hidden (what a
+batch without pages does)."""
 
 import torch
 
@@ -6,11 +7,12 @@ from .base import Cache
 
 
 class PaddedCache(Cache):
-    """Row b begins with `starts[b]` slots of padding: no token sees them, and its positions count from there.
+    """Row b begins with `starts[b]` slots of padding: no token sees them, and its positions count
+    from there.
 
-    `starts` is None (no padding) or (B,) integers; `device` None is then theirs. A padding row attends to itself alone, so
-    that it stays finite. ValueError for a count that is negative, leaves no room, or is not one a row.
-    """
+    `starts` is None (no padding) or (B,) integers; `device` None is then theirs. A padding row
+    attends to itself alone, so that it stays finite. ValueError for a count that is negative,
+    leaves no room, or is not one a row."""
 
     options = ("starts",)
 
@@ -20,8 +22,14 @@ class PaddedCache(Cache):
         if starts is not None:
             self.starts = torch.as_tensor(starts, device=device)
             self.device = self.starts.device
-            if self.starts.shape != (batch,) or self.starts.min() < 0 or self.starts.max() >= capacity:
-                raise ValueError(f"starts {self.starts.tolist()}: give a count from 0 to {capacity - 1} for each of {batch} rows")
+            if (
+                self.starts.shape != (batch,)
+                or self.starts.min() < 0
+                or self.starts.max() >= capacity
+            ):
+                raise ValueError(
+                    f"starts {self.starts.tolist()}: give a count from 0 to {capacity - 1} for each of {batch} rows"
+                )
 
     def positions(self, T: int) -> torch.Tensor:
         """Positions of the next T tokens: (T,), or (B, T) with `starts`, padding at 0."""

@@ -1,4 +1,5 @@
-"""The paged cache: sequences of any length in blocks of one pool, gathered for attention (PagedAttention, Kwon et al. 2023)."""
+"""The paged cache: sequences of any length in blocks of one pool, gathered for attention
+(PagedAttention, Kwon et al. 2023)."""
 
 import torch
 
@@ -11,10 +12,11 @@ class PagedLayer:
         self.cache, self.index = cache, index
 
     def update(self, k, v):
-        """Write (B, Hkv, T, D) to each row's own slots and read all of it, (B, Hkv, S, D), S that of the longest row.
+        """Write (B, Hkv, T, D) to each row's own slots and read all of it, (B, Hkv, S, D), S that
+        of the longest row.
 
-        What is read is a copy, gathered from the blocks; a single row whose blocks follow one another is a view.
-        """
+        What is read is a copy, gathered from the blocks; a single row whose blocks follow one
+        another is a view."""
         self.cache.check(k)
         B, Hkv, T, D = k.shape
         pool, (write, read) = self.cache.pool, self.cache.slots(T)  # (B·T,), (B·S,)
@@ -28,26 +30,49 @@ class PagedLayer:
 class PagedCache(Cache):
     """Rows of any length, each a `BlockTable`; less than one block a row is reserved in vain.
 
-    `pool` None: a pool of its own, room for `capacity` tokens a row in blocks of `block_size` (None: 16). `pos` is the length
-    of the longest row and `truncate` cuts those that are longer. `positions` reserves the blocks of the forward to come,
-    and raises PoolExhausted when there are too few. How a number is stored is the pool's affair. ValueError when the pool was
-    made for another model, block size or, where the kind names them, other bits.
-    """
+    `pool` None: a pool of its own, room for `capacity` tokens a row in blocks of `block_size`
+    (None: 16). `pos` is the length of the longest row and `truncate` cuts those that are longer.
+    `positions` reserves the blocks of the forward to come, and raises PoolExhausted when there are
+    too few. How a number is stored is the pool's affair. ValueError when the pool was made for
+    another model, block size or, where the kind names them, other bits."""
 
     layer = PagedLayer
     options = ("block_size", "pool")
     bits: int | None = None  # of a pool of its own; None: full precision
 
-    def __init__(self, cfg, batch, capacity, *, dtype=None, device=None, block_size=None, pool=None):
+    def __init__(
+        self, cfg, batch, capacity, *, dtype=None, device=None, block_size=None, pool=None
+    ):
         super().__init__(cfg, batch, capacity, dtype=dtype, device=device)
         self.layers = [PagedLayer(self, i) for i in range(cfg.n_layers)]
         self.private = pool is None
         if self.private:
-            pool = BlockPool(cfg, 1, 16 if block_size is None else block_size, bits=self.bits, dtype=dtype, device=device)
+            pool = BlockPool(
+                cfg,
+                1,
+                16 if block_size is None else block_size,
+                bits=self.bits,
+                dtype=dtype,
+                device=device,
+            )
             pool.grow(batch * pool.blocks_for(capacity))
         block_size = pool.block_size if block_size is None else block_size
-        asked = (cfg.n_layers, cfg.kv_heads, cfg.head_dim, block_size, self.bits or pool.bits, dtype or pool.dtype)
-        found = (pool.cfg.n_layers, pool.cfg.kv_heads, pool.cfg.head_dim, pool.block_size, pool.bits, pool.dtype)
+        asked = (
+            cfg.n_layers,
+            cfg.kv_heads,
+            cfg.head_dim,
+            block_size,
+            self.bits or pool.bits,
+            dtype or pool.dtype,
+        )
+        found = (
+            pool.cfg.n_layers,
+            pool.cfg.kv_heads,
+            pool.cfg.head_dim,
+            pool.block_size,
+            pool.bits,
+            pool.dtype,
+        )
         if asked != found:
             raise ValueError(
                 f"a pool of (layers, kv heads, head dim, block size, bits, dtype) {found} does not fit a cache of {asked}"
@@ -57,7 +82,8 @@ class PagedCache(Cache):
 
     @classmethod
     def over(cls, tables: list[BlockTable]) -> "PagedCache":
-        """A batch of sequences that live elsewhere, for as long as they stay together: what it writes, they keep."""
+        """A batch of sequences that live elsewhere, for as long as they stay together: what it
+        writes, they keep."""
         pool = tables[0].pool
         cache = cls(pool.cfg, len(tables), pool.cfg.context, pool=pool)
         cache.tables, cache.pos = list(tables), max(table.length for table in tables)
@@ -65,11 +91,13 @@ class PagedCache(Cache):
 
     @property
     def even(self) -> bool:
-        """Whether all rows are equally long: then nothing needs a mask, and attention runs as over a static cache."""
+        """Whether all rows are equally long: then nothing needs a mask, and attention runs as over
+        a static cache."""
         return all(table.length == self.pos for table in self.tables)
 
     def positions(self, T: int) -> torch.Tensor:
-        """Positions of the next T tokens, (T,) or, of rows of unequal length, (B, T); their blocks are reserved."""
+        """Positions of the next T tokens, (T,) or, of rows of unequal length, (B, T); their blocks
+        are reserved."""
         positions = super().positions(T)
         self._slots = self._reserve(T)
         return positions if self.even else self._next(T)
@@ -78,10 +106,13 @@ class PagedCache(Cache):
         """None for rows of equal length, else which gathered keys each query sees: (B, 1, T, S)."""
         if self.even:
             return None
-        return (torch.arange(self.pos + T, device=self.pool.device) <= self._next(T)[..., None])[:, None]
+        return (torch.arange(self.pos + T, device=self.pool.device) <= self._next(T)[..., None])[
+            :, None
+        ]
 
     def slots(self, T: int):
-        """Where the next T tokens go, (B·T,), and where all are, (B·S,) or a slice; past its end a row repeats its last slot."""
+        """Where the next T tokens go, (B·T,), and where all are, (B·S,) or a slice; past its end a
+        row repeats its last slot."""
         if self._slots is None or len(self._slots[0]) != self.batch * T:
             self._slots = self._reserve(T)
         return self._slots
@@ -95,17 +126,26 @@ class PagedCache(Cache):
             begin = first[0] * size
             end = begin + self.pos + T
             return torch.arange(end - T, end, device=device), slice(begin, end)
-        blocks = torch.tensor([table.blocks + [0] * (widest - len(table.blocks)) for table in self.tables], device=device)
-        room = (blocks[:, :, None] * size + torch.arange(size, device=device)).flatten(1)  # (B, widest·size)
+        blocks = torch.tensor(
+            [table.blocks + [0] * (widest - len(table.blocks)) for table in self.tables],
+            device=device,
+        )
+        room = (blocks[:, :, None] * size + torch.arange(size, device=device)).flatten(
+            1
+        )  # (B, widest·size)
         if self.even:
             return room[:, self.pos : self.pos + T].flatten(), room[:, : self.pos + T].flatten()
         new = self._next(T)
-        token = torch.arange(self.pos + T, device=device).expand(self.batch, -1).minimum(new[:, -1:])  # (B, S)
+        token = (
+            torch.arange(self.pos + T, device=device).expand(self.batch, -1).minimum(new[:, -1:])
+        )  # (B, S)
         return room.gather(1, new).flatten(), room.gather(1, token).flatten()
 
     def _next(self, T):
         """Positions of the next T tokens in every row: (B, T)."""
-        lengths = torch.tensor([[table.length] for table in self.tables], device=self.pool.device)  # (B, 1)
+        lengths = torch.tensor(
+            [[table.length] for table in self.tables], device=self.pool.device
+        )  # (B, 1)
         return lengths + torch.arange(T, device=self.pool.device)
 
     def advance(self, T: int) -> None:
@@ -116,14 +156,16 @@ class PagedCache(Cache):
         self._slots = None
 
     def truncate(self, pos: int) -> None:
-        """Cut rows longer than `pos` and release their blocks; 0 gives everything back. ValueError past the longest row."""
+        """Cut rows longer than `pos` and release their blocks; 0 gives everything back. ValueError
+        past the longest row."""
         super().truncate(pos)
         for table in self.tables:
             table.truncate(pos)
         self._slots = None
 
     def select(self, rows: torch.Tensor) -> None:
-        """Keep these rows, (B',), repeats allowed: they share blocks until one is written. A pool of its own grows with them."""
+        """Keep these rows, (B',), repeats allowed: they share blocks until one is written. A pool
+        of its own grows with them."""
         forks = [self.tables[row].fork() for row in rows.tolist()]
         for table in self.tables:
             table.truncate(0)
@@ -134,8 +176,11 @@ class PagedCache(Cache):
 
     @property
     def nbytes(self) -> int:
-        """Bytes of the blocks its rows use, a shared one counted once; the whole pool's are `pool.nbytes`."""
-        return len({block for table in self.tables for block in table.blocks}) * self.pool.block_bytes
+        """Bytes of the blocks its rows use, a shared one counted once; the whole pool's are
+        `pool.nbytes`."""
+        return (
+            len({block for table in self.tables for block in table.blocks}) * self.pool.block_bytes
+        )
 
 
 class PagedInt8Cache(PagedCache):
@@ -145,6 +190,7 @@ class PagedInt8Cache(PagedCache):
 
 
 class PagedInt4Cache(PagedCache):
-    """Pages of int4 with a scale and a minimum for each token and head: unlike KIVI's groups, a token is whole as it comes."""
+    """Pages of int4 with a scale and a minimum for each token and head: unlike KIVI's groups, a
+    token is whole as it comes."""
 
     bits = 4

@@ -1,4 +1,5 @@
-"""The memory of a paged cache: blocks of token slots, counted references, prefixes found again (Kwon et al. 2023)."""
+"""The memory of a paged cache: blocks of token slots, counted references, prefixes found again
+(Kwon et al. 2023)."""
 
 from collections import OrderedDict
 from itertools import count
@@ -14,29 +15,51 @@ class PoolExhausted(RuntimeError):
 
 
 class BlockPool:
-    """Storage of `blocks` blocks of `block_size` token slots, keys and values of every layer, for one model.
+    """Storage of `blocks` blocks of `block_size` token slots, keys and values of every layer, for
+    one model.
 
-    A block is free or in use, with a count of `references`. A freed block whose tokens are known keeps them until it is
-    allocated again, least recently freed first, so a later prompt that begins alike may revive it. Storage,
-    (2, L, blocks, block_size, Hkv, D), is made at the first write; `dtype` and `device` None: those of that write.
-    With `bits` 8 or 4 a token's D numbers of a head are codes beside a float16 scale (and at 4 a minimum) of their own, in
-    bytes; so a block still holds whole tokens, to be shared, copied and cut as ever. `dtype` is then that of what is read.
-    ValueError for an impossible size or number of bits, and for any use of a block that is not in use.
-    """
+    A block is free or in use, with a count of `references`. A freed block whose tokens are known
+    keeps them until it is allocated again, least recently freed first, so a later prompt that
+    begins alike may revive it. Storage, (2, L, blocks, block_size, Hkv, D), is made at the first
+    write; `dtype` and `device` None: those of that write. With `bits` 8 or 4 a token's D numbers of
+    a head are codes beside a float16 scale (and at 4 a minimum) of their own, in bytes; so a block
+    still holds whole tokens, to be shared, copied and cut as ever. `dtype` is then that of what is
+    read. ValueError for an impossible size or number of bits, and for any use of a block that is
+    not in use."""
 
-    def __init__(self, cfg: ModelConfig, blocks: int, block_size: int = 16, *, bits: int | None = None, dtype=None, device=None):
+    def __init__(
+        self,
+        cfg: ModelConfig,
+        blocks: int,
+        block_size: int = 16,
+        *,
+        bits: int | None = None,
+        dtype=None,
+        device=None,
+    ):
         for name, value in (("blocks", blocks), ("block_size", block_size)):
             if value < 1:
                 raise ValueError(f"{name} {value} of the pool is not positive: give at least 1")
         if bits not in (None, 8, 4):
-            raise ValueError(f"a pool of {bits} bits is unknown: choose 8, 4 or None for full precision")
-        self.cfg, self.block_size, self.bits, self.dtype, self.device = cfg, block_size, bits, dtype, device
+            raise ValueError(
+                f"a pool of {bits} bits is unknown: choose 8, 4 or None for full precision"
+            )
+        self.cfg, self.block_size, self.bits, self.dtype, self.device = (
+            cfg,
+            block_size,
+            bits,
+            dtype,
+            device,
+        )
         self.store = None
         self.references = [0] * blocks
         self.free = OrderedDict.fromkeys(range(blocks))  # in the order of allocation
-        self.prefixes = {}  # (number of the prefix before, the block's tokens) -> (its own number, block)
+        # (number of the prefix before, the block's tokens) -> (its own number, block)
+        self.prefixes = {}
         self.known = {}  # block -> its key in `prefixes`
-        self.numbers = count(1)  # never reused, so that a prefix number stands for one sequence of tokens for ever
+        self.numbers = count(
+            1
+        )  # never reused, so that a prefix number stands for one sequence of tokens for ever
 
     @property
     def blocks(self) -> int:
@@ -61,9 +84,12 @@ class BlockPool:
         return -(-tokens // self.block_size)
 
     def allocate(self) -> int:
-        """A free block, now in use once, its old content forgotten. PoolExhausted when there is none."""
+        """A free block, now in use once, its old content forgotten. PoolExhausted when there is
+        none."""
         if not self.free:
-            raise PoolExhausted(f"all {self.blocks} blocks of the pool are in use: release a sequence, or make a larger pool")
+            raise PoolExhausted(
+                f"all {self.blocks} blocks of the pool are in use: release a sequence, or make a larger pool"
+            )
         block, _ = self.free.popitem(last=False)
         self.forget(block)
         self.references[block] = 1
@@ -76,7 +102,8 @@ class BlockPool:
         return block
 
     def release(self, block: int) -> None:
-        """One reference less; without any, the block is free, and the next to be allocated unless its tokens are known."""
+        """One reference less; without any, the block is free, and the next to be allocated unless
+        its tokens are known."""
         self.check(block)
         self.references[block] -= 1
         if not self.references[block]:
@@ -84,7 +111,8 @@ class BlockPool:
             self.free.move_to_end(block, last=block in self.known)
 
     def own(self, block: int) -> int:
-        """A block to write that nobody else refers to: this one, or a copy that replaces one reference (copy-on-write)."""
+        """A block to write that nobody else refers to: this one, or a copy that replaces one
+        reference (copy-on-write)."""
         self.check(block)
         if self.references[block] == 1:
             self.forget(block)
@@ -97,14 +125,17 @@ class BlockPool:
     def check(self, block: int) -> None:
         """ValueError unless the block is in use."""
         if not (0 <= block < self.blocks and self.references[block]):
-            raise ValueError(f"block {block} is not in use: it was freed or never allocated, so allocate one or share one in use")
+            raise ValueError(
+                f"block {block} is not in use: it was freed or never allocated, so allocate one or share one in use"
+            )
 
     def match(self, tokens: list[int]) -> "BlockTable":
-        """A table that shares the longest known prefix of `tokens` in full blocks, one token at least left to compute.
+        """A table that shares the longest known prefix of `tokens` in full blocks, one token at
+        least left to compute.
 
-        A dictionary compares keys, not only their hashes: a prefix is found by the number of the prefix before it and by
-        its own tokens, so by induction it is found only when all its tokens are equal.
-        """
+        A dictionary compares keys, not only their hashes: a prefix is found by the number of the
+        prefix before it and by its own tokens, so by induction it is found only when all its tokens
+        are equal."""
         table, before = BlockTable(self), 0
         for chunk in self._chunks(tokens[:-1]):
             before, block = self.prefixes.get((before, chunk), (None, None))
@@ -117,7 +148,8 @@ class BlockPool:
         return table
 
     def remember(self, table: "BlockTable", tokens: list[int]) -> None:
-        """Let `match` find the full blocks of `table`, whose tokens these are; the first block of equal tokens is kept."""
+        """Let `match` find the full blocks of `table`, whose tokens these are; the first block of
+        equal tokens is kept."""
         before = 0
         for chunk, block in zip(self._chunks(tokens[: table.length]), table.blocks, strict=False):
             key = (before, chunk)
@@ -133,7 +165,8 @@ class BlockPool:
             del self.prefixes[key]
 
     def grow(self, blocks: int) -> None:
-        """Make it a pool of at least `blocks` blocks; those there keep their numbers and their content."""
+        """Make it a pool of at least `blocks` blocks; those there keep their numbers and their
+        content."""
         new = range(self.blocks, blocks)
         if self.store is not None and new:
             room = self.store.new_zeros((*self.store.shape[:2], len(new), *self.store.shape[3:]))
@@ -144,21 +177,31 @@ class BlockPool:
     def write(self, i: int, slots: torch.Tensor, new: torch.Tensor) -> None:
         """Keys and values (2, n, Hkv, D) of layer `i` go to these n slots."""
         store = self._layer(i, like=new)
-        store.index_copy_(1, slots, new.to(store.dtype) if self.bits is None else encode(new, self.bits))
+        store.index_copy_(
+            1, slots, new.to(store.dtype) if self.bits is None else encode(new, self.bits)
+        )
 
     def read(self, i: int, slots: torch.Tensor | slice) -> torch.Tensor:
-        """Keys and values of layer `i` in these n slots: (2, n, Hkv, D), of a slice a view where they are not codes."""
+        """Keys and values of layer `i` in these n slots: (2, n, Hkv, D), of a slice a view where
+        they are not codes."""
         store = self.store[:, i].flatten(1, 2)
         rows = store[:, slots] if isinstance(slots, slice) else store.index_select(1, slots)
         return rows if self.bits is None else decode(rows, self.bits, self.cfg.head_dim, self.dtype)
 
     def _layer(self, i, like):
-        """The slots of layer `i`, a view (2, blocks·block_size, Hkv, D or bytes); made like `like` at first."""
+        """The slots of layer `i`, a view (2, blocks·block_size, Hkv, D or bytes); made like `like`
+        at first."""
         if self.store is None:
             self.dtype, self.device = self.dtype or like.dtype, self.device or like.device
-            width = self.cfg.head_dim if self.bits is None else encoded_bytes(self.cfg.head_dim, self.bits)
+            width = (
+                self.cfg.head_dim
+                if self.bits is None
+                else encoded_bytes(self.cfg.head_dim, self.bits)
+            )
             shape = (2, self.cfg.n_layers, self.blocks, self.block_size, self.cfg.kv_heads, width)
-            self.store = torch.zeros(shape, dtype=self.dtype if self.bits is None else torch.uint8, device=self.device)
+            self.store = torch.zeros(
+                shape, dtype=self.dtype if self.bits is None else torch.uint8, device=self.device
+            )
         return self.store[:, i].flatten(1, 2)
 
     def _chunks(self, tokens):
@@ -167,13 +210,15 @@ class BlockPool:
 
 
 class BlockTable:
-    """One sequence of a pool: token i lies in slot i % block_size of block `blocks[i // block_size]`."""
+    """One sequence of a pool: token i lies in slot i % block_size of block `blocks[i //
+    block_size]`."""
 
     def __init__(self, pool: BlockPool):
         self.pool, self.blocks, self.length = pool, [], 0
 
     def reserve(self, T: int) -> None:
-        """Room to write T more tokens, in blocks of its own. PoolExhausted leaves what was reserved so far; try again later."""
+        """Room to write T more tokens, in blocks of its own. PoolExhausted leaves what was reserved
+        so far; try again later."""
         for block in self.blocks:
             self.pool.check(block)
         for i in range(self.length // self.pool.block_size, len(self.blocks)):
@@ -184,12 +229,15 @@ class BlockTable:
     def fork(self) -> "BlockTable":
         """The same tokens in the same blocks, shared until one of the two is written."""
         other = BlockTable(self.pool)
-        other.blocks = [self.pool.share(block) for block in self.blocks[: self.pool.blocks_for(self.length)]]
+        other.blocks = [
+            self.pool.share(block) for block in self.blocks[: self.pool.blocks_for(self.length)]
+        ]
         other.length = self.length
         return other
 
     def truncate(self, length: int) -> None:
-        """Forget the tokens from `length` on and release the blocks that none is left in; 0 releases them all."""
+        """Forget the tokens from `length` on and release the blocks that none is left in; 0
+        releases them all."""
         self.length = min(length, self.length)
         while len(self.blocks) > self.pool.blocks_for(self.length):
             self.pool.release(self.blocks.pop())

@@ -1,4 +1,5 @@
-"""The preallocated cache: room for `capacity` tokens from the start, written in place, returned as views."""
+"""The preallocated cache: room for `capacity` tokens from the start, written in place, returned as
+views."""
 
 import torch
 

@@ -7,25 +7,45 @@ from .streams import draw
 
 
 class Batches:
-    """Random windows of a token array; batch(step) is a pure function of (seed, step), the same on every machine.
+    """Random windows of a token array; batch(step) is a pure function of (seed, step), the same on
+    every machine.
 
-    So a run resumes by its step alone. The first `short_steps` steps hold the same number of tokens in windows of
-    `short_window` (sequence-length warm-up, Li et al. 2022). ValueError when the array is shorter than one window and
-    its next token.
-    """
+    So a run resumes by its step alone. The first `short_steps` steps hold the same number of tokens
+    in windows of `short_window` (sequence-length warm-up, Li et al. 2022). ValueError when the
+    array is shorter than one window and its next token."""
 
-    def __init__(self, ids: np.ndarray, batch_size: int, window: int, seed: int, short_window: int = 0, short_steps: int = 0):
+    def __init__(
+        self,
+        ids: np.ndarray,
+        batch_size: int,
+        window: int,
+        seed: int,
+        short_window: int = 0,
+        short_steps: int = 0,
+    ):
         if batch_size < 1 or window < 1:
-            raise ValueError(f"batch_size {batch_size} and window {window} must be positive: give at least 1")
+            raise ValueError(
+                f"batch_size {batch_size} and window {window} must be positive: give at least 1"
+            )
         if len(ids) <= window:
-            raise ValueError(f"window {window} is longer than the split ({len(ids)} tokens): lower it or give more text")
+            raise ValueError(
+                f"window {window} is longer than the split ({len(ids)} tokens): lower it or give more text"
+            )
         if short_steps and not 1 <= short_window <= window:
-            raise ValueError(f"short_window {short_window} does not fit window {window}: give 1 to {window}, or short_steps 0")
+            raise ValueError(
+                f"short_window {short_window} does not fit window {window}: give 1 to {window}, or short_steps 0"
+            )
         self.ids, self.seed = torch.from_numpy(np.asarray(ids, np.int64)), seed
-        self.batch_size, self.window, self.short_window, self.short_steps = batch_size, window, short_window, short_steps
+        self.batch_size, self.window, self.short_window, self.short_steps = (
+            batch_size,
+            window,
+            short_window,
+            short_steps,
+        )
 
     def batch(self, step: int) -> torch.Tensor:
-        """(rows, window + 1) token ids, inputs and, one place on, targets: batch_size rows once the warm-up is over."""
+        """(rows, window + 1) token ids, inputs and, one place on, targets: batch_size rows once the
+        warm-up is over."""
         window = self.short_window if step < self.short_steps else self.window
         rows = self.batch_size * self.window // window
         draws = draw(f"batches/v1|{self.seed}|{step}".encode(), rows)

@@ -1,4 +1,5 @@
-"""A corpus: three splits of ids with their text, tokenizer, floor and provenance, written and read back whole."""
+"""A corpus: three splits of ids with their text, tokenizer, floor and provenance, written and read
+back whole."""
 
 import hashlib
 import io
@@ -22,9 +23,9 @@ LINE = 1024  # ids in a line of tokens.jsonl
 class Corpus:
     """Three splits "train", "valid", "test" and everything known about them.
 
-    kind: "language", "uniform" or "text". floor_nats: entropy rate in nats a token, None where nobody knows it.
-    oracle: split -> log-probability in nats of each token given the whole past; mechanism: split -> index into MECHANISMS.
-    """
+    kind: "language", "uniform" or "text". floor_nats: entropy rate in nats a token, None where
+    nobody knows it. oracle: split -> log-probability in nats of each token given the whole past;
+    mechanism: split -> index into MECHANISMS."""
 
     name: str
     kind: str
@@ -42,7 +43,8 @@ class Corpus:
 
     @property
     def types(self) -> int:
-        """How many different tokens occur; the vocabulary may hold more (specials, bytes of characters never seen)."""
+        """How many different tokens occur; the vocabulary may hold more (specials, bytes of
+        characters never seen)."""
         return len(np.unique(np.concatenate(list(self.splits.values()))))
 
     @property
@@ -61,56 +63,82 @@ class Corpus:
     @property
     def ids_sha256(self) -> str:
         """Of the ids of all splits, as little-endian int32."""
-        return hashlib.sha256(b"".join(self.splits[s].astype("<i4").tobytes() for s in SPLITS)).hexdigest()
+        return hashlib.sha256(
+            b"".join(self.splits[s].astype("<i4").tobytes() for s in SPLITS)
+        ).hexdigest()
 
     @property
     def language(self) -> Language:
         """The language that generated the corpus; ValueError where no language did."""
         if self.kind != "language":
-            raise ValueError(f"corpus {self.name!r} is {self.kind}, not a language: only a language has an oracle")
+            raise ValueError(
+                f"corpus {self.name!r} is {self.kind}, not a language: only a language has an oracle"
+            )
         spec = {k: tuple(v) if isinstance(v, list) else v for k, v in self.meta["spec"].items()}
         return Language(self.meta["seed"], self.meta["salt"], LanguageSpec(**spec))
 
     def _whole_text(self) -> bytes:
         # nanoGPT's split scores the same tenth twice; the file holds it once.
-        return "".join(self.texts[s] for s in SPLITS if not (s == "test" and self.meta.get("test_is_valid"))).encode()
+        return "".join(
+            self.texts[s] for s in SPLITS if not (s == "test" and self.meta.get("test_is_valid"))
+        ).encode()
 
     def save(self, directory: Path) -> None:
-        """Writes corpus.txt, tokens.jsonl, vocab.txt, tokenizer.json, oracle.npz (the language) and, last, corpus.json."""
+        """Writes corpus.txt, tokens.jsonl, vocab.txt, tokenizer.json, oracle.npz (the language)
+        and, last, corpus.json."""
         directory = Path(directory)
         directory.mkdir(parents=True, exist_ok=True)
         _write(directory / "corpus.txt", self._whole_text())
         _write(directory / "tokens.jsonl", "".join(_token_lines(self.splits)).encode())
-        _write(directory / "vocab.txt", "".join(_visible(token) + "\n" for token in vocabulary(self.tokenizer)).encode())
+        _write(
+            directory / "vocab.txt",
+            "".join(_visible(token) + "\n" for token in vocabulary(self.tokenizer)).encode(),
+        )
         _write(directory / "tokenizer.json", self.tokenizer.to_str(pretty=True).encode())
         (directory / "oracle.npz").unlink(missing_ok=True)
         if self.oracle is not None:
-            arrays = {f"log_prob_{s}": self.oracle[s] for s in SPLITS} | {f"mechanism_{s}": self.mechanism[s] for s in SPLITS}
+            arrays = {f"log_prob_{s}": self.oracle[s] for s in SPLITS} | {
+                f"mechanism_{s}": self.mechanism[s] for s in SPLITS
+            }
             buffer = io.BytesIO()
             np.savez_compressed(buffer, **arrays)
             _write(directory / "oracle.npz", buffer.getvalue())
-        _write(directory / "corpus.json", (json.dumps(self.describe(), indent=2, ensure_ascii=False) + "\n").encode())
+        _write(
+            directory / "corpus.json",
+            (json.dumps(self.describe(), indent=2, ensure_ascii=False) + "\n").encode(),
+        )
 
     def describe(self) -> dict:
-        """What corpus.json holds: provenance, hashes, floor, and the sizes and boundaries of the splits."""
+        """What corpus.json holds: provenance, hashes, floor, and the sizes and boundaries of the
+        splits."""
         sizes, start = {}, 0
         for split in SPLITS:
             if split == "test" and self.meta.get("test_is_valid"):
                 start -= len(self.texts["valid"])
             stop = start + len(self.texts[split])
-            sizes[split] = dict(tokens=len(self.splits[split]), characters=[start, stop], bytes=self.n_bytes[split])
+            sizes[split] = dict(
+                tokens=len(self.splits[split]), characters=[start, stop], bytes=self.n_bytes[split]
+            )
             start = stop
-        floor = dict(floor_nats=self.floor_nats, floor_perplexity=None if self.floor_nats is None else math.exp(self.floor_nats))
+        floor = dict(
+            floor_nats=self.floor_nats,
+            floor_perplexity=None if self.floor_nats is None else math.exp(self.floor_nats),
+        )
         hashes = dict(sha256=self.sha256, ids_sha256=self.ids_sha256)
         sizes_of = dict(vocab_size=self.vocab_size, types=self.types)
-        return dict(name=self.name, kind=self.kind, **hashes, **floor, **sizes_of, splits=sizes, **self.meta)
+        return dict(
+            name=self.name, kind=self.kind, **hashes, **floor, **sizes_of, splits=sizes, **self.meta
+        )
 
     @staticmethod
     def load(directory: Path) -> "Corpus":
-        """Reads back exactly what `save` wrote; ValueError where text or ids no longer have the hash in corpus.json."""
+        """Reads back exactly what `save` wrote; ValueError where text or ids no longer have the
+        hash in corpus.json."""
         directory = Path(directory)
         if not (directory / "corpus.json").is_file():
-            raise FileNotFoundError(f"no corpus in {directory}: corpus.json is missing; make it first (make data)")
+            raise FileNotFoundError(
+                f"no corpus in {directory}: corpus.json is missing; make it first (make data)"
+            )
         about = json.loads((directory / "corpus.json").read_text(encoding="utf-8"))
         text = (directory / "corpus.txt").read_bytes()
         _compare(directory / "corpus.txt", hashlib.sha256(text).hexdigest(), about.pop("sha256"))
@@ -120,12 +148,22 @@ class Corpus:
         for line in (directory / "tokens.jsonl").read_text(encoding="utf-8").splitlines():
             row = json.loads(line)
             ids[row["split"]].append(np.array(row["ids"], np.int32))
-        tokenizer, oracle, mechanism = Tokenizer.from_file(str(directory / "tokenizer.json")), None, None
+        tokenizer, oracle, mechanism = (
+            Tokenizer.from_file(str(directory / "tokenizer.json")),
+            None,
+            None,
+        )
         if (directory / "oracle.npz").is_file():
             with np.load(directory / "oracle.npz") as file:
-                oracle, mechanism = ({s: file[f"{key}_{s}"] for s in SPLITS} for key in ("log_prob", "mechanism"))
-        name, kind, floor, ids_hash = (about.pop(k) for k in ("name", "kind", "floor_nats", "ids_sha256"))
-        meta = {k: v for k, v in about.items() if k not in ("floor_perplexity", "vocab_size", "types")}
+                oracle, mechanism = (
+                    {s: file[f"{key}_{s}"] for s in SPLITS} for key in ("log_prob", "mechanism")
+                )
+        name, kind, floor, ids_hash = (
+            about.pop(k) for k in ("name", "kind", "floor_nats", "ids_sha256")
+        )
+        meta = {
+            k: v for k, v in about.items() if k not in ("floor_perplexity", "vocab_size", "types")
+        }
         splits = {s: np.concatenate(parts) for s, parts in ids.items()}
         corpus = Corpus(name, kind, splits, texts, tokenizer, floor, oracle, mechanism, meta)
         _compare(directory / "tokens.jsonl", corpus.ids_sha256, ids_hash)
@@ -135,12 +173,21 @@ class Corpus:
 def _token_lines(splits: dict[str, np.ndarray]):
     for split in SPLITS:
         for start in range(0, len(splits[split]), LINE):
-            yield json.dumps(dict(split=split, start=start, ids=splits[split][start : start + LINE].tolist())) + "\n"
+            yield (
+                json.dumps(
+                    dict(split=split, start=start, ids=splits[split][start : start + LINE].tolist())
+                )
+                + "\n"
+            )
 
 
 def _visible(token: str) -> str:
     """A token on a line of its own: white space and the backslash as Python escapes them."""
-    return token.encode("unicode_escape").decode() if not token.isprintable() or "\\" in token else token
+    return (
+        token.encode("unicode_escape").decode()
+        if not token.isprintable() or "\\" in token
+        else token
+    )
 
 
 def _write(path: Path, data: bytes) -> None:
@@ -155,4 +202,6 @@ def _write(path: Path, data: bytes) -> None:
 
 def _compare(path: Path, actual: str, expected: str) -> None:
     if actual != expected:
-        raise ValueError(f"{path} has changed (sha256 {actual}, corpus.json says {expected}): make the corpus again (make data)")
+        raise ValueError(
+            f"{path} has changed (sha256 {actual}, corpus.json says {expected}): make the corpus again (make data)"
+        )

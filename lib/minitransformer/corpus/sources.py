@@ -1,4 +1,5 @@
-"""Where corpora come from: the synthetic language, chance (the control), and real texts by name or path."""
+"""Where corpora come from: the synthetic language, chance (the control), and real texts by name or
+path."""
 
 import dataclasses
 import hashlib
@@ -21,27 +22,55 @@ def _spelt(words: list[str], ids: np.ndarray) -> str:
     return " ".join(words[i] for i in ids.tolist()) + "\n" if len(ids) else ""
 
 
-def language_corpus(seed, salt, spec: LanguageSpec = LARGE, n_train=200_000, n_valid=20_000, n_test=20_000) -> Corpus:
-    """A corpus of the synthetic language, each split from its own stream: any may grow without changing another."""
+def language_corpus(
+    seed, salt, spec: LanguageSpec = LARGE, n_train=200_000, n_valid=20_000, n_test=20_000
+) -> Corpus:
+    """A corpus of the synthetic language, each split from its own stream: any may grow without
+    changing another."""
     language = Language(seed, salt, spec)
-    samples = {s: language.generate(s, n) for s, n in zip(SPLITS, (n_train, n_valid, n_test))}
+    samples = {
+        s: language.generate(s, n) for s, n in zip(SPLITS, (n_train, n_valid, n_test), strict=False)
+    }
     splits = {s: sample.ids.astype(np.int32) for s, sample in samples.items()}
     texts = {s: _spelt(language.words, ids) for s, ids in splits.items()}
     oracle = {s: sample.log2p * math.log(2) for s, sample in samples.items()}
     mechanism = {s: sample.mechanism for s, sample in samples.items()}
-    numbers = {k: list(v) if isinstance(v, tuple) else v for k, v in dataclasses.asdict(spec).items()}
+    numbers = {
+        k: list(v) if isinstance(v, tuple) else v for k, v in dataclasses.asdict(spec).items()
+    }
     meta, tokenizer = _synthetic(seed, salt) | dict(spec=numbers), words_tokenizer(language.words)
-    return Corpus("language", "language", splits, texts, tokenizer, language.entropy_nats, oracle, mechanism, meta)
+    return Corpus(
+        "language",
+        "language",
+        splits,
+        texts,
+        tokenizer,
+        language.entropy_nats,
+        oracle,
+        mechanism,
+        meta,
+    )
 
 
-def uniform_corpus(seed, salt, n_train=40_000, n_valid=0, n_test=10_000, vocab_size: int = 1004) -> Corpus:
-    """The control: independent uniform words, cut by position; nothing to learn, floor = the number of words."""
+def uniform_corpus(
+    seed, salt, n_train=40_000, n_valid=0, n_test=10_000, vocab_size: int = 1004
+) -> Corpus:
+    """The control: independent uniform words, cut by position; nothing to learn, floor = the number
+    of words."""
     ids = uniform_words(seed, salt, n_train + n_valid + n_test, vocab_size).astype(np.int32)
-    splits = dict(zip(SPLITS, np.split(ids, [n_train, n_train + n_valid])))
+    splits = dict(zip(SPLITS, np.split(ids, [n_train, n_train + n_valid]), strict=False))
     words = [*SPECIALS, *spell(Stream(seed, salt, "uniform/v1"), vocab_size - len(SPECIALS))]
     texts = {s: _spelt(words, part) for s, part in splits.items()}
     floor = math.log(vocab_size - len(SPECIALS))
-    return Corpus("uniform", "uniform", splits, texts, words_tokenizer(words), floor, meta=_synthetic(seed, salt))
+    return Corpus(
+        "uniform",
+        "uniform",
+        splits,
+        texts,
+        words_tokenizer(words),
+        floor,
+        meta=_synthetic(seed, salt),
+    )
 
 
 def _synthetic(seed, salt) -> dict:
@@ -54,19 +83,24 @@ def text_corpus(name_or_path: str | Path, tokenizer: str = "", vocab_size: int |
                 entries: dict | None = None) -> Corpus:  # fmt: skip
     """A corpus from a name of data/corpora.toml or from the path of a UTF-8 or Latin-1 text file.
 
-    tokenizer: "word", "character" or "bpe"; "" is word for WikiText-2, character otherwise; trained on the train split only.
-    split: "" takes the official split where there is one, else 80/10/10 by position; "nanogpt" takes 90/10.
-    Raises FileNotFoundError or ValueError naming the file, what is wrong with it and the remedy.
-    """
+    tokenizer: "word", "character" or "bpe"; "" is word for WikiText-2, character otherwise; trained
+    on the train split only. split: "" takes the official split where there is one, else 80/10/10 by
+    position; "nanogpt" takes 90/10. Raises FileNotFoundError or ValueError naming the file, what is
+    wrong with it and the remedy."""
     entries = named_corpora() if entries is None else entries
     if tokenizer not in ("", *KINDS):
         raise ValueError(f"tokenizer {tokenizer!r} is unknown: choose one of {', '.join(KINDS)}")
     if split not in ("", "nanogpt"):
-        raise ValueError(f"split {split!r} is unknown: give 'nanogpt' for 90/10, or nothing for 80/10/10")
+        raise ValueError(
+            f"split {split!r} is unknown: give 'nanogpt' for 90/10, or nothing for 80/10/10"
+        )
     name, entry, files = _locate(str(name_or_path), entries, corpora_dir, download_dir, progress)
     read = {part: read_text(path) for part, path in files.items()}
     if "all" in read:
-        texts, cut = split_text(read["all"][0], (0.9, 0.1) if split else (0.8, 0.1, 0.1)), "90/10" if split else "80/10/10"
+        texts, cut = (
+            split_text(read["all"][0], (0.9, 0.1) if split else (0.8, 0.1, 0.1)),
+            "90/10" if split else "80/10/10",
+        )
     else:
         texts, cut = {part: text for part, (text, _) in read.items()}, "official"
     kind = tokenizer or entry.get("tokenizer", "character")
@@ -75,7 +109,9 @@ def text_corpus(name_or_path: str | Path, tokenizer: str = "", vocab_size: int |
                 licence=entry.get("licence", "not stated: a file of your own"), source=entry.get("source", "a file of your own"),
                 files={path.name: hashlib.sha256(path.read_bytes()).hexdigest() for path in files.values()},
                 test_is_valid=cut == "90/10")  # fmt: skip
-    return Corpus(name, "text", {s: encode(trained, texts[s]) for s in SPLITS}, texts, trained, meta=meta)
+    return Corpus(
+        name, "text", {s: encode(trained, texts[s]) for s in SPLITS}, texts, trained, meta=meta
+    )
 
 
 def _train(kind: str, text: str, vocab_size: int | None, lines: bool) -> Tokenizer:
@@ -84,10 +120,17 @@ def _train(kind: str, text: str, vocab_size: int | None, lines: bool) -> Tokeniz
     return train_bpe(text, vocab_size) if kind == "bpe" else train_characters(text)
 
 
-def _locate(given: str, entries: dict, corpora_dir, download_dir, progress) -> tuple[str, dict, dict[str, Path]]:
-    """(name, registry entry or {}, split -> file); a path whose bytes are those of a registered text takes its entry."""
+def _locate(
+    given: str, entries: dict, corpora_dir, download_dir, progress
+) -> tuple[str, dict, dict[str, Path]]:
+    """(name, registry entry or {}, split -> file); a path whose bytes are those of a registered
+    text takes its entry."""
     if given in entries:
-        return given, entries[given], obtain(given, entries[given], corpora_dir, download_dir, progress)
+        return (
+            given,
+            entries[given],
+            obtain(given, entries[given], corpora_dir, download_dir, progress),
+        )
     path = Path(given).expanduser()
     if not path.exists() and "/" not in given and not path.suffix:
         find(given, entries)

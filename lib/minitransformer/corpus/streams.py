@@ -1,7 +1,8 @@
-"""Integers from SHAKE-256: the one source of randomness of every corpus and batch, the same on every machine.
+"""Integers from SHAKE-256: the one source of randomness of every corpus and batch, the same on
+every machine.
 
-No library's random generator promises the same numbers in its next release; a hash function does. A shorter output is a
-prefix of a longer one, so a stream can grow without changing what was there.
+No library's random generator promises the same numbers in its next release; a hash function does. A
+shorter output is a prefix of a longer one, so a stream can grow without changing what was there.
 """
 
 import hashlib
@@ -23,14 +24,17 @@ def check_salt(salt: str) -> str:
     """The salt in lower case; ValueError when it is not hexadecimal or has fewer than 16 digits."""
     text = str(salt).strip().lower()
     if not text or set(text) - set(string.hexdigits):
-        raise ValueError(f"salt {salt!r} is not hexadecimal: give at least 16 digits 0-9 a-f, such as 1a2b3c4d5e6f7890")
+        raise ValueError(
+            f"salt {salt!r} is not hexadecimal: give at least 16 digits 0-9 a-f, such as 1a2b3c4d5e6f7890"
+        )
     if len(text) < 16:
         raise ValueError(f"salt {salt!r} has {len(text)} hexadecimal digits: give at least 16")
     return text
 
 
 class Stream:
-    """Named, independent streams of 64-bit integers, keyed by HMAC-SHA-256 of seed and salt (both as ASCII bytes)."""
+    """Named, independent streams of 64-bit integers, keyed by HMAC-SHA-256 of seed and salt (both
+    as ASCII bytes)."""
 
     def __init__(self, seed: int | str, salt: str, purpose: str):
         message = f"{purpose}|{check_seed(seed)}".encode()
@@ -47,7 +51,8 @@ def draw(key: bytes, n: int) -> np.ndarray:
 
 
 class Dice:
-    """Unbiased integers and permutations from one stream of 64-bit integers; IndexError when it runs dry."""
+    """Unbiased integers and permutations from one stream of 64-bit integers; IndexError when it
+    runs dry."""
 
     def __init__(self, integers: np.ndarray):
         self._integers, self._next = integers.tolist(), 0

@@ -1,4 +1,5 @@
-"""Three tokenizers through Hugging Face `tokenizers`: words, characters, byte-level BPE; and texts to ids and back."""
+"""Three tokenizers through Hugging Face `tokenizers`: words, characters, byte-level BPE; and texts
+to ids and back."""
 
 import re
 from collections import Counter
@@ -19,7 +20,9 @@ def words_tokenizer(words: list[str], lines: bool = False, punctuation: bool = F
     lines: each line feed is a token <eos>. punctuation: marks are words of their own.
     """
     tokenizer = Tokenizer(models.WordLevel({w: i for i, w in enumerate(words)}, unk_token="<unk>"))
-    tokenizer.pre_tokenizer = pre_tokenizers.Whitespace() if punctuation else pre_tokenizers.WhitespaceSplit()
+    tokenizer.pre_tokenizer = (
+        pre_tokenizers.Whitespace() if punctuation else pre_tokenizers.WhitespaceSplit()
+    )
     if lines:
         tokenizer.normalizer = normalizers.Replace("\n", " <eos> ")
     return tokenizer
@@ -28,26 +31,36 @@ def words_tokenizer(words: list[str], lines: bool = False, punctuation: bool = F
 def train_words(text: str, vocab_size: int | None = None, lines: bool = False) -> Tokenizer:
     """A word tokenizer from a training text: the most frequent words, ties in alphabetical order.
 
-    lines True (WikiText-2): every white-space word. Otherwise punctuation is apart, a word that occurs once becomes <unk>, so
-    that <unk> is trained, and no more than 32,768 words are kept unless vocab_size says so.
-    """
+    lines True (WikiText-2): every white-space word. Otherwise punctuation is apart, a word that
+    occurs once becomes <unk>, so that <unk> is trained, and no more than 32,768 words are kept
+    unless vocab_size says so."""
     if lines:
         counts, least = Counter(text.split()), 1
     else:
         counts, least = Counter(re.findall(r"\w+|[^\w\s]+", text)), 2
-    ranked = sorted((w for w, n in counts.items() if n >= least and w not in SPECIALS), key=lambda w: (-counts[w], w))
+    ranked = sorted(
+        (w for w, n in counts.items() if n >= least and w not in SPECIALS),
+        key=lambda w: (-counts[w], w),
+    )
     size = vocab_size or (len(SPECIALS) + len(ranked) if lines else 32_768)
-    return words_tokenizer([*SPECIALS, *ranked][: max(size, len(SPECIALS))], lines, punctuation=not lines)
+    return words_tokenizer(
+        [*SPECIALS, *ranked][: max(size, len(SPECIALS))], lines, punctuation=not lines
+    )
 
 
 def train_characters(text: str) -> Tokenizer:
-    """A token for each character of the training text, in code-point order; any other is spelt in its UTF-8 bytes.
+    """A token for each character of the training text, in code-point order; any other is spelt in
+    its UTF-8 bytes.
 
-    The byte tokens come last, and only those that a character outside the text can need. Lossless on any Unicode.
-    """
+    The byte tokens come last, and only those that a character outside the text can need. Lossless
+    on any Unicode."""
     seen = sorted(set(text))
     # UTF-8 never uses the bytes C0, C1 and F5-FF.
-    needed = [b for b in range(0xF5) if (b >= 0x80 and b not in (0xC0, 0xC1)) or (b < 0x80 and chr(b) not in seen)]
+    needed = [
+        b
+        for b in range(0xF5)
+        if (b >= 0x80 and b not in (0xC0, 0xC1)) or (b < 0x80 and chr(b) not in seen)
+    ]
     vocab = {token: i for i, token in enumerate([*seen, *(f"<0x{b:02X}>" for b in needed)])}
     tokenizer = Tokenizer(models.BPE(vocab, [], byte_fallback=True))
     tokenizer.decoder = decoders.Sequence([decoders.ByteFallback(), decoders.Fuse()])
@@ -55,10 +68,13 @@ def train_characters(text: str) -> Tokenizer:
 
 
 def train_bpe(text: str, vocab_size: int | None = None) -> Tokenizer:
-    """Byte-level BPE (Sennrich et al. 2016; GPT-2's pre-tokenizer) with `vocab_size` tokens (1024), the 256 bytes among them."""
+    """Byte-level BPE (Sennrich et al. 2016; GPT-2's pre-tokenizer) with `vocab_size` tokens (1024),
+    the 256 bytes among them."""
     size = vocab_size or 1024
     if size < 256:
-        raise ValueError(f"vocab_size {size} is too small for byte-level BPE: give at least 256, one for each byte")
+        raise ValueError(
+            f"vocab_size {size} is too small for byte-level BPE: give at least 256, one for each byte"
+        )
     tokenizer = Tokenizer(models.BPE())
     tokenizer.pre_tokenizer = pre_tokenizers.ByteLevel(add_prefix_space=False)
     tokenizer.decoder = decoders.ByteLevel()
@@ -69,7 +85,8 @@ def train_bpe(text: str, vocab_size: int | None = None) -> Tokenizer:
 
 
 def chunks(text: str) -> Iterator[str]:
-    """Pieces of at most CHUNK characters whose concatenation is the text, cut behind white space where there is some."""
+    """Pieces of at most CHUNK characters whose concatenation is the text, cut behind white space
+    where there is some."""
     start = 0
     while start < len(text):
         end = start + CHUNK

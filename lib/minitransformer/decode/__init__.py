@@ -1,4 +1,5 @@
-"""Decoding: sampling, the naive oracle, cached generation, beams, speculation, and the certificates that they agree."""
+"""Decoding: sampling, the naive oracle, cached generation, beams, speculation, and the certificates
+that they agree."""
 
 from .batch import generate_batch
 from .beam import Beam, beam
@@ -7,11 +8,43 @@ from .generation import generate, generate_all_positions, last_logits, prefill, 
 from .oracle import in_float64, oracle_logits
 from .sampling import Sampling, choose, distribution
 from .scheduler import Request, Scheduler, Served
-from .speculative import ModelDraft, PromptLookup, Speculation, acceptance, emitted, residual, speculate
+from .speculative import (
+    ModelDraft,
+    PromptLookup,
+    Speculation,
+    acceptance,
+    emitted,
+    residual,
+    speculate,
+)
 
 __all__ = [
-    "Beam", "Certificate", "ModelDraft", "PromptLookup", "Request", "Sampling", "Scheduler", "Served", "Speculation",
-    "acceptance", "beam", "certify", "certify_acceptance", "certify_beam", "certify_tokens", "choose", "distribution", "emitted",
-    "generate", "generate_all_positions", "generate_batch", "in_float64", "last_logits", "oracle_logits", "prefill", "residual",
-    "speculate", "stream",
+    "Beam",
+    "Certificate",
+    "ModelDraft",
+    "PromptLookup",
+    "Request",
+    "Sampling",
+    "Scheduler",
+    "Served",
+    "Speculation",
+    "acceptance",
+    "beam",
+    "certify",
+    "certify_acceptance",
+    "certify_beam",
+    "certify_tokens",
+    "choose",
+    "distribution",
+    "emitted",
+    "generate",
+    "generate_all_positions",
+    "generate_batch",
+    "in_float64",
+    "last_logits",
+    "oracle_logits",
+    "prefill",
+    "residual",
+    "speculate",
+    "stream",
 ]

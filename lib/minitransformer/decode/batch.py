@@ -1,4 +1,5 @@
-"""Batches of prompts of unequal length: padded into one rectangle, or paged so that nothing is padded."""
+"""Batches of prompts of unequal length: padded into one rectangle, or paged so that nothing is
+padded."""
 
 import torch
 
@@ -9,16 +10,25 @@ from .scheduler import Request, Scheduler
 
 
 def generate_batch(
-    model, prompts: list[torch.Tensor], max_new_tokens: int, *, cache: str = "static", sampling: Sampling = GREEDY,
-    generator: list[torch.Generator] | None = None, stop: tuple[int, ...] = (),
+    model,
+    prompts: list[torch.Tensor],
+    max_new_tokens: int,
+    *,
+    cache: str = "static",
+    sampling: Sampling = GREEDY,
+    generator: list[torch.Generator] | None = None,
+    stop: tuple[int, ...] = (),
 ) -> list[torch.Tensor]:
-    """Prompts (T_b,) to prompts and continuations (T_b + new_b,), each what it would be alone, up to rounding.
+    """Prompts (T_b,) to prompts and continuations (T_b + new_b,), each what it would be alone, up
+    to rounding.
 
-    `cache` "static" or "dynamic" pads on the left and computes every row to the end; a paged kind computes each prompt by
-    itself, shares prefixes, and lets a row leave at its stop token, which ends it. `generator` is one a row.
-    """
+    `cache` "static" or "dynamic" pads on the left and computes every row to the end; a paged kind
+    computes each prompt by itself, shares prefixes, and lets a row leave at its stop token, which
+    ends it. `generator` is one a row."""
     if not prompts or (generator is not None and len(generator) != len(prompts)):
-        raise ValueError(f"{len(prompts)} prompts with generators {generator}: give prompts, and None or one generator for each")
+        raise ValueError(
+            f"{len(prompts)} prompts with generators {generator}: give prompts, and None or one generator for each"
+        )
     requests = [
         Request(prompt, max_new_tokens, sampling=sampling, generator=own, stop=stop)
         for prompt, own in zip(prompts, generator or [None] * len(prompts), strict=True)
@@ -31,7 +41,9 @@ def generate_batch(
 
 def _paged(model, requests, bits):
     pool = BlockPool(model.cfg, 1, bits=bits)
-    pool.grow(sum(pool.blocks_for(len(request.prompt) + request.max_new_tokens) for request in requests))
+    pool.grow(
+        sum(pool.blocks_for(len(request.prompt) + request.max_new_tokens) for request in requests)
+    )
     scheduler = Scheduler(model, pool, len(requests))
     served = [scheduler.submit(request) for request in requests]
     scheduler.run()
@@ -44,12 +56,26 @@ def _padded(model, requests, kind, generator):
         prepare(model, prompt[None], one.max_new_tokens, None)
     longest = max(map(len, prompts))
     starts = torch.tensor([longest - len(prompt) for prompt in prompts], device=prompts[0].device)
-    # Padded with the prompt's own first token: hidden from attention, and nothing new to a repetition penalty.
-    ids = torch.stack([torch.cat((prompt[:1].expand(longest - len(prompt)), prompt)) for prompt in prompts])
+    # Padded with the prompt's own first token: hidden from attention, and nothing new to a
+    # repetition penalty.
+    ids = torch.stack(
+        [torch.cat((prompt[:1].expand(longest - len(prompt)), prompt)) for prompt in prompts]
+    )
     cache = make_cache(model.cfg, kind, len(prompts), longest + one.max_new_tokens, starts=starts)
-    steps = stream(model, ids, one.max_new_tokens, cache=cache, sampling=one.sampling, generator=generator, stop=one.stop)
+    steps = stream(
+        model,
+        ids,
+        one.max_new_tokens,
+        cache=cache,
+        sampling=one.sampling,
+        generator=generator,
+        stop=one.stop,
+    )
     rows = torch.cat(list(steps), dim=1)  # (B, new), stop tokens repeated
-    return [torch.cat((prompt, row[: _end(row.tolist(), one.stop)])) for prompt, row in zip(prompts, rows, strict=True)]
+    return [
+        torch.cat((prompt, row[: _end(row.tolist(), one.stop)]))
+        for prompt, row in zip(prompts, rows, strict=True)
+    ]
 
 
 def _end(tokens, stop):

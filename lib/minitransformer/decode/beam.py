@@ -1,4 +1,5 @@
-"""Beam search: the best few continuations kept side by side, the cache reordered as they overtake one another."""
+"""Beam search: the best few continuations kept side by side, the cache reordered as they overtake
+one another."""
 
 import math
 from dataclasses import dataclass
@@ -11,7 +12,8 @@ from .generation import last_logits, prefill, prepare
 
 @dataclass(frozen=True)
 class Beam:
-    """One continuation: ids (T + n,), prompt included, their `score`, and `log_probability` = Σ log p of the n new tokens."""
+    """One continuation: ids (T + n,), prompt included, their `score`, and `log_probability` = Σ log
+    p of the n new tokens."""
 
     ids: torch.Tensor
     score: float
@@ -20,26 +22,41 @@ class Beam:
 
 @torch.no_grad()
 def beam(
-    model, ids: torch.Tensor, max_new_tokens: int, *, width: int = 4, length_penalty: float = 1.0, stop: tuple[int, ...] = (),
-    cache: str | Cache | None = "static", on_step=None,
+    model,
+    ids: torch.Tensor,
+    max_new_tokens: int,
+    *,
+    width: int = 4,
+    length_penalty: float = 1.0,
+    stop: tuple[int, ...] = (),
+    cache: str | Cache | None = "static",
+    on_step=None,
 ) -> list[Beam]:
     """The `width` best continuations found of ids (1, T), best first.
 
-    score = Σ log p / n^length_penalty over the n new tokens, the stop token among them: 0 ranks by probability, 1 by its
-    geometric mean a token (Wu et al. 2016 use ((5 + n) / 6) for n). A continuation that meets a stop token is finished and
-    keeps its place, so the beam narrows (Sutskever et al. 2014): width 1 is greedy, and width >= V^n is an exhaustive search.
-    `on_step(ids, candidates, kept)` sees every choice: the live continuations (W, S), the log-probabilities (W, V) of each
-    with one token more, and the indices into those, flattened, of the ones kept. ValueError for more than one prompt, a
-    width below 1, or a negative length penalty.
-    """
+    score = Σ log p / n^length_penalty over the n new tokens, the stop token among them: 0 ranks by
+    probability, 1 by its geometric mean a token (Wu et al. 2016 use ((5 + n) / 6) for n). A
+    continuation that meets a stop token is finished and keeps its place, so the beam narrows
+    (Sutskever et al. 2014): width 1 is greedy, and width >= V^n is an exhaustive search.
+    `on_step(ids, candidates, kept)` sees every choice: the live continuations (W, S), the
+    log-probabilities (W, V) of each with one token more, and the indices into those, flattened, of
+    the ones kept. ValueError for more than one prompt, a width below 1, or a negative length
+    penalty."""
     if ids.shape[0] != 1:
-        raise ValueError(f"beam search continues one prompt, and {ids.shape[0]} were given: call it for each")
+        raise ValueError(
+            f"beam search continues one prompt, and {ids.shape[0]} were given: call it for each"
+        )
     if width < 1:
         raise ValueError(f"width {width} keeps no continuation: give at least 1, which is greedy")
     if not 0 <= length_penalty < math.inf:
-        raise ValueError(f"length_penalty {length_penalty} is negative or infinite: give 0 (none) or more")
+        raise ValueError(
+            f"length_penalty {length_penalty} is negative or infinite: give 0 (none) or more"
+        )
     cache, prompt, finished = prepare(model, ids, max_new_tokens, cache), ids.shape[1], []
-    total, new = torch.zeros(1, dtype=torch.float64, device=ids.device), ids  # log p of each live continuation: (W,)
+    total, new = (
+        torch.zeros(1, dtype=torch.float64, device=ids.device),
+        ids,
+    )  # log p of each live continuation: (W,)
     for _ in range(max_new_tokens):
         logits = last_logits(model, ids) if cache is None else prefill(model, new, cache)
         candidates = total[:, None] + logits.log_softmax(dim=-1, dtype=torch.float64)  # (W, V)
@@ -57,5 +74,7 @@ def beam(
         if cache is not None:
             cache.select(rows)
     found = [*finished, *zip(ids, total.tolist(), strict=True)]
-    beams = [Beam(row, log_p / (len(row) - prompt) ** length_penalty, log_p) for row, log_p in found]
+    beams = [
+        Beam(row, log_p / (len(row) - prompt) ** length_penalty, log_p) for row, log_p in found
+    ]
     return sorted(beams, key=lambda b: -b.score)

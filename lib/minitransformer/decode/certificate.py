@@ -1,8 +1,9 @@
-"""Proof that fast decoding is the slow oracle's: not that texts look the same, but that they could not differ.
+"""Proof that fast decoding is the slow oracle's: not that texts look the same, but that they could
+not differ.
 
-A step is certified where 2·max|Δlogit| is below the margin of the oracle's two best tokens; all steps together certify
-the text, by induction. Sampling is certified likewise: with its noise given, it is greedy on log p - log E.
-"""
+A step is certified where 2·max|Δlogit| is below the margin of the oracle's two best tokens; all
+steps together certify the text, by induction. Sampling is certified likewise: with its noise given,
+it is greedy on log p - log E."""
 
 import math
 from collections.abc import Callable
@@ -18,18 +19,22 @@ from .oracle import EXACT, oracle_logits
 from .sampling import Sampling, distribution, noise, penalized
 from .speculative import emitted
 
-TOLERANCES = {"float64": 1e-10, "float32": 1e-3}  # what rounding explains; other types have no limit but a given one
+TOLERANCES = {
+    "float64": 1e-10,
+    "float32": 1e-3,
+}  # what rounding explains; other types have no limit but a given one
 ORACLES = dict.fromkeys(EXACT, "recomputation") | {"window": "recomputation under a windowed mask"}
 
 
 @dataclass(frozen=True)
 class Certificate:
-    """Identity with an oracle over `steps` tokens of `prompts` prompts; steps are numbered through them all.
+    """Identity with an oracle over `steps` tokens of `prompts` prompts; steps are numbered through
+    them all.
 
-    `error` is the largest logit difference, `margin` the smallest distance of the oracle's two best tokens, `near_ties`
-    the steps that were not certified, `mismatches` those whose token is not the oracle's; `dtype` the precision of the run.
-    `subject` is what was certified, in words, `compared` what of it, and `oracle` against what.
-    """
+    `error` is the largest logit difference, `margin` the smallest distance of the oracle's two best
+    tokens, `near_ties` the steps that were not certified, `mismatches` those whose token is not the
+    oracle's; `dtype` the precision of the run. `subject` is what was certified, in words,
+    `compared` what of it, and `oracle` against what."""
 
     kind: str
     dtype: str
@@ -46,38 +51,57 @@ class Certificate:
 
     @property
     def passed(self) -> bool:
-        """The difference is within `tolerance`, and every other token falls on a near tie, where rounding decides."""
+        """The difference is within `tolerance`, and every other token falls on a near tie, where
+        rounding decides."""
         return self.error < self.tolerance and set(self.mismatches) <= set(self.near_ties)
 
     @property
     def verdict(self) -> str:
-        """"certified", "identical" (uncertified near ties gave the same token), "near ties" (some did not) or "different"."""
+        """ "certified", "identical" (uncertified near ties gave the same token), "near ties" (some
+        did not) or "different"."""
         if not self.passed:
             return "different"
         return "near ties" if self.mismatches else "identical" if self.near_ties else "certified"
 
     def row(self) -> dict:
         """The fields for a table: near ties and mismatches counted, the verdict last."""
-        counts = {"near_ties": len(self.near_ties), "mismatches": len(self.mismatches), "verdict": self.verdict}
+        counts = {
+            "near_ties": len(self.near_ties),
+            "mismatches": len(self.mismatches),
+            "verdict": self.verdict,
+        }
         return vars(self) | counts
 
 
 @torch.no_grad()
 def certify(
-    model, prompt: torch.Tensor | list[torch.Tensor], steps: int, kind: str, *, oracle: Callable | None = None,
-    against: str | None = None, chunk: int | None = None, tolerance: float | None = None, **options,
+    model,
+    prompt: torch.Tensor | list[torch.Tensor],
+    steps: int,
+    kind: str,
+    *,
+    oracle: Callable | None = None,
+    against: str | None = None,
+    chunk: int | None = None,
+    tolerance: float | None = None,
+    **options,
 ) -> Certificate:
-    """Decode `steps` greedy tokens after each `prompt` over a cache of `kind`, every step's logits against the oracle's.
+    """Decode `steps` greedy tokens after each `prompt` over a cache of `kind`, every step's logits
+    against the oracle's.
 
-    Prompts of one length, (B, T), are rows of one cache; those in a list have a cache each. `oracle(ids)` gives the logits
-    after the last of ids (B, S), as (B, V), or after every one, as (B, S, V): then one call serves whole texts; `against`
-    names it. None is the kind's own: for one that changes nothing, recomputation step by
-    step (the naive loop), else `oracle_logits`. `options` are the cache's; `chunk` splits the prompt. `tolerance` None:
-    1e-10 in float64, 1e-3 in float32, where a quantized kind needs more: rounding can move a number to the next code.
-    """
+    Prompts of one length, (B, T), are rows of one cache; those in a list have a cache each.
+    `oracle(ids)` gives the logits after the last of ids (B, S), as (B, V), or after every one, as
+    (B, S, V): then one call serves whole texts; `against` names it. None is the kind's own: for one
+    that changes nothing, recomputation step by step (the naive loop), else `oracle_logits`.
+    `options` are the cache's; `chunk` splits the prompt. `tolerance` None: 1e-10 in float64, 1e-3
+    in float32, where a quantized kind needs more: rounding can move a number to the next code."""
     if oracle is None:
         seen = {name: value for name, value in options.items() if name in KINDS[kind].options}
-        oracle = partial(last_logits, model) if kind in EXACT else partial(oracle_logits, model, kind=kind, **seen)
+        oracle = (
+            partial(last_logits, model)
+            if kind in EXACT
+            else partial(oracle_logits, model, kind=kind, **seen)
+        )
         against = against or ORACLES.get(kind, "fake-quantized keys and values")
     runs = []
     for ids in [prompt] if isinstance(prompt, torch.Tensor) else prompt:
@@ -89,81 +113,140 @@ def certify(
             ids = torch.cat((ids, new), dim=1)
         scores, logits = _reference(oracle, ids, start), torch.stack(cached, dim=1)  # (B, n, V)
         runs += zip(scores, ids[:, start:], (scores - logits).abs().amax(dim=-1), strict=True)
-    words = [f"{name} {value}" for name, value in (options | ({"chunk": chunk} if chunk else {})).items()]
-    return _judge(runs, kind, model, tolerance, subject=", ".join([f"{kind} cache", *words]), oracle=against or "a given oracle")
+    words = [
+        f"{name} {value}" for name, value in (options | ({"chunk": chunk} if chunk else {})).items()
+    ]
+    return _judge(
+        runs,
+        kind,
+        model,
+        tolerance,
+        subject=", ".join([f"{kind} cache", *words]),
+        oracle=against or "a given oracle",
+    )
 
 
 @torch.no_grad()
 def certify_tokens(
-    model, texts: list[tuple[torch.Tensor, int]], kind: str, *, sampling: Sampling = GREEDY, seeds: list[int] | None = None,
-    oracle: Callable | None = None, against: str = "recomputation", subject: str = "", tolerance: float | None = None,
+    model,
+    texts: list[tuple[torch.Tensor, int]],
+    kind: str,
+    *,
+    sampling: Sampling = GREEDY,
+    seeds: list[int] | None = None,
+    oracle: Callable | None = None,
+    against: str = "recomputation",
+    subject: str = "",
+    tolerance: float | None = None,
 ) -> Certificate:
-    """Certify the tokens of any decoder: each text is ids (1, T + n) with the length T of its prompt.
+    """Certify the tokens of any decoder: each text is ids (1, T + n) with the length T of its
+    prompt.
 
-    Every token must be the one that the oracle chooses after the tokens before it, greedily, or with the noise of a
-    generator of its text's seed, as `generate` and coupled speculation draw it. Only tokens are seen, so `error` is the
-    least logit difference that would explain them: half of what the worst lacks to the oracle's best, 0 when all agree.
-    `oracle` as in `certify`; None is one forward over the whole text.
-    """
+    Every token must be the one that the oracle chooses after the tokens before it, greedily, or
+    with the noise of a generator of its text's seed, as `generate` and coupled speculation draw it.
+    Only tokens are seen, so `error` is the least logit difference that would explain them: half of
+    what the worst lacks to the oracle's best, 0 when all agree. `oracle` as in `certify`; None is
+    one forward over the whole text."""
     if sampling.temperature > 0 and (seeds is None or len(seeds) != len(texts)):
-        raise ValueError(f"{len(texts)} sampled texts with seeds {seeds}: give the seed of each text's generator")
+        raise ValueError(
+            f"{len(texts)} sampled texts with seeds {seeds}: give the seed of each text's generator"
+        )
     runs = []
     for i, (ids, start) in enumerate(texts):
         scores = _reference(model if oracle is None else oracle, ids, start)[0]
         generator = None if seeds is None else torch.Generator(ids.device).manual_seed(seeds[i])
-        rows = [_scores(row[None], sampling, ids[:, : start + step], generator) for step, row in enumerate(scores)]
+        rows = [
+            _scores(row[None], sampling, ids[:, : start + step], generator)
+            for step, row in enumerate(scores)
+        ]
         scores, tokens = torch.cat(rows), ids[0, start:]
         lacking = scores.amax(dim=-1) - scores.gather(1, tokens[:, None])[:, 0]
         runs.append((scores, tokens, lacking / 2))
-    return _judge(runs, kind, model, tolerance, subject=subject or kind, compared="tokens", oracle=against)
+    return _judge(
+        runs, kind, model, tolerance, subject=subject or kind, compared="tokens", oracle=against
+    )
 
 
 @torch.no_grad()
 def certify_beam(
-    model, prompts: list[torch.Tensor], steps: int, *, cache: str = "static", oracle: Callable | None = None,
-    against: str = "recomputation", tolerance: float | None = None, **options,
+    model,
+    prompts: list[torch.Tensor],
+    steps: int,
+    *,
+    cache: str = "static",
+    oracle: Callable | None = None,
+    against: str = "recomputation",
+    tolerance: float | None = None,
+    **options,
 ) -> Certificate:
-    """Every choice of a beam search over a cache of kind `cache`: are the candidates it keeps the oracle's best ones?
+    """Every choice of a beam search over a cache of kind `cache`: are the candidates it keeps the
+    oracle's best ones?
 
-    A step is a choice: `error` is the largest difference of the log-probabilities of all candidates from those that the
-    oracle gives them, Σ log p of each continuation by one forward over it, and `margin` the distance between the worst
-    candidate kept and the best one dropped, by the oracle. Where 2·error < margin the same are kept; so by induction nothing
-    is lost that recomputation would have kept. The texts found are then ranked by equal numbers. `oracle(ids)` (B, S) ->
-    (B, S, V) None is the model without a cache; `options` are those of `beam`.
-    """
+    A step is a choice: `error` is the largest difference of the log-probabilities of all candidates
+    from those that the oracle gives them, Σ log p of each continuation by one forward over it, and
+    `margin` the distance between the worst candidate kept and the best one dropped, by the oracle.
+    Where 2·error < margin the same are kept; so by induction nothing is lost that recomputation
+    would have kept. The texts found are then ranked by equal numbers. `oracle(ids)` (B, S) -> (B,
+    S, V) None is the model without a cache; `options` are those of `beam`."""
     oracle, runs = oracle or model, []
 
     def judge(choices, start, ids, candidates, kept):
-        log_p = oracle(ids)[:, start - 1 :].log_softmax(dim=-1, dtype=torch.float64)  # (W, n + 1, V)
+        log_p = oracle(ids)[:, start - 1 :].log_softmax(
+            dim=-1, dtype=torch.float64
+        )  # (W, n + 1, V)
         total = log_p[:, :-1].gather(2, ids[:, start:, None]).sum(dim=(1, 2))
         truth = (total[:, None] + log_p[:, -1]).flatten()
         dropped = truth.clone()
         dropped[kept] = -math.inf
-        margin = truth[kept].min() - dropped.max()  # infinite where nothing is dropped, negative where the wrong one is
+        margin = (
+            truth[kept].min() - dropped.max()
+        )  # infinite where nothing is dropped, negative where the wrong one is
         choices.append((margin.abs(), margin < 0, (truth - candidates.flatten()).abs().max()))
 
     for ids in prompts:
         choices = []
-        beam(model, ids, steps, cache=cache, on_step=partial(judge, choices, ids.shape[1]), **options)
+        beam(
+            model, ids, steps, cache=cache, on_step=partial(judge, choices, ids.shape[1]), **options
+        )
         runs.append([torch.stack(parts) for parts in zip(*choices, strict=True)])
-    words = ", ".join([f"beam search over a {cache} cache", *(f"{name} {value}" for name, value in options.items())])
-    return _certificate(runs, "beam", model, tolerance, subject=words, compared="candidates kept", oracle=against)
+    words = ", ".join(
+        [
+            f"beam search over a {cache} cache",
+            *(f"{name} {value}" for name, value in options.items()),
+        ]
+    )
+    return _certificate(
+        runs, "beam", model, tolerance, subject=words, compared="candidates kept", oracle=against
+    )
 
 
 @torch.no_grad()
 def certify_acceptance(
-    model, draft, texts: list[torch.Tensor], sampling: Sampling, *, kind: str = "speculative sampling", tolerance: float = 1e-12,
+    model,
+    draft,
+    texts: list[torch.Tensor],
+    sampling: Sampling,
+    *,
+    kind: str = "speculative sampling",
+    tolerance: float = 1e-12,
 ) -> Certificate:
-    """The law of speculated tokens is the model's: max |emitted - p| over every position of `texts` (1, T), summed exactly.
+    """The law of speculated tokens is the model's: max |emitted - p| over every position of `texts`
+    (1, T), summed exactly.
 
-    p and q are what model and draft model give there under `sampling`, in float64. There is no path, so no margin and no tie.
-    """
+    p and q are what model and draft model give there under `sampling`, in float64. There is no
+    path, so no margin and no tie."""
     runs = []
     for ids in texts:
         p, q = (distribution(each(ids)[0].double(), sampling) for each in (model, draft))  # (T, V)
         error = (emitted(p, q) - p).abs().amax(dim=-1)
-        runs.append((torch.full_like(error, math.inf), torch.zeros_like(error, dtype=torch.bool), error))
-    words = {"subject": "accept or resample", "compared": "probabilities", "oracle": "the model's distribution"}
+        runs.append(
+            (torch.full_like(error, math.inf), torch.zeros_like(error, dtype=torch.bool), error)
+        )
+    words = {
+        "subject": "accept or resample",
+        "compared": "probabilities",
+        "oracle": "the model's distribution",
+    }
     return _certificate(runs, kind, model, tolerance, dtype="float64", **words)
 
 
@@ -172,7 +255,9 @@ def _reference(oracle, ids, start):
     whole = oracle(ids[:, :-1])
     if whole.ndim == 3:
         return whole[:, start - 1 :]
-    return torch.stack([*(oracle(ids[:, :t]) for t in range(start, ids.shape[1] - 1)), whole], dim=1)
+    return torch.stack(
+        [*(oracle(ids[:, :t]) for t in range(start, ids.shape[1] - 1)), whole], dim=1
+    )
 
 
 def _scores(logits, sampling, previous, generator):
@@ -184,7 +269,8 @@ def _scores(logits, sampling, previous, generator):
 
 
 def _judge(runs, kind, model, tolerance, **words):
-    """A certificate from each run's oracle scores (n, V), chosen tokens (n,) and differences (n,)."""
+    """A certificate from each run's oracle scores (n, V), chosen tokens (n,) and differences
+    (n,)."""
     margins = []
     for scores, tokens, difference in runs:
         best = scores.topk(2, dim=-1).values
@@ -193,13 +279,22 @@ def _judge(runs, kind, model, tolerance, **words):
 
 
 def _certificate(runs, kind, model, tolerance, dtype=None, **words):
-    """A certificate from each run's margins (n,), mismatches (n,) and differences (n,); `dtype` None is the model's."""
+    """A certificate from each run's margins (n,), mismatches (n,) and differences (n,); `dtype`
+    None is the model's."""
     margin, mismatch, difference = (torch.cat(parts) for parts in zip(*runs, strict=True))
     near = (~(2 * difference < margin)).nonzero()[:, 0].tolist()
     dtype = dtype or str(next(model.parameters()).dtype).removeprefix("torch.")
     tolerance = TOLERANCES.get(dtype, math.inf) if tolerance is None else tolerance
     other = tuple(mismatch.nonzero()[:, 0].tolist())
     return Certificate(
-        kind, dtype, len(margin), float(difference.max()), float(margin.min()), tuple(near), other, prompts=len(runs),
-        tolerance=tolerance, **words,
+        kind,
+        dtype,
+        len(margin),
+        float(difference.max()),
+        float(margin.min()),
+        tuple(near),
+        other,
+        prompts=len(runs),
+        tolerance=tolerance,
+        **words,
     )

@@ -1,9 +1,10 @@
-"""Speculative decoding: a cheap draft proposes, one forward of the model judges, and the law of the tokens is the model's own.
+"""Speculative decoding: a cheap draft proposes, one forward of the model judges, and the law of the
+tokens is the model's own.
 
-A proposal x ~ q is accepted with probability min(1, p(x) / q(x)); at the first rejection the token is drawn from the
-residual max(0, p - q), normalised; when all are accepted the same forward gives one more (Leviathan et al. 2023, Chen et
-al. 2023). So a forward yields 1 to gamma + 1 tokens, each distributed as p.
-"""
+A proposal x ~ q is accepted with probability min(1, p(x) / q(x)); at the first rejection the token
+is drawn from the residual max(0, p - q), normalised; when all are accepted the same forward gives
+one more (Leviathan et al. 2023, Chen et al. 2023). So a forward yields 1 to gamma + 1 tokens, each
+distributed as p."""
 
 from dataclasses import dataclass
 
@@ -16,26 +17,30 @@ from .sampling import Sampling, distribution, noise, penalized, race
 
 
 def acceptance(p: torch.Tensor, q: torch.Tensor) -> torch.Tensor:
-    """Probability that each token is accepted when the draft proposes it: min(1, p/q), (..., V); 1 where q never does."""
+    """Probability that each token is accepted when the draft proposes it: min(1, p/q), (..., V); 1
+    where q never does."""
     return torch.where(q > 0, p / q, 1.0).clamp(max=1.0)
 
 
 def residual(p: torch.Tensor, q: torch.Tensor) -> torch.Tensor:
-    """What a rejected proposal is replaced from: max(0, p - q) normalised, (..., V); p itself where nothing is left."""
+    """What a rejected proposal is replaced from: max(0, p - q) normalised, (..., V); p itself where
+    nothing is left."""
     rest = (p - q).clamp(min=0.0)
     total = rest.sum(dim=-1, keepdim=True)
     return torch.where(total > 0, rest / total, p)
 
 
 def emitted(p: torch.Tensor, q: torch.Tensor) -> torch.Tensor:
-    """The law of the token that comes out, accepted or replaced, summed over every proposal: it must equal p, (..., V)."""
+    """The law of the token that comes out, accepted or replaced, summed over every proposal: it
+    must equal p, (..., V)."""
     accepted = q * acceptance(p, q)
     return accepted + (1 - accepted.sum(dim=-1, keepdim=True)) * residual(p, q)
 
 
 @dataclass(frozen=True)
 class Speculation:
-    """ids (1, T + new), prompt included, and for every forward of the model how many tokens were (proposed, accepted)."""
+    """ids (1, T + new), prompt included, and for every forward of the model how many tokens were
+    (proposed, accepted)."""
 
     ids: torch.Tensor
     steps: tuple[tuple[int, int], ...]
@@ -55,16 +60,18 @@ class Speculation:
 
     @property
     def alpha(self) -> float:
-        """Accepted share of the proposals that were judged (those behind a rejection are not); NaN when none was."""
+        """Accepted share of the proposals that were judged (those behind a rejection are not); NaN
+        when none was."""
         judged = sum(accepted + (accepted < proposed) for proposed, accepted in self.steps)
         return self.accepted / judged if judged else float("nan")
 
 
 class ModelDraft:
-    """A smaller or quantized model of the same vocabulary as the draft; its cache must be able to `truncate`.
+    """A smaller or quantized model of the same vocabulary as the draft; its cache must be able to
+    `truncate`.
 
-    The cache survives between proposals: each rolls it back to what the text still has in common with it.
-    """
+    The cache survives between proposals: each rolls it back to what the text still has in common
+    with it."""
 
     def __init__(self, model, cache: str = "static"):
         self.model, self.vocab_size = model, model.cfg.vocab_size
@@ -72,7 +79,8 @@ class ModelDraft:
         self.fed = None
 
     def propose(self, ids: torch.Tensor, gamma: int, rule):
-        """Up to gamma tokens after ids (1, T), fewer near the draft's own context: (1, g), and their laws q (g, V) or None."""
+        """Up to gamma tokens after ids (1, T), fewer near the draft's own context: (1, g), and
+        their laws q (g, V) or None."""
         laws, start = [], ids.shape[1]
         if self.fed is not None:
             known = min(start - 1, self.cache.pos)  # at least one token is fed, for its logits
@@ -85,10 +93,11 @@ class ModelDraft:
 
 
 class PromptLookup:
-    """The text as its own draft: what followed the last `ngram` tokens (or fewer) where they stood before.
+    """The text as its own draft: what followed the last `ngram` tokens (or fewer) where they stood
+    before.
 
-    Saxena 2023. Of several places the latest that is followed by gamma tokens is copied, else the first. q is one-hot.
-    """
+    Saxena 2023. Of several places the latest that is followed by gamma tokens is copied, else the
+    first. q is one-hot."""
 
     vocab_size = None
 
@@ -98,7 +107,8 @@ class PromptLookup:
         self.ngram = ngram
 
     def propose(self, ids: torch.Tensor, gamma: int, rule=None):
-        """Up to gamma tokens copied from ids (1, T), none where nothing repeats: (1, g), and None for certain."""
+        """Up to gamma tokens copied from ids (1, T), none where nothing repeats: (1, g), and None
+        for certain."""
         text = "".join(map(chr, ids[0].tolist()))  # strings search themselves faster than tensors
         for n in range(min(self.ngram, len(text) - 1), 0, -1):
             last = text[-n:]
@@ -110,28 +120,48 @@ class PromptLookup:
 
 @torch.no_grad()
 def speculate(
-    model, draft, ids: torch.Tensor, max_new_tokens: int, *, gamma: int = 4, cache: str | Cache | None = "static",
-    sampling: Sampling = GREEDY, generator=None, stop: tuple[int, ...] = (), coupled: bool = False,
+    model,
+    draft,
+    ids: torch.Tensor,
+    max_new_tokens: int,
+    *,
+    gamma: int = 4,
+    cache: str | Cache | None = "static",
+    sampling: Sampling = GREEDY,
+    generator=None,
+    stop: tuple[int, ...] = (),
+    coupled: bool = False,
 ) -> Speculation:
-    """Continue ids (1, T) as `generate` would, with up to `gamma` tokens of `draft` judged by each forward.
+    """Continue ids (1, T) as `generate` would, with up to `gamma` tokens of `draft` judged by each
+    forward.
 
-    Greedy: the tokens of `generate`, except that a forward over several tokens rounds otherwise than one over a single
-    token, which can turn a near tie in float32. Sampling: the same distribution; the filters and the penalty apply to
-    draft and model alike. `coupled` instead accepts a token iff the model itself draws it with the noise the draft was
-    given (Daliri et al. 2024): then the path is that of `generate` with the same generator, token by token.
-    Rejected tokens are truncated from `cache`: a kind that evicts or rounds must be made with rollback >= gamma.
-    ValueError for several prompts, a gamma below 1, or a draft of another vocabulary.
-    """
+    Greedy: the tokens of `generate`, except that a forward over several tokens rounds otherwise
+    than one over a single token, which can turn a near tie in float32. Sampling: the same
+    distribution; the filters and the penalty apply to draft and model alike. `coupled` instead
+    accepts a token iff the model itself draws it with the noise the draft was given (Daliri et al.
+    2024): then the path is that of `generate` with the same generator, token by token. Rejected
+    tokens are truncated from `cache`: a kind that evicts or rounds must be made with rollback >=
+    gamma. ValueError for several prompts, a gamma below 1, or a draft of another vocabulary."""
     if ids.shape[0] != 1:
-        raise ValueError(f"speculation continues one prompt, and {ids.shape[0]} were given: call it for each")
+        raise ValueError(
+            f"speculation continues one prompt, and {ids.shape[0]} were given: call it for each"
+        )
     if gamma < 1:
         raise ValueError(f"gamma {gamma} proposes nothing: give at least 1")
     if draft.vocab_size not in (None, model.cfg.vocab_size):
         known = f"the draft knows {draft.vocab_size} tokens and the model {model.cfg.vocab_size}"
         raise ValueError(f"{known}: train both on one vocabulary")
-    cache, end, steps = prepare(model, ids, max_new_tokens, cache), ids.shape[1] + max_new_tokens, []
+    cache, end, steps = (
+        prepare(model, ids, max_new_tokens, cache),
+        ids.shape[1] + max_new_tokens,
+        [],
+    )
     matching = coupled or sampling.temperature == 0
-    rule = _Matching(model, sampling, generator, ids.shape[1]) if matching else _Residual(sampling, generator)
+    rule = (
+        _Matching(model, sampling, generator, ids.shape[1])
+        if matching
+        else _Residual(sampling, generator)
+    )
     while ids.shape[1] < end:
         proposal, q = draft.propose(ids, min(gamma, end - ids.shape[1] - 1), rule)
         text = torch.cat((ids, proposal), dim=1)
@@ -143,7 +173,9 @@ def speculate(
         if cache is not None and cache.pos > kept:
             cache.truncate(kept)
         ids, old = torch.cat((text[:, :kept], token), dim=1), ids.shape[1]
-        met = torch.isin(ids[0, old:], torch.tensor(stop, dtype=ids.dtype, device=ids.device)).nonzero()
+        met = torch.isin(
+            ids[0, old:], torch.tensor(stop, dtype=ids.dtype, device=ids.device)
+        ).nonzero()
         if len(met):
             ids = ids[:, : old + int(met[0]) + 1]
             break
@@ -151,7 +183,8 @@ def speculate(
 
 
 def _histories(ids, proposal, sampling):
-    """What precedes each judged position, (g + 1, T + g), later proposals hidden behind a token that is there anyway.
+    """What precedes each judged position, (g + 1, T + g), later proposals hidden behind a token
+    that is there anyway.
 
     None where `sampling` does not look back.
     """
@@ -163,20 +196,25 @@ def _histories(ids, proposal, sampling):
 
 
 class _Matching:
-    """A proposal is accepted iff the model, greedy or with the noise of that position, chooses the same token."""
+    """A proposal is accepted iff the model, greedy or with the noise of that position, chooses the
+    same token."""
 
     def __init__(self, model, sampling, generator, start):
         self.sampling, self.generator, self.start = sampling, generator, start
         self.like, self.noise = next(model.parameters()).new_empty(1, model.cfg.vocab_size), []
 
     def choices(self, logits, previous, position):
-        """The tokens (n, 1) chosen from logits (n, V) at `position` and after; the noise comes in the order of `generate`."""
+        """The tokens (n, 1) chosen from logits (n, V) at `position` and after; the noise comes in
+        the order of `generate`."""
         if self.sampling.temperature == 0:
             return penalized(logits, self.sampling, previous).argmax(dim=-1, keepdim=True)
         first = position - self.start
         while len(self.noise) < first + len(logits):
             self.noise.append(noise(self.like, self.generator))
-        return race(distribution(logits, self.sampling, previous), torch.cat(self.noise[first : first + len(logits)]))
+        return race(
+            distribution(logits, self.sampling, previous),
+            torch.cat(self.noise[first : first + len(logits)]),
+        )
 
     def draw(self, logits, ids):
         return self.choices(logits, ids, ids.shape[1]), None
@@ -188,7 +226,8 @@ class _Matching:
 
 
 class _Residual:
-    """A proposal is accepted with probability min(1, p/q), and the first rejected one drawn anew from the residual."""
+    """A proposal is accepted with probability min(1, p/q), and the first rejected one drawn anew
+    from the residual."""
 
     def __init__(self, sampling, generator):
         self.sampling, self.generator = sampling, generator
@@ -198,9 +237,13 @@ class _Residual:
         return race(q, noise(q, self.generator)), q
 
     def judge(self, logits, ids, proposal, q):
-        p = distribution(logits, self.sampling, _histories(ids, proposal, self.sampling))  # (g + 1, V)
+        p = distribution(
+            logits, self.sampling, _histories(ids, proposal, self.sampling)
+        )  # (g + 1, V)
         q = F.one_hot(proposal[0], p.shape[1]) if q is None else q
-        q = F.pad(q.to(p.dtype), (0, 0, 0, 1))  # the draft says nothing of the last position: its residual is p
+        q = F.pad(
+            q.to(p.dtype), (0, 0, 0, 1)
+        )  # the draft says nothing of the last position: its residual is p
         chance = acceptance(p[:-1], q[:-1]).gather(1, proposal.T)[:, 0]  # (g,)
         uniform = torch.rand(len(chance), generator=self.generator, dtype=p.dtype, device=p.device)
         accepted = int((uniform < chance).cumprod(dim=0).sum())

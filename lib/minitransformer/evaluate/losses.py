@@ -1,4 +1,5 @@
-"""What every token costs: sliding windows over a whole split, each token but the first scored exactly once."""
+"""What every token costs: sliding windows over a whole split, each token but the first scored
+exactly once."""
 
 from dataclasses import dataclass
 
@@ -21,11 +22,12 @@ class TokenReport:
 
 
 def windows(n: int, window: int, stride: int, batch_size: int):
-    """Batches of window starts over `n` inputs, with how many of the last inputs of each window are scored.
+    """Batches of window starts over `n` inputs, with how many of the last inputs of each window are
+    scored.
 
-    The first window scores all of its inputs; every later one starts `stride` further and scores only what is new,
-    so each of its predictions sees at least `window - stride` tokens; the last is moved back to end with the text.
-    """
+    The first window scores all of its inputs; every later one starts `stride` further and scores
+    only what is new, so each of its predictions sees at least `window - stride` tokens; the last is
+    moved back to end with the text."""
     window = min(window, n)
     yield [0], window
     full = range(stride, n - window + 1, stride)
@@ -36,15 +38,20 @@ def windows(n: int, window: int, stride: int, batch_size: int):
         yield [n - window], n - done
 
 
-def token_report(logits_fn, ids, window: int, stride: int | None = None, batch_size: int = 8) -> TokenReport:
-    """Score `ids` (N,) by any callable (B, T) integer ids -> (B, T, V) logits; `stride` None is window // 2.
+def token_report(
+    logits_fn, ids, window: int, stride: int | None = None, batch_size: int = 8
+) -> TokenReport:
+    """Score `ids` (N,) by any callable (B, T) integer ids -> (B, T, V) logits; `stride` None is
+    window // 2.
 
     A module is called on the device of its parameters, anything else on the CPU.
     ValueError when there are fewer than two tokens, or the window or the stride does not fit.
     """
     stride = max(1, window // 2) if stride is None else stride
     if not 1 <= stride <= window:
-        raise ValueError(f"stride {stride} does not fit window {window}: give 1 to {max(window, 1)}")
+        raise ValueError(
+            f"stride {stride} does not fit window {window}: give 1 to {max(window, 1)}"
+        )
     ids = torch.as_tensor(np.ascontiguousarray(ids, dtype=np.int64))
     n = len(ids) - 1
     if n < 1:
@@ -52,28 +59,34 @@ def token_report(logits_fn, ids, window: int, stride: int | None = None, batch_s
     parts = [[], [], [], []]
     with torch.no_grad():
         for starts, scored in windows(n, window, stride, batch_size):
-            for part, values in zip(parts, _score(logits_fn, ids, starts, min(window, n), scored)):
+            for part, values in zip(
+                parts, _score(logits_fn, ids, starts, min(window, n), scored), strict=False
+            ):
                 part.append(values)
     return TokenReport(*(np.concatenate(part) for part in parts))
 
 
-def token_losses(logits_fn, ids, window: int, stride: int | None = None, batch_size: int = 8) -> np.ndarray:
+def token_losses(
+    logits_fn, ids, window: int, stride: int | None = None, batch_size: int = 8
+) -> np.ndarray:
     """The nats of every token but the first, (N - 1,): see `token_report`."""
     return token_report(logits_fn, ids, window, stride, batch_size).nll
 
 
 @torch.no_grad()
 def stream_losses(model, ids, cache, chunk: int = 64, on_chunk=None) -> np.ndarray:
-    """The nats of every token but the first, (N - 1,), of a text fed through one `cache` of batch 1, however long.
+    """The nats of every token but the first, (N - 1,), of a text fed through one `cache` of batch
+    1, however long.
 
-    Each prediction sees what the cache kept. At most `chunk` tokens a forward, fewer where the cache's own `chunk` says so;
-    `on_chunk(cache)` is called after each.
-    """
+    Each prediction sees what the cache kept. At most `chunk` tokens a forward, fewer where the
+    cache's own `chunk` says so; `on_chunk(cache)` is called after each."""
     ids = torch.as_tensor(np.ascontiguousarray(ids, dtype=np.int64))
     parts, size = [], min(chunk, cache.chunk or chunk)
     for start in range(0, len(ids) - 1, size):
         part = ids[start : min(start + size, len(ids) - 1)]
-        logits = model(part[None].to(_device(model)), cache)[0].log_softmax(dim=-1, dtype=torch.float64)  # (T, V)
+        logits = model(part[None].to(_device(model)), cache)[0].log_softmax(
+            dim=-1, dtype=torch.float64
+        )  # (T, V)
         target = ids[start + 1 : start + 1 + len(part), None].to(logits.device)
         parts.append(-logits.gather(1, target)[:, 0].cpu().numpy())
         if on_chunk is not None:
@@ -82,7 +95,8 @@ def stream_losses(model, ids, cache, chunk: int = 64, on_chunk=None) -> np.ndarr
 
 
 def _score(logits_fn, ids, starts, window, scored):
-    """nll, correct, confidence and position of the last `scored` predictions of each window, flattened in text order."""
+    """nll, correct, confidence and position of the last `scored` predictions of each window,
+    flattened in text order."""
     rows = torch.tensor(list(starts))[:, None] + torch.arange(window)  # (B, T)
     logits = logits_fn(ids[rows].to(_device(logits_fn)))[:, window - scored :]  # (B, scored, V)
     logits = logits.float() if logits.dtype in (torch.float16, torch.bfloat16) else logits
@@ -92,12 +106,15 @@ def _score(logits_fn, ids, starts, window, scored):
     nll = total - logits.gather(-1, target[..., None])[..., 0]
     position = np.tile(np.arange(window - scored + 1, window + 1), len(rows))
     confidence = (top - total).exp()
-    nll, correct, confidence = (x.flatten().cpu().numpy() for x in (nll.double(), best == target, confidence.double()))
+    nll, correct, confidence = (
+        x.flatten().cpu().numpy() for x in (nll.double(), best == target, confidence.double())
+    )
     return nll, correct, confidence, position
 
 
 def _device(logits_fn):
-    """Where a module's parameters (or, quantized, its buffers) live; the CPU for a plain callable."""
+    """Where a module's parameters (or, quantized, its buffers) live; the CPU for a plain
+    callable."""
     if not isinstance(logits_fn, torch.nn.Module):
         return torch.device("cpu")
     tensor = next(logits_fn.parameters(), None)

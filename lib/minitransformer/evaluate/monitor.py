@@ -1,4 +1,5 @@
-"""A learning curve while a model trains: validation loss, as a whole and by group, at chosen steps."""
+"""A learning curve while a model trains: validation loss, as a whole and by group, at chosen
+steps."""
 
 import numpy as np
 
@@ -6,14 +7,20 @@ from .losses import token_losses
 
 
 class Monitor:
-    """Called with a training row, returns the columns to add: `valid_nats` and, for each group, `excess_<name>_nats`.
+    """Called with a training row, returns the columns to add: `valid_nats` and, for each group,
+    `excess_<name>_nats`.
 
-    `ids` (N,) are scored in windows of `window`; `groups` (N,) holds the index into `names` of each token's group and
-    `oracle` (N,) the log-probability in nats that the best predictor gives it: the excess is what is left to learn.
-    """
+    `ids` (N,) are scored in windows of `window`; `groups` (N,) holds the index into `names` of each
+    token's group and `oracle` (N,) the log-probability in nats that the best predictor gives it:
+    the excess is what is left to learn."""
 
     def __init__(self, model, ids, window: int, steps, *, names=(), groups=None, oracle=None):
-        self.model, self.ids, self.window, self.steps = model, ids, window, frozenset(int(s) for s in steps)
+        self.model, self.ids, self.window, self.steps = (
+            model,
+            ids,
+            window,
+            frozenset(int(s) for s in steps),
+        )
         self.names, self.groups, self.oracle = names, groups, oracle
 
     def __call__(self, row: dict) -> dict:

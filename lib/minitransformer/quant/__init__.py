@@ -1,4 +1,5 @@
-"""Number formats: schemes as pure functions, two layers, one walker, the methods, sizes, and the kernels that torch has."""
+"""Number formats: schemes as pure functions, two layers, one walker, the methods, sizes, and the
+kernels that torch has."""
 
 from ..affine import pack, unpack
 from .calibration import Moments, collect, layer_output_errors
@@ -8,17 +9,66 @@ from .gptq import gptq_tensor
 from .kernels import KERNELS, TOLERANCE, KernelError, accelerate
 from .layers import QuantEmbedding, QuantLinear, QuantWeight
 from .methods import METHODS, quantize
-from .mixed import Mixed, load_scheme, save_scheme, scheme_from_json, scheme_to_json, search, sensitivity
+from .mixed import (
+    Mixed,
+    load_scheme,
+    save_scheme,
+    scheme_from_json,
+    scheme_to_json,
+    search,
+    sensitivity,
+)
 from .schemes import QuantScheme, codebook, dequantize_tensor, fake_quantize, quantize_tensor
 from .sizes import (
-    bits_per_weight, computed_bytes, file_bytes, layer_errors, matrices, matrix_bytes, resident_bytes, seed_bytes,
+    bits_per_weight,
+    computed_bytes,
+    file_bytes,
+    layer_errors,
+    matrices,
+    matrix_bytes,
+    resident_bytes,
+    seed_bytes,
 )  # fmt: skip
 from .walker import quantize_structure, spread
 
 __all__ = [
-    "KERNELS", "METHODS", "TOLERANCE", "KernelError", "Mixed", "Moments", "QuantEmbedding", "QuantLinear", "QuantScheme",
-    "QuantWeight", "accelerate", "bits_per_weight", "clip_tensor", "codebook", "collect", "computed_bytes", "dequantize_tensor",
-    "equalize", "fake_quantize", "file_bytes", "gptq_tensor", "layer_errors", "layer_output_errors", "load_scheme", "matrices",
-    "matrix_bytes", "pack", "quantize", "quantize_structure", "quantize_tensor", "resident_bytes", "save_scheme",
-    "scheme_from_json", "scheme_to_json", "search", "seed_bytes", "sensitivity", "spread", "unpack",
+    "KERNELS",
+    "METHODS",
+    "TOLERANCE",
+    "KernelError",
+    "Mixed",
+    "Moments",
+    "QuantEmbedding",
+    "QuantLinear",
+    "QuantScheme",
+    "QuantWeight",
+    "accelerate",
+    "bits_per_weight",
+    "clip_tensor",
+    "codebook",
+    "collect",
+    "computed_bytes",
+    "dequantize_tensor",
+    "equalize",
+    "fake_quantize",
+    "file_bytes",
+    "gptq_tensor",
+    "layer_errors",
+    "layer_output_errors",
+    "load_scheme",
+    "matrices",
+    "matrix_bytes",
+    "pack",
+    "quantize",
+    "quantize_structure",
+    "quantize_tensor",
+    "resident_bytes",
+    "save_scheme",
+    "scheme_from_json",
+    "scheme_to_json",
+    "search",
+    "seed_bytes",
+    "sensitivity",
+    "spread",
+    "unpack",
 ]

@@ -1,4 +1,5 @@
-"""What the layers of a model see: statistics of their inputs on training text, and the error a format leaves in their outputs."""
+"""What the layers of a model see: statistics of their inputs on training text, and the error a
+format leaves in their outputs."""
 
 from collections.abc import Iterable
 from dataclasses import dataclass
@@ -11,10 +12,11 @@ from .layers import QuantLinear
 
 @dataclass(frozen=True)
 class Moments:
-    """Inputs x (K,) of one linear layer over `tokens` calibration tokens, all that the methods need of them.
+    """Inputs x (K,) of one linear layer over `tokens` calibration tokens, all that the methods need
+    of them.
 
-    second: mean of x xᵀ, (K, K) float64; GPTQ's Hessian is twice that. mean: of |x|, (K,). peak: largest |x|, (K,).
-    """
+    second: mean of x xᵀ, (K, K) float64; GPTQ's Hessian is twice that. mean: of |x|, (K,). peak:
+    largest |x|, (K,)."""
 
     second: torch.Tensor
     mean: torch.Tensor
@@ -22,37 +24,56 @@ class Moments:
     tokens: int
 
     def loss(self, error: torch.Tensor) -> torch.Tensor:
-        """Mean squared output error of each row whose weights are off by `error`: (N, K) -> (N,), e H eᵀ."""
+        """Mean squared output error of each row whose weights are off by `error`: (N, K) -> (N,), e
+        H eᵀ."""
         error = error.double()
         return ((error @ self.second) * error).sum(1).clamp(min=0)
 
 
 def calibration_ids(model: nn.Module, ids) -> torch.Tensor:
-    """Token ids as (B, T) on the model's device; ValueError when there are none, or they are not of this model's vocabulary."""
+    """Token ids as (B, T) on the model's device; ValueError when there are none, or they are not of
+    this model's vocabulary."""
     ids = torch.as_tensor(ids)
     if ids.numel() == 0:
         raise ValueError("calibration is empty: give token ids (B, T) of the training split")
     if ids.ndim not in (1, 2) or ids.is_floating_point():
-        raise ValueError(f"calibration has shape {tuple(ids.shape)} and type {ids.dtype}: give integer token ids (B, T)")
+        raise ValueError(
+            f"calibration has shape {tuple(ids.shape)} and type {ids.dtype}: give integer token ids (B, T)"
+        )
     rows = next(m.num_embeddings for m in model.modules() if isinstance(m, nn.Embedding))
     if ids.min() < 0 or ids.max() >= rows:
-        raise ValueError(f"calibration ids run from {ids.min()} to {ids.max()}, and the model knows 0 to {rows - 1}: "
-                         "encode the text with the tokenizer the model was trained with")
+        raise ValueError(
+            f"calibration ids run from {ids.min()} to {ids.max()}, and the model knows 0 to {rows - 1}: "
+            "encode the text with the tokenizer the model was trained with"
+        )
     return ids.long().reshape(-1, ids.shape[-1]).to(next(model.parameters()).device)
 
 
 @torch.no_grad()
-def collect(model: nn.Module, ids: torch.Tensor, names: Iterable[str], batch_size: int = 8) -> dict[str, Moments]:
+def collect(
+    model: nn.Module, ids: torch.Tensor, names: Iterable[str], batch_size: int = 8
+) -> dict[str, Moments]:
     """Name of each linear layer -> `Moments` of its inputs while the model reads `ids` (B, T)."""
     sums = {}
 
     def watch(name):
         def hook(_, inputs):
             x = inputs[0].flatten(0, -2)
-            new = Moments((x.T @ x).double(), x.abs().double().sum(0), x.abs().amax(0), len(x))  # sums, until the end
+            new = Moments(
+                (x.T @ x).double(), x.abs().double().sum(0), x.abs().amax(0), len(x)
+            )  # sums, until the end
             old = sums.get(name, new)
-            sums[name] = new if old is new else Moments(
-                old.second + new.second, old.mean + new.mean, old.peak.maximum(new.peak), old.tokens + new.tokens)
+            sums[name] = (
+                new
+                if old is new
+                else Moments(
+                    old.second + new.second,
+                    old.mean + new.mean,
+                    old.peak.maximum(new.peak),
+                    old.tokens + new.tokens,
+                )
+            )
+
         return model.get_submodule(name).register_forward_pre_hook(hook)
 
     handles = [watch(name) for name in names]
@@ -62,21 +83,32 @@ def collect(model: nn.Module, ids: torch.Tensor, names: Iterable[str], batch_siz
     finally:
         for handle in handles:
             handle.remove()
-    return {name: Moments(m.second / m.tokens, (m.mean / m.tokens).float(), m.peak, m.tokens) for name, m in sums.items()}
+    return {
+        name: Moments(m.second / m.tokens, (m.mean / m.tokens).float(), m.peak, m.tokens)
+        for name, m in sums.items()
+    }
 
 
 def layer_output_errors(model: nn.Module, quantized: nn.Module, calibration) -> list[dict]:
-    """One row a quantized linear layer: name, and relative RMS error of its outputs x Ŵᵀ, fed what it sees in `model`.
+    """One row a quantized linear layer: name, and relative RMS error of its outputs x Ŵᵀ, fed what
+    it sees in `model`.
 
-    So every layer is judged alone, by the same inputs. A model made by "awq" or "smoothquant" has other weights before it is
-    rounded, and is compared with `equalize`'s.
-    """
+    So every layer is judged alone, by the same inputs. A model made by "awq" or "smoothquant" has
+    other weights before it is rounded, and is compared with `equalize`'s."""
     layers = {name: m for name, m in quantized.named_modules() if isinstance(m, QuantLinear)}
     moments = collect(model, calibration_ids(model, calibration), layers)
     rows = []
     for name, layer in layers.items():
         reference = model.get_submodule(name).weight.detach()
-        error, whole = moments[name].loss(layer.weight() - reference).sum(), moments[name].loss(reference).sum()
-        rows.append({"layer": name, "relative_output_error": (error / whole.clamp(min=1e-300)).sqrt().item(),
-                     "tokens": moments[name].tokens})
+        error, whole = (
+            moments[name].loss(layer.weight() - reference).sum(),
+            moments[name].loss(reference).sum(),
+        )
+        rows.append(
+            {
+                "layer": name,
+                "relative_output_error": (error / whole.clamp(min=1e-300)).sqrt().item(),
+                "tokens": moments[name].tokens,
+            }
+        )
     return rows

@@ -1,4 +1,5 @@
-"""GPTQ (Frantar et al. 2023): columns are rounded one by one, and those still to come make up for the error of each."""
+"""GPTQ (Frantar et al. 2023): columns are rounded one by one, and those still to come make up for
+the error of each."""
 
 import torch
 
@@ -10,15 +11,18 @@ BLOCK = 128  # columns whose corrections reach the rest of the matrix together
 
 
 def gptq_tensor(weight: torch.Tensor, scheme: QuantScheme, moments: Moments, damping: float = 0.01):
-    """(N, K) -> codes, scale, zero-points as `quantize_tensor`, with less error of the outputs on the calibration tokens.
+    """(N, K) -> codes, scale, zero-points as `quantize_tensor`, with less error of the outputs on
+    the calibration tokens.
 
-    Grids are fixed beforehand (as groups must be, if columns are to come in the order of falling activation), on the range and
-    on the clipped range that weighs a column by its activation. Row by row the best of three is kept: rounded to nearest,
-    compensated on either grid. So no row is worse than round-to-nearest; with one scale a tensor, no matrix.
-    ValueError for a damping that is not positive.
-    """
+    Grids are fixed beforehand (as groups must be, if columns are to come in the order of falling
+    activation), on the range and on the clipped range that weighs a column by its activation. Row
+    by row the best of three is kept: rounded to nearest, compensated on either grid. So no row is
+    worse than round-to-nearest; with one scale a tensor, no matrix. ValueError for a damping that
+    is not positive."""
     if not damping > 0:
-        raise ValueError(f"damping {damping} is not positive: 0.01 of the mean keeps the Hessian invertible")
+        raise ValueError(
+            f"damping {damping} is not positive: 0.01 of the mean keeps the Hessian invertible"
+        )
     w = grouped(finite(weight), scheme)
     importance = grouped(moments.second.diagonal().to(w).expand_as(weight), scheme)
     plain, clipped = fit_grid(w, scheme), clip_grid(w, scheme, importance)
@@ -29,20 +33,29 @@ def gptq_tensor(weight: torch.Tensor, scheme: QuantScheme, moments: Moments, dam
         made.append((grouped(codes, scheme), *grid))
     errors = [ungrouped(decode(*x, scheme) - w, weight.shape) for x in made]
     losses = torch.stack([moments.loss(e) for e in errors])  # (candidates, N)
-    best = (losses.sum(1, keepdim=True) if scheme.granularity == "tensor" else losses).argmin(0)  # (N or 1,); ties: the first
-    pick = [torch.stack(part)[best, torch.arange(len(best), device=best.device)] for part in zip(*made)]
+    best = (losses.sum(1, keepdim=True) if scheme.granularity == "tensor" else losses).argmin(
+        0
+    )  # (N or 1,); ties: the first
+    pick = [
+        torch.stack(part)[best, torch.arange(len(best), device=best.device)]
+        for part in zip(*made, strict=False)
+    ]
     return store(*pick, scheme, weight.shape)
 
 
 def compensate(weight, scale, zero, second, scheme: QuantScheme, damping: float):
-    """The rounding itself: weight (N, K), scale and zero-point of each (N, K) -> codes (N, K), whole floats.
+    """The rounding itself: weight (N, K), scale and zero-point of each (N, K) -> codes (N, K),
+    whole floats.
 
-    H = 2 (E[x xᵀ] + λ) with λ `damping` times the mean of the diagonal, and U is the upper Cholesky factor of H⁻¹: the error
-    of column j over U_jj is taken, times U_j, off the columns after it. Columns come by falling diagonal (act-order).
-    """
+    H = 2 (E[x xᵀ] + λ) with λ `damping` times the mean of the diagonal, and U is the upper Cholesky
+    factor of H⁻¹: the error of column j over U_jj is taken, times U_j, off the columns after it.
+    Columns come by falling diagonal (act-order)."""
     order = second.diagonal().argsort(descending=True, stable=True)
     level = damping * second.diagonal().mean()
-    H = 2 * (second[order][:, order] + torch.eye(len(order), device=second.device) * (level if level > 0 else 1.0))
+    H = 2 * (
+        second[order][:, order]
+        + torch.eye(len(order), device=second.device) * (level if level > 0 else 1.0)
+    )
     U = torch.linalg.cholesky(torch.cholesky_inverse(torch.linalg.cholesky(H)), upper=True)
     w, codes = weight.double()[:, order], torch.empty_like(weight)
     for start in range(0, len(order), BLOCK):

@@ -1,8 +1,9 @@
-"""The low-precision matrix products that torch and ONNX Runtime have for a CPU, each checked against the reference at load.
+"""The low-precision matrix products that torch and ONNX Runtime have for a CPU, each checked
+against the reference at load.
 
-Storage stays plain (`schemes`); a kernel's own layout depends on the instruction set, so it is made here, at load, and is
-never saved. What a kernel cannot do it refuses with `KernelError`, and what it does wrongly it is caught doing.
-"""
+Storage stays plain (`schemes`); a kernel's own layout depends on the instruction set, so it is made
+here, at load, and is never saved. What a kernel cannot do it refuses with `KernelError`, and what
+it does wrongly it is caught doing."""
 
 import copy
 import warnings
@@ -19,15 +20,17 @@ from .rows import lookup, signed_rows
 
 
 class KernelError(RuntimeError):
-    """A kernel is missing in this build, does not fit this format or shape, or gave a wrong answer."""
+    """A kernel is missing in this build, does not fit this format or shape, or gave a wrong
+    answer."""
 
 
 def accelerate(model: nn.Module, backend: str) -> nn.Module:
-    """A new model whose quantized layers run on `backend` and hold only the kernel's own copy of the weights.
+    """A new model whose quantized layers run on `backend` and hold only the kernel's own copy of
+    the weights.
 
-    "dequantized": FP32 weights made once, "int8pack" and "int4pack": bf16 activations, "onednn", "fbgemm" and "onnxruntime":
-    int8 activations, scales of a token's own. KernelError names the layer and the reason; the argument is untouched.
-    """
+    "dequantized": FP32 weights made once, "int8pack" and "int4pack": bf16 activations, "onednn",
+    "fbgemm" and "onnxruntime": int8 activations, scales of a token's own. KernelError names the
+    layer and the reason; the argument is untouched."""
     if backend not in KERNELS:
         raise ValueError(f"backend {backend!r} is unknown: choose one of {', '.join(KERNELS)}")
     model = copy.deepcopy(model)  # before packing: opaque weights cannot be copied
@@ -35,23 +38,32 @@ def accelerate(model: nn.Module, backend: str) -> nn.Module:
         if isinstance(layer, QuantLinear):
             parent, _, child = name.rpartition(".")
             try:
-                setattr(model.get_submodule(parent), child, KERNELS[backend](layer).train(layer.training))
+                setattr(
+                    model.get_submodule(parent),
+                    child,
+                    KERNELS[backend](layer).train(layer.training),
+                )
             except KernelError as error:
                 raise KernelError(f"{name}: {error}") from None
         elif isinstance(layer, QuantEmbedding):
             parent, _, child = name.rpartition(".")
-            fast = nn.Embedding.from_pretrained(layer.weight()) if backend == "dequantized" else lookup(layer)
+            fast = (
+                nn.Embedding.from_pretrained(layer.weight())
+                if backend == "dequantized"
+                else lookup(layer)
+            )
             setattr(model.get_submodule(parent), child, fast.train(layer.training))
     return model
 
 
 class KernelLinear(nn.Module):
-    """A linear layer on someone else's kernel: packs once, checks itself, then (..., K) -> (..., N) in FP32.
+    """A linear layer on someone else's kernel: packs once, checks itself, then (..., K) -> (..., N)
+    in FP32.
 
-    `held` has what a call needs: looking a tensor up through `nn.Module` takes as long as a small product, so the buffers
-    are for counting and the tuple is for calling; a kernel layer is neither moved nor copied. `opaque_bytes` counts packed
-    weights that live outside any tensor torch can measure.
-    """
+    `held` has what a call needs: looking a tensor up through `nn.Module` takes as long as a small
+    product, so the buffers are for counting and the tuple is for calling; a kernel layer is neither
+    moved nor copied. `opaque_bytes` counts packed weights that live outside any tensor torch can
+    measure."""
 
     opaque_bytes = 0
     held: tuple
@@ -62,7 +74,9 @@ class KernelLinear(nn.Module):
         self.bias = layer.bias
         try:
             with warnings.catch_warnings():
-                warnings.simplefilter("ignore", UserWarning)  # torch announces that FBGEMM will leave in a later release
+                warnings.simplefilter(
+                    "ignore", UserWarning
+                )  # torch announces that FBGEMM will leave in a later release
                 self.load(layer.weight)
                 self.check(layer)
         except (AttributeError, ImportError, NotImplementedError) as error:
@@ -73,23 +87,31 @@ class KernelLinear(nn.Module):
 
     @torch.no_grad()
     def check(self, layer: QuantLinear):
-        """Compare with the dequantized reference (`disagreement`); KernelError beyond `TOLERANCE`."""
+        """Compare with the dequantized reference (`disagreement`); KernelError beyond
+        `TOLERANCE`."""
         bare = 0 if self.bias is None else self.bias
         self.error, shown_by = disagreement(lambda x: self(x) - bare, layer.weight)
         if not self.error < TOLERANCE:  # also catches nan
-            raise KernelError(f"relative error {self.error:.3g} on {shown_by}, at most {TOLERANCE} is allowed: use the reference")
+            raise KernelError(
+                f"relative error {self.error:.3g} on {shown_by}, at most {TOLERANCE} is allowed: use the reference"
+            )
 
     def extra_repr(self):
         return f"in_features={self.columns}, out_features={self.rows}, error={self.error:.1e}"
 
 
 def int8_rows(weight: QuantWeight, multiple: int = 1):
-    """Signed int8 codes (N, K) and FP32 scales (N,), for the kernels that know one symmetric scale a row."""
+    """Signed int8 codes (N, K) and FP32 scales (N,), for the kernels that know one symmetric scale
+    a row."""
     scheme = weight.scheme
     if scheme.bits != 8 or scheme.granularity == "group" or not scheme.symmetric or scheme.outliers:
-        raise KernelError(f"the kernel takes int8 symmetric, per tensor or per channel, not {scheme}")
+        raise KernelError(
+            f"the kernel takes int8 symmetric, per tensor or per channel, not {scheme}"
+        )
     if weight.columns % multiple:
-        raise KernelError(f"{weight.columns} columns are not a multiple of {multiple}, and the kernel would read past them")
+        raise KernelError(
+            f"{weight.columns} columns are not a multiple of {multiple}, and the kernel would read past them"
+        )
     return signed_rows(weight)
 
 
@@ -97,7 +119,9 @@ class Int8Pack(KernelLinear):
     """`aten::_weight_int8pack_mm`: int8 weights, bf16 activations, dequantized in registers."""
 
     def load(self, weight):
-        codes, scale = int8_rows(weight, multiple=16)  # the AVX512 kernel does not check this, and reads out of bounds
+        codes, scale = int8_rows(
+            weight, multiple=16
+        )  # the AVX512 kernel does not check this, and reads out of bounds
         self.register_buffer("codes", codes)
         self.register_buffer("scale", scale.bfloat16())
         self.held = self.codes, self.scale, self.bias
@@ -109,7 +133,8 @@ class Int8Pack(KernelLinear):
 
 
 class Int4Pack(KernelLinear):
-    """`aten::_weight_int4pack_mm_for_cpu`: int4 weights in groups, bf16 activations; w = (u - 8)·s + (8 - z)·s."""
+    """`aten::_weight_int4pack_mm_for_cpu`: int4 weights in groups, bf16 activations; w = (u - 8)·s
+    + (8 - z)·s."""
 
     GROUPS = (256, 128, 64, 32)
 
@@ -117,10 +142,14 @@ class Int4Pack(KernelLinear):
         scheme, K = weight.scheme, weight.columns
         fits = [g for g in self.GROUPS if K % g == 0 and (scheme.group_size or g) % g == 0]
         if scheme.bits != 4 or scheme.codebook or scheme.outliers or not fits:
-            raise KernelError(f"the kernel takes int4 in groups of 32, 64, 128 or 256 that divide the {K} columns, not {scheme}")
+            raise KernelError(
+                f"the kernel takes int4 in groups of 32, 64, 128 or 256 that divide the {K} columns, not {scheme}"
+            )
         self.group, short = fits[0], -self.rows % 16  # the kernel wants 16 rows at a time
         scale, zero = (x[:, :: self.group] for x in weight.grid())  # (N, K/group)
-        grid = F.pad(torch.stack((scale, (8 - zero) * scale), -1), (0, 0, 0, 0, 0, short))  # (N + short, K/group, 2)
+        grid = F.pad(
+            torch.stack((scale, (8 - zero) * scale), -1), (0, 0, 0, 0, 0, short)
+        )  # (N + short, K/group, 2)
         codes = F.pad(weight.integers().int(), (0, 0, 0, short)).contiguous()
         self.register_buffer("codes", torch._convert_weight_to_int4pack_for_cpu(codes, 1))
         self.register_buffer("grid", grid.transpose(0, 1).bfloat16().contiguous())
@@ -134,7 +163,8 @@ class Int4Pack(KernelLinear):
 
 
 class OneDnn(KernelLinear):
-    """`onednn::qlinear_pointwise`: int8 weights, unsigned int8 activations, one symmetric scale a token."""
+    """`onednn::qlinear_pointwise`: int8 weights, unsigned int8 activations, one symmetric scale a
+    token."""
 
     def load(self, weight):
         codes, scale = int8_rows(weight)
@@ -146,15 +176,18 @@ class OneDnn(KernelLinear):
     def multiply(self, x):
         step = x.abs().amax(-1, keepdim=True).clamp(min=1e-30) / 127  # (M, 1)
         codes = ((x / step).round() + 128).to(torch.uint8)
-        y = torch.ops.onednn.qlinear_pointwise(codes, 1.0, 128, *self.held, None, 1.0, 0, torch.float32, "none", [], "")
+        y = torch.ops.onednn.qlinear_pointwise(
+            codes, 1.0, 128, *self.held, None, 1.0, 0, torch.float32, "none", [], ""
+        )
         return y * step if self.bias is None else torch.addcmul(self.bias, y, step)
 
 
 class Fbgemm(KernelLinear):
-    """`fbgemm_linear_int8_weight_fp32_activation`: int8 weights, activations quantized inside the kernel.
+    """`fbgemm_linear_int8_weight_fp32_activation`: int8 weights, activations quantized inside the
+    kernel.
 
-    It gives a whole batch one activation scale, so rows go one at a time: what a token gets cannot depend on its neighbours.
-    """
+    It gives a whole batch one activation scale, so rows go one at a time: what a token gets cannot
+    depend on its neighbours."""
 
     def load(self, weight):
         codes, scale = int8_rows(weight)
@@ -163,7 +196,9 @@ class Fbgemm(KernelLinear):
         except RuntimeError as error:
             raise KernelError(f"this build of torch has no FBGEMM ({error})") from None
         self.opaque_bytes = codes.numel()
-        shape = torch.zeros(1, 1, dtype=torch.int8).expand(self.rows, self.columns)  # asked for its sizes only
+        shape = torch.zeros(1, 1, dtype=torch.int8).expand(
+            self.rows, self.columns
+        )  # asked for its sizes only
         self.register_buffer("offsets", codes.sum(1, dtype=torch.int32))
         self.register_buffer("none", torch.zeros(1).expand(self.rows).contiguous())
         self.register_buffer("scale", scale)
@@ -182,11 +217,12 @@ class Fbgemm(KernelLinear):
 
 
 class MatMulNBits(KernelLinear):
-    """ONNX Runtime's `MatMulNBits`: 2, 4 or 8 bits in groups, activations rounded to int8 inside, on one thread.
+    """ONNX Runtime's `MatMulNBits`: 2, 4 or 8 bits in groups, activations rounded to int8 inside,
+    on one thread.
 
-    It holds its own packing of the codes and, in FP32, the scales as given, packed, and times the sums of each group's codes.
-    A single row passes through two fixed buffers: binding new ones at each call takes longer than a small product.
-    """
+    It holds its own packing of the codes and, in FP32, the scales as given, packed, and times the
+    sums of each group's codes. A single row passes through two fixed buffers: binding new ones at
+    each call takes longer than a small product."""
 
     GROUPS = (256, 128, 64, 32, 16)
 
@@ -194,14 +230,20 @@ class MatMulNBits(KernelLinear):
         scheme, N, K = weight.scheme, weight.rows, weight.columns
         fits = [g for g in self.GROUPS if K % g == 0 and (scheme.group_size or g) % g == 0]
         if scheme.bits not in (2, 4, 8) or scheme.codebook or scheme.outliers or not fits:
-            raise KernelError(f"the kernel takes 2, 4 or 8 bits in groups of 16 to 256 that divide the {K} columns, not {scheme}")
+            raise KernelError(
+                f"the kernel takes 2, 4 or 8 bits in groups of 16 to 256 that divide the {K} columns, not {scheme}"
+            )
         groups = K // fits[0]
         scale, zero = (x[:, :: fits[0]] for x in weight.grid())  # (N, groups)
         tensors = {"codes": weight.codes.view(N, groups, -1), "scale": scale.flatten().contiguous()}
         if weight.zero is not None:
             tensors["zero"] = pack(zero, scheme.bits).flatten()
-        self.opaque_bytes = weight.codes.numel() + 3 * 4 * N * groups + tensors.get("zero", scale[:0]).numel()
-        session = session_of(tensors, K=K, N=N, bits=scheme.bits, block_size=fits[0], accuracy_level=4)
+        self.opaque_bytes = (
+            weight.codes.numel() + 3 * 4 * N * groups + tensors.get("zero", scale[:0]).numel()
+        )
+        session = session_of(
+            tensors, K=K, N=N, bits=scheme.bits, block_size=fits[0], accuracy_level=4
+        )
         self.register_buffer("one", torch.empty(1, K))
         self.register_buffer("out", torch.empty(1, N))
         bound = session.io_binding()
@@ -229,5 +271,11 @@ class Dequantized(KernelLinear):
         return F.linear(x, self.full, self.bias)
 
 
-KERNELS = {"dequantized": Dequantized, "int8pack": Int8Pack, "int4pack": Int4Pack, "onednn": OneDnn, "fbgemm": Fbgemm,
-           "onnxruntime": MatMulNBits}
+KERNELS = {
+    "dequantized": Dequantized,
+    "int8pack": Int8Pack,
+    "int4pack": Int4Pack,
+    "onednn": OneDnn,
+    "fbgemm": Fbgemm,
+    "onnxruntime": MatMulNBits,
+}

@@ -1,7 +1,8 @@
-"""Two layers and the matrix they share: packed codes at rest, floats for the length of one expression.
+"""Two layers and the matrix they share: packed codes at rest, floats for the length of one
+expression.
 
-These are the reference: plain torch, every format, and slower than FP32 because each call unpacks. `kernels` has the rest.
-"""
+These are the reference: plain torch, every format, and slower than FP32 because each call unpacks.
+`kernels` has the rest."""
 
 import torch
 import torch.nn as nn
@@ -12,38 +13,54 @@ from .schemes import SCALE_DTYPES, QuantScheme, dequantize_tensor, fake_quantize
 
 
 class QuantWeight(nn.Module):
-    """An (N, K) matrix as buffers: `codes` (N, bytes), `scale` (N or 1, G) and, when asymmetric, packed `zero`.
+    """An (N, K) matrix as buffers: `codes` (N, bytes), `scale` (N or 1, G) and, when asymmetric,
+    packed `zero`.
 
-    A scheme with n `outliers` has `apart` (N, n), FP32 columns, and `index` (n,), where they belong; the codes are of the rest.
-    A module of its own so that tied layers share one: it is quantized once, stored once, and follows `.to()` once.
-    """
+    A scheme with n `outliers` has `apart` (N, n), FP32 columns, and `index` (n,), where they
+    belong; the codes are of the rest. A module of its own so that tied layers share one: it is
+    quantized once, stored once, and follows `.to()` once."""
 
     def __init__(self, rows: int, columns: int, scheme: QuantScheme, device=None):
         super().__init__()
         self.rows, self.columns, self.scheme = rows, columns, scheme
         if scheme.outliers > columns:
-            raise ValueError(f"outliers {scheme.outliers} are more than the {columns} columns: give at most as many")
+            raise ValueError(
+                f"outliers {scheme.outliers} are more than the {columns} columns: give at most as many"
+            )
         self.inner = columns - scheme.outliers  # columns that have codes
         groups, sets = scheme.groups(self.inner), 1 if scheme.granularity == "tensor" else rows
-        codes = torch.zeros(rows, packed_bytes(self.inner, scheme.bits), dtype=torch.uint8, device=device)
+        codes = torch.zeros(
+            rows, packed_bytes(self.inner, scheme.bits), dtype=torch.uint8, device=device
+        )
         self.register_buffer("codes", codes)
-        self.register_buffer("scale", torch.ones(sets, groups, dtype=SCALE_DTYPES[scheme.scale_dtype], device=device))
-        zero = torch.zeros(sets, packed_bytes(groups, scheme.bits), dtype=torch.uint8, device=device)
+        self.register_buffer(
+            "scale", torch.ones(sets, groups, dtype=SCALE_DTYPES[scheme.scale_dtype], device=device)
+        )
+        zero = torch.zeros(
+            sets, packed_bytes(groups, scheme.bits), dtype=torch.uint8, device=device
+        )
         self.register_buffer("zero", None if scheme.symmetric else zero)
         if scheme.outliers:
             self.register_buffer("apart", torch.zeros(rows, scheme.outliers, device=device))
-            self.register_buffer("index", torch.arange(scheme.outliers, dtype=torch.int32, device=device))
+            self.register_buffer(
+                "index", torch.arange(scheme.outliers, dtype=torch.int32, device=device)
+            )
 
     @classmethod
-    def from_tensor(cls, weight: torch.Tensor, scheme: QuantScheme, encode=quantize_tensor, outliers=()) -> "QuantWeight":
-        """Quantize (N, K); `encode` has the signature of `quantize_tensor`, None makes the empty structure.
+    def from_tensor(
+        cls, weight: torch.Tensor, scheme: QuantScheme, encode=quantize_tensor, outliers=()
+    ) -> "QuantWeight":
+        """Quantize (N, K); `encode` has the signature of `quantize_tensor`, None makes the empty
+        structure.
 
         `outliers` are the columns to keep apart, as many as the scheme says.
         """
         made = cls(*weight.shape, scheme, device=weight.device)
         if encode is not None and scheme.outliers != len(outliers):
-            raise ValueError(f"the scheme keeps {scheme.outliers} columns apart and {len(outliers)} are chosen: leave "
-                             "outliers 0, and method 'llm.int8' will count them")
+            raise ValueError(
+                f"the scheme keeps {scheme.outliers} columns apart and {len(outliers)} are chosen: leave "
+                "outliers 0, and method 'llm.int8' will count them"
+            )
         if encode is not None and scheme.outliers:
             made.index = torch.as_tensor(outliers, dtype=torch.int32, device=weight.device)
             made.apart, weight = weight.detach().float()[:, made.index], weight[:, made.kept()]
@@ -75,12 +92,22 @@ class QuantWeight(nn.Module):
         return unpack(self.codes, self.scheme.bits, self.inner)
 
     def grid(self) -> tuple[torch.Tensor, torch.Tensor]:
-        """Scale and zero-point of every weight that has a code, each (N, K); ValueError for a codebook, which is no grid."""
+        """Scale and zero-point of every weight that has a code, each (N, K); ValueError for a
+        codebook, which is no grid."""
         s, groups = self.scheme, self.scheme.groups(self.inner)
         if s.codebook:
-            raise ValueError(f"{s} is a codebook, not a grid of scale and zero-point: call the weight for its values")
-        zero = torch.full_like(self.scale, 2 ** (s.bits - 1)) if self.zero is None else unpack(self.zero, s.bits, groups)
-        spread = (x.float().repeat_interleave(s.group_size or self.inner, 1)[:, : self.inner] for x in (self.scale, zero))
+            raise ValueError(
+                f"{s} is a codebook, not a grid of scale and zero-point: call the weight for its values"
+            )
+        zero = (
+            torch.full_like(self.scale, 2 ** (s.bits - 1))
+            if self.zero is None
+            else unpack(self.zero, s.bits, groups)
+        )
+        spread = (
+            x.float().repeat_interleave(s.group_size or self.inner, 1)[:, : self.inner]
+            for x in (self.scale, zero)
+        )
         return tuple(x.expand(self.rows, self.inner) for x in spread)
 
     def extra_repr(self):
@@ -88,7 +115,8 @@ class QuantWeight(nn.Module):
 
 
 class QuantLinear(nn.Module):
-    """y = x Ŵᵀ + b with Ŵ dequantized on the spot; the bias stays as it was. x (..., K) -> (..., N)."""
+    """y = x Ŵᵀ + b with Ŵ dequantized on the spot; the bias stays as it was. x (..., K) -> (...,
+    N)."""
 
     def __init__(self, weight: QuantWeight, bias: nn.Parameter | None):
         super().__init__()
@@ -102,7 +130,8 @@ class QuantLinear(nn.Module):
         return F.linear(self.activation(x), self.weight(), self.bias)
 
     def activation(self, x):
-        """The input itself, or its fake-quantized copy when the scheme says so, all but what meets the columns kept apart."""
+        """The input itself, or its fake-quantized copy when the scheme says so, all but what meets
+        the columns kept apart."""
         s = self.weight.scheme
         if not s.activation_bits or not self.weight.inner:
             return x

@@ -1,4 +1,5 @@
-"""How codes are chosen: `quantize` and its methods, from rounding to the nearest to making up for what rounding loses."""
+"""How codes are chosen: `quantize` and its methods, from rounding to the nearest to making up for
+what rounding loses."""
 
 from dataclasses import replace
 from functools import partial
@@ -15,46 +16,63 @@ from .walker import Schemes, _swap, near, spread
 DATA_FREE = ("rtn", "mse")
 
 
-def quantize(model: nn.Module, scheme: QuantScheme | Schemes, method: str = "rtn", calibration=None, **options) -> nn.Module:
+def quantize(
+    model: nn.Module,
+    scheme: QuantScheme | Schemes,
+    method: str = "rtn",
+    calibration=None,
+    **options,
+) -> nn.Module:
     """A new model with its matrices quantized (`.scheme` says how); the argument is untouched.
 
-    `scheme` is one for all, or a mapping from the name of every matrix to its own, None keeping it in floating point: see
-    `spread`. Norms, biases and position tables stay in floating point. A matrix shared by two layers (a tied head) is quantized
-    once and stays shared. Methods, the last four with `calibration` token ids (B, T) of the training split:
+    `scheme` is one for all, or a mapping from the name of every matrix to its own, None keeping it
+    in floating point: see `spread`. Norms, biases and position tables stay in floating point. A
+    matrix shared by two layers (a tied head) is quantized once and stays shared. Methods, the last
+    four with `calibration` token ids (B, T) of the training split:
 
-    "rtn"          round to nearest
-    "mse"          round to nearest on the clipped range of least squared error
-    "gptq"         `gptq_tensor`, each layer on what it reads from those quantized before it (damping=0.01)
-    "awq"          channel scales by activation (see `equalize`), then clipping that weighs columns by activation
-    "smoothquant"  channel scales between activations and weights, then round to nearest (alpha=0.5)
-    "llm.int8"     columns whose input reaches `threshold` stay FP32, the rest round to nearest (threshold=6.0)
+    "rtn"          round to nearest "mse"          round to nearest on the clipped range of least
+    squared error "gptq"         `gptq_tensor`, each layer on what it reads from those quantized
+    before it (damping=0.01) "awq"          channel scales by activation (see `equalize`), then
+    clipping that weighs columns by activation "smoothquant"  channel scales between activations and
+    weights, then round to nearest (alpha=0.5) "llm.int8"     columns whose input reaches
+    `threshold` stay FP32, the rest round to nearest (threshold=6.0)
 
-    An embedding is looked up, not multiplied, so data cannot help it: gptq and awq clip it, and a head tied to it, as "mse".
-    ValueError for an unknown method or option, data that is missing, of no use or of another tokenizer, a weight that does not
-    fit (its layer is named), or a model that has nothing left to quantize.
-    """
+    An embedding is looked up, not multiplied, so data cannot help it: gptq and awq clip it, and a
+    head tied to it, as "mse". ValueError for an unknown method or option, data that is missing, of
+    no use or of another tokenizer, a weight that does not fit (its layer is named), or a model that
+    has nothing left to quantize."""
     if method not in METHODS:
-        raise ValueError(f"method {method!r} is unknown: choose one of {', '.join(METHODS)}{near(method, METHODS)}")
+        raise ValueError(
+            f"method {method!r} is unknown: choose one of {', '.join(METHODS)}{near(method, METHODS)}"
+        )
     run = METHODS[method]
     known = getattr(run, "__kwdefaults__", None) or {}
     if unknown := sorted(set(options) - set(known)):
-        raise ValueError(f"method {method!r} has no option {', '.join(unknown)}: it knows {', '.join(known) or 'none'}")
+        raise ValueError(
+            f"method {method!r} has no option {', '.join(unknown)}: it knows {', '.join(known) or 'none'}"
+        )
     spread(model, scheme)  # refuses what is no model of ours before anything is read
     if method in DATA_FREE:
         if calibration is not None:
             raise ValueError(f"method {method!r} uses no calibration data: leave calibration None")
         return run(model, scheme)
     if calibration is None:
-        raise ValueError(f"method {method!r} needs calibration: give token ids (B, T) of the training split")
+        raise ValueError(
+            f"method {method!r} needs calibration: give token ids (B, T) of the training split"
+        )
     return run(model, scheme, calibration_ids(model, calibration), **options)
 
 
 def _gptq(model, scheme, ids, *, damping=0.01):
-    return _swap(model, scheme, partial(_linear, gptq_tensor, damping=damping), partial(_observe, ids))
+    return _swap(
+        model, scheme, partial(_linear, gptq_tensor, damping=damping), partial(_observe, ids)
+    )
 
 
 def _awq(model, scheme, ids):
-    return _swap(equalize(model, scheme, "awq", ids), scheme, partial(_linear, _clip), partial(_observe, ids))
+    return _swap(
+        equalize(model, scheme, "awq", ids), scheme, partial(_linear, _clip), partial(_observe, ids)
+    )
 
 
 def _smoothquant(model, scheme, ids, *, alpha=0.5):
@@ -63,21 +81,31 @@ def _smoothquant(model, scheme, ids, *, alpha=0.5):
 
 
 def _llm_int8(model, scheme, ids, *, threshold=6.0):
-    """LLM.int8() (Dettmers et al. 2022), its columns chosen once: at run time they would depend on what else is in the batch."""
+    """LLM.int8() (Dettmers et al. 2022), its columns chosen once: at run time they would depend on
+    what else is in the batch."""
     seen = collect(model, ids, _rounding("llm.int8", model, scheme))
     outliers = {name: (moments.peak >= threshold).nonzero()[:, 0] for name, moments in seen.items()}
     schemes = spread(model, scheme)
-    schemes |= {name: replace(schemes[name], outliers=len(index)) for name, index in outliers.items()}
+    schemes |= {
+        name: replace(schemes[name], outliers=len(index)) for name, index in outliers.items()
+    }
     return _swap(model, schemes, quantize_tensor, outliers=outliers)
 
 
 def _rounding(method, model, scheme):
-    """Names of the linear layers to quantize; ValueError when the inputs of one are not to be rounded."""
-    linear = {n: s for n, s in spread(model, scheme).items() if s is not None and isinstance(model.get_submodule(n), nn.Linear)}
+    """Names of the linear layers to quantize; ValueError when the inputs of one are not to be
+    rounded."""
+    linear = {
+        n: s
+        for n, s in spread(model, scheme).items()
+        if s is not None and isinstance(model.get_submodule(n), nn.Linear)
+    }
     for name, own in linear.items():
         if own.activation_bits is None:
-            raise ValueError(f"method {method!r} is for quantized activations, and the scheme of {name} leaves them in floating "
-                             "point: give activation_bits 8, or choose 'gptq' or 'awq'")
+            raise ValueError(
+                f"method {method!r} is for quantized activations, and the scheme of {name} leaves them in floating "
+                "point: give activation_bits 8, or choose 'gptq' or 'awq'"
+            )
     return list(linear)
 
 
@@ -87,7 +115,11 @@ def _observe(ids, model, name):
 
 
 def _linear(encode, weight, scheme, moments, **options):
-    return clip_tensor(weight, scheme) if moments is None else encode(weight, scheme, moments, **options)
+    return (
+        clip_tensor(weight, scheme)
+        if moments is None
+        else encode(weight, scheme, moments, **options)
+    )
 
 
 def _clip(weight, scheme, moments):
@@ -95,6 +127,10 @@ def _clip(weight, scheme, moments):
 
 
 METHODS = {
-    "rtn": partial(_swap, encode=quantize_tensor), "mse": partial(_swap, encode=clip_tensor), "gptq": _gptq, "awq": _awq,
-    "smoothquant": _smoothquant, "llm.int8": _llm_int8,
+    "rtn": partial(_swap, encode=quantize_tensor),
+    "mse": partial(_swap, encode=clip_tensor),
+    "gptq": _gptq,
+    "awq": _awq,
+    "smoothquant": _smoothquant,
+    "llm.int8": _llm_int8,
 }

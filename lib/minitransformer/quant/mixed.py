@@ -1,8 +1,9 @@
-"""Mixed precision: how much each matrix suffers from each format alone, and the formats that suffer least in so many bytes.
+"""Mixed precision: how much each matrix suffers from each format alone, and the formats that suffer
+least in so many bytes.
 
-The search takes losses as adding up, which holds for small ones (a second-order view of the loss: Dong et al. 2019); so it ends
-by measuring what it chose. The result, a mapping from layer to scheme, is what `quantize` takes and what a scheme file holds.
-"""
+The search takes losses as adding up, which holds for small ones (a second-order view of the loss:
+Dong et al. 2019); so it ends by measuring what it chose. The result, a mapping from layer to
+scheme, is what `quantize` takes and what a scheme file holds."""
 
 import dataclasses
 import json
@@ -25,7 +26,8 @@ Loss = Callable[[nn.Module], float]
 
 @dataclass(frozen=True)
 class Mixed:
-    """A scheme for every layer, the bytes of the model's tensors, and its rise in loss: the sum of the layers', and measured."""
+    """A scheme for every layer, the bytes of the model's tensors, and its rise in loss: the sum of
+    the layers', and measured."""
 
     scheme: dict[str, QuantScheme | None]
     nbytes: int
@@ -33,11 +35,14 @@ class Mixed:
     measured_nats: float
 
 
-def sensitivity(model, formats: Iterable[QuantScheme | None], loss: Loss, method: str = "rtn", calibration=None) -> list[dict]:
-    """Each matrix alone in each format: rows {layer, scheme, bytes, nats}; nats is the rise of `loss` (model -> nats a token).
+def sensitivity(
+    model, formats: Iterable[QuantScheme | None], loss: Loss, method: str = "rtn", calibration=None
+) -> list[dict]:
+    """Each matrix alone in each format: rows {layer, scheme, bytes, nats}; nats is the rise of
+    `loss` (model -> nats a token).
 
-    The format None is floating point and costs nothing but bytes. ValueError when a loss is not finite, or no format is given.
-    """
+    The format None is floating point and costs nothing but bytes. ValueError when a loss is not
+    finite, or no format is given."""
     formats, shapes, whole = list(formats), matrices(model.cfg), loss(model)
     if not formats:
         raise ValueError("no formats to compare: give at least one QuantScheme")
@@ -45,36 +50,73 @@ def sensitivity(model, formats: Iterable[QuantScheme | None], loss: Loss, method
     for layer, shape in shapes.items():
         for scheme in formats:
             alone = dict.fromkeys(shapes) | {layer: scheme}
-            nats = 0.0 if scheme is None else loss(quantize(model, alone, method, calibration)) - whole
+            nats = (
+                0.0 if scheme is None else loss(quantize(model, alone, method, calibration)) - whole
+            )
             if not math.isfinite(nats):
-                raise ValueError(f"{layer} as {scheme}: the loss is not finite: check the model and the text it is measured on")
-            rows.append({"layer": layer, "scheme": scheme, "bytes": matrix_bytes(*shape, scheme), "nats": nats})
+                raise ValueError(
+                    f"{layer} as {scheme}: the loss is not finite: check the model and the text it is measured on"
+                )
+            rows.append(
+                {
+                    "layer": layer,
+                    "scheme": scheme,
+                    "bytes": matrix_bytes(*shape, scheme),
+                    "nats": nats,
+                }
+            )
     return rows
 
 
-def search(model, rows: list[dict], limit: int, loss: Loss, method: str = "rtn", calibration=None) -> Mixed:
-    """The formats of the rows of `sensitivity`, one a layer, that fit into `limit` bytes of tensors with little loss.
+def search(
+    model, rows: list[dict], limit: int, loss: Loss, method: str = "rtn", calibration=None
+) -> Mixed:
+    """The formats of the rows of `sensitivity`, one a layer, that fit into `limit` bytes of tensors
+    with little loss.
 
-    Greedy: change again and again the layer whose loss falls most for each byte that it grows, until nothing that helps fits.
-    It starts from the smallest format everywhere, and from each format that fits everywhere, lest it end worse than that one;
-    the least sum counts. ValueError when not even the smallest formats fit.
-    """
-    options = {layer: [row for row in rows if row["layer"] == layer] for layer in matrices(model.cfg)}
+    Greedy: change again and again the layer whose loss falls most for each byte that it grows,
+    until nothing that helps fits. It starts from the smallest format everywhere, and from each
+    format that fits everywhere, lest it end worse than that one; the least sum counts. ValueError
+    when not even the smallest formats fit."""
+    options = {
+        layer: [row for row in rows if row["layer"] == layer] for layer in matrices(model.cfg)
+    }
     if empty := [layer for layer, own in options.items() if not own]:
-        raise ValueError(f"no row tells of {', '.join(empty)}: give the rows that sensitivity made of this model")
-    starts = [{layer: min(own, key=lambda row: (row["bytes"], row["nats"])) for layer, own in options.items()}]
+        raise ValueError(
+            f"no row tells of {', '.join(empty)}: give the rows that sensitivity made of this model"
+        )
+    starts = [
+        {
+            layer: min(own, key=lambda row: (row["bytes"], row["nats"]))
+            for layer, own in options.items()
+        }
+    ]
     over = computed_bytes(model.cfg, _schemes(starts[0])) - limit
     if over > 0:
-        raise ValueError(f"{limit} bytes are {over} fewer than the smallest formats take: raise it, or give smaller ones")
+        raise ValueError(
+            f"{limit} bytes are {over} fewer than the smallest formats take: raise it, or give smaller ones"
+        )
     for scheme in dict.fromkeys(row["scheme"] for row in rows):
         alike = {row["layer"]: row for row in rows if row["scheme"] == scheme}
         if len(alike) == len(options) and computed_bytes(model.cfg, _schemes(alike)) <= limit:
             starts.append(alike)
-    ends = [_spend(options, start, limit - computed_bytes(model.cfg, _schemes(start))) for start in starts]
+    ends = [
+        _spend(options, start, limit - computed_bytes(model.cfg, _schemes(start)))
+        for start in starts
+    ]
     chosen = min(ends, key=lambda end: sum(row["nats"] for row in end.values()))
     scheme = {layer: chosen[layer]["scheme"] for layer in options}
-    measured = loss(quantize(model, scheme, method, calibration)) - loss(model) if any(scheme.values()) else 0.0
-    return Mixed(scheme, computed_bytes(model.cfg, scheme), sum(row["nats"] for row in chosen.values()), measured)
+    measured = (
+        loss(quantize(model, scheme, method, calibration)) - loss(model)
+        if any(scheme.values())
+        else 0.0
+    )
+    return Mixed(
+        scheme,
+        computed_bytes(model.cfg, scheme),
+        sum(row["nats"] for row in chosen.values()),
+        measured,
+    )
 
 
 def _spend(options, chosen, left):
@@ -97,25 +139,31 @@ def _schemes(chosen):
 
 
 def scheme_to_json(scheme: QuantScheme | Mapping[str, QuantScheme | None] | None):
-    """What config.json and a scheme file hold: the fields of one scheme, {"layers": {name: fields or null}}, or null."""
+    """What config.json and a scheme file hold: the fields of one scheme, {"layers": {name: fields
+    or null}}, or null."""
     if isinstance(scheme, Mapping):
         return {"layers": {name: scheme_to_json(own) for name, own in scheme.items()}}
     return scheme and dataclasses.asdict(scheme)
 
 
 def scheme_from_json(data):
-    """The inverse of `scheme_to_json`; ValueError naming a field that no scheme has, or the layer with an impossible one."""
+    """The inverse of `scheme_to_json`; ValueError naming a field that no scheme has, or the layer
+    with an impossible one."""
     if data is None:
         return None
     layers = data.get("layers", {}) if isinstance(data, dict) else None
     if not isinstance(layers, dict):
-        raise ValueError(f"{data!r} is no scheme: give an object of its fields, or null for floating point")
+        raise ValueError(
+            f"{data!r} is no scheme: give an object of its fields, or null for floating point"
+        )
     if layers:
         return {name: _layer_from_json(name, own) for name, own in layers.items()}
     known = [field.name for field in dataclasses.fields(QuantScheme)]
     for name in data:
         if name not in known:
-            raise ValueError(f"a scheme has no field {name!r}{near(name, known)}: choose from {', '.join(known)}")
+            raise ValueError(
+                f"a scheme has no field {name!r}{near(name, known)}: choose from {', '.join(known)}"
+            )
     return QuantScheme(**data)
 
 
@@ -138,21 +186,24 @@ def save_scheme(path: str | Path, scheme: Mapping[str, QuantScheme | None]) -> P
 def load_scheme(path: str | Path, cfg: ModelConfig) -> dict[str, QuantScheme | None]:
     """The mapping that `save_scheme` wrote, for a model of `cfg`.
 
-    ValueError when the file is no scheme file, has a field that no scheme has (the close one is named), or was made for another
-    model: the first layer that does not fit is named.
-    """
+    ValueError when the file is no scheme file, has a field that no scheme has (the close one is
+    named), or was made for another model: the first layer that does not fit is named."""
     path = Path(path)
     try:
         data = json.loads(path.read_text("utf-8"))
         scheme = scheme_from_json({"layers": data["layers"]})
     except (KeyError, TypeError, UnicodeDecodeError, json.JSONDecodeError) as error:
-        raise ValueError(f"{path} is not a scheme file ({error!r}): give one that save_scheme wrote") from None
+        raise ValueError(
+            f"{path} is not a scheme file ({error!r}): give one that save_scheme wrote"
+        ) from None
     except ValueError as error:
         raise ValueError(f"{path}: {error}") from None
     known = matrices(cfg)
     for name in [*scheme, *known]:
         if name not in known:
-            raise ValueError(f"{path} is for another model: it names {name!r}, and this one has {', '.join(known)}")
+            raise ValueError(
+                f"{path} is for another model: it names {name!r}, and this one has {', '.join(known)}"
+            )
         if name not in scheme:
             raise ValueError(f"{path} is for another model: it says nothing of {name!r}")
     return {name: scheme[name] for name in known}

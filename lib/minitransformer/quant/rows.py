@@ -1,4 +1,5 @@
-"""Rows of a quantized embedding in as few calls as torch allows, for the formats that kernels know."""
+"""Rows of a quantized embedding in as few calls as torch allows, for the formats that kernels
+know."""
 
 import torch
 import torch.nn as nn
@@ -7,7 +8,8 @@ from .layers import QuantEmbedding, QuantWeight
 
 
 def lookup(layer: QuantEmbedding) -> nn.Module:
-    """The same rows in fewer calls, for the symmetric formats that kernels know; any other stays as it is."""
+    """The same rows in fewer calls, for the symmetric formats that kernels know; any other stays as
+    it is."""
     scheme = layer.weight.scheme
     if scheme.symmetric and scheme.bits == 8 and scheme.group_size is None:
         return Int8Rows(layer.weight)
@@ -19,7 +21,9 @@ def lookup(layer: QuantEmbedding) -> nn.Module:
 
 def signed_rows(weight: QuantWeight) -> tuple[torch.Tensor, torch.Tensor]:
     """Signed int8 codes (N, K) and FP32 scales (N,) of a symmetric 8-bit matrix without groups."""
-    return (weight.integers().int() - 128).to(torch.int8), weight.scale.float().expand(weight.rows, 1).squeeze(1).contiguous()
+    return (weight.integers().int() - 128).to(torch.int8), weight.scale.float().expand(
+        weight.rows, 1
+    ).squeeze(1).contiguous()
 
 
 class Int8Rows(nn.Module):
@@ -38,7 +42,8 @@ class Int8Rows(nn.Module):
 
 
 class Int4Rows(nn.Module):
-    """Rows of bytes, each looked up in a table of the two numbers it holds, times their scales: ids (...) -> (..., K)."""
+    """Rows of bytes, each looked up in a table of the two numbers it holds, times their scales: ids
+    (...) -> (..., K)."""
 
     def __init__(self, weight: QuantWeight):
         super().__init__()
@@ -51,5 +56,7 @@ class Int4Rows(nn.Module):
 
     def forward(self, ids):
         codes, scale, table = self.held
-        values = torch.embedding(table, torch.embedding(codes, ids).int()).view(*ids.shape, self.groups, -1)  # (..., G, size)
+        values = torch.embedding(table, torch.embedding(codes, ids).int()).view(
+            *ids.shape, self.groups, -1
+        )  # (..., G, size)
         return (values * torch.embedding(scale, ids)[..., None]).flatten(-2)

@@ -1,15 +1,16 @@
 """What a quantized number is: the scheme, and the pure functions between floats, codes and bytes.
 
-Nearly every format is affine: w ≈ (u - z) · s, with unsigned codes u of `bits` bits, one scale s and one zero-point z
-for each tensor, channel (row) or group of columns. A symmetric scheme fixes z = 2^(bits-1) and stores none, so the
-all-positive code is the same rule as the asymmetric one (Jacob et al. 2018, equation 1). A codebook replaces u - z by a table.
+Nearly every format is affine: w ≈ (u - z) · s, with unsigned codes u of `bits` bits, one scale s
+and one zero-point z for each tensor, channel (row) or group of columns. A symmetric scheme fixes z
+= 2^(bits-1) and stores none, so the all-positive code is the same rule as the asymmetric one (Jacob
+et al. 2018, equation 1). A codebook replaces u - z by a table.
 
-The arithmetic is `affine`. Letters: N rows (outputs, or words of an embedding), K columns, G groups in a row.
-"""
+The arithmetic is `affine`. Letters: N rows (outputs, or words of an embedding), K columns, G groups
+in a row."""
 
 import math
 from dataclasses import dataclass
-from functools import lru_cache
+from functools import cache
 from statistics import NormalDist
 
 import torch
@@ -26,13 +27,14 @@ SCALE_DTYPES = {"float16": torch.float16, "bfloat16": torch.bfloat16, "float32":
 class QuantScheme:
     """How weights, and optionally activations, are turned into integers.
 
-    `group_size` columns share a scale when `granularity` is "group". `embeddings` False leaves `nn.Embedding` (and a head
-    tied to it) in floating point. `activation_bits` fake-quantizes the input of every linear layer while running, with one
-    scale for each token, or for the whole tensor. `full_range` lets a symmetric grid be -2^(bits-1) … 2^(bits-1) - 1 with a
-    scale of either sign, so that the weight farthest from zero gets the odd code (as llama.cpp's Q4_0). `codebook` "nf4" has
-    the 16 levels of QLoRA times the largest magnitude. `outliers` columns are kept apart in FP32, which "llm.int8" decides.
-    Raises ValueError naming the field, its value and the remedy.
-    """
+    `group_size` columns share a scale when `granularity` is "group". `embeddings` False leaves
+    `nn.Embedding` (and a head tied to it) in floating point. `activation_bits` fake-quantizes the
+    input of every linear layer while running, with one scale for each token, or for the whole
+    tensor. `full_range` lets a symmetric grid be -2^(bits-1) … 2^(bits-1) - 1 with a scale of
+    either sign, so that the weight farthest from zero gets the odd code (as llama.cpp's Q4_0).
+    `codebook` "nf4" has the 16 levels of QLoRA times the largest magnitude. `outliers` columns are
+    kept apart in FP32, which "llm.int8" decides. Raises ValueError naming the field, its value and
+    the remedy."""
 
     bits: int = 8
     granularity: str = "channel"
@@ -52,23 +54,39 @@ class QuantScheme:
             value = getattr(self, name)
             if value not in range(2, 9) and not (name == "activation_bits" and value is None):
                 raise ValueError(f"{name} {value} is not supported: give 2 to 8")
-        choices = {"granularity": GRANULARITIES, "scale_dtype": SCALE_DTYPES, "activation_granularity": ("tensor", "token"),
-                   "codebook": CODEBOOKS}
+        choices = {
+            "granularity": GRANULARITIES,
+            "scale_dtype": SCALE_DTYPES,
+            "activation_granularity": ("tensor", "token"),
+            "codebook": CODEBOOKS,
+        }
         for name, known in choices.items():
             if getattr(self, name) not in known:
-                raise ValueError(f"{name} {getattr(self, name)!r} is unknown: choose one of {', '.join(map(str, known))}")
+                raise ValueError(
+                    f"{name} {getattr(self, name)!r} is unknown: choose one of {', '.join(map(str, known))}"
+                )
         if self.codebook and (self.bits != 4 or not self.symmetric or self.full_range):
-            raise ValueError(f"codebook {self.codebook!r} has 16 levels and no zero-point: give bits 4, symmetric True and "
-                             f"full_range False, not bits {self.bits}")
+            raise ValueError(
+                f"codebook {self.codebook!r} has 16 levels and no zero-point: give bits 4, symmetric True and "
+                f"full_range False, not bits {self.bits}"
+            )
         if self.full_range and not self.symmetric:
-            raise ValueError("full_range True with symmetric False: an asymmetric grid uses every code already, leave it False")
+            raise ValueError(
+                "full_range True with symmetric False: an asymmetric grid uses every code already, leave it False"
+            )
         if self.outliers < 0:
-            raise ValueError(f"outliers {self.outliers} is negative: give the number of columns kept in FP32")
+            raise ValueError(
+                f"outliers {self.outliers} is negative: give the number of columns kept in FP32"
+            )
         if (self.granularity == "group") != (self.group_size is not None):
-            raise ValueError(f"granularity {self.granularity!r} with group_size {self.group_size}: "
-                             "group_size goes with granularity 'group', and only with it")
+            raise ValueError(
+                f"granularity {self.granularity!r} with group_size {self.group_size}: "
+                "group_size goes with granularity 'group', and only with it"
+            )
         if self.group_size is not None and self.group_size < 1:
-            raise ValueError(f"group_size {self.group_size} is not positive: give at least 1, 32 or 128 are usual")
+            raise ValueError(
+                f"group_size {self.group_size} is not positive: give at least 1, 32 or 128 are usual"
+            )
 
     def groups(self, columns: int) -> int:
         """Scales in a row of `columns` weights; the last group may be shorter."""
@@ -79,15 +97,20 @@ class QuantScheme:
         per = f"group {self.group_size}" if self.group_size else self.granularity
         name = f"{self.codebook} {per}" if self.codebook else f"int{self.bits} {per} {kind}"
         apart = f", {self.outliers} columns FP32" if self.outliers else ""
-        return name + (f", int{self.activation_bits} activations" if self.activation_bits else "") + apart
+        return (
+            name
+            + (f", int{self.activation_bits} activations" if self.activation_bits else "")
+            + apart
+        )
 
 
-@lru_cache(maxsize=None)
+@cache
 def codebook(device=None) -> torch.Tensor:
-    """NormalFloat4 (Dettmers et al. 2023): 8 quantiles of N(0, 1) above zero, 7 below, and zero, divided by the largest: (16,).
+    """NormalFloat4 (Dettmers et al. 2023): 8 quantiles of N(0, 1) above zero, 7 below, and zero,
+    divided by the largest: (16,).
 
-    The outermost lie at probability 1 - (1/30 + 1/32) / 2, so that the largest magnitude of a group is a level.
-    """
+    The outermost lie at probability 1 - (1/30 + 1/32) / 2, so that the largest magnitude of a group
+    is a level."""
     end, normal = 1 - (1 / 30 + 1 / 32) / 2, NormalDist()
     side = {n: [normal.inv_cdf(end + (0.5 - end) * i / n) for i in range(n)] for n in (7, 8)}
     levels = sorted([-x for x in side[7]] + [0.0] + side[8])
@@ -95,11 +118,14 @@ def codebook(device=None) -> torch.Tensor:
 
 
 def grouped(weight: torch.Tensor, scheme: QuantScheme) -> torch.Tensor:
-    """Weights that share a scale on the last axis: (N, K) -> (N, G, size), or (1, 1, N·K); zeros fill the last group."""
+    """Weights that share a scale on the last axis: (N, K) -> (N, G, size), or (1, 1, N·K); zeros
+    fill the last group."""
     if scheme.granularity == "tensor":
         return weight.reshape(1, 1, -1)
     size = scheme.group_size or weight.shape[1]
-    return F.pad(weight, (0, -weight.shape[1] % size)).unflatten(-1, (-1, size))  # zeros widen no range
+    return F.pad(weight, (0, -weight.shape[1] % size)).unflatten(
+        -1, (-1, size)
+    )  # zeros widen no range
 
 
 def ungrouped(x: torch.Tensor, shape) -> torch.Tensor:
@@ -108,10 +134,11 @@ def ungrouped(x: torch.Tensor, shape) -> torch.Tensor:
 
 
 def fit_grid(w: torch.Tensor, scheme: QuantScheme, shrink: float = 1.0):
-    """Scale (as stored) and zero-point of a grid over `shrink` times the range: (..., size) -> (..., 1) each.
+    """Scale (as stored) and zero-point of a grid over `shrink` times the range: (..., size) ->
+    (..., 1) each.
 
-    A full-range grid takes its sign from the weight farthest from zero, or from the other end when `shrink` is negative.
-    """
+    A full-range grid takes its sign from the weight farthest from zero, or from the other end when
+    `shrink` is negative."""
     (low, high), dtype = extremes(w), SCALE_DTYPES[scheme.scale_dtype]
     if scheme.full_range:
         half = 2 ** (scheme.bits - 1)
@@ -122,27 +149,36 @@ def fit_grid(w: torch.Tensor, scheme: QuantScheme, shrink: float = 1.0):
     return affine_grid(low * shrink, high * shrink, scheme.bits, scheme.symmetric, dtype)
 
 
-def encode(w: torch.Tensor, scale: torch.Tensor, zero: torch.Tensor, scheme: QuantScheme) -> torch.Tensor:
-    """The nearest code of each weight on a grid that broadcasts against it; whole numbers, still floats."""
+def encode(
+    w: torch.Tensor, scale: torch.Tensor, zero: torch.Tensor, scheme: QuantScheme
+) -> torch.Tensor:
+    """The nearest code of each weight on a grid that broadcasts against it; whole numbers, still
+    floats."""
     if scheme.codebook:
         levels = codebook(w.device).to(w.dtype)
         return torch.bucketize(w / scale.to(w.dtype), (levels[1:] + levels[:-1]) / 2).to(w.dtype)
     return to_codes(w, scale, zero, scheme.bits, scheme.symmetric and not scheme.full_range)
 
 
-def decode(codes: torch.Tensor, scale: torch.Tensor, zero: torch.Tensor, scheme: QuantScheme) -> torch.Tensor:
+def decode(
+    codes: torch.Tensor, scale: torch.Tensor, zero: torch.Tensor, scheme: QuantScheme
+) -> torch.Tensor:
     """What codes on a grid stand for: (u - z) · s, or codebook[u] · s."""
-    return codebook(codes.device)[codes.long()] * scale if scheme.codebook else (codes - zero) * scale
+    return (
+        codebook(codes.device)[codes.long()] * scale if scheme.codebook else (codes - zero) * scale
+    )
 
 
 def store(codes: torch.Tensor, scale: torch.Tensor, zero: torch.Tensor, scheme: QuantScheme, shape):
-    """Grouped codes and their grid -> what a `QuantWeight` holds: codes (N, bytes), scale (N or 1, G), zero-points or None."""
+    """Grouped codes and their grid -> what a `QuantWeight` holds: codes (N, bytes), scale (N or 1,
+    G), zero-points or None."""
     zeros = None if scheme.symmetric else pack(zero.squeeze(-1), scheme.bits)
     return pack(ungrouped(codes, shape), scheme.bits), scale.squeeze(-1), zeros
 
 
 def quantize_tensor(weight: torch.Tensor, scheme: QuantScheme):
-    """Round to nearest: (N, K) floats -> codes (N, bytes) uint8, scale (N or 1, G), zero-points packed (N or 1, bytes) or None.
+    """Round to nearest: (N, K) floats -> codes (N, bytes) uint8, scale (N or 1, G), zero-points
+    packed (N or 1, bytes) or None.
 
     ValueError when a weight is not finite, or a scale overflows its type.
     """
@@ -159,8 +195,13 @@ def finite(weight: torch.Tensor) -> torch.Tensor:
 
 
 def dequantize_tensor(codes, scale, zeros, scheme: QuantScheme, columns: int) -> torch.Tensor:
-    """(u - z) · s: codes (..., bytes), scale (..., G), zeros packed or None -> (..., columns), float32, or float64 like scale."""
-    zero = 2 ** (scheme.bits - 1) if zeros is None else unpack(zeros, scheme.bits, scheme.groups(columns)).float()
+    """(u - z) · s: codes (..., bytes), scale (..., G), zeros packed or None -> (..., columns),
+    float32, or float64 like scale."""
+    zero = (
+        2 ** (scheme.bits - 1)
+        if zeros is None
+        else unpack(zeros, scheme.bits, scheme.groups(columns)).float()
+    )
     values = unpack(codes, scheme.bits, columns).float()
     if scheme.group_size is None:
         return decode(values, scale, zero, scheme)
@@ -170,11 +211,14 @@ def dequantize_tensor(codes, scale, zeros, scheme: QuantScheme, columns: int) ->
     return values.flatten(-2)[..., :columns]
 
 
-def fake_quantize(x: torch.Tensor, bits: int, granularity: str = "token", symmetric: bool = True) -> torch.Tensor:
-    """Activations rounded to `bits` with a scale made on the spot: (..., K) -> (..., K), values on the grid, still floats.
+def fake_quantize(
+    x: torch.Tensor, bits: int, granularity: str = "token", symmetric: bool = True
+) -> torch.Tensor:
+    """Activations rounded to `bits` with a scale made on the spot: (..., K) -> (..., K), values on
+    the grid, still floats.
 
-    A scale for each token looks at no other row, so batching and caching cannot change it; one for the tensor does.
-    """
+    A scale for each token looks at no other row, so batching and caching cannot change it; one for
+    the tensor does."""
     rows = x.reshape(1, -1) if granularity == "tensor" else x
     scale, zero = affine_grid(*extremes(rows), bits, symmetric, x.dtype)
     return ((to_codes(rows, scale, zero, bits, symmetric) - zero) * scale).reshape(x.shape)

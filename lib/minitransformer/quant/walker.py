@@ -1,4 +1,5 @@
-"""One walk over a model: every `nn.Linear` and `nn.Embedding` becomes its quantized twin, everything else stays."""
+"""One walk over a model: every `nn.Linear` and `nn.Embedding` becomes its quantized twin,
+everything else stays."""
 
 import copy
 from collections.abc import Mapping
@@ -14,35 +15,53 @@ Schemes = Mapping[str, QuantScheme | None]
 
 
 def quantize_structure(model: nn.Module, scheme: QuantScheme | Schemes) -> nn.Module:
-    """The layers and buffer shapes of `quantize(model, scheme)` without its values: for `load_state_dict` to fill."""
+    """The layers and buffer shapes of `quantize(model, scheme)` without its values: for
+    `load_state_dict` to fill."""
     return _swap(model, scheme, None)
 
 
 def spread(model: nn.Module, scheme: QuantScheme | Schemes) -> dict[str, QuantScheme | None]:
-    """Name of every matrix -> its scheme, in the order the model defines them; None stays in floating point.
+    """Name of every matrix -> its scheme, in the order the model defines them; None stays in
+    floating point.
 
-    A matrix that two layers share has the name of the first: a tied head is the embedding. A mapping names each exactly once
-    (`embeddings` of its schemes says nothing then); ValueError names what is missing, or known to no layer.
-    """
-    layers = {name: m for name, m in model.named_modules() if isinstance(m, (nn.Linear, nn.Embedding))}
+    A matrix that two layers share has the name of the first: a tied head is the embedding. A
+    mapping names each exactly once (`embeddings` of its schemes says nothing then); ValueError
+    names what is missing, or known to no layer."""
+    layers = {
+        name: m for name, m in model.named_modules() if isinstance(m, (nn.Linear, nn.Embedding))
+    }
     if not layers or any(isinstance(m, QuantWeight) for m in model.modules()):
-        raise ValueError("the model has no nn.Linear left as it was trained: give the FP32 model, not a quantized one")
+        raise ValueError(
+            "the model has no nn.Linear left as it was trained: give the FP32 model, not a quantized one"
+        )
     owners = {id(m.weight): name for name, m in reversed(layers.items())}  # the first name wins
     names = [name for name in layers if owners[id(layers[name].weight)] == name]
     if not isinstance(scheme, Mapping):
-        read = set() if scheme.embeddings else {id(m.weight) for m in layers.values() if isinstance(m, nn.Embedding)}
+        read = (
+            set()
+            if scheme.embeddings
+            else {id(m.weight) for m in layers.values() if isinstance(m, nn.Embedding)}
+        )
         return {name: None if id(layers[name].weight) in read else scheme for name in names}
     for name in scheme:
         if name not in names:
-            tied = f": it shares the matrix of {owners[id(layers[name].weight)]!r}, name that one" if name in layers else ""
-            raise ValueError(f"the scheme names {name!r}, which is no matrix of this model{tied or near(name, names)}")
+            tied = (
+                f": it shares the matrix of {owners[id(layers[name].weight)]!r}, name that one"
+                if name in layers
+                else ""
+            )
+            raise ValueError(
+                f"the scheme names {name!r}, which is no matrix of this model{tied or near(name, names)}"
+            )
     if missing := [name for name in names if name not in scheme]:
-        raise ValueError(f"the scheme says nothing of {', '.join(missing)}: name every matrix, None keeps one in floating point")
+        raise ValueError(
+            f"the scheme says nothing of {', '.join(missing)}: name every matrix, None keeps one in floating point"
+        )
     return {name: scheme[name] for name in names}
 
 
 def near(name, known) -> str:
-    """" (did you mean …?)" with the closest of the known names, or nothing when none is close."""
+    """ " (did you mean …?)" with the closest of the known names, or nothing when none is close."""
     close = get_close_matches(str(name), known, 1, 0.4)
     return f" (did you mean {close[0]!r}?)" if close else ""
 
@@ -50,12 +69,13 @@ def near(name, known) -> str:
 def _swap(model, scheme, encode, observe=None, outliers=None):
     """The copy whose matrices are quantized one by one; `encode` None leaves them empty.
 
-    `observe(copy, name)` gives further arguments of `encode` for that matrix, from the copy as quantized so far.
-    `outliers`: name -> columns to keep apart.
-    """
+    `observe(copy, name)` gives further arguments of `encode` for that matrix, from the copy as
+    quantized so far. `outliers`: name -> columns to keep apart."""
     schemes = spread(model, scheme)
     model = copy.deepcopy(model)
-    layers = {name: m for name, m in model.named_modules() if isinstance(m, (nn.Linear, nn.Embedding))}
+    layers = {
+        name: m for name, m in model.named_modules() if isinstance(m, (nn.Linear, nn.Embedding))
+    }
     for name, own in schemes.items():
         if own is None:
             continue
@@ -68,7 +88,11 @@ def _swap(model, scheme, encode, observe=None, outliers=None):
         for shared, layer in layers.items():  # tied layers share one QuantWeight
             if layer.weight is matrix:
                 parent, _, child = shared.rpartition(".")
-                twin = QuantEmbedding(weight) if isinstance(layer, nn.Embedding) else QuantLinear(weight, layer.bias)
+                twin = (
+                    QuantEmbedding(weight)
+                    if isinstance(layer, nn.Embedding)
+                    else QuantLinear(weight, layer.bias)
+                )
                 setattr(model.get_submodule(parent), child, twin.train(layer.training))
     model.scheme = dict(scheme) if isinstance(scheme, Mapping) else scheme
     return model

@@ -1,4 +1,5 @@
-"""The executed paper: notebooks run in order, claims collected, provenance kept, one HTML file rendered."""
+"""The executed paper: notebooks run in order, claims collected, provenance kept, one HTML file
+rendered."""
 
 from .notebook import open_notebook
 

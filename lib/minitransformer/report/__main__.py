@@ -1,4 +1,5 @@
-"""`python -m minitransformer.report <target> [--profile paper] [--set name=value] ...`: what the make targets call.
+"""`python -m minitransformer.report <target> [--profile paper] [--set name=value] ...`: what the
+make targets call.
 
 Exit status: 0 done or current, 1 an error, 2 bad parameters, 130 interrupted, 138 a kernel died.
 """
@@ -23,13 +24,22 @@ def main(argv=None) -> int:
         targets.TARGETS.get(options.target, targets.run)(project, params, options)
         return 0
     except KeyboardInterrupt:
-        print("\ninterrupted: what was finished is kept, and the same command goes on from there", file=sys.stderr)
+        print(
+            "\ninterrupted: what was finished is kept, and the same command goes on from there",
+            file=sys.stderr,
+        )
         return 130
     except Exception as error:
         if options.debug:
             print(getattr(error, "details", "") or traceback.format_exc(), file=sys.stderr)
         print(f"error: {line(error)}", file=sys.stderr)
-        return 2 if isinstance(error, parameters.ParameterError) else 138 if isinstance(error, KernelDied) else 1
+        return (
+            2
+            if isinstance(error, parameters.ParameterError)
+            else 138
+            if isinstance(error, KernelDied)
+            else 1
+        )
 
 
 def line(error: Exception) -> str:
@@ -45,15 +55,34 @@ def line(error: Exception) -> str:
 def arguments() -> argparse.ArgumentParser:
     what = "Run the notebooks and render the report."
     parser = argparse.ArgumentParser(prog="python -m minitransformer.report", description=what)
-    parser.add_argument("target", choices=sorted({*targets.TARGETS, *targets.UP_TO, *STAGES}), help="what to make")
-    parser.add_argument("--profile", default="paper", help="quick, or a file of notebooks/profiles/ (default: paper)")
-    parser.add_argument("--set", action="append", default=[], metavar="NAME=VALUE", help="a parameter; may be repeated")
+    parser.add_argument(
+        "target", choices=sorted({*targets.TARGETS, *targets.UP_TO, *STAGES}), help="what to make"
+    )
+    parser.add_argument(
+        "--profile",
+        default="paper",
+        help="quick, or a file of notebooks/profiles/ (default: paper)",
+    )
+    parser.add_argument(
+        "--set",
+        action="append",
+        default=[],
+        metavar="NAME=VALUE",
+        help="a parameter; may be repeated",
+    )
     parser.add_argument("--into", type=Path, help="the run's folder (default: reports/<run>)")
-    parser.add_argument("--caller", type=Path, default=Path.cwd(), help="the folder a relative corpus path starts from")
+    parser.add_argument(
+        "--caller",
+        type=Path,
+        default=Path.cwd(),
+        help="the folder a relative corpus path starts from",
+    )
     parser.add_argument("--junit", type=Path, nargs="+", help="for evidence: pytest's JUnit files")
     parser.add_argument("--coverage", type=Path, help="for evidence: coverage's JSON file")
     debug = os.environ.get("DEBUG", "0") not in ("", "0")
-    parser.add_argument("--debug", action="store_true", default=debug, help="print the whole traceback")
+    parser.add_argument(
+        "--debug", action="store_true", default=debug, help="print the whole traceback"
+    )
     return parser
 
 

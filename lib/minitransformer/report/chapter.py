@@ -1,4 +1,5 @@
-"""One executed notebook as a chapter: its head, and its body as HTML with numbered figures, tables and certificates."""
+"""One executed notebook as a chapter: its head, and its body as HTML with numbered figures, tables
+and certificates."""
 
 import html
 import re
@@ -21,12 +22,15 @@ from .display import KEY
 from .numerals import number
 from .tables import restyle
 
-HEAD = re.compile(r"\s*# +(?P<title>.+?)\s*\n+(?:\*(?P<question>[^*\n]+(?:\n[^*\n]+)*)\*\s*(?:\n|$))?")
+HEAD = re.compile(
+    r"\s*# +(?P<title>.+?)\s*\n+(?:\*(?P<question>[^*\n]+(?:\n[^*\n]+)*)\*\s*(?:\n|$))?"
+)
 
 
 @dataclass
 class Chapter:
-    """What the page needs of one notebook; `body` is HTML, `parts` are the bodies under its `##` headings by title."""
+    """What the page needs of one notebook; `body` is HTML, `parts` are the bodies under its `##`
+    headings by title."""
 
     name: str
     title: str
@@ -48,58 +52,97 @@ class Chapter:
 
 
 class Book:
-    """Renders notebooks one after the other; `in_order` numbers what they show once the page is put together.
+    """Renders notebooks one after the other; `in_order` numbers what they show once the page is put
+    together.
 
     `template` is the folder with chapter/ and outputs.html.j2; `claims` the rows of claims.json.
     """
 
     def __init__(self, template: Path, claims=()):
         self.template = template
-        self.env = Environment(loader=FileSystemLoader(template), autoescape=True, trim_blocks=True, lstrip_blocks=True)
-        self.env.filters.update(inline=prose.inline, caption=prose.caption, quiet=prose.quiet, key=claim_anchor, number=number,
-                                written=marks.written, stated=marks.stated, interval=marks.interval_text)
+        self.env = Environment(
+            loader=FileSystemLoader(template), autoescape=True, trim_blocks=True, lstrip_blocks=True
+        )
+        self.env.filters.update(
+            inline=prose.inline,
+            caption=prose.caption,
+            quiet=prose.quiet,
+            key=claim_anchor,
+            number=number,
+            written=marks.written,
+            stated=marks.stated,
+            interval=marks.interval_text,
+        )
         self.env.globals.update(strip=marks.strip, ruler=marks.ruler, audit=AUDIT)
         self.claims = {row["id"]: row for row in claims}
         self.numbered = count(1)
 
     def chapter(self, path: Path, seconds=None) -> Chapter:
-        """The chapter of an executed notebook; ValueError if a cell raised, or shows an image that has no alt text."""
+        """The chapter of an executed notebook; ValueError if a cell raised, or shows an image that
+        has no alt text."""
         notebook = nbformat.read(path, as_version=4)
         name = path.stem
         title, question = _take_head(notebook, name)
         answer = self._number(notebook, name)
         renderer = prose.Renderer(prefix(name), shift=1 if name[:2].isdigit() else 0)
-        exporter = HTMLExporter(template_name="chapter", extra_template_basedirs=[str(self.template)])
+        exporter = HTMLExporter(
+            template_name="chapter", extra_template_basedirs=[str(self.template)]
+        )
         exporter.register_filter("markdown2html", lambda text: prose.markdown(text, renderer))
         exporter.register_filter("python", python)
-        exporter.register_filter("shown", lambda output, cell: self._shown(output, cell, name, renderer))
+        exporter.register_filter(
+            "shown", lambda output, cell: self._shown(output, cell, name, renderer)
+        )
         body, _ = exporter.from_notebook_node(notebook)
         soup = BeautifulSoup(body, "html.parser")
-        labels = {c.metadata["report"]["anchor"]: c.metadata["report"]["number"] for c in notebook.cells if c.cell_type == "code"}
+        labels = {
+            c.metadata["report"]["anchor"]: c.metadata["report"]["number"]
+            for c in notebook.cells
+            if c.cell_type == "code"
+        }
         answer = answer and prose.inline(answer)
-        return Chapter(name, title, question, answer, seconds, len(labels), Markup(soup), _parts(soup), labels)
+        return Chapter(
+            name, title, question, answer, seconds, len(labels), Markup(soup), _parts(soup), labels
+        )
 
     def _number(self, notebook, name):
-        """Writes anchors and numbers into the metadata; returns the answer, which leaves the body."""
+        """Writes anchors and numbers into the metadata; returns the answer, which leaves the
+        body."""
         answer, ordinal = "", 0
-        hidden = ("echo", "answer") if name[:2].isdigit() else ("echo",)  # a chapter's answer stands in its head
+        hidden = (
+            ("echo", "answer") if name[:2].isdigit() else ("echo",)
+        )  # a chapter's answer stands in its head
         for cell in notebook.cells:
             if cell.cell_type != "code":
                 continue
             ordinal = cell.execution_count or ordinal + 1
             label = f"{prefix(name)}.{ordinal}"
-            id = "parameters-given" if "injected-parameters" in cell.metadata.get("tags", ()) else cell.id
+            id = (
+                "parameters-given"
+                if "injected-parameters" in cell.metadata.get("tags", ())
+                else cell.id
+            )
             took = cell.metadata.get("papermill", {}).get("duration")
             cell.metadata["report"] = {
-                "id": id, "anchor": f"{prefix(name)}-{id}", "number": label, "lines": len(cell.source.strip().splitlines()),
-                "took": f", {number(float(took), 3)} s" if took else ""}
-            answer = next((o.metadata[KEY]["text"] for o in cell.outputs if _kind(o) == "answer"), answer)
+                "id": id,
+                "anchor": f"{prefix(name)}-{id}",
+                "number": label,
+                "lines": len(cell.source.strip().splitlines()),
+                "took": f", {number(float(took), 3)} s" if took else "",
+            }
+            answer = next(
+                (o.metadata[KEY]["text"] for o in cell.outputs if _kind(o) == "answer"), answer
+            )
             cell.outputs = _merged(o for o in cell.outputs if _kind(o) not in hidden)
             for output in cell.outputs:
                 if output.output_type == "error":
-                    raise ValueError(f"{name}, cell {cell.id}: {output.ename}: {output.evalue}: run the notebook again")
+                    raise ValueError(
+                        f"{name}, cell {cell.id}: {output.ename}: {output.evalue}: run the notebook again"
+                    )
                 if _kind(output) in ("figure", "table", "certificate"):
-                    output.metadata[KEY]["number"] = f"⟦{_kind(output)} {next(self.numbered)}⟧"  # see in_order
+                    output.metadata[KEY]["number"] = (
+                        f"⟦{_kind(output)} {next(self.numbered)}⟧"  # see in_order
+                    )
         return answer
 
     def _shown(self, output, cell, name, renderer):
@@ -110,30 +153,49 @@ class Book:
             if kind == "figure":
                 about["src"] = f"data:image/png;base64,{''.join(data['image/png'].split())}"
             if kind == "table":
-                head, found, body = restyle(data["text/html"], id=f"tbl-{about['id']}").partition("<thead>")
+                head, found, body = restyle(data["text/html"], id=f"tbl-{about['id']}").partition(
+                    "<thead>"
+                )
                 columns = (found + body).partition("</tr>")[0].count("<th ")
-                about |= {"before": Markup(head), "after": Markup(found + body), "columns": columns}  # the caption goes between
+                about |= {
+                    "before": Markup(head),
+                    "after": Markup(found + body),
+                    "columns": columns,
+                }  # the caption goes between
             rows = [self._claim(id, name, at) for id in about.get("ids", ())]
-            here = [row for row in self.claims.values() if row["notebook"] == name and row["cell_id"] == at["id"]]
+            here = [
+                row
+                for row in self.claims.values()
+                if row["notebook"] == name and row["cell_id"] == at["id"]
+            ]
             template = self.env.get_template("outputs.html.j2")
-            return getattr(template.module, kind)(about=about, at=at, rows=rows, here=here, claims=self.claims)
+            return getattr(template.module, kind)(
+                about=about, at=at, rows=rows, here=here, claims=self.claims
+            )
         if "text/markdown" in data:
             return prose.markdown(data["text/markdown"], renderer)
         if "text/html" in data:
             return Markup(_scroll(restyle(data["text/html"]), f"Table of cell {at['number']}"))
         if any(mime.startswith("image/") for mime in data):
-            raise ValueError(f"{name}, cell {cell.id} shows an image without alt text: show it with nb.figure(..., alt=...)")
-        return Markup(f'<pre class="stream" tabindex="0" role="region" aria-label="Output of cell {at["number"]}">'
-                      f'{html.escape(data.get("text/plain", ""))}</pre>')
+            raise ValueError(
+                f"{name}, cell {cell.id} shows an image without alt text: show it with nb.figure(..., alt=...)"
+            )
+        return Markup(
+            f'<pre class="stream" tabindex="0" role="region" aria-label="Output of cell {at["number"]}">'
+            f"{html.escape(data.get('text/plain', ''))}</pre>"
+        )
 
     def _claim(self, id, name, at):
         if id not in self.claims:
-            raise ValueError(f"{name}, cell {at['id']}: claims/{name}.json lacks {id!r}: run the notebook again")
+            raise ValueError(
+                f"{name}, cell {at['id']}: claims/{name}.json lacks {id!r}: run the notebook again"
+            )
         return self.claims[id]
 
 
 def in_order(page):
-    """Figures, tables and certificates of the finished page numbered from 1 in the order in which a reader meets them."""
+    """Figures, tables and certificates of the finished page numbered from 1 in the order in which a
+    reader meets them."""
     seen = {}
 
     def numbered(found):
@@ -144,7 +206,7 @@ def in_order(page):
 
 
 def prefix(name):
-    """"04" of "04-kv-bench"; the whole name where it has no number."""
+    """ "04" of "04-kv-bench"; the whole name where it has no number."""
     return name[:2] if name[:2].isdigit() else name
 
 
@@ -162,7 +224,8 @@ def _kind(output):
 
 
 def _merged(outputs):
-    """Claims that follow one another as one output of kind "claims"; a claim made twice counts once."""
+    """Claims that follow one another as one output of kind "claims"; a claim made twice counts
+    once."""
     result = []
     for output in outputs:
         if _kind(output) != "claim":
@@ -170,22 +233,29 @@ def _merged(outputs):
             continue
         id = output.metadata[KEY]["id"]
         if not result or _kind(result[-1]) != "claims":
-            result.append(nbformat.v4.new_output("display_data", {}, metadata={KEY: {"kind": "claims", "ids": []}}))
+            result.append(
+                nbformat.v4.new_output(
+                    "display_data", {}, metadata={KEY: {"kind": "claims", "ids": []}}
+                )
+            )
         ids = result[-1].metadata[KEY]["ids"]
         ids.extend([id] if id not in ids else [])
     return result
 
 
 def _take_head(notebook, name):
-    """Title and question from the first Markdown cell, `# Title` and `*Question?*`, which are removed from it."""
+    """Title and question from the first Markdown cell, `# Title` and `*Question?*`, which are
+    removed from it."""
     for cell in notebook.cells:
         if cell.cell_type == "markdown":
             found = HEAD.match(cell.source + "\n")
             if not found:
                 break
-            cell.source = cell.source[found.end():].strip()
+            cell.source = cell.source[found.end() :].strip()
             return found["title"], " ".join((found["question"] or "").split())
-    raise ValueError(f"{name}: the first Markdown cell has no title: start it with '# Title' and then '*Question?*'")
+    raise ValueError(
+        f"{name}: the first Markdown cell has no title: start it with '# Title' and then '*Question?*'"
+    )
 
 
 def _parts(soup):

@@ -1,4 +1,5 @@
-"""The promises of index.html, checked on the finished page: self-contained, small, accessible, every link answered."""
+"""The promises of index.html, checked on the finished page: self-contained, small, accessible,
+every link answered."""
 
 import re
 from collections import Counter
@@ -6,7 +7,19 @@ from collections import Counter
 from bs4 import BeautifulSoup
 
 LIMIT_BYTES = 5_000_000
-LOADERS = ("script", "iframe", "frame", "object", "embed", "video", "audio", "source", "track", "base", "applet")
+LOADERS = (
+    "script",
+    "iframe",
+    "frame",
+    "object",
+    "embed",
+    "video",
+    "audio",
+    "source",
+    "track",
+    "base",
+    "applet",
+)
 LOADING = ("src", "srcset", "poster", "background", "data", "action")
 CSS_LOAD = re.compile(r"@import|url\(\s*['\"]?(?!#|data:)", re.I)
 
@@ -14,15 +27,19 @@ CSS_LOAD = re.compile(r"@import|url\(\s*['\"]?(?!#|data:)", re.I)
 def check(page, claims=None):
     """Raises ValueError naming every promise that the HTML text `page` breaks.
 
-    `claims` maps the anchor of each claim's row to the anchor of the cell that computed it; both must exist.
-    """
+    `claims` maps the anchor of each claim's row to the anchor of the cell that computed it; both
+    must exist."""
     soup = BeautifulSoup(page, "html.parser")
     ids = Counter(tag["id"] for tag in soup.find_all(id=True))
     wrong = [*_weight(page), *_loads(soup), *_images(soup), *_outline(soup), *_links(soup, ids)]
     wrong += [f"id {id!r} occurs {n} times" for id, n in ids.items() if n > 1]
     for row, cell in (claims or {}).items():
         claim = repr(row.removeprefix("claim-"))
-        wrong += [f"claim {claim} points to cell {cell!r}, which is not on the page"] if cell not in ids else []
+        wrong += (
+            [f"claim {claim} points to cell {cell!r}, which is not on the page"]
+            if cell not in ids
+            else []
+        )
         wrong += [f"claim {claim} has no row on the page"] if row not in ids else []
     if wrong:
         raise ValueError("index.html is not fit to write: " + "; ".join(wrong))
@@ -30,11 +47,16 @@ def check(page, claims=None):
 
 def _weight(page):
     size = len(page.encode())
-    return [f"it has {size:,} bytes, the limit is {LIMIT_BYTES:,}: draw fewer points or figures"] if size >= LIMIT_BYTES else []
+    return (
+        [f"it has {size:,} bytes, the limit is {LIMIT_BYTES:,}: draw fewer points or figures"]
+        if size >= LIMIT_BYTES
+        else []
+    )
 
 
 def _loads(soup):
-    """Everything that would run, or fetch something from elsewhere. Plain links in the text are neither."""
+    """Everything that would run, or fetch something from elsewhere. Plain links in the text are
+    neither."""
     wrong = [f"<{tag.name}> is not allowed" for tag in soup.find_all(LOADERS)]
     for tag in soup.find_all(True):
         for name, value in tag.attrs.items():
@@ -49,7 +71,9 @@ def _loads(soup):
         if tag.name == "meta" and tag.get("http-equiv", "").lower() == "refresh":
             wrong.append("<meta http-equiv=refresh> is not allowed")
     styles = "".join(tag.get_text() for tag in soup.find_all("style"))
-    return wrong + (["the style sheet would load something: embed it"] if CSS_LOAD.search(styles) else [])
+    return wrong + (
+        ["the style sheet would load something: embed it"] if CSS_LOAD.search(styles) else []
+    )
 
 
 def _images(soup):
@@ -63,17 +87,26 @@ def _images(soup):
 
 
 def _outline(soup):
-    """One h1, no level skipped, a language, a name for every scrollable region, heads with scope."""
+    """One h1, no level skipped, a language, a name for every scrollable region, heads with
+    scope."""
     levels = [int(tag.name[1]) for tag in soup.find_all(re.compile("h[1-6]"))]
     if levels.count(1) != 1:
         yield f"it has {levels.count(1)} h1"
-    yield from (f"heading level {b} follows level {a}" for a, b in zip(levels, levels[1:], strict=False) if b > a + 1)
+    yield from (
+        f"heading level {b} follows level {a}"
+        for a, b in zip(levels, levels[1:], strict=False)
+        if b > a + 1
+    )
     if not (soup.html and soup.html.get("lang")):
         yield "<html> has no lang"
     for tag in soup.find_all(attrs={"role": "region"}):
         if not (tag.get("aria-label") or tag.get("aria-labelledby")):
             yield f"a scrollable <{tag.name}> has no name"
-    yield from (f"a head cell {th.get_text(strip=True)[:30]!r} has no scope" for th in soup.find_all("th") if not th.get("scope"))
+    yield from (
+        f"a head cell {th.get_text(strip=True)[:30]!r} has no scope"
+        for th in soup.find_all("th")
+        if not th.get("scope")
+    )
 
 
 def _links(soup, ids):

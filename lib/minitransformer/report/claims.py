@@ -1,8 +1,9 @@
-"""Claims with verdicts: our own bars pass or fail, the seed report's figures are reproduced, corrected or refuted.
+"""Claims with verdicts: our own bars pass or fail, the seed report's figures are reproduced,
+corrected or refuted.
 
-A row is {id, statement, seed_value, measured, unit, interval, threshold, verdict, notebook, cell_id}; rows of the audit
-also carry where the seed report says it (`section`), the right value (`correct`) and a `note`.
-"""
+A row is {id, statement, seed_value, measured, unit, interval, threshold, verdict, notebook,
+cell_id}; rows of the audit also carry where the seed report says it (`section`), the right value
+(`correct`) and a `note`."""
 
 import difflib
 import tomllib
@@ -15,7 +16,8 @@ LEDGER = Path(__file__).with_name("seed_claims.toml")
 
 
 def seed_claims(path: Path = LEDGER) -> dict:
-    """The seed report's claims by id, as the ledger's `[[claim]]` tables list them; ValueError names a repeated id."""
+    """The seed report's claims by id, as the ledger's `[[claim]]` tables list them; ValueError
+    names a repeated id."""
     rows = tomllib.loads(Path(path).read_text(encoding="utf-8"))["claim"]
     ledger = {row["id"]: row for row in rows}
     if len(ledger) < len(rows):
@@ -25,32 +27,49 @@ def seed_claims(path: Path = LEDGER) -> dict:
     return ledger
 
 
-def own_row(id, statement, measured, holds, *, unit="", interval=None, threshold=None, verdict=None) -> dict:
+def own_row(
+    id, statement, measured, holds, *, unit="", interval=None, threshold=None, verdict=None
+) -> dict:
     """A row for a bar of ours; `holds` decides between pass and fail."""
     if str(type(holds).__name__) not in ("bool", "bool_"):
-        raise ValueError(f"claim {id!r}: holds = {holds!r} is {type(holds).__name__}: give a comparison that is True or False")
+        raise ValueError(
+            f"claim {id!r}: holds = {holds!r} is {type(holds).__name__}: give a comparison that is True or False"
+        )
     chosen = verdict or ("pass" if holds else "fail")
     return _row(id, statement, None, measured, unit, interval, threshold, chosen)
 
 
-def audit_row(ledger: dict, id, measured, *, unit=None, interval=None, verdict=None, correct=None, note="") -> dict:
-    """A row about a claim of the seed report; without `verdict`, the rule of `judge`. ValueError names an unknown id."""
+def audit_row(
+    ledger: dict, id, measured, *, unit=None, interval=None, verdict=None, correct=None, note=""
+) -> dict:
+    """A row about a claim of the seed report; without `verdict`, the rule of `judge`. ValueError
+    names an unknown id."""
     if id not in ledger:
         near = difflib.get_close_matches(id, ledger, n=1, cutoff=0)[0]
         raise ValueError(f"audit {id!r} is not in {LEDGER.name}: did you mean {near!r}?")
     seed = ledger[id]
     value = seed.get("seed_value")
     chosen = verdict or judge(value, plain_value(measured), interval)
-    row = _row(id, seed["statement"], value, measured, seed.get("unit", "") if unit is None else unit, interval, None, chosen)
+    row = _row(
+        id,
+        seed["statement"],
+        value,
+        measured,
+        seed.get("unit", "") if unit is None else unit,
+        interval,
+        None,
+        chosen,
+    )
     about = {name: seed.get(name, "") for name in ("section", "quote", "kind")}
     return {**row, **about, "correct": plain_value(correct), "note": note}
 
 
 def judge(seed_value, measured, interval=None) -> str:
-    """`reproduced` if the seed's value lies in our interval, or equals ours where there is none; `corrected` otherwise.
+    """`reproduced` if the seed's value lies in our interval, or equals ours where there is none;
+    `corrected` otherwise.
 
-    A decimal number equals ours if ours rounds to it at the digits the seed gives; a whole number only exactly.
-    """
+    A decimal number equals ours if ours rounds to it at the digits the seed gives; a whole number
+    only exactly."""
     if interval is not None:
         low, high = interval
         same = isinstance(seed_value, (int, float)) and low <= seed_value <= high
@@ -63,14 +82,26 @@ def judge(seed_value, measured, interval=None) -> str:
 
 def _row(id, statement, seed_value, measured, unit, interval, threshold, verdict) -> dict:
     if verdict not in (*OWN, *AUDIT):
-        raise ValueError(f"claim {id!r}: verdict {verdict!r} is unknown: choose one of {', '.join((*OWN, *AUDIT))}")
+        raise ValueError(
+            f"claim {id!r}: verdict {verdict!r} is unknown: choose one of {', '.join((*OWN, *AUDIT))}"
+        )
     if interval is not None:
         low, high = (plain_value(x) for x in interval)
         if not low <= high:
-            raise ValueError(f"claim {id!r}: interval ({low}, {high}) is not ordered: give (low, high)")
+            raise ValueError(
+                f"claim {id!r}: interval ({low}, {high}) is not ordered: give (low, high)"
+            )
         interval = [low, high]
-    return {"id": id, "statement": statement, "seed_value": plain_value(seed_value), "measured": plain_value(measured),
-            "unit": unit, "interval": interval, "threshold": threshold, "verdict": verdict}
+    return {
+        "id": id,
+        "statement": statement,
+        "seed_value": plain_value(seed_value),
+        "measured": plain_value(measured),
+        "unit": unit,
+        "interval": interval,
+        "threshold": threshold,
+        "verdict": verdict,
+    }
 
 
 def plain_value(value):
@@ -79,13 +110,16 @@ def plain_value(value):
 
 
 def merge(run_dir: Path, order) -> list[dict]:
-    """claims/*.json of the notebooks in `order` as one list, written to claims.json; ValueError if an id occurs twice."""
+    """claims/*.json of the notebooks in `order` as one list, written to claims.json; ValueError if
+    an id occurs twice."""
     rows, seen = [], {}
     for name in order:
         path = Path(run_dir) / "claims" / f"{name}.json"
         for row in read_json(path) if path.is_file() else ():
             if row["id"] in seen:
-                raise ValueError(f"claim {row['id']!r} is in {seen[row['id']]} and in {name}: give each claim its own id")
+                raise ValueError(
+                    f"claim {row['id']!r} is in {seen[row['id']]} and in {name}: give each claim its own id"
+                )
             seen[row["id"]] = name
             rows.append(row)
     write_json(Path(run_dir) / "claims.json", rows)

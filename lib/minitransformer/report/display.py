@@ -1,17 +1,21 @@
-"""What a notebook shows: each function displays one output that reads well in JupyterLab and carries, in its
-metadata under "minitransformer", everything the HTML report needs to set it properly.
+"""What a notebook shows: each function displays one output that reads well in JupyterLab and
+carries, in its metadata under "minitransformer", everything the HTML report needs to set it
+properly.
 
     kind "figure"       id, caption, alt, csv, width, height      PNG
     kind "table"        id, caption, csv                          plain HTML table
     kind "say"          none                                      Markdown
-    kind "answer"       text                                      Markdown; stands under the chapter's question
-    kind "claim"        id                                        one line; the report takes the row from claims.json
+    kind "answer"       text                                      Markdown; stands under the
+chapter's question
+    kind "claim"        id                                        one line; the report takes the row
+from claims.json
     kind "certificate"  title, statement, rows, passed, ruler, claim
     kind "negative"     title, expected, found, why, claim
-    kind "echo"         none                                      a caption or receipt, for JupyterLab only; the report drops it
+    kind "echo"         none                                      a caption or receipt, for
+JupyterLab only; the report drops it
 
-Plain HTML only: an executed notebook is untrusted, so JupyterLab strips <style> and scripts from it.
-"""
+Plain HTML only: an executed notebook is untrusted, so JupyterLab strips <style> and scripts from
+it."""
 
 import base64
 import html
@@ -29,24 +33,37 @@ KEY = "minitransformer"
 
 
 def show_figure(fig, id, caption, alt, csv=None):
-    """Display a matplotlib Figure as PNG, its caption below; `csv` is the path, relative to the run, of what it draws.
+    """Display a matplotlib Figure as PNG, its caption below; `csv` is the path, relative to the
+    run, of what it draws.
 
     `fig` may also be the PNG's bytes. Raises ValueError if the caption or the alt text is empty.
     """
     _need("figure", id, caption=caption, alt=alt)
     png = fig if isinstance(fig, bytes) else png_bytes(fig)
     width, height = struct.unpack(">II", png[16:24])  # the IHDR chunk comes first, at a fixed place
-    about = {"kind": "figure", "id": id, "caption": caption, "alt": alt, "csv": csv, "width": width, "height": height}
+    about = {
+        "kind": "figure",
+        "id": id,
+        "caption": caption,
+        "alt": alt,
+        "csv": csv,
+        "width": width,
+        "height": height,
+    }
     size = {"width": width // 2, "height": height // 2, "alt": alt}  # drawn at twice the CSS size
-    _show({"image/png": base64.b64encode(png).decode(), "text/plain": f"Figure {id}: {alt}"}, about, {"image/png": size})
+    _show(
+        {"image/png": base64.b64encode(png).decode(), "text/plain": f"Figure {id}: {alt}"},
+        about,
+        {"image/png": size},
+    )
     _show({"text/markdown": caption, "text/plain": caption}, {"kind": "echo"})
 
 
 def show_table(df, id, caption, csv=None):
     """Display a DataFrame as a plain HTML table with a caption; numbers are set by `readable`.
 
-    A default RangeIndex is left out; any other index becomes the row heads. Raises ValueError if the caption is empty.
-    """
+    A default RangeIndex is left out; any other index becomes the row heads. Raises ValueError if
+    the caption is empty."""
     _need("table", id, caption=caption)
     index = not isinstance(df.index, pd.RangeIndex)
     shown = readable(df)
@@ -63,15 +80,23 @@ def show_markdown(text):
 
 def show_answer(text):
     """Display the chapter's answer, one computed sentence in Markdown, its number in **bold**."""
-    _show({"text/markdown": f"*Answer.* {text}", "text/plain": f"Answer. {text}"}, {"kind": "answer", "text": text})
+    _show(
+        {"text/markdown": f"*Answer.* {text}", "text/plain": f"Answer. {text}"},
+        {"kind": "answer", "text": text},
+    )
 
 
 def show_claim(row):
-    """Display one row of claims.json as a line: id, verdict, statement, what was measured against which threshold."""
+    """Display one row of claims.json as a line: id, verdict, statement, what was measured against
+    which threshold."""
     value = written(row["measured"], row.get("unit"), row.get("interval"))
     text = f"{row['id']} {row['verdict']}: {row['statement'].rstrip('.')}: {value}"
     against = row.get("threshold") or row.get("seed_value")
-    text += "" if against is None else f" ({'threshold' if row.get('threshold') else 'seed report'} {against})"
+    text += (
+        ""
+        if against is None
+        else f" ({'threshold' if row.get('threshold') else 'seed report'} {against})"
+    )
     _show({"text/plain": text}, {"kind": "claim", "id": row["id"]})
 
 
@@ -81,39 +106,70 @@ def show_echo(text):
 
 
 def show_certificate(title, statement, rows, passed, ruler=None, claim=None):
-    """Display a machine-checked statement: `rows` of (what, measured, bound) and, optionally, `ruler` = (error, margin).
+    """Display a machine-checked statement: `rows` of (what, measured, bound) and, optionally,
+    `ruler` = (error, margin).
 
-    The ruler draws both on one logarithmic scale: the room between them is the proof. An error of 0 is allowed.
-    Raises ValueError if the ruler holds a negative or non-finite number, or a margin of 0.
-    """
-    if ruler is not None and not (all(math.isfinite(x) for x in ruler) and ruler[0] >= 0 and ruler[1] > 0):
-        raise ValueError(f"certificate {title!r}: ruler {tuple(ruler)} is not (error >= 0, margin > 0): give two finite numbers")
+    The ruler draws both on one logarithmic scale: the room between them is the proof. An error of 0
+    is allowed. Raises ValueError if the ruler holds a negative or non-finite number, or a margin of
+    0."""
+    if ruler is not None and not (
+        all(math.isfinite(x) for x in ruler) and ruler[0] >= 0 and ruler[1] > 0
+    ):
+        raise ValueError(
+            f"certificate {title!r}: ruler {tuple(ruler)} is not (error >= 0, margin > 0): give two finite numbers"
+        )
     rows = [[cell if isinstance(cell, str) else number(cell) for cell in row] for row in rows]
-    about = {"kind": "certificate", "title": title, "statement": statement, "rows": rows, "passed": bool(passed),
-             "ruler": None if ruler is None else [float(x) for x in ruler], "claim": claim}
+    about = {
+        "kind": "certificate",
+        "title": title,
+        "statement": statement,
+        "rows": rows,
+        "passed": bool(passed),
+        "ruler": None if ruler is None else [float(x) for x in ruler],
+        "claim": claim,
+    }
     verdict = "pass" if passed else "fail"
-    lines = "".join(f"<tr><td>{html.escape(a)}</td><td><b>{html.escape(b)}</b></td><td>{html.escape(c)}</td></tr>"
-                    for a, b, c in rows)
-    body = (f"<h4>Certificate: {html.escape(title)} ({verdict})</h4><p>{html.escape(statement)}</p>"
-            f"<table><thead><tr><th>what</th><th>measured</th><th>bound</th></tr></thead><tbody>{lines}</tbody></table>")
-    text = "\n".join([f"Certificate: {title} ({verdict})", statement, *(" | ".join(row) for row in rows)])
+    lines = "".join(
+        f"<tr><td>{html.escape(a)}</td><td><b>{html.escape(b)}</b></td><td>{html.escape(c)}</td></tr>"
+        for a, b, c in rows
+    )
+    body = (
+        f"<h4>Certificate: {html.escape(title)} ({verdict})</h4><p>{html.escape(statement)}</p>"
+        f"<table><thead><tr><th>what</th><th>measured</th><th>bound</th></tr></thead><tbody>{lines}</tbody></table>"
+    )
+    text = "\n".join(
+        [f"Certificate: {title} ({verdict})", statement, *(" | ".join(row) for row in rows)]
+    )
     _show({"text/html": body, "text/plain": text}, about)
 
 
 def show_negative(title, expected, found, why, claim=None):
-    """Display a negative result where the positive one would have stood: expected, found (with its interval), why."""
-    about = {"kind": "negative", "title": title, "expected": expected, "found": found, "why": why, "claim": claim}
+    """Display a negative result where the positive one would have stood: expected, found (with its
+    interval), why."""
+    about = {
+        "kind": "negative",
+        "title": title,
+        "expected": expected,
+        "found": found,
+        "why": why,
+        "claim": claim,
+    }
     parts = {"Expected": expected, "Found": found, "Why": why}
     body = f"<h4>Negative result: {html.escape(title)}</h4>" + "".join(
-        f"<p><b>{name}.</b> {html.escape(text)}</p>" for name, text in parts.items())
-    text = "\n".join([f"Negative result: {title}", *(f"{name}. {text}" for name, text in parts.items())])
+        f"<p><b>{name}.</b> {html.escape(text)}</p>" for name, text in parts.items()
+    )
+    text = "\n".join(
+        [f"Negative result: {title}", *(f"{name}. {text}" for name, text in parts.items())]
+    )
     _show({"text/html": body, "text/plain": text}, about)
 
 
 def _need(kind, id, **texts):
     for name, text in texts.items():
         if not text or not text.strip():
-            raise ValueError(f"{kind} {id!r} has no {name}: give {name}= one to three sentences computed from the data")
+            raise ValueError(
+                f"{kind} {id!r} has no {name}: give {name}= one to three sentences computed from the data"
+            )
 
 
 def _show(data, about, extra=None):

@@ -1,4 +1,5 @@
-"""reports/evidence/<name>.json: what the last `make test`, `test-idem`, `verify` found, and at which commit."""
+"""reports/evidence/<name>.json: what the last `make test`, `test-idem`, `verify` found, and at
+which commit."""
 
 import time
 import xml.etree.ElementTree as xml
@@ -37,8 +38,24 @@ def folder(project: Project) -> Path:
 def from_pytest(project: Project, junit: list[Path], coverage: Path) -> dict:
     """The evidence of `make test` from pytest's JUnit files and coverage's JSON."""
     suites = [suite for path in junit for suite in xml.parse(path).getroot().iter("testsuite")]
-    count = {key: sum(int(suite.get(key, 0)) for suite in suites) for key in ("tests", "failures", "errors", "skipped")}
+    count = {
+        key: sum(int(suite.get(key, 0)) for suite in suites)
+        for key in ("tests", "failures", "errors", "skipped")
+    }
     totals = read_json(coverage)["totals"] if Path(coverage).is_file() else {}
     percent = totals.get("percent_covered")
-    passed = count["tests"] > 0 and not count["failures"] and not count["errors"] and percent is not None and percent >= 97
-    return write(project, "test", passed, **count, coverage_percent=percent, branches=totals.get("num_branches"))
+    passed = (
+        count["tests"] > 0
+        and not count["failures"]
+        and not count["errors"]
+        and percent is not None
+        and percent >= 97
+    )
+    return write(
+        project,
+        "test",
+        passed,
+        **count,
+        coverage_percent=percent,
+        branches=totals.get("num_branches"),
+    )

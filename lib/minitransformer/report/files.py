@@ -8,7 +8,8 @@ from pathlib import Path
 
 
 def write_bytes(path: Path, data: bytes) -> Path:
-    """Writes `data` so that `path` holds either its old content or all of the new one; makes the folder."""
+    """Writes `data` so that `path` holds either its old content or all of the new one; makes the
+    folder."""
     path = Path(path)
     path.parent.mkdir(parents=True, exist_ok=True)
     handle, part = tempfile.mkstemp(prefix=f".{path.name}.", suffix=".part", dir=path.parent)
@@ -30,7 +31,9 @@ def write_text(path: Path, text: str) -> Path:
 
 def write_json(path: Path, value) -> Path:
     """Indented JSON with a final newline; NaN is refused, because JSON has none."""
-    return write_text(path, json.dumps(value, indent=1, ensure_ascii=False, allow_nan=False, default=plain) + "\n")
+    return write_text(
+        path, json.dumps(value, indent=1, ensure_ascii=False, allow_nan=False, default=plain) + "\n"
+    )
 
 
 def read_json(path: Path):
@@ -38,12 +41,15 @@ def read_json(path: Path):
 
 
 def plain(value):
-    """A NumPy or torch scalar or array as plain Python, a path as text; TypeError for anything else."""
+    """A NumPy or torch scalar or array as plain Python, a path as text; TypeError for anything
+    else."""
     if hasattr(value, "tolist"):
         return value.tolist()
     if isinstance(value, Path):
         return value.as_posix()
-    raise TypeError(f"{value!r} ({type(value).__name__}) does not fit into JSON: give numbers, strings, lists or dicts")
+    raise TypeError(
+        f"{value!r} ({type(value).__name__}) does not fit into JSON: give numbers, strings, lists or dicts"
+    )
 
 
 def sha256(path: Path) -> str:
@@ -52,7 +58,8 @@ def sha256(path: Path) -> str:
 
 
 def digest(value) -> str:
-    """SHA-256 of a JSON value, keys sorted: the same for equal values, whatever order they were made in."""
+    """SHA-256 of a JSON value, keys sorted: the same for equal values, whatever order they were
+    made in."""
     return hashlib.sha256(json.dumps(value, sort_keys=True, default=plain).encode()).hexdigest()
 
 
@@ -60,5 +67,8 @@ def tree(folder: Path) -> list[Path]:
     """Files under `folder` in a fixed order, without temporary and hidden ones."""
     found = (p for p in Path(folder).rglob("*") if p.is_file())
     relative = ((p.relative_to(folder), p) for p in found)
-    return [p for r, p in sorted(relative, key=lambda pair: pair[0].as_posix())
-            if not any(part.startswith(".") for part in r.parts)]
+    return [
+        p
+        for r, p in sorted(relative, key=lambda pair: pair[0].as_posix())
+        if not any(part.startswith(".") for part in r.parts)
+    ]

@@ -7,7 +7,8 @@ from .claims import AUDIT, OWN
 from .marks import interval_text, stated, written
 from .numerals import number
 
-# claim, what the tile says, the seed report's row, where nothing can lie; the first five that a run holds are shown
+# claim, what the tile says, the seed report's row, where nothing can lie; the first five that a run
+# holds are shown
 HEADLINES = (
     ("report-perplexity", "Test perplexity", "S1-perplexity", "below"),
     ("speedup", "Cache speed-up", "S1-cache-speedup", "above"),
@@ -19,33 +20,49 @@ HEADLINES = (
 
 
 def standing(metrics: list[dict]) -> dict:
-    """Where the headline model stands: {model, twin, gram, floor, gap, gap_of_gram} from metrics.json, {} where there is none.
+    """Where the headline model stands: {model, twin, gram, floor, gap, gap_of_gram} from
+    metrics.json, {} where there is none.
 
-    `model`, `twin` and `gram` (the n-gram order chosen on validation) are {system, perplexity, low, high, bits_per_byte} on
-    the test split; `gap` is the share, in %, of the way from the uniform guess to the floor, in nats, None without a floor.
-    """
+    `model`, `twin` and `gram` (the n-gram order chosen on validation) are {system, perplexity, low,
+    high, bits_per_byte} on the test split; `gap` is the share, in %, of the way from the uniform
+    guess to the floor, in nats, None without a floor."""
     found = {}
     for row in metrics:
         if row["measure"] in ("perplexity", "bits_per_byte"):
             bounds = {key: row[key] for key in ("low", "high") if key in row}
-            found.setdefault(row["system"], {"system": row["system"]}).update({row["measure"]: row["value"]} | bounds)
+            found.setdefault(row["system"], {"system": row["system"]}).update(
+                {row["measure"]: row["value"]} | bounds
+            )
     names = [name for name in found if not name.startswith("floor")]
     if len(names) < 3:
         return {}
     gram = next(name for name in names if "best on validation" in name)
-    floor = next((row["perplexity"] for name, row in found.items() if name.startswith("floor")), None)
+    floor = next(
+        (row["perplexity"] for name, row in found.items() if name.startswith("floor")), None
+    )
     top = math.log(found[names[0]]["perplexity"])
-    gaps = [100 * (top - math.log(found[name]["perplexity"])) / (top - math.log(floor)) if floor else None
-            for name in (names[-2], gram)]
-    return {"model": found[names[-2]], "twin": found[names[-1]], "gram": found[gram], "floor": floor,
-            "gap": gaps[0], "gap_of_gram": gaps[1]}
+    gaps = [
+        100 * (top - math.log(found[name]["perplexity"])) / (top - math.log(floor))
+        if floor
+        else None
+        for name in (names[-2], gram)
+    ]
+    return {
+        "model": found[names[-2]],
+        "twin": found[names[-1]],
+        "gram": found[gram],
+        "floor": floor,
+        "gap": gaps[0],
+        "gap_of_gram": gaps[1],
+    }
 
 
 def headlines(rows: list[dict], ledger: dict, limits: dict) -> list[dict]:
-    """At most five tiles, each the claim of a chapter beside its limit and the seed report's number.
+    """At most five tiles, each the claim of a chapter beside its limit and the seed report's
+    number.
 
-    `limits` maps a claim id to (limit, what sets it). A tile is {claim, label, value, unit, interval, threshold, verdict,
-    limit_text, seed_text, strip}, the last as `marks.strip` takes it.
+    `limits` maps a claim id to (limit, what sets it). A tile is {claim, label, value, unit,
+    interval, threshold, verdict, limit_text, seed_text, strip}, the last as `marks.strip` takes it.
     """
     claims, found = {row["id"]: row for row in rows}, []
     for id, label, seed, beyond in HEADLINES:
@@ -54,20 +71,36 @@ def headlines(rows: list[dict], ledger: dict, limits: dict) -> list[dict]:
         row = claims[id]
         limit, setter = limits.get(id, (None, ""))
         said = ledger[seed]["seed_value"] if seed in ledger else None
-        reached = f", {number(100 * row['measured'] / limit, 2)} % reached" if limit and beyond == "above" else ""
+        reached = (
+            f", {number(100 * row['measured'] / limit, 2)} % reached"
+            if limit and beyond == "above"
+            else ""
+        )
         length = re.search(r"(\d+) new tokens", row["statement"])
-        found.append({
-            "claim": id, "label": f"{label}, n = {length[1]}" if length else label, "value": row["measured"],
-            **{key: row[key] for key in ("unit", "interval", "threshold", "verdict")},
-            "limit_text": f"{setter} {written(limit, row['unit'])}{reached}" if limit else "",
-            "seed_text": "" if said is None else "seed report: " + stated(said, row["unit"]),
-            "strip": {"value": row["measured"], "interval": row["interval"], "limit": limit, "seed": said,
-                      "beyond": beyond if limit else None, "log": None}})
+        found.append(
+            {
+                "claim": id,
+                "label": f"{label}, n = {length[1]}" if length else label,
+                "value": row["measured"],
+                **{key: row[key] for key in ("unit", "interval", "threshold", "verdict")},
+                "limit_text": f"{setter} {written(limit, row['unit'])}{reached}" if limit else "",
+                "seed_text": "" if said is None else "seed report: " + stated(said, row["unit"]),
+                "strip": {
+                    "value": row["measured"],
+                    "interval": row["interval"],
+                    "limit": limit,
+                    "seed": said,
+                    "beyond": beyond if limit else None,
+                    "log": None,
+                },
+            }
+        )
     return found[:5]
 
 
 def limits(floor: float | None, time_model: dict) -> dict:
-    """What sets the limit of each headline claim: the source's floor, 32 bits over the width, the roofline of timemodel.json."""
+    """What sets the limit of each headline claim: the source's floor, 32 bits over the width, the
+    roofline of timemodel.json."""
     found = {"quant-ratio-int8": (4.0, "limit"), "quant-ratio-int4-g32": (8.0, "limit")}
     if floor:
         found["report-perplexity"] = (floor, "floor")
@@ -79,23 +112,40 @@ def limits(floor: float | None, time_model: dict) -> dict:
 def abstract(tiles: list[dict], rows: list[dict], corpus: dict, ledger: dict) -> str:
     """The run in a paragraph of Markdown; only what it measured is mentioned."""
     by = {tile["claim"]: tile for tile in tiles}
-    parts = [f"We train a decoder-only transformer on {_text(corpus)}, decode it with and without a key-value cache, and shrink "
-             "it to eight and four bits."]
+    parts = [
+        f"We train a decoder-only transformer on {_text(corpus)}, decode it with and without a key-value cache, and shrink "
+        "it to eight and four bits."
+    ]
     if tile := by.get("report-perplexity"):
         limit = tile["strip"]["limit"]
         ratio = number(tile["value"] / limit, 3) if limit else ""
-        floor = f", {ratio} times the floor of {number(limit)} that no predictor can pass" if limit else ""
+        floor = (
+            f", {ratio} times the floor of {number(limit)} that no predictor can pass"
+            if limit
+            else ""
+        )
         parts.append(f"Its test perplexity is **{measured(tile)}**{floor}.")
     if tile := by.get("report-gap"):
-        parts.append(f"It closes **{measured(tile)}** of the gap between a uniform guess and that floor.")
+        parts.append(
+            f"It closes **{measured(tile)}** of the gap between a uniform guess and that floor."
+        )
     if tile := by.get("report-bits-per-byte"):
         parts.append(f"That is **{measured(tile)}** bits per byte.")
     if tile := by.get("speedup"):
         limit, length = tile["strip"]["limit"], tile["label"].partition("n = ")[2]
-        share = f", {number(100 * tile['value'] / limit, 2)} % of what this machine would allow without overhead" if limit else ""
-        parts.append(f"A cache makes decoding **{measured(tile)}** faster{f' at {length} tokens' if length else ''}{share}.")
-    sizes = [f"**{measured(by[id])}** in {kind}" for kind, id in (("int8", "quant-ratio-int8"), ("int4", "quant-ratio-int4-g32"))
-             if id in by]
+        share = (
+            f", {number(100 * tile['value'] / limit, 2)} % of what this machine would allow without overhead"
+            if limit
+            else ""
+        )
+        parts.append(
+            f"A cache makes decoding **{measured(tile)}** faster{f' at {length} tokens' if length else ''}{share}."
+        )
+    sizes = [
+        f"**{measured(by[id])}** in {kind}"
+        for kind, id in (("int8", "quant-ratio-int8"), ("int4", "quant-ratio-int4-g32"))
+        if id in by
+    ]
     if sizes:
         parts.append(f"Its weights shrink {' and '.join(sizes)}, counted in bytes with all scales.")
     return " ".join(parts + [_verdicts([row["verdict"] for row in rows], ledger)])
@@ -117,6 +167,8 @@ def measured(tile: dict) -> str:
 def _verdicts(verdicts: list[str], ledger: dict) -> str:
     count = {verdict: verdicts.count(verdict) for verdict in (*OWN, *AUDIT)}
     done, own = sum(count[v] for v in AUDIT), sum(count[v] for v in OWN)
-    audit = (f"Of the {len(ledger)} statements in the ledger of the seed report, {done} were examined in this run: "
-             f"{count['reproduced']} reproduced, {count['corrected']} corrected, {count['refuted']} refuted.")
+    audit = (
+        f"Of the {len(ledger)} statements in the ledger of the seed report, {done} were examined in this run: "
+        f"{count['reproduced']} reproduced, {count['corrected']} corrected, {count['refuted']} refuted."
+    )
     return f"{audit} Of {own} bars of our own, {count['pass']} hold." if own else audit

@@ -1,17 +1,21 @@
 """The report as one HTML file: executed notebooks, claims and provenance in, index.html out.
 
 Conventions
-    chapter      NN-name.ipynb, executed, in the run's folder; a chapter that has not run is named in a notice
-    head         first Markdown cell: `# Title`, then `*Question?*`; the answer is what nb.answer showed
-    front        report.ipynb: "## Abstract" stands in the masthead; what stands under "## Claims" and "## Audit …" follows
-                 the tables that are built here; its other `##` sections (Limits, Provenance, Grading sheet) close the page
-    headline     headline.json, the tiles of `headline.headlines`: {claim, label, value, unit, interval, limit_text, seed_text,
+    chapter      NN-name.ipynb, executed, in the run's folder; a chapter that has not run is named
+    in a notice head         first Markdown cell: `# Title`, then `*Question?*`; the answer is what
+    nb.answer showed front        report.ipynb: "## Abstract" stands in the masthead; what stands
+    under "## Claims" and "## Audit …" follows
+                 the tables that are built here; its other `##` sections (Limits, Provenance,
+Grading sheet) close the page
+    headline     headline.json, the tiles of `headline.headlines`: {claim, label, value, unit,
+interval, limit_text, seed_text,
                  strip}, the last as `marks.strip` takes it
     claims       claims/NN-name.json of the notebooks shown; rows with a seed verdict form the audit
-    anchors      cell "NN-<cell id>", claim "claim-<id>", figure "fig-<id>", table "tbl-<id>", chapter its notebook's name
+    anchors      cell "NN-<cell id>", claim "claim-<id>", figure "fig-<id>", table "tbl-<id>",
+    chapter its notebook's name
 
-The file loads nothing: no script, no style sheet, font or image from anywhere. `check` refuses a page that would.
-"""
+The file loads nothing: no script, no style sheet, font or image from anywhere. `check` refuses a
+page that would."""
 
 from pathlib import Path
 
@@ -25,19 +29,28 @@ from .project import CHAPTERS, slug
 
 TEMPLATE = Path(__file__).resolve().parents[3] / "reports" / "template"
 SECTIONS = {
-    "1": "Resumen Ejecutivo", "2": "Arquitectura del Modelo", "3.1": "Entrenamiento", "3.2": "Evaluación",
-    "3.3": "KV-cache Benchmarks", "3.4": "Cuantización Benchmarks", "4.1": "Positional Encoding: RoPE vs Sinusoidal",
-    "4.2": "Cuantización: Scale Simétrico vs Asimétrico", "4.3": "Dimensión del Modelo", "5": "Reproducibilidad",
-    "6": "Limitaciones y Trabajo Futuro", "7": "Conclusiones",
+    "1": "Resumen Ejecutivo",
+    "2": "Arquitectura del Modelo",
+    "3.1": "Entrenamiento",
+    "3.2": "Evaluación",
+    "3.3": "KV-cache Benchmarks",
+    "3.4": "Cuantización Benchmarks",
+    "4.1": "Positional Encoding: RoPE vs Sinusoidal",
+    "4.2": "Cuantización: Scale Simétrico vs Asimétrico",
+    "4.3": "Dimensión del Modelo",
+    "5": "Reproducibilidad",
+    "6": "Limitaciones y Trabajo Futuro",
+    "7": "Conclusiones",
 }  # of the seed report; a section without its own title here takes that of the section above it
 BUILT = ("abstract", "claims", "audit")
 
 
 def build_html(run_dir, notebooks_dir=None) -> Path:
-    """Writes run_dir/index.html from the executed notebooks in `notebooks_dir` (the run's folder unless given).
+    """Writes run_dir/index.html from the executed notebooks in `notebooks_dir` (the run's folder
+    unless given).
 
-    FileNotFoundError if there is no executed notebook; ValueError if the page would break one of the report's promises.
-    """
+    FileNotFoundError if there is no executed notebook; ValueError if the page would break one of
+    the report's promises."""
     run_dir = Path(run_dir)
     folder = Path(notebooks_dir or run_dir)
     names = [name for name in CHAPTERS if (folder / f"{name}.ipynb").is_file()]
@@ -52,10 +65,16 @@ def build_html(run_dir, notebooks_dir=None) -> Path:
     chapters = [book.chapter(folder / f"{name}.ipynb", seconds.get(name)) for name in names]
     matter = book.chapter(front, seconds.get("report")) if front.is_file() else None
     parts = dict(
-        style=(TEMPLATE / "style.css").read_text(encoding="utf-8"), run=run, chapters=chapters,
+        style=(TEMPLATE / "style.css").read_text(encoding="utf-8"),
+        run=run,
+        chapters=chapters,
         missing=[name for name in CHAPTERS if name not in names] + ([] if matter else ["report"]),
-        **_claims(claims, chapters, matter), **_front(matter), stats=[_tile(it) for it in _json(run_dir / "headline.json", [])],
-        corpus=Path(str(run.get("parameters", {}).get("corpus", ""))).stem, took=sum(seconds.get(name, 0) for name in shown))
+        **_claims(claims, chapters, matter),
+        **_front(matter),
+        stats=[_tile(it) for it in _json(run_dir / "headline.json", [])],
+        corpus=Path(str(run.get("parameters", {}).get("corpus", ""))).stem,
+        took=sum(seconds.get(name, 0) for name in shown),
+    )
     page = in_order(book.env.get_template("page.html.j2").render(parts))
     check(page, {claim_anchor(row["id"]): cell_anchor(row) for row in claims})
     return write_text(run_dir / "index.html", page)
@@ -71,13 +90,24 @@ def cell_anchor(row):
 
 
 def _claims(claims, chapters, matter):
-    """Our own claims, the audit grouped by the seed report's sections, counts of verdicts, and what was not examined."""
+    """Our own claims, the audit grouped by the seed report's sections, counts of verdicts, and what
+    was not examined."""
     numbers = {}
     for chapter in [*chapters, *([matter] if matter else [])]:
         numbers |= chapter.labels
-    rows = [{**row, "href": cell_anchor(row), "cell": numbers.get(cell_anchor(row), ""),
-             "shown": written(row["measured"], row["unit"], row["interval"])} for row in claims]
-    own, audit = ([row for row in rows if (row["verdict"] in AUDIT) is about_seed] for about_seed in (False, True))
+    rows = [
+        {
+            **row,
+            "href": cell_anchor(row),
+            "cell": numbers.get(cell_anchor(row), ""),
+            "shown": written(row["measured"], row["unit"], row["interval"]),
+        }
+        for row in claims
+    ]
+    own, audit = (
+        [row for row in rows if (row["verdict"] in AUDIT) is about_seed]
+        for about_seed in (False, True)
+    )
     ledger = seed_claims()
     order = {id: place for place, id in enumerate(ledger)}
     groups = {}
@@ -85,11 +115,19 @@ def _claims(claims, chapters, matter):
         row["quote"] = row.get("quote") or ledger.get(row["id"], {}).get("quote", "")
         row["right"] = "" if row.get("correct") is None else written(row["correct"], row["unit"])
         groups.setdefault(row.get("section") or "", []).append(row)
-    counts = {verdict: sum(row["verdict"] == verdict for row in rows) for verdict in (*AUDIT, "pass", "fail")}
+    counts = {
+        verdict: sum(row["verdict"] == verdict for row in rows)
+        for verdict in (*AUDIT, "pass", "fail")
+    }
     done = {row["id"] for row in audit}
     groups = [(section, _section_title(section), rows) for section, rows in groups.items()]
-    return {"own": _by_chapter(own, chapters), "groups": groups, "counts": counts,
-            "pending": [row for id, row in ledger.items() if id not in done], "stated_total": len(ledger)}
+    return {
+        "own": _by_chapter(own, chapters),
+        "groups": groups,
+        "counts": counts,
+        "pending": [row for id, row in ledger.items() if id not in done],
+        "stated_total": len(ledger),
+    }
 
 
 def _by_chapter(rows, chapters):
@@ -102,9 +140,14 @@ def _by_chapter(rows, chapters):
 
 
 def _tile(tile):
-    """A headline number for the page: its text and unit, its strip, and a label that breaks only between words."""
+    """A headline number for the page: its text and unit, its strip, and a label that breaks only
+    between words."""
     unit = "" if tile["unit"] == "perplexity" else tile["unit"]  # the label says it
-    text = written(tile["value"], "", tile["interval"]) if tile["interval"] else number(tile["value"], 3)
+    text = (
+        written(tile["value"], "", tile["interval"])
+        if tile["interval"]
+        else number(tile["value"], 3)
+    )
     label = tile["label"].replace(" = ", "\u00a0=\u00a0")
     return {**tile, "label": label, "unit": unit, "text": text, "strip": strip(**tile["strip"])}
 
@@ -114,8 +157,17 @@ def _section_title(section):
 
 
 def _front(matter):
-    """The sections of report.ipynb: abstract, what follows the built tables, and the rest in order."""
-    parts = {(slug(title).partition("-")[0] if slug(title).startswith("audit") else slug(title)): (title, body)
-             for title, body in (matter.parts if matter else {}).items()}
+    """The sections of report.ipynb: abstract, what follows the built tables, and the rest in
+    order."""
+    parts = {
+        (slug(title).partition("-")[0] if slug(title).startswith("audit") else slug(title)): (
+            title,
+            body,
+        )
+        for title, body in (matter.parts if matter else {}).items()
+    }
     named = {name: parts.pop(name, ("", ""))[1] for name in BUILT}
-    return {"front": named, "closing": [(name, title, body) for name, (title, body) in parts.items()]}
+    return {
+        "front": named,
+        "closing": [(name, title, body) for name, (title, body) in parts.items()],
+    }

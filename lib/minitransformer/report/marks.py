@@ -1,8 +1,9 @@
-"""The marks of the report's HTML: strips, certificate rulers, and numbers written with their units and intervals.
+"""The marks of the report's HTML: strips, certificate rulers, and numbers written with their units
+and intervals.
 
-One vocabulary, as in the figures: blue dot and bar = measured with its 95 % interval, hollow vermilion diamond = the seed
-report's number, dashed line = threshold or limit, pale field = the claim holds here, hatching = nothing can lie here.
-"""
+One vocabulary, as in the figures: blue dot and bar = measured with its 95 % interval, hollow
+vermilion diamond = the seed report's number, dashed line = threshold or limit, pale field = the
+claim holds here, hatching = nothing can lie here."""
 
 import math
 import re
@@ -17,7 +18,8 @@ BOUND = re.compile(r"(?P<sign><=|>=|[<>≤≥=])\s*(?P<value>[−+-]?[\d,]*\.?\d
 
 
 def bound(threshold):
-    """(sign, value) of a threshold such as "≥ 3.7×" or "< 1e-10", None where it states no plain bound."""
+    """(sign, value) of a threshold such as "≥ 3.7×" or "< 1e-10", None where it states no plain
+    bound."""
     found = BOUND.search(str(threshold or ""))
     if not found:
         return None
@@ -26,27 +28,35 @@ def bound(threshold):
 
 
 def strip(value, interval=None, threshold=None, seed=None, limit=None, beyond=None, log=None):
-    """One row's number line as inline SVG, its marks clamped to 3-97 %; "" where `value` is not a number.
+    """One row's number line as inline SVG, its marks clamped to 3-97 %; "" where `value` is not a
+    number.
 
-    `threshold` "≥ 3.7" stands at 50 %, with the side where the claim holds shaded. Without one the line spans all the
-    numbers given, logarithmically if they differ more than fivefold (or as `log` says); `limit` is dashed and `beyond`
-    ("above" | "below") hatches what lies past it.
-    """
+    `threshold` "≥ 3.7" stands at 50 %, with the side where the claim holds shaded. Without one the
+    line spans all the numbers given, logarithmically if they differ more than fivefold (or as `log`
+    says); `limit` is dashed and `beyond` ("above" | "below") hatches what lies past it."""
     if not _is_number(value):
         return Markup("")
     interval = interval if interval and all(_is_number(x) for x in interval) else None
     seed = seed if _is_number(seed) else None
     limit = limit if _is_number(limit) else None
     bar = bound(threshold)
-    place = _around(bar[1], value, interval) if bar else _across([value, *(interval or ()), seed, limit], log)
+    place = (
+        _around(bar[1], value, interval)
+        if bar
+        else _across([value, *(interval or ()), seed, limit], log)
+    )
     marks = []
     if bar:
-        low, high = {"≤": (0, 50), "<": (0, 50), "≥": (50, 100), ">": (50, 100)}.get(bar[0], (47, 53))
+        low, high = {"≤": (0, 50), "<": (0, 50), "≥": (50, 100), ">": (50, 100)}.get(
+            bar[0], (47, 53)
+        )
         marks.append(f'<rect class="hold" x="{low}%" width="{high - low}%" y="1" height="12"/>')
     elif limit is not None and beyond:
         x = place(limit)
         low, high = (x, 100) if beyond == "above" else (0, x)
-        marks.append(f'<rect x="{low:g}%" width="{high - low:g}%" y="1" height="12" fill="url(#beyond)"/>')
+        marks.append(
+            f'<rect x="{low:g}%" width="{high - low:g}%" y="1" height="12" fill="url(#beyond)"/>'
+        )
     marks.append('<line class="axis" x1="0" x2="100%" y1="7" y2="7"/>')
     for x in [50.0] if bar else [] if limit is None else [place(limit)]:
         marks.append(f'<line class="limit" x1="{x:g}%" x2="{x:g}%" y1="-1" y2="15"/>')
@@ -54,7 +64,9 @@ def strip(value, interval=None, threshold=None, seed=None, limit=None, beyond=No
         diamond = '<path class="seedmark" d="M0-4.5 4.5 0 0 4.5-4.5 0z"/>'
         marks.append(f'<svg x="{place(seed):g}%" y="7" overflow="visible">{diamond}</svg>')
     if interval:
-        marks.append(f'<line class="iv" x1="{place(interval[0]):g}%" x2="{place(interval[1]):g}%" y1="7" y2="7"/>')
+        marks.append(
+            f'<line class="iv" x1="{place(interval[0]):g}%" x2="{place(interval[1]):g}%" y1="7" y2="7"/>'
+        )
     marks.append(f'<circle class="dot" cx="{place(value):g}%" cy="7" r="4.2"/>')
     return Markup(f'<svg class="strip" aria-hidden="true">{"".join(marks)}</svg>')
 
@@ -84,7 +96,8 @@ def _is_number(value):
 
 
 def written(value, unit="", interval=None):
-    """A value for reading with its unit: as many decimals as its interval supports; text and "yes" / "no" as they are."""
+    """A value for reading with its unit: as many decimals as its interval supports; text and "yes"
+    / "no" as they are."""
     if not _is_number(value):
         return value if isinstance(value, str) else number(value)
     places = _places(interval)
@@ -94,7 +107,9 @@ def written(value, unit="", interval=None):
 
 def stated(value, unit=""):
     """The seed report's own number: its digits, with a thousands comma."""
-    return _with_unit(f"{value:,}".replace("-", MINUS), unit) if _is_number(value) else written(value)
+    return (
+        _with_unit(f"{value:,}".replace("-", MINUS), unit) if _is_number(value) else written(value)
+    )
 
 
 def _brief(text):
@@ -103,8 +118,11 @@ def _brief(text):
 
 
 def _with_unit(text, unit):
-    """The number and its unit, kept together where the unit is a symbol; words may go to the next line."""
-    return text + ("" if not unit else "×" if unit in ("×", "x") else (NARROW if len(unit) < 5 else " ") + unit)
+    """The number and its unit, kept together where the unit is a symbol; words may go to the next
+    line."""
+    return text + (
+        "" if not unit else "×" if unit in ("×", "x") else (NARROW if len(unit) < 5 else " ") + unit
+    )
 
 
 def interval_text(interval):
@@ -112,11 +130,19 @@ def interval_text(interval):
     if not interval:
         return ""
     places = _places(interval)
-    return "[" + ", ".join(number(x, 3) if places is None else f"{x:,.{places}f}".replace("-", MINUS) for x in interval) + "]"
+    return (
+        "["
+        + ", ".join(
+            number(x, 3) if places is None else f"{x:,.{places}f}".replace("-", MINUS)
+            for x in interval
+        )
+        + "]"
+    )
 
 
 def _places(interval):
-    """Decimals that give the interval's width two significant digits; None where plain decimals do not suit it."""
+    """Decimals that give the interval's width two significant digits; None where plain decimals do
+    not suit it."""
     width = interval[1] - interval[0] if interval else 0
     if not width > 0 or not math.isfinite(width):
         return None
@@ -125,8 +151,11 @@ def _places(interval):
 
 
 def ruler(error, margin):
-    """The certificate's logarithmic ruler: error at a quarter, margin at three quarters, the room between them shaded."""
-    shown = error if error > 0 else margin * 1e-12  # an exact zero has no logarithm: it stands far to the left
+    """The certificate's logarithmic ruler: error at a quarter, margin at three quarters, the room
+    between them shaded."""
+    shown = (
+        error if error > 0 else margin * 1e-12
+    )  # an exact zero has no logarithm: it stands far to the left
     low, high = sorted((math.log10(shown), math.log10(margin)))
     span = max(high - low, 0.5)
     middle, safe = (low + high) / 2, error < margin
@@ -135,20 +164,31 @@ def ruler(error, margin):
         return round(280 + 280 * (power - middle) / span, 1)
 
     at, edge = x(math.log10(shown)), x(math.log10(margin))
-    parts = [f'<rect class="safe" x="{at}" y="20" width="{edge - at:g}" height="16"/>'] if safe else []
-    parts += ['<line x1="0" x2="560" y1="36" y2="36"/>', f'<circle cx="{at}" cy="28" r="5"/>',
-              f'<line class="m" x1="{edge}" x2="{edge}" y1="16" y2="40"/>']
+    parts = (
+        [f'<rect class="safe" x="{at}" y="20" width="{edge - at:g}" height="16"/>'] if safe else []
+    )
+    parts += [
+        '<line x1="0" x2="560" y1="36" y2="36"/>',
+        f'<circle cx="{at}" cy="28" r="5"/>',
+        f'<line class="m" x1="{edge}" x2="{edge}" y1="16" y2="40"/>',
+    ]
     ends = ("end", "start") if safe else ("start", "end")
-    parts += [f'<text x="{at}" y="10" text-anchor="{ends[0]}">error {number(error, 3)}</text>',
-              f'<text x="{edge}" y="10" text-anchor="{ends[1]}">margin {number(margin, 3)}</text>']
+    parts += [
+        f'<text x="{at}" y="10" text-anchor="{ends[0]}">error {number(error, 3)}</text>',
+        f'<text x="{edge}" y="10" text-anchor="{ends[1]}">margin {number(margin, 3)}</text>',
+    ]
     room = "exact" if error == 0 else f"room: {number(float(f'{margin / error:.2g}'), 2)}×"
     if safe and span > 1:
         parts.append(f'<text class="safe-t" x="280" y="32" text-anchor="middle">{room}</text>')
     first, last = math.ceil(middle - 0.95 * span), math.floor(middle + 0.95 * span)
     for power in range(first, last + 1, max(math.ceil((last - first) / 6), 1)):
         label = f'10<tspan dy="-4">{str(power).replace("-", MINUS)}</tspan>'
-        parts.append(f'<line x1="{x(power)}" x2="{x(power)}" y1="36" y2="41"/>'
-                     f'<text x="{x(power)}" y="56" text-anchor="middle">{label}</text>')
+        parts.append(
+            f'<line x1="{x(power)}" x2="{x(power)}" y1="36" y2="41"/>'
+            f'<text x="{x(power)}" y="56" text-anchor="middle">{label}</text>'
+        )
     relation = f"{room} between them" if safe else "the error exceeds the margin"
     alt = f"Logarithmic ruler: error {number(error, 3)}, margin {number(margin, 3)}; {relation}."
-    return Markup(f'<svg class="ruler" viewBox="0 0 560 62" role="img" aria-label="{escape(alt)}">{"".join(parts)}</svg>')
+    return Markup(
+        f'<svg class="ruler" viewBox="0 0 560 62" role="img" aria-label="{escape(alt)}">{"".join(parts)}</svg>'
+    )

@@ -14,16 +14,18 @@ from .files import write_bytes, write_json, write_text
 from .parameters import check, injected, known_parameters, parameters_cell, resolve
 from .project import Project
 
-OUT = "MINITRANSFORMER_OUT"  # the runner's working folder for a notebook; what is in it joins the run when the notebook is done
+# the runner's working folder for a notebook; what is in it joins the run when the notebook is done
+OUT = "MINITRANSFORMER_OUT"
 ID = re.compile(r"[a-z0-9][a-z0-9_-]*")
 
 
 def open_notebook(name: str, namespace: dict, start: Path | None = None) -> "Notebook":
-    """The guard cell of notebook `name`: checks the parameters in `namespace` (globals()) and resolves the folders.
+    """The guard cell of notebook `name`: checks the parameters in `namespace` (globals()) and
+    resolves the folders.
 
-    Numeric strings and whole floats are written back in their parameter's type, so that names and `nb.params` agree.
-    Raises ParameterError for an unknown name or a wrong type, FileNotFoundError outside a checkout.
-    """
+    Numeric strings and whole floats are written back in their parameter's type, so that names and
+    `nb.params` agree. Raises ParameterError for an unknown name or a wrong type, FileNotFoundError
+    outside a checkout."""
     project = Project.find(start)
     known = known_parameters(project.notebooks)
     values, explicit = injected(namespace, known)
@@ -31,7 +33,9 @@ def open_notebook(name: str, namespace: dict, start: Path | None = None) -> "Not
     given = {n: v for n, v in values.items() if n in explicit or v != known[n]}
     params = resolve(project.notebooks, given.get("profile", "quick"), given)
     if params.get("corpus"):
-        found = project.corpus_file(params["corpus"], *([] if params.get("run_dir") else [Path.cwd()]))
+        found = project.corpus_file(
+            params["corpus"], *([] if params.get("run_dir") else [Path.cwd()])
+        )
         params["corpus"] = str(found or params["corpus"])
     path = project.notebook(name)
     own = parameters_cell(path) if path.is_file() else known
@@ -45,7 +49,8 @@ def open_notebook(name: str, namespace: dict, start: Path | None = None) -> "Not
 
 
 class Notebook:
-    """One notebook at work; see the methods. Everything written is whole: a temporary name, then a rename."""
+    """One notebook at work; see the methods. Everything written is whole: a temporary name, then a
+    rename."""
 
     def __init__(self, name: str, project: Project, params: dict, all_params: dict):
         self.name, self.project = name, project
@@ -62,7 +67,8 @@ class Notebook:
         self.out.mkdir(parents=True, exist_ok=True)
 
     def require(self, stage: str) -> Path:
-        """The folder that holds what `stage` leaves; a notebook opened alone gets it built at quick size first."""
+        """The folder that holds what `stage` leaves; a notebook opened alone gets it built at quick
+        size first."""
         if not self._all.get("run_dir"):
             stages.ensure(self.project, stage, self._all, self.inputs)
         return self.inputs
@@ -80,14 +86,17 @@ class Notebook:
         return write_text(self.out / name, df.to_csv(index=_named(df), lineterminator="\n"))
 
     def figure(self, fig, id: str, *, caption: str, alt: str, data) -> None:
-        """Saves figures/<id>.png and the DataFrame it draws as figures/<id>.csv, and shows it with its caption."""
+        """Saves figures/<id>.png and the DataFrame it draws as figures/<id>.csv, and shows it with
+        its caption."""
         _slug("figure", id)
         png = fig if isinstance(fig, bytes) else display.png_bytes(getattr(fig, "figure", fig))
         display.show_figure(png, id, caption, alt, csv=f"figures/{id}.csv")
         write_bytes(self.out / "figures" / f"{id}.png", png)
         self.write_csv(f"figures/{id}.csv", data)
         if "matplotlib.pyplot" in sys.modules and not isinstance(fig, bytes):
-            sys.modules["matplotlib.pyplot"].close(getattr(fig, "figure", fig))  # or the inline backend shows it again
+            sys.modules["matplotlib.pyplot"].close(
+                getattr(fig, "figure", fig)
+            )  # or the inline backend shows it again
 
     def table(self, df, id: str, *, caption: str) -> None:
         """Saves tables/<id>.csv and shows the DataFrame with its caption."""
@@ -106,49 +115,90 @@ class Notebook:
         self._answer = sentence
         display.show_answer(sentence)
 
-    def negative(self, title: str, expected: str, found: str, why: str, claim: str | None = None) -> None:
+    def negative(
+        self, title: str, expected: str, found: str, why: str, claim: str | None = None
+    ) -> None:
         """A negative result, boxed: what was expected, what was found, why."""
         display.show_negative(title, expected, found, why, claim)
 
     def certificate(self, title, statement, rows, passed, ruler=None, claim=None) -> None:
-        """A machine-checked statement with its measured values and bounds; `ruler` = (error, margin) draws the room left."""
+        """A machine-checked statement with its measured values and bounds; `ruler` = (error,
+        margin) draws the room left."""
         display.show_certificate(title, statement, rows, passed, ruler, claim)
 
-    def claim(self, id, statement, measured, holds, *, unit="", interval=None, threshold=None, cell, verdict=None) -> dict:
-        """A bar of our own: verdict pass if `holds`, else fail. `cell` is the id of the cell that computed it."""
+    def claim(
+        self,
+        id,
+        statement,
+        measured,
+        holds,
+        *,
+        unit="",
+        interval=None,
+        threshold=None,
+        cell,
+        verdict=None,
+    ) -> dict:
+        """A bar of our own: verdict pass if `holds`, else fail. `cell` is the id of the cell that
+        computed it."""
         more = {"unit": unit, "interval": interval, "threshold": threshold, "verdict": verdict}
         return self._add(claims.own_row(id, statement, measured, holds, **more), cell)
 
-    def audit(self, id, measured, *, unit=None, interval=None, verdict=None, correct=None, note="", cell) -> dict:
-        """A claim of the seed report, by its id in seed_claims.toml; verdict None follows `claims.judge`."""
-        more = {"unit": unit, "interval": interval, "verdict": verdict, "correct": correct, "note": note}
+    def audit(
+        self, id, measured, *, unit=None, interval=None, verdict=None, correct=None, note="", cell
+    ) -> dict:
+        """A claim of the seed report, by its id in seed_claims.toml; verdict None follows
+        `claims.judge`."""
+        more = {
+            "unit": unit,
+            "interval": interval,
+            "verdict": verdict,
+            "correct": correct,
+            "note": note,
+        }
         return self._add(claims.audit_row(self._ledger, id, measured, **more), cell)
 
     def progress(self, total, description: str):
-        """A tqdm bar over an iterable, or of `total` steps to `update`, on stderr; TQDM_DISABLE=1 silences it."""
+        """A tqdm bar over an iterable, or of `total` steps to `update`, on stderr; TQDM_DISABLE=1
+        silences it."""
         what = {"total": total} if isinstance(total, int) else {"iterable": total}
         return tqdm(**what, desc=description, leave=False, file=sys.stderr)
 
     def close(self, artefacts=()) -> None:
-        """The last cell: FileNotFoundError if an artefact is missing or empty, then writes claims/<notebook>.json."""
+        """The last cell: FileNotFoundError if an artefact is missing or empty, then writes
+        claims/<notebook>.json."""
         for name in artefacts:
             path = self.out / name
-            if not (any(path.iterdir()) if path.is_dir() else path.is_file() and path.stat().st_size):
-                raise FileNotFoundError(f"{self.name}: artefact {name} is missing or empty: the cell that writes it did not")
+            if not (
+                any(path.iterdir()) if path.is_dir() else path.is_file() and path.stat().st_size
+            ):
+                raise FileNotFoundError(
+                    f"{self.name}: artefact {name} is missing or empty: the cell that writes it did not"
+                )
         if self.name[:2].isdigit() and self._answer is None:
-            raise ValueError(f"{self.name} has no answer: call nb.answer(...) with one computed sentence before nb.close")
+            raise ValueError(
+                f"{self.name} has no answer: call nb.answer(...) with one computed sentence before nb.close"
+            )
         write_json(self.out / "claims" / f"{self.name}.json", list(self._rows.values()))
         verdicts = [row["verdict"] for row in self._rows.values()]
-        counts = ", ".join(f"{verdicts.count(v)} {v}" for v in (*claims.OWN, *claims.AUDIT) if v in verdicts)
-        display.show_echo(f"{self.name}: {len(artefacts)} artefacts checked; {len(verdicts)} claims ({counts or 'none'}).")
+        counts = ", ".join(
+            f"{verdicts.count(v)} {v}" for v in (*claims.OWN, *claims.AUDIT) if v in verdicts
+        )
+        display.show_echo(
+            f"{self.name}: {len(artefacts)} artefacts checked; {len(verdicts)} claims ({counts or 'none'})."
+        )
 
     def _add(self, row: dict, cell: str) -> dict:
         if self._cells and cell not in self._cells:
-            raise ValueError(f"claim {row['id']!r}: cell {cell!r} is not a cell of {self.name}: give one of "
-                             f"{', '.join(self._cells)}")
+            raise ValueError(
+                f"claim {row['id']!r}: cell {cell!r} is not a cell of {self.name}: give one of "
+                f"{', '.join(self._cells)}"
+            )
         before = self._rows.get(row["id"])
         if before and before["cell_id"] != cell:
-            raise ValueError(f"claim {row['id']!r} is made in cell {before['cell_id']!r} and in {cell!r}: give each its own id")
+            raise ValueError(
+                f"claim {row['id']!r} is made in cell {before['cell_id']!r} and in {cell!r}: give each its own id"
+            )
         row = {**row, "notebook": self.name, "cell_id": cell}
         self._rows[row["id"]] = row
         display.show_claim(row)
@@ -157,7 +207,11 @@ class Notebook:
 
 def _cell_ids(path: Path) -> list[str]:
     """The authored cell ids of a notebook, [] where there is no file."""
-    return [cell.get("id", "") for cell in json.loads(path.read_text(encoding="utf-8"))["cells"]] if path.is_file() else []
+    return (
+        [cell.get("id", "") for cell in json.loads(path.read_text(encoding="utf-8"))["cells"]]
+        if path.is_file()
+        else []
+    )
 
 
 def _named(df) -> bool:
@@ -167,4 +221,6 @@ def _named(df) -> bool:
 
 def _slug(kind: str, id: str) -> None:
     if not ID.fullmatch(id):
-        raise ValueError(f"{kind} id {id!r} is not a slug: use lower-case letters, digits, hyphens and underscores")
+        raise ValueError(
+            f"{kind} id {id!r} is not a slug: use lower-case letters, digits, hyphens and underscores"
+        )

@@ -1,4 +1,5 @@
-"""Numbers written for reading: thousands commas, true minus signs, as many digits as carry meaning."""
+"""Numbers written for reading: thousands commas, true minus signs, as many digits as carry
+meaning."""
 
 import math
 
@@ -9,7 +10,8 @@ MINUS = "\u2212"
 
 
 def number(value, digits=4):
-    """A number for reading: `digits` significant, thousands commas, true minus; 1.2·10⁻⁶ outside 10⁻⁴ .. 10⁹.
+    """A number for reading: `digits` significant, thousands commas, true minus; 1.2·10⁻⁶ outside
+    10⁻⁴ .. 10⁹.
 
     Integers are written whole, booleans "yes" / "no"; None and NaN are an en dash.
     """
@@ -29,7 +31,8 @@ def number(value, digits=4):
 
 
 def readable(df):
-    """A copy of a DataFrame for reading: whole numbers with commas, and one count of decimals down each float column.
+    """A copy of a DataFrame for reading: whole numbers with commas, and one count of decimals down
+    each float column.
 
     The count gives the column's median magnitude four significant digits; text stays as it is.
     """
@@ -43,7 +46,8 @@ def readable(df):
 
 
 def column(values, digits=3):
-    """Numbers down a column as texts with one count of decimals: `digits` significant for the median magnitude."""
+    """Numbers down a column as texts with one count of decimals: `digits` significant for the
+    median magnitude."""
     values = np.asarray(values, float)
     usual = np.abs(values[np.isfinite(values) & (values != 0)])
     places = _decimals(float(np.median(usual)), digits) if len(usual) else 0

@@ -1,4 +1,5 @@
-"""dist/*.tar.gz, the same bytes from the same files: sorted, no owner, one time stamp, a manifest inside."""
+"""dist/*.tar.gz, the same bytes from the same files: sorted, no owner, one time stamp, a manifest
+inside."""
 
 import gzip
 import hashlib
@@ -20,10 +21,15 @@ class PackError(ValueError):
 
 
 def archive(files: dict[str, bytes], top: str, epoch: int) -> bytes:
-    """A gzipped tar of `files` below the folder `top`; the bytes depend on names, contents and `epoch` alone."""
-    manifest = "".join(f"{hashlib.sha256(data).hexdigest()}  {name}\n" for name, data in sorted(files.items()))
+    """A gzipped tar of `files` below the folder `top`; the bytes depend on names, contents and
+    `epoch` alone."""
+    manifest = "".join(
+        f"{hashlib.sha256(data).hexdigest()}  {name}\n" for name, data in sorted(files.items())
+    )
     buffer = io.BytesIO()
-    with gzip.GzipFile(filename="", mode="wb", compresslevel=9, fileobj=buffer, mtime=epoch) as zipped:
+    with gzip.GzipFile(
+        filename="", mode="wb", compresslevel=9, fileobj=buffer, mtime=epoch
+    ) as zipped:
         with tarfile.open(fileobj=zipped, mode="w", format=tarfile.PAX_FORMAT) as tar:
             for name, data in sorted({**files, MANIFEST: manifest.encode()}.items()):
                 entry = tarfile.TarInfo(f"{top}/{name}")
@@ -35,15 +41,20 @@ def archive(files: dict[str, bytes], top: str, epoch: int) -> bytes:
 def pack_model(project: Project, run_dir: Path, epoch: int = EPOCH) -> Path:
     """dist/model.tar.gz: the headline model's folder."""
     folder = run_dir / "model"
-    data = archive({p.relative_to(folder).as_posix(): p.read_bytes() for p in tree(folder)}, "model", epoch)
+    data = archive(
+        {p.relative_to(folder).as_posix(): p.read_bytes() for p in tree(folder)}, "model", epoch
+    )
     return _write(project.root / "dist" / "model.tar.gz", data)
 
 
 def pack_run(project: Project, run_dir: Path, epoch: int = EPOCH) -> Path:
-    """dist/mini-transformer-<run>-v<version>.tar.gz: everything a run left, without its evidence."""
+    """dist/mini-transformer-<run>-v<version>.tar.gz: everything a run left, without its
+    evidence."""
     if not (run_dir / "HASHES.txt").is_file():
         profile = run_dir.name.split("-")[0]
-        raise PackError(f"{project.relative(run_dir)} holds no finished run: run make report PROFILE={profile}")
+        raise PackError(
+            f"{project.relative(run_dir)} holds no finished run: run make report PROFILE={profile}"
+        )
     files = {name: (run_dir / name).read_bytes() for name in stages.artefacts(run_dir)}
     top = pack_name(run_dir)
     return _write(project.root / "dist" / f"{top}.tar.gz", archive(files, top, epoch))
@@ -55,7 +66,9 @@ def pack_name(run_dir: Path) -> str:
 
 def _write(path: Path, data: bytes) -> Path:
     write_bytes(path, data)
-    write_text(path.with_name(f"{path.name}.sha256"), f"{hashlib.sha256(data).hexdigest()}  {path.name}\n")
+    write_text(
+        path.with_name(f"{path.name}.sha256"), f"{hashlib.sha256(data).hexdigest()}  {path.name}\n"
+    )
     return path
 
 
@@ -63,14 +76,24 @@ def verify(path: Path) -> int:
     """The number of files in a pack that all match; PackError names the first that does not."""
     sidecar = path.with_name(f"{path.name}.sha256")
     if not path.is_file() or not sidecar.is_file():
-        raise PackError(f"{path.name if sidecar.is_file() else sidecar.name} is missing in {path.parent.name}/: run make pack")
+        raise PackError(
+            f"{path.name if sidecar.is_file() else sidecar.name} is missing in {path.parent.name}/: run make pack"
+        )
     known, found = sidecar.read_text().split()[0], sha256(path)
     if known != found:
-        raise PackError(f"{path.name} was changed: its SHA-256 is {found[:12]}…, not {known[:12]}…: run make pack")
+        raise PackError(
+            f"{path.name} was changed: its SHA-256 is {found[:12]}…, not {known[:12]}…: run make pack"
+        )
     with tarfile.open(path) as tar:
         members = {m.name.split("/", 1)[1]: tar.extractfile(m).read() for m in tar.getmembers()}
-    listed = dict(reversed(line.split("  ", 1)) for line in members.pop(MANIFEST, b"").decode().splitlines())
+    listed = dict(
+        reversed(line.split("  ", 1)) for line in members.pop(MANIFEST, b"").decode().splitlines()
+    )
     for name in sorted(members.keys() | listed.keys()):
-        if name not in members or name not in listed or hashlib.sha256(members[name]).hexdigest() != listed[name]:
+        if (
+            name not in members
+            or name not in listed
+            or hashlib.sha256(members[name]).hexdigest() != listed[name]
+        ):
             raise PackError(f"{path.name}: {name} is not what {MANIFEST} says: run make pack")
     return len(listed)

@@ -30,13 +30,16 @@ class Project:
 
     @staticmethod
     def find(start: Path | None = None) -> "Project":
-        """Walks up from `start` (the current folder), then from this package; FileNotFoundError if neither is in a checkout."""
+        """Walks up from `start` (the current folder), then from this package; FileNotFoundError if
+        neither is in a checkout."""
         start = Path(start or Path.cwd()).resolve()
         package = Path(__file__).resolve()
         for folder in (start, *start.parents, *package.parents):
             if (folder / "pyproject.toml").is_file() and (folder / "notebooks").is_dir():
                 return Project(folder)
-        raise FileNotFoundError(f"no project above {start}: run from a checkout, or install it with pip install -e .")
+        raise FileNotFoundError(
+            f"no project above {start}: run from a checkout, or install it with pip install -e ."
+        )
 
     @property
     def notebooks(self) -> Path:
@@ -58,12 +61,16 @@ class Project:
         return tuple(s for s in UPSTREAM.get(stage, ()) if s in self.stages)
 
     def relative(self, path: Path) -> str:
-        """`path` from the root where it lies inside, so that nothing written names this machine's folders."""
+        """`path` from the root where it lies inside, so that nothing written names this machine's
+        folders."""
         path = Path(path).resolve()
-        return path.relative_to(self.root).as_posix() if path.is_relative_to(self.root) else str(path)
+        return (
+            path.relative_to(self.root).as_posix() if path.is_relative_to(self.root) else str(path)
+        )
 
     def run_dir(self, params: dict) -> Path:
-        """reports/<profile>, or reports/<profile>-<name>-<first 8 of its sha256> for another corpus than the language."""
+        """reports/<profile>, or reports/<profile>-<name>-<first 8 of its sha256> for another corpus
+        than the language."""
         profile, corpus = params["profile"], params.get("corpus", "")
         return self.reports / (f"{profile}-{self.corpus_tag(corpus)}" if corpus else profile)
 
@@ -74,7 +81,8 @@ class Project:
         return tomllib.loads(path.read_text(encoding="utf-8")) if path.is_file() else {}
 
     def corpus_file(self, corpus: str, *folders: Path) -> Path | None:
-        """The text file that `corpus` names, looked for in `folders` and the root; None for a name of the catalogue.
+        """The text file that `corpus` names, looked for in `folders` and the root; None for a name
+        of the catalogue.
 
         FileNotFoundError names the known ones.
         """
@@ -85,10 +93,13 @@ class Project:
             if path.is_file():
                 return path
         names = ", ".join(self.catalogue) or "none"
-        raise FileNotFoundError(f"corpus {corpus!r} is neither a text file nor a known name: give a path, or one of {names}")
+        raise FileNotFoundError(
+            f"corpus {corpus!r} is neither a text file nor a known name: give a path, or one of {names}"
+        )
 
     def corpus_tag(self, corpus: str) -> str:
-        """`<name>-<sha8>` of a text file, or of the hashes that data/corpora.toml gives a named corpus."""
+        """`<name>-<sha8>` of a text file, or of the hashes that data/corpora.toml gives a named
+        corpus."""
         path = self.corpus_file(corpus)
         if path is not None:
             return f"{slug(path.stem)}-{sha256(path)[:8]}"

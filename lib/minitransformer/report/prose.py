@@ -1,4 +1,5 @@
-"""Markdown of a notebook to the report's HTML: mathematics as MathML, headings one level down with unique ids."""
+"""Markdown of a notebook to the report's HTML: mathematics as MathML, headings one level down with
+unique ids."""
 
 import re
 
@@ -12,7 +13,8 @@ SENTENCE = re.compile(r"(?s)(.+?[.!?])(\s+(?=[A-Z0-9“\"(\[$]).*)")
 
 
 class Renderer(IPythonRenderer):
-    """nbconvert's renderer with MathML, numbered display equations and ids that are unique over the report.
+    """nbconvert's renderer with MathML, numbered display equations and ids that are unique over the
+    report.
 
     `prefix` is the chapter's number ("04"), `shift` how many levels its headings move down.
     """
@@ -23,7 +25,8 @@ class Renderer(IPythonRenderer):
         self.equations, self.level, self.used = 0, 2, set()
 
     def heading(self, text, level, **attrs):
-        """A heading with its own link; a skipped level is closed up, so that the outline has no holes."""
+        """A heading with its own link; a skipped level is closed up, so that the outline has no
+        holes."""
         self.level = level = min(level + self.shift, self.level + 1, 6)
         name = base = f"{self.prefix}.{slug(Markup(text).striptags())}"
         while name in self.used:
@@ -37,7 +40,9 @@ class Renderer(IPythonRenderer):
 
     def block_math(self, body):
         self.equations += 1
-        number = f"({self.prefix.lstrip('0')}.{self.equations})" if self.prefix[:1].isdigit() else ""
+        number = (
+            f"({self.prefix.lstrip('0')}.{self.equations})" if self.prefix[:1].isdigit() else ""
+        )
         return f'<span class="equation"><span class="eq">{mathml(body, "block")}</span><span class="eqno">{number}</span></span>'
 
     def latex_environment(self, name, body):
@@ -47,10 +52,14 @@ class Renderer(IPythonRenderer):
 def mathml(latex, display):
     """MathML of a formula; ValueError names one that cannot be converted."""
     try:
-        return convert(latex.strip(), display=display).replace(' xmlns="http://www.w3.org/1998/Math/MathML"', "")
+        return convert(latex.strip(), display=display).replace(
+            ' xmlns="http://www.w3.org/1998/Math/MathML"', ""
+        )
     except Exception as error:  # latex2mathml raises many unrelated types
         reason = f"{type(error).__name__} {error}"
-        raise ValueError(f"formula {latex.strip()!r} cannot be set: {reason}: write it in plain LaTeX") from error
+        raise ValueError(
+            f"formula {latex.strip()!r} cannot be set: {reason}: write it in plain LaTeX"
+        ) from error
 
 
 def markdown(text, renderer):
@@ -65,7 +74,8 @@ def inline(text):
 
 
 def caption(text):
-    """A caption with its first sentence, the finding, in bold, unless it marks something bold itself."""
+    """A caption with its first sentence, the finding, in bold, unless it marks something bold
+    itself."""
     found = SENTENCE.match(text)
     if "**" in text:
         return inline(text)

@@ -1,4 +1,5 @@
-"""run.json and HASHES.txt: what made a run, and the SHA-256 of all it left. No home folder and no host name in either."""
+"""run.json and HASHES.txt: what made a run, and the SHA-256 of all it left. No home folder and no
+host name in either."""
 
 import os
 import platform
@@ -11,8 +12,21 @@ from . import stages
 from .files import digest, sha256, write_json, write_text
 from .project import Project
 
-PACKAGES = ("torch", "numpy", "pandas", "scipy", "matplotlib", "seaborn", "tokenizers", "safetensors", "papermill", "nbclient",
-            "nbconvert", "ipykernel", "jupyterlab")
+PACKAGES = (
+    "torch",
+    "numpy",
+    "pandas",
+    "scipy",
+    "matplotlib",
+    "seaborn",
+    "tokenizers",
+    "safetensors",
+    "papermill",
+    "nbclient",
+    "nbconvert",
+    "ipykernel",
+    "jupyterlab",
+)
 
 
 def commit(root: Path) -> dict:
@@ -24,19 +38,27 @@ def commit(root: Path) -> dict:
 
 def _git(root: Path, *arguments) -> str:
     try:
-        done = subprocess.run(["git", "-C", str(root), *arguments], capture_output=True, text=True, timeout=30)
+        done = subprocess.run(
+            ["git", "-C", str(root), *arguments], capture_output=True, text=True, timeout=30
+        )
     except (OSError, subprocess.TimeoutExpired):
         return ""
     return done.stdout.strip() if done.returncode == 0 else ""
 
 
 def machine() -> dict:
-    """Processor, cores, the instruction set torch uses, system and Python; nothing that names the machine."""
+    """Processor, cores, the instruction set torch uses, system and Python; nothing that names the
+    machine."""
     import torch
 
-    return {"cpu": cpu_model(), "cores": os.cpu_count(), "capability": torch.backends.cpu.get_cpu_capability(),
-            "system": f"{platform.system()} {platform.machine()}", "python": platform.python_version(),
-            "gpu": torch.cuda.get_device_name() if torch.cuda.is_available() else None}
+    return {
+        "cpu": cpu_model(),
+        "cores": os.cpu_count(),
+        "capability": torch.backends.cpu.get_cpu_capability(),
+        "system": f"{platform.system()} {platform.machine()}",
+        "python": platform.python_version(),
+        "gpu": torch.cuda.get_device_name() if torch.cuda.is_available() else None,
+    }
 
 
 def cpu_model(path: Path = Path("/proc/cpuinfo")) -> str:
@@ -62,16 +84,31 @@ def write_run(project: Project, run_dir: Path, params: dict) -> dict:
     stamps = {s: stages.read_stamp(run_dir, s) for s in project.stages}
     lock = project.root / "requirements.lock"
     run = {
-        "project": "mini-transformer", "version": metadata.version("minitransformer"), "run": run_dir.name,
+        "project": "mini-transformer",
+        "version": metadata.version("minitransformer"),
+        "run": run_dir.name,
         **commit(project.root),
         "executed": time.strftime("%Y-%m-%dT%H:%M:%SZ", time.gmtime()),
-        "profile": params["profile"], "parameters": {n: v for n, v in params.items() if n != "run_dir"},
-        "machine": machine(), "threads": params.get("threads"), "versions": versions(),
+        "profile": params["profile"],
+        "parameters": {n: v for n, v in params.items() if n != "run_dir"},
+        "machine": machine(),
+        "threads": params.get("threads"),
+        "versions": versions(),
         "durations_s": {s: stamp["seconds"] for s, stamp in stamps.items() if stamp},
         "keys": {s: stamp["key"] for s, stamp in stamps.items() if stamp},
-        "inputs": {"requirements.lock": sha256(lock) if lock.is_file() else None,
-                   "library": digest({p.relative_to(stages.PACKAGE).as_posix(): sha256(p) for p in stages.PACKAGE.rglob("*.py")}),
-                   **{f"notebooks/{s}.ipynb": digest(stages.notebook_source(project.notebook(s))) for s in project.stages}},
+        "inputs": {
+            "requirements.lock": sha256(lock) if lock.is_file() else None,
+            "library": digest(
+                {
+                    p.relative_to(stages.PACKAGE).as_posix(): sha256(p)
+                    for p in stages.PACKAGE.rglob("*.py")
+                }
+            ),
+            **{
+                f"notebooks/{s}.ipynb": digest(stages.notebook_source(project.notebook(s)))
+                for s in project.stages
+            },
+        },
     }
     write_json(run_dir / "run.json", run)
     return run
@@ -79,5 +116,9 @@ def write_run(project: Project, run_dir: Path, params: dict) -> dict:
 
 def write_hashes(run_dir: Path) -> Path:
     """HASHES.txt of every artefact, for `sha256sum -c HASHES.txt` in the run's folder."""
-    lines = [f"{sha256(run_dir / name)}  {name}\n" for name in stages.artefacts(run_dir) if name != "HASHES.txt"]
+    lines = [
+        f"{sha256(run_dir / name)}  {name}\n"
+        for name in stages.artefacts(run_dir)
+        if name != "HASHES.txt"
+    ]
     return write_text(run_dir / "HASHES.txt", "".join(lines))

@@ -10,7 +10,8 @@ START, END = "<!-- headline:start -->", "<!-- headline:end -->"
 
 
 def headline_table(rows: list[dict], ledger: dict) -> str:
-    """The headline claims as a Markdown table: what, the seed report's figure, measured with its interval, bar, verdict."""
+    """The headline claims as a Markdown table: what, the seed report's figure, measured with its
+    interval, bar, verdict."""
     lines = ["| what | seed report | here | bar | verdict |", "| --- | ---: | ---: | --- | --- |"]
     for tile in headlines(rows, ledger, {}):
         said = tile["seed_text"].removeprefix("seed report: ") or "–"
@@ -20,10 +21,13 @@ def headline_table(rows: list[dict], ledger: dict) -> str:
 
 
 def update(readme: Path, claims: Path, ledger: dict) -> Path:
-    """Rewrites the headline table between the markers in `readme`, and nothing else; ValueError if a marker is missing."""
+    """Rewrites the headline table between the markers in `readme`, and nothing else; ValueError if
+    a marker is missing."""
     text = Path(readme).read_text(encoding="utf-8")
     pattern = re.compile(f"{re.escape(START)}.*?{re.escape(END)}", re.DOTALL)
     if len(pattern.findall(text)) != 1:
-        raise ValueError(f"{Path(readme).name} does not hold {START} and {END} once each: put them back around the table")
+        raise ValueError(
+            f"{Path(readme).name} does not hold {START} and {END} once each: put them back around the table"
+        )
     block = f"{START}\n{headline_table(read_json(claims), ledger)}\n{END}"
     return write_text(readme, pattern.sub(lambda _: block, text))

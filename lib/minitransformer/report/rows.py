@@ -1,25 +1,64 @@
-"""Figures made of named rows: dots with intervals, the ladder, bars, the waterfall. Arguments as in `figures`."""
+"""Figures made of named rows: dots with intervals, the ladder, bars, the waterfall. Arguments as in
+`figures`."""
 
 import numpy as np
 import seaborn as sns
 
-from .canvas import DASHED, INK, INK_2, PALETTE, SEED_MARK, Labels, assign, canvas, hatch_beyond, name_axes, set_scale, styled
+from .canvas import (
+    DASHED,
+    INK,
+    INK_2,
+    PALETTE,
+    SEED_MARK,
+    Labels,
+    assign,
+    canvas,
+    hatch_beyond,
+    name_axes,
+    set_scale,
+    styled,
+)
 from .numerals import column, number
 
 
-def dots(df, label, value, low=None, high=None, *, xlabel, log=False, limits=(), beyond=None, seed=None, raw=None, colors=None,
-         values=None):
+def dots(
+    df,
+    label,
+    value,
+    low=None,
+    high=None,
+    *,
+    xlabel,
+    log=False,
+    limits=(),
+    beyond=None,
+    seed=None,
+    raw=None,
+    colors=None,
+    values=None,
+):
     """One row a label, from the top: a dot with its interval, its number at the right.
 
-    `seed` is a column (NaN where the seed report says nothing); `raw` a long DataFrame with `label` and `value` for
-    the single observations (drawn small and grey by seaborn); `values` a column of texts for the right edge.
-    """
+    `seed` is a column (NaN where the seed report says nothing); `raw` a long DataFrame with `label`
+    and `value` for the single observations (drawn small and grey by seaborn); `values` a column of
+    texts for the right edge."""
     with styled():
         fig, ax = canvas(0.95 + 0.31 * len(df), log="x" if log else "")
         rows = np.arange(len(df))
         if raw is not None:
-            sns.stripplot(raw, x=value, y=label, order=list(df[label]), ax=ax, color=PALETTE["grey"][0],
-                          marker="|", size=9, linewidth=1.1, jitter=False, zorder=5)
+            sns.stripplot(
+                raw,
+                x=value,
+                y=label,
+                order=list(df[label]),
+                ax=ax,
+                color=PALETTE["grey"][0],
+                marker="|",
+                size=9,
+                linewidth=1.1,
+                jitter=False,
+                zorder=5,
+            )
         chosen = assign([], {name: (colors or {}).get(name, "blue") for name in df[label]})
         for row, record in zip(rows, df.to_dict("records"), strict=True):
             line = PALETTE[chosen[record[label]]][0]
@@ -41,8 +80,21 @@ def ladder(df, label, value, low=None, high=None, *, xlabel="perplexity", limits
     return dots(df, label, value, low, high, xlabel=xlabel, limits=limits, log=True, **options)
 
 
-def bars(df, label, value, group=None, low=None, high=None, *, xlabel, limits=(), beyond=None, colors=None):
-    """Horizontal bars from zero, their numbers at their ends; groups side by side, named on the first row."""
+def bars(
+    df,
+    label,
+    value,
+    group=None,
+    low=None,
+    high=None,
+    *,
+    xlabel,
+    limits=(),
+    beyond=None,
+    colors=None,
+):
+    """Horizontal bars from zero, their numbers at their ends; groups side by side, named on the
+    first row."""
     with styled():
         names = list(dict.fromkeys(df[label]))
         groups = list(dict.fromkeys(df[group])) if group else [None]
@@ -63,8 +115,14 @@ def bars(df, label, value, group=None, low=None, high=None, *, xlabel, limits=()
             for row, (y, end) in enumerate(zip(at, ends, strict=True)):
                 if np.isfinite(end):
                     title = f"  {name}" if name is not None and row == 0 else ""
-                    ax.annotate(texts[name, names[row]] + title, (max(end, 0), y), xytext=(5, 0), textcoords="offset points",
-                                va="center", color=text)
+                    ax.annotate(
+                        texts[name, names[row]] + title,
+                        (max(end, 0), y),
+                        xytext=(5, 0),
+                        textcoords="offset points",
+                        va="center",
+                        color=text,
+                    )
         _rows_axis(ax, np.arange(len(names)), names, None)
         ax.margins(x=0.16)
         ax.axvline(0, color=INK_2, lw=0.8, zorder=2)
@@ -75,7 +133,8 @@ def bars(df, label, value, group=None, low=None, high=None, *, xlabel, limits=()
 
 
 def waterfall(df, label, value, *, xlabel, limit=None, unit=""):
-    """Steps from slow to fast on a log axis: each row's bar spans what the step took away; factors at the right.
+    """Steps from slow to fast on a log axis: each row's bar spans what the step took away; factors
+    at the right.
 
     `limit` is (value, "name"): the gap that remains above it is drawn as a dashed empty bar.
     """
@@ -83,10 +142,18 @@ def waterfall(df, label, value, *, xlabel, limit=None, unit=""):
         fig, ax = canvas(1.15 + 0.34 * (len(df) + (limit is not None)), log="x")
         after = df[value].to_numpy(float)
         before = np.r_[after[0], after[:-1]]
-        factors = ["", *(f"   {number(b / a, 2)}×" for b, a in zip(after[:-1], after[1:], strict=True))]
-        texts = [f"{number(value, 3)}{unit}{factor}" for value, factor in zip(after, factors, strict=True)]
+        factors = [
+            "",
+            *(f"   {number(b / a, 2)}×" for b, a in zip(after[:-1], after[1:], strict=True)),
+        ]
+        texts = [
+            f"{number(value, 3)}{unit}{factor}"
+            for value, factor in zip(after, factors, strict=True)
+        ]
         rows, names = np.arange(len(df)), list(df[label])
-        ax.barh(rows[1:], (before - after)[1:], 0.56, left=after[1:], color=PALETTE["blue"][0], zorder=3)
+        ax.barh(
+            rows[1:], (before - after)[1:], 0.56, left=after[1:], color=PALETTE["blue"][0], zorder=3
+        )
         ax.plot(after, rows, "o", color=PALETTE["blue"][0], ms=6, mec="white", mew=0.8, zorder=4)
         if limit:
             rows, names = np.arange(len(df) + 1), [*names, "remaining gap"]

@@ -1,16 +1,17 @@
-"""What a stage depends on, whether it is current, and how a notebook opened alone gets what it reads.
+"""What a stage depends on, whether it is current, and how a notebook opened alone gets what it
+reads.
 
-A stage is a notebook. Its key hashes everything it depends on: its source, its parameters, the library files it
-imports, the lock and the artefacts of the stages before it. The stamp `.stages/<stage>.json`, written last and
-removed first, says with which key a stage ran and what it left; times of files decide nothing.
-"""
+A stage is a notebook. Its key hashes everything it depends on: its source, its parameters, the
+library files it imports, the lock and the artefacts of the stages before it. The stamp
+`.stages/<stage>.json`, written last and removed first, says with which key a stage ran and what it
+left; times of files decide nothing."""
 
 import ast
 import os
 import subprocess
 import sys
 from contextlib import contextmanager
-from functools import lru_cache
+from functools import cache
 from pathlib import Path
 
 from .claims import seed_claims
@@ -20,9 +21,24 @@ from .project import Project
 
 PACKAGE = Path(__file__).resolve().parent.parent
 NAME = PACKAGE.name
-# Modules of the report that decide how notebooks run, not what they compute or show: a change in them reruns nothing.
-RUN_SIDE = {f"report/{name}.py" for name in ("stages", "project", "parameters", "files", "runner", "targets", "provenance",
-                                             "evidence", "pack", "idempotence", "__main__")}
+# Modules of the report that decide how notebooks run, not what they compute or show: a change in
+# them reruns nothing.
+RUN_SIDE = {
+    f"report/{name}.py"
+    for name in (
+        "stages",
+        "project",
+        "parameters",
+        "files",
+        "runner",
+        "targets",
+        "provenance",
+        "evidence",
+        "pack",
+        "idempotence",
+        "__main__",
+    )
+}
 
 
 class StageError(RuntimeError):
@@ -30,7 +46,8 @@ class StageError(RuntimeError):
 
 
 def key(project: Project, stage: str, params: dict, run_dir: Path) -> str | None:
-    """The hash of all that `stage` depends on; None while a stage before it has not run in `run_dir`."""
+    """The hash of all that `stage` depends on; None while a stage before it has not run in
+    `run_dir`."""
     before = {}
     for name in project.upstream(stage):
         stamp = read_stamp(run_dir, name)
@@ -39,20 +56,25 @@ def key(project: Project, stage: str, params: dict, run_dir: Path) -> str | None
         before[name] = digest(stamp["artefacts"])
     source = notebook_source(project.notebook(stage))
     lock = project.root / "requirements.lock"
-    return digest({
-        "source": source,
-        "params": stage_params(project, stage, params),
-        "library": library_files(imports("\n".join(source["code"]))),
-        "audited": [row for row in seed_claims().values() if stage in ("report", row["notebook"])],
-        "lock": sha256(lock) if lock.is_file() else None,
-        "before": before,
-        "corpus": corpus_hash(project, params),
-        "gates": gates(project) if stage == "report" else None,
-    })
+    return digest(
+        {
+            "source": source,
+            "params": stage_params(project, stage, params),
+            "library": library_files(imports("\n".join(source["code"]))),
+            "audited": [
+                row for row in seed_claims().values() if stage in ("report", row["notebook"])
+            ],
+            "lock": sha256(lock) if lock.is_file() else None,
+            "before": before,
+            "corpus": corpus_hash(project, params),
+            "gates": gates(project) if stage == "report" else None,
+        }
+    )
 
 
 def gates(project: Project) -> list:
-    """What the report's own chapter reads besides the run: the commit, and the evidence made at it."""
+    """What the report's own chapter reads besides the run: the commit, and the evidence made at
+    it."""
     from . import evidence, provenance  # both import this module
 
     return [provenance.commit(project.root)["commit"], evidence.read(project)]
@@ -61,12 +83,20 @@ def gates(project: Project) -> list:
 def notebook_source(path: Path) -> dict:
     """Code and Markdown of a notebook without its outputs."""
     cells = read_json(path)["cells"]
-    return {kind: ["".join(c["source"]) for c in cells if c["cell_type"] == kind] for kind in ("code", "markdown")}
+    return {
+        kind: ["".join(c["source"]) for c in cells if c["cell_type"] == kind]
+        for kind in ("code", "markdown")
+    }
 
 
 def stage_params(project: Project, stage: str, params: dict) -> dict:
-    """The parameters `stage` declares, without those that only say where things are; a corpus counts by its hash."""
-    return {n: params[n] for n in parameters_cell(project.notebook(stage)) if n not in ("run_dir", "corpus", "corpora_dir")}
+    """The parameters `stage` declares, without those that only say where things are; a corpus
+    counts by its hash."""
+    return {
+        n: params[n]
+        for n in parameters_cell(project.notebook(stage))
+        if n not in ("run_dir", "corpus", "corpora_dir")
+    }
 
 
 def corpus_hash(project: Project, params: dict) -> str:
@@ -74,20 +104,37 @@ def corpus_hash(project: Project, params: dict) -> str:
 
 
 def imports(source: str) -> set[str]:
-    """The modules of this package that `source` imports, absolute, as dotted names; names from its lazy root resolved."""
+    """The modules of this package that `source` imports, absolute, as dotted names; names from its
+    lazy root resolved."""
     exports = literal(PACKAGE / "__init__.py", "_EXPORTS")
     found = set()
-    for node in ast.walk(ast.parse("\n".join(line for line in source.splitlines() if not line.lstrip().startswith(("%", "!"))))):
+    for node in ast.walk(
+        ast.parse(
+            "\n".join(
+                line for line in source.splitlines() if not line.lstrip().startswith(("%", "!"))
+            )
+        )
+    ):
         if isinstance(node, ast.Import):
             found |= {a.name for a in node.names if a.name.split(".")[0] == NAME}
-        elif isinstance(node, ast.ImportFrom) and node.module and node.module.split(".")[0] == NAME and not node.level:
-            found |= {f"{NAME}.{exports[a.name]}" if node.module == NAME and a.name in exports else f"{node.module}.{a.name}"
-                      for a in node.names}
+        elif (
+            isinstance(node, ast.ImportFrom)
+            and node.module
+            and node.module.split(".")[0] == NAME
+            and not node.level
+        ):
+            found |= {
+                f"{NAME}.{exports[a.name]}"
+                if node.module == NAME and a.name in exports
+                else f"{node.module}.{a.name}"
+                for a in node.names
+            }
     return found
 
 
 def library_files(modules: set[str]) -> dict[str, str]:
-    """SHA-256 of the files behind `modules` and of all they import inside the package, by path in the package."""
+    """SHA-256 of the files behind `modules` and of all they import inside the package, by path in
+    the package."""
     found, queue = {}, [f for m in modules for f in files_of(m)]
     while queue:
         path = queue.pop()
@@ -96,7 +143,10 @@ def library_files(modules: set[str]) -> dict[str, str]:
             found[name] = sha256(path)
             queue += [f for m in relative_imports(path, found[name]) for f in files_of(m)]
     if "report/figures.py" in found:
-        found |= {f.relative_to(PACKAGE).as_posix(): sha256(f) for f in (PACKAGE / "report").glob("*.mplstyle")}
+        found |= {
+            f.relative_to(PACKAGE).as_posix(): sha256(f)
+            for f in (PACKAGE / "report").glob("*.mplstyle")
+        }
     return dict(sorted(found.items()))
 
 
@@ -112,22 +162,30 @@ def files_of(module: str) -> list[Path]:
     return [f for f in files if f.is_file()]
 
 
-@lru_cache(maxsize=None)
+@cache
 def relative_imports(path: Path, sha: str) -> frozenset[str]:
-    """The modules of this package that a file of it imports, anywhere in it, as dotted names; `sha` keeps the cache true."""
+    """The modules of this package that a file of it imports, anywhere in it, as dotted names; `sha`
+    keeps the cache true."""
     parts = [NAME, *path.relative_to(PACKAGE).parent.parts]
     exports = literal(PACKAGE / "__init__.py", "_EXPORTS")
     found = set()
     for node in ast.walk(ast.parse(path.read_text(encoding="utf-8"))):
         if isinstance(node, ast.ImportFrom) and node.level:
-            base = ".".join(parts[: len(parts) - node.level + 1] + ([node.module] if node.module else []))
-            found |= {f"{NAME}.{exports[a.name]}" if base == NAME and a.name in exports else f"{base}.{a.name}"
-                      for a in node.names}
+            base = ".".join(
+                parts[: len(parts) - node.level + 1] + ([node.module] if node.module else [])
+            )
+            found |= {
+                f"{NAME}.{exports[a.name]}"
+                if base == NAME and a.name in exports
+                else f"{base}.{a.name}"
+                for a in node.names
+            }
     return frozenset(found)
 
 
 def literal(path: Path, name: str):
-    """The literal that a module assigns to `name`, without importing it; {} where it assigns none."""
+    """The literal that a module assigns to `name`, without importing it; {} where it assigns
+    none."""
     for node in ast.parse(path.read_text(encoding="utf-8")).body:
         if isinstance(node, ast.Assign) and getattr(node.targets[0], "id", None) == name:
             return ast.literal_eval(node.value)
@@ -145,36 +203,52 @@ def read_stamp(run_dir: Path, stage: str) -> dict | None:
 
 
 def write_stamp(run_dir: Path, stage: str, **about) -> None:
-    """Says that `stage` has finished: its key, parameters, seconds, and the SHA-256 of each artefact."""
+    """Says that `stage` has finished: its key, parameters, seconds, and the SHA-256 of each
+    artefact."""
     write_json(stamp_path(run_dir, stage), {"stage": stage, **about})
 
 
 def artefacts(run_dir: Path) -> list[str]:
     """The names of all files a run left, without hidden ones and failed notebooks."""
-    return [p.relative_to(run_dir).as_posix() for p in tree(run_dir) if not p.name.endswith(".failed.ipynb")]
+    return [
+        p.relative_to(run_dir).as_posix()
+        for p in tree(run_dir)
+        if not p.name.endswith(".failed.ipynb")
+    ]
 
 
 def current(project: Project, stage: str, params: dict, run_dir: Path) -> bool:
-    """Whether `stage` has run in `run_dir` with what it depends on today, and what it left is still whole."""
+    """Whether `stage` has run in `run_dir` with what it depends on today, and what it left is still
+    whole."""
     stamp = read_stamp(run_dir, stage)
-    return stamp is not None and stamp["key"] == key(project, stage, params, run_dir) and not damaged(run_dir, stamp)
+    return (
+        stamp is not None
+        and stamp["key"] == key(project, stage, params, run_dir)
+        and not damaged(run_dir, stamp)
+    )
 
 
 def damaged(run_dir: Path, stamp: dict) -> list[str]:
     """The artefacts of a stage that are gone or are not what it wrote."""
-    return [name for name, known in stamp["artefacts"].items()
-            if not (Path(run_dir) / name).is_file() or sha256(Path(run_dir) / name) != known]
+    return [
+        name
+        for name, known in stamp["artefacts"].items()
+        if not (Path(run_dir) / name).is_file() or sha256(Path(run_dir) / name) != known
+    ]
 
 
 def alone(project: Project, stage: str, params: dict) -> tuple[Path, Path]:
     """(inputs, out) of a notebook opened by itself.
 
-    It writes into reports/.cache/. It reads a run of the same parameters where there is one (always, for a profile other
-    than quick), else a cache keyed by the parameters of the stages before it.
-    """
+    It writes into reports/.cache/. It reads a run of the same parameters where there is one
+    (always, for a profile other than quick), else a cache keyed by the parameters of the stages
+    before it."""
     before = project.upstream(stage)
     cache = project.reports / ".cache"
-    out = cache / f"{stage}-{digest(stage_params(project, stage, params) | {'corpus': corpus_hash(project, params)})[:12]}"
+    out = (
+        cache
+        / f"{stage}-{digest(stage_params(project, stage, params) | {'corpus': corpus_hash(project, params)})[:12]}"
+    )
     run = project.run_dir(params)
     if not before:
         return out, out
@@ -185,10 +259,11 @@ def alone(project: Project, stage: str, params: dict) -> tuple[Path, Path]:
 
 
 def ensure(project: Project, stage: str, params: dict, inputs: Path) -> None:
-    """Makes sure that `inputs` holds what `stage` leaves: built at quick size, demanded of other profiles.
+    """Makes sure that `inputs` holds what `stage` leaves: built at quick size, demanded of other
+    profiles.
 
-    StageError names the make command for a profile's missing stage, or the parameter at which it was run otherwise.
-    """
+    StageError names the make command for a profile's missing stage, or the parameter at which it
+    was run otherwise."""
     if params["profile"] != "quick":
         demand(project, stage, params, inputs)
         return
@@ -201,21 +276,47 @@ def demand(project: Project, stage: str, params: dict, run_dir: Path) -> None:
     """StageError unless the profile's run holds `stage` at these parameters."""
     stamp = read_stamp(run_dir, stage)
     target = {"01-data": "data", "02-train": "train"}.get(stage, "report")
-    command = f"make {target} PROFILE={params['profile']}" + (f" CORPUS={params['corpus']}" if params.get("corpus") else "")
+    command = f"make {target} PROFILE={params['profile']}" + (
+        f" CORPUS={params['corpus']}" if params.get("corpus") else ""
+    )
     if stamp is None:
         raise StageError(f"{project.relative(run_dir)} has no finished {stage}: run {command}")
     for name, value in stage_params(project, stage, params).items():
         if stamp["params"].get(name) != value:
             held = stamp["params"].get(name)
-            raise StageError(f"{project.relative(run_dir)} holds {stage} at {name} = {held!r}, not {value!r}: "
-                             f"run {command} at that value, or open the notebook at the run's")
+            raise StageError(
+                f"{project.relative(run_dir)} holds {stage} at {name} = {held!r}, not {value!r}: "
+                f"run {command} at that value, or open the notebook at the run's"
+            )
 
 
 def build(project: Project, stage: str, params: dict, run_dir: Path) -> None:
-    """Runs `stage` and what it needs into `run_dir`, in a process of its own so that this kernel stays as it is."""
-    given = [a for n, v in params.items() if n not in ("profile", "run_dir") for a in ("--set", f"{n}={v}")]
-    command = [sys.executable, "-m", "minitransformer.report", stage, "--profile", "quick", "--into", str(run_dir), *given]
-    done = subprocess.run(command, cwd=project.root, env=os.environ | {"MPLBACKEND": "agg"}, capture_output=True, text=True)
+    """Runs `stage` and what it needs into `run_dir`, in a process of its own so that this kernel
+    stays as it is."""
+    given = [
+        a
+        for n, v in params.items()
+        if n not in ("profile", "run_dir")
+        for a in ("--set", f"{n}={v}")
+    ]
+    command = [
+        sys.executable,
+        "-m",
+        "minitransformer.report",
+        stage,
+        "--profile",
+        "quick",
+        "--into",
+        str(run_dir),
+        *given,
+    ]
+    done = subprocess.run(
+        command,
+        cwd=project.root,
+        env=os.environ | {"MPLBACKEND": "agg"},
+        capture_output=True,
+        text=True,
+    )
     if done.returncode:
         lines = done.stderr.strip().splitlines() or [f"exit status {done.returncode}"]
         raise StageError(f"building {stage} failed: {lines[-1]}")
@@ -223,7 +324,8 @@ def build(project: Project, stage: str, params: dict, run_dir: Path) -> None:
 
 @contextmanager
 def locked(folder: Path):
-    """One process at a time for `folder`: a lock file beside it, freed by the system even if the process is killed."""
+    """One process at a time for `folder`: a lock file beside it, freed by the system even if the
+    process is killed."""
     import fcntl
 
     folder.parent.mkdir(parents=True, exist_ok=True)

@@ -1,4 +1,5 @@
-"""What the report's own chapter reads out of a run: the audit by section, the seed report's arithmetic, the grading sheet."""
+"""What the report's own chapter reads out of a run: the audit by section, the seed report's
+arithmetic, the grading sheet."""
 
 import ast
 from pathlib import Path
@@ -13,8 +14,12 @@ from .provenance import _git, commit
 from .stages import PACKAGE, files_of, imports, relative_imports
 
 NOT_RUN = "not run at this commit"
-GATES = (("verify-corpus", "corpus hash verified"), ("verify", "verify clean"), ("test", "tests and coverage"),
-         ("test-idem", "idempotence"))
+GATES = (
+    ("verify-corpus", "corpus hash verified"),
+    ("verify", "verify clean"),
+    ("test", "tests and coverage"),
+    ("test-idem", "idempotence"),
+)
 
 
 def read_claims(run: Path) -> list[dict]:
@@ -33,10 +38,10 @@ def source_limit(corpus: dict) -> str:
     """What the kind of corpus keeps the results from saying, in a sentence or two."""
     return {
         "language": "The language is synthetic, and its offset, recency and induction mechanisms favour attention by design: "
-                    "that a transformer beats n-grams there shows that it learns what is there, not that it would win as "
-                    "clearly on natural text. In exchange its floor is known.",
+        "that a transformer beats n-grams there shows that it learns what is there, not that it would win as "
+        "clearly on natural text. In exchange its floor is known.",
         "text": "One text, split by position: style and vocabulary drift between its splits, and no floor is known, so distances "
-                "to the best possible cannot be given.",
+        "to the best possible cannot be given.",
         "uniform": "Independent uniform words hold nothing to learn: only the cost of not knowing that can be measured.",
     }.get(corpus.get("kind"), "What it holds is not recorded in this run.")
 
@@ -48,22 +53,43 @@ def counts(rows: list[dict]) -> dict[str, int]:
 
 
 def audit_by_section(rows: list[dict], ledger: dict) -> pd.DataFrame:
-    """One row a section of the seed report: statements in the ledger, verdicts of this run, and how many have none."""
+    """One row a section of the seed report: statements in the ledger, verdicts of this run, and how
+    many have none."""
     verdict = {row["id"]: row["verdict"] for row in rows}
-    table = pd.DataFrame([{"section": "§" + row["section"], "statements": 1, **{v: int(verdict.get(id) == v) for v in AUDIT},
-                           "not measured": int(id not in verdict)} for id, row in ledger.items()])
+    table = pd.DataFrame(
+        [
+            {
+                "section": "§" + row["section"],
+                "statements": 1,
+                **{v: int(verdict.get(id) == v) for v in AUDIT},
+                "not measured": int(id not in verdict),
+            }
+            for id, row in ledger.items()
+        ]
+    )
     table = table.groupby("section", sort=False).sum()
     table.loc["all"] = table.sum()
     return table.reset_index()
 
 
 def findings(rows: list[dict], ledger: dict, verdict: str) -> pd.DataFrame:
-    """What the seed report states and what was found, for the audit rows with this verdict, in the ledger's order."""
+    """What the seed report states and what was found, for the audit rows with this verdict, in the
+    ledger's order."""
     found = {row["id"]: row for row in rows if row["verdict"] == verdict}
     pairs = [(seed, found[id]) for id, seed in ledger.items() if id in found]
-    return pd.DataFrame([{"section": "§" + seed["section"], "seed report": seed["statement"],
-                          "its value": _cell(seed["seed_value"]), "here": _cell(row["measured"]), "unit": row["unit"],
-                          "chapter": row["notebook"]} for seed, row in pairs])
+    return pd.DataFrame(
+        [
+            {
+                "section": "§" + seed["section"],
+                "seed report": seed["statement"],
+                "its value": _cell(seed["seed_value"]),
+                "here": _cell(row["measured"]),
+                "unit": row["unit"],
+                "chapter": row["notebook"],
+            }
+            for seed, row in pairs
+        ]
+    )
 
 
 def _cell(value) -> str:
@@ -71,7 +97,8 @@ def _cell(value) -> str:
 
 
 def own_arithmetic(ledger: dict) -> pd.DataFrame:
-    """What follows from the seed report's own numbers alone: expression, value, what the report prints."""
+    """What follows from the seed report's own numbers alone: expression, value, what the report
+    prints."""
     v = {id: row["seed_value"] for id, row in ledger.items()}
     base, int8, int4 = v["S1-perplexity"], v["S32-int8-perplexity"], v["S32-int4-perplexity"]
     rows = [
@@ -81,11 +108,31 @@ def own_arithmetic(ledger: dict) -> pd.DataFrame:
         ("baseline implied by the int4 drop", round(int4 - v["S1-int4-degradation"], 2), base),
         ("int8 rise in %", round(100 * (int8 / base - 1), 1), v["S32-int8-percent"]),
         ("int4 rise in %", round(100 * (int4 / base - 1), 1), v["S32-int4-percent"]),
-        ("first loss − last loss", round(v["S31-loss-initial"] - v["S31-loss-final"], 2), v["S31-improvement"]),
-        ("latency ratio of the cache", round(v["S33-naive-latency"] / v["S33-cached-latency"], 2), v["S33-ratio"]),
-        ("latency ratio of int8", round(v["S34-int8-latency"] / v["S34-fp32-latency"], 1), v["S34-slower"]),
-        ("size ratio of int8", round(v["S2-fp32-size"] / v["S34-int8-size"], 2), v["S1-int8-compression"]),
-        ("bytes a parameter, 1.99 MB over ~149K", round(v["S2-fp32-size"] * 1e6 / v["S2-parameters"], 1), 4.0),
+        (
+            "first loss − last loss",
+            round(v["S31-loss-initial"] - v["S31-loss-final"], 2),
+            v["S31-improvement"],
+        ),
+        (
+            "latency ratio of the cache",
+            round(v["S33-naive-latency"] / v["S33-cached-latency"], 2),
+            v["S33-ratio"],
+        ),
+        (
+            "latency ratio of int8",
+            round(v["S34-int8-latency"] / v["S34-fp32-latency"], 1),
+            v["S34-slower"],
+        ),
+        (
+            "size ratio of int8",
+            round(v["S2-fp32-size"] / v["S34-int8-size"], 2),
+            v["S1-int8-compression"],
+        ),
+        (
+            "bytes a parameter, 1.99 MB over ~149K",
+            round(v["S2-fp32-size"] * 1e6 / v["S2-parameters"], 1),
+            4.0,
+        ),
     ]
     table = pd.DataFrame(rows, columns=["what", "follows", "printed"])
     return table.assign(agrees=table["follows"] == table["printed"])
@@ -93,29 +140,56 @@ def own_arithmetic(ledger: dict) -> pd.DataFrame:
 
 def exempt(package: Path = PACKAGE) -> pd.DataFrame:
     """Every line of the library that coverage is told to leave out: file, line and source."""
-    files = {path.relative_to(package).as_posix(): path.read_text(encoding="utf-8") for path in sorted(package.rglob("*.py"))}
-    found = [{"file": name, "line": place, "source": line.strip()}
-             for name, text in files.items() for place, line in enumerate(text.splitlines(), 1)
-             if line.rstrip().endswith("# pragma: " + "no cover")]
+    files = {
+        path.relative_to(package).as_posix(): path.read_text(encoding="utf-8")
+        for path in sorted(package.rglob("*.py"))
+    }
+    found = [
+        {"file": name, "line": place, "source": line.strip()}
+        for name, text in files.items()
+        for place, line in enumerate(text.splitlines(), 1)
+        if line.rstrip().endswith("# pragma: " + "no cover")
+    ]
     return pd.DataFrame(found, columns=["file", "line", "source"])
 
 
 def history(root: Path) -> dict:
-    """{commit, dirty, commits, unnamed}: how many commits lead to this state and how many of them carry no message."""
-    lines = _git(root, "log", "--format=%h %s").splitlines()  # a commit without a message is its hash alone
-    return {**commit(root), "commits": len(lines), "unnamed": sum(not line.partition(" ")[2].strip() for line in lines)}
+    """{commit, dirty, commits, unnamed}: how many commits lead to this state and how many of them
+    carry no message."""
+    lines = _git(
+        root, "log", "--format=%h %s"
+    ).splitlines()  # a commit without a message is its hash alone
+    return {
+        **commit(root),
+        "commits": len(lines),
+        "unnamed": sum(not line.partition(" ")[2].strip() for line in lines),
+    }
 
 
 def grading(evidence: dict, past: dict) -> pd.DataFrame:
     """The course's gates, each with its outcome and the commit its evidence was made at."""
     traceable = past["commits"] > 0 and not past["unnamed"]
-    rows = [{"gate": "traceable history", "outcome": "pass" if traceable else "fail",
-             "evidence": f"{past['commits']} commits, {past['unnamed']} without a message", "commit": past["commit"][:12]}]
+    rows = [
+        {
+            "gate": "traceable history",
+            "outcome": "pass" if traceable else "fail",
+            "evidence": f"{past['commits']} commits, {past['unnamed']} without a message",
+            "commit": past["commit"][:12],
+        }
+    ]
     for name, gate in GATES:
         row = evidence.get(name)
         outcome = NOT_RUN if row is None else "pass" if row["passed"] else "fail"
-        rows.append({"gate": gate, "outcome": outcome, "evidence": f"make {name}" if row is None else details(row),
-                     "commit": "–" if row is None else row["commit"][:12] + (" with changes" if row.get("dirty") else "")})
+        rows.append(
+            {
+                "gate": gate,
+                "outcome": outcome,
+                "evidence": f"make {name}" if row is None else details(row),
+                "commit": "–"
+                if row is None
+                else row["commit"][:12] + (" with changes" if row.get("dirty") else ""),
+            }
+        )
     return pd.DataFrame(rows)
 
 
@@ -124,24 +198,42 @@ def details(row: dict) -> str:
     differ = len(row.get("differ", ()))
     if row["name"] == "test":
         percent = row["coverage_percent"]
-        coverage = "coverage unknown" if percent is None else f"{percent:.1f} % covered, branches included"
+        coverage = (
+            "coverage unknown" if percent is None else f"{percent:.1f} % covered, branches included"
+        )
         return f"{number(row['tests'])} tests, {row['failures'] + row['errors']} failed, {row['skipped']} skipped; {coverage}"
     if row["name"] == "test-idem":
         return f"{row['equal']} artefacts of two runs equal, {differ} differ; {len(row['varies'])} hold times and are named"
     if row["name"] == "verify-corpus":
         return f"{row['compared']} files made again from seed and salt are equal, {differ} differ"
-    return f"{row['pack']}: {row['files']} files match" if row["passed"] else f"{row['pack']} was changed"
+    return (
+        f"{row['pack']}: {row['files']} files match"
+        if row["passed"]
+        else f"{row['pack']} was changed"
+    )
 
 
 def modules_reached(project: Project) -> tuple[int, int]:
     """(modules of the library that the tests' imports reach, all its modules)."""
-    trees = [ast.parse(path.read_text(encoding="utf-8")) for path in sorted((project.root / "tests").glob("*.py"))]
-    lines = [ast.unparse(node) for tree in trees for node in ast.walk(tree) if isinstance(node, (ast.Import, ast.ImportFrom))]
+    trees = [
+        ast.parse(path.read_text(encoding="utf-8"))
+        for path in sorted((project.root / "tests").glob("*.py"))
+    ]
+    lines = [
+        ast.unparse(node)
+        for tree in trees
+        for node in ast.walk(tree)
+        if isinstance(node, (ast.Import, ast.ImportFrom))
+    ]
     queue = [path for module in imports("\n".join(lines)) for path in files_of(module)]
     seen = set()
     while queue:
         path = queue.pop()
         if path not in seen:
             seen.add(path)
-            queue += [other for module in relative_imports(path, sha256(path)) for other in files_of(module)]
+            queue += [
+                other
+                for module in relative_imports(path, sha256(path))
+                for other in files_of(module)
+            ]
     return len(seen), len(list(PACKAGE.rglob("*.py")))

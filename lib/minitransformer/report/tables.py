@@ -1,4 +1,5 @@
-"""HTML tables of pandas in the report's style: rules instead of boxes, words left, numbers right, heads that say their scope."""
+"""HTML tables of pandas in the report's style: rules instead of boxes, words left, numbers right,
+heads that say their scope."""
 
 import re
 
@@ -8,7 +9,8 @@ NUMERIC = re.compile(r"(exact|yes|no|–|[<>≤≥=≈±]?\s*\[?[−+±-]?[\d.�
 
 
 def restyle(source, id=None):
-    """A DataFrame's HTML with the report's marks: no inline style, `scope` on heads, numbers right, words left."""
+    """A DataFrame's HTML with the report's marks: no inline style, `scope` on heads, numbers right,
+    words left."""
     soup = BeautifulSoup(source, "html.parser")
     if id:
         soup.table["id"] = id
@@ -27,17 +29,29 @@ def _restyle_table(table):
         table.caption.decompose()
     heads = table.thead.find_all("tr") if table.thead else []
     if len(heads) == 2 and not any(th.get_text(strip=True) for th in heads[1].find_all("th")[1:]):
-        name = heads[1].find("th").get_text(strip=True)  # pandas gives a named index a row of its own
+        name = (
+            heads[1].find("th").get_text(strip=True)
+        )  # pandas gives a named index a row of its own
         if not heads[0].find("th").get_text(strip=True):
             heads[0].find("th").string = name
             heads.pop().decompose()
-    rows = [row.find_all(["th", "td"]) for row in (table.tbody or table).find_all("tr") if row.parent.name != "thead"]
+    rows = [
+        row.find_all(["th", "td"])
+        for row in (table.tbody or table).find_all("tr")
+        if row.parent.name != "thead"
+    ]
     width = max((len(row) for row in rows), default=0)
     for place in range(width):
         column = [row[place] for row in rows if len(row) == width]
         texts = [cell.get_text(strip=True) for cell in column]
-        if all(NUMERIC.fullmatch(t) for t in texts) and any(t[:1].isdigit() or t[1:2].isdigit() for t in texts):
-            heads_here = [cells[place] for cells in (head.find_all("th") for head in heads) if len(cells) == width]
+        if all(NUMERIC.fullmatch(t) for t in texts) and any(
+            t[:1].isdigit() or t[1:2].isdigit() for t in texts
+        ):
+            heads_here = [
+                cells[place]
+                for cells in (head.find_all("th") for head in heads)
+                if len(cells) == width
+            ]
             for cell in (*column, *heads_here):
                 cell["class"] = [*cell.get("class", []), "n"]
     for head in heads:

@@ -12,14 +12,25 @@ from .files import digest, sha256, tree, write_bytes, write_json, write_text
 from .parameters import ParameterError, known_parameters, parse, resolve
 from .project import Project
 
-UP_TO = {"data": "01-data", "tokenize": "01-data", "train": "02-train", "eval": "03-eval", "bench": "04-kv-bench",
-         "bench-quant": "05-quant-bench", "ablations": "06-ablations", "plot": "04-kv-bench", "plot-quant": "05-quant-bench",
-         "report": "report", "run": "report"}
+UP_TO = {
+    "data": "01-data",
+    "tokenize": "01-data",
+    "train": "02-train",
+    "eval": "03-eval",
+    "bench": "04-kv-bench",
+    "bench-quant": "05-quant-bench",
+    "ablations": "06-ablations",
+    "plot": "04-kv-bench",
+    "plot-quant": "05-quant-bench",
+    "report": "report",
+    "run": "report",
+}
 PUBLISHED = ("index.html", "claims.json", "run.json", "HASHES.txt")
 
 
 def read(project: Project, options) -> dict:
-    """The run's parameters from the command line, checked before anything runs; ParameterError names value and remedy."""
+    """The run's parameters from the command line, checked before anything runs; ParameterError
+    names value and remedy."""
     known = known_parameters(project.notebooks)
     given = {}
     for item in options.set:
@@ -38,7 +49,8 @@ def read(project: Project, options) -> dict:
 
 
 def corpus_path(project: Project, corpus: str, caller: Path) -> str:
-    """A corpus file as a path from the project's root, wherever the command was given; a known name as it is."""
+    """A corpus file as a path from the project's root, wherever the command was given; a known name
+    as it is."""
     try:
         path = project.corpus_file(corpus, caller)
     except FileNotFoundError as error:
@@ -58,10 +70,13 @@ def shape_check(params: dict) -> None:
 
 
 def run(project: Project, params: dict, options) -> Path:
-    """Runs what is not current of the target's stages; `report` ends in index.html. Returns the run's folder."""
+    """Runs what is not current of the target's stages; `report` ends in index.html. Returns the
+    run's folder."""
     last = UP_TO.get(options.target, options.target)
     if last not in project.stages:
-        raise FileNotFoundError(f"notebooks/{last}.ipynb does not exist: nothing makes {options.target!r} yet")
+        raise FileNotFoundError(
+            f"notebooks/{last}.ipynb does not exist: nothing makes {options.target!r} yet"
+        )
     run_dir = (options.into or project.run_dir(params)).resolve()
     runner.preflight(run_dir)
     needed = [*project.upstream(last), last]
@@ -92,7 +107,8 @@ def summarise(project: Project, params: dict, run_dir: Path) -> None:
 
 
 def finish(project: Project, params: dict, run_dir: Path, last: str, ran: bool) -> None:
-    """Summaries, the rendering if the whole report was asked for, and hashes, where anything changed."""
+    """Summaries, the rendering if the whole report was asked for, and hashes, where anything
+    changed."""
     where = project.relative(run_dir)
     if ran:
         summarise(project, params, run_dir)
@@ -106,14 +122,22 @@ def finish(project: Project, params: dict, run_dir: Path, last: str, ran: bool) 
 
 
 def render(project: Project, run_dir: Path) -> bool:
-    """Builds index.html unless it is that of the same artefacts, evidence and renderer; whether it was built."""
+    """Builds index.html unless it is that of the same artefacts, evidence and renderer; whether it
+    was built."""
     from .html import build_html
 
     stamp = run_dir / ".stages" / "html.json"
     folders = (stages.PACKAGE / "report", project.reports / "template")
     sources = [p for folder in folders for p in tree(folder) if "__pycache__" not in p.parts]
     keys = {s: stages.read_stamp(run_dir, s)["key"] for s in project.stages}
-    wanted = digest([keys, [sha256(p) for p in sources], evidence.read(project), sha256(run_dir / "claims.json")])
+    wanted = digest(
+        [
+            keys,
+            [sha256(p) for p in sources],
+            evidence.read(project),
+            sha256(run_dir / "claims.json"),
+        ]
+    )
     page = run_dir / "index.html"
     if page.is_file() and stamp.is_file() and stages.read_stamp(run_dir, "html")["key"] == wanted:
         return False
@@ -126,26 +150,41 @@ def render(project: Project, run_dir: Path) -> bool:
 def epoch() -> int:
     text = os.environ.get("SOURCE_DATE_EPOCH") or str(pack.EPOCH)
     if not text.isdigit():
-        raise ParameterError(f"SOURCE_DATE_EPOCH = {text!r} is not a whole number of seconds: give one, such as {pack.EPOCH}")
+        raise ParameterError(
+            f"SOURCE_DATE_EPOCH = {text!r} is not a whole number of seconds: give one, such as {pack.EPOCH}"
+        )
     return int(text)
 
 
 def verify_corpus(project: Project, params: dict, options) -> None:
-    """Makes the corpus again from its parameters and compares it with the run's; RuntimeError names what differs."""
+    """Makes the corpus again from its parameters and compares it with the run's; RuntimeError names
+    what differs."""
     options.target = "data"
     run_dir = run(project, params, options)
     with tempfile.TemporaryDirectory() as fresh:
         runner.run_stage(project, "01-data", params, Path(fresh))
         found = idempotence.compare(run_dir, Path(fresh), only=idempotence.CORPUS)
     bad = [*found["differ"], *found["missing"]]
-    evidence.write(project, "verify-corpus", not bad, run=run_dir.name, compared=len(found["equal"]), differ=bad)
+    evidence.write(
+        project,
+        "verify-corpus",
+        not bad,
+        run=run_dir.name,
+        compared=len(found["equal"]),
+        differ=bad,
+    )
     if bad:
-        raise RuntimeError(f"the corpus of {project.relative(run_dir)} is not what its parameters make: {', '.join(bad)}")
-    print(f"corpus verified: {len(found['equal'])} files of {project.relative(run_dir)} made again, equal to the byte")
+        raise RuntimeError(
+            f"the corpus of {project.relative(run_dir)} is not what its parameters make: {', '.join(bad)}"
+        )
+    print(
+        f"corpus verified: {len(found['equal'])} files of {project.relative(run_dir)} made again, equal to the byte"
+    )
 
 
 def test_idem(project: Project, params: dict, options) -> None:
-    """Runs everything at the quick size twice into fresh folders and compares; RuntimeError names what differs."""
+    """Runs everything at the quick size twice into fresh folders and compares; RuntimeError names
+    what differs."""
     folders = []
     with tempfile.TemporaryDirectory() as fresh:
         for name in ("first", "second"):
@@ -153,12 +192,16 @@ def test_idem(project: Project, params: dict, options) -> None:
             folders.append(run(project, resolve(project.notebooks), options))
         found = idempotence.compare(*folders)
     bad = [*found["differ"], *found["missing"]]
-    evidence.write(project, "test-idem", not bad, equal=len(found["equal"]), varies=found["varies"], differ=bad)
+    evidence.write(
+        project, "test-idem", not bad, equal=len(found["equal"]), varies=found["varies"], differ=bad
+    )
     for name in found["varies"]:
         print(f"not compared: {name} ({idempotence.why(name)})")
     if bad:
         raise RuntimeError(f"two equal runs differ in {', '.join(bad)}")
-    print(f"idempotent: {len(found['equal'])} artefacts equal to the byte, {len(found['varies'])} not compared")
+    print(
+        f"idempotent: {len(found['equal'])} artefacts equal to the byte, {len(found['varies'])} not compared"
+    )
 
 
 def make_pack(project: Project, params: dict, options) -> None:
@@ -168,7 +211,9 @@ def make_pack(project: Project, params: dict, options) -> None:
 
 def verify(project: Project, params: dict, options) -> None:
     """Checks the run's pack and its checksum file; PackError names what was changed."""
-    path = project.root / "dist" / f"{pack.pack_name(options.into or project.run_dir(params))}.tar.gz"
+    path = (
+        project.root / "dist" / f"{pack.pack_name(options.into or project.run_dir(params))}.tar.gz"
+    )
     try:
         count = pack.verify(path)
     except pack.PackError:
@@ -179,10 +224,11 @@ def verify(project: Project, params: dict, options) -> None:
 
 
 def publish(project: Project, params: dict, options) -> None:
-    """Copies a finished run's page, claims, provenance and hashes to reports/reference/, the committed rendering.
+    """Copies a finished run's page, claims, provenance and hashes to reports/reference/, the
+    committed rendering.
 
-    So too its CSVs and executed notebooks, which the page links. README.md, where there is one, gets its headline table.
-    """
+    So too its CSVs and executed notebooks, which the page links. README.md, where there is one,
+    gets its headline table."""
     run_dir = options.into or project.run_dir(params)
     missing = [name for name in PUBLISHED if not (run_dir / name).is_file()]
     if missing:
@@ -203,27 +249,41 @@ def publish(project: Project, params: dict, options) -> None:
 
 
 def execute_notebooks(project: Project, params: dict, options) -> None:
-    """Runs notebooks/ at the quick size and writes their outputs into them, so that a visitor sees them executed."""
+    """Runs notebooks/ at the quick size and writes their outputs into them, so that a visitor sees
+    them executed."""
     options.target = "report"
     params = resolve(project.notebooks)
     run_dir = run(project, params, options)
     for stage in project.stages:
         notebook = nbformat.read(run_dir / f"{stage}.ipynb", as_version=4)
-        notebook.cells = [c for c in notebook.cells if "injected-parameters" not in c.metadata.get("tags", ())]
+        notebook.cells = [
+            c for c in notebook.cells if "injected-parameters" not in c.metadata.get("tags", ())
+        ]
         for count, cell in enumerate((c for c in notebook.cells if c.cell_type == "code"), start=1):
             cell.execution_count = count
             for output in cell.outputs:
                 if "execution_count" in output:
                     output["execution_count"] = count
         write_text(project.notebook(stage), nbformat.writes(notebook) + "\n")
-    print(f"{project.relative(project.notebooks)}: {len(project.stages)} notebooks executed at the quick size")
+    print(
+        f"{project.relative(project.notebooks)}: {len(project.stages)} notebooks executed at the quick size"
+    )
 
 
 def record(project: Project, params: dict, options) -> None:
     """The evidence of `make test`, from what pytest and coverage wrote."""
     row = evidence.from_pytest(project, options.junit, options.coverage)
-    print(f"{row['tests']} tests, {row['failures'] + row['errors']} failed, coverage {row['coverage_percent'] or 0:.1f} %")
+    print(
+        f"{row['tests']} tests, {row['failures'] + row['errors']} failed, coverage {row['coverage_percent'] or 0:.1f} %"
+    )
 
 
-TARGETS = {"verify-corpus": verify_corpus, "test-idem": test_idem, "pack": make_pack, "verify": verify, "publish": publish,
-           "notebooks": execute_notebooks, "evidence": record}
+TARGETS = {
+    "verify-corpus": verify_corpus,
+    "test-idem": test_idem,
+    "pack": make_pack,
+    "verify": verify,
+    "publish": publish,
+    "notebooks": execute_notebooks,
+    "evidence": record,
+}

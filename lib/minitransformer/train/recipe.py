@@ -1,4 +1,5 @@
-"""Recipes: how a model is initialised, which optimizer moves it, and the learning rate at every step."""
+"""Recipes: how a model is initialised, which optimizer moves it, and the learning rate at every
+step."""
 
 import math
 from dataclasses import dataclass
@@ -11,10 +12,10 @@ import torch.nn as nn
 class TrainConfig:
     """One training run: `steps` updates on batches of `batch_size` windows of `window` tokens.
 
-    The learning rate rises linearly over `warmup` steps, stays, and falls linearly to zero over the last
-    `cooldown` share of the steps (warm-up, stable, decay: Hägele et al. 2024). `initialization` is "torch"
-    (the default of `nn.Linear` and `nn.Embedding`) or "scaled" (see `initialize`).
-    """
+    The learning rate rises linearly over `warmup` steps, stays, and falls linearly to zero over the
+    last `cooldown` share of the steps (warm-up, stable, decay: Hägele et al. 2024).
+    `initialization` is "torch" (the default of `nn.Linear` and `nn.Embedding`) or "scaled" (see
+    `initialize`)."""
 
     steps: int = 100
     batch_size: int = 4
@@ -32,11 +33,15 @@ class TrainConfig:
     def __post_init__(self):
         for name in ("steps", "batch_size", "window", "lr", "clip"):
             if not getattr(self, name) > 0:
-                raise ValueError(f"{name} {getattr(self, name)} is not positive: give a value above 0")
+                raise ValueError(
+                    f"{name} {getattr(self, name)} is not positive: give a value above 0"
+                )
         if not 0 <= self.cooldown <= 1:
             raise ValueError(f"cooldown {self.cooldown} is not a share of the steps: give 0 to 1")
         if self.initialization not in ("torch", "scaled"):
-            raise ValueError(f"initialization {self.initialization!r} is unknown: choose torch or scaled")
+            raise ValueError(
+                f"initialization {self.initialization!r} is unknown: choose torch or scaled"
+            )
 
     @property
     def tokens(self) -> int:
@@ -46,13 +51,26 @@ class TrainConfig:
     @property
     def batches(self) -> dict:
         """What a source of batches has to know."""
-        return {k: getattr(self, k) for k in ("batch_size", "window", "short_window", "short_steps")}
+        return {
+            k: getattr(self, k) for k in ("batch_size", "window", "short_window", "short_steps")
+        }
 
 
-SEED = TrainConfig()  # the seed report's: Adam, lr 1e-3, warm-up 10, 100 steps, batch 4 x 64, clip 1.0
+SEED = (
+    TrainConfig()
+)  # the seed report's: Adam, lr 1e-3, warm-up 10, 100 steps, batch 4 x 64, clip 1.0
 GOOD = TrainConfig(
-    steps=1500, batch_size=8, window=256, short_window=16, short_steps=300, lr=6e-3, warmup=50, cooldown=0.3, betas=(0.9, 0.99),
-    weight_decay=0.1, initialization="scaled",
+    steps=1500,
+    batch_size=8,
+    window=256,
+    short_window=16,
+    short_steps=300,
+    lr=6e-3,
+    warmup=50,
+    cooldown=0.3,
+    betas=(0.9, 0.99),
+    weight_decay=0.1,
+    initialization="scaled",
 )
 RECIPES = {"seed": SEED, "good": GOOD}
 
@@ -69,22 +87,26 @@ def learning_rate(step: int, cfg: TrainConfig) -> float:
 def initialize(model: nn.Module, initialization: str, seed: int) -> nn.Module:
     """Draw the weights in place from `seed` and return the model.
 
-    "torch": the distributions of PyTorch's own defaults. "scaled": embeddings of standard deviation 0.5; matrices normal
-    with 1/sqrt(fan-in), the two that write into the residual stream divided by sqrt(2·layers) (Radford et al. 2019); a head
-    of 0.2/sqrt(C), so that logits start with variance 0.04 and the loss at ln V + 0.02 whatever the width; biases zero, but
-    those of queries and keys normal with 1.5: with rotary positions their product is a fixed preference for some distances,
-    so that heads start out looking at different offsets.
-    """
+    "torch": the distributions of PyTorch's own defaults. "scaled": embeddings of standard deviation
+    0.5; matrices normal with 1/sqrt(fan-in), the two that write into the residual stream divided by
+    sqrt(2·layers) (Radford et al. 2019); a head of 0.2/sqrt(C), so that logits start with variance
+    0.04 and the loss at ln V + 0.02 whatever the width; biases zero, but those of queries and keys
+    normal with 1.5: with rotary positions their product is a fixed preference for some distances,
+    so that heads start out looking at different offsets."""
     generator = torch.Generator().manual_seed(seed)
     for module in model.modules():
         if isinstance(module, nn.Linear):
             bound = 1 / math.sqrt(module.in_features)
-            if initialization == "torch":  # kaiming_uniform(a=sqrt(5)), as nn.Linear.reset_parameters
+            if (
+                initialization == "torch"
+            ):  # kaiming_uniform(a=sqrt(5)), as nn.Linear.reset_parameters
                 module.weight.uniform_(-bound, bound, generator=generator)
             else:
                 module.weight.normal_(0, bound, generator=generator)
             if module.bias is not None:
-                module.bias.uniform_(-bound, bound, generator=generator) if initialization == "torch" else module.bias.zero_()
+                module.bias.uniform_(
+                    -bound, bound, generator=generator
+                ) if initialization == "torch" else module.bias.zero_()
         elif isinstance(module, nn.Embedding):
             module.weight.normal_(0, 1 if initialization == "torch" else 0.5, generator=generator)
     if initialization == "scaled":
@@ -100,8 +122,13 @@ def initialize(model: nn.Module, initialization: str, seed: int) -> nn.Module:
 
 def optimizer(model: nn.Module, cfg: TrainConfig) -> torch.optim.Optimizer:
     """AdamW (Loshchilov and Hutter 2019) with decay on matrices only; without decay it is Adam."""
-    matrices = [p for name, p in model.named_parameters() if p.ndim == 2 and "embedding" not in name]
+    matrices = [
+        p for name, p in model.named_parameters() if p.ndim == 2 and "embedding" not in name
+    ]
     chosen = {id(p) for p in matrices}
     rest = [p for p in model.parameters() if id(p) not in chosen]
-    groups = [{"params": matrices, "weight_decay": cfg.weight_decay}, {"params": rest, "weight_decay": 0.0}]
+    groups = [
+        {"params": matrices, "weight_decay": cfg.weight_decay},
+        {"params": rest, "weight_decay": 0.0},
+    ]
     return torch.optim.AdamW(groups, lr=cfg.lr, betas=cfg.betas, fused=True)
