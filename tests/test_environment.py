@@ -1,6 +1,7 @@
 """One source of versions: pyproject.toml asks, requirements.lock pins, environment.yml repeats the
 pins of what is asked for."""
 
+import ast
 import re
 import sys
 import tomllib
