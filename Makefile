@@ -36,7 +36,7 @@ SETTINGS = $(call set,CORPUS,corpus) $(call set,CORPORA_DIR,corpora_dir) $(call 
   $(call set,SEED_BENCH,bench_seed) $(call set,QUANT_BITS,bits) $(call set,TOPK,top_k) $(call set,TOPP,top_p) \
   $(call set,BEAM,beam_width) $(call set,LENGTH_PENALTY,length_penalty) \
   $(if $(findstring command,$(origin TEMP)),$(call set,TEMP,temperature))
-RUN = $(PY) -m minitransformer.report
+RUN = $(PY) -m paper
 PIP = $(PY) -m pip install --quiet --disable-pip-version-check
 OPTIONS = --profile $(call quote,$(PROFILE)) --caller $(call quote,$(PWD)) $(SETTINGS)
 

@@ -2,7 +2,6 @@
 pins of what is asked for."""
 
 import ast
-import re
 import sys
 import tomllib
 from pathlib import Path

@@ -9,8 +9,8 @@ import pandas as pd
 import pytest
 from matplotlib.text import Text
 
-from minitransformer.report import figures
-from minitransformer.report.canvas import (
+from paper import figures
+from paper.canvas import (
     PALETTE,
     Labels,
     TickText,
@@ -21,7 +21,7 @@ from minitransformer.report.canvas import (
     spread,
     styled,
 )
-from minitransformer.report.numerals import column, number, readable
+from paper.numerals import column, number, readable
 
 LINES = pd.DataFrame(
     {

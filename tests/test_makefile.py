@@ -47,7 +47,7 @@ def test_help_lists_every_target_with_one_line():
 
 def test_without_variables_only_the_profile_is_given():
     words = command("report")
-    assert words[1:4] == ["-m", "minitransformer.report", "report"] and settings(words) == []
+    assert words[1:4] == ["-m", "paper", "report"] and settings(words) == []
     assert words[words.index("--profile") + 1] == "paper"
 
 

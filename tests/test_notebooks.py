@@ -10,8 +10,8 @@ import nbformat
 import pytest
 from papermill.inspection import inspect_notebook
 
-from minitransformer.report.parameters import check, known_parameters, parameters_cell, read_profile
-from minitransformer.report.project import STAGES
+from paper.parameters import check, known_parameters, parameters_cell, read_profile
+from paper.project import STAGES
 
 FOLDER = Path(__file__).resolve().parent.parent / "notebooks"
 PATHS = sorted(FOLDER.glob("*.ipynb"))

@@ -11,11 +11,11 @@ import nbformat
 import pytest
 from bs4 import BeautifulSoup
 
-from minitransformer.report import __main__ as command
-from minitransformer.report import targets
-from minitransformer.report.claims import AUDIT, OWN
-from minitransformer.report.files import read_json
-from minitransformer.report.project import STAGES, Project
+from paper import __main__ as command
+from paper import targets
+from paper.claims import AUDIT, OWN
+from paper.files import read_json
+from paper.project import STAGES, Project
 
 ROOT = Path(__file__).resolve().parent.parent
 pytestmark = pytest.mark.pipeline

@@ -3,13 +3,12 @@ and every row is whole."""
 
 import re
 import tomllib
-from pathlib import Path
 
 import pytest
 
-import minitransformer
+from paper import claims
 
-LEDGER = Path(minitransformer.__file__).parent / "report" / "seed_claims.toml"
+LEDGER = claims.LEDGER
 ROWS = tomllib.loads(LEDGER.read_text(encoding="utf-8"))["claim"]
 CHAPTERS = {
     "01-data",

@@ -4,9 +4,9 @@ from pathlib import Path
 
 import pytest
 
-from minitransformer.report import project as module
-from minitransformer.report.project import Project, slug
-from report_project import make_project
+from paper import project as module
+from paper.project import Project, slug
+from paper_project import make_project
 
 
 @pytest.fixture

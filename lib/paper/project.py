@@ -75,6 +75,12 @@ class Project:
         return self.reports / (f"{profile}-{self.corpus_tag(corpus)}" if corpus else profile)
 
     @cached_property
+    def preflight(self) -> str:
+        """`module:function` that checks a run's parameters, from pyproject.toml; "" for none."""
+        text = (self.root / "pyproject.toml").read_text(encoding="utf-8")
+        return tomllib.loads(text).get("tool", {}).get("paper", {}).get("preflight", "")
+
+    @cached_property
     def catalogue(self) -> dict:
         """The named corpora of data/corpora.toml."""
         path = self.root / "data" / "corpora.toml"

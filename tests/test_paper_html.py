@@ -11,13 +11,13 @@ import pytest
 from bs4 import BeautifulSoup
 from nbformat.v4 import new_code_cell, new_markdown_cell, new_notebook, new_output
 
-from minitransformer.report import display, marks, prose
-from minitransformer.report.canvas import canvas, png_bytes, styled
-from minitransformer.report.chapter import Book, claim_anchor
-from minitransformer.report.checks import check
-from minitransformer.report.claims import audit_row, own_row, seed_claims
-from minitransformer.report.html import TEMPLATE, build_html
-from minitransformer.report.tables import restyle
+from paper import display, marks, prose
+from paper.canvas import canvas, png_bytes, styled
+from paper.chapter import Book, claim_anchor
+from paper.checks import check
+from paper.claims import audit_row, own_row, seed_claims
+from paper.html import TEMPLATE, build_html
+from paper.tables import restyle
 
 LEDGER = seed_claims()
 

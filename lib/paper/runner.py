@@ -23,6 +23,7 @@ from .files import read_json, sha256, tree, write_text
 from .notebook import OUT
 from .parameters import parameters_cell
 from .project import Project
+from .sources import LIB
 
 START_TIMEOUT_S = 180  # a cold disk and two busy cores
 NEEDED_BYTES = (
@@ -182,7 +183,7 @@ def environment(project: Project, params: dict, out: Path, live: bool):
         "OMP_NUM_THREADS": threads,
         "MKL_NUM_THREADS": threads,
         "CUBLAS_WORKSPACE_CONFIG": ":4096:8",
-        "PYTHONPATH": str(stages.PACKAGE.parent),
+        "PYTHONPATH": str(LIB),
         OUT: str(out),
         "TQDM_DISABLE": "1",
         **{name: str(cache / folder) for name, folder in folders.items()},

@@ -11,6 +11,7 @@ from pathlib import Path
 from . import stages
 from .files import digest, sha256, write_json, write_text
 from .project import Project
+from .sources import LIB
 
 PACKAGES = (
     "torch",
@@ -99,10 +100,7 @@ def write_run(project: Project, run_dir: Path, params: dict) -> dict:
         "inputs": {
             "requirements.lock": sha256(lock) if lock.is_file() else None,
             "library": digest(
-                {
-                    p.relative_to(stages.PACKAGE).as_posix(): sha256(p)
-                    for p in stages.PACKAGE.rglob("*.py")
-                }
+                {p.relative_to(LIB).as_posix(): sha256(p) for p in LIB.rglob("*.py")}
             ),
             **{
                 f"notebooks/{s}.ipynb": digest(stages.notebook_source(project.notebook(s)))

@@ -8,11 +8,11 @@ from concurrent.futures import ThreadPoolExecutor
 
 import pytest
 
-from minitransformer.report import stages
-from minitransformer.report.files import sha256, write_json, write_text
-from minitransformer.report.parameters import resolve
-from minitransformer.report.project import Project
-from report_project import make_project
+from paper import sources, stages
+from paper.files import sha256, write_json, write_text
+from paper.parameters import resolve
+from paper.project import Project
+from paper_project import make_project
 
 
 @pytest.fixture
@@ -100,7 +100,7 @@ def test_a_corpus_counts_by_its_content_not_its_path(project, params, tmp_path):
 
 
 def test_imports_are_followed_through_the_package_and_its_lazy_root():
-    found = stages.imports(
+    found = sources.imports(
         "%matplotlib inline\nimport torch\nimport minitransformer.quant\nfrom minitransformer import generate\n"
         "from minitransformer.corpus import Batches\nfrom . import x"
     )
@@ -109,31 +109,31 @@ def test_imports_are_followed_through_the_package_and_its_lazy_root():
         "minitransformer.decode",
         "minitransformer.corpus.Batches",
     }
-    files = stages.library_files({"minitransformer.decode"})
-    assert {"__init__.py", "decode/__init__.py", "cache/__init__.py", "model.py"} <= set(
+    files = sources.library_files({"minitransformer.decode"})
+    assert {"minitransformer/decode/__init__.py", "minitransformer/model.py"} <= set(
         files
-    ) and "train/loop.py" not in files
+    ) and "minitransformer/train/loop.py" not in files
 
 
 def test_the_runner_is_no_dependency_of_a_notebook_but_figures_and_their_style_are():
-    files = stages.library_files(
-        stages.imports(
-            "from minitransformer.report import open_notebook\nfrom minitransformer.report.figures import lines"
-        )
+    files = sources.library_files(
+        sources.imports("from paper import open_notebook\nfrom paper.figures import lines")
     )
     assert {
-        "report/notebook.py",
-        "report/display.py",
-        "report/figures.py",
-        "report/figures.mplstyle",
+        "paper/notebook.py",
+        "paper/display.py",
+        "paper/figures.py",
+        "paper/figures.mplstyle",
     } <= set(files)
-    assert not stages.RUN_SIDE & set(files)
-    assert "report/figures.mplstyle" not in stages.library_files({"minitransformer.model"})
+    assert not sources.RUN_SIDE & set(files)
+    assert "paper/figures.mplstyle" not in sources.library_files({"minitransformer.model"})
 
 
 def test_modules_that_are_not_ours_have_no_files():
-    assert stages.files_of("minitransformer.nothing_such") == [stages.PACKAGE / "__init__.py"]
-    assert stages.literal(stages.PACKAGE / "model.py", "_EXPORTS") == {}
+    assert sources.files_of("minitransformer.nothing_such") == [
+        sources.LIB / "minitransformer" / "__init__.py"
+    ]
+    assert sources.literal(sources.LIB / "minitransformer" / "model.py", "_EXPORTS") == {}
 
 
 def test_a_notebook_opened_alone_reads_a_run_of_its_parameters_or_a_cache(project, params):
@@ -188,7 +188,7 @@ def test_at_quick_size_what_is_missing_is_built_in_a_process_of_its_own(
     stages.ensure(project, "01-data", params, inputs)
     stages.ensure(project, "01-data", params, inputs)
     assert len(calls) == 1 and calls[0][2:7] == [
-        "minitransformer.report",
+        "paper",
         "01-data",
         "--profile",
         "quick",

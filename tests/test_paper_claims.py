@@ -3,8 +3,8 @@
 import numpy as np
 import pytest
 
-from minitransformer.report import claims
-from minitransformer.report.files import read_json, write_json
+from paper import claims
+from paper.files import read_json, write_json
 
 LEDGER = {
     "S1": {

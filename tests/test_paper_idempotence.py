@@ -2,8 +2,8 @@
 
 import pytest
 
-from minitransformer.report import idempotence
-from minitransformer.report.files import write_text
+from paper import idempotence
+from paper.files import write_text
 
 FILES = {
     "corpus.txt": "a b",

@@ -27,7 +27,7 @@ from .marks import strip, written
 from .numerals import number
 from .project import CHAPTERS, slug
 
-TEMPLATE = Path(__file__).resolve().parents[3] / "reports" / "template"
+TEMPLATE = Path(__file__).resolve().parents[2] / "reports" / "template"
 SECTIONS = {
     "1": "Resumen Ejecutivo",
     "2": "Arquitectura del Modelo",

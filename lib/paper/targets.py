@@ -3,6 +3,7 @@
 import os
 import sys
 import tempfile
+from importlib import import_module
 from pathlib import Path
 
 import nbformat
@@ -11,6 +12,7 @@ from . import claims, evidence, idempotence, pack, provenance, readme, runner, s
 from .files import digest, sha256, tree, write_bytes, write_json, write_text
 from .parameters import ParameterError, known_parameters, parse, resolve
 from .project import Project
+from .sources import LIB
 
 UP_TO = {
     "data": "01-data",
@@ -44,7 +46,7 @@ def read(project: Project, options) -> dict:
         folder = options.caller / Path(given["corpora_dir"]).expanduser()
         given["corpora_dir"] = Path(os.path.relpath(folder, project.root)).as_posix()
     params = resolve(project.notebooks, options.profile, given)
-    shape_check(params)
+    preflight(project, params)
     return params
 
 
@@ -58,13 +60,14 @@ def corpus_path(project: Project, corpus: str, caller: Path) -> str:
     return corpus if path is None else Path(os.path.relpath(path, project.root)).as_posix()
 
 
-def shape_check(params: dict) -> None:
-    """ParameterError if no model has these dimensions, before the corpus is made."""
-    from ..model import ModelConfig
-
-    names = [n for n in ("d_model", "n_heads", "n_layers", "context", "position") if n in params]
+def preflight(project: Project, params: dict) -> None:
+    """Calls the check that pyproject.toml names, `[tool.paper] preflight = "module:function"`;
+    ParameterError with its sentence where the chapters could not use these parameters."""
+    if not project.preflight:
+        return
+    module, _, function = project.preflight.partition(":")
     try:
-        ModelConfig(**{n: params[n] for n in names})
+        getattr(import_module(module), function)(params)
     except ValueError as error:
         raise ParameterError(str(error)) from None
 
@@ -127,7 +130,7 @@ def render(project: Project, run_dir: Path) -> bool:
     from .html import build_html
 
     stamp = run_dir / ".stages" / "html.json"
-    folders = (stages.PACKAGE / "report", project.reports / "template")
+    folders = (LIB / "paper", project.reports / "template")
     sources = [p for folder in folders for p in tree(folder) if "__pycache__" not in p.parts]
     keys = {s: stages.read_stamp(run_dir, s)["key"] for s in project.stages}
     wanted = digest(

@@ -5,7 +5,7 @@ import os
 import numpy as np
 import pytest
 
-from minitransformer.report import files
+from paper import files
 
 
 def test_a_failed_write_leaves_the_old_file_and_no_rubbish(tmp_path, monkeypatch):

@@ -5,9 +5,9 @@ from importlib import metadata
 
 import pytest
 
-from minitransformer.report import pack
-from minitransformer.report.files import write_bytes, write_text
-from minitransformer.report.project import Project
+from paper import pack
+from paper.files import write_bytes, write_text
+from paper.project import Project
 
 
 @pytest.fixture

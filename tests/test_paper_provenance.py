@@ -6,11 +6,11 @@ import subprocess
 
 import pytest
 
-from minitransformer.report import evidence, provenance, stages
-from minitransformer.report.files import read_json, write_json, write_text
-from minitransformer.report.parameters import resolve
-from minitransformer.report.project import Project
-from report_project import make_project
+from paper import evidence, provenance, stages
+from paper.files import read_json, write_json, write_text
+from paper.parameters import resolve
+from paper.project import Project
+from paper_project import make_project
 
 
 @pytest.fixture

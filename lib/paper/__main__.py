@@ -1,4 +1,4 @@
-"""`python -m minitransformer.report <target> [--profile paper] [--set name=value] ...`: what the
+"""`python -m paper <target> [--profile paper] [--set name=value] ...`: what the
 make targets call.
 
 Exit status: 0 done or current, 1 an error, 2 bad parameters, 130 interrupted, 138 a kernel died.
@@ -54,7 +54,7 @@ def line(error: Exception) -> str:
 
 def arguments() -> argparse.ArgumentParser:
     what = "Run the notebooks and render the report."
-    parser = argparse.ArgumentParser(prog="python -m minitransformer.report", description=what)
+    parser = argparse.ArgumentParser(prog="python -m paper", description=what)
     parser.add_argument(
         "target", choices=sorted({*targets.TARGETS, *targets.UP_TO, *STAGES}), help="what to make"
     )

@@ -5,12 +5,12 @@ import pandas as pd
 import pytest
 import torch
 
-from minitransformer.report import notebook as module
-from minitransformer.report import open_notebook
-from minitransformer.report.claims import seed_claims
-from minitransformer.report.files import read_json
-from minitransformer.report.parameters import ParameterError
-from report_project import PARAMETERS, make_project, write_notebook
+from paper import notebook as module
+from paper import open_notebook
+from paper.claims import seed_claims
+from paper.files import read_json
+from paper.parameters import ParameterError
+from paper_project import PARAMETERS, make_project, write_notebook
 
 
 @pytest.fixture

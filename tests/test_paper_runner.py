@@ -11,12 +11,12 @@ import nbformat
 import pytest
 from nbformat.v4 import new_code_cell, new_markdown_cell, new_notebook, new_output
 
-from minitransformer.report import runner, stages
-from minitransformer.report.__main__ import main
-from minitransformer.report.files import read_json, write_text
-from minitransformer.report.parameters import resolve
-from minitransformer.report.project import Project
-from report_project import make_project
+from paper import runner, stages
+from paper.__main__ import main
+from paper.files import read_json, write_text
+from paper.parameters import resolve
+from paper.project import Project
+from paper_project import make_project
 
 
 @pytest.fixture(scope="module")
@@ -119,7 +119,7 @@ def test_ctrl_c_ends_the_kernel_and_keeps_what_was_finished(project):
             "__import__('time').sleep(60)\\nif steps == 66:",
         )
     )
-    command = [sys.executable, "-m", "minitransformer.report", "train", "--profile", "quick"]
+    command = [sys.executable, "-m", "paper", "train", "--profile", "quick"]
     heed = lambda: signal.signal(signal.SIGINT, signal.SIG_DFL)  # noqa: E731  a background job is born ignoring Ctrl-C
     process = subprocess.Popen(
         command,

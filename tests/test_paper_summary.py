@@ -5,11 +5,11 @@ from types import SimpleNamespace
 
 import pytest
 
-from minitransformer.report import evidence, headline, marks, readme, stages, summary, targets
-from minitransformer.report.claims import audit_row, own_row, seed_claims
-from minitransformer.report.files import write_json
-from minitransformer.report.marks import written
-from minitransformer.report.project import Project
+from paper import evidence, headline, marks, readme, stages, summary, targets
+from paper.claims import audit_row, own_row, seed_claims
+from paper.files import write_json
+from paper.marks import written
+from paper.project import Project
 
 LEDGER = seed_claims()
 CORPUS = {"kind": "language", "name": "language"}
@@ -339,7 +339,7 @@ def test_history_counts_commits_and_those_without_a_message(tmp_path):
 def test_modules_reached_by_the_tests_of_a_project(tmp_path):
     (tmp_path / "tests").mkdir()
     assert summary.modules_reached(Project(tmp_path))[0] == 0
-    source = "from minitransformer.report import readme\nfrom minitransformer import Sampling\n"
+    source = "from paper import readme\nfrom minitransformer import Sampling\n"
     (tmp_path / "tests" / "test_a.py").write_text(source)
     reached, every = summary.modules_reached(Project(tmp_path))
     assert 1 < reached < every

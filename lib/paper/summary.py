@@ -11,7 +11,7 @@ from .files import read_json, sha256
 from .numerals import number
 from .project import CHAPTERS, Project
 from .provenance import _git, commit
-from .stages import PACKAGE, files_of, imports, relative_imports
+from .sources import LIB, files_of, imports, relative_imports
 
 NOT_RUN = "not run at this commit"
 GATES = (
@@ -138,7 +138,7 @@ def own_arithmetic(ledger: dict) -> pd.DataFrame:
     return table.assign(agrees=table["follows"] == table["printed"])
 
 
-def exempt(package: Path = PACKAGE) -> pd.DataFrame:
+def exempt(package: Path = LIB) -> pd.DataFrame:
     """Every line of the library that coverage is told to leave out: file, line and source."""
     files = {
         path.relative_to(package).as_posix(): path.read_text(encoding="utf-8")
@@ -236,4 +236,4 @@ def modules_reached(project: Project) -> tuple[int, int]:
                 for module in relative_imports(path, sha256(path))
                 for other in files_of(module)
             ]
-    return len(seen), len(list(PACKAGE.rglob("*.py")))
+    return len(seen), len(list(LIB.rglob("*.py")))

@@ -5,8 +5,8 @@ import yaml
 from hypothesis import given
 from hypothesis import strategies as st
 
-from minitransformer.report import parameters as p
-from report_project import make_project, write_notebook
+from paper import parameters as p
+from paper_project import make_project, write_notebook
 
 KNOWN = {"seed": 42, "lr": 0.0, "salt": "ab", "verbose": False, "sizes": [10, 50], "empty": []}
 

@@ -6,39 +6,17 @@ library files it imports, the lock and the artefacts of the stages before it. Th
 `.stages/<stage>.json`, written last and removed first, says with which key a stage ran and what it
 left; times of files decide nothing."""
 
-import ast
 import os
 import subprocess
 import sys
 from contextlib import contextmanager
-from functools import cache
 from pathlib import Path
 
 from .claims import seed_claims
 from .files import digest, read_json, sha256, tree, write_json
 from .parameters import parameters_cell
 from .project import Project
-
-PACKAGE = Path(__file__).resolve().parent.parent
-NAME = PACKAGE.name
-# Modules of the report that decide how notebooks run, not what they compute or show: a change in
-# them reruns nothing.
-RUN_SIDE = {
-    f"report/{name}.py"
-    for name in (
-        "stages",
-        "project",
-        "parameters",
-        "files",
-        "runner",
-        "targets",
-        "provenance",
-        "evidence",
-        "pack",
-        "idempotence",
-        "__main__",
-    )
-}
+from .sources import imports, library_files
 
 
 class StageError(RuntimeError):
@@ -101,95 +79,6 @@ def stage_params(project: Project, stage: str, params: dict) -> dict:
 
 def corpus_hash(project: Project, params: dict) -> str:
     return project.corpus_tag(params["corpus"]) if params.get("corpus") else ""
-
-
-def imports(source: str) -> set[str]:
-    """The modules of this package that `source` imports, absolute, as dotted names; names from its
-    lazy root resolved."""
-    exports = literal(PACKAGE / "__init__.py", "_EXPORTS")
-    found = set()
-    for node in ast.walk(
-        ast.parse(
-            "\n".join(
-                line for line in source.splitlines() if not line.lstrip().startswith(("%", "!"))
-            )
-        )
-    ):
-        if isinstance(node, ast.Import):
-            found |= {a.name for a in node.names if a.name.split(".")[0] == NAME}
-        elif (
-            isinstance(node, ast.ImportFrom)
-            and node.module
-            and node.module.split(".")[0] == NAME
-            and not node.level
-        ):
-            found |= {
-                f"{NAME}.{exports[a.name]}"
-                if node.module == NAME and a.name in exports
-                else f"{node.module}.{a.name}"
-                for a in node.names
-            }
-    return found
-
-
-def library_files(modules: set[str]) -> dict[str, str]:
-    """SHA-256 of the files behind `modules` and of all they import inside the package, by path in
-    the package."""
-    found, queue = {}, [f for m in modules for f in files_of(m)]
-    while queue:
-        path = queue.pop()
-        name = path.relative_to(PACKAGE).as_posix()
-        if name not in found and name not in RUN_SIDE:
-            found[name] = sha256(path)
-            queue += [f for m in relative_imports(path, found[name]) for f in files_of(m)]
-    if "report/figures.py" in found:
-        found |= {
-            f.relative_to(PACKAGE).as_posix(): sha256(f)
-            for f in (PACKAGE / "report").glob("*.mplstyle")
-        }
-    return dict(sorted(found.items()))
-
-
-def files_of(module: str) -> list[Path]:
-    """The files that importing `module` (dotted; its last part may be a name in a module) runs."""
-    folder, files = PACKAGE, [PACKAGE / "__init__.py"]
-    for part in module.split(".")[1:]:
-        if (folder / part).is_dir():
-            folder = folder / part
-            files.append(folder / "__init__.py")
-        elif (folder / f"{part}.py").is_file():
-            return [*files, folder / f"{part}.py"]
-    return [f for f in files if f.is_file()]
-
-
-@cache
-def relative_imports(path: Path, sha: str) -> frozenset[str]:
-    """The modules of this package that a file of it imports, anywhere in it, as dotted names; `sha`
-    keeps the cache true."""
-    parts = [NAME, *path.relative_to(PACKAGE).parent.parts]
-    exports = literal(PACKAGE / "__init__.py", "_EXPORTS")
-    found = set()
-    for node in ast.walk(ast.parse(path.read_text(encoding="utf-8"))):
-        if isinstance(node, ast.ImportFrom) and node.level:
-            base = ".".join(
-                parts[: len(parts) - node.level + 1] + ([node.module] if node.module else [])
-            )
-            found |= {
-                f"{NAME}.{exports[a.name]}"
-                if base == NAME and a.name in exports
-                else f"{base}.{a.name}"
-                for a in node.names
-            }
-    return frozenset(found)
-
-
-def literal(path: Path, name: str):
-    """The literal that a module assigns to `name`, without importing it; {} where it assigns
-    none."""
-    for node in ast.parse(path.read_text(encoding="utf-8")).body:
-        if isinstance(node, ast.Assign) and getattr(node.targets[0], "id", None) == name:
-            return ast.literal_eval(node.value)
-    return {}
 
 
 def stamp_path(run_dir: Path, stage: str) -> Path:
@@ -302,7 +191,7 @@ def build(project: Project, stage: str, params: dict, run_dir: Path) -> None:
     command = [
         sys.executable,
         "-m",
-        "minitransformer.report",
+        "paper",
         stage,
         "--profile",
         "quick",

@@ -1,0 +1,1 @@
+"""The experiments behind the chapters: models and numbers in, tidy DataFrames out."""
