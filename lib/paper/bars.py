@@ -1,0 +1,113 @@
+"""Bars: what was asked of a quantity before it was measured, and the rule that judges it.
+
+A bar stands in data/bars.toml with the day of its first writing and every later change with its
+reason. A verdict is derived from a bar and a measurement, never given:
+
+    rule "interval"   a statistical quantity: `pass` where its whole 95 % interval lies on the right
+                      side, `fail` where it lies wholly on the wrong side, `undecided` between
+    rule "exact"      counts, bytes and identities: the number itself is compared
+    rule "all"        so many of so many: every one must hold
+"""
+
+import difflib
+import math
+import operator
+import tomllib
+from dataclasses import dataclass
+from pathlib import Path
+
+BARS = Path(__file__).resolve().parents[2] / "data" / "bars.toml"
+PASS, FAIL, UNDECIDED = VERDICTS = ("pass", "fail", "undecided")
+OPERATORS = {"<": operator.lt, "<=": operator.le, ">": operator.gt, ">=": operator.ge}
+SIGNS = {"<": "<", "<=": "≤", ">": ">", ">=": "≥"}
+RULES = ("interval", "exact", "all")
+
+
+@dataclass(frozen=True)
+class Bar:
+    """One bar; ValueError names the field that is wrong."""
+
+    id: str
+    statement: str
+    rule: str
+    written: object  # the date of its first writing
+    op: str = ""
+    value: float = math.nan
+    unit: str = ""
+    changes: tuple = ()  # {date, was, why}, oldest first
+
+    def __post_init__(self):
+        if self.rule not in RULES:
+            raise ValueError(
+                f"bar {self.id!r}: rule {self.rule!r} is not one of {', '.join(RULES)}"
+            )
+        if self.rule != "all" and (self.op not in OPERATORS or not math.isfinite(self.value)):
+            raise ValueError(
+                f"bar {self.id!r}: {self.op} {self.value} is no bound: give op and value"
+            )
+        for change in self.changes:
+            if set(change) != {"date", "was", "why"}:
+                raise ValueError(f"bar {self.id!r}: a change has date, was and why, not {change}")
+
+    @property
+    def threshold(self) -> str:
+        """The bound in words: "≤ 0.1 %"."""
+        if self.rule == "all":
+            return "all"
+        return f"{SIGNS[self.op]} {self.value:g}{' ' * (self.unit != '×')}{self.unit}".rstrip()
+
+    def verdict(self, measured, interval=None) -> str:
+        """`pass`, `fail` or `undecided`; `measured` is a number, or (count, total) of rule "all".
+
+        ValueError where an interval is missing, given in vain, not ordered or not finite.
+        """
+        if self.rule == "all":
+            count, total = measured
+            if not 0 <= count <= total or total < 1:
+                raise ValueError(
+                    f"bar {self.id!r}: {count} of {total} is no share: nothing was checked"
+                )
+            return PASS if count == total else FAIL
+        if math.isnan(measured):
+            raise ValueError(f"bar {self.id!r} was measured as nan: nothing can be said of it")
+        if (self.rule == "interval") != (interval is not None):
+            asks = "needs its 95 % interval" if interval is None else "takes no interval"
+            raise ValueError(f"bar {self.id!r} has the rule {self.rule!r} and {asks}")
+        ends = [measured] if interval is None else list(interval)
+        if interval is not None and not ends[0] <= measured <= ends[1]:
+            raise ValueError(f"bar {self.id!r}: {measured} lies outside its own interval {ends}")
+        right = {bool(OPERATORS[self.op](end, self.value)) for end in ends}
+        return UNDECIDED if len(right) == 2 else PASS if right == {True} else FAIL
+
+    def worst(self, cases: dict) -> str:
+        """The name of the case that is hardest for this bar, of {name: (measured, interval)}."""
+        sign = 1 if self.op.startswith("<") else -1
+        rank = {PASS: 0, UNDECIDED: 1, FAIL: 2}
+
+        def hardness(name):
+            measured, interval = cases[name]
+            end = measured if interval is None else interval[1 if sign == 1 else 0]
+            return rank[self.verdict(measured, interval)], sign * end
+
+        return max(cases, key=hardness)
+
+
+def read(path: Path = BARS) -> dict[str, Bar]:
+    """The bars by id; ValueError names a bar that is written twice or is not whole."""
+    rows = tomllib.loads(Path(path).read_text(encoding="utf-8"))["bar"]
+    bars = {}
+    for row in rows:
+        if row["id"] in bars:
+            raise ValueError(
+                f"{Path(path).name} lists {row['id']!r} twice: give each bar its own id"
+            )
+        bars[row["id"]] = Bar(**{**row, "changes": tuple(row.get("changes", ()))})
+    return bars
+
+
+def find(bars: dict[str, Bar], id: str) -> Bar:
+    """The bar `id`; ValueError names the closest one."""
+    if id not in bars:
+        near = difflib.get_close_matches(id, bars, n=1, cutoff=0)[0]
+        raise ValueError(f"bar {id!r} is not in {BARS.name}: did you mean {near!r}?")
+    return bars[id]

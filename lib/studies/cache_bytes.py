@@ -1,0 +1,107 @@
+"""What a cache holds, in bytes: computed from the configuration and measured in the objects."""
+
+from dataclasses import replace
+
+import numpy as np
+import pandas as pd
+import torch
+
+from minitransformer.bench import kv_bytes
+from minitransformer.cache import make_cache
+
+FORMATS = {
+    "FP32": ("static", "paged"),
+    "int8": ("int8", "paged-int8"),
+    "int4": ("int4", "paged-int4"),
+    "int2": ("int2",),
+}
+
+
+def full(cfg, kind: str, tokens: int, chunk: int = 512):
+    """A cache of `kind` filled with `tokens` tokens of ones."""
+    cache = make_cache(cfg, kind, capacity=tokens)
+    k = torch.ones(1, cfg.kv_heads, chunk, cfg.head_dim)
+    for begin in range(0, tokens, chunk):
+        n = min(chunk, tokens - begin)
+        cache.positions(n)
+        cache.mask(n)
+        for layer in cache.layers:
+            layer.update(k[:, :, :n], k[:, :, :n])
+        cache.advance(n)
+    return cache
+
+
+def heads(cfg) -> dict[str, int]:
+    """Key-value heads of multi-head, grouped-query and multi-query attention."""
+    return {"MHA": cfg.n_heads, "GQA": max(cfg.n_heads // 2, 1), "MQA": 1}
+
+
+def measured_and_computed(cfg, kinds, tokens) -> pd.DataFrame:
+    """Bytes of a full cache of each kind and length, as the object counts and as computed."""
+    rows = []
+    for kind in kinds:
+        for n in tokens:
+            cache = full(cfg, kind, n)
+            computed = kv_bytes(cfg, n, kind=kind)
+            rows.append((kind, n, cache.nbytes, computed))
+    return pd.DataFrame(rows, columns=["cache", "tokens", "measured_bytes", "computed_bytes"])
+
+
+def formats(cfg, tokens: int = 8192) -> pd.DataFrame:
+    """Heads x formats: bytes of one sequence, how much smaller than FP32 with the same heads
+    (`times`) and with all of them (`times_all`), and whether a filled cache holds as many."""
+    far = replace(cfg, context=tokens)
+    rows = []
+    for name, n in heads(cfg).items():
+        own = replace(far, n_kv_heads=n)
+        for kind in (kind for pair in FORMATS.values() for kind in pair):
+            held = kv_bytes(own, tokens, kind=kind)
+            rows.append(
+                {
+                    "heads": name,
+                    "cache": kind,
+                    "bytes": held,
+                    "times": kv_bytes(own, tokens) / held,
+                    "times_all": kv_bytes(far, tokens) / held,
+                    "measured": full(own, kind, tokens).nbytes == held,
+                }
+            )
+    return pd.DataFrame(rows)
+
+
+def in_use(cfg, room: int = 8192, points: int = 60) -> pd.DataFrame:
+    """KiB of a static cache with `room` and of a paged one, over the tokens in use."""
+    tokens = np.unique(np.geomspace(16, room, points).round().astype(int))
+    rows = []
+    for name, n in heads(cfg).items():
+        own = replace(cfg, n_kv_heads=n)
+        label = f"{name}, {n} head{'s' * (n > 1)}"
+        for kind in ("FP32", "int8", "int4"):
+            whole, paged = FORMATS[kind]
+            static = kv_bytes(own, room, kind=whole) / 1024
+            for t in map(int, tokens):
+                rows.append((label, kind, t, static, kv_bytes(own, t, kind=paged) / 1024))
+    return pd.DataFrame(rows, columns=["heads", "format", "tokens", "static_kib", "paged_kib"])
+
+
+def waste(cfg, room: int, blocks=(64, 16)) -> pd.DataFrame:
+    """Bytes reserved for each byte in use, over the tokens in use: static, and blocks of a pool."""
+    used = np.arange(1, room + 1)
+    needed = np.array([kv_bytes(cfg, int(t)) for t in used])
+    held = {f"static, room for {room}": np.full(room, kv_bytes(cfg, room))}
+    for size in blocks:
+        paged = [kv_bytes(cfg, int(t), kind="paged", block_size=size) for t in used]
+        held[f"paged, blocks of {size}"] = np.array(paged)
+    tables = [
+        pd.DataFrame({"cache": name, "tokens": used, "reserved_share": bytes_ / needed})
+        for name, bytes_ in held.items()
+    ]
+    return pd.concat(tables, ignore_index=True)
+
+
+def idle(waste: pd.DataFrame, sequences: int = 64, seed: int = 0) -> pd.Series:
+    """Share of the reserved bytes that hold nothing, over sequences of random length."""
+    wide = waste.pivot(index="tokens", columns="cache", values="reserved_share")
+    tokens = np.random.default_rng(seed).integers(1, wide.index.max() + 1, sequences)
+    needed = pd.Series(tokens, index=tokens)
+    return 1 - needed.sum() / wide.loc[tokens].mul(needed, axis=0).sum()

@@ -1,0 +1,143 @@
+"""Is the cached, batched, speculative or quantized-cache text the oracle's, at every step?"""
+
+from functools import partial
+
+import pandas as pd
+import torch
+
+from minitransformer.decode import (
+    ModelDraft,
+    PromptLookup,
+    Sampling,
+    certify,
+    certify_acceptance,
+    certify_beam,
+    certify_tokens,
+    generate_batch,
+    in_float64,
+    oracle_logits,
+    speculate,
+)
+
+EXACT = ("dynamic", "static", "paged")  # kinds that change nothing but the time
+SMALL = {  # options under which short texts fill a window and finish groups
+    "window": {"window": 24, "sinks": 4},
+    "int4": {"residual": 16, "group": 16},
+    "int2": {"residual": 16, "group": 16},
+}
+WARM = Sampling(temperature=1.0)
+
+
+def caches(models: dict, prompts, tokens: int, kinds) -> pd.DataFrame:
+    """Every kind of cache against its oracle: float64 for all, float32 too where it is exact.
+
+    `prompts` are ids (1, T) of one length; a row a model, kind and precision.
+    """
+    rows, ids = [], torch.cat(list(prompts))
+    for name, model in models.items():
+        double = in_float64(model)
+        for kind in kinds:
+            for judged in (model, double) if kind in EXACT else (double,):
+                own = {"oracle": judged, "against": "recomputation"} if kind in EXACT else {}
+                found = certify(judged, ids, tokens, kind, **own, **SMALL.get(kind, {}))
+                rows.append({"model": name, **found.row()})
+    return pd.DataFrame(rows)
+
+
+def decoders(models: dict, drafts: dict, prompts, tokens: int, beams, beam_tokens: int):
+    """Every way of decoding against the oracle, in float64: a row a model and way.
+
+    `drafts` gives for each model a second one that proposes; `beams` are prompts of beam search.
+    """
+    rows = []
+    for name, model in models.items():
+        double = in_float64(model)
+        found = [
+            *chunked(double, prompts, tokens),
+            *speculative(double, drafts[name], prompts, tokens),
+            *batched(double, prompts, tokens),
+            certify_beam(double, beams, beam_tokens, width=4),
+        ]
+        rows += [{"model": name, **each.row()} for each in found]
+    return pd.DataFrame(rows)
+
+
+def chunked(model, prompts, tokens):
+    """A prompt fed in pieces of three tokens."""
+    own = {"oracle": model, "against": "recomputation"}
+    yield certify(model, torch.cat(list(prompts)), tokens, "static", chunk=3, **own)
+
+
+def speculative(model, drafts: dict, prompts, tokens):
+    """Greedy speculation with each draft, sampling with shared noise, and the law it keeps."""
+    judge = partial(certify_tokens, model)
+    for name, draft in {**drafts, "prompt lookup": None}.items():
+        make = PromptLookup if draft is None else partial(ModelDraft, draft)
+        texts = [(speculate(model, make(), p, tokens).ids, p.shape[1]) for p in prompts]
+        yield judge(texts, "speculative", subject=f"speculation with {name}")
+    draft = next(iter(drafts.values()))
+    texts = [(sampled(model, draft, p, tokens, i), p.shape[1]) for i, p in enumerate(prompts)]
+    seeds = list(range(len(texts)))
+    shared = "speculation, sampled with shared noise"
+    yield judge(texts, "speculative", sampling=WARM, seeds=seeds, subject=shared)
+    law = Sampling(temperature=0.8, top_p=0.95)
+    yield certify_acceptance(model, draft, [ids for ids, _ in texts], law)
+
+
+def sampled(model, draft, prompt, tokens, seed):
+    """Sampled ids (1, T + tokens) by speculation whose noise is shared with plain sampling."""
+    generator = torch.Generator().manual_seed(seed)
+    options = {"sampling": WARM, "generator": generator, "coupled": True}
+    return speculate(model, ModelDraft(draft), prompt, tokens, **options).ids
+
+
+def batched(model, prompts, tokens, kinds=("static", "paged", "paged-int8")):
+    """Prompts of unequal length in one batch, over each kind."""
+    uneven = [p[0, i % 3 :] for i, p in enumerate(prompts)]
+    for kind in kinds:
+        rows = generate_batch(model, uneven, tokens, cache=kind)
+        texts = [(ids[None], len(p)) for ids, p in zip(rows, uneven, strict=True)]
+        own = {}
+        if kind not in EXACT:
+            oracle = partial(oracle_logits, model, kind=kind)
+            own = {"oracle": oracle, "against": "fake-quantized keys and values"}
+        subject = f"unequal prompts in a batch, {kind} cache"
+        yield certify_tokens(model, texts, "batch", subject=subject, **own)
+
+
+def summary(certificates: pd.DataFrame) -> pd.DataFrame:
+    """One row a subject: its worst verdict, steps, largest difference and smallest margin."""
+    order = ["certified", "identical", "near ties", "different"]
+    by = ["subject", "compared", "oracle", "dtype"]
+    return (
+        certificates.groupby(by, sort=False)
+        .agg(
+            verdict=("verdict", lambda verdicts: max(verdicts, key=order.index)),
+            steps=("steps", "sum"),
+            difference=("error", "max"),
+            margin=("margin", "min"),
+            near_ties=("near_ties", "sum"),
+            other_tokens=("mismatches", "sum"),
+        )
+        .reset_index()
+    )
+
+
+def agreement(certificates: pd.DataFrame) -> dict:
+    """What the chapter's bars ask: steps with the oracle's token, and the largest differences."""
+    exact = certificates[certificates.compared != "probabilities"]
+    single = exact[(exact.dtype == "float32") & exact.kind.isin(EXACT)]
+    double = exact[exact.dtype == "float64"]
+    laws = certificates[certificates.compared == "probabilities"]
+    same = double[double.verdict.isin(["certified", "identical"])]
+    return {
+        "float32_same": int(single.steps.sum() - single.mismatches.sum()),
+        "float32_certified": int(single.steps.sum() - single.near_ties.sum()),
+        "float32_steps": int(single.steps.sum()),
+        "float32_error": float(single.error.max()),
+        "float32_margin": float(single.margin.min()),
+        "float64_same": int(same.steps.sum()),
+        "float64_steps": int(double.steps.sum()),
+        "float64_error": float(double.error.max()),
+        "law_error": float(laws.error.max()),
+    }

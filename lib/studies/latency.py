@@ -1,0 +1,190 @@
+"""How much faster is decoding with a cache, and what bounds it?
+
+`measure` runs in a fresh process (`processes.in_processes`) and times everything that the chapter
+compares, interleaved; the other functions read its samples.
+"""
+
+from dataclasses import dataclass
+from functools import partial
+
+import numpy as np
+import pandas as pd
+import torch
+
+from minitransformer import bench
+from minitransformer.checkpoint import load
+from minitransformer.decode import generate, generate_all_positions
+from minitransformer.model import ModelConfig, Transformer
+from minitransformer.train import initialize
+
+from .processes import over_processes, process_medians, speedup
+
+WIDTHS = (1, 2, 4, 8, 16, 32, 64, 128)  # tokens or sequences of one forward
+LOOPS = ("head at all positions", "naive", "dynamic cache", "static cache")
+
+
+@dataclass(frozen=True)
+class Plan:
+    """What one process times."""
+
+    lengths: tuple[int, ...]  # new tokens of the loops
+    repeats: int  # of each loop
+    step_repeats: int  # of each single forward, at every length
+    prompt_tokens: int
+    larger: ModelConfig  # a model with random weights, for the time model
+
+    def grid(self) -> list[int]:
+        """Lengths of the single forwards that are recomputed, or cached before one token."""
+        most = max(self.lengths) + self.prompt_tokens - 1
+        return [int(n) for n in np.unique(np.geomspace(1, most, 12).round())]
+
+    def widths(self, context: int) -> list[int]:
+        return [w for w in WIDTHS if self.prompt_tokens + w <= context]
+
+
+def loops(model, prompt, new: int, names=LOOPS) -> dict:
+    """The loops that generate `new` tokens after a prompt, by name."""
+    ways = {
+        "head at all positions": partial(generate_all_positions, model, prompt, new),
+        "naive": partial(generate, model, prompt, new, cache=None),
+        "dynamic cache": partial(generate, model, prompt, new, cache="dynamic"),
+        "static cache": partial(generate, model, prompt, new, cache="static"),
+    }
+    return {name: ways[name] for name in names}
+
+
+def measure(folder, text: np.ndarray, plan: Plan, kinds, seed: int = 0) -> dict[str, pd.DataFrame]:
+    """Samples of one process: `loops`, `steps`, `kinds`, `seed`, `larger_loops`, `larger_steps`.
+
+    `folder` holds the models; `text` are ids, the prompt first.
+    """
+    model, seed_model = (load(folder / name)[0] for name in ("model", "model-control"))
+    ids = torch.from_numpy(np.asarray(text, dtype=np.int64))[None]
+    prompt = ids[:, : plan.prompt_tokens]
+    at = (plan.grid(), plan.widths(model.cfg.context), plan.prompt_tokens)
+    timed, steps = [], []
+    for new in plan.lengths:
+        timed.append(bench.interleaved(loops(model, prompt, new), plan.repeats).assign(tokens=new))
+        steps.append(bench.step_times(model, ids, *at, plan.step_repeats))
+    new = min(50, max(plan.lengths))
+    ways = {kind: partial(generate, model, prompt, new, cache=kind) for kind in kinds}
+    start = torch.full((1, 1), 5)
+    return {
+        "loops": pd.concat(timed),
+        "steps": pd.concat(steps),
+        "kinds": bench.interleaved(ways, 3 * plan.repeats),
+        "seed": bench.interleaved(loops(seed_model, start, 50, LOOPS[:3]), 3 * plan.repeats),
+        **larger(plan, seed),
+    }
+
+
+def larger(plan: Plan, seed: int) -> dict[str, pd.DataFrame]:
+    """Loops of 50 tokens and single steps of a model whose weights do not fit a small cache."""
+    model = initialize(Transformer(plan.larger), "scaled", seed).eval()
+    n = plan.prompt_tokens + 51
+    draw = np.random.default_rng(seed).integers(0, plan.larger.vocab_size, (1, n))
+    ids = torch.from_numpy(draw)
+    lengths = [int(t) for t in np.unique(np.geomspace(1, n - 2, 8).round())]
+    own = loops(model, ids[:, : plan.prompt_tokens], 50, ("naive", "static cache"))
+    repeats = 3 * max(plan.step_repeats, 5)
+    return {
+        "larger_loops": bench.interleaved(own, plan.repeats),
+        "larger_steps": bench.step_times(model, ids, lengths, [1, 5], plan.prompt_tokens, repeats),
+    }
+
+
+def speedups(samples: pd.DataFrame, slow: str = "naive") -> pd.DataFrame:
+    """Each loop at each length: milliseconds, and how many times as fast as `slow`, over
+    processes."""
+    rows = []
+    for tokens, part in samples.groupby("tokens"):
+        medians = process_medians(part)
+        for name in medians.columns:
+            gain = speedup(part, slow, name)
+            ms = 1e3 * over_processes(medians[name])["estimate"]
+            rows.append({"new_tokens": tokens, "loop": name, "ms": ms, "ms_per_token": ms / tokens})
+            rows[-1] |= {"speedup": gain["estimate"]} | gain
+    return pd.DataFrame(rows).drop(columns="estimate")
+
+
+def step_medians(steps: pd.DataFrame) -> pd.DataFrame:
+    """Microseconds of single forwards by phase and tokens: the mean of the processes' medians with
+    its interval, and `quiet`, their lower decile, which other work on the machine cannot raise."""
+    by = ["phase", "tokens"]
+    medians = steps.groupby([*by, "process"]).seconds.median()
+    rows = medians.groupby(by).apply(lambda s: pd.Series(over_processes(1e6 * s))).unstack()
+    return rows.assign(quiet=1e6 * steps.groupby(by).seconds.quantile(0.1)).reset_index()
+
+
+def time_model(steps: pd.DataFrame, cfg: ModelConfig) -> bench.TimeModel:
+    """The time model, fitted to the lower deciles of single steps."""
+    quiet = steps.groupby(["phase", "tokens"]).seconds.quantile(0.1)
+    past, cached = quiet["recompute"], quiet["cached"]
+    weights = bench.read_seconds(4 * bench.weights_read(cfg))
+    return bench.fit(past.index, past, cached.index, cached, weights)
+
+
+def roofline(model: bench.TimeModel, cfg: ModelConfig) -> bench.TimeModel:
+    """The same weights and cache reads without a call's overhead, at the machine's peak."""
+    return model.without_overhead(bench.flops(cfg, 1), bench.matmul_flops_per_second())
+
+
+def predictions(gains: pd.DataFrame, model, roof, cfg, prompt_tokens: int) -> pd.DataFrame:
+    """Measured speed-ups of the static cache beside what the time model, the machine without
+    overhead and a count of operations give; shares in per cent, with the measured interval's."""
+    own = gains[gains.loop == "static cache"]
+    rows = []
+    for row in own.itertuples():
+        n = row.new_tokens
+        expected, limit = model.speedup(prompt_tokens, n), roof.speedup(prompt_tokens, n)
+        rows.append(
+            {
+                "new_tokens": n,
+                "measured": row.speedup,
+                "low": row.low,
+                "high": row.high,
+                "time_model": expected,
+                "roofline": limit,
+                "operations": bench.flop_speedup(cfg, prompt_tokens, n),
+                "of_model_percent": 100 * row.speedup / expected,
+                "of_model_low": 100 * row.low / expected,
+                "of_model_high": 100 * row.high / expected,
+                "of_roofline_percent": 100 * row.speedup / limit,
+            }
+        )
+    return pd.DataFrame(rows)
+
+
+def limit_curves(model, roof, cfg, prompt_tokens: int, most: int, points: int = 30) -> pd.DataFrame:
+    """Speed-up over new tokens by time model, roofline and count of operations."""
+    tokens = np.unique(np.geomspace(2, most, points).astype(int))
+    of = {
+        "roofline: no overhead": lambda n: roof.speedup(prompt_tokens, n),
+        "time model": lambda n: model.speedup(prompt_tokens, n),
+        "ratio of operations": lambda n: bench.flop_speedup(cfg, prompt_tokens, n),
+    }
+    rows = [(name, int(n), curve(int(n))) for name, curve in of.items() for n in tokens]
+    return pd.DataFrame(rows, columns=["limit", "new_tokens", "speedup"])
+
+
+def kind_costs(samples: pd.DataFrame, quality: pd.DataFrame, cfg, kinds) -> pd.DataFrame:
+    """Each cache at the full context: bytes, added perplexity and time against the static one."""
+    full = bench.kv_bytes(cfg, cfg.context)
+    added = quality.groupby("cache").added_percent.max()
+    rows = []
+    for kind in kinds:
+        held = bench.kv_bytes(cfg, cfg.context, kind=kind)
+        time = speedup(samples, kind, "static")
+        rows.append({"cache": kind, "bytes": held, "times_smaller": full / held})
+        rows[-1] |= {"added_percent": added.get(kind.replace("paged-int8", "int8"), np.nan)}
+        rows[-1] |= {"time_ratio": time["estimate"], "low": time["low"], "high": time["high"]}
+    table = pd.DataFrame(rows)
+    exact = table.cache.isin(("dynamic", "static", "paged"))
+    return table.assign(added_percent=table.added_percent.mask(exact, 0.0))
+
+
+def free_width(steps: pd.DataFrame, phase: str, most: float = 1.5) -> int:
+    """The most tokens (`several`) or sequences (`rows`) that one forward takes in at most `most`
+    times the time of one."""
+    quiet = steps.groupby(["phase", "tokens"]).seconds.quantile(0.1)[phase]
+    return int(quiet.index[quiet <= most * quiet.iloc[0]].max())

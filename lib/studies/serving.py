@@ -1,0 +1,142 @@
+"""Several texts at once: beams, batches of unequal prompts, and a server under load."""
+
+from functools import partial
+
+import numpy as np
+import pandas as pd
+import torch
+
+from minitransformer import bench
+from minitransformer.cache import BlockPool
+from minitransformer.checkpoint import load
+from minitransformer.decode import Request, beam, generate, generate_batch, in_float64
+
+from .processes import speedup
+
+BATCH_KINDS = ("static", "paged")
+
+
+def draw(text: np.ndarray, requests: int, seed: int, short=(4, 25)):
+    """Prompts of random length from random places of a text, as ids (T,)."""
+    rng = np.random.default_rng(seed)
+    starts = rng.integers(0, len(text) - 32, requests)
+    sizes = rng.integers(*short, requests)
+    pairs = zip(starts, sizes, strict=True)
+    return [torch.from_numpy(text[s : s + k].astype(np.int64)) for s, k in pairs]
+
+
+def measure(folder, prompts, batch, new: int, widths, beam_tokens: int, repeats: int):
+    """Samples of one process: `beams` by width, and `batches` against one by one."""
+    model = load(folder / "model")[0]
+    prompts, batch = ([torch.as_tensor(p) for p in each] for each in (prompts, batch))
+    ways = {str(w): partial(searched, model, prompts, w, beam_tokens) for w in sorted({1, *widths})}
+    many = {"one by one": partial(alone, model, batch, new)}
+    many |= {kind: partial(generate_batch, model, batch, new, cache=kind) for kind in BATCH_KINDS}
+    return {
+        "beams": bench.interleaved(ways, repeats),
+        "batches": bench.interleaved(many, repeats),
+    }
+
+
+def searched(model, prompts, width, tokens, length_penalty: float = 1.0):
+    options = {"width": width, "length_penalty": length_penalty}
+    return [beam(model, p[None], tokens, **options)[0] for p in prompts]
+
+
+def alone(model, prompts, new):
+    return [generate(model, p[None], new)[0] for p in prompts]
+
+
+def beams(model, prompts, widths, tokens: int, timed: pd.DataFrame, length_penalty: float = 1.0):
+    """A row a width: log-probability a token, texts better than greedy, and time against greedy."""
+    best = {w: searched(model, prompts, w, tokens, length_penalty) for w in sorted({1, *widths})}
+    rows = []
+    for w, found in best.items():
+        better = [
+            b.log_probability > g.log_probability + 1e-6
+            for b, g in zip(found, best[1], strict=True)
+        ]
+        time = speedup(timed, str(w), "1")
+        rows.append(
+            {
+                "width": w,
+                "log_probability_a_token": np.mean([b.log_probability for b in found]) / tokens,
+                "texts_better_than_greedy": sum(better),
+                "time_ratio": time["estimate"],
+                "low": time["low"],
+                "high": time["high"],
+            }
+        )
+    return pd.DataFrame(rows)
+
+
+def batches(model, prompts, new: int, timed: pd.DataFrame, rows_seconds: pd.Series):
+    """A row a kind of cache: texts equal to their own run in float64, and time against one by one.
+
+    `rows_seconds` are the seconds of a forward over so many sequences; they bound the gain.
+    """
+    double = in_float64(model)
+    wanted = alone(double, prompts, new)
+    limit = (
+        len(prompts) * rows_seconds[1] / np.interp(len(prompts), rows_seconds.index, rows_seconds)
+    )
+    rows = []
+    for kind in BATCH_KINDS:
+        found = generate_batch(double, prompts, new, cache=kind)
+        same = sum(torch.equal(a, b) for a, b in zip(found, wanted, strict=True))
+        gain = speedup(timed, "one by one", kind)
+        rows.append(
+            {
+                "batch": kind,
+                "equal": same,
+                "texts": len(prompts),
+                "measured_speedup": gain["estimate"],
+                "low": gain["low"],
+                "high": gain["high"],
+                "limit_speedup": limit,
+            }
+        )
+    return pd.DataFrame(rows)
+
+
+def served(model, text, requests: int, rows_seconds: pd.Series, seed: int, slots: int = 8):
+    """Continuous against static batching under load: real tokens, simulated clock.
+
+    Every forward takes what `rows_seconds` says for its number of sequences; a load of 1 asks for
+    what `slots` always busy places would serve. Deterministic for given times and seed.
+    """
+    prompts = draw(text, requests, seed)
+    rng = np.random.default_rng(seed + 1)
+    longest = max(min(80, model.cfg.context - 40), 4)
+    sizes = 4 + rng.geometric(1 / 20, requests).clip(max=longest)
+    gaps = rng.exponential(1.0, requests)
+
+    def service(tokens):
+        return float(np.interp(tokens, rows_seconds.index, rows_seconds))
+
+    capacity = slots / service(slots) / sizes.mean()  # requests a second
+    rows = []
+    for load_ in (0.3, 0.6, 0.9, 1.2):
+        arrivals = np.cumsum(gaps) / (load_ * capacity)
+        asked = [
+            Request(p, int(n), arrival=float(at))
+            for p, n, at in zip(prompts, sizes, arrivals, strict=True)
+        ]
+        for policy in ("continuous", "static"):
+            pool = BlockPool(model.cfg, slots * 8)
+            options = {"service": service, "continuous": policy == "continuous"}
+            done = bench.simulate(model, pool, asked, slots, **options)
+            rows.append({"load": load_, "policy": policy, **told(done)})
+    return pd.DataFrame(rows).assign(capacity_per_s=capacity)
+
+
+def told(done) -> dict:
+    """What a simulated service gave: tokens a second, first tokens, time a token after them."""
+    first = np.array([s.first_token_s for s in done])
+    return {
+        "tokens_per_s": sum(len(s.tokens) for s in done) / max(s.times[-1] for s in done),
+        "first_token_ms": 1e3 * np.median(first),
+        "first_token_p95_ms": 1e3 * np.quantile(first, 0.95),
+        "token_ms": 1e3 * np.nanmedian([s.token_s for s in done]),
+        "preempted": sum(s.preemptions for s in done),
+    }

@@ -1,0 +1,103 @@
+"""Verdicts are derived from a bar and a measurement by one rule."""
+
+import math
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from paper import bars
+
+NUMBER = st.floats(-1e6, 1e6)
+AT_MOST = bars.Bar("b", "s", "interval", "2026-11-25", "<=", 1.0, "%")
+
+
+@pytest.mark.parametrize(
+    ("op", "interval", "verdict"),
+    [
+        ("<=", (0.5, 1.0), "pass"),
+        ("<", (0.5, 1.0), "undecided"),
+        ("<", (0.2, 0.9), "pass"),
+        ("<=", (0.9, 1.1), "undecided"),
+        ("<=", (1.1, 1.3), "fail"),
+        (">=", (1.0, 2.0), "pass"),
+        (">", (1.0, 2.0), "undecided"),
+        (">", (0.1, 0.9), "fail"),
+    ],
+)
+def test_the_whole_interval_decides(op, interval, verdict):
+    bar = bars.Bar("b", "s", "interval", "2026-11-25", op, 1.0)
+    assert bar.verdict(sum(interval) / 2, interval) == verdict
+
+
+@given(NUMBER, NUMBER, NUMBER, st.sampled_from(sorted(bars.OPERATORS)))
+def test_pass_and_fail_exclude_each_other_and_narrowing_never_turns_them(a, b, bound, op):
+    low, high = sorted((a, b))
+    bar = bars.Bar("b", "s", "interval", "2026-11-25", op, bound)
+    wide = bar.verdict(low, (low, high))
+    for end in (low, high):
+        narrow = bar.verdict(end, (end, end))
+        assert narrow in ("pass", "fail") and (wide == "undecided" or narrow == wide)
+    exact = bars.Bar("b", "s", "exact", "2026-11-25", op, bound)
+    assert (exact.verdict(low) == "pass") is bars.OPERATORS[op](low, bound)
+
+
+@given(st.integers(0, 50), st.integers(1, 50))
+def test_all_means_all(count, total):
+    bar = bars.Bar("b", "s", "all", "2026-11-25")
+    if count > total:
+        with pytest.raises(ValueError, match="is no share"):
+            bar.verdict((count, total))
+    else:
+        assert bar.verdict((count, total)) == ("pass" if count == total else "fail")
+
+
+def test_the_hardest_case_stands_for_all():
+    cases = {"a": (0.2, (0.1, 0.3)), "b": (0.9, (0.7, 1.1)), "c": (0.5, (0.4, 0.6))}
+    assert AT_MOST.worst(cases) == "b"
+    assert AT_MOST.worst({**cases, "d": (2.0, (1.5, 2.5))}) == "d"
+    at_least = bars.Bar("b", "s", "interval", "2026-11-25", ">=", 0.0)
+    assert at_least.worst(cases) == "a"
+
+
+@pytest.mark.parametrize(
+    ("measured", "interval", "message"),
+    [
+        (0.5, None, "needs its 95 % interval"),
+        (math.nan, (0, 1), "measured as nan"),
+        (3.0, (0, 1), "lies outside its own interval"),
+        (0.5, (1, 0), "lies outside its own interval"),
+    ],
+)
+def test_what_cannot_be_judged_is_refused(measured, interval, message):
+    with pytest.raises(ValueError, match=message):
+        AT_MOST.verdict(measured, interval)
+    with pytest.raises(ValueError, match="takes no interval"):
+        bars.Bar("b", "s", "exact", "2026-11-25", "<", 1).verdict(0.5, (0, 1))
+    with pytest.raises(ValueError, match="is no share"):
+        bars.Bar("b", "s", "all", "2026-11-25").verdict((0, 0))
+
+
+@pytest.mark.parametrize(
+    "field", [{"rule": "often"}, {"op": "=="}, {"value": math.inf}, {"changes": ({"was": 1},)}]
+)
+def test_a_bar_that_is_not_whole_is_refused(field):
+    whole = {"id": "b", "statement": "s", "rule": "exact", "written": "d", "op": "<", "value": 1}
+    with pytest.raises(ValueError, match="bar 'b'"):
+        bars.Bar(**{**whole, **field})
+
+
+def test_the_file_of_bars_is_whole(tmp_path):
+    found = bars.read()
+    assert len(found) > 40
+    for bar in found.values():
+        dates = [bar.written, *(change["date"] for change in bar.changes)]
+        assert dates == sorted(dates) and all(c["was"] and c["why"] for c in bar.changes)
+        assert bar.threshold and bar.statement[0].isupper() and not bar.statement.endswith(".")
+    with pytest.raises(ValueError, match="did you mean 'speedup'"):
+        bars.find(found, "sped-up")
+    twice = tmp_path / "bars.toml"
+    row = '[[bar]]\nid = "a"\nstatement = "S"\nrule = "all"\nwritten = 2026-11-25\n'
+    twice.write_text(row + row)
+    with pytest.raises(ValueError, match="lists 'a' twice"):
+        bars.read(twice)

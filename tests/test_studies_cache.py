@@ -1,0 +1,282 @@
+"""The experiments of the cache chapter, at tiny size: known answers, and what must always hold."""
+
+import os
+from dataclasses import replace
+
+import numpy as np
+import pandas as pd
+import pytest
+import torch
+
+from minitransformer.cache import KINDS
+from minitransformer.checkpoint import save
+from minitransformer.model import ModelConfig, Transformer
+from minitransformer.train import initialize
+from studies import (
+    cache_bytes,
+    cache_quality,
+    certificates,
+    latency,
+    processes,
+    serving,
+    speculation,
+)
+
+CFG = ModelConfig(vocab_size=41, d_model=16, n_heads=2, context=96)
+LARGER = ModelConfig(vocab_size=41, d_model=16, n_heads=1, tied=True, context=96)
+
+
+def made(seed=0, **changes):
+    return initialize(Transformer(replace(CFG, **changes)), "scaled", seed).eval()
+
+
+@pytest.fixture(scope="module")
+def folder(tmp_path_factory):
+    path = tmp_path_factory.mktemp("models")
+    for i, (name, changes) in enumerate(
+        {
+            "model": {},
+            "model-control": {},
+            "model-2block": {"n_layers": 2},
+            "model-draft": {"d_model": 8},
+        }.items()
+    ):
+        save(made(i, **changes), path / name)
+    return path
+
+
+@pytest.fixture(scope="module")
+def text():
+    return np.random.default_rng(0).integers(0, 41, 4000)
+
+
+@pytest.fixture(autouse=True)
+def no_grad():
+    with torch.no_grad():
+        yield
+
+
+# processes
+
+
+def pid():
+    return {"where": pd.DataFrame({"pid": [os.getpid()], "threads": [torch.get_num_threads()]})}
+
+
+def failing():
+    raise ValueError("lengths 0 is too short: give at least 1")
+
+
+def test_each_process_is_new_and_an_error_comes_through():
+    ticks = []
+    found = processes.in_processes(pid, 2, threads=1, done=ticks.append)["where"]
+    assert found.process.tolist() == [0, 1] and ticks == [1, 1]
+    assert found.pid.nunique() == 2 and os.getpid() not in set(found.pid)
+    assert set(found.threads) == {1}
+    with pytest.raises(ValueError, match="lengths 0 is too short"):
+        processes.in_processes(failing, 1)
+    with pytest.raises(ValueError, match="processes 0 measures nothing"):
+        processes.in_processes(failing, 0)
+
+
+def test_the_interval_is_over_processes_and_one_process_has_none():
+    same = processes.over_processes([2.0, 2.0, 2.0])
+    assert same["estimate"] == pytest.approx(2) and same["low"] == pytest.approx(same["high"])
+    one = processes.over_processes([2.0])
+    assert (one["low"], one["high"], one["spread"]) == (0.0, np.inf, 1.0)
+    five = processes.over_processes([1.0, 2.0, 4.0, 2.0, 2.0])
+    assert five["estimate"] == pytest.approx(2.0) and five["spread"] == pytest.approx(4.0)
+    # Student's t with four degrees of freedom: 2.776 standard errors of the logarithms
+    error = np.log([1, 2, 4, 2, 2]).std(ddof=1) / np.sqrt(5)
+    assert np.log(five["high"] / 2) == pytest.approx(2.776 * error, rel=1e-3)
+
+
+def test_ratios_are_paired_inside_each_process():
+    rows = [(p, r, n, s) for p in (0, 1) for r in range(3) for n, s in (("a", 3.0), ("b", 1.0))]
+    samples = pd.DataFrame(rows, columns=["process", "repeat", "name", "seconds"])
+    samples["seconds"] *= 1 + samples.process  # a slower process changes no ratio
+    assert processes.process_ratios(samples, "a", "b").tolist() == [3.0, 3.0]
+    assert processes.speedup(samples, "a", "b")["estimate"] == pytest.approx(3.0)
+
+
+# certificates
+
+
+def test_every_cache_and_decoder_is_certified_and_a_broken_one_is_seen(text):
+    models = {"one": made(), "two": made(1, n_layers=2)}
+    prompts = [torch.from_numpy(text[i : i + 6].copy())[None] for i in (0, 50)]
+    found = certificates.caches(models, prompts, 8, KINDS)
+    assert set(found.kind) == set(KINDS) and set(found.model) == {"one", "two"}
+    drafts = {name: {"a draft model": made(5, d_model=8)} for name in models}
+    ways = certificates.decoders(models, drafts, prompts, 8, prompts, 4)
+    told = certificates.agreement(pd.concat([found, ways]))
+    assert told["float32_same"] == told["float32_steps"] == 2 * 3 * 2 * 8
+    assert told["float64_same"] == told["float64_steps"] > told["float32_steps"]
+    assert told["float64_error"] < 1e-10 and told["law_error"] < 1e-12
+    table = certificates.summary(pd.concat([found, ways]))
+    assert set(table.verdict) <= {"certified", "identical"}
+    broken = pd.concat([found, found.iloc[[-1]].assign(verdict="different", error=1.0)])
+    assert certificates.agreement(broken)["float64_same"] < told["float64_steps"]
+    assert "different" in set(certificates.summary(broken).verdict)
+
+
+# bytes
+
+
+def test_bytes_in_objects_are_those_computed_for_every_kind():
+    found = cache_bytes.measured_and_computed(CFG, KINDS, (50, 96))
+    assert (found.measured_bytes == found.computed_bytes).all() and len(found) == 2 * len(KINDS)
+    table = cache_bytes.formats(CFG, 512)
+    assert table.measured.all()
+    own = table.set_index(["heads", "cache"])
+    assert own.times["MHA", "static"] == 1 and own.times_all["MQA", "static"] == CFG.n_heads
+    assert own.bytes["MHA", "int8"] < own.bytes["MHA", "paged"]
+
+
+def test_pages_follow_use_and_waste_less_than_a_block():
+    use = cache_bytes.in_use(CFG, room=256, points=12)
+    assert (use.paged_kib <= use.static_kib + 1e-9).all()
+    waste = cache_bytes.waste(CFG, 96)
+    paged = waste[waste.cache == "paged, blocks of 16"].set_index("tokens").reserved_share
+    assert paged[16] == 1 and paged[1] == 16 and (waste.reserved_share >= 1).all()
+    idle = cache_bytes.idle(waste)
+    assert idle["static, room for 96"] > idle["paged, blocks of 64"] > idle["paged, blocks of 16"]
+
+
+# quality
+
+
+def test_added_perplexity_is_paired_and_grows_as_bits_fall(text):
+    found = cache_quality.added_perplexity({"one": made()}, text[:600], 96)
+    found = found.set_index("cache")
+    assert abs(found.added_percent["int8"]) < abs(found.added_percent["int2"])
+    assert (found.low <= found.added_percent).all() and (found.added_percent <= found.high).all()
+
+
+def test_a_window_that_holds_all_costs_nothing_and_the_way_of_reading_is_compared(text):
+    losses = cache_quality.endless(made(), text, 2, 192, 32)
+    assert {x.shape for x in losses.values()} == {(2, 192)}
+    curves, costs = cache_quality.against_recomputing(losses, 32, 64)
+    assert set(costs.cache) == set(losses) - {"window recomputed"}
+    assert curves.groupby("cache").tokens.max().eq(192).all()
+    slow = losses["window recomputed"]
+    same = {"same": slow.copy(), "window recomputed": slow}
+    _, none = cache_quality.against_recomputing(same, 32, 64)
+    assert none.added_percent.tolist() == [0.0]
+
+
+def test_absolute_positions_have_no_window(text):
+    losses = cache_quality.endless(made(position="sinusoidal"), text, 1, 64, 16)
+    assert not any("sinks" in name for name in losses)
+
+
+# latency
+
+
+@pytest.fixture(scope="module")
+def timed(folder, text):
+    plan = latency.Plan((4, 8), 2, 1, 8, LARGER)
+    with torch.no_grad():
+        tables = latency.measure(folder, text[:200], plan, ("static", "int8"))
+    return plan, {name: table.assign(process=0) for name, table in tables.items()}
+
+
+def test_a_process_times_all_that_the_chapter_compares(timed):
+    plan, samples = timed
+    assert set(samples) == {"loops", "steps", "kinds", "seed", "larger_loops", "larger_steps"}
+    assert set(samples["loops"].name) == set(latency.LOOPS)
+    assert samples["loops"].groupby(["tokens", "name"]).size().eq(plan.repeats).all()
+    gains = latency.speedups(samples["loops"])
+    assert gains[gains.loop == "naive"].speedup.tolist() == [1.0, 1.0]
+    assert (gains.high == np.inf).all()  # one process decides no bar
+    quality = pd.DataFrame({"cache": ["int8"], "added_percent": [0.1]})
+    table = latency.kind_costs(samples["kinds"], quality, CFG, ("static", "int8"))
+    assert table.added_percent.tolist() == [0.0, 0.1] and table.time_ratio[0] == pytest.approx(1)
+
+
+def test_predictions_of_a_known_machine_are_exact():
+    """Samples made from a time model's own equations give its constants and its speed-ups back."""
+    from minitransformer.bench import TimeModel
+
+    law = TimeModel(4e-4, 4e-4, 0.0, 1e-5, 0.0, 0.0, (0.0, 0.0))
+    rows = [("recompute", t, float(law.uncached(t))) for t in (1, 5, 20, 60, 200)]
+    rows += [("cached", t, float(law.cached(t))) for t in (1, 5, 20, 60, 200)]
+    steps = pd.DataFrame(rows, columns=["phase", "tokens", "seconds"]).assign(process=0, repeat=0)
+    found = latency.time_model(steps, CFG)
+    assert found.speedup(8, 50) == pytest.approx(law.speedup(8, 50), rel=0.05)
+    gains = pd.DataFrame(
+        {
+            "new_tokens": [50],
+            "loop": ["static cache"],
+            "speedup": [law.speedup(8, 50)],
+            "low": [1.0],
+            "high": [9.0],
+        }
+    )
+    told = latency.predictions(gains, law, law, CFG, 8)
+    assert told.of_model_percent[0] == pytest.approx(100)
+    assert told.operations[0] > told.measured[0]
+    curves = latency.limit_curves(law, law, CFG, 8, 50)
+    assert curves[curves.new_tokens == 50].speedup.iloc[0] == pytest.approx(law.speedup(8, 50))
+
+
+def test_medians_of_steps_are_over_processes():
+    rows = [(p, "rows", m, 1e-4 * m) for p in range(3) for m in (1, 2, 4)]
+    steps = pd.DataFrame(rows, columns=["process", "phase", "tokens", "seconds"])
+    told = latency.step_medians(steps).set_index("tokens")
+    assert told.estimate[4] == pytest.approx(400) and told.quiet[2] == pytest.approx(200)
+    assert latency.free_width(steps, "rows") == 1
+
+
+# speculation
+
+
+def test_a_draft_that_is_the_target_is_always_accepted(folder, text):
+    samples = speculation.measure(folder, [text[:8], text[50:58]], 12, 1)
+    samples = {name: table.assign(process=0) for name, table in samples.items()}
+    table = speculation.results(samples)
+    assert len(table) == 6 and set(table.target) == {"1 block", "2 blocks"}
+    model = made()
+    same = speculation.speculated(
+        model,
+        lambda: speculation.ModelDraft(model),
+        [torch.from_numpy(text[:8].copy())[None]],
+        20,
+        4,
+    )
+    counts = speculation.counted(same, 4)
+    assert counts["alpha"] == 1 and counts["theory"] == 5 and counts["tokens_a_forward"] > 3
+    assert speculation.pays_from(4, 0.0, 1.0) == 0.0 and np.isnan(speculation.pays_from(4, 1, 1.5))
+
+
+def test_loops_of_greedy_text_are_seen(text):
+    assert speculation.period([1, 2, 3] * 6, 10) == 3 and np.isnan(speculation.period(range(30), 9))
+    prompts = [torch.from_numpy(text[:8].copy())[None]]
+    found = speculation.greedy_loops(made(), prompts, 40).set_index("text")
+    assert found.distinct_tokens["sampled"] > found.distinct_tokens["greedy"]
+
+
+# serving
+
+
+def test_rows_of_a_batch_are_their_own_run_and_continuous_batching_serves_all(folder, text):
+    model, prompts = made(), serving.draw(text, 4, 0)
+    samples = serving.measure(folder, prompts, prompts, 6, (2,), 4, 1)
+    timed = {name: table.assign(process=0) for name, table in samples.items()}
+    seconds = pd.Series({1: 1e-3, 8: 2e-3})
+    table = serving.batches(model, prompts, 6, timed["batches"], seconds)
+    assert (table.equal == table.texts).all() and table.limit_speedup.iloc[0] > 2
+    found = serving.beams(
+        model,
+        prompts,
+        (2, 4),
+        4,
+        pd.concat([timed["beams"], timed["beams"][timed["beams"].name == "2"].assign(name="4")]),
+    )
+    scores = found.log_probability_a_token
+    assert found.width.tolist() == [1, 2, 4] and scores.iloc[-1] >= scores.iloc[0]
+    served = serving.served(model, text, 6, seconds, 0, slots=2)
+    again = serving.served(model, text, 6, seconds, 0, slots=2)
+    pd.testing.assert_frame_equal(served, again)
+    at = served[served.load == 1.2].set_index("policy")
+    assert at.tokens_per_s["continuous"] >= at.tokens_per_s["static"]
