@@ -2,11 +2,12 @@
 
 import math
 
+import pandas as pd
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from paper import bars
+from paper import bars, claims
 
 NUMBER = st.floats(-1e6, 1e6)
 AT_MOST = bars.Bar("b", "s", "interval", "2026-11-25", "<=", 1.0, "%")
@@ -101,3 +102,22 @@ def test_the_file_of_bars_is_whole(tmp_path):
     twice.write_text(row + row)
     with pytest.raises(ValueError, match="lists 'a' twice"):
         bars.read(twice)
+
+
+def test_a_row_says_what_decided():
+    row = claims.bar_row(AT_MOST, 0.5, (0.4, 0.6), "2 blocks")
+    assert row["verdict"] == "pass" and row["statement"] == "s (2 blocks)"
+    assert (row["op"], row["bound"], row["threshold"]) == ("<=", 1.0, "≤ 1 %")
+    whole = claims.bar_row(bars.Bar("b", "s", "all", "2026-11-25"), (1200, 1200))
+    assert (whole["measured"], whole["threshold"], whole["interval"]) == (
+        "1,200/1,200",
+        "all",
+        None,
+    )
+    one = claims.bar_row(AT_MOST, 0.5, (0.0, math.inf))  # a single process
+    assert one["verdict"] == "undecided" and one["interval"] is None
+
+
+def test_rows_of_a_table_are_cases():
+    table = pd.DataFrame({"m": ["a", "b"], "x": [1, 2], "low": [0, 1], "high": [2, 3]})
+    assert claims.table_cases(table, "x", "m") == {"a": (1.0, (0.0, 2.0)), "b": (2.0, (1.0, 3.0))}

@@ -6,12 +6,14 @@ cell_id}; rows of the audit also carry where the seed report says it (`section`)
 (`correct`) and a `note`."""
 
 import difflib
+import math
 import tomllib
 from pathlib import Path
 
+from .bars import VERDICTS, Bar
 from .files import plain, read_json, write_json
 
-OWN, AUDIT = ("pass", "fail"), ("reproduced", "corrected", "refuted")
+OWN, AUDIT = VERDICTS, ("reproduced", "corrected", "refuted")
 # What the seed report states, in the checkout that this code is part of.
 LEDGER = Path(__file__).resolve().parents[2] / "data" / "seed_claims.toml"
 
@@ -38,6 +40,27 @@ def own_row(
         )
     chosen = verdict or ("pass" if holds else "fail")
     return _row(id, statement, None, measured, unit, interval, threshold, chosen)
+
+
+def bar_row(bar: Bar, measured, interval=None, of: str = "") -> dict:
+    """A row for a bar of ours: its verdict is derived from what was measured, a number with its
+    interval, or (count, total). `of` names the case that stands for all. An interval without ends,
+    that of a single process, is not written."""
+    verdict = bar.verdict(measured, interval)
+    shown = "{:,}/{:,}".format(*measured) if bar.rule == "all" else measured
+    statement = f"{bar.statement} ({of})" if of else bar.statement
+    known = interval if interval is None or all(map(math.isfinite, interval)) else None
+    row = _row(bar.id, statement, None, shown, bar.unit, known, bar.threshold, verdict)
+    bound = {} if bar.rule == "all" else {"op": bar.op, "bound": bar.value}
+    return {**row, "rule": bar.rule, **bound}
+
+
+def table_cases(rows, value: str, case: str) -> dict:
+    """{case: (measured, (low, high))} of a DataFrame with the columns low and high."""
+    return {
+        str(row[case]): (float(row[value]), (float(row["low"]), float(row["high"])))
+        for row in rows.to_dict("records")
+    }
 
 
 def audit_row(

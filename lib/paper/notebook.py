@@ -7,10 +7,11 @@ import sys
 from pathlib import Path
 from types import SimpleNamespace
 
+from IPython import get_ipython
 from tqdm import tqdm
 
-from . import claims, display, stages
-from .files import write_bytes, write_json, write_text
+from . import bars, claims, display, stages
+from .files import read_json, write_bytes, write_json, write_text
 from .parameters import check, injected, known_parameters, parameters_cell, resolve
 from .project import Project
 
@@ -58,7 +59,7 @@ class Notebook:
         self._all = all_params
         self._rows, self._answer = {}, None
         self._cells = _cell_ids(project.notebook(name))
-        self._ledger = claims.seed_claims()
+        self._ledger, self._bars = claims.seed_claims(), bars.read()
         if all_params.get("run_dir"):
             self.inputs = project.root / all_params["run_dir"]
             self.out = Path(os.environ.get(OUT) or self.inputs)
@@ -144,8 +145,32 @@ class Notebook:
         more = {"unit": unit, "interval": interval, "threshold": threshold, "verdict": verdict}
         return self._add(claims.own_row(id, statement, measured, holds, **more), cell)
 
+    def bar(
+        self, id, measured=None, interval=None, *, rows=None, value=None, case=None, cell=None
+    ) -> dict:
+        """Judges a bar of data/bars.toml: `measured` with its `interval`, or (count, total).
+
+        With `rows` (a DataFrame with columns `value`, low, high, and `case`, which names each row)
+        every row must meet it, and the hardest stands for all. `cell` None: the running one.
+        """
+        bar, of = bars.find(self._bars, id), ""
+        if rows is not None:
+            cases = claims.table_cases(rows, value, case)
+            of = bar.worst(cases)
+            measured, interval = cases[of]
+        return self._add(claims.bar_row(bar, measured, interval, of), cell)
+
     def audit(
-        self, id, measured, *, unit=None, interval=None, verdict=None, correct=None, note="", cell
+        self,
+        id,
+        measured,
+        *,
+        unit=None,
+        interval=None,
+        verdict=None,
+        correct=None,
+        note="",
+        cell=None,
     ) -> dict:
         """A claim of the seed report, by its id in seed_claims.toml; verdict None follows
         `claims.judge`."""
@@ -188,8 +213,9 @@ class Notebook:
             f"{self.name}: {len(artefacts)} artefacts checked; {len(verdicts)} claims ({counts or 'none'})."
         )
 
-    def _add(self, row: dict, cell: str) -> dict:
-        if self._cells and cell not in self._cells:
+    def _add(self, row: dict, cell: str | None) -> dict:
+        cell = cell or running_cell(self.project.notebook(self.name))
+        if self._cells and cell not in (*self._cells, "unsaved"):
             raise ValueError(
                 f"claim {row['id']!r}: cell {cell!r} is not a cell of {self.name}: give one of "
                 f"{', '.join(self._cells)}"
@@ -203,6 +229,19 @@ class Notebook:
         self._rows[row["id"]] = row
         display.show_claim(row)
         return row
+
+
+def running_cell(path: Path) -> str:
+    """The id of the cell that is being executed: as the client tells it, else the one of the saved
+    notebook with this source; "unsaved" for one that was edited since."""
+    shell = get_ipython()
+    saved = read_json(path)["cells"] if path.is_file() else []
+    told = shell.get_parent().get("metadata", {}).get("cellId") if shell else None
+    if told in [cell.get("id") for cell in saved]:
+        return told
+    source = shell.history_manager.input_hist_raw[-1].strip() if shell else ""
+    alike = [cell["id"] for cell in saved if "".join(cell["source"]).strip() == source]
+    return alike[0] if alike else "unsaved"
 
 
 def _cell_ids(path: Path) -> list[str]:
