@@ -62,7 +62,7 @@ def test_an_own_bar_passes_or_fails():
         ({"holds": 1.0}, "holds = 1.0 is float: give a comparison"),
         (
             {"holds": True, "verdict": "great"},
-            "verdict 'great' is unknown: choose one of pass, fail, reproduced",
+            "verdict 'great' is unknown: choose one of pass, fail, undecided, reproduced",
         ),
         ({"holds": True, "interval": (2, 1)}, r"interval \(2, 1\) is not ordered"),
         ({"holds": True, "interval": (float("nan"), 1)}, "is not ordered"),

@@ -20,6 +20,7 @@ from studies import (
     processes,
     serving,
     speculation,
+    texts,
 )
 
 CFG = ModelConfig(vocab_size=41, d_model=16, n_heads=2, context=96)
@@ -184,7 +185,7 @@ def timed(folder, text):
 def test_a_process_times_all_that_the_chapter_compares(timed):
     plan, samples = timed
     assert set(samples) == {"loops", "steps", "kinds", "seed", "larger_loops", "larger_steps"}
-    assert set(samples["loops"].name) == set(latency.LOOPS)
+    assert set(samples["loops"].name) == set(latency.LOOPS[1:])
     assert samples["loops"].groupby(["tokens", "name"]).size().eq(plan.repeats).all()
     gains = latency.speedups(samples["loops"])
     assert gains[gains.loop == "naive"].speedup.tolist() == [1.0, 1.0]
@@ -217,7 +218,9 @@ def test_predictions_of_a_known_machine_are_exact():
     assert told.of_model_percent[0] == pytest.approx(100)
     assert told.operations[0] > told.measured[0]
     curves = latency.limit_curves(law, law, CFG, 8, 50)
-    assert curves[curves.new_tokens == 50].speedup.iloc[0] == pytest.approx(law.speedup(8, 50))
+    (tokens, gains), name = curves[1]
+    assert (tokens[-1], name) == (50, "time model")
+    assert gains[-1] == pytest.approx(law.speedup(8, 50))
 
 
 def test_medians_of_steps_are_over_processes():
@@ -280,3 +283,28 @@ def test_rows_of_a_batch_are_their_own_run_and_continuous_batching_serves_all(fo
     pd.testing.assert_frame_equal(served, again)
     at = served[served.load == 1.2].set_index("policy")
     assert at.tokens_per_s["continuous"] >= at.tokens_per_s["static"]
+
+
+def test_one_more_process_falls_wider_than_the_mean():
+    mean = processes.over_processes([1.0, 2.0, 4.0, 2.0, 2.0])
+    row = pd.Series({"speedup": mean["estimate"], **mean})
+    low, high = latency.one_more(row)
+    assert low < mean["low"] and high > mean["high"] and low * high == pytest.approx(4)
+
+
+def test_at_least_two_is_refuted_where_an_interval_lies_below():
+    table = pd.DataFrame({"low": [1.0, 3.0], "high": [1.5, 4.0]})
+    assert latency.at_least_two(table) == "refuted"
+    assert latency.at_least_two(table.iloc[1:]) == "reproduced"
+    assert latency.at_least_two(table.assign(high=[2.5, 4.0])) == "corrected"
+
+
+def test_pieces_of_text():
+    ids = np.arange(100) % 41
+    found = texts.prompts(ids, 8, 2, 3, 0)
+    assert len(found) == 6 and {p.shape for p in found} == {(1, 8)}
+    assert texts.arrays(found)[0].tolist() == found[0][0].tolist()
+    assert texts.stream_length(ids, 1000, 2, 20) == 49
+    with pytest.raises(ValueError, match="49 test tokens a text are less than two training"):
+        texts.stream_length(ids, 1000, 2, 30)
+    assert texts.after_one_token(made(), ids[:8]).pos == 9

@@ -16,6 +16,8 @@ legend."""
 import numpy as np
 import seaborn as sns
 
+from . import alt
+from .alt import described
 from .canvas import (
     DASHED,
     INK,
@@ -50,6 +52,7 @@ __all__ = [
 ]
 
 
+@described(alt.lines)
 def lines(
     df,
     x,
@@ -140,6 +143,7 @@ def learning_curves(
     )
 
 
+@described(alt.points)
 def pareto(
     df,
     x,
@@ -208,6 +212,7 @@ def pareto(
     return fig
 
 
+@described(alt.matrix)
 def heatmap(frames, *, label, xlabel="", ylabel="", annotate=False, limits=None, height=None):
     """A matrix (DataFrame: index down, columns across), or {title: DataFrame} side by side on one
     scale, in cividis.
@@ -266,6 +271,7 @@ def heatmap(frames, *, label, xlabel="", ylabel="", annotate=False, limits=None,
     return fig
 
 
+@described(alt.panels)
 def histograms(df, x, y, panel, grids, *, xlabel, ylabel, colors=None, height=2.6):
     """Steps of y at the evenly spaced centres x, a panel each side by side, and below each the
     points of its grid.
@@ -299,6 +305,7 @@ def histograms(df, x, y, panel, grids, *, xlabel, ylabel, colors=None, height=2.
     return fig
 
 
+@described(alt.reserves)
 def reserves(
     df,
     x,

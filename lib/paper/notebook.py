@@ -86,10 +86,11 @@ class Notebook:
     def write_csv(self, name: str, df) -> Path:
         return write_text(self.out / name, df.to_csv(index=_named(df), lineterminator="\n"))
 
-    def figure(self, fig, id: str, *, caption: str, alt: str, data) -> None:
+    def figure(self, fig, id: str, *, caption: str, data, alt: str = "") -> None:
         """Saves figures/<id>.png and the DataFrame it draws as figures/<id>.csv, and shows it with
         its caption."""
         _slug("figure", id)
+        alt = alt or getattr(fig, "alt", "")
         png = fig if isinstance(fig, bytes) else display.png_bytes(getattr(fig, "figure", fig))
         display.show_figure(png, id, caption, alt, csv=f"figures/{id}.csv")
         write_bytes(self.out / "figures" / f"{id}.png", png)
@@ -105,12 +106,13 @@ class Notebook:
         display.show_table(df, id, caption, csv=f"tables/{id}.csv")
         self.write_csv(f"tables/{id}.csv", df)
 
-    def say(self, markdown: str) -> None:
-        """A reading whose numbers were computed."""
-        display.show_markdown(markdown)
+    def say(self, template: str, **values) -> None:
+        """A reading whose numbers were computed: named values with their formats, "{x:.2f}"."""
+        display.show_markdown(template.format(**values) if values else template)
 
-    def answer(self, sentence: str) -> None:
+    def answer(self, template: str, **values) -> None:
         """The chapter's answer in one computed sentence; the report puts it under the question."""
+        sentence = template.format(**values) if values else template
         if not sentence.strip():
             raise ValueError(f"{self.name}: the answer is empty: give one computed sentence")
         self._answer = sentence

@@ -4,6 +4,8 @@
 import numpy as np
 import seaborn as sns
 
+from . import alt
+from .alt import described
 from .canvas import (
     DASHED,
     INK,
@@ -21,6 +23,7 @@ from .canvas import (
 from .numerals import column, number
 
 
+@described(alt.rows)
 def dots(
     df,
     label,
@@ -80,6 +83,7 @@ def ladder(df, label, value, low=None, high=None, *, xlabel="perplexity", limits
     return dots(df, label, value, low, high, xlabel=xlabel, limits=limits, log=True, **options)
 
 
+@described(alt.rows)
 def bars(
     df,
     label,
@@ -132,6 +136,7 @@ def bars(
     return fig
 
 
+@described(alt.rows)
 def waterfall(df, label, value, *, xlabel, limit=None, unit=""):
     """Steps from slow to fast on a log axis: each row's bar spans what the step took away; factors
     at the right.

@@ -141,3 +141,21 @@ def agreement(certificates: pd.DataFrame) -> dict:
         "float64_error": float(double.error.max()),
         "law_error": float(laws.error.max()),
     }
+
+
+def rows(found: dict) -> list[tuple]:
+    """The lines of the chapter's certificate: what, measured, bound."""
+    return [
+        (
+            "steps with the same token",
+            f"{found['float32_same']:,}",
+            f"of {found['float32_steps']:,}",
+        ),
+        (
+            "steps certified; the rest are near ties",
+            f"{found['float32_certified']:,}",
+            f"of {found['float32_steps']:,}",
+        ),
+        ("largest difference, float64", f"{found['float64_error']:.1e}", "< 1e-10"),
+        ("largest difference, float32", f"{found['float32_error']:.1e}", ""),
+    ]

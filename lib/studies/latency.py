@@ -64,7 +64,8 @@ def measure(folder, text: np.ndarray, plan: Plan, kinds, seed: int = 0) -> dict[
     at = (plan.grid(), plan.widths(model.cfg.context), plan.prompt_tokens)
     timed, steps = [], []
     for new in plan.lengths:
-        timed.append(bench.interleaved(loops(model, prompt, new), plan.repeats).assign(tokens=new))
+        ways = loops(model, prompt, new, LOOPS[1:])
+        timed.append(bench.interleaved(ways, plan.repeats).assign(tokens=new))
         steps.append(bench.step_times(model, ids, *at, plan.step_repeats))
     new = min(50, max(plan.lengths))
     ways = {kind: partial(generate, model, prompt, new, cache=kind) for kind in kinds}
@@ -155,16 +156,30 @@ def predictions(gains: pd.DataFrame, model, roof, cfg, prompt_tokens: int) -> pd
     return pd.DataFrame(rows)
 
 
-def limit_curves(model, roof, cfg, prompt_tokens: int, most: int, points: int = 30) -> pd.DataFrame:
-    """Speed-up over new tokens by time model, roofline and count of operations."""
+def limit_curves(model, roof, cfg, prompt_tokens: int, most: int, points: int = 30) -> list:
+    """Speed-up over new tokens by roofline, time model and count of operations, as a figure's
+    limits: ((tokens, speed-ups), name)."""
     tokens = np.unique(np.geomspace(2, most, points).astype(int))
     of = {
         "roofline: no overhead": lambda n: roof.speedup(prompt_tokens, n),
         "time model": lambda n: model.speedup(prompt_tokens, n),
         "ratio of operations": lambda n: bench.flop_speedup(cfg, prompt_tokens, n),
     }
-    rows = [(name, int(n), curve(int(n))) for name, curve in of.items() for n in tokens]
-    return pd.DataFrame(rows, columns=["limit", "new_tokens", "speedup"])
+    return [((tokens, [curve(int(n)) for n in tokens]), name) for name, curve in of.items()]
+
+
+def one_more(row) -> tuple[float, float]:
+    """Where one more process, such as the seed report's, would fall: the prediction interval that
+    belongs to a row's interval of the mean (None for a single process)."""
+    half = np.log(row.high / row.speedup) * np.sqrt(row.processes + 1)
+    return (row.speedup / np.exp(half), row.speedup * np.exp(half))
+
+
+def at_least_two(compared: pd.DataFrame) -> str:
+    """Verdict on "at least 2 times at every length"."""
+    if (compared.high < 2).any():
+        return "refuted"
+    return "corrected" if (compared.low < 2).any() else "reproduced"
 
 
 def kind_costs(samples: pd.DataFrame, quality: pd.DataFrame, cfg, kinds) -> pd.DataFrame:
@@ -188,3 +203,66 @@ def free_width(steps: pd.DataFrame, phase: str, most: float = 1.5) -> int:
     times the time of one."""
     quiet = steps.groupby(["phase", "tokens"]).seconds.quantile(0.1)[phase]
     return int(quiet.index[quiet <= most * quiet.iloc[0]].max())
+
+
+def text_needed(plan: Plan, context: int) -> int:
+    """Tokens of text that `measure` reads."""
+    return max(max(plan.grid()) + 1, plan.prompt_tokens + max(plan.widths(context)))
+
+
+def constants(model: bench.TimeModel, roof: bench.TimeModel, cfg) -> pd.DataFrame:
+    """The fitted constants in readable units."""
+    read = 4 * bench.weights_read(cfg)
+    low, high = (1e9 * end for end in model.kappa_interval)
+    resolved = "" if model.kappa_resolvable else ", not resolvable"
+    peak = bench.flops(cfg, 1) / roof.compute
+    rows = [
+        ("o", "fixed cost of an uncached forward", 1e6 * model.overhead, "µs"),
+        ("o'", "fixed cost of a cached step", 1e6 * model.cached_overhead, "µs"),
+        ("w", f"reading {read:,} bytes of weights", 1e6 * model.weights, "µs"),
+        ("c", "compute of one token", 1e6 * model.compute, "µs"),
+        ("κ", f"cache read of a token [{low:.0f}, {high:.0f}]{resolved}", 1e9 * model.kappa, "ns"),
+        ("t*", "knee, (o + w) / c", model.knee, "tokens"),
+        ("β", "read bandwidth at this size", read / model.weights / 1e9, "GB/s"),
+        ("F", "matrix product, peak", peak / 1e9, "GFLOP/s"),
+    ]
+    return pd.DataFrame(rows, columns=["symbol", "what", "value", "unit"])
+
+
+def step_limits(model: bench.TimeModel, steps: pd.DataFrame) -> list:
+    """What a figure of single forwards draws beside them: the model's curve, and w."""
+    tokens = np.geomspace(1, steps.tokens.max(), 80)
+    curve = (tokens, 1e6 * model.uncached(tokens))
+    return [(curve, "model"), (1e6 * model.weights, "weights read once")]
+
+
+def seed_rows(samples: pd.DataFrame) -> pd.DataFrame:
+    """The seed report's two loops and the fair one: milliseconds beside its figures, and speed-ups
+    over its naive loop with the interval in which one more process would fall."""
+    names = {"head at all positions": 17.47, "dynamic cache": 8.98, "naive": np.nan}
+    medians = process_medians(samples)
+    rows = []
+    for name, seed_ms in names.items():
+        gain = speedup(samples, "head at all positions", name)
+        ms = 1e3 * over_processes(medians[name])["estimate"]
+        rows.append({"loop": name, "seed_ms": seed_ms, "ms": ms, "speedup": gain["estimate"]})
+        rows[-1] |= {"low": gain["low"], "high": gain["high"], "processes": gain["processes"]}
+    return pd.DataFrame(rows)
+
+
+def raw(samples: pd.DataFrame, prompt_tokens: int, seed: int, threads: int) -> pd.DataFrame:
+    """The samples of the loops as bench.csv holds them: one row one measurement."""
+    named = samples.rename(columns={"name": "loop", "tokens": "new_tokens"})
+    named = named.assign(latency_ms=1e3 * named.seconds, prompt_tokens=prompt_tokens)
+    columns = ["loop", "new_tokens", "process", "repeat", "latency_ms", "prompt_tokens"]
+    return named[columns].assign(seed=seed, threads=threads)
+
+
+def summary(model: bench.TimeModel, roof: bench.TimeModel, compared: pd.DataFrame, cfg) -> dict:
+    """timemodel.json: the constants, the machine's two limits, and the predictions."""
+    return vars(model) | {
+        "knee_tokens": model.knee,
+        "bandwidth_bytes_per_second": 4 * bench.weights_read(cfg) / model.weights,
+        "peak_flops_per_second": bench.flops(cfg, 1) / roof.compute,
+        "speedup": compared.to_dict("records"),
+    }
