@@ -94,7 +94,11 @@ def test_the_file_of_bars_is_whole(tmp_path):
     for bar in found.values():
         dates = [bar.written, *(change["date"] for change in bar.changes)]
         assert dates == sorted(dates) and all(c["was"] and c["why"] for c in bar.changes)
-        assert bar.threshold and bar.statement[0].isupper() and not bar.statement.endswith(".")
+        assert (
+            (bar.against or bar.threshold)
+            and bar.statement[0].isupper()
+            and not bar.statement.endswith(".")
+        )
     with pytest.raises(ValueError, match="did you mean 'speedup'"):
         bars.find(found, "sped-up")
     twice = tmp_path / "bars.toml"
@@ -121,3 +125,14 @@ def test_a_row_says_what_decided():
 def test_rows_of_a_table_are_cases():
     table = pd.DataFrame({"m": ["a", "b"], "x": [1, 2], "low": [0, 1], "high": [2, 3]})
     assert claims.table_cases(table, "x", "m") == {"a": (1.0, (0.0, 2.0)), "b": (2.0, (1.0, 3.0))}
+
+
+def test_a_bound_that_is_measured_is_given_with_the_measurement():
+    bar = bars.Bar("b", "s", "interval", "2026-11-25", "<", unit="nats", against="the n-gram's")
+    assert bar.at(3.0).verdict(2.0, (1.5, 2.5)) == "pass"
+    assert bar.at(2.0).verdict(2.0, (1.5, 2.5)) == "undecided"
+    assert bar.at(3.0).threshold == "< 3 nats, the n-gram's"
+    with pytest.raises(ValueError, match="is held against the n-gram's: give it"):
+        bar.at(None)
+    with pytest.raises(ValueError, match="has its own bound"):
+        AT_MOST.at(3.0)

@@ -17,6 +17,7 @@ from studies import (
     cache_quality,
     certificates,
     latency,
+    memory,
     processes,
     serving,
     speculation,
@@ -184,7 +185,7 @@ def timed(folder, text):
 
 def test_a_process_times_all_that_the_chapter_compares(timed):
     plan, samples = timed
-    assert set(samples) == {"loops", "steps", "kinds", "seed", "larger_loops", "larger_steps"}
+    assert set(samples) == {"loops", "steps", "kinds", "seed"}
     assert set(samples["loops"].name) == set(latency.LOOPS[1:])
     assert samples["loops"].groupby(["tokens", "name"]).size().eq(plan.repeats).all()
     gains = latency.speedups(samples["loops"])
@@ -193,6 +194,26 @@ def test_a_process_times_all_that_the_chapter_compares(timed):
     quality = pd.DataFrame({"cache": ["int8"], "added_percent": [0.1]})
     table = latency.kind_costs(samples["kinds"], quality, CFG, ("static", "int8"))
     assert table.added_percent.tolist() == [0.0, 0.1] and table.time_ratio[0] == pytest.approx(1)
+
+
+def test_a_larger_model_is_predicted_from_its_own_steps(timed):
+    plan, _ = timed
+    samples = latency.larger(plan, 0)
+    samples = {name: table.assign(process=0) for name, table in samples.items()}
+    law = latency.time_model(samples["larger_steps"], LARGER)
+    row = latency.larger_row(samples["larger_loops"], law, LARGER, 8).iloc[0]
+    gain = row.measured_speedup / row.predicted_speedup
+    assert row.off_percent == pytest.approx(100 * abs(gain - 1)) and row.high == np.inf
+    assert set(latency.constants(law, latency.roofline(law, LARGER), LARGER).symbol) >= {"o", "w"}
+
+
+def test_growth_is_seen_where_there_is_any():
+    found = memory.growth(made(), np.arange(4), 40, 16)
+    assert set(found.cache) == set(memory.KINDS) and found.tokens.max() == 40
+    table = pd.DataFrame({"cache": ["a"] * 4, "tokens": [1, 10, 20, 40]})
+    assert memory.later(table.assign(process_bytes=[0, 9, 11, 14]))["a"] == 3
+    absolute = memory.growth(made(position="sinusoidal"), np.arange(4), 8, 16, ("window", "static"))
+    assert set(absolute.cache) == {"static"}
 
 
 def test_predictions_of_a_known_machine_are_exact():

@@ -13,7 +13,7 @@ import difflib
 import math
 import operator
 import tomllib
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 
 BARS = Path(__file__).resolve().parents[2] / "data" / "bars.toml"
@@ -34,6 +34,7 @@ class Bar:
     op: str = ""
     value: float = math.nan
     unit: str = ""
+    against: str = ""  # what is measured as the bound, in words; `value` is then given with `at`
     changes: tuple = ()  # {date, was, why}, oldest first
 
     def __post_init__(self):
@@ -41,7 +42,8 @@ class Bar:
             raise ValueError(
                 f"bar {self.id!r}: rule {self.rule!r} is not one of {', '.join(RULES)}"
             )
-        if self.rule != "all" and (self.op not in OPERATORS or not math.isfinite(self.value)):
+        bound = bool(self.against) or math.isfinite(self.value)
+        if self.rule != "all" and (self.op not in OPERATORS or not bound):
             raise ValueError(
                 f"bar {self.id!r}: {self.op} {self.value} is no bound: give op and value"
             )
@@ -54,7 +56,18 @@ class Bar:
         """The bound in words: "≤ 0.1 %"."""
         if self.rule == "all":
             return "all"
-        return f"{SIGNS[self.op]} {self.value:g}{' ' * (self.unit != '×')}{self.unit}".rstrip()
+        value = f"{self.value:.4g}" if self.against else f"{self.value:g}"
+        text = f"{SIGNS[self.op]} {value}{' ' * (self.unit != '×')}{self.unit}".rstrip()
+        return f"{text}, {self.against}" if self.against else text
+
+    def at(self, value: float | None) -> "Bar":
+        """This bar with its measured bound; ValueError where it has one of its own, or lacks it."""
+        if bool(self.against) != (value is not None):
+            asks = (
+                f"is held against {self.against}: give it" if self.against else "has its own bound"
+            )
+            raise ValueError(f"bar {self.id!r} {asks}")
+        return replace(self, value=float(value)) if self.against else self
 
     def verdict(self, measured, interval=None) -> str:
         """`pass`, `fail` or `undecided`; `measured` is a number, or (count, total) of rule "all".

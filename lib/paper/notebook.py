@@ -148,14 +148,26 @@ class Notebook:
         return self._add(claims.own_row(id, statement, measured, holds, **more), cell)
 
     def bar(
-        self, id, measured=None, interval=None, *, rows=None, value=None, case=None, cell=None
+        self,
+        id,
+        measured=None,
+        interval=None,
+        *,
+        rows=None,
+        value=None,
+        case=None,
+        against=None,
+        of="",
+        cell=None,
     ) -> dict:
         """Judges a bar of data/bars.toml: `measured` with its `interval`, or (count, total).
 
         With `rows` (a DataFrame with columns `value`, low, high, and `case`, which names each row)
-        every row must meet it, and the hardest stands for all. `cell` None: the running one.
+        every row must meet it, and the hardest stands for all. `against` is the bound of a bar
+        that is held against a measurement; `of` says what exactly was measured. `cell` None: the
+        running one.
         """
-        bar, of = bars.find(self._bars, id), ""
+        bar = bars.find(self._bars, id).at(against)
         if rows is not None:
             cases = claims.table_cases(rows, value, case)
             of = bar.worst(cases)

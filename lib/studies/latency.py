@@ -31,7 +31,7 @@ class Plan:
     repeats: int  # of each loop
     step_repeats: int  # of each single forward, at every length
     prompt_tokens: int
-    larger: ModelConfig  # a model with random weights, for the time model
+    larger: ModelConfig | None = None  # a model with random weights, for `larger`
 
     def grid(self) -> list[int]:
         """Lengths of the single forwards that are recomputed, or cached before one token."""
@@ -53,8 +53,8 @@ def loops(model, prompt, new: int, names=LOOPS) -> dict:
     return {name: ways[name] for name in names}
 
 
-def measure(folder, text: np.ndarray, plan: Plan, kinds, seed: int = 0) -> dict[str, pd.DataFrame]:
-    """Samples of one process: `loops`, `steps`, `kinds`, `seed`, `larger_loops`, `larger_steps`.
+def measure(folder, text: np.ndarray, plan: Plan, kinds) -> dict[str, pd.DataFrame]:
+    """Samples of one process: `loops`, `steps`, `kinds` and `seed`.
 
     `folder` holds the models; `text` are ids, the prompt first.
     """
@@ -75,7 +75,6 @@ def measure(folder, text: np.ndarray, plan: Plan, kinds, seed: int = 0) -> dict[
         "steps": pd.concat(steps),
         "kinds": bench.interleaved(ways, 3 * plan.repeats),
         "seed": bench.interleaved(loops(seed_model, start, 50, LOOPS[:3]), 3 * plan.repeats),
-        **larger(plan, seed),
     }
 
 
@@ -266,3 +265,23 @@ def summary(model: bench.TimeModel, roof: bench.TimeModel, compared: pd.DataFram
         "peak_flops_per_second": bench.flops(cfg, 1) / roof.compute,
         "speedup": compared.to_dict("records"),
     }
+
+
+def larger_row(loops: pd.DataFrame, model: bench.TimeModel, cfg, prompt_tokens: int):
+    """The larger model in one row: its constants, 50 tokens end to end, and their prediction."""
+    gain = speedup(loops, "naive", "static cache")
+    predicted = model.speedup(prompt_tokens, 50)
+    row = {
+        "model": f"{cfg.n_layers} × {cfg.d_model}",
+        "parameters": sum(bench.parameters(cfg).values()),
+        "overhead_ms": 1e3 * model.overhead,
+        "weights_ms": 1e3 * model.weights,
+        "compute_ms": 1e3 * model.compute,
+        "knee_tokens": model.knee,
+        "measured_speedup": gain["estimate"],
+        "low": gain["low"],
+        "high": gain["high"],
+        "predicted_speedup": predicted,
+        "off_percent": 100 * abs(gain["estimate"] / predicted - 1),
+    }
+    return pd.DataFrame([row])

@@ -14,6 +14,7 @@ from minitransformer.decode import Request, beam, generate, generate_batch, in_f
 from .processes import speedup
 
 BATCH_KINDS = ("static", "paged")
+ROWS = (1, 2, 4, 8, 16)  # sequences of one timed forward
 
 
 def draw(text: np.ndarray, requests: int, seed: int, short=(4, 25)):
@@ -26,16 +27,25 @@ def draw(text: np.ndarray, requests: int, seed: int, short=(4, 25)):
 
 
 def measure(folder, prompts, batch, new: int, widths, beam_tokens: int, repeats: int):
-    """Samples of one process: `beams` by width, and `batches` against one by one."""
+    """Samples of one process: `beams` by width, `batches` against one by one, and `rows`: a forward
+    over so many sequences."""
     model = load(folder / "model")[0]
     prompts, batch = ([torch.as_tensor(p) for p in each] for each in (prompts, batch))
     ways = {str(w): partial(searched, model, prompts, w, beam_tokens) for w in sorted({1, *widths})}
     many = {"one by one": partial(alone, model, batch, new)}
     many |= {kind: partial(generate_batch, model, batch, new, cache=kind) for kind in BATCH_KINDS}
+    ids = batch[0].repeat(-(-64 // len(batch[0])))[None]
+    steps = bench.step_times(model, ids, [1], ROWS, past=8, repeats=10 * repeats)
     return {
         "beams": bench.interleaved(ways, repeats),
         "batches": bench.interleaved(many, repeats),
+        "rows": steps[steps.phase == "rows"],
     }
+
+
+def row_seconds(samples: pd.DataFrame) -> pd.Series:
+    """Seconds of a forward over so many sequences: lower deciles, which noise cannot raise."""
+    return samples.groupby("tokens").seconds.quantile(0.1)
 
 
 def searched(model, prompts, width, tokens, length_penalty: float = 1.0):

@@ -1,0 +1,48 @@
+"""The memory of the process while it generates: which caches are constant?"""
+
+from collections.abc import Callable
+from dataclasses import replace
+
+import pandas as pd
+
+from minitransformer import bench
+from minitransformer.cache import make_cache
+from minitransformer.decode import stream
+from minitransformer.model import Transformer
+
+from .texts import as_row
+
+KINDS = ("static", "paged", "window", "dynamic", "int8")
+
+
+def growth(
+    model, prompt, new: int, window: int, kinds=KINDS, done: Callable[[int], None] | None = None
+) -> pd.DataFrame:
+    """KiB that the process adds over the tokens generated after a prompt (T,), for each kind."""
+    far = Transformer(replace(model.cfg, context=len(prompt) + new)).eval()
+    far.load_state_dict(model.state_dict())
+    tables = []
+    for kind in kinds:
+        if kind == "window" and model.cfg.position == "sinusoidal":
+            continue  # absolute positions cannot slide
+        own, options = (model, {"window": window - 4}) if kind == "window" else (far, {})
+        table = bench.process_growth(
+            lambda own=own, kind=kind, o=options: run(own, prompt, new, kind, o), new
+        )
+        tables.append(table.assign(cache=kind, process_kib=table.process_bytes / 1024))
+        if done:
+            done(1)
+    return pd.concat(tables, ignore_index=True)
+
+
+def run(model, prompt, new, kind, options):
+    """The stream whose memory is looked at; its cache is made inside."""
+    capacity = len(prompt) + new
+    cache = make_cache(model.cfg, kind, capacity=capacity, **options)
+    return stream(model, as_row(prompt), new, cache=cache)
+
+
+def later(grown: pd.DataFrame, share: float = 0.25) -> pd.Series:
+    """Bytes each kind still adds after this share of the text."""
+    settled = grown[grown.tokens > share * grown.tokens.max()]
+    return settled.groupby("cache", sort=False).process_bytes.agg(lambda b: b.max() - b.iloc[0])
