@@ -167,9 +167,11 @@ def limit_curves(model, roof, cfg, prompt_tokens: int, most: int, points: int = 
     return [((tokens, [curve(int(n)) for n in tokens]), name) for name, curve in of.items()]
 
 
-def one_more(row) -> tuple[float, float]:
+def one_more(row) -> tuple[float, float] | None:
     """Where one more process, such as the seed report's, would fall: the prediction interval that
-    belongs to a row's interval of the mean (None for a single process)."""
+    belongs to a row's interval of the mean; None for a single process."""
+    if not np.isfinite(row.high):
+        return None
     half = np.log(row.high / row.speedup) * np.sqrt(row.processes + 1)
     return (row.speedup / np.exp(half), row.speedup * np.exp(half))
 

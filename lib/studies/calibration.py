@@ -1,0 +1,108 @@
+"""Better than rounding to nearest: clipping, GPTQ, AWQ, and what activations and outliers add."""
+
+import numpy as np
+import pandas as pd
+import torch
+import torch.nn as nn
+
+from minitransformer.evaluate import token_losses
+from minitransformer.quant import (
+    QuantScheme,
+    collect,
+    computed_bytes,
+    layer_output_errors,
+    matrices,
+    quantize,
+    resident_bytes,
+)
+
+from .formats import formats
+from .scores import Scores, losses
+
+METHODS = ("rtn", "mse", "gptq", "awq")
+TITLES = {"rtn": "rounded", "mse": "clipped", "gptq": "GPTQ", "awq": "AWQ"}
+
+
+def windows(ids, tokens: int, window: int) -> torch.Tensor:
+    """The first whole windows of up to `tokens` ids as rows: (n, window)."""
+    n = max(min(tokens, len(ids)) // window, 1)
+    own = min(window, len(ids))
+    return torch.from_numpy(np.ascontiguousarray(ids[: n * own], dtype=np.int64)).view(n, own)
+
+
+def compare(name: str, model, scores: Scores, bits, fitting, chosen_on) -> tuple:
+    """Every method at every width, in groups of 32 with zero-points: a table, and the models.
+
+    `fitting` (n, window) is what methods may watch; `chosen_on` are validation ids. `scores` must
+    know `fp32`."""
+    rows, models = [], {}
+    for width in sorted(bits, reverse=True):
+        scheme, rounded = formats()[f"int{width} g32 asym"], f"int{width} rtn"
+        for how in METHODS:
+            data = fitting if how in ("gptq", "awq") else None
+            own = models[width, how] = quantize(model, scheme, how, data)
+            scores.add(f"int{width} {how}", own)
+            row = {"model": name, "bits": width, "method": how}
+            row |= scores.added(f"int{width} {how}")
+            row["validation_nats"] = losses(own, chosen_on, scores.window).mean()
+            rows.append(row | scores.recovered(f"int{width} {how}", rounded))
+    return pd.DataFrame(rows), models
+
+
+def chosen(table: pd.DataFrame) -> pd.DataFrame:
+    """For each model and width the calibrated method that validation chooses."""
+    calibrated = table[table.method != "rtn"]
+    best = calibrated.groupby(["model", "bits"]).validation_nats.idxmin()
+    return calibrated.loc[best].reset_index(drop=True)
+
+
+def output_errors(model, models: dict, bits: int, watched) -> pd.DataFrame:
+    """Relative error of each layer's outputs in per cent under each method, fed what it sees in
+    FP32: layers down, methods across."""
+    rows = [
+        {"method": TITLES[how], **row}
+        for how in ("rtn", "mse", "gptq")
+        for row in layer_output_errors(model, models[bits, how], watched)
+    ]
+    table = pd.DataFrame(rows)
+    grid = table.pivot(index="layer", columns="method", values="relative_output_error")
+    return 100 * grid.loc[table.layer.unique(), table.method.unique()]
+
+
+def embedding_alone(model, scores: Scores, bits: int, fitting) -> pd.DataFrame:
+    """The embedding, which no data can help, and the rest, each quantized alone."""
+    scheme = formats()[f"int{bits} g32 asym"]
+    layers = list(matrices(model.cfg))
+    embedding = {layer: scheme if layer == "embedding" else None for layer in layers}
+    rest = {layer: None if layer == "embedding" else scheme for layer in layers}
+    scores.add("embedding, clipped", quantize(model, embedding, "mse"))
+    scores.add("rest, rounded", quantize(model, rest))
+    scores.add("rest, GPTQ", quantize(model, rest, "gptq", fitting))
+    return scores.table(["embedding, clipped", "rest, rounded", "rest, GPTQ"])
+
+
+def activations(model, scores: Scores, fitting) -> pd.DataFrame:
+    """Int8 activations with a scale a token: what they add to the same weights."""
+    weights = {
+        "W8A8": (QuantScheme(8, activation_bits=8), "int8 channel"),
+        "W4A8": (QuantScheme(4, "group", 32, activation_bits=8), "int4 g32"),
+    }
+    ways = [("W8A8", how) for how in ("rtn", "smoothquant", "llm.int8")]
+    ways += [("W4A8", how) for how in ("rtn", "smoothquant")]
+    rows = []
+    for name, how in ways:
+        scheme, plain = weights[name]
+        own = quantize(model, scheme, how, None if how == "rtn" else fitting)
+        scores.kept[f"{name}, {how}"] = token_losses(own, scores.ids, scores.window)
+        alone = scores.added(f"{name}, {how}", plain)
+        rows.append({"format": f"{name}, {how}", **scores.added(f"{name}, {how}")})
+        rows[-1] |= {f"activations_{key}": value for key, value in alone.items()}
+        rows[-1]["times_smaller"] = computed_bytes(model.cfg) / resident_bytes(own)
+    return pd.DataFrame(rows)
+
+
+def outliers(model, fitting) -> pd.Series:
+    """The largest peak of a channel over the median one, of what each linear layer reads."""
+    linear = [name for name, layer in model.named_modules() if isinstance(layer, nn.Linear)]
+    seen = collect(model, fitting, linear)
+    return pd.Series({name: (m.peak.max() / m.peak.median()).item() for name, m in seen.items()})

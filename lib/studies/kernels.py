@@ -1,0 +1,185 @@
+"""Is a quantized model faster? Decode steps on every kernel, and single products."""
+
+from functools import partial
+
+import numpy as np
+import pandas as pd
+import torch
+
+from minitransformer import bench
+from minitransformer.cache import make_cache
+from minitransformer.checkpoint import load
+from minitransformer.decode import generate, last_logits
+from minitransformer.evaluate import token_losses
+from minitransformer.quant import (
+    KERNELS,
+    TOLERANCE,
+    KernelError,
+    accelerate,
+    quantize,
+    quantize_structure,
+    resident_bytes,
+)
+from minitransformer.quant.layers import QuantWeight
+
+from .formats import formats, made, seed_rule
+from .processes import over_processes, process_medians, speedup
+
+SUITS = {
+    "int8 channel": ("int8pack", "fbgemm", "onednn", "onnxruntime"),
+    "int4 g32": ("int4pack", "onnxruntime"),
+    "int4 g128": ("int4pack", "onnxruntime"),
+    "int2 g32": ("onnxruntime",),
+}
+
+
+def running(model) -> tuple[dict, list, list]:
+    """The model on every kernel that runs here, by "format, kernel"; the largest error that each
+    shows at load; and why the others refuse."""
+    ways, checked, refused = {"fp32": model}, [], []
+    for name, packed in made(model, SUITS).items():
+        ways[f"{name}, each call"] = packed
+        ways[f"{name}, once"] = accelerate(packed, "dequantized")
+        for kernel in SUITS[name]:
+            try:
+                own = accelerate(packed, kernel)
+            except KernelError as error:
+                refused.append((f"{name}, {kernel}", str(error)))
+                continue
+            ways[f"{name}, {kernel}"] = own
+            errors = [m.error for m in own.modules() if isinstance(m, KERNELS[kernel])]
+            line = f"{name}, {kernel}: largest relative error of {len(errors)} layers"
+            checked.append((line, max(errors), str(TOLERANCE)))
+    return ways, checked, refused
+
+
+def measure(folder, repeats: int, seed: int) -> dict[str, pd.DataFrame]:
+    """Samples of one process: `steps`, ten decode steps after 32 tokens on every kernel."""
+    model = load(folder / "model")[0]
+    generator = torch.Generator().manual_seed(seed)
+    prompt = torch.randint(model.cfg.vocab_size, (1, 32), generator=generator)
+    ways = {name: stepper(own, prompt) for name, own in running(model)[0].items()}
+    return {"steps": bench.interleaved(ways, repeats, warmup=2)}
+
+
+def measure_seed(folder, repeats: int) -> dict[str, pd.DataFrame]:
+    """Samples of one process: `seed`, the seed report's 50 tokens with a cache; and `heads`, the
+    time to dequantize a head with and without zero-points."""
+    control, model = (load(folder / name)[0] for name in ("model-control", "model"))
+    start = torch.arange(4, 14)[None]
+    theirs = {name: partial(generate, m, start, 50) for name, m in seed_models(control).items()}
+    rules = {"symmetric": "int8 channel", "zero-points": "int8 channel asym"}
+    heads = {name: made(model, [own])[own].head.weight for name, own in rules.items()}
+    return {
+        "seed": bench.interleaved(theirs, repeats),
+        "heads": bench.interleaved(heads, 10 * repeats, warmup=3),
+    }
+
+
+def stepper(model, prompt, steps: int = 10):
+    """A call that decodes `steps` tokens after the prompt and forgets them."""
+    cache = make_cache(model.cfg, "static", capacity=prompt.shape[1] + 1)
+    last_logits(model, prompt, cache)
+
+    def call():
+        for _ in range(steps):
+            last_logits(model, prompt[:, :1], cache)
+            cache.truncate(prompt.shape[1])
+
+    return call
+
+
+def seed_models(control) -> dict:
+    """The seed's models: FP32; its int8; its int4, a code kept in a byte; and int8 unpacked
+    once."""
+    eight, four = (quantize(control, seed_rule(bits)) for bits in (8, 4))
+    cells = {
+        f"{name}.codes": m.integers() - 8 + 128
+        for name, m in four.named_modules()
+        if isinstance(m, QuantWeight)
+    }
+    unpacked = quantize_structure(control, seed_rule(8))
+    unpacked.load_state_dict(four.state_dict() | cells)
+    once = accelerate(eight, "dequantized")
+    return {"fp32": control, "int8": eight, "int4": unpacked, "int8 once": once}
+
+
+def step_table(steps: pd.DataFrame, ways: dict, sizes: pd.DataFrame) -> pd.DataFrame:
+    """A row a way: microseconds a step, the time against FP32 over processes, the memory held, and
+    what it may be called (`bench.labels`)."""
+    files, medians = sizes.set_index("format").file_bytes, process_medians(steps)
+    rows = []
+    for name, model in ways.items():
+        time = speedup(steps, name, "fp32")
+        own, _, kernel = name.partition(", ")
+        held = resident_bytes(model)
+        rows.append(
+            {
+                "how": name,
+                "format": own,
+                "kernel": kernel.replace("once", "dequantized"),
+                "step_us": 1e5 * over_processes(medians[name])["estimate"],
+                "time_ratio": time["estimate"],
+                "low": time["low"],
+                "high": time["high"],
+                "resident_bytes": held,
+                "resident_of_disk": held / files[own],
+            }
+        )
+    table = pd.DataFrame(rows)
+    return table.assign(label=bench.labels(table))
+
+
+def kernel_costs(ways: dict, scores) -> pd.Series:
+    """Perplexity added by each way as it runs, its own rounding of activations included."""
+    found = {}
+    for name, model in ways.items():
+        kernel = name.partition(", ")[2]
+        if kernel in KERNELS:
+            scores.kept[name] = token_losses(model, scores.ids, scores.window)
+        else:
+            scores.add(name, model)
+        found[name] = scores.added(name)["added_percent"]
+    return pd.Series(found, name="added_percent")
+
+
+def products(widths, repeats: int, seed: int) -> pd.DataFrame:
+    """Square matrices alone, times 1 and 64 tokens, every format on every kernel beside FP32."""
+    table = bench.dispatch_table(
+        widths, {name: formats()[name] for name in SUITS}, (1, 64), repeats, seed
+    )
+    speed = 1 / table.time_ratio
+    share = 100 * table.limit_us / table.median_us
+    return table.assign(speedup=speed, limit_reached_percent=share)
+
+
+def grids(products: pd.DataFrame) -> dict[str, pd.DataFrame]:
+    """Speed against FP32 of every real kernel: kernels down, widths across, a panel a number of
+    tokens."""
+    real = products[(products.format != "fp32") & (products.kernel != "dequantized")]
+    real = real[real.label != "refused"].assign(what=lambda t: t.format + ", " + t.kernel)
+    return {
+        f"{m} token{'s' * (m > 1)}": part.pivot(
+            index="what", columns="width", values="speedup"
+        ).loc[real.what.unique()]
+        for m, part in real.groupby("tokens")
+    }
+
+
+def quickest(products: pd.DataFrame) -> pd.DataFrame:
+    """For each number of tokens and width: the quickest, and the quickest that holds at most 1.1
+    times what it stores; FP32 among them."""
+    ran = products[(products.label != "refused") & (products.kernel != "dequantized")]
+    ran = ran.assign(what=lambda t: t.format + ", " + t.kernel)
+    rows = []
+    for (tokens, width), part in ran.groupby(["tokens", "width"]):
+        small = part[part.resident_of_disk <= bench.dispatch.RESIDENT]
+        for memory, among in (("any", part), ("within 1.1 of disk", small)):
+            best = among.loc[among.median_us.idxmin()]
+            row = {"tokens": tokens, "width": width, "memory": memory, "quickest": best.what}
+            rows.append(row | best[["median_us", "time_ratio", "low", "high", "label"]].to_dict())
+    return pd.DataFrame(rows)
+
+
+def worst_error(checked) -> float:
+    return max((error for _, error, _ in checked), default=np.nan)

@@ -1,0 +1,79 @@
+"""Not every matrix needs the same bits: sensitivities, and a search under a limit of bytes."""
+
+import numpy as np
+import pandas as pd
+
+from minitransformer.quant import (
+    computed_bytes,
+    load_scheme,
+    quantize,
+    save_scheme,
+    search,
+    sensitivity,
+)
+
+from .formats import formats
+from .scores import Scores, losses
+
+
+def palette() -> dict:
+    """The formats a matrix may have."""
+    return {f"int{b}": formats()[f"int{b} g32 asym"] for b in (2, 3, 4)} | {
+        "int8": formats()["int8 channel"]
+    }
+
+
+def felt(model, ids, window: int) -> tuple[pd.DataFrame, list]:
+    """Perplexity added, in per cent, when one matrix alone is quantized, on validation ids: a
+    table, and what `search` takes."""
+    names = {scheme: name for name, scheme in palette().items()}
+    alone = sensitivity(
+        model, palette().values(), lambda m: float(losses(m, ids, window).mean()), "mse"
+    )
+    rows = [
+        {
+            "layer": row["layer"],
+            "scheme": names[row["scheme"]],
+            "added_percent": 100 * np.expm1(row["nats"]),
+        }
+        for row in alone
+    ]
+    return pd.DataFrame(rows), alone
+
+
+def grid(table: pd.DataFrame) -> pd.DataFrame:
+    """Matrices down, formats across."""
+    wide = table.pivot(index="layer", columns="scheme", values="added_percent")
+    return wide.loc[table.layer.unique(), ["int2", "int3", "int4"]]
+
+
+def under_budgets(model, alone, ids, scores: Scores) -> tuple[pd.DataFrame, dict]:
+    """Mixtures in the bytes of int3 and half-way to int4: what single matrices promise, what is
+    measured, and the gap to int3 everywhere; and the schemes by budget."""
+    three, four = (computed_bytes(model.cfg, palette()[f"int{b}"]) for b in (3, 4))
+    scores.add("int3 clipped", quantize(model, palette()["int3"], "mse"))
+    rows, schemes = [], {}
+    for name, limit in {"int3 bytes": three, "half-way to int4": (three + four) // 2}.items():
+        found = search(
+            model, alone, limit, lambda m: float(losses(m, ids, scores.window).mean()), "mse"
+        )
+        schemes[name] = found.scheme
+        scores.add(f"mixed, {name}", quantize(model, found.scheme, "mse"))
+        row = {"budget": name, "bytes": found.nbytes, "limit_bytes": limit}
+        row["promised_percent"] = 100 * np.expm1(found.predicted_nats)
+        row |= scores.added(f"mixed, {name}")
+        gap = scores.added(f"mixed, {name}", "int3 clipped")
+        rows.append(row | {f"over_int3_{key}": value for key, value in gap.items()})
+    return pd.DataFrame(rows), schemes
+
+
+def file_round_trip(path, scheme, cfg) -> bool:
+    """Whether a mixed scheme read back from its file is the one that was saved."""
+    return load_scheme(save_scheme(path, scheme), cfg) == scheme
+
+
+def spent(scheme: dict) -> pd.DataFrame:
+    """Which format each matrix got."""
+    names = {own: name for name, own in palette().items()}
+    rows = [(layer, names[own]) for layer, own in scheme.items()]
+    return pd.DataFrame(rows, columns=["layer", "format"])
