@@ -118,7 +118,7 @@ def test_a_row_says_what_decided():
         "all",
         None,
     )
-    one = claims.bar_row(AT_MOST, 0.5, (0.0, math.inf))  # a single process
+    one = claims.bar_row(AT_MOST, 0.5, (math.nan, math.nan))  # a single process
     assert one["verdict"] == "undecided" and one["interval"] is None
 
 

@@ -85,7 +85,7 @@ def test_the_interval_is_over_processes_and_one_process_has_none():
     same = processes.over_processes([2.0, 2.0, 2.0])
     assert same["estimate"] == pytest.approx(2) and same["low"] == pytest.approx(same["high"])
     one = processes.over_processes([2.0])
-    assert (one["low"], one["high"], one["spread"]) == (0.0, np.inf, 1.0)
+    assert np.isnan([one["low"], one["high"]]).all() and one["spread"] == 1
     five = processes.over_processes([1.0, 2.0, 4.0, 2.0, 2.0])
     assert five["estimate"] == pytest.approx(2.0) and five["spread"] == pytest.approx(4.0)
     # Student's t with four degrees of freedom: 2.776 standard errors of the logarithms
@@ -190,7 +190,7 @@ def test_a_process_times_all_that_the_chapter_compares(timed):
     assert samples["loops"].groupby(["tokens", "name"]).size().eq(plan.repeats).all()
     gains = latency.speedups(samples["loops"])
     assert gains[gains.loop == "naive"].speedup.tolist() == [1.0, 1.0]
-    assert (gains.high == np.inf).all()  # one process decides no bar
+    assert gains.high.isna().all()  # one process decides no bar
     quality = pd.DataFrame({"cache": ["int8"], "added_percent": [0.1]})
     table = latency.kind_costs(samples["kinds"], quality, CFG, ("static", "int8"))
     assert table.added_percent.tolist() == [0.0, 0.1] and table.time_ratio[0] == pytest.approx(1)
@@ -203,7 +203,7 @@ def test_a_larger_model_is_predicted_from_its_own_steps(timed):
     law = latency.time_model(samples["larger_steps"], LARGER)
     row = latency.larger_row(samples["larger_loops"], law, LARGER, 8).iloc[0]
     gain = row.measured_speedup / row.predicted_speedup
-    assert row.off_percent == pytest.approx(100 * abs(gain - 1)) and row.high == np.inf
+    assert row.off_percent == pytest.approx(100 * abs(gain - 1)) and np.isnan(row.high)
     assert set(latency.constants(law, latency.roofline(law, LARGER), LARGER).symbol) >= {"o", "w"}
 
 

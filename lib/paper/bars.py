@@ -71,6 +71,7 @@ class Bar:
 
     def verdict(self, measured, interval=None) -> str:
         """`pass`, `fail` or `undecided`; `measured` is a number, or (count, total) of rule "all".
+        An interval of NaN, where there is no spread to make one of, decides nothing.
 
         ValueError where an interval is missing, given in vain, not ordered or not finite.
         """
@@ -87,6 +88,8 @@ class Bar:
             asks = "needs its 95 % interval" if interval is None else "takes no interval"
             raise ValueError(f"bar {self.id!r} has the rule {self.rule!r} and {asks}")
         ends = [measured] if interval is None else list(interval)
+        if any(map(math.isnan, ends)):  # one process, or one seed, says nothing of another
+            return UNDECIDED
         if interval is not None and not ends[0] <= measured <= ends[1]:
             raise ValueError(f"bar {self.id!r}: {measured} lies outside its own interval {ends}")
         right = {bool(OPERATORS[self.op](end, self.value)) for end in ends}

@@ -44,8 +44,8 @@ def own_row(
 
 def bar_row(bar: Bar, measured, interval=None, of: str = "") -> dict:
     """A row for a bar of ours: its verdict is derived from what was measured, a number with its
-    interval, or (count, total). `of` names the case that stands for all. An interval without ends,
-    that of a single process, is not written."""
+    interval, or (count, total). `of` names the case that stands for all. An interval of NaN is
+    not written."""
     verdict = bar.verdict(measured, interval)
     shown = "{:,}/{:,}".format(*measured) if bar.rule == "all" else measured
     statement = f"{bar.statement} ({of})" if of else bar.statement

@@ -58,6 +58,7 @@ def on_grid(model, bits: int):
 
 def taught(model, batches, recipe, done, teacher=None):
     """`model` after the recipe's steps; it is changed."""
+    model.requires_grad_(True)
     train(model, batches, recipe, teacher=teacher, on_step=lambda row: done(1) if done else None)
     return model.eval()
 

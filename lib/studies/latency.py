@@ -265,7 +265,7 @@ def summary(model: bench.TimeModel, roof: bench.TimeModel, compared: pd.DataFram
         "knee_tokens": model.knee,
         "bandwidth_bytes_per_second": 4 * bench.weights_read(cfg) / model.weights,
         "peak_flops_per_second": bench.flops(cfg, 1) / roof.compute,
-        "speedup": compared.to_dict("records"),
+        "speedup": compared.astype(object).where(compared.notna(), None).to_dict("records"),
     }
 
 

@@ -64,11 +64,11 @@ def over_processes(values, level: float = 0.95) -> dict[str, float]:
 
     The interval is Student's, of the logarithms; processes are its unit, so it says what another
     process of this machine in this hour would show. `spread` is the largest over the smallest. One
-    process has no interval: `low` and `high` are 0 and infinity, and no bar is decided by it.
+    process has no interval: `low` and `high` are NaN, and no bar is decided by it.
     """
     logs = np.log(np.asarray(values, dtype=float))
     mean, n = logs.mean(), len(logs)
-    half = t.ppf((1 + level) / 2, n - 1) * logs.std(ddof=1) / np.sqrt(n) if n > 1 else np.inf
+    half = t.ppf((1 + level) / 2, n - 1) * logs.std(ddof=1) / np.sqrt(n) if n > 1 else np.nan
     return {
         "estimate": float(np.exp(mean)),
         "low": float(np.exp(mean - half)),
