@@ -70,7 +70,7 @@ help: ## this list
 	@awk -F '^## ' '/^## / {print "  " $$2}' $(firstword $(MAKEFILE_LIST))
 
 ## PROFILE         quick (minutes), paper (the default: half an hour at most on 2 cores), seed, full (hours on a CPU)
-## CORPUS          a text file, or a name of data/corpora.toml; CORPORA_DIR: a folder that holds named ones already
+## CORPUS          a text file, or a name that data/README.md lists; CORPORA_DIR: a folder that holds named ones already
 ## TOKENIZER       word, character or bpe
 ## SEED SALT SEED_BENCH    of the language, of the benchmarks
 ## CONTEXT DIM HEADS LR    of the model and its training
@@ -148,6 +148,7 @@ verify: $(READY) ## check that pack: one changed byte fails
 
 publish: $(READY) ## copy the run's page, claims, provenance and CSVs to reports/reference/
 	@$(RUN) publish $(OPTIONS)
+	@echo "the README's picture of it is made by: make picture"
 
 lab: $(READY) ## open JupyterLab at notebooks/, with reports/ beside it (LAB_OPTIONS=... are passed on)
 	@$(PY) -m jupyterlab --ServerApp.root_dir=. --LabApp.default_url=/lab/tree/notebooks $(LAB_OPTIONS)
@@ -161,9 +162,10 @@ clean: ## delete runs and caches; the environment, downloads and reports/referen
 	find lib tests notebooks -name __pycache__ -prune -exec rm -rf {} +
 
 # Of data/, only what was downloaded: a text of one's own may lie there too.
+CATALOGUE := $(firstword $(wildcard lib/minitransformer/corpus/corpora.toml data/corpora.toml) /dev/null)
 distclean: clean ## clean, and delete the environment and the downloaded corpora
 	rm -rf .venv lib/*.egg-info
-	sed -n 's/^path *= *"\(.*\)"$$/\1/p' data/corpora.toml | while read -r path; do \
+	sed -n 's/^path *= *"\(.*\)"$$/\1/p' $(CATALOGUE) | while read -r path; do \
 	  rm -f "data/$$path" "data/$$path".*part; rmdir "data/$${path%/*}" 2>/dev/null || :; done
 
 notebooks: $(READY) ## maintainers: execute notebooks/ at the quick size and keep their outputs

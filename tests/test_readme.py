@@ -19,7 +19,7 @@ import pytest
 import torch
 
 from minitransformer import ModelConfig, Transformer, save
-from minitransformer.corpus import named_corpora, train_words
+from minitransformer.corpus import train_words
 from paper import __main__ as command
 from paper import targets
 from paper.project import Project
@@ -35,6 +35,8 @@ COMMANDS = [
     if line.strip()
 ]
 INLINE = re.findall(r"`((?:make|pip|python3?|sudo) [^`]+)`", README)
+FILES = (ROOT / "lib/minitransformer/corpus/corpora.toml", ROOT / "data/corpora.toml")
+CATALOGUE = tomllib.loads(next(p for p in FILES if p.is_file()).read_text(encoding="utf-8"))
 WORDS = "the quick brown fox jumps over the lazy dog and runs away from it again".split()
 
 
@@ -61,7 +63,7 @@ def check_settings(arguments, tmp_path):
     """What a `python -m paper` line says is read without an error, as before a run."""
     text = tmp_path / "any.txt"
     text.write_text(" ".join(WORDS * 2000), encoding="utf-8")
-    named = [f"corpus={name}" for name in named_corpora()]
+    named = [f"corpus={name}" for name in CATALOGUE]
     arguments = [word.replace("path/to/any.txt", str(text)) for word in arguments]
     if set(named) & set(arguments):  # known, and not downloaded for a test
         arguments = [word for word in arguments if word not in ("--set", *named)]
