@@ -3,6 +3,7 @@
 PYTHON ?= python3
 VENV ?= .venv# VENV=none uses $(PYTHON) as it is (a conda environment made from environment.yml)
 PROFILE ?= paper
+CHROMIUM ?= chromium
 
 SHELL := /bin/sh
 .DEFAULT_GOAL := help
@@ -29,34 +30,63 @@ endif
 
 # VARIABLE=value reaches the parameter, quoted for the shell, only if it was given. TEMP counts on the command line
 # only, because some systems set it for temporary files.
+PARAMETERS := CORPUS:corpus CORPORA_DIR:corpora_dir TOKENIZER:tokenizer SEED:seed SALT:salt CONTEXT:context \
+  DIM:d_model HEADS:n_heads LR:lr SEED_BENCH:bench_seed QUANT_BITS:bits TOPK:top_k TOPP:top_p BEAM:beam_width \
+  LENGTH_PENALTY:length_penalty TEMP:temperature
+variable = $(firstword $(subst :, ,$(1)))
+parameter = $(lastword $(subst :, ,$(1)))
 quote = '$(subst ','\'',$(1))'
-set = $(if $($(1)),--set $(call quote,$(2)=$($(1))))
-SETTINGS = $(call set,CORPUS,corpus) $(call set,CORPORA_DIR,corpora_dir) $(call set,TOKENIZER,tokenizer) \
-  $(call set,SEED,seed) $(call set,SALT,salt) $(call set,CONTEXT,context) $(call set,DIM,d_model) $(call set,HEADS,n_heads) $(call set,LR,lr) \
-  $(call set,SEED_BENCH,bench_seed) $(call set,QUANT_BITS,bits) $(call set,TOPK,top_k) $(call set,TOPP,top_p) \
-  $(call set,BEAM,beam_width) $(call set,LENGTH_PENALTY,length_penalty) \
-  $(if $(findstring command,$(origin TEMP)),$(call set,TEMP,temperature))
+given = $(if $(filter-out TEMP,$(1))$(findstring command,$(origin $(1))),$($(1)))
+SETTINGS = $(foreach p,$(PARAMETERS),$(if $(call given,$(call variable,$p)),\
+  --set $(call quote,$(call parameter,$p)=$($(call variable,$p)))))
+
+# A variable of the command line that nothing reads is an error before anything runs. The environment is left alone.
+KNOWN := $(foreach p,$(PARAMETERS),$(call variable,$p)) PROFILE PYTHON VENV TORCH_INDEX LAB_OPTIONS PYTEST_OPTIONS DEBUG \
+  SOURCE_DATE_EPOCH
+ALSO := SHELL PWD TMPDIR MAKEFLAGS MAKEFILES GNUMAKEFLAGS UPGRADE CHROMIUM PIP_% UV_% OMP_% MKL_% CUDA_% TQDM_% \
+  PYTHONPATH PYTHONWARNINGS PYTHONUNBUFFERED PYTHONDONTWRITEBYTECODE PYTEST_ADDOPTS# read by what is called
+UNKNOWN := $(strip $(foreach v,$(.VARIABLES),$(if $(findstring command,$(origin $v)),$(filter-out $(KNOWN) $(ALSO),$v))))
+ifneq ($(UNKNOWN),)
+WORD := $(firstword $(UNKNOWN))
+REMEDY := $(shell $(PYTHON) -c 'import difflib, sys; word, how, *known = sys.argv[1:]; \
+  near = {name.lower(): pair.split(":")[0] for pair in known for name in pair.split(":")}; \
+  found = difflib.get_close_matches(word.lower(), near, 1, 0.76); \
+  print("did you mean " + near[found[0]] + "?" if found else "choose from " + " ".join(sorted({*near.values()})) \
+    + ", or give a parameter as in $(PY) -m paper report --set " + how.replace(word, word.lower(), 1) + ":")' \
+  $(call quote,$(WORD)) $(call quote,$(WORD)=$($(WORD))) $(PARAMETERS) $(KNOWN) 2>/dev/null)
+$(error $(WORD) is unknown: $(or $(REMEDY),make help lists what is known:) nothing was run)
+endif
+
 RUN = $(PY) -m paper
-PIP = $(PY) -m pip install --quiet --disable-pip-version-check
 OPTIONS = --profile $(call quote,$(PROFILE)) --caller $(call quote,$(PWD)) $(SETTINGS)
 
 .PHONY: help setup report publish test lab data tokenize train eval bench bench-quant ablations plot plot-quant \
-  verify-corpus test-idem pack verify clean distclean notebooks lock
+  verify-corpus test-idem pack verify clean clean-cache distclean notebooks picture lock
 
 help: ## this list
-	@echo "make <target> [PROFILE=paper|quick|seed|full] [CORPUS=file or name] [SEED= SALT= DIM= HEADS= LR= ...]"
+	@echo "make <target> [VARIABLE=value ...]"
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / {printf "  %-14s %s\n", $$1, $$2}' $(firstword $(MAKEFILE_LIST))
+	@echo "VARIABLES (README.md tells more)"
+	@awk -F '^## ' '/^## / {print "  " $$2}' $(firstword $(MAKEFILE_LIST))
 
-setup: $(READY) ## create .venv from requirements.lock (TORCH_INDEX=url adds an index, such as one with CPU wheels)
+## PROFILE         quick (a first look), paper (the default: half an hour at most on 2 cores), seed, full (hours on a CPU)
+## CORPUS          a text file, or a name that data/README.md lists; CORPORA_DIR: a folder that holds named ones already
+## TOKENIZER       word, character or bpe
+## SEED SALT SEED_BENCH    of the language, of the benchmarks
+## CONTEXT DIM HEADS LR    of the model and its training
+## QUANT_BITS      32, 8 or 4
+## TEMP TOPK TOPP BEAM LENGTH_PENALTY    of sampling and beam search
+## PYTHON VENV     the interpreter (python3); the environment's folder (.venv), or none: PYTHON as it is
+## TORCH_INDEX     where setup takes torch from: an address; none: pip's own index (on Linux a CUDA build, +2.2 GB)
+## DEBUG=1         a whole traceback instead of the one line
+
+setup: $(READY) ## create .venv from requirements.lock, on Linux with the smaller CPU build of torch
 
 $(VENV)/.installed: requirements.lock pyproject.toml
 	@$(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 11))' || { \
 	  echo "error: Python 3.11 or newer is needed, and $(PYTHON) is $$($(PYTHON) -V 2>&1): give one, as in PYTHON=python3.12" >&2; \
 	  exit 1; }
-	$(PYTHON) -m venv $(VENV)
-	$(PIP) $(if $(TORCH_INDEX),--extra-index-url $(TORCH_INDEX)) -r requirements.lock
-	$(PIP) --no-deps --no-build-isolation -e .
-	@touch $@
+	@$(PYTHON) install.py --venv $(call quote,$(VENV)) $(if $(TORCH_INDEX),--torch-index $(call quote,$(TORCH_INDEX)))
 
 report: $(READY) ## run every chapter and render reports/<run>/index.html
 	@$(RUN) report $(OPTIONS)
@@ -91,9 +121,13 @@ plot-quant: $(READY) ## figures/quant.png, with chapter 5
 verify-corpus: $(READY) ## make the corpus again and compare it with the run's
 	@$(RUN) verify-corpus $(OPTIONS)
 
-test: $(READY) ## unit tests, notebooks, the quick pipeline end to end, coverage
+test: $(READY) ## style, unit tests, notebooks, the quick pipeline end to end, coverage
 	@mkdir -p .cache reports/evidence
-	@$(RUN) report --profile quick # first: then the notebooks read its run, and the pipeline's tests find it done
+	@echo "[1/3] style: ruff"
+	@$(PY) -m ruff check --quiet . && $(PY) -m ruff format --quiet --check .
+	@echo "[2/3] the quick report, which the pipeline's tests and the notebooks read"
+	@$(RUN) report --profile quick
+	@echo "[3/3] the tests, and beside them every notebook's cells (their output follows at the end)"
 	@export OMP_NUM_THREADS=1 OMP_WAIT_POLICY=passive TQDM_DISABLE=1; status=0; \
 	$(PY) -m pytest --nbval-lax --nbval-current-env --nbval-cell-timeout=600 --ignore-glob='*checkpoint*' -p no:cov \
 	  --junitxml=.cache/nbval.xml -p no:cacheprovider -q $(PYTEST_OPTIONS) notebooks > .cache/nbval.log 2>&1 & \
@@ -114,22 +148,40 @@ verify: $(READY) ## check that pack: one changed byte fails
 
 publish: $(READY) ## copy the run's page, claims, provenance and CSVs to reports/reference/
 	@$(RUN) publish $(OPTIONS)
+	@echo "the README's picture of it is made by: make picture"
 
-lab: $(READY) ## open JupyterLab in notebooks/ (LAB_OPTIONS=... are passed on)
-	@$(PY) -m jupyterlab --notebook-dir=notebooks $(LAB_OPTIONS)
+lab: $(READY) ## open JupyterLab at notebooks/, with reports/ beside it (LAB_OPTIONS=... are passed on)
+	@$(PY) -m jupyterlab --ServerApp.root_dir=. --LabApp.default_url=/lab/tree/notebooks $(LAB_OPTIONS)
+
+clean-cache: $(READY) ## delete what was trained for changed parameters (.cache/), and say how much it was
+	@$(RUN) cache --clear
 
 clean: ## delete runs and caches; the environment, downloads and reports/reference/ stay
-	rm -rf .cache .pytest_cache .hypothesis .coverage dist
+	rm -rf .cache .pytest_cache .ruff_cache .hypothesis .coverage build dist
 	find reports -mindepth 1 -maxdepth 1 ! -name template ! -name reference -exec rm -rf {} +
 	find lib tests notebooks -name __pycache__ -prune -exec rm -rf {} +
 
-distclean: clean ## clean, and delete the environment and downloaded or generated corpora
+# Of data/, only what was downloaded: a text of one's own may lie there too.
+CATALOGUE := $(firstword $(wildcard lib/minitransformer/corpus/corpora.toml data/corpora.toml) /dev/null)
+distclean: clean ## clean, and delete the environment and the downloaded corpora
 	rm -rf .venv lib/*.egg-info
-	find data -mindepth 1 ! -name README.md ! -name corpora.toml -delete
+	sed -n 's/^path *= *"\(.*\)"$$/\1/p' $(CATALOGUE) | while read -r path; do \
+	  rm -f "data/$$path" "data/$$path".*part; rmdir "data/$${path%/*}" 2>/dev/null || :; done
 
 notebooks: $(READY) ## maintainers: execute notebooks/ at the quick size and keep their outputs
 	@$(RUN) notebooks --profile quick
 
-lock: ## maintainers: pin the closure of pyproject.toml again (needs uv)
-	uv pip compile pyproject.toml --group test --universal --python-version 3.11 --excludes requirements.excludes \
-	  --no-annotate --custom-compile-command "make lock" -o requirements.lock
+picture: $(READY) ## maintainers: docs/page.png, the README's picture of reports/reference/index.html (needs chromium)
+	@mkdir -p .cache docs
+	@$(CHROMIUM) --headless --no-sandbox --disable-gpu --hide-scrollbars --force-device-scale-factor=1 \
+	  --window-size=1200,1000 --screenshot=.cache/page.png "file://$(CURDIR)/reports/reference/index.html" 2>/dev/null
+	@$(PY) -c 'from PIL import Image; \
+	  Image.open(".cache/page.png").convert("RGB").quantize(64, dither=0).save("docs/page.png", optimize=True)'
+
+lock: ## maintainers: pin the closure of pyproject.toml again, for pip and for conda (needs uv; UPGRADE=1 moves the pins)
+	uv pip compile pyproject.toml --all-extras --group test --universal --python-version 3.11 \
+	  --excludes requirements.excludes --no-annotate --custom-compile-command "make lock" $(if $(UPGRADE),--upgrade) \
+	  -o requirements.lock
+	sed '/^  - pip:/q' environment.yml > environment.part
+	sed -n '/==/s/^/      - /p' requirements.lock >> environment.part
+	mv environment.part environment.yml

@@ -4,16 +4,37 @@ or run here."""
 import os
 import re
 import shlex
+import shutil
 import subprocess
+import sys
 from pathlib import Path
 
 import pytest
 
 ROOT = Path(__file__).resolve().parent.parent
 TARGETS = (
-    "setup report publish test lab data tokenize train eval bench bench-quant ablations plot plot-quant "
-    "verify-corpus test-idem pack verify clean distclean help notebooks lock"
+    "setup report publish test lab data tokenize train eval bench bench-quant ablations plot "
+    "plot-quant verify-corpus test-idem pack verify clean clean-cache distclean help notebooks "
+    "picture lock"
 ).split()
+PARAMETERS = {
+    "CORPUS": "corpus",
+    "CORPORA_DIR": "corpora_dir",
+    "TOKENIZER": "tokenizer",
+    "SEED": "seed",
+    "SALT": "salt",
+    "CONTEXT": "context",
+    "DIM": "d_model",
+    "HEADS": "n_heads",
+    "LR": "lr",
+    "SEED_BENCH": "bench_seed",
+    "QUANT_BITS": "bits",
+    "TEMP": "temperature",
+    "TOPK": "top_k",
+    "TOPP": "top_p",
+    "BEAM": "beam_width",
+    "LENGTH_PENALTY": "length_penalty",
+}
 
 
 def make(*arguments, cwd=ROOT, **environment):
@@ -38,10 +59,14 @@ def settings(words):
     return [words[i + 1] for i, word in enumerate(words) if word == "--set"]
 
 
-def test_help_lists_every_target_with_one_line():
-    lines = make("help").stdout.splitlines()[1:]
-    listed = {line.split()[0]: line.split(None, 1)[1] for line in lines}
+def test_help_lists_every_target_and_every_variable():
+    head, *lines = make("help").stdout.splitlines()
+    targets, variables = lines[: len(TARGETS)], " ".join(lines[len(TARGETS) :])
+    assert head.startswith("make <target>") and lines[len(TARGETS)].startswith("VARIABLES")
+    listed = {line.split()[0]: line.split(None, 1)[1] for line in targets}
     assert set(listed) == set(TARGETS) and all(listed.values())
+    for name in (*PARAMETERS, "PROFILE", "PYTHON", "VENV", "TORCH_INDEX", "DEBUG"):
+        assert re.search(rf"\b{name}\b", variables), name
     assert make().stdout == make("help").stdout
 
 
@@ -51,29 +76,66 @@ def test_without_variables_only_the_profile_is_given():
     assert words[words.index("--profile") + 1] == "paper"
 
 
+@pytest.mark.parametrize("variable", PARAMETERS)
+def test_a_variable_reaches_its_parameter(variable):
+    words = command("train", f"{variable}=7", "PROFILE=quick")
+    assert settings(words) == [f"{PARAMETERS[variable]}=7"]
+
+
 @pytest.mark.parametrize(
-    "variable, parameter",
+    "typed, meant",
     [
-        ("CORPUS", "corpus"),
-        ("CORPORA_DIR", "corpora_dir"),
-        ("TOKENIZER", "tokenizer"),
-        ("SEED", "seed"),
-        ("SALT", "salt"),
-        ("CONTEXT", "context"),
-        ("DIM", "d_model"),
-        ("HEADS", "n_heads"),
-        ("LR", "lr"),
-        ("SEED_BENCH", "bench_seed"),
-        ("QUANT_BITS", "bits"),
-        ("TEMP", "temperature"),
-        ("TOPK", "top_k"),
-        ("TOPP", "top_p"),
-        ("BEAM", "beam_width"),
-        ("LENGTH_PENALTY", "length_penalty"),
+        ("DIMS", "DIM"),
+        ("D_MODEL", "DIM"),
+        ("d_model", "DIM"),
+        ("N_HEADS", "HEADS"),
+        ("HEAD", "HEADS"),
+        ("QUANT_BIT", "QUANT_BITS"),
+        ("bits", "QUANT_BITS"),
+        ("TEMPERATURE", "TEMP"),
+        ("TOP_K", "TOPK"),
+        ("Corpus", "CORPUS"),
+        ("profile", "PROFILE"),
+        ("TORCHINDEX", "TORCH_INDEX"),
+        *((parameter, variable) for variable, parameter in PARAMETERS.items()),
+        ("TOPPS", "TOPP"),
+        ("LRS", "LR"),
+        ("PYTHONS", "PYTHON"),
+        ("PYTEST_OPTION", "PYTEST_OPTIONS"),
+        ("TORCH_INDX", "TORCH_INDEX"),
     ],
 )
-def test_a_variable_reaches_its_parameter(variable, parameter):
-    assert settings(command("train", f"{variable}=7", "PROFILE=quick")) == [f"{parameter}=7"]
+def test_an_unknown_variable_is_an_error_with_the_close_match(typed, meant):
+    done = make("report", "VENV=none", f"{typed}=256")
+    (line,) = done.stderr.splitlines()
+    assert done.returncode == 2 and done.stdout == ""
+    assert f"{typed} is unknown: did you mean {meant}? nothing was run" in line
+
+
+@pytest.mark.parametrize("typed", ["STEPS", "steps", "it's", "EPOCHS"])
+def test_a_variable_like_no_other_is_answered_with_the_list_and_the_other_door(typed):
+    done = make("train", "VENV=none", "PYTHON=python3", f"{typed}=a b")
+    (line,) = done.stderr.splitlines()
+    assert done.returncode == 2 and f"{typed} is unknown: choose from BEAM CONTEXT" in line
+    assert f"python3 -m paper report --set {typed.lower()}=a b" in line
+
+
+def test_an_unknown_variable_is_refused_without_any_python():
+    done = make("setup", "PYTHON=no-such-python", "DIMS=1")
+    assert done.returncode == 2 and "DIMS is unknown: make help lists" in done.stderr
+
+
+@pytest.mark.parametrize("name", ["DIMS", "STEPS", "d_model", "CI", "NAME"])
+def test_the_environment_may_hold_any_name(name):
+    assert settings(command("report", **{name: "3"})) == []
+
+
+@pytest.mark.parametrize(
+    "name",
+    ["OMP_NUM_THREADS", "PIP_INDEX_URL", "PYTHONPATH", "DEBUG", "SOURCE_DATE_EPOCH", "SHELL"],
+)
+def test_what_is_read_by_others_may_be_given(name):
+    assert settings(command("report", f"{name}=/bin/sh")) == []
 
 
 @pytest.mark.parametrize(
@@ -104,15 +166,97 @@ def test_an_old_python_is_refused_by_name(tmp_path):
     assert not (tmp_path / "v").exists()
 
 
-def test_the_environment_comes_from_the_lock_and_an_index_may_be_added(tmp_path):
-    lines = make(
-        "-n", "setup", f"VENV={tmp_path / 'v'}", "TORCH_INDEX=https://example.org/cpu"
-    ).stdout
-    assert (
-        "--extra-index-url https://example.org/cpu -r requirements.lock" in lines
-        and "--no-deps" in lines
-    )
-    assert "--extra-index-url" not in make("-n", "setup", f"VENV={tmp_path / 'v'}").stdout
+def test_setup_passes_the_folder_and_the_index_on(tmp_path):
+    words = command("setup", f"VENV={tmp_path / 'v'}", "TORCH_INDEX=https://example.org/cpu")
+    venv, index = words[words.index("--venv") + 1], words[words.index("--torch-index") + 1]
+    assert words[1] == "install.py" and venv == str(tmp_path / "v")
+    assert index == "https://example.org/cpu"
+    assert "--torch-index" not in command("setup", f"VENV={tmp_path / 'v'}")
+    assert make("setup", "VENV=none").returncode == 0
+
+
+def test_testing_says_what_it_does_and_starts_with_the_style():
+    lines = [
+        line
+        for line in make("-n", "test", "VENV=none", "PYTHON=python3").stdout.splitlines()
+        if line.startswith(("echo", "python3"))
+    ]
+    assert [line[6:11] for line in lines if line.startswith("echo")] == ["[1/3]", "[2/3]", "[3/3]"]
+    assert "ruff check" in lines[1] and "ruff format" in lines[1]
+
+
+def test_jupyterlab_opens_the_notebooks_and_reaches_the_reports():
+    words = command("lab", "LAB_OPTIONS=--no-browser --port=1")
+    assert {"--ServerApp.root_dir=.", "--LabApp.default_url=/lab/tree/notebooks"} < set(words)
+    assert words[-2:] == ["--no-browser", "--port=1"]
+
+
+@pytest.fixture
+def copy(tmp_path):
+    """The tracked files as they are now, the large ones aside, in a repository of their own."""
+    git = ["git", "-C", str(ROOT), "ls-files", "-z"]
+    listed = subprocess.run(git, capture_output=True, text=True)
+    if listed.returncode:
+        pytest.skip("not a git checkout")
+    target = tmp_path / "a copy"
+    for name in filter(None, listed.stdout.split("\0")):
+        if (ROOT / name).is_file() and (ROOT / name).stat().st_size < 100_000:
+            (target / name).parent.mkdir(parents=True, exist_ok=True)
+            shutil.copy2(ROOT / name, target / name)
+    for words in (
+        ["init", "-q"],
+        ["add", "-A"],
+        ["-c", "user.name=a", "-c", "user.email=a@b", "commit", "-qm", "all"],
+    ):
+        subprocess.run(["git", *words], cwd=target, check=True)
+    return target
+
+
+def changed(repository):
+    words = ["git", "status", "--porcelain", "--untracked-files=all"]
+    return subprocess.run(words, cwd=repository, capture_output=True, text=True).stdout
+
+
+def ignored(repository):
+    words = ["git", "ls-files", "--others", "--ignored", "--exclude-standard"]
+    return subprocess.run(words, cwd=repository, capture_output=True, text=True).stdout.split()
+
+
+def test_cleaning_keeps_what_is_tracked_and_the_users_own_texts(copy):
+    (catalogue,) = copy.rglob("corpora.toml")
+    downloads = re.findall(r'^path = "(.+)"$', catalogue.read_text(), re.MULTILINE)
+    assert len(downloads) >= 4
+    made = [
+        ".cache/a/b",
+        "dist/a.tar.gz",
+        "build/lib/a.py",
+        "reports/quick/index.html",
+        "reports/o.ipynb",
+    ]
+    kept = [".venv/bin/python", "lib/minitransformer.egg-info/PKG-INFO"]
+    kept += [
+        f"data/{name}" for name in (*downloads, f"{downloads[0]}.part", "mine.txt", "my/own.txt")
+    ]
+    for name in (*made, *kept):
+        (copy / name).parent.mkdir(parents=True, exist_ok=True)
+        (copy / name).write_text("x")
+    assert changed(copy) == "" and set(ignored(copy)) == {*made, *kept}
+    assert make("clean", cwd=copy).returncode == 0
+    assert changed(copy) == "" and set(ignored(copy)) == set(kept)
+    assert make("distclean", cwd=copy).returncode == 0
+    assert changed(copy) == "" and ignored(copy) == ["data/mine.txt", "data/my/own.txt"]
+    assert sorted(p.name for p in (copy / "data").iterdir() if p.is_dir()) == ["my"]
+
+
+def test_building_a_wheel_leaves_the_tree_clean(copy, tmp_path):
+    words = [sys.executable, "-m", "pip", "wheel", "--quiet", "--no-deps", "--no-build-isolation"]
+    subprocess.run([*words, "--wheel-dir", str(tmp_path), "."], cwd=copy, check=True)
+    assert changed(copy) == "" and list(tmp_path.glob("*.whl"))
+
+
+def test_no_generated_file_is_tracked():
+    words = ["git", "-C", str(ROOT), "ls-files", "--cached", "--ignored", "--exclude-standard"]
+    assert subprocess.run(words, capture_output=True, text=True).stdout == ""
 
 
 def test_continuous_integration_runs_the_same_command():
