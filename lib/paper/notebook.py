@@ -239,10 +239,17 @@ class Notebook:
             raise ValueError(
                 f"claim {row['id']!r} is made in cell {before['cell_id']!r} and in {cell!r}: give each its own id"
             )
-        row = {**row, "notebook": self.name, "cell_id": cell}
+        row = Row(row, notebook=self.name, cell_id=cell)
         self._rows[row["id"]] = row
         display.show_claim(row)
         return row
+
+
+class Row(dict):
+    """A row that was displayed when it was made, and is not again where it ends a cell."""
+
+    def _ipython_display_(self):
+        pass
 
 
 def running_cell(path: Path) -> str:
