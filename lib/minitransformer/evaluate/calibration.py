@@ -18,6 +18,11 @@ def calibration(confidence, correct, bins: int = 15) -> pd.DataFrame:
         raise ValueError(
             f"shapes {confidence.shape} and {correct.shape} differ: give both over the same tokens"
         )
+    if bins < 1 or not confidence.size or np.isnan(confidence).any():
+        raise ValueError(
+            f"{confidence.size} confidences in {bins} bins, or some that are NaN, tell nothing:"
+            " give at least one of each, all finite"
+        )
     bin_of = np.clip(np.ceil(confidence * bins).astype(int) - 1, 0, bins - 1)
     tokens = np.bincount(bin_of, minlength=bins)
     kept = np.flatnonzero(tokens)

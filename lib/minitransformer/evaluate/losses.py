@@ -6,6 +6,8 @@ from dataclasses import dataclass
 import numpy as np
 import torch
 
+from .ids import as_ids
+
 
 @dataclass(frozen=True)
 class TokenReport:
@@ -44,18 +46,18 @@ def token_report(
     """Score `ids` (N,) by any callable (B, T) integer ids -> (B, T, V) logits; `stride` None is
     window // 2.
 
-    A module is called on the device of its parameters, anything else on the CPU.
-    ValueError when there are fewer than two tokens, or the window or the stride does not fit.
-    """
+    ids: a list, array or tensor, see `as_ids`. A module is called on the device of its parameters,
+    anything else on the CPU. ValueError when there are fewer than two tokens, ids outside the
+    vocabulary, or the window, the stride or the batch size does not fit."""
     stride = max(1, window // 2) if stride is None else stride
     if not 1 <= stride <= window:
         raise ValueError(
             f"stride {stride} does not fit window {window}: give 1 to {max(window, 1)}"
         )
-    ids = torch.as_tensor(np.ascontiguousarray(ids, dtype=np.int64))
+    if batch_size < 1:
+        raise ValueError(f"batch_size {batch_size} is not positive: give at least 1")
+    ids = _two_or_more(logits_fn, ids)
     n = len(ids) - 1
-    if n < 1:
-        raise ValueError(f"{len(ids)} token(s) leave nothing to predict: give at least 2")
     parts = [[], [], [], []]
     with torch.no_grad():
         for starts, scored in windows(n, window, stride, batch_size):
@@ -76,22 +78,34 @@ def token_losses(
 @torch.no_grad()
 def stream_losses(model, ids, cache, chunk: int = 64, on_chunk=None) -> np.ndarray:
     """The nats of every token but the first, (N - 1,), of a text fed through one `cache` of batch
-    1, however long.
+    1, however long; ValueError as for `token_report`.
 
     Each prediction sees what the cache kept. At most `chunk` tokens a forward, fewer where the
     cache's own `chunk` says so; `on_chunk(cache)` is called after each."""
-    ids = torch.as_tensor(np.ascontiguousarray(ids, dtype=np.int64))
+    if chunk < 1:
+        raise ValueError(f"chunk {chunk} is not positive: give at least 1")
+    ids = _two_or_more(model, ids)
     parts, size = [], min(chunk, cache.chunk or chunk)
     for start in range(0, len(ids) - 1, size):
         part = ids[start : min(start + size, len(ids) - 1)]
         logits = model(part[None].to(_device(model)), cache)[0].log_softmax(
             dim=-1, dtype=torch.float64
         )  # (T, V)
-        target = ids[start + 1 : start + 1 + len(part), None].to(logits.device)
+        target = ids[start + 1 : start + 1 + len(part), None]
+        as_ids(target[:, 0], logits.shape[-1])
+        target = target.to(logits.device)
         parts.append(-logits.gather(1, target)[:, 0].cpu().numpy())
         if on_chunk is not None:
             on_chunk(cache)
     return np.concatenate(parts)
+
+
+def _two_or_more(logits_fn, ids) -> torch.Tensor:
+    """ids as int64 (N,), N >= 2, within the vocabulary of a model that says what it is."""
+    ids = as_ids(ids, getattr(getattr(logits_fn, "cfg", None), "vocab_size", None))
+    if len(ids) < 2:
+        raise ValueError(f"{len(ids)} token(s) leave nothing to predict: give at least 2")
+    return torch.from_numpy(ids)
 
 
 def _score(logits_fn, ids, starts, window, scored):
@@ -100,7 +114,9 @@ def _score(logits_fn, ids, starts, window, scored):
     rows = torch.tensor(list(starts))[:, None] + torch.arange(window)  # (B, T)
     logits = logits_fn(ids[rows].to(_device(logits_fn)))[:, window - scored :]  # (B, scored, V)
     logits = logits.float() if logits.dtype in (torch.float16, torch.bfloat16) else logits
-    target = ids[rows[:, window - scored :] + 1].to(logits.device)  # (B, scored)
+    target = ids[rows[:, window - scored :] + 1]  # (B, scored)
+    as_ids(target.flatten(), logits.shape[-1])
+    target = target.to(logits.device)
     top, best = logits.max(dim=-1)
     total = torch.logsumexp(logits, dim=-1)
     nll = total - logits.gather(-1, target[..., None])[..., 0]

@@ -8,7 +8,7 @@ from .losses import token_losses
 
 class Monitor:
     """Called with a training row, returns the columns to add: `valid_nats` and, for each group,
-    `excess_<name>_nats`.
+    `excess_<name>_nats` (of a group that occurs).
 
     `ids` (N,) are scored in windows of `window`; `groups` (N,) holds the index into `names` of each
     token's group and `oracle` (N,) the log-probability in nats that the best predictor gives it:
@@ -31,10 +31,14 @@ class Monitor:
         if self.oracle is not None:
             excess = losses + self.oracle[1:]
             for i, name in enumerate(self.names):
-                found[f"excess_{name}_nats"] = float(excess[self.groups[1:] == i].mean())
+                inside = self.groups[1:] == i
+                if inside.any():
+                    found[f"excess_{name}_nats"] = float(excess[inside].mean())
         return found
 
 
 def log_steps(last: int, count: int = 24) -> list[int]:
     """About `count` steps, log-spaced from 1 to `last`, both included."""
+    if last < 1 or count < 1:
+        raise ValueError(f"last {last} and count {count} must be positive: give at least 1")
     return sorted({int(round(s)) for s in np.geomspace(1, last, count)})

@@ -9,6 +9,7 @@ from dataclasses import dataclass
 
 import numpy as np
 
+from .ids import as_ids
 from .losses import TokenReport
 
 
@@ -23,14 +24,10 @@ class _Grams:
 
 def count_grams(ids, order: int, vocab_size: int) -> list[_Grams]:
     """The n-grams of lengths 1 ... order of ids (N,); level n is at index n - 1."""
-    ids = np.asarray(ids, dtype=np.int64)
+    ids = as_ids(ids, vocab_size)
     if len(ids) < max(order, 1):
         raise ValueError(
             f"{len(ids)} training token(s) hold no {order}-gram: give more text or lower the order"
-        )
-    if ids.min() < 0 or ids.max() >= vocab_size:
-        raise ValueError(
-            f"ids span {ids.min()} to {ids.max()} with vocab_size {vocab_size}: give the tokenizer's size"
         )
     levels, rank = (
         [],
@@ -92,7 +89,7 @@ class KneserNey:
     def _walk(self, ids):
         """Per token of ids (N,): its probability, the most probable token and that one's
         probability."""
-        ids = np.asarray(ids, dtype=np.int64)
+        ids = as_ids(ids, self.vocab_size)
         V, N = self.vocab_size, len(ids)
         p, top, top_p = np.full(N, 1 / V), np.zeros(N, dtype=np.int64), np.full(N, 1 / V)
         rank = np.zeros(
@@ -119,16 +116,19 @@ class KneserNey:
         return p, top, top_p
 
     def log_probs(self, ids) -> np.ndarray:
-        """Natural log-probability of every token of ids (N,), the first one from an empty
-        context."""
+        """Natural log-probability of every token of ids (N,), the first one from an empty context;
+        ValueError for ids outside the vocabulary."""
         return np.log(self._walk(ids)[0])
 
     def report(self, ids) -> TokenReport:
         """The same per-token arrays as `token_report` gives for a model: (N - 1,), the first token
         left out."""
+        ids = as_ids(ids, self.vocab_size)
+        if len(ids) < 2:
+            raise ValueError(f"{len(ids)} token(s) leave nothing to predict: give at least 2")
         p, top, top_p = self._walk(ids)
         position = np.minimum(np.arange(1, len(p)), max(self.order - 1, 0))
-        return TokenReport(-np.log(p[1:]), top[1:] == np.asarray(ids)[1:], top_p[1:], position)
+        return TokenReport(-np.log(p[1:]), top[1:] == ids[1:], top_p[1:], position)
 
 
 def best_order(

@@ -116,6 +116,11 @@ def recovered(own, worse, full, block: int = BLOCK) -> tuple[float, float, float
     Three arrays of losses over the same tokens, in text order: 100 where `own` is as good as
     `full`, 0 where as bad as `worse`."""
     both = np.stack([own - full, worse - full], axis=1)
+    if not both[:, 1].mean():
+        raise ValueError(
+            "worse and full lose the same on average: there is nothing to recover, compare them"
+            " with paired_difference"
+        )
 
     def share(means):
         return 100 * (1 - means[..., 0] / means[..., 1])
