@@ -34,10 +34,13 @@ SHARP = spread((TOTAL // 2, TOTAL // 8, TOTAL // 8, TOTAL // 16, TOTAL // 16), 5
 # LARGE.
 PROTOTYPE = LanguageSpec(
     classes=20, words=50, layout="UUUUUBBBBSSSSRRRRIII", values=10, keys=4, offset=3, sharp=SHARP,
-    free=dyadic((2, 3), (4, 4), (8, 5), (4, 6), (16, 7), (16, 8)), stay=spread((3 * TOTAL // 4,), 50),
+    free=dyadic((2, 3), (4, 4), (8, 5), (4, 6), (16, 7), (16, 8)),
+    stay=spread((3 * TOTAL // 4,), 50),
 )  # fmt: skip
-TINY = LanguageSpec(classes=6, words=8, layout="UBSRIU", values=4, keys=2, offset=3, free=dyadic((8, 3)),
-                    sharp=spread((TOTAL // 2,), 8), stay=spread((TOTAL // 2,), 8))  # fmt: skip
+TINY = LanguageSpec(
+    classes=6, words=8, layout="UBSRIU", values=4, keys=2, offset=3, free=dyadic((8, 3)),
+    sharp=spread((TOTAL // 2,), 8), stay=spread((TOTAL // 2,), 8),
+)  # fmt: skip
 
 
 def sha(ids) -> str:

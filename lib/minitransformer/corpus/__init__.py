@@ -2,7 +2,8 @@
 and batches."""
 
 from .batches import Batches
-from .dataset import Corpus
+from .dataset import Corpus, read_vocabulary
+from .encodings import Text
 from .ladder import hidden_bits, ladder, marginals, window_bits, without
 from .language import (
     LARGE,
@@ -16,7 +17,8 @@ from .language import (
     entropy,
     uniform_words,
 )
-from .registry import named_corpora
+from .needs import Checked, check_corpus
+from .registry import catalogue
 from .sources import language_corpus, text_corpus, uniform_corpus
 from .text import SPLITS, read_text, split_text
 from .tokenizers import (
@@ -24,14 +26,19 @@ from .tokenizers import (
     encode,
     train_bpe,
     train_characters,
+    train_tokenizer,
     train_words,
     vocabulary,
     words_tokenizer,
 )
 
+named_corpora = catalogue  # the name that the data notebook uses
+
 __all__ = [
-    "LARGE", "MECHANISMS", "PINNED", "SMALL", "SPECIALS", "SPLITS", "Batches", "Corpus", "Language", "LanguageSpec",
-    "Sample", "decode", "encode", "entropy", "hidden_bits", "ladder", "language_corpus", "marginals", "named_corpora",
-    "read_text", "split_text", "text_corpus", "train_bpe", "train_characters", "train_words", "uniform_corpus",
-    "uniform_words", "vocabulary", "window_bits", "without", "words_tokenizer",
+    "Batches", "Checked", "Corpus", "LARGE", "Language", "LanguageSpec", "MECHANISMS", "PINNED",
+    "SMALL", "SPECIALS", "SPLITS", "Sample", "Text", "catalogue", "check_corpus", "decode",
+    "encode", "entropy", "hidden_bits", "ladder", "language_corpus", "marginals", "named_corpora",
+    "read_text", "read_vocabulary", "split_text", "text_corpus", "train_bpe", "train_characters",
+    "train_tokenizer", "train_words", "uniform_corpus", "uniform_words", "vocabulary",
+    "window_bits", "without", "words_tokenizer",
 ]  # fmt: skip

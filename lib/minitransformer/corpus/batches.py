@@ -29,11 +29,13 @@ class Batches:
             )
         if len(ids) <= window:
             raise ValueError(
-                f"window {window} is longer than the split ({len(ids)} tokens): lower it or give more text"
+                f"window {window} is longer than the split ({len(ids)} tokens): lower it or"
+                " give more text"
             )
         if short_steps and not 1 <= short_window <= window:
             raise ValueError(
-                f"short_window {short_window} does not fit window {window}: give 1 to {window}, or short_steps 0"
+                f"short_window {short_window} does not fit window {window}: give 1 to {window}, or"
+                " short_steps 0"
             )
         self.ids, self.seed = torch.from_numpy(np.asarray(ids, np.int64)), seed
         self.batch_size, self.window, self.short_window, self.short_steps = (

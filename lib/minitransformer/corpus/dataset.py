@@ -72,7 +72,8 @@ class Corpus:
         """The language that generated the corpus; ValueError where no language did."""
         if self.kind != "language":
             raise ValueError(
-                f"corpus {self.name!r} is {self.kind}, not a language: only a language has an oracle"
+                f"corpus {self.name!r} is {self.kind}, not a language: only a language has an"
+                " oracle"
             )
         spec = {k: tuple(v) if isinstance(v, list) else v for k, v in self.meta["spec"].items()}
         return Language(self.meta["seed"], self.meta["salt"], LanguageSpec(**spec))
@@ -181,13 +182,19 @@ def _token_lines(splits: dict[str, np.ndarray]):
             )
 
 
+def read_vocabulary(path: Path) -> list[str]:
+    """The tokens of a vocab.txt in the order of their ids, exactly.
+
+    Its rule: a token a line, as it is; one that holds a backslash or anything not printable (a line
+    end of any kind, a control character, a lone surrogate) with Python's `unicode_escape`."""
+    lines = Path(path).read_text(encoding="utf-8").split("\n")[:-1]
+    return [line.encode().decode("unicode_escape") if "\\" in line else line for line in lines]
+
+
 def _visible(token: str) -> str:
-    """A token on a line of its own: white space and the backslash as Python escapes them."""
-    return (
-        token.encode("unicode_escape").decode()
-        if not token.isprintable() or "\\" in token
-        else token
-    )
+    """A token on a line of its own: see `read_vocabulary`."""
+    plain = token.isprintable() and "\\" not in token
+    return token if plain else token.encode("unicode_escape").decode()
 
 
 def _write(path: Path, data: bytes) -> None:
@@ -203,5 +210,6 @@ def _write(path: Path, data: bytes) -> None:
 def _compare(path: Path, actual: str, expected: str) -> None:
     if actual != expected:
         raise ValueError(
-            f"{path} has changed (sha256 {actual}, corpus.json says {expected}): make the corpus again (make data)"
+            f"{path} has changed (sha256 {actual}, corpus.json says {expected}): make the corpus"
+            " again (make data)"
         )

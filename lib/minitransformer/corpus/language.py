@@ -69,7 +69,8 @@ class LanguageSpec:
     def __post_init__(self):
         if len(self.layout) != self.classes or set(self.layout) - set(LETTERS):
             raise ValueError(
-                f"layout {self.layout!r} does not fit {self.classes} classes: give one letter of {LETTERS} for each"
+                f"layout {self.layout!r} does not fit {self.classes} classes: give"
+                f" one letter of {LETTERS} for each"
             )
         for name in ("free", "sharp", "stay", "succession"):
             weights, size = (
@@ -78,11 +79,13 @@ class LanguageSpec:
             )
             if len(weights) != size or sum(weights) != TOTAL or min(weights) < 1:
                 raise ValueError(
-                    f"{name} {weights} is not a distribution: give {size} positive integers that sum to {TOTAL}"
+                    f"{name} {weights} is not a distribution: give {size} positive integers that"
+                    f" sum to {TOTAL}"
                 )
         if self.vocab_size > 8192:
             raise ValueError(
-                f"vocabulary of {self.vocab_size} is too large to spell: keep 4 + classes x words within 8192"
+                f"vocabulary of {self.vocab_size} is too large to spell: keep 4 + classes x words"
+                " within 8192"
             )
         if self.recall not in ("index", "value"):
             raise ValueError(f"recall {self.recall!r} is unknown: choose index or value")
@@ -94,7 +97,8 @@ class LanguageSpec:
                 raise ValueError(f"{name} {getattr(self, name)} is out of range: give 1 to {limit}")
         if len(self.succession) >= self.classes:
             raise ValueError(
-                f"succession of {len(self.succession)} does not fit {self.classes} classes: give fewer weights"
+                f"succession of {len(self.succession)} does not fit {self.classes} classes: give"
+                " fewer weights"
             )
 
     @property
@@ -126,12 +130,16 @@ def dyadic(*runs: tuple[int, int]) -> tuple[int, ...]:
 SHARP_HEAD = (TOTAL // 2, TOTAL // 8, TOTAL // 8, TOTAL // 16, TOTAL // 16)
 STAY_HEAD = (7 * TOTAL // 8,)
 
-LARGE = LanguageSpec(classes=20, words=50, layout="UUUUBBBBSSSSRRRRIIII", values=5, keys=2, unit=11, recall="value",
-                     free=dyadic((2, 3), (4, 4), (8, 5), (4, 6), (16, 7), (16, 8)),
-                     sharp=spread(SHARP_HEAD, 50), stay=spread(STAY_HEAD, 50))  # fmt: skip
-SMALL = LanguageSpec(classes=10, words=25, layout="UUBBSSRRII", values=5, keys=2, unit=6, recall="value",
-                     free=dyadic((2, 3), (4, 4), (13, 5), (6, 6)),
-                     sharp=spread(SHARP_HEAD, 25), stay=spread(STAY_HEAD, 25))  # fmt: skip
+LARGE = LanguageSpec(
+    classes=20, words=50, layout="UUUUBBBBSSSSRRRRIIII", values=5, keys=2, unit=11, recall="value",
+    free=dyadic((2, 3), (4, 4), (8, 5), (4, 6), (16, 7), (16, 8)),
+    sharp=spread(SHARP_HEAD, 50), stay=spread(STAY_HEAD, 50),
+)  # fmt: skip
+SMALL = LanguageSpec(
+    classes=10, words=25, layout="UUBBSSRRII", values=5, keys=2, unit=6, recall="value",
+    free=dyadic((2, 3), (4, 4), (13, 5), (6, 6)),
+    sharp=spread(SHARP_HEAD, 25), stay=spread(STAY_HEAD, 25),
+)  # fmt: skip
 
 # SHA-256 of the first 50,000 training ids of LARGE (int16, little-endian), by (seed, salt): equal
 # on every machine.

@@ -7,14 +7,14 @@ import math
 from pathlib import Path
 
 import numpy as np
-from tokenizers import Tokenizer
 
 from .dataset import Corpus
 from .language import LARGE, SPECIALS, Language, LanguageSpec, spell, uniform_words
-from .registry import DATA, Progress, find, named_corpora, obtain
+from .needs import open_source, refuse_small, refuse_unknown
+from .registry import Progress
 from .streams import Stream, check_salt, check_seed
-from .text import SPLITS, read_text, split_text
-from .tokenizers import KINDS, encode, train_bpe, train_characters, train_words, words_tokenizer
+from .text import SPLITS, shown
+from .tokenizers import encode, train_tokenizer, words_tokenizer
 
 
 def _spelt(words: list[str], ids: np.ndarray) -> str:
@@ -74,69 +74,53 @@ def uniform_corpus(
 
 
 def _synthetic(seed, salt) -> dict:
-    return dict(seed=int(check_seed(seed)), salt=check_salt(salt), tokenizer="word", encoding="utf-8",
-                licence="none needed: generated", split="a stream for each split")  # fmt: skip
-
-
-def text_corpus(name_or_path: str | Path, tokenizer: str = "", vocab_size: int | None = None, corpora_dir: Path | None = None,
-                download_dir: Path = DATA, progress: Progress | None = None, split: str = "",
-                entries: dict | None = None) -> Corpus:  # fmt: skip
-    """A corpus from a name of data/corpora.toml or from the path of a UTF-8 or Latin-1 text file.
-
-    tokenizer: "word", "character" or "bpe"; "" is word for WikiText-2, character otherwise; trained
-    on the train split only. split: "" takes the official split where there is one, else 80/10/10 by
-    position; "nanogpt" takes 90/10. Raises FileNotFoundError or ValueError naming the file, what is
-    wrong with it and the remedy."""
-    entries = named_corpora() if entries is None else entries
-    if tokenizer not in ("", *KINDS):
-        raise ValueError(f"tokenizer {tokenizer!r} is unknown: choose one of {', '.join(KINDS)}")
-    if split not in ("", "nanogpt"):
-        raise ValueError(
-            f"split {split!r} is unknown: give 'nanogpt' for 90/10, or nothing for 80/10/10"
-        )
-    name, entry, files = _locate(str(name_or_path), entries, corpora_dir, download_dir, progress)
-    read = {part: read_text(path) for part, path in files.items()}
-    if "all" in read:
-        texts, cut = (
-            split_text(read["all"][0], (0.9, 0.1) if split else (0.8, 0.1, 0.1)),
-            "90/10" if split else "80/10/10",
-        )
-    else:
-        texts, cut = {part: text for part, (text, _) in read.items()}, "official"
-    kind = tokenizer or entry.get("tokenizer", "character")
-    trained = _train(kind, texts["train"], vocab_size, entry.get("eos_per_line", False))
-    meta = dict(tokenizer=kind, title=entry.get("title", name), encoding=next(iter(read.values()))[1], split=cut,
-                licence=entry.get("licence", "not stated: a file of your own"), source=entry.get("source", "a file of your own"),
-                files={path.name: hashlib.sha256(path.read_bytes()).hexdigest() for path in files.values()},
-                test_is_valid=cut == "90/10")  # fmt: skip
-    return Corpus(
-        name, "text", {s: encode(trained, texts[s]) for s in SPLITS}, texts, trained, meta=meta
+    return dict(
+        seed=int(check_seed(seed)),
+        salt=check_salt(salt),
+        tokenizer="word",
+        encoding="utf-8",
+        licence="none needed: generated",
+        split="a stream for each split",
     )
 
 
-def _train(kind: str, text: str, vocab_size: int | None, lines: bool) -> Tokenizer:
-    if kind == "word":
-        return train_words(text, vocab_size, lines)
-    return train_bpe(text, vocab_size) if kind == "bpe" else train_characters(text)
+def text_corpus(
+    name_or_path: str | Path,
+    tokenizer: str = "",
+    vocab_size: int | None = None,
+    corpora_dir: Path | None = None,
+    download_dir: Path | None = None,
+    progress: Progress | None = None,
+    split: str = "",
+    entries: dict | None = None,
+    encoding: str = "",
+) -> Corpus:
+    """A corpus from a name of the catalogue or from the path of a text file.
 
-
-def _locate(
-    given: str, entries: dict, corpora_dir, download_dir, progress
-) -> tuple[str, dict, dict[str, Path]]:
-    """(name, registry entry or {}, split -> file); a path whose bytes are those of a registered
-    text takes its entry."""
-    if given in entries:
-        return (
-            given,
-            entries[given],
-            obtain(given, entries[given], corpora_dir, download_dir, progress),
-        )
-    path = Path(given).expanduser()
-    if not path.exists() and "/" not in given and not path.suffix:
-        find(given, entries)
-    read_text(path)
-    sha256 = hashlib.sha256(path.read_bytes()).hexdigest()
-    for name, entry in entries.items():
-        if [file["sha256"] for file in entry["files"]] == [sha256]:
-            return name, entry, {"all": path}
-    return path.stem, {}, {"all": path}
+    tokenizer: "word", "character" or "bpe"; "" is word for WikiText-2, character otherwise; trained
+    on the train split only. split: "" takes the official split where there is one, else 80/10/10 by
+    position; "nanogpt" takes 90/10. encoding: "" finds it (see `read_text`); either way it stands
+    in meta["encoding"]. Raises FileNotFoundError or ValueError naming the file, what is wrong with
+    it and the remedy; `check_corpus` says the same before anything is built."""
+    source = open_source(
+        name_or_path, tokenizer, corpora_dir, download_dir, progress, split, entries, encoding
+    )
+    texts, kind, entry = source.texts, source.kind, source.entry
+    trained = train_tokenizer(kind, texts["train"], vocab_size, source.lines)
+    splits = {s: encode(trained, texts[s]) for s in SPLITS}
+    counts = {s: len(ids) for s, ids in splits.items()}
+    if kind == "word" and not source.lines and not vocab_size:
+        refuse_unknown(source, splits["train"], trained)
+    refuse_small(source, counts, {}, splits["train"])
+    own, paths = "a file of your own", source.files.values()
+    meta = dict(
+        tokenizer=kind,
+        title=entry.get("title", source.name),
+        encoding=source.encoding,
+        split=source.cut,
+        licence=entry.get("licence", f"not stated: {own}"),
+        source=entry.get("source", own),
+        files={shown(p.name): hashlib.sha256(p.read_bytes()).hexdigest() for p in paths},
+        test_is_valid=source.cut == "90/10",
+    )
+    return Corpus(source.name, "text", splits, texts, trained, meta=meta)

@@ -25,7 +25,8 @@ def check_salt(salt: str) -> str:
     text = str(salt).strip().lower()
     if not text or set(text) - set(string.hexdigits):
         raise ValueError(
-            f"salt {salt!r} is not hexadecimal: give at least 16 digits 0-9 a-f, such as 1a2b3c4d5e6f7890"
+            f"salt {salt!r} is not hexadecimal: give at least 16 digits 0-9 a-f, such as"
+            " 1a2b3c4d5e6f7890"
         )
     if len(text) < 16:
         raise ValueError(f"salt {salt!r} has {len(text)} hexadecimal digits: give at least 16")
