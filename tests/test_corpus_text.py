@@ -1,18 +1,21 @@
 """Text files: encodings, refusals, splits; tokenizers and their round trips; batches."""
 
 import json
+import re
 
 import numpy as np
 import pytest
 import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
+from tokenizers import Tokenizer, models, normalizers, pre_tokenizers
 
 from minitransformer.corpus import (
     Batches,
     decode,
     encode,
     read_text,
+    read_vocabulary,
     split_text,
     train_bpe,
     train_characters,
@@ -21,6 +24,7 @@ from minitransformer.corpus import (
     words_tokenizer,
 )
 from minitransformer.corpus import tokenizers as module
+from minitransformer.corpus.dataset import _visible
 
 TEXT = (
     "En un lugar de la Mancha, de cuyo nombre no quiero acordarme…\n«¿Señor?», dijo él: “¡ay!”\n"
@@ -198,13 +202,116 @@ def test_a_long_text_is_encoded_in_pieces_and_stays_whole(monkeypatch):
 
 
 def test_a_tokenizer_survives_its_file(tmp_path):
-    from tokenizers import Tokenizer
-
     for tokenizer in (CHARACTERS, BPE, train_words(TEXT), train_words(TEXT, lines=True)):
         tokenizer.save(str(tmp_path / "tokenizer.json"))
         again = Tokenizer.from_file(str(tmp_path / "tokenizer.json"))
         assert encode(again, TEXT + "ž").tolist() == encode(tokenizer, TEXT + "ž").tolist()
         assert json.loads((tmp_path / "tokenizer.json").read_text(encoding="utf-8"))
+
+
+MIXED = [
+    "a", "b", "é", "e\u0301", " ", "  ", "\n", "\r\n", "\t", "\u3000", "\xa0", "'", "'re", "'s",
+    "..", "_", "1", "漢", "字", "。", "नम", "ไม่", "🇫🇷", "🇩", "👩‍👩‍👧", "\u200d", "\u0301",
+    "<unk>", "\x1c", "\x85",
+]  # fmt: skip
+SOUP = st.lists(st.sampled_from(MIXED), max_size=120).map("".join)
+TOKENIZERS = dict(
+    word=train_words(TEXT), lines=train_words(TEXT, lines=True), character=CHARACTERS, bpe=BPE
+)
+
+
+@pytest.mark.parametrize("name", TOKENIZERS)
+@settings(deadline=None)
+@given(text=SOUP, size=st.integers(1, 40))
+def test_the_ids_of_pieces_are_the_ids_of_the_whole(name, text, size):
+    tokenizer, old = TOKENIZERS[name], module.CHUNK
+    try:
+        module.CHUNK = size
+        parts = list(module.pieces(tokenizer, text))
+        ids = encode(tokenizer, text).tolist()
+    finally:
+        module.CHUNK = old
+    assert "".join(parts) == text and ids == tokenizer.encode(text, add_special_tokens=False).ids
+
+
+def test_a_long_text_is_cut_at_all():
+    for name, text in (
+        ("word", "ab, " * 50_000),
+        ("bpe", "漢字。" * 60_000),
+        ("bpe", "a b" * 60_000),
+    ):
+        parts = list(module.pieces(TOKENIZERS[name], text))
+        assert len(parts) > 1 and max(map(len, parts)) <= 2 * module.CHUNK
+
+
+def test_a_tokenizer_of_others_gets_the_text_whole(monkeypatch):
+    """One that puts a mark before what it is given would put one before each piece."""
+    monkeypatch.setattr(module, "CHUNK", 10)
+    other = Tokenizer(models.BPE({"▁": 0, "a": 1, "▁a": 2}, [("▁", "a")]))
+    other.pre_tokenizer = pre_tokenizers.Metaspace(prepend_scheme="first", split=False)
+    assert list(module.pieces(other, "a " * 50)) == ["a " * 50]
+    other.pre_tokenizer = pre_tokenizers.ByteLevel(add_prefix_space=True)
+    assert list(module.pieces(other, "a " * 50)) == ["a " * 50]
+    sentencepiece = Tokenizer(models.BPE({"▁": 0, "a": 1}, [], byte_fallback=True))
+    sentencepiece.normalizer = normalizers.Prepend("▁")
+    assert list(module.pieces(sentencepiece, "a " * 50)) == ["a " * 50]
+
+
+@pytest.mark.parametrize("text", ["漢" * 5000, "=" * 5000, " " * 5000, "ab " * 900 + "x" * 3000])
+def test_bpe_counts_no_run_longer_than_its_bound(text):
+    """The trainer is quadratic in the length of a run."""
+    runs = list(module._short_runs(text))
+    assert "".join(runs) == text
+    assert max(len(r) for run in runs for r in re.findall(r"\S+|\s+", run)) <= module.LONGEST
+
+
+WORDS_TEXT = st.lists(UNICODE.filter(str.strip), min_size=1, max_size=12).map(" ".join)
+
+
+@settings(deadline=None, max_examples=60)
+@given(WORDS_TEXT)
+def test_a_text_of_frequent_words_has_no_unknown_one(text):
+    """Whatever Unicode is in it: what is counted is what is encoded."""
+    tokenizer = train_words((text + "\n") * 3)
+    assert 1 not in encode(tokenizer, text)
+    spelt = "".join(vocabulary(tokenizer)[i] for i in encode(tokenizer, text))
+    assert spelt == re.sub(
+        "[\t-\r \x85\xa0\u1680\u2000-\u200a\u2028\u2029\u202f\u205f\u3000]", "", text
+    )
+
+
+@settings(deadline=None, max_examples=60)
+@given(st.lists(st.text(min_size=1, max_size=8), unique=True, max_size=30))
+def test_a_vocabulary_file_is_read_back_exactly(tmp_path_factory, tokens):
+    path = tmp_path_factory.getbasetemp() / "vocab.txt"
+    extra = ["\n", "\u2028", "\x85", "\\n", "\\", "\ud800", "a\rb", "é\\", "\x00", " ", "⟦x 1⟧"]
+    tokens = list(dict.fromkeys([*tokens, *extra]))
+    path.write_text("".join(_visible(t) + "\n" for t in tokens), encoding="utf-8", newline="")
+    assert read_vocabulary(path) == tokens
+    assert len(path.read_text(encoding="utf-8").splitlines()) == len(tokens)
+
+
+@pytest.mark.parametrize(
+    "ids, message",
+    [
+        ([0, 300], "ids span 0 to 300 and the tokenizer has 300 tokens: give"),
+        ([-1], "ids span -1 to -1"),
+        ([[1, 2]], r"shape \(1, 2\) .* give one row, such as ids\[0\]"),
+        ([0.5], "no row of integers"),
+    ],
+)
+def test_ids_that_spell_nothing_are_refused(ids, message):
+    with pytest.raises(ValueError, match=message):
+        decode(BPE, ids)
+    with pytest.raises(ValueError, match=message):
+        decode(BPE, torch.tensor(ids))
+
+
+def test_encode_says_what_it_takes():
+    for wrong in ((TEXT, BPE), (BPE, b"bytes"), (BPE, ["a"])):
+        with pytest.raises(TypeError, match=r"encode takes \(tokenizer, text\), not \("):
+            encode(*wrong)
+    assert decode(BPE, []) == "" and decode(BPE, torch.tensor([65], dtype=torch.int16))
 
 
 def test_no_text_has_no_ids():
