@@ -1,6 +1,7 @@
 """Text files: encodings, refusals, splits; tokenizers and their round trips; batches."""
 
 import json
+import random
 import re
 
 import numpy as np
@@ -215,8 +216,12 @@ MIXED = [
     "<unk>", "\x1c", "\x85",
 ]  # fmt: skip
 SOUP = st.lists(st.sampled_from(MIXED), max_size=120).map("".join)
+LONG_SOUP = "".join(random.Random(1).choices(MIXED + [" ", " a", "re"] * 3, k=6000))
 TOKENIZERS = dict(
-    word=train_words(TEXT), lines=train_words(TEXT, lines=True), character=CHARACTERS, bpe=BPE
+    word=train_words(LONG_SOUP),
+    lines=train_words(LONG_SOUP, lines=True),
+    character=train_characters(LONG_SOUP),
+    bpe=train_bpe(LONG_SOUP, 600),  # merges enough that a wrong border shows
 )
 
 
@@ -232,6 +237,14 @@ def test_the_ids_of_pieces_are_the_ids_of_the_whole(name, text, size):
     finally:
         module.CHUNK = old
     assert "".join(parts) == text and ids == tokenizer.encode(text, add_special_tokens=False).ids
+
+
+@pytest.mark.parametrize("size", [3, 5, 17, 60])
+@pytest.mark.parametrize("name", TOKENIZERS)
+def test_the_ids_of_the_pieces_of_a_long_text_too(monkeypatch, name, size):
+    monkeypatch.setattr(module, "CHUNK", size)
+    whole = TOKENIZERS[name].encode(LONG_SOUP, add_special_tokens=False).ids
+    assert encode(TOKENIZERS[name], LONG_SOUP).tolist() == whole
 
 
 def test_a_long_text_is_cut_at_all():
