@@ -8,6 +8,7 @@ import subprocess
 import sys
 import threading
 import time
+import tomllib
 from pathlib import Path
 
 import pytest
@@ -218,9 +219,7 @@ def test_the_package_knows_the_corpora_without_a_checkout(tmp_path):
 
 
 def test_the_registry_is_package_data():
-    import tomllib
-
     root = Path(minitransformer.__file__).parents[2]
-    project = tomllib.loads((root / "pyproject.toml").read_text())
-    assert "corpus/*.toml" in project["tool"]["setuptools"]["package-data"]["minitransformer"]
+    project = tomllib.loads((root / "pyproject.toml").read_text(encoding="utf-8"))
+    assert "**/*.toml" in project["tool"]["setuptools"]["package-data"]["minitransformer"]
     assert downloads() == root / "data"
