@@ -12,15 +12,14 @@ from matplotlib.text import Text
 from paper import figures
 from paper.canvas import (
     PALETTE,
-    Labels,
     TickText,
     assign,
     canvas,
     png_bytes,
     set_scale,
-    spread,
     styled,
 )
+from paper.labels import Labels, spread
 from paper.numerals import column, number, readable
 
 LINES = pd.DataFrame(
@@ -355,7 +354,7 @@ def test_labels_of_an_empty_list_of_ends_change_nothing():
         ax.bar([1], [2])
         labels = Labels(ax)
         labels.ends([])
-        assert labels.boxes == [] and len(labels.marks) > 0
+        assert labels.boxes == [] and len(labels.lines) > 0
 
 
 def test_numbers_are_written_for_reading():
@@ -392,3 +391,103 @@ def test_numbers_are_written_for_reading():
         "ok": ["yes", "no"],
     }
     assert list(table.index) == ["r", "s"]
+
+
+# Shapes of the report's two most crowded figures: file or memory in KiB against rise in % or ms.
+QUALITY = [
+    ("int8 channel", 463.1, 0.01), ("int4 tensor", 235.4, 11.079), ("int4 g128", 242.4, 1.818),
+    ("int4 g32", 263.1, 1.260), ("int4 g32 asym", 271.1, 0.861), ("int4 full range", 263.1, 0.98),
+    ("int4 GPTQ", 271.1, 0.31), ("int4 QAT", 271.1, 0.157), ("nf4 g64", 239.1, 1.69),
+    ("int3 g32 asym", 215.4, 3.72), ("int3 full range", 207.9, 4.16), ("int3 GPTQ", 215.4, 1.36),
+    ("int3 QAT", 215.4, 0.52), ("mixed 1", 211.2, 3.76), ("mixed 2", 249.6, 1.56),
+    ("int2 g32 asym", 156.7, 23.9), ("int2 GPTQ", 156.7, 9.05), ("int2 QAT", 156.7, 2.23),
+]  # fmt: skip
+SPEED = [
+    ("fp32", 1783.4, 0.533), ("int8 channel, each call", 460.6, 1.079), ("int8, int8pack", 462.6, 0.601),
+    ("int8 channel, onnxruntime", 499.0, 0.717), ("int4 g128, each call", 240.0, 2.31),
+    ("int4 g32, each call", 261.0, 2.30), ("int4 g128, int4pack", 248.0, 0.651),
+    ("int4 g32, int4pack", 284.0, 0.655), ("int4 g128, onnxruntime", 281.0, 0.742),
+    ("int4 g32, onnxruntime", 377.0, 0.757), ("int2 g32, onnxruntime", 263.0, 0.816),
+    ("int2 g32, each call", 150.0, 2.21),
+]  # fmt: skip
+SCATTER = [
+    (f"point {i}", *xy) for i, xy in enumerate(np.random.default_rng(7).uniform(1, 9, (24, 2)))
+]
+
+
+@pytest.mark.parametrize("points", [QUALITY, SPEED, SCATTER], ids=["quality", "speed", "scatter"])
+def test_crowded_labels_cover_no_mark_no_limit_s_name_and_no_other_label(points):
+    df = pd.DataFrame(points, columns=["name", "x", "y"])
+    fig = figures.pareto(
+        df, "x", "y", "name", xlabel="x", ylabel="y", log="xy", limits=[(1.2, "bar")], height=4.6
+    )
+    fig.canvas.draw()
+    ax = fig.axes[0]
+    found = [Text.get_window_extent(t) for t in ax.texts if t.get_text()]
+    assert len(found) == len(df) + 1 and disjoint(found)
+    for line in (line for line in ax.lines if line.get_marker() == "o"):
+        (x, y), radius = ax.transData.transform(line.get_xydata())[0], line.get_markersize() / 2
+        near = [b for b in found if b.x0 < x + radius and b.x1 > x - radius]
+        assert not [b for b in near if b.y0 < y + radius and b.y1 > y - radius]
+    assert all(ax.bbox.x0 - 1 < b.x0 and b.x1 < ax.bbox.x1 + 5 for b in found)
+
+
+def test_a_label_s_name_does_not_stand_on_a_limit_that_crosses_the_axis():
+    df = pd.DataFrame({"x": [1.0, 2, 3], "y": [1.0, 1.0, 1.0], "n": ["one", "two", "three"]})
+    fig = figures.pareto(
+        df, "x", "y", "n", xlabel="x", ylabel="y", front=None, limits=[(1.0, "no gain")]
+    )
+    level = fig.axes[0].transData.transform((1, 1))[1]
+    assert all(
+        not box.y0 < level < box.y1 for box in boxes(fig, ["one", "two", "three", "no gain"])
+    )
+
+
+@pytest.mark.parametrize("top", [3e4, 2.6e6, 1e9])
+def test_tick_labels_keep_apart_whatever_the_range_and_the_names(top):
+    steps = np.geomspace(2000, top, 40)
+    df = pd.DataFrame(
+        {"t": np.r_[steps, steps], "y": 1.0, "g": ["a"] * 40 + ["a long name of a run"] * 40}
+    )
+    fig = figures.learning_curves(df, "t", "y", "g", xlabel="tokens seen")
+    fig.canvas.draw()
+    shown = [t.get_window_extent() for t in fig.axes[0].get_xticklabels() if t.get_text()]
+    assert 2 <= len(shown) and all(a.x1 + 3 < b.x0 for a, b in zip(shown, shown[1:], strict=False))
+    given = figures.lines(
+        df, "t", "y", "g", xlabel="t", ylabel="y", xticks=[*range(2000, 3000, 50), 2e4]
+    )
+    given.canvas.draw()
+    shown = [t.get_window_extent() for t in given.axes[0].get_xticklabels() if t.get_text()]
+    assert shown and all(a.x1 < b.x0 for a, b in zip(shown, shown[1:], strict=False))
+
+
+def test_numbers_in_a_heatmap_stand_out_from_every_colour():
+    frame = pd.DataFrame([np.linspace(0, 1, 12), np.r_[np.linspace(1, 2, 11), np.nan]])
+    ax = figures.heatmap(frame, label="%", annotate=True).axes[0]
+    cells = ax.collections[0].to_rgba(frame.to_numpy().ravel()[:-1])[:, :3]
+
+    def luminance(rgb):
+        linear = np.where(rgb <= 0.04045, rgb / 12.92, ((rgb + 0.055) / 1.055) ** 2.4)
+        return linear @ (0.2126, 0.7152, 0.0722)
+
+    for text, cell in zip(ax.texts, cells, strict=True):
+        pair = sorted(luminance(np.array(c)) for c in (mpl.colors.to_rgb(text.get_color()), cell))
+        assert (pair[1] + 0.05) / (pair[0] + 0.05) >= 4.5
+
+
+def test_the_numbers_beside_dots_have_the_decimals_their_intervals_support():
+    df = pd.DataFrame({"n": ["a", "b", "c"], "v": [0.0000359, 0.0165, -0.00004]})
+    df["lo"], df["hi"] = df.v - 0.002, df.v + 0.002
+    assert {"0.0000", "0.0165"} <= set(texts(figures.dots(df, "n", "v", "lo", "hi", xlabel="x")))
+
+
+def test_what_rounds_to_zero_has_no_sign():
+    assert column([-0.0, 12.5]) == ["0.0", "12.5"] and number(-0.0) == "0.0"
+    assert column([-0.004, 0.1], intervals=[(0, 0.2)]) == ["0.00", "0.10"]
+
+
+def test_only_the_seed_report_s_own_groups_are_vermilion():
+    assert assign(["seedling.txt", "seed's own"]) == {
+        "seedling.txt": "blue",
+        "seed's own": "vermilion",
+    }

@@ -24,18 +24,21 @@ from .canvas import (
     INK_2,
     PALETTE,
     SEED_MARK,
-    Labels,
     TickText,
     assign,
     canvas,
     hatch_beyond,
     name_axes,
+    name_panel,
     png_bytes,
     set_scale,
     styled,
 )
+from .labels import Labels
 from .numerals import column
 from .rows import bars, dots, ladder, waterfall
+from .words import drawable
+from .words import label as short
 
 __all__ = [
     "bars",
@@ -93,7 +96,7 @@ def lines(
                     part[x], part[low], part[high], color=line, alpha=0.2, linewidth=0, zorder=3
                 )
             known = part[part[y].notna()]
-            ends.append((known[y].iloc[-1], str(name), text))
+            ends.append((known[y].iloc[-1], name, text))
         for sx, sy, _ in seed:
             ax.plot(sx, sy, **SEED_MARK)
         curves = _limit_curves(ax, limits)
@@ -113,6 +116,7 @@ def lines(
             labels.on_line(xs, ys, text)
         for value, text in xlimits:
             labels.on_upright(value, text)
+        labels.settle()
     return fig
 
 
@@ -200,15 +204,14 @@ def pareto(
         name_axes(ax, xlabel, ylabel, log)
         labels = Labels(ax)
         for record in df.to_dict("records"):
-            labels.beside(
-                record[x], record[y], str(record[label]), PALETTE[chosen[record[label]]][1]
-            )
+            labels.beside(record[x], record[y], record[label], PALETTE[chosen[record[label]]][1])
         for sx, sy, text in seed:
             labels.beside(sx, sy, text, PALETTE["vermilion"][1])
         for xs, ys, text in curves:
             labels.on_line(xs, ys, text)
         for value, text in xlimits:
             labels.on_upright(value, text)
+        labels.settle()
     return fig
 
 
@@ -231,7 +234,9 @@ def heatmap(frames, *, label, xlabel="", ylabel="", annotate=False, limits=None,
         for ax, (title, frame) in zip(axes, panels.items(), strict=True):
             texts = np.reshape(column(frame.to_numpy().ravel()), frame.shape) if annotate else None
             sns.heatmap(
-                frame,
+                frame.set_axis([short(name, 40 // len(panels)) for name in frame.index]).set_axis(
+                    [short(name, 16) for name in frame.columns], axis=1
+                ),
                 ax=ax,
                 cmap="cividis",
                 vmin=low,
@@ -243,19 +248,16 @@ def heatmap(frames, *, label, xlabel="", ylabel="", annotate=False, limits=None,
                 fmt="",
                 annot_kws={"fontsize": 8.5},
             )
-            ax.set(xlabel=xlabel, ylabel="")
+            if annotate:
+                _contrast(ax, frame.to_numpy(float))
+            ax.set(xlabel=drawable(xlabel), ylabel="")
             ax.tick_params(length=0)
             ax.tick_params(axis="y", rotation=0)
-            ax.set_title(title or ylabel, loc="left", fontweight="normal", color=INK_2)
+            name_panel(ax, title or ylabel, panels=len(panels))
         for ax in axes[1:]:
             ax.set_yticks([])
         if ylabel and len(panels) > 1:
-            axes[0].set_title(
-                f"{next(iter(panels))}; rows: {ylabel}",
-                loc="left",
-                fontweight="normal",
-                color=INK_2,
-            )
+            name_panel(axes[0], f"{next(iter(panels))}; rows: {ylabel}", panels=len(panels))
         bar = fig.colorbar(
             axes[0].collections[0],
             ax=list(axes),
@@ -264,11 +266,28 @@ def heatmap(frames, *, label, xlabel="", ylabel="", annotate=False, limits=None,
             pad=0.02,
             format=TickText(),
         )
-        axes[-1].set_title(
-            label, loc="right", fontweight="normal", color=INK_2
-        )  # beside the colour scale
+        name_panel(axes[-1], label, loc="right", panels=4)  # beside the colour scale
         bar.outline.set_visible(False)
     return fig
+
+
+def _contrast(ax, values):
+    """Each cell's number in black or white, whichever stands out more: 4.58:1 or better on any
+    colour."""
+    for text, rgba in zip(ax.texts, _cells(ax, values), strict=True):
+        linear = np.where(
+            rgba[:3] <= 0.04045, rgba[:3] / 12.92, ((rgba[:3] + 0.055) / 1.055) ** 2.4
+        )
+        luminance = linear @ (0.2126, 0.7152, 0.0722)
+        text.set_color(
+            "white" if 1.05 / (luminance + 0.05) > (luminance + 0.05) / 0.05 else "black"
+        )
+
+
+def _cells(ax, values):
+    """The colours of the cells that hold a number, as seaborn annotates them: row by row."""
+    mesh = ax.collections[0]
+    return mesh.to_rgba(values.ravel()[np.isfinite(values.ravel())])
 
 
 @described(alt.panels)
@@ -298,10 +317,10 @@ def histograms(df, x, y, panel, grids, *, xlabel, ylabel, colors=None, height=2.
                 part[y], edges, fill=True, color=PALETTE[chosen[name]][0], alpha=0.75, zorder=3
             )
             ax.set(xlim=(edges[0], edges[-1]), ylim=(0, part[y].max() * 1.04), yticks=[])
-            ax.set_title(name, loc="left", fontweight="normal", color=INK_2)
-            ax.set_xlabel(xlabel)
+            name_panel(ax, name, panels=len(panels))
+            ax.set_xlabel(drawable(xlabel))
             set_scale(ax.xaxis)
-        np.atleast_1d(axes)[0].set_ylabel(ylabel)
+        np.atleast_1d(axes)[0].set_ylabel(drawable(ylabel))
     return fig
 
 
@@ -350,15 +369,13 @@ def reserves(
             )
             set_scale(ax.xaxis, xticks)
             set_scale(ax.yaxis)
-            ax.set_xlabel(xlabel)
-            ax.set_title(name, loc="left", fontweight="normal", color=INK_2)
+            ax.set_xlabel(drawable(xlabel))
+            name_panel(ax, name, panels=len(panels))
         for ax in axes[1:]:
             ax.tick_params(left=False, labelleft=False)
-        axes[0].set_title(
-            f"{ylabel}; {next(iter(panels))}", loc="left", fontweight="normal", color=INK_2
-        )
+        name_panel(axes[0], f"{ylabel}; {next(iter(panels))}", panels=len(panels))
         ends = [
-            (own[used].iloc[-1], str(which), PALETTE[chosen[which]][1])
+            (own[used].iloc[-1], which, PALETTE[chosen[which]][1])
             for which, own in part.groupby(group, sort=False)
         ]
         Labels(axes[-1]).ends(ends)
@@ -366,6 +383,7 @@ def reserves(
         first = first[first[group] == first[group].iloc[0]]
         for text, line in zip(words, (reserved, used), strict=True):
             labels.on_line(first[x], first[line], text)
+        labels.settle()
     return fig
 
 

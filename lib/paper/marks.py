@@ -10,7 +10,7 @@ import re
 
 from markupsafe import Markup, escape
 
-from .numerals import MINUS, number
+from .numerals import MINUS, fixed, number, supported
 
 NARROW = "\u202f"  # narrow no-break space, between a number and its unit
 FROM, TO = 3.0, 97.0  # % of a strip's width that its marks are clamped to
@@ -101,7 +101,7 @@ def written(value, unit="", interval=None):
     if not _is_number(value):
         return value if isinstance(value, str) else number(value)
     places = _places(interval)
-    text = _brief(number(value)) if places is None else f"{value:,.{places}f}".replace("-", MINUS)
+    text = _brief(number(value)) if places is None else fixed(value, places)
     return _with_unit(text, unit)
 
 
@@ -132,10 +132,7 @@ def interval_text(interval):
     places = _places(interval)
     return (
         "["
-        + ", ".join(
-            number(x, 3) if places is None else f"{x:,.{places}f}".replace("-", MINUS)
-            for x in interval
-        )
+        + ", ".join(number(x, 3) if places is None else fixed(x, places) for x in interval)
         + "]"
     )
 
@@ -143,11 +140,8 @@ def interval_text(interval):
 def _places(interval):
     """Decimals that give the interval's width two significant digits; None where plain decimals do
     not suit it."""
-    width = interval[1] - interval[0] if interval else 0
-    if not width > 0 or not math.isfinite(width):
-        return None
-    places = max(1 - math.floor(math.log10(width)), 0)
-    return places if places <= 6 else None
+    places = supported(*interval) if interval else None
+    return None if places is None or places > 6 else places
 
 
 def ruler(error, margin):

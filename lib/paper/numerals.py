@@ -27,7 +27,21 @@ def number(value, digits=4):
         mantissa, exponent = f"{value:.{max(digits - 3, 1)}e}".split("e")
         power = str(int(exponent)).translate(str.maketrans("-0123456789", "⁻⁰¹²³⁴⁵⁶⁷⁸⁹"))
         return f"{mantissa}·10{power}".replace("-", MINUS)
-    return f"{value:,.{_decimals(value, digits)}f}".replace("-", MINUS)
+    return fixed(value, _decimals(value, digits))
+
+
+def fixed(value, places):
+    """With so many decimals; what rounds to zero has no sign."""
+    text = f"{value:,.{places}f}"
+    return text.lstrip("-") if not text.strip("-0.") else text.replace("-", MINUS)
+
+
+def supported(low, high):
+    """Decimals that give an interval's width two significant digits; None where there is none."""
+    width = high - low
+    if not (math.isfinite(width) and width > 0):
+        return None
+    return max(1 - math.floor(math.log10(width)), 0)
 
 
 def readable(df):
@@ -45,18 +59,22 @@ def readable(df):
     return out
 
 
-def column(values, digits=3):
+def column(values, digits=3, intervals=()):
     """Numbers down a column as texts with one count of decimals: `digits` significant for the
-    median magnitude."""
+    median magnitude, or as many as the median width of the `intervals` (low, high) supports."""
     values = np.asarray(values, float)
     usual = np.abs(values[np.isfinite(values) & (values != 0)])
+    known = [places for pair in intervals if (places := supported(*pair)) is not None]
     places = _decimals(float(np.median(usual)), digits) if len(usual) else 0
-    return [_fixed(value, places) if np.isfinite(value) else number(value) for value in values]
+    if known:
+        places = min(places, int(np.median(known)))
+    write = fixed if known else _fixed
+    return [write(value, places) if np.isfinite(value) else number(value) for value in values]
 
 
 def _fixed(value, places):
     if value == 0 or 0.5 * 10**-places <= abs(value) < 1e9:
-        return f"{value:,.{places}f}".replace("-", MINUS)
+        return fixed(value, places)
     return number(value)
 
 

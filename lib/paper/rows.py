@@ -12,7 +12,6 @@ from .canvas import (
     INK_2,
     PALETTE,
     SEED_MARK,
-    Labels,
     assign,
     canvas,
     hatch_beyond,
@@ -20,7 +19,9 @@ from .canvas import (
     set_scale,
     styled,
 )
+from .labels import Labels
 from .numerals import column, number
+from .words import label as short
 
 
 @described(alt.rows)
@@ -70,7 +71,12 @@ def dots(
             ax.plot(record[value], row, "o", color=line, ms=6, mec="white", mew=0.8, zorder=4)
             if seed and np.isfinite(record[seed]):
                 ax.plot(record[seed], row, **SEED_MARK)
-        texts = df[values] if values else column(df[value])
+        intervals = zip(df[low], df[high], strict=True) if low else ()
+        texts = (
+            [short(text, 24) for text in df[values]]
+            if values
+            else column(df[value], intervals=intervals)
+        )
         _rows_axis(ax, rows, df[label], texts)
         _upright(ax, limits, beyond)
         name_axes(ax, xlabel, "", "x" if log else "")
@@ -118,7 +124,7 @@ def bars(
                 ends = part[[value, high]].max(axis=1)
             for row, (y, end) in enumerate(zip(at, ends, strict=True)):
                 if np.isfinite(end):
-                    title = f"  {name}" if name is not None and row == 0 else ""
+                    title = f"  {short(name)}" if name is not None and row == 0 else ""
                     ax.annotate(
                         texts[name, names[row]] + title,
                         (max(end, 0), y),
@@ -174,7 +180,7 @@ def waterfall(df, label, value, *, xlabel, limit=None, unit=""):
 
 def _rows_axis(ax, rows, names, texts):
     """Labelled rows from the top; `texts`, if any, in a column at the right edge."""
-    ax.set_yticks(rows, [str(name) for name in names])
+    ax.set_yticks(rows, [short(name) for name in names])
     ax.tick_params(axis="y", length=0, labelcolor=INK)
     ax.set_ylim(len(rows) - 0.4, -0.75)
     ax.set_ylabel("")
@@ -200,3 +206,4 @@ def _name_uprights(ax, limits):
     labels = Labels(ax)
     for value, name in limits:
         labels.on_upright(value, name)
+    labels.settle()
