@@ -74,6 +74,7 @@ def draw(name, words):
     return calls[name](getattr(figures, name))
 
 
+FEW = ("histograms", "learning_curves", "reserves")  # take four groups or panels
 FUNCTIONS = sorted(set(figures.__all__) - {"png_bytes"})
 
 
