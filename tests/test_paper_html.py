@@ -4,6 +4,7 @@ what it refuses."""
 import json
 import re
 from contextlib import contextmanager
+from pathlib import Path
 
 import nbformat
 import pandas as pd
@@ -17,6 +18,7 @@ from paper.chapter import Book, claim_anchor
 from paper.checks import check
 from paper.claims import audit_row, own_row, seed_claims
 from paper.html import TEMPLATE, build_html
+from paper.numerals import heading
 from paper.tables import restyle
 
 LEDGER = seed_claims()
@@ -221,6 +223,8 @@ def make_run(folder, shown):
         code("answer", "nb.answer(x)", shown((display.show_answer, "Of 5 **all**."))),
     ]
     save(folder, "report", front)
+    (folder / "figures").mkdir(exist_ok=True)
+    (folder / "figures" / "ladder.csv").write_text("predictor,perplexity\n")
     strip = {
         "value": 61.0,
         "interval": [60.1, 62.0],
@@ -306,7 +310,7 @@ def test_the_page_says_what_ran_and_what_did_not(page):
     )
     assert "31 s on 2 threads" in byline.replace("\u202f", " ")
     assert "corpus tiny" in text(page.select_one(".kicker"))
-    assert [text(a) for a in page.select(".toc a")] == [
+    assert [text(a) for a in page.select(".toc > ol > li > a")] == [
         "Abstract",
         "Claims",
         "Audit of the seed report",
@@ -315,12 +319,17 @@ def test_the_page_says_what_ran_and_what_did_not(page):
         "Limits",
         "Grading sheet",
     ]
+    below = page.select(".toc details a")
+    assert [(a["href"], text(a)) for a in below] == [
+        ("#03.results", "Results"),
+        ("#03.results-2", "Results"),
+    ]
 
 
 def test_headline_numbers_link_to_their_claims(page):
     first, second = page.select(".stats li")
     assert (
-        text(first.select_one(".value")) == "61.0" and text(second.select_one(".value")) == "0.980×"
+        text(first.select_one(".value")) == "61.0" and text(second.select_one(".value")) == "0.98×"
     )
     assert (
         first.a["href"] == "#claim-ppl"
@@ -588,6 +597,7 @@ PAGE = '<html lang="en"><body><h1>T</h1>{}</body></html>'
         ("<h1>again</h1>", "2 h1"),
         ("<h3>deep</h3>", "heading level 3 follows level 1"),
         ('<div role="region">x</div>', "scrollable <div> has no name"),
+        ('<pre role="group">x</pre>', "scrollable <pre> has no name"),
         ("<table><tr><th>x</th></tr></table>", "'x' has no scope"),
         ('<a href="#nowhere">x</a>', "'#nowhere' points nowhere"),
         ('<a href="b.html"></a>', "has no text"),
@@ -598,6 +608,70 @@ PAGE = '<html lang="en"><body><h1>T</h1>{}</body></html>'
 def test_broken_promises_are_named(body, message):
     with pytest.raises(ValueError, match=re.escape(message)):
         check(PAGE.format(body))
+
+
+def test_a_folder_of_this_machine_is_named_unless_the_text_holds_it(run, monkeypatch):
+    folder = "/srv/some one/paper"
+    page = PAGE.format(f"<p>{folder}/lib/x.py &amp; others, relative{folder}/x, {folder}s/y</p>")
+    check(page)
+    with pytest.raises(ValueError, match="'/srv/some one/paper/lib/x.py' names a folder"):
+        check(page, folders=[folder])
+    monkeypatch.setattr("paper.html.Path.home", lambda: Path(folder))
+    rows = json.loads((run / "headline.json").read_text())
+    (run / "headline.json").write_text(json.dumps([{**rows[0], "limit_text": f"{folder}/x"}]))
+    with pytest.raises(ValueError, match="names a folder of this machine"):
+        build_html(run)
+    (run / "corpus.txt").write_text(f"He wrote {folder}/x on the wall.")
+    assert build_html(run).is_file()
+
+
+def test_warnings_stay_in_the_notebook_and_companions_that_are_missing_are_no_links(run):
+    notebook = nbformat.read(run / "03-eval.ipynb", 4)
+    warned = new_output("stream", name="stderr", text="UserWarning: Glyph 32005 missing")
+    next(c for c in notebook.cells if c.id == "speed").outputs.insert(0, warned)
+    nbformat.write(notebook, run / "03-eval.ipynb")
+    (run / "figures" / "ladder.csv").unlink()
+    page = BeautifulSoup(build_html(run).read_text(encoding="utf-8"), "html.parser")
+    assert "Glyph" not in page.get_text() and "red" in page.find(id="03-speed").get_text()
+    links = page.find(id="fig-ladder").select_one(".links")
+    assert "ladder.csv" in links.get_text() and not links.select('a[href$=".csv"]')
+    assert page.select_one('a[href="03-eval.ipynb"]')["title"].endswith("beside this page")
+
+
+def test_a_heading_above_nothing_but_the_answer_s_code_is_left_out(tmp_path, shown):
+    answer = shown((display.show_answer, "It is **so**."))
+    cells = [
+        markdown("# T\n\n*Q?*", "t"),
+        markdown("## Kept", "kept"),
+        code("seen", "1", [new_output("stream", name="stdout", text="seen")]),
+        markdown("## Answer", "head"),
+        code("answer", "nb.answer(x)", answer),
+        code("close", "nb.close()"),
+    ]
+    save(tmp_path, "01-data", cells)
+    page = BeautifulSoup(build_html(tmp_path).read_text(encoding="utf-8"), "html.parser")
+    assert [h.get_text() for h in page.select("h3")] == ["Kept#"] and page.find(id="01-answer")
+    cells[5].outputs = [new_output("stream", name="stdout", text="more")]
+    save(tmp_path, "01-data", cells)
+    page = BeautifulSoup(build_html(tmp_path).read_text(encoding="utf-8"), "html.parser")
+    assert [h.get_text() for h in page.select("h3")] == ["Kept#", "Answer#"]
+
+
+def test_code_is_a_tab_stop_only_where_it_scrolls(tmp_path):
+    save(
+        tmp_path,
+        "01-data",
+        [markdown("# T", "t"), code("a", "x = 1"), code("b", "x = " + "1" * 99)],
+    )
+    page = BeautifulSoup(build_html(tmp_path).read_text(encoding="utf-8"), "html.parser")
+    assert [pre.get("tabindex") for pre in page.select("pre[role=group]")] == [None, "0"]
+    assert not page.select('[role="region"]')
+
+
+def test_heads_of_columns_are_words_with_units():
+    names = ["step_ms", "cache_bytes_a_token", "what", 3, "added_nats", "Not_this", "_x"]
+    wanted = ["step, ms", "cache bytes a token", "what", 3, "added, nats", "Not_this", "_x"]
+    assert [heading(name) for name in names] == wanted
 
 
 def test_what_is_allowed_passes():
@@ -615,8 +689,10 @@ def test_what_is_allowed_passes():
 @pytest.mark.parametrize(
     "arguments, dot, marks_expected",
     [
-        (dict(value=12, threshold="≥ 10×"), 90.0, {"hold": (50, 50), "limit": 50}),
-        (dict(value=12, threshold="<= 1e1"), 90.0, {"hold": (0, 50), "limit": 50}),
+        (dict(value=12, threshold="≥ 10×"), 58.0, {"hold": (50, 50), "limit": 50}),
+        (dict(value=5, threshold="<= 1e1"), 30.0, {"hold": (0, 50), "limit": 50}),
+        (dict(value=1e-13, threshold="<= 1e-10"), 10.0, {"hold": (0, 50), "limit": 50}),
+        (dict(value=90, threshold=">= 10"), 97.0, {"hold": (50, 50), "limit": 50}),
         (dict(value=512, threshold="= 512"), 50.0, {"hold": (47, 6), "limit": 50}),
         (dict(value=5, interval=(0, 10), threshold="> 10"), 30.0, {"hold": (50, 50), "limit": 50}),
         (dict(value=10, interval=(5, 12), seed=20), 37.3, {"seed": 88}),
@@ -639,6 +715,7 @@ def test_a_strip_clamps_its_marks_and_is_empty_without_a_number():
     soup = BeautifulSoup(marks.strip(1.0, (0.9, 1.1), "≥ 1.05", seed=1e6), "html.parser")
     assert soup.find("svg", attrs={"overflow": "visible"})["x"] == "97%"
     assert [marks.strip(v) for v in ("text", None, True, float("nan"))] == [""] * 4
+    assert marks.strip(3, threshold="> 0") == "" != marks.strip(3, (1, 5), "> 0")
     assert not BeautifulSoup(marks.strip(1.0, (None, 2), "about 3"), "html.parser").select(
         ".iv, .limit"
     )
@@ -720,6 +797,7 @@ def test_display_refuses_what_the_report_could_not_show(shown):
     }
     (line,) = shown((display.show_claim, row))
     assert line.data["text/plain"] == "a pass: S: 2×"
+    assert line.data["text/html"] == "<p><code>a</code> <b>pass</b>: S: 2×</p>"
 
 
 def test_tables_of_pandas_lose_their_boxes():

@@ -75,7 +75,7 @@ def test_the_headlines_are_five_claims_with_limit_and_the_seed_reports_number(ro
         "limit": 30.0,
         "seed": 1045.31,
         "beyond": "below",
-        "log": None,
+        "log": True,
     }
     assert all(marks.strip(**tile["strip"]) for tile in tiles)
 
@@ -206,6 +206,7 @@ def test_counts_have_every_verdict(rows):
     assert summary.counts(rows) == {
         "pass": 5,
         "fail": 1,
+        "undecided": 0,
         "reproduced": 1,
         "corrected": 1,
         "refuted": 1,

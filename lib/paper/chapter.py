@@ -3,6 +3,7 @@ and certificates."""
 
 import html
 import re
+import secrets
 from dataclasses import dataclass, field
 from itertools import count
 from pathlib import Path
@@ -22,6 +23,8 @@ from .display import KEY
 from .numerals import number
 from .tables import restyle
 
+FITS = 96  # characters of code that stand beside the contents without scrolling
+HEADING = re.compile("h[2-6]")
 HEAD = re.compile(
     r"\s*# +(?P<title>.+?)\s*\n+(?:\*(?P<question>[^*\n]+(?:\n[^*\n]+)*)\*\s*(?:\n|$))?"
 )
@@ -41,6 +44,7 @@ class Chapter:
     body: Markup
     parts: dict = field(default_factory=dict)
     labels: dict = field(default_factory=dict)  # "04.7" by cell anchor
+    sections: list = field(default_factory=list)  # (id, heading) of its own level
 
     @property
     def prefix(self):
@@ -55,10 +59,10 @@ class Book:
     """Renders notebooks one after the other; `in_order` numbers what they show once the page is put
     together.
 
-    `template` is the folder with chapter/ and outputs.html.j2; `claims` the rows of claims.json.
-    """
+    `template` is the folder with chapter/ and outputs.html.j2; `claims` the rows of claims.json,
+    `run_dir` the folder in which the page's companions lie."""
 
-    def __init__(self, template: Path, claims=()):
+    def __init__(self, template: Path, claims=(), run_dir=None):
         self.template = template
         self.env = Environment(
             loader=FileSystemLoader(template), autoescape=True, trim_blocks=True, lstrip_blocks=True
@@ -73,9 +77,13 @@ class Book:
             stated=marks.stated,
             interval=marks.interval_text,
         )
-        self.env.globals.update(strip=marks.strip, ruler=marks.ruler, audit=AUDIT)
+        self.env.globals.update(
+            strip=marks.strip, ruler=marks.ruler, audit=AUDIT, beside=self._beside
+        )
+        self.run_dir = run_dir
         self.claims = {row["id"]: row for row in claims}
         self.numbered = count(1)
+        self.token = secrets.token_hex(8)  # marks what in_order numbers: no text can hold it
 
     def chapter(self, path: Path, seconds=None) -> Chapter:
         """The chapter of an executed notebook; ValueError if a cell raised, or shows an image that
@@ -84,17 +92,21 @@ class Book:
         name = path.stem
         title, question = _take_head(notebook, name)
         answer = self._number(notebook, name)
-        renderer = prose.Renderer(prefix(name), shift=1 if name[:2].isdigit() else 0)
+        shift = 1 if name[:2].isdigit() else 0
+        renderer = prose.Renderer(prefix(name), shift)
+        computed = prose.Renderer(prefix(name), shift, computed=True)
+        computed.used = renderer.used
         exporter = HTMLExporter(
             template_name="chapter", extra_template_basedirs=[str(self.template)]
         )
         exporter.register_filter("markdown2html", lambda text: prose.markdown(text, renderer))
         exporter.register_filter("python", python)
         exporter.register_filter(
-            "shown", lambda output, cell: self._shown(output, cell, name, renderer)
+            "shown", lambda output, cell: self._shown(output, cell, name, computed)
         )
         body, _ = exporter.from_notebook_node(notebook)
         soup = BeautifulSoup(body, "html.parser")
+        _drop_empty_headings(soup, notebook)
         labels = {
             c.metadata["report"]["anchor"]: c.metadata["report"]["number"]
             for c in notebook.cells
@@ -102,8 +114,21 @@ class Book:
         }
         answer = answer and prose.inline(answer)
         return Chapter(
-            name, title, question, answer, seconds, len(labels), Markup(soup), _parts(soup), labels
+            name,
+            title,
+            question,
+            answer,
+            seconds,
+            len(labels),
+            Markup(soup),
+            _parts(soup),
+            labels,
+            _sections(soup),
         )
+
+    def _beside(self, path):
+        """Whether a file lies beside the page, so that a link to it has an end."""
+        return self.run_dir is not None and (Path(self.run_dir) / path).is_file()
 
     def _number(self, notebook, name):
         """Writes anchors and numbers into the metadata; returns the answer, which leaves the
@@ -128,12 +153,18 @@ class Book:
                 "anchor": f"{prefix(name)}-{id}",
                 "number": label,
                 "lines": len(cell.source.strip().splitlines()),
+                "wide": max(map(len, cell.source.splitlines()), default=0) > FITS,
                 "took": f", {number(float(took), 3)} s" if took else "",
             }
             answer = next(
                 (o.metadata[KEY]["text"] for o in cell.outputs if _kind(o) == "answer"), answer
             )
-            cell.outputs = _merged(o for o in cell.outputs if _kind(o) not in hidden)
+            settled = any(_kind(o) == "answer" for o in cell.outputs)
+            shown = [
+                o for o in cell.outputs if _kind(o) not in hidden and o.get("name") != "stderr"
+            ]
+            cell.outputs = _merged(shown)
+            cell.metadata["report"]["answers"] = settled and not cell.outputs
             for output in cell.outputs:
                 if output.output_type == "error":
                     raise ValueError(
@@ -141,7 +172,7 @@ class Book:
                     )
                 if _kind(output) in ("figure", "table", "certificate"):
                     output.metadata[KEY]["number"] = (
-                        f"⟦{_kind(output)} {next(self.numbered)}⟧"  # see in_order
+                        f"{self.token}{_kind(output)} {next(self.numbered)};"
                     )
         return answer
 
@@ -181,7 +212,7 @@ class Book:
                 f"{name}, cell {cell.id} shows an image without alt text: show it with nb.figure(..., alt=...)"
             )
         return Markup(
-            f'<pre class="stream" tabindex="0" role="region" aria-label="Output of cell {at["number"]}">'
+            f'<pre class="stream" role="group" aria-label="Output of cell {at["number"]}">'
             f"{html.escape(data.get('text/plain', ''))}</pre>"
         )
 
@@ -193,16 +224,16 @@ class Book:
         return self.claims[id]
 
 
-def in_order(page):
-    """Figures, tables and certificates of the finished page numbered from 1 in the order in which a
-    reader meets them."""
+def in_order(page, token):
+    """Figures, tables and certificates of the finished page, marked by the book's `token`, numbered
+    from 1 in the order in which a reader meets them."""
     seen = {}
 
     def numbered(found):
         ours = seen.setdefault(found[1], {})
         return str(ours.setdefault(found[0], len(ours) + 1))
 
-    return re.sub(r"⟦(\w+) \d+⟧", numbered, page)
+    return re.sub(rf"{token}(\w+) \d+;", numbered, page)
 
 
 def prefix(name):
@@ -258,11 +289,32 @@ def _take_head(notebook, name):
     )
 
 
+def _drop_empty_headings(soup, notebook):
+    """Takes away the heading above a cell whose only output, the answer, stands in the chapter's
+    head, where nothing else that is seen follows it."""
+    for cell in notebook.cells:
+        tag = cell.metadata.get("report", {}).get("answers") and soup.find(
+            id=cell.metadata["report"]["anchor"]
+        )
+        if not tag or not HEADING.fullmatch(getattr(tag.find_previous_sibling(), "name", "")):
+            continue
+        after = tag.find_next_sibling(lambda other: "silent" not in other.get("class", ()))
+        if after is None or HEADING.fullmatch(after.name):
+            tag.find_previous_sibling().decompose()
+
+
+def _sections(soup):
+    return [
+        (tag["id"], tag.get_text().removesuffix("#").strip())
+        for tag in soup.find_all("h3", id=True)
+    ]
+
+
 def _parts(soup):
     """The HTML below each level-2 heading, by the heading's text; nothing where there is none."""
     parts = {}
-    for heading in soup.find_all("h2"):
-        heading.find("a").extract()
+    for heading in soup.find_all("h2", id=True):
+        heading.find("a", class_="anchor").extract()
         title = heading.get_text().strip()
         rest = []
         for sibling in heading.next_siblings:
@@ -274,4 +326,4 @@ def _parts(soup):
 
 
 def _scroll(table, label):
-    return f'<div class="scroll" tabindex="0" role="region" aria-label="{label}">{table}</div>'
+    return f'<div class="scroll" role="group" aria-label="{label}">{table}</div>'

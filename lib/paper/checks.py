@@ -1,6 +1,7 @@
 """The promises of index.html, checked on the finished page: self-contained, small, accessible,
 every link answered."""
 
+import html
 import re
 from collections import Counter
 
@@ -24,14 +25,15 @@ LOADING = ("src", "srcset", "poster", "background", "data", "action")
 CSS_LOAD = re.compile(r"@import|url\(\s*['\"]?(?!#|data:)", re.I)
 
 
-def check(page, claims=None):
+def check(page, claims=None, folders=()):
     """Raises ValueError naming every promise that the HTML text `page` breaks.
 
     `claims` maps the anchor of each claim's row to the anchor of the cell that computed it; both
-    must exist."""
+    must exist. `folders` are those of this machine, which nothing written may name."""
     soup = BeautifulSoup(page, "html.parser")
     ids = Counter(tag["id"] for tag in soup.find_all(id=True))
     wrong = [*_weight(page), *_loads(soup), *_images(soup), *_outline(soup), *_links(soup, ids)]
+    wrong += _folders(page, folders)
     wrong += [f"id {id!r} occurs {n} times" for id, n in ids.items() if n > 1]
     for row, cell in (claims or {}).items():
         claim = repr(row.removeprefix("claim-"))
@@ -43,6 +45,13 @@ def check(page, claims=None):
         wrong += [f"claim {claim} has no row on the page"] if row not in ids else []
     if wrong:
         raise ValueError("index.html is not fit to write: " + "; ".join(wrong))
+
+
+def _folders(page, folders):
+    text = html.unescape(page)
+    for folder in folders:
+        if found := re.search(rf"(?<![\w.-]){re.escape(folder)}(?=[/\\])[^\s<>\"']{{0,60}}", text):
+            yield f"{found[0]!r} names a folder of this machine: write it from the project's root"
 
 
 def _weight(page):
@@ -99,7 +108,7 @@ def _outline(soup):
     )
     if not (soup.html and soup.html.get("lang")):
         yield "<html> has no lang"
-    for tag in soup.find_all(attrs={"role": "region"}):
+    for tag in soup.find_all(attrs={"role": ("region", "group")}):
         if not (tag.get("aria-label") or tag.get("aria-labelledby")):
             yield f"a scrollable <{tag.name}> has no name"
     yield from (

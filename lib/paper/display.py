@@ -27,7 +27,8 @@ from IPython.display import display
 
 from .canvas import png_bytes
 from .marks import written
-from .numerals import number, readable
+from .numerals import heading, number, readable
+from .words import seen
 
 KEY = "minitransformer"
 
@@ -66,8 +67,9 @@ def show_table(df, id, caption, csv=None):
     the caption is empty."""
     _need("table", id, caption=caption)
     index = not isinstance(df.index, pd.RangeIndex)
-    shown = readable(df)
-    body = shown.to_html(border=0, index=index, index_names=index, na_rep="–")
+    shown = readable(df).rename(columns=heading)
+    with pd.option_context("display.html.use_mathjax", False, "display.max_colwidth", None):
+        body = shown.to_html(border=0, index=index, index_names=index, na_rep="–")
     body = body.replace("<thead>", f"<caption>{html.escape(caption)}</caption>\n  <thead>", 1)
     about = {"kind": "table", "id": id, "caption": caption, "csv": csv}
     _show({"text/html": body, "text/plain": shown.to_string(index=index)}, about)
@@ -97,7 +99,9 @@ def show_claim(row):
         if against is None
         else f" ({'threshold' if row.get('threshold') else 'seed report'} {against})"
     )
-    _show({"text/plain": text}, {"kind": "claim", "id": row["id"]})
+    said, _, found = (html.escape(part) for part in text.partition(f"{row['verdict']}: "))
+    body = f"<p><code>{said.strip()}</code> <b>{row['verdict']}</b>: {found}</p>"
+    _show({"text/html": body, "text/plain": text}, {"kind": "claim", "id": row["id"]})
 
 
 def show_echo(text):
@@ -173,4 +177,4 @@ def _need(kind, id, **texts):
 
 
 def _show(data, about, extra=None):
-    display(data, raw=True, metadata={KEY: about, **(extra or {})})
+    display(seen(data), raw=True, metadata=seen({KEY: about, **(extra or {})}))

@@ -91,7 +91,7 @@ def headlines(rows: list[dict], ledger: dict, limits: dict) -> list[dict]:
                     "limit": limit,
                     "seed": said,
                     "beyond": beyond if limit else None,
-                    "log": None,
+                    "log": True,
                 },
             }
         )

@@ -17,15 +17,16 @@ interval, limit_text, seed_text,
 The file loads nothing: no script, no style sheet, font or image from anywhere. `check` refuses a
 page that would."""
 
+import json
 from pathlib import Path
 
 from .chapter import Book, claim_anchor, in_order, prefix
 from .checks import check
-from .claims import AUDIT, seed_claims
+from .claims import AUDIT, OWN, seed_claims
 from .files import read_json, write_text
 from .marks import strip, written
-from .numerals import number
 from .project import CHAPTERS, slug
+from .words import visible
 
 TEMPLATE = Path(__file__).resolve().parents[2] / "reports" / "template"
 SECTIONS = {
@@ -61,7 +62,7 @@ def build_html(run_dir, notebooks_dir=None) -> Path:
     seconds = run.get("durations_s", {})
     shown = [*names, *(["report"] if front.is_file() else [])]
     claims = [row for name in shown for row in _json(run_dir / "claims" / f"{name}.json", [])]
-    book = Book(TEMPLATE, claims)
+    book = Book(TEMPLATE, claims, run_dir)
     chapters = [book.chapter(folder / f"{name}.ipynb", seconds.get(name)) for name in names]
     matter = book.chapter(front, seconds.get("report")) if front.is_file() else None
     parts = dict(
@@ -75,9 +76,21 @@ def build_html(run_dir, notebooks_dir=None) -> Path:
         corpus=Path(str(run.get("parameters", {}).get("corpus", ""))).stem,
         took=sum(seconds.get(name, 0) for name in shown),
     )
-    page = in_order(book.env.get_template("page.html.j2").render(parts))
-    check(page, {claim_anchor(row["id"]): cell_anchor(row) for row in claims})
+    page = visible(in_order(book.env.get_template("page.html.j2").render(parts), book.token))
+    cells = {claim_anchor(row["id"]): cell_anchor(row) for row in claims}
+    check(page, cells, _folders(run_dir, run))
     return write_text(run_dir / "index.html", page)
+
+
+def _folders(run_dir, run):
+    """This machine's folders that the page must not name: the project's and the user's, unless the
+    text or the parameters given hold them, which are shown as they are."""
+    data = json.dumps(run.get("parameters", {}), ensure_ascii=False)
+    for name in ("corpus.txt", "corpus.json"):
+        path = Path(run_dir) / name
+        data += path.read_text(encoding="utf-8", errors="replace") if path.is_file() else ""
+    folders = {str(TEMPLATE.parents[1]), str(Path.home())} - {"/"}
+    return [folder for folder in sorted(folders) if folder not in data]
 
 
 def _json(path, missing):
@@ -115,10 +128,7 @@ def _claims(claims, chapters, matter):
         row["quote"] = row.get("quote") or ledger.get(row["id"], {}).get("quote", "")
         row["right"] = "" if row.get("correct") is None else written(row["correct"], row["unit"])
         groups.setdefault(row.get("section") or "", []).append(row)
-    counts = {
-        verdict: sum(row["verdict"] == verdict for row in rows)
-        for verdict in (*AUDIT, "pass", "fail")
-    }
+    counts = {verdict: sum(row["verdict"] == verdict for row in rows) for verdict in (*AUDIT, *OWN)}
     done = {row["id"] for row in audit}
     groups = [(section, _section_title(section), rows) for section, rows in groups.items()]
     return {
@@ -143,11 +153,7 @@ def _tile(tile):
     """A headline number for the page: its text and unit, its strip, and a label that breaks only
     between words."""
     unit = "" if tile["unit"] == "perplexity" else tile["unit"]  # the label says it
-    text = (
-        written(tile["value"], "", tile["interval"])
-        if tile["interval"]
-        else number(tile["value"], 3)
-    )
+    text = written(tile["value"], "", tile["interval"])  # as in the abstract
     label = tile["label"].replace(" = ", "\u00a0=\u00a0")
     return {**tile, "label": label, "unit": unit, "text": text, "strip": strip(**tile["strip"])}
 

@@ -31,7 +31,8 @@ def strip(value, interval=None, threshold=None, seed=None, limit=None, beyond=No
     """One row's number line as inline SVG, its marks clamped to 3-97 %; "" where `value` is not a
     number.
 
-    `threshold` "≥ 3.7" stands at 50 %, with the side where the claim holds shaded. Without one the
+    `threshold` "≥ 3.7" stands at 50 %, with the side where the claim holds shaded; the interval, or
+    else the threshold itself, sets the scale, and "" is returned where neither does. Without one the
     line spans all the numbers given, logarithmically if they differ more than fivefold (or as `log`
     says); `limit` is dashed and `beyond` ("above" | "below") hatches what lies past it."""
     if not _is_number(value):
@@ -40,6 +41,8 @@ def strip(value, interval=None, threshold=None, seed=None, limit=None, beyond=No
     seed = seed if _is_number(seed) else None
     limit = limit if _is_number(limit) else None
     bar = bound(threshold)
+    if bar and not interval and bar[1] == 0 != value:
+        return Markup("")  # a margin to zero has no scale
     place = (
         _around(bar[1], value, interval)
         if bar
@@ -72,8 +75,10 @@ def strip(value, interval=None, threshold=None, seed=None, limit=None, beyond=No
 
 
 def _around(center, value, interval):
-    """Positions in % with `center` at 50 and the measured marks within 10-90."""
-    reach = max(abs(x - center) for x in (value, *(interval or ()))) or abs(center) or 1.0
+    """Positions in % with `center` at 50: an interval fills 10-90 at most; without one 10 and 90
+    stand for nothing and for twice the threshold."""
+    reach = max(abs(x - center) for x in (value, *interval)) if interval else abs(center)
+    reach = reach or 1.0
     return lambda x: _clamped(50 + 40 * (x - center) / reach)
 
 

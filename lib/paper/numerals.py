@@ -2,6 +2,7 @@
 meaning."""
 
 import math
+import re
 
 import numpy as np
 import pandas as pd
@@ -42,6 +43,21 @@ def supported(low, high):
     if not (math.isfinite(width) and width > 0):
         return None
     return max(1 - math.floor(math.log10(width)), 0)
+
+
+UNITS = {
+    "percent": "%", "bytes": "bytes", "ms": "ms", "us": "µs", "s": "s", "seconds": "s", "nats": "nats",
+    "kib": "KiB", "mb": "MB", "mib": "MiB", "bits": "bits",
+}  # fmt: skip
+NAME = re.compile(r"[a-z0-9]+(_[a-z0-9]+)+")
+
+
+def heading(name):
+    """A column's name for reading: `step_ms` as "step, ms"; what is not such a name stays."""
+    if not (isinstance(name, str) and NAME.fullmatch(name)):
+        return name
+    *words, last = name.split("_")
+    return " ".join(words) + (f", {UNITS[last]}" if last in UNITS else f" {last}")
 
 
 def readable(df):

@@ -1,14 +1,18 @@
 """Markdown of a notebook to the report's HTML: mathematics as MathML, headings one level down with
-unique ids."""
+unique ids.
+
+An author's cell may hold HTML. What a cell computed may hold words of a user's text or a file's
+name: HTML, images and links that run something are shown there as they were written."""
 
 import re
 
 from latex2mathml.converter import convert
-from markupsafe import Markup
+from markupsafe import Markup, escape
 from nbconvert.filters.markdown_mistune import IPythonRenderer, MarkdownWithMath
 
 from .project import slug
 
+SAFE_LINK = re.compile(r"(#(claim|fig|tbl|\d\d)[-.]|https?://|(?!#|//|[a-z][a-z0-9+.-]*:))", re.I)
 SENTENCE = re.compile(r"(?s)(.+?[.!?])(\s+(?=[A-Z0-9“\"(\[$]).*)")
 
 
@@ -19,8 +23,9 @@ class Renderer(IPythonRenderer):
     `prefix` is the chapter's number ("04"), `shift` how many levels its headings move down.
     """
 
-    def __init__(self, prefix, shift=1):
-        super().__init__(escape=False, exclude_anchor_links=True)
+    def __init__(self, prefix, shift=1, computed=False):
+        super().__init__(escape=computed, exclude_anchor_links=True)
+        self.computed = computed
         self.prefix, self.shift = prefix, shift
         self.equations, self.level, self.used = 0, 2, set()
 
@@ -35,15 +40,37 @@ class Renderer(IPythonRenderer):
         link = f'<a class="anchor" href="#{name}" aria-label="Link to this section">#</a>'
         return f'<h{level} id="{name}">{text}{link}</h{level}>\n'
 
+    def link(self, text, url, title=None):
+        if self.computed and not (text.strip() and SAFE_LINK.match(url.strip())):
+            return f"{text} ({escape(url)})"
+        return super().link(text, url, title)
+
+    def image(self, text, url, title=None):
+        if self.computed:  # it would load something, and has no size
+            return f"{escape(text)} ({escape(url)})"
+        return super().image(text, url, title)
+
     def inline_math(self, body):
-        return mathml(body, "inline")
+        return self._mathml(body, "inline") or str(escape(f"${body}$"))
 
     def block_math(self, body):
+        formula = self._mathml(body, "block")
+        if not formula:
+            return str(escape(f"$${body}$$"))
         self.equations += 1
         number = (
             f"({self.prefix.lstrip('0')}.{self.equations})" if self.prefix[:1].isdigit() else ""
         )
-        return f'<span class="equation"><span class="eq">{mathml(body, "block")}</span><span class="eqno">{number}</span></span>'
+        return f'<span class="equation"><span class="eq">{formula}</span><span class="eqno">{number}</span></span>'
+
+    def _mathml(self, body, display):
+        """The formula's MathML; "" for one that a user's words made by chance."""
+        try:
+            return mathml(body, display)
+        except ValueError:
+            if not self.computed:
+                raise
+            return ""
 
     def latex_environment(self, name, body):
         return self.block_math(f"\\begin{{{name}}}{body}\\end{{{name}}}")
@@ -69,7 +96,7 @@ def markdown(text, renderer):
 
 def inline(text):
     """One paragraph of Markdown without its <p>: captions, answers, statements."""
-    html = str(markdown(text, Renderer(""))).strip()  # str: substituting in Markup would escape it
+    html = str(markdown(text, Renderer("", computed=True))).strip()  # Markup would escape the next
     return Markup(re.sub(r"^<p>(.*)</p>$", r"\1", html, flags=re.S))
 
 
