@@ -698,7 +698,7 @@ def test_what_is_allowed_passes():
         (dict(value=10, interval=(5, 12), seed=20), 37.3, {"seed": 88}),
         (dict(value=50, seed=5000, limit=30, beyond="below"), 19.6, {"limit": 12, "seed": 88}),
         (dict(value=2, limit=4, beyond="above", log=False), 12, {"limit": 88}),
-        (dict(value=3), 50.0, {}),
+        (dict(value=3, interval=(2, 4), threshold="> 0"), 80.0, {"hold": (50, 50), "limit": 50}),
     ],
 )
 def test_a_strip_places_its_marks(arguments, dot, marks_expected):
@@ -715,6 +715,7 @@ def test_a_strip_clamps_its_marks_and_is_empty_without_a_number():
     soup = BeautifulSoup(marks.strip(1.0, (0.9, 1.1), "≥ 1.05", seed=1e6), "html.parser")
     assert soup.find("svg", attrs={"overflow": "visible"})["x"] == "97%"
     assert [marks.strip(v) for v in ("text", None, True, float("nan"))] == [""] * 4
+    assert marks.strip(3, (2, 4)) == ""  # nothing to compare with
     assert marks.strip(3, threshold="> 0") == "" != marks.strip(3, (1, 5), "> 0")
     assert not BeautifulSoup(marks.strip(1.0, (None, 2), "about 3"), "html.parser").select(
         ".iv, .limit"

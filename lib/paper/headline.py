@@ -6,6 +6,7 @@ import re
 from .claims import AUDIT, OWN
 from .marks import interval_text, stated, written
 from .numerals import number
+from .words import literal
 
 # claim, what the tile says, the seed report's row, where nothing can lie; the first five that a run
 # holds are shown
@@ -153,7 +154,7 @@ def abstract(tiles: list[dict], rows: list[dict], corpus: dict, ledger: dict) ->
 
 def _text(corpus: dict) -> str:
     if corpus.get("kind") == "text":
-        return f"the text *{corpus.get('name', 'given')}*"
+        return f"the text *{literal(corpus.get('name', 'given'))}*"
     if corpus.get("kind") == "uniform":
         return "independent uniform words, in which there is nothing to learn"
     return "a synthetic language whose entropy rate is known in closed form"

@@ -113,6 +113,7 @@ def _claims(claims, chapters, matter):
             **row,
             "href": cell_anchor(row),
             "cell": numbers.get(cell_anchor(row), ""),
+            "bar": f"{row['op']} {row['bound']}" if row.get("op") else row["threshold"],
             "shown": written(row["measured"], row["unit"], row["interval"]),
         }
         for row in claims

@@ -32,8 +32,8 @@ def strip(value, interval=None, threshold=None, seed=None, limit=None, beyond=No
     number.
 
     `threshold` "≥ 3.7" stands at 50 %, with the side where the claim holds shaded; the interval, or
-    else the threshold itself, sets the scale, and "" is returned where neither does. Without one the
-    line spans all the numbers given, logarithmically if they differ more than fivefold (or as `log`
+    else the threshold itself, sets the scale, and "" is returned where neither does or
+    nothing is there to compare with. Without one the line spans all the numbers given, logarithmically if they differ more than fivefold (or as `log`
     says); `limit` is dashed and `beyond` ("above" | "below") hatches what lies past it."""
     if not _is_number(value):
         return Markup("")
@@ -41,8 +41,9 @@ def strip(value, interval=None, threshold=None, seed=None, limit=None, beyond=No
     seed = seed if _is_number(seed) else None
     limit = limit if _is_number(limit) else None
     bar = bound(threshold)
-    if bar and not interval and bar[1] == 0 != value:
-        return Markup("")  # a margin to zero has no scale
+    scaled = bar and (interval or bar[1] or not value)  # a margin to zero alone has no scale
+    if not (scaled or not bar and (seed, limit) != (None, None)):
+        return Markup("")  # nothing to stand beside
     place = (
         _around(bar[1], value, interval)
         if bar

@@ -14,6 +14,7 @@ from . import bars, claims, display, stages
 from .files import read_json, write_bytes, write_json, write_text
 from .parameters import check, injected, known_parameters, parameters_cell, resolve
 from .project import Project
+from .words import csv_text, literal
 
 # the runner's working folder for a notebook; what is in it joins the run when the notebook is done
 OUT = "MINITRANSFORMER_OUT"
@@ -84,7 +85,7 @@ class Notebook:
         return write_json(self.out / name, value)
 
     def write_csv(self, name: str, df) -> Path:
-        return write_text(self.out / name, df.to_csv(index=_named(df), lineterminator="\n"))
+        return write_text(self.out / name, csv_text(df))
 
     def figure(self, fig, id: str, *, caption: str, data, alt: str = "") -> None:
         """Saves figures/<id>.png and the DataFrame it draws as figures/<id>.csv, and shows it with
@@ -272,11 +273,6 @@ def _cell_ids(path: Path) -> list[str]:
         if path.is_file()
         else []
     )
-
-
-def _named(df) -> bool:
-    """Whether the index carries data (a name, or labels) and belongs into the CSV."""
-    return type(df.index).__name__ != "RangeIndex"
 
 
 def _slug(kind: str, id: str) -> None:

@@ -8,6 +8,7 @@ import re
 
 from latex2mathml.converter import convert
 from markupsafe import Markup, escape
+from mistune.util import safe_entity
 from nbconvert.filters.markdown_mistune import IPythonRenderer, MarkdownWithMath
 
 from .project import slug
@@ -39,6 +40,9 @@ class Renderer(IPythonRenderer):
         self.used.add(name)
         link = f'<a class="anchor" href="#{name}" aria-label="Link to this section">#</a>'
         return f'<h{level} id="{name}">{text}{link}</h{level}>\n'
+
+    def text(self, text):
+        return safe_entity(text)  # with escape=True the base class would show &#36; itself
 
     def link(self, text, url, title=None):
         if self.computed and not (text.strip() and SAFE_LINK.match(url.strip())):

@@ -6,6 +6,7 @@ drawable   for figures: no character that the figures' font lacks
 csv_text   for CSV files: verbatim, so that pandas reads back what was measured
 """
 
+import csv
 import re
 import unicodedata
 from functools import cache
@@ -65,9 +66,12 @@ def label(text, longest=LONGEST) -> str:
 def csv_text(df) -> str:
     """A DataFrame as CSV. Text stands verbatim, also where a spreadsheet would take it for a
     formula (=, +, -, @): pandas reads back what was measured, and people import it as text."""
-    keys = df.map(lambda value: visible(value) if isinstance(value, str) else value)
     named = type(df.index).__name__ != "RangeIndex"  # a name or labels carry data
-    return keys.to_csv(index=named, lineterminator="\n")
+    text = df.to_csv(index=named, lineterminator="\n")
+    if "\r" in text:  # which pandas reads as the end of a line unless it is quoted
+        text = df.to_csv(index=named, lineterminator="\n", quoting=csv.QUOTE_NONNUMERIC)
+    text = text.replace("\0", "\\x00")
+    return text.encode("utf-8", "backslashreplace").decode()  # lone surrogates fit no file
 
 
 def _spelled(found):
