@@ -168,7 +168,8 @@ class Book:
             for output in cell.outputs:
                 if output.output_type == "error":
                     raise ValueError(
-                        f"{name}, cell {cell.id}: {output.ename}: {output.evalue}: run the notebook again"
+                        f"{name}, cell {cell.id}: {output.ename}: {output.evalue}: run the "
+                        "notebook again"
                     )
                 if _kind(output) in ("figure", "table", "certificate"):
                     output.metadata[KEY]["number"] = (
@@ -209,7 +210,8 @@ class Book:
             return Markup(_scroll(restyle(data["text/html"]), f"Table of cell {at['number']}"))
         if any(mime.startswith("image/") for mime in data):
             raise ValueError(
-                f"{name}, cell {cell.id} shows an image without alt text: show it with nb.figure(..., alt=...)"
+                f"{name}, cell {cell.id} shows an image without alt text: show it with "
+                "nb.figure(..., alt=...)"
             )
         return Markup(
             f'<pre class="stream" role="group" aria-label="Output of cell {at["number"]}">'
@@ -285,7 +287,8 @@ def _take_head(notebook, name):
             cell.source = cell.source[found.end() :].strip()
             return found["title"], " ".join((found["question"] or "").split())
     raise ValueError(
-        f"{name}: the first Markdown cell has no title: start it with '# Title' and then '*Question?*'"
+        f"{name}: the first Markdown cell has no title: start it with '# Title' and then "
+        "'*Question?*'"
     )
 
 

@@ -90,7 +90,7 @@ def _images(soup):
         where = image.find_parent(id=True)
         name = where["id"] if where else image.get("src", "")[:40]
         if not image.get("alt", "").strip() or "No description has been provided" in image["alt"]:
-            yield f"the image in {name!r} has no alt text: give nb.figure an alt= computed from the data"
+            yield f"the image in {name!r} has no alt text: give nb.figure an alt= from the data"
         if not (image.get("width") and image.get("height")):
             yield f"the image in {name!r} has no width and height"
 

@@ -36,7 +36,8 @@ def own_row(
     """A row for a bar of ours; `holds` decides between pass and fail."""
     if str(type(holds).__name__) not in ("bool", "bool_"):
         raise ValueError(
-            f"claim {id!r}: holds = {holds!r} is {type(holds).__name__}: give a comparison that is True or False"
+            f"claim {id!r}: holds = {holds!r} is {type(holds).__name__}: give a comparison "
+            "that is True or False"
         )
     chosen = verdict or ("pass" if holds else "fail")
     return _row(id, statement, None, measured, unit, interval, threshold, chosen)
@@ -107,7 +108,8 @@ def judge(seed_value, measured, interval=None) -> str:
 def _row(id, statement, seed_value, measured, unit, interval, threshold, verdict) -> dict:
     if verdict not in (*OWN, *AUDIT):
         raise ValueError(
-            f"claim {id!r}: verdict {verdict!r} is unknown: choose one of {', '.join((*OWN, *AUDIT))}"
+            f"claim {id!r}: verdict {verdict!r} is unknown: choose one of "
+            f"{', '.join((*OWN, *AUDIT))}"
         )
     if interval is not None:
         low, high = (plain_value(x) for x in interval)
@@ -142,7 +144,8 @@ def merge(run_dir: Path, order) -> list[dict]:
         for row in read_json(path) if path.is_file() else ():
             if row["id"] in seen:
                 raise ValueError(
-                    f"claim {row['id']!r} is in {seen[row['id']]} and in {name}: give each claim its own id"
+                    f"claim {row['id']!r} is in {seen[row['id']]} and in {name}: give each "
+                    "claim its own id"
                 )
             seen[row["id"]] = name
             rows.append(row)

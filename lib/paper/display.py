@@ -120,7 +120,8 @@ def show_certificate(title, statement, rows, passed, ruler=None, claim=None):
         all(math.isfinite(x) for x in ruler) and ruler[0] >= 0 and ruler[1] > 0
     ):
         raise ValueError(
-            f"certificate {title!r}: ruler {tuple(ruler)} is not (error >= 0, margin > 0): give two finite numbers"
+            f"certificate {title!r}: ruler {tuple(ruler)} is not (error >= 0, margin > 0): "
+            "give two finite numbers"
         )
     rows = [[cell if isinstance(cell, str) else number(cell) for cell in row] for row in rows]
     about = {
@@ -172,7 +173,8 @@ def _need(kind, id, **texts):
     for name, text in texts.items():
         if not text or not text.strip():
             raise ValueError(
-                f"{kind} {id!r} has no {name}: give {name}= one to three sentences computed from the data"
+                f"{kind} {id!r} has no {name}: give {name}= one to three sentences computed "
+                "from the data"
             )
 
 

@@ -114,7 +114,8 @@ def abstract(tiles: list[dict], rows: list[dict], corpus: dict, ledger: dict) ->
     """The run in a paragraph of Markdown; only what it measured is mentioned."""
     by = {tile["claim"]: tile for tile in tiles}
     parts = [
-        f"We train a decoder-only transformer on {_text(corpus)}, decode it with and without a key-value cache, and shrink "
+        f"We train a decoder-only transformer on {_text(corpus)}, decode it with and without "
+        "a key-value cache, and shrink "
         "it to eight and four bits."
     ]
     if tile := by.get("report-perplexity"):
@@ -135,12 +136,14 @@ def abstract(tiles: list[dict], rows: list[dict], corpus: dict, ledger: dict) ->
     if tile := by.get("speedup"):
         limit, length = tile["strip"]["limit"], tile["label"].partition("n = ")[2]
         share = (
-            f", {number(100 * tile['value'] / limit, 2)} % of what this machine would allow without overhead"
+            f", {number(100 * tile['value'] / limit, 2)} % of what this machine would allow "
+            "without overhead"
             if limit
             else ""
         )
         parts.append(
-            f"A cache makes decoding **{measured(tile)}** faster{f' at {length} tokens' if length else ''}{share}."
+            f"A cache makes decoding **{measured(tile)}** "
+            f"faster{f' at {length} tokens' if length else ''}{share}."
         )
     sizes = [
         f"**{measured(by[id])}** in {kind}"
@@ -162,14 +165,17 @@ def _text(corpus: dict) -> str:
 
 def measured(tile: dict) -> str:
     """A headline's value with unit and interval, for running text."""
-    return f"{written(tile['value'], tile['unit'], tile['interval'])} {interval_text(tile['interval'])}".strip()
+    value = written(tile["value"], tile["unit"], tile["interval"])
+    return f"{value} {interval_text(tile['interval'])}".strip()
 
 
 def _verdicts(verdicts: list[str], ledger: dict) -> str:
     count = {verdict: verdicts.count(verdict) for verdict in (*OWN, *AUDIT)}
     done, own = sum(count[v] for v in AUDIT), sum(count[v] for v in OWN)
     audit = (
-        f"Of the {len(ledger)} statements in the ledger of the seed report, {done} were examined in this run: "
-        f"{count['reproduced']} reproduced, {count['corrected']} corrected, {count['refuted']} refuted."
+        f"Of the {len(ledger)} statements in the ledger of the seed report, {done} were "
+        "examined in this run: "
+        f"{count['reproduced']} reproduced, {count['corrected']} corrected, "
+        f"{count['refuted']} refuted."
     )
     return f"{audit} Of {own} bars of our own, {count['pass']} hold." if own else audit

@@ -33,8 +33,8 @@ def strip(value, interval=None, threshold=None, seed=None, limit=None, beyond=No
 
     `threshold` "≥ 3.7" stands at 50 %, with the side where the claim holds shaded; the interval, or
     else the threshold itself, sets the scale, and "" is returned where neither does or
-    nothing is there to compare with. Without one the line spans all the numbers given, logarithmically if they differ more than fivefold (or as `log`
-    says); `limit` is dashed and `beyond` ("above" | "below") hatches what lies past it."""
+    nothing is there to compare with. Without one the line spans all the numbers given,
+    logarithmically if they differ more than fivefold (or as `log` says); `limit` is dashed and `beyond` ("above" | "below") hatches what lies past it."""
     if not _is_number(value):
         return Markup("")
     interval = interval if interval and all(_is_number(x) for x in interval) else None

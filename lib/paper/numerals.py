@@ -46,7 +46,8 @@ def supported(low, high):
 
 
 UNITS = {
-    "percent": "%", "bytes": "bytes", "ms": "ms", "us": "µs", "s": "s", "seconds": "s", "nats": "nats",
+    "percent": "%", "bytes": "bytes", "ms": "ms", "us": "µs", "s": "s", "seconds": "s",
+    "nats": "nats",
     "kib": "KiB", "mb": "MB", "mib": "MiB", "bits": "bits",
 }  # fmt: skip
 NAME = re.compile(r"[a-z0-9]+(_[a-z0-9]+)+")

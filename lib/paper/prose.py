@@ -65,7 +65,8 @@ class Renderer(IPythonRenderer):
         number = (
             f"({self.prefix.lstrip('0')}.{self.equations})" if self.prefix[:1].isdigit() else ""
         )
-        return f'<span class="equation"><span class="eq">{formula}</span><span class="eqno">{number}</span></span>'
+        inside = f'<span class="eq">{formula}</span><span class="eqno">{number}</span>'
+        return f'<span class="equation">{inside}</span>'
 
     def _mathml(self, body, display):
         """The formula's MathML; "" for one that a user's words made by chance."""

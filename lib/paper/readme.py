@@ -27,7 +27,8 @@ def update(readme: Path, claims: Path, ledger: dict) -> Path:
     pattern = re.compile(f"{re.escape(START)}.*?{re.escape(END)}", re.DOTALL)
     if len(pattern.findall(text)) != 1:
         raise ValueError(
-            f"{Path(readme).name} does not hold {START} and {END} once each: put them back around the table"
+            f"{Path(readme).name} does not hold {START} and {END} once each: put them back "
+            "around the table"
         )
     block = f"{START}\n{headline_table(read_json(claims), ledger)}\n{END}"
     return write_text(readme, pattern.sub(lambda _: block, text))

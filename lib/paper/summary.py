@@ -38,7 +38,8 @@ def source_limit(corpus: dict) -> str:
     """What the kind of corpus keeps the results from saying, in a sentence or two."""
     return {
         "language": "The language is synthetic, and its offset, recency and induction mechanisms favour attention by design: "
-        "that a transformer beats n-grams there shows that it learns what is there, not that it would win as "
+        "that a transformer beats n-grams there shows that it learns what is there, not that "
+        "it would win as "
         "clearly on natural text. In exchange its floor is known.",
         "text": "One text, split by position: style and vocabulary drift between its splits, and no floor is known, so distances "
         "to the best possible cannot be given.",

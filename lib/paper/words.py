@@ -14,7 +14,7 @@ from functools import cache
 from matplotlib.font_manager import FontProperties, findfont, get_font
 
 # Controls, lone surrogates, noncharacters, and what is drawn as nothing or turns the direction of
-# its neighbours. Joiners, variation selectors and direction marks stay: scripts and emoji need them.
+# its neighbours. Joiners, variation selectors and direction marks stay: scripts need them.
 UNSEEN = re.compile(
     "[\x00-\x08\x0b\x0c\x0e-\x1f\x7f-\x9f\u180e\u200b\u2028-\u202e\u2060-\u206f\ud800-\udfff"
     "\ufdd0-\ufdef\ufeff\ufff9-\ufffb\ufffe\uffff\U000e0000-\U000e007f]"
