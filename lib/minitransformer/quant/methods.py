@@ -6,12 +6,13 @@ from functools import partial
 
 import torch.nn as nn
 
+from ..fields import near
 from .calibration import calibration_ids, collect
 from .clipping import clip_tensor
 from .equalize import equalize
 from .gptq import gptq_tensor
 from .schemes import QuantScheme, quantize_tensor
-from .walker import Schemes, _swap, near, spread
+from .walker import Schemes, _swap, spread
 
 DATA_FREE = ("rtn", "mse")
 

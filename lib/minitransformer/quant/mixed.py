@@ -15,11 +15,12 @@ from pathlib import Path
 
 import torch.nn as nn
 
+from ..fields import near
+from ..files import replacing
 from ..model import ModelConfig
 from .methods import quantize
 from .schemes import QuantScheme
 from .sizes import computed_bytes, matrices, matrix_bytes
-from .walker import near
 
 Loss = Callable[[nn.Module], float]
 

@@ -17,10 +17,15 @@ import torch
 import torch.nn.functional as F
 
 from ..affine import affine_grid, extremes, pack, stored_scale, to_codes, unpack
+from ..fields import choice, flag, settle, whole
 
-GRANULARITIES = ("tensor", "channel", "group")
-CODEBOOKS = (None, "nf4")
 SCALE_DTYPES = {"float16": torch.float16, "bfloat16": torch.bfloat16, "float32": torch.float32}
+CHOICES = {
+    "granularity": ("tensor", "channel", "group"),
+    "scale_dtype": tuple(SCALE_DTYPES),
+    "activation_granularity": ("tensor", "token"),
+    "codebook": (None, "nf4"),
+}
 
 
 @dataclass(frozen=True)
@@ -50,21 +55,21 @@ class QuantScheme:
     outliers: int = 0
 
     def __post_init__(self):
-        for name in ("bits", "activation_bits"):
-            value = getattr(self, name)
-            if value not in range(2, 9) and not (name == "activation_bits" and value is None):
-                raise ValueError(f"{name} {value} is not supported: give 2 to 8")
-        choices = {
-            "granularity": GRANULARITIES,
-            "scale_dtype": SCALE_DTYPES,
-            "activation_granularity": ("tensor", "token"),
-            "codebook": CODEBOOKS,
-        }
-        for name, known in choices.items():
-            if getattr(self, name) not in known:
-                raise ValueError(
-                    f"{name} {getattr(self, name)!r} is unknown: choose one of {', '.join(map(str, known))}"
-                )
+        settle(
+            self, bits=whole("bits", self.bits, 2, 8), outliers=whole("outliers", self.outliers, 0)
+        )
+        if self.activation_bits is not None:
+            settle(self, activation_bits=whole("activation_bits", self.activation_bits, 2, 8))
+        if self.group_size is not None:
+            settle(self, group_size=whole("group_size", self.group_size))
+        for name in ("symmetric", "embeddings", "activation_symmetric", "full_range"):
+            settle(self, **{name: flag(name, getattr(self, name))})
+        for name, known in CHOICES.items():
+            settle(self, **{name: choice(name, getattr(self, name), known)})
+        self._fit()
+
+    def _fit(self):
+        """ValueError for fields that do not go together."""
         if self.codebook and (self.bits != 4 or not self.symmetric or self.full_range):
             raise ValueError(
                 f"codebook {self.codebook!r} has 16 levels and no zero-point: give bits 4, symmetric True and "
@@ -74,18 +79,10 @@ class QuantScheme:
             raise ValueError(
                 "full_range True with symmetric False: an asymmetric grid uses every code already, leave it False"
             )
-        if self.outliers < 0:
-            raise ValueError(
-                f"outliers {self.outliers} is negative: give the number of columns kept in FP32"
-            )
         if (self.granularity == "group") != (self.group_size is not None):
             raise ValueError(
                 f"granularity {self.granularity!r} with group_size {self.group_size}: "
                 "group_size goes with granularity 'group', and only with it"
-            )
-        if self.group_size is not None and self.group_size < 1:
-            raise ValueError(
-                f"group_size {self.group_size} is not positive: give at least 1, 32 or 128 are usual"
             )
 
     def groups(self, columns: int) -> int:

@@ -3,11 +3,11 @@ everything else stays."""
 
 import copy
 from collections.abc import Mapping
-from difflib import get_close_matches
 from functools import partial
 
 import torch.nn as nn
 
+from ..fields import near
 from .layers import QuantEmbedding, QuantLinear, QuantWeight
 from .schemes import QuantScheme
 
@@ -58,12 +58,6 @@ def spread(model: nn.Module, scheme: QuantScheme | Schemes) -> dict[str, QuantSc
             f"the scheme says nothing of {', '.join(missing)}: name every matrix, None keeps one in floating point"
         )
     return {name: scheme[name] for name in names}
-
-
-def near(name, known) -> str:
-    """ " (did you mean …?)" with the closest of the known names, or nothing when none is close."""
-    close = get_close_matches(str(name), known, 1, 0.4)
-    return f" (did you mean {close[0]!r}?)" if close else ""
 
 
 def _swap(model, scheme, encode, observe=None, outliers=None):
