@@ -247,5 +247,8 @@ def test_a_tokenizer_of_another_size_is_refused_before_anything_is_written_and_w
     assert not (tmp_path / "m").exists()
     save(model(), tmp_path / "m")
     (tmp_path / "m" / "tokenizer.json").write_text(words(39).to_str())
+    with pytest.raises(ValueError, match="tokenizer.json was not saved with this model: delete it"):
+        load(tmp_path / "m")
+    edit(tmp_path / "m", lambda config: config.pop("tokenizer"))  # a folder from before that note
     with pytest.raises(ValueError, match="the tokenizer has 39 tokens"):
         load(tmp_path / "m")

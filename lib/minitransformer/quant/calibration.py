@@ -9,6 +9,9 @@ import torch.nn as nn
 
 from .layers import QuantLinear
 
+LARGEST = 1e30  # activation whose square, times a few thousand tokens and weights, float64 can hold
+EXACT = 1e15  # up to this, float32 holds the sum of the squares of any number of tokens
+
 
 @dataclass(frozen=True)
 class Moments:
@@ -53,26 +56,15 @@ def calibration_ids(model: nn.Module, ids) -> torch.Tensor:
 def collect(
     model: nn.Module, ids: torch.Tensor, names: Iterable[str], batch_size: int = 8
 ) -> dict[str, Moments]:
-    """Name of each linear layer -> `Moments` of its inputs while the model reads `ids` (B, T)."""
-    sums = {}
+    """Name of each linear layer -> `Moments` of its inputs while the model reads `ids` (B, T).
+
+    ValueError names the first layer whose input is not finite, or too large to be squared."""
+    sums: dict[str, Moments] = {}
 
     def watch(name):
         def hook(_, inputs):
-            x = inputs[0].flatten(0, -2)
-            new = Moments(
-                (x.T @ x).double(), x.abs().double().sum(0), x.abs().amax(0), len(x)
-            )  # sums, until the end
-            old = sums.get(name, new)
-            sums[name] = (
-                new
-                if old is new
-                else Moments(
-                    old.second + new.second,
-                    old.mean + new.mean,
-                    old.peak.maximum(new.peak),
-                    old.tokens + new.tokens,
-                )
-            )
+            new, old = _sums(name, inputs[0].flatten(0, -2)), sums.get(name)
+            sums[name] = new if old is None else _add(old, new)
 
         return model.get_submodule(name).register_forward_pre_hook(hook)
 
@@ -89,6 +81,25 @@ def collect(
     }
 
 
+def _sums(name, x) -> Moments:
+    """Sums instead of means over x (tokens, K), in float32 at least."""
+    x = x.float() if x.dtype.itemsize < 4 else x
+    peak = x.abs().amax(0)
+    if not peak.max() <= LARGEST:  # also catches nan
+        raise ValueError(
+            f"{name}: its input reaches {peak.max().item():.6g} on the calibration tokens, at most "
+            f"{LARGEST:g} can be calibrated on: check the model's weights and the tokens"
+        )
+    wide = x if peak.max() <= EXACT else x.double()
+    return Moments((wide.T @ wide).double(), x.abs().double().sum(0), peak, len(x))
+
+
+def _add(a: Moments, b: Moments) -> Moments:
+    return Moments(
+        a.second + b.second, a.mean + b.mean, a.peak.maximum(b.peak), a.tokens + b.tokens
+    )
+
+
 def layer_output_errors(model: nn.Module, quantized: nn.Module, calibration) -> list[dict]:
     """One row a quantized linear layer: name, and relative RMS error of its outputs x Ŵᵀ, fed what
     it sees in `model`.
@@ -100,10 +111,8 @@ def layer_output_errors(model: nn.Module, quantized: nn.Module, calibration) -> 
     rows = []
     for name, layer in layers.items():
         reference = model.get_submodule(name).weight.detach()
-        error, whole = (
-            moments[name].loss(layer.weight() - reference).sum(),
-            moments[name].loss(reference).sum(),
-        )
+        error = moments[name].loss(layer.weight().double() - reference.double()).sum()
+        whole = moments[name].loss(reference).sum()
         rows.append(
             {
                 "layer": name,

@@ -5,7 +5,6 @@ Storage stays plain (`schemes`); a kernel's own layout depends on the instructio
 here, at load, and is never saved. What a kernel cannot do it refuses with `KernelError`, and what
 it does wrongly it is caught doing."""
 
-import copy
 import warnings
 
 import torch
@@ -14,86 +13,58 @@ import torch.nn.functional as F
 
 from ..affine import pack
 from .conformance import TOLERANCE, disagreement
-from .layers import QuantEmbedding, QuantLinear, QuantWeight
+from .layers import QuantLinear, QuantWeight
 from .ort import session_of
-from .rows import lookup, signed_rows
+from .packed import KernelError, Packed
+from .rows import signed_rows
+
+# How a kernel that is not built, or is built otherwise, fails on one system or another.
+MISSING = (AttributeError, ImportError, OSError, RuntimeError, TypeError)
 
 
-class KernelError(RuntimeError):
-    """A kernel is missing in this build, does not fit this format or shape, or gave a wrong
-    answer."""
-
-
-def accelerate(model: nn.Module, backend: str) -> nn.Module:
-    """A new model whose quantized layers run on `backend` and hold only the kernel's own copy of
-    the weights.
-
-    "dequantized": FP32 weights made once, "int8pack" and "int4pack": bf16 activations, "onednn",
-    "fbgemm" and "onnxruntime": int8 activations, scales of a token's own. KernelError names the
-    layer and the reason; the argument is untouched."""
-    if backend not in KERNELS:
-        raise ValueError(f"backend {backend!r} is unknown: choose one of {', '.join(KERNELS)}")
-    model = copy.deepcopy(model)  # before packing: opaque weights cannot be copied
-    for name, layer in list(model.named_modules()):
-        if isinstance(layer, QuantLinear):
-            parent, _, child = name.rpartition(".")
-            try:
-                setattr(
-                    model.get_submodule(parent),
-                    child,
-                    KERNELS[backend](layer).train(layer.training),
-                )
-            except KernelError as error:
-                raise KernelError(f"{name}: {error}") from None
-        elif isinstance(layer, QuantEmbedding):
-            parent, _, child = name.rpartition(".")
-            fast = (
-                nn.Embedding.from_pretrained(layer.weight())
-                if backend == "dequantized"
-                else lookup(layer)
-            )
-            setattr(model.get_submodule(parent), child, fast.train(layer.training))
-    return model
-
-
-class KernelLinear(nn.Module):
+class KernelLinear(Packed):
     """A linear layer on someone else's kernel: packs once, checks itself, then (..., K) -> (..., N)
-    in FP32.
+    from FP32 to FP32, or in the type of the model.
 
-    `held` has what a call needs: looking a tensor up through `nn.Module` takes as long as a small
-    product, so the buffers are for counting and the tuple is for calling; a kernel layer is neither
-    moved nor copied. `opaque_bytes` counts packed weights that live outside any tensor torch can
-    measure."""
+    `opaque_bytes` counts packed weights that live outside any tensor torch can measure."""
 
     opaque_bytes = 0
-    held: tuple
+    computes = torch.float32  # None: in the type of the model
 
     def __init__(self, layer: QuantLinear):
         super().__init__()
         self.rows, self.columns = layer.weight.rows, layer.weight.columns
-        self.bias = layer.bias
+        self.dtype, self.bias = layer.weight.dtype, layer.bias
+        if layer.bias is not None and self.computes not in (None, layer.bias.dtype):
+            self.bias = nn.Parameter(layer.bias.detach().float(), layer.bias.requires_grad)
         try:
             with warnings.catch_warnings():
-                warnings.simplefilter(
-                    "ignore", UserWarning
-                )  # torch announces that FBGEMM will leave in a later release
+                # torch announces that FBGEMM will leave in a later release
+                warnings.simplefilter("ignore", UserWarning)
                 self.load(layer.weight)
                 self.check(layer)
-        except (AttributeError, ImportError, NotImplementedError) as error:
-            raise KernelError(f"this build has no {type(self).__name__} kernel ({error})") from None
+        except KernelError:
+            raise
+        except MISSING as error:
+            reason = " ".join(f"{type(error).__name__}: {error}".split())[:200]
+            raise KernelError(
+                f"this build has no {type(self).__name__} kernel ({reason})"
+            ) from None
 
     def forward(self, x):
-        return self.multiply(x.reshape(-1, self.columns)).view(*x.shape[:-1], self.rows)
+        y = self.multiply(x.reshape(-1, self.columns).float())
+        return self.answer(y).view(*x.shape[:-1], self.rows)
 
     @torch.no_grad()
     def check(self, layer: QuantLinear):
         """Compare with the dequantized reference (`disagreement`); KernelError beyond
         `TOLERANCE`."""
         bare = 0 if self.bias is None else self.bias
-        self.error, shown_by = disagreement(lambda x: self(x) - bare, layer.weight)
+        self.error, shown_by = disagreement(lambda x: self(x).float() - bare, layer.weight)
         if not self.error < TOLERANCE:  # also catches nan
             raise KernelError(
-                f"relative error {self.error:.3g} on {shown_by}, at most {TOLERANCE} is allowed: use the reference"
+                f"relative error {self.error:.3g} on {shown_by}, at most {TOLERANCE} is allowed: "
+                "use the reference"
             )
 
     def extra_repr(self):
@@ -191,10 +162,7 @@ class Fbgemm(KernelLinear):
 
     def load(self, weight):
         codes, scale = int8_rows(weight)
-        try:
-            packed = torch.fbgemm_pack_quantized_matrix(codes)
-        except RuntimeError as error:
-            raise KernelError(f"this build of torch has no FBGEMM ({error})") from None
+        packed = torch.fbgemm_pack_quantized_matrix(codes)
         self.opaque_bytes = codes.numel()
         shape = torch.zeros(1, 1, dtype=torch.int8).expand(
             self.rows, self.columns
@@ -205,7 +173,9 @@ class Fbgemm(KernelLinear):
         self.held = (shape, packed, self.offsets, 1.0, 0, self.none), self.scale, self.bias
 
     def forward(self, x):
-        return self.row(x) if x.numel() == self.columns else super().forward(x)
+        if x.numel() == self.columns and x.dtype is torch.float32:
+            return self.answer(self.row(x))
+        return super().forward(x)
 
     def multiply(self, x):
         return torch.cat([self.row(r) for r in x.split(1)])
@@ -262,13 +232,17 @@ class MatMulNBits(KernelLinear):
 
 
 class Dequantized(KernelLinear):
-    """FP32 weights made once: as fast as FP32, and as large."""
+    """Floating-point weights made once: as fast as the plain model, and as large."""
+
+    computes = None
 
     def load(self, weight):
         self.register_buffer("full", weight())
 
+    _apply = nn.Module._apply  # plain tensors, which follow the model
+
     def forward(self, x):
-        return F.linear(x, self.full, self.bias)
+        return F.linear(x.to(self.full.dtype), self.full, self.bias)
 
 
 KERNELS = {

@@ -6,13 +6,13 @@ from functools import partial
 
 import torch.nn as nn
 
-from ..fields import near
+from ..fields import near, real
 from .calibration import calibration_ids, collect
 from .clipping import clip_tensor
 from .equalize import equalize
 from .gptq import gptq_tensor
-from .schemes import QuantScheme, quantize_tensor
-from .walker import Schemes, _swap, spread
+from .schemes import QuantScheme, as_scheme, quantize_tensor
+from .walker import Schemes, _swap, in_full, spread
 
 DATA_FREE = ("rtn", "mse")
 
@@ -38,6 +38,9 @@ def quantize(
     weights, then round to nearest (alpha=0.5) "llm.int8"     columns whose input reaches
     `threshold` stay FP32, the rest round to nearest (threshold=6.0)
 
+    `scheme` may be a number of bits, 2 to 8, for the `QuantScheme` of so many. A model in half
+    precision is quantized in float32, and then computes in its own type again.
+
     An embedding is looked up, not multiplied, so data cannot help it: gptq and awq clip it, and a
     head tied to it, as "mse". ValueError for an unknown method or option, data that is missing, of
     no use or of another tokenizer, a weight that does not fit (its layer is named), or a model that
@@ -52,16 +55,18 @@ def quantize(
         raise ValueError(
             f"method {method!r} has no option {', '.join(unknown)}: it knows {', '.join(known) or 'none'}"
         )
+    scheme = as_scheme(scheme)
     spread(model, scheme)  # refuses what is no model of ours before anything is read
+    model, dtype = in_full(model)
     if method in DATA_FREE:
         if calibration is not None:
             raise ValueError(f"method {method!r} uses no calibration data: leave calibration None")
-        return run(model, scheme)
+        return run(model, scheme).to(dtype)
     if calibration is None:
         raise ValueError(
             f"method {method!r} needs calibration: give token ids (B, T) of the training split"
         )
-    return run(model, scheme, calibration_ids(model, calibration), **options)
+    return run(model, scheme, calibration_ids(model, calibration), **options).to(dtype)
 
 
 def _gptq(model, scheme, ids, *, damping=0.01):
@@ -84,6 +89,7 @@ def _smoothquant(model, scheme, ids, *, alpha=0.5):
 def _llm_int8(model, scheme, ids, *, threshold=6.0):
     """LLM.int8() (Dettmers et al. 2022), its columns chosen once: at run time they would depend on
     what else is in the batch."""
+    threshold = real("threshold", threshold)
     seen = collect(model, ids, _rounding("llm.int8", model, scheme))
     outliers = {name: (moments.peak >= threshold).nonzero()[:, 0] for name, moments in seen.items()}
     schemes = spread(model, scheme)

@@ -8,7 +8,6 @@ scheme, is what `quantize` takes and what a scheme file holds."""
 import dataclasses
 import json
 import math
-import os
 from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass
 from pathlib import Path
@@ -19,7 +18,7 @@ from ..fields import near
 from ..files import replacing
 from ..model import ModelConfig
 from .methods import quantize
-from .schemes import QuantScheme
+from .schemes import QuantScheme, as_scheme
 from .sizes import computed_bytes, matrices, matrix_bytes
 
 Loss = Callable[[nn.Module], float]
@@ -177,10 +176,9 @@ def _layer_from_json(name, data):
 
 def save_scheme(path: str | Path, scheme: Mapping[str, QuantScheme | None]) -> Path:
     """Write a mapping from layer to scheme as JSON, under a temporary name, then renamed."""
-    path = Path(path)
-    part = path.with_name(path.name + ".part")
-    part.write_text(json.dumps({"format": 1, **scheme_to_json(scheme)}, indent=2) + "\n", "utf-8")
-    os.replace(part, path)
+    path, data = Path(path), {"format": 1, **scheme_to_json(as_scheme(scheme))}
+    with replacing(path) as part:
+        part.write_text(json.dumps(data, indent=2) + "\n", "utf-8")
     return path
 
 

@@ -9,6 +9,7 @@ The arithmetic is `affine`. Letters: N rows (outputs, or words of an embedding),
 in a row."""
 
 import math
+from collections.abc import Mapping
 from dataclasses import dataclass
 from functools import cache
 from statistics import NormalDist
@@ -185,10 +186,11 @@ def quantize_tensor(weight: torch.Tensor, scheme: QuantScheme):
 
 
 def finite(weight: torch.Tensor) -> torch.Tensor:
-    """The weight as float32, apart from any graph; ValueError when one is not finite."""
+    """The weight as float32, apart from any graph; ValueError when one is not finite there."""
+    weight = weight.detach().float()
     if not torch.isfinite(weight).all():
         raise ValueError("a weight is not finite: train again, or load the last good checkpoint")
-    return weight.detach().float()
+    return weight
 
 
 def dequantize_tensor(codes, scale, zeros, scheme: QuantScheme, columns: int) -> torch.Tensor:
@@ -215,7 +217,25 @@ def fake_quantize(
     the grid, still floats.
 
     A scale for each token looks at no other row, so batching and caching cannot change it; one for
-    the tensor does."""
+    the tensor does. Half-precision values are rounded in float32, and then to their own type."""
     rows = x.reshape(1, -1) if granularity == "tensor" else x
-    scale, zero = affine_grid(*extremes(rows), bits, symmetric, x.dtype)
-    return ((to_codes(rows, scale, zero, bits, symmetric) - zero) * scale).reshape(x.shape)
+    rows = rows.float() if x.dtype.itemsize < 4 else rows
+    scale, zero = affine_grid(*extremes(rows), bits, symmetric, rows.dtype)
+    whole = (to_codes(rows, scale, zero, bits, symmetric) - zero) * scale
+    return whole.reshape(x.shape).to(x.dtype)
+
+
+def as_scheme(scheme):
+    """One QuantScheme for a number of bits, a mapping with its values turned so, or the scheme
+    itself; ValueError for anything else."""
+    if isinstance(scheme, QuantScheme):
+        return scheme
+    if isinstance(scheme, Mapping):
+        return {name: own if own is None else as_scheme(own) for name, own in scheme.items()}
+    try:
+        return QuantScheme(bits=scheme)
+    except ValueError:
+        raise ValueError(
+            f"the scheme {scheme!r} is none: give a QuantScheme, 2 to 8 bits, "
+            "or a mapping from every matrix to one"
+        ) from None

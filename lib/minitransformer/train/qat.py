@@ -80,7 +80,7 @@ class FakeWeight(nn.Module):
     def forward(self, ids: torch.Tensor | None = None) -> torch.Tensor:
         """The rounded matrix (N, K), or only the rows asked for: (...) -> (..., K)."""
         codes, step, zero = self.cells()
-        weight = ungrouped((codes - zero) * step, self.full.shape)
+        weight = ungrouped((codes - zero) * step, self.full.shape).to(self.full.dtype)
         return weight if ids is None else F.embedding(ids, weight)
 
     @torch.no_grad()

@@ -9,7 +9,6 @@ import torch.nn as nn
 
 from ..fields import choice, near, real, settle, whole
 
-
 INITIALIZATIONS = ("torch", "scaled")
 
 
