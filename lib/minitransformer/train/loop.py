@@ -8,6 +8,7 @@ from pathlib import Path
 
 import torch
 import torch.nn.functional as F
+from torch.nn.utils import clip_grads_with_norm_, get_total_norm
 
 from ..affine import ScaleOverflow
 from ..fields import whole
@@ -129,12 +130,14 @@ def _update(model, opt, ids, step, cfg, teacher):
     loss = F.cross_entropy(logits, _targets(ids, teacher, logits))
     _finite(None if math.isfinite(loss.item()) else f"the loss {loss.item()}")
     loss.backward()
-    norm = torch.nn.utils.clip_grad_norm_(model.parameters(), cfg.clip).item()
-    if not math.isfinite(norm):
-        _finite(non_finite(gradients(model)) or "the norm of the gradient")
+    slopes = gradients(model)
+    norm = get_total_norm(slopes.values())
+    if not torch.isfinite(norm):  # before clipping, which would spread it to every parameter
+        _finite(non_finite(slopes) or "the norm of the gradient")
+    clip_grads_with_norm_(model.parameters(), cfg.clip, norm)
     opt.step()
     _finite(non_finite(state(model, opt)))
-    return {"loss_nats": loss.item(), "lr": lr, "gradient_norm": norm}
+    return {"loss_nats": loss.item(), "lr": lr, "gradient_norm": norm.item()}
 
 
 def _finite(fault: str | None):
