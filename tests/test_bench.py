@@ -21,6 +21,7 @@ from minitransformer.bench import (
     labels,
     matmul_flops_per_second,
     median_interval,
+    memory,
     parameters,
     process_growth,
     ratio,
@@ -241,3 +242,24 @@ def test_the_growth_of_the_process_is_seen_where_memory_is_kept_and_not_where_it
     reused = torch.ones(block // 4)
     flat = process_growth(lambda: (reused.add_(1) for _ in range(40)), 40)
     assert flat.process_bytes.iloc[-1] - flat.process_bytes.iloc[0] < 10 * block and len(flat) == 40
+
+
+@pytest.mark.parametrize("error", [TypeError, OSError, AttributeError])
+def test_growth_is_measured_where_the_system_takes_no_memory_back(monkeypatch, error):
+    """Windows has no handle of the process (TypeError), macOS no such call (AttributeError)."""
+
+    def refuse(name):
+        raise error("no")
+
+    monkeypatch.setattr(memory.ctypes, "CDLL", refuse)
+    assert process_growth(lambda: range(3), 3).tokens.tolist() == [1, 2, 3]
+
+
+def test_the_roofline_leaves_out_what_is_not_reading_weights_or_computing():
+    roof = TRUE.without_overhead(1e6, 1e11)
+    assert roof == TimeModel(0.0, 0.0, TRUE.weights, 1e-5, 0.0, 0.0, (0.0, 0.0))
+    lengths = np.arange(1, 500)
+    assert (
+        roof.uncached(lengths) <= TRUE.uncached(lengths) + lengths * (1e-5 - TRUE.compute)
+    ).all()
+    assert (roof.cached(lengths) == np.maximum(TRUE.weights, 1e-5)).all()

@@ -141,7 +141,8 @@ def test_a_loss_that_is_not_finite_stops_and_names_the_step_and_the_last_good_ch
 
     with pytest.raises(
         NonFiniteError,
-        match=r"^step 8: the loss nan is not finite: lower lr 0.01, or .*; the last finite checkpoint is .*run.pt$",
+        match=r"^step 8: the loss nan is not finite: "
+        r"lower lr 0.01, or .*; the last finite checkpoint is .*run.pt$",
     ):
         train(model, batch, RUN, checkpoint=path, every=5, on_step=poison)
     with pytest.raises(ValueError, match="head.weight of the model is not finite before the first"):

@@ -5,11 +5,11 @@ import math
 
 import pytest
 import torch
-from training import RUN, batch, equal, fresh, losses
 
 from minitransformer.quant import QuantScheme
 from minitransformer.train import NonFiniteError, loop, optimizer, prepare_qat, train
 from minitransformer.train.finite import non_finite
+from training import RUN, batch, equal, fresh, losses
 
 NAME = "blocks.0.ffn.up.weight"
 PLACES = [1, 4, 7]  # first, middle and last step
@@ -160,4 +160,6 @@ def test_what_could_not_be_trained_on_is_refused_before_the_first_step():
     with pytest.raises(ValueError, match="embedding.weight is float16, whose range"):
         train(fresh().half(), batch, RUN)
     half = train(fresh(), batch, RUN, teacher=teacher.half())  # a teacher only answers
-    assert losses(half) == pytest.approx(losses(train(fresh(), batch, RUN, teacher=fresh(1))), rel=1e-2)
+    assert losses(half) == pytest.approx(
+        losses(train(fresh(), batch, RUN, teacher=fresh(1))), rel=1e-2
+    )

@@ -13,12 +13,20 @@ from pathlib import Path
 import numpy as np
 import pytest
 import torch
-from training import CFG, RUN, batch, equal, fresh, losses
 
 from minitransformer.model import Transformer
 from minitransformer.quant import QuantScheme
-from minitransformer.train import TrainConfig, initialize, loop, optimizer, prepare_qat, resume, train
+from minitransformer.train import (
+    TrainConfig,
+    initialize,
+    loop,
+    optimizer,
+    prepare_qat,
+    resume,
+    train,
+)
 from minitransformer.train.log import plain
+from training import CFG, RUN, batch, equal, fresh, losses
 
 PLACES = range(1, RUN.steps + 1)
 
@@ -98,7 +106,12 @@ def begun(tmp_path, **changes):
     path = tmp_path / "run.pt"
     options = {"model": fresh(), "batch": batch, "cfg": RUN} | changes
     with pytest.raises(KeyboardInterrupt):
-        train(**options, checkpoint=path, every=2, on_step=lambda r: stop() if r["step"] == 5 else None)
+        train(
+            **options,
+            checkpoint=path,
+            every=2,
+            on_step=lambda r: stop() if r["step"] == 5 else None,
+        )
     return path
 
 
@@ -111,19 +124,26 @@ def begun(tmp_path, **changes):
         ({"cfg": replace(RUN, steps=8)}, "recipe and batches"),
         ({"batch": lambda step: batch(step + (step == 3))}, "batches"),
         ({"teacher": fresh(2)}, "teacher"),
-        ({"model": initialize(Transformer(replace(CFG, ffn="gelu")), "scaled", 0)}, "configuration"),
+        (
+            {"model": initialize(Transformer(replace(CFG, ffn="gelu")), "scaled", 0)},
+            "configuration",
+        ),
         ({"model": prepare_qat(fresh(), QuantScheme(4))}, "configuration and initial weights"),
     ],
 )
 def test_another_run_is_refused_by_what_differs(tmp_path, changes, what):
     path = begun(tmp_path)
     before = path.read_bytes()
-    with pytest.raises(ValueError, match=rf"run\.pt belongs to another run, with other {what}.*delete"):
+    with pytest.raises(
+        ValueError, match=rf"run\.pt belongs to another run, with other {what}.*delete"
+    ):
         train(**{"model": fresh(), "batch": batch, "cfg": RUN} | changes, checkpoint=path)
     assert path.read_bytes() == before
 
 
-@pytest.mark.parametrize("name", ["model.py", "train/loop.py", "train/recipe.py", "quant/layers.py"])
+@pytest.mark.parametrize(
+    "name", ["model.py", "train/loop.py", "train/recipe.py", "quant/layers.py"]
+)
 def test_edited_code_is_another_run(tmp_path, monkeypatch, name):
     """Files of quantization count where a model is quantized."""
     grown = prepare_qat if name.startswith("quant") else lambda model, scheme: model

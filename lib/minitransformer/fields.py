@@ -1,5 +1,5 @@
-"""What a field of a configuration may hold: each check gives back a plain Python value or raises one
-line that names field, value and remedy. A leaf.
+"""What a field of a configuration may hold: each check gives back a plain Python value, or raises
+one line that names field, value and remedy. A leaf.
 
 So a configuration built from JSON, YAML, pandas or numpy equals the one that was typed."""
 
@@ -11,7 +11,7 @@ LARGEST = 2**31 - 1  # of a whole number, where nothing smaller bounds it
 
 
 def whole(name: str, value, low: int = 1, high: int = LARGEST) -> int:
-    """`value` as an int from low to high: ints of any library, and floats that lose nothing (8.0)."""
+    """`value` as an int from low to high: ints of any library, and floats like 8.0."""
     number = _integer(value)
     if number is None:
         raise ValueError(f"{name} {value!r} is not a whole number: give {_range(low, high)}")
@@ -47,7 +47,8 @@ def choice(name: str, value, known):
         if value is one or (isinstance(value, str) and value == one):
             return one
     raise ValueError(
-        f"{name} {value!r} is unknown: choose one of {', '.join(map(str, known))}{near(value, known)}"
+        f"{name} {value!r} is unknown: choose one of "
+        f"{', '.join(map(str, known))}{near(value, known)}"
     )
 
 

@@ -11,7 +11,8 @@ from pathlib import Path
 @contextmanager
 def replacing(path: Path) -> Iterator[Path]:
     """A sibling to write a file to: it takes the place of `path` when the block ends well; when it
-    does not, `path` is as it was and the sibling is gone. OSError, one line, when the disk refuses."""
+    does not, `path` is as it was and the sibling is gone. OSError, one line, when the disk
+    refuses."""
     part = path.with_name(path.name + ".part")
     try:
         path.parent.mkdir(parents=True, exist_ok=True)
@@ -25,7 +26,7 @@ def replacing(path: Path) -> Iterator[Path]:
 
 @contextmanager
 def replacing_folder(path: Path) -> Iterator[Path]:
-    """The same for a folder: an empty sibling to fill, which takes the place of `path` as a whole."""
+    """The same for a folder: an empty sibling to fill, which takes the place of `path` whole."""
     path = path.resolve()  # a link stays a link: what it points to is replaced
     part, old = (path.with_name(f".{path.name}.{end}") for end in ("part", "old"))
     try:
@@ -62,5 +63,6 @@ def _restore(path, old):
 def _refused(path, error) -> OSError:
     reason = error.strerror or " ".join(str(error).split())[:200]
     return type(error)(
-        f"cannot write {path} ({reason}): free some space or give another place; what was there is whole"
+        f"cannot write {path} ({reason}): free some space or give another place; what was there "
+        "is whole"
     )

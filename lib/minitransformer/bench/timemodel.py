@@ -80,8 +80,10 @@ def fit(lengths, uncached_seconds, cached_lengths, cached_seconds, weights: floa
     `weights` is w, measured apart (`read_seconds` of the bytes a step reads). o, c and a minimise
     the squared logarithmic error of the uncached forwards. κ is the slope of the least-squares line
     through the cached steps, in absolute seconds, with its t interval, and counts for o' only where
-    that lies above zero; o' is the median of what the rest of T_c leaves, at least 0. ValueError for
-    fewer than three lengths of either, or seconds that are not positive and finite."""
+    that lies above zero; o' is the median of what the rest of T_c leaves, at least 0.
+
+    ValueError for fewer than three lengths of either, or seconds that are not positive and
+    finite."""
     weights = real("weights", weights)
     x, y = _curve("uncached", lengths, uncached_seconds)
     scale = np.array([y.min(), y.max() / x.max(), y.max() / x.max() ** 2])

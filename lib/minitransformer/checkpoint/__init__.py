@@ -77,17 +77,18 @@ def save(model, directory: str | Path, tokenizer: Tokenizer | None = None) -> Pa
 
 
 def load(directory: str | Path) -> tuple[Transformer, Tokenizer | None]:
-    """The model, in eval mode and in the type it was saved in, and its tokenizer or None. ValueError
-    names what is missing, broken, or does not fit.
+    """The model, in eval mode and in the type it was saved in, and its tokenizer or None.
 
     The weights and the tokenizer must have the SHA-256 in config.json (folders written before there
     was one are taken as they are), and the file exactly the tensors, with shapes and types, that
-    configuration and scheme give. Nothing but JSON and safetensors is read."""
+    configuration and scheme give. Nothing but JSON and safetensors is read.
+    FileNotFoundError names what is missing, ValueError what is broken or does not fit."""
     directory = Path(directory)
     for name in (CONFIG, WEIGHTS):
         if not (directory / name).is_file():
             raise FileNotFoundError(
-                f"{directory} holds no {name}: give a folder written by save(), or train a model first"
+                f"{directory} holds no {name}: give a folder written by save(), or train a "
+                "model first"
             )
     path, config = directory / WEIGHTS, _read_config(directory / CONFIG)
     _intact(path, config.get("sha256"))
@@ -169,7 +170,8 @@ def _read_tokenizer(path, config, cfg):
     known = "tokenizer" in config  # folders from before it was noted
     if known and (config["tokenizer"] is not None) != path.is_file():
         raise ValueError(
-            f"{path} {'was not saved with this model: delete it' if path.is_file() else 'is missing'}"
+            f"{path} "
+            f"{'was not saved with this model: delete it' if path.is_file() else 'is missing'}"
             ", or save the model again with its tokenizer"
         )
     if not path.is_file():

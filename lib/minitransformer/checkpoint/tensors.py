@@ -1,5 +1,5 @@
-"""The tensors of a saved model: which there are, in which types, and the way into a model and out of
-it."""
+"""The tensors of a saved model: which there are, in which types, and the way in and out of a
+model."""
 
 import torch
 
@@ -49,7 +49,8 @@ def stored(model, scheme):
         if own[name].shape != wanted[name].shape:
             raise ValueError(
                 f"{name} is {tuple(own[name].shape)} and the configuration says "
-                f"{tuple(wanted[name].shape)}: save the model with the configuration it was built by"
+                f"{tuple(wanted[name].shape)}: save the model with the configuration it was "
+                "built by"
             )
         if not torch.isfinite(own[name]).all():
             raise ValueError(f"{name} is not finite: train again, or load the last good checkpoint")
@@ -65,7 +66,8 @@ def compare(path, file, cfg, scheme, dtype) -> dict[str, str]:
     stored = set(file.keys())
     if cfg.n_layers > len(stored):  # before so many are built
         raise ValueError(
-            f"{path} is of another model ({len(stored)} tensors for {cfg.n_layers} blocks): "
+            f"{path} is truncated or of another model ({len(stored)} tensors for {cfg.n_layers} "
+            "blocks): "
             "save or train it again"
         )
     wanted, names = _layout(cfg, scheme)

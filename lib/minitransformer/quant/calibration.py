@@ -36,17 +36,24 @@ class Moments:
 def calibration_ids(model: nn.Module, ids) -> torch.Tensor:
     """Token ids as (B, T) on the model's device; ValueError when there are none, or they are not of
     this model's vocabulary."""
-    ids = torch.as_tensor(ids)
+    try:
+        ids = torch.as_tensor(ids)
+    except (TypeError, ValueError, RuntimeError) as error:
+        raise ValueError(
+            f"calibration is no array ({error}): give integer token ids (B, T), rows of one length"
+        ) from None
     if ids.numel() == 0:
         raise ValueError("calibration is empty: give token ids (B, T) of the training split")
-    if ids.ndim not in (1, 2) or ids.is_floating_point():
+    if ids.ndim not in (1, 2) or ids.is_floating_point() or ids.dtype == torch.bool:
         raise ValueError(
-            f"calibration has shape {tuple(ids.shape)} and type {ids.dtype}: give integer token ids (B, T)"
+            f"calibration has shape {tuple(ids.shape)} and type {ids.dtype}: "
+            "give integer token ids (B, T)"
         )
     rows = next(m.num_embeddings for m in model.modules() if isinstance(m, nn.Embedding))
     if ids.min() < 0 or ids.max() >= rows:
         raise ValueError(
-            f"calibration ids run from {ids.min()} to {ids.max()}, and the model knows 0 to {rows - 1}: "
+            f"calibration ids run from {ids.min()} to {ids.max()}, and the model knows 0 to "
+            f"{rows - 1}: "
             "encode the text with the tokenizer the model was trained with"
         )
     return ids.long().reshape(-1, ids.shape[-1]).to(next(model.parameters()).device)

@@ -83,15 +83,12 @@ def smooth(weights: dict[str, torch.Tensor], seen: Moments, alpha: float) -> tor
 def search(weights: dict[str, torch.Tensor], schemes: Mapping, seen: Moments) -> torch.Tensor:
     """AWQ's scale of each input channel, (K,): the power of the mean magnitude that costs the
     outputs least."""
-    mean = (
-        seen.mean.clamp(min=1e-4 * seen.mean.max())
-        if seen.mean.max() > 0
-        else torch.ones_like(seen.mean)
-    )
-    best, least = torch.ones_like(mean), None
+    mean = seen.mean.double()
+    mean = mean.clamp(min=1e-4 * mean.max()) if mean.max() > 0 else torch.ones_like(mean)
+    best, least = torch.ones_like(seen.mean), None
     for a in ALPHAS:
         s = mean**a
-        s = s / (s.max() * s.min()).sqrt()
+        s = (s / (s.max() * s.min()).sqrt()).to(best)
         cost = 0.0
         for name, w in weights.items():
             rounded = dequantize_tensor(

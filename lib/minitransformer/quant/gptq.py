@@ -48,7 +48,8 @@ def _factor(H, damping):
         upper, failed = torch.linalg.cholesky_ex(torch.cholesky_inverse(lower), upper=True)
     if failed or not torch.isfinite(upper).all():
         raise ValueError(
-            f"damping {damping:g} leaves the Hessian of its inputs (diagonal {H.diagonal().min():.3g} "
+            f"damping {damping:g} leaves the Hessian of its inputs (diagonal "
+            f"{H.diagonal().min():.3g} "
             f"to {H.diagonal().max():.3g}) singular: give a larger one, or more calibration tokens"
         )
     return upper
@@ -63,10 +64,8 @@ def compensate(weight, scale, zero, second, scheme: QuantScheme, damping: float)
     Columns come by falling diagonal (act-order)."""
     order = second.diagonal().argsort(descending=True, stable=True)
     level = damping * second.diagonal().mean()
-    H = 2 * (
-        second[order][:, order]
-        + torch.eye(len(order), device=second.device) * (level if level > 0 else 1.0)
-    )
+    eye = torch.eye(len(order), dtype=second.dtype, device=second.device)
+    H = 2 * (second[order][:, order] + eye * (level if level > 0 else 1.0))
     U = _factor(H, damping)
     w, codes = weight.double()[:, order], torch.empty_like(scale)
     for start in range(0, len(order), BLOCK):

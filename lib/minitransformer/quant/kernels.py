@@ -13,10 +13,10 @@ import torch.nn.functional as F
 
 from ..affine import pack
 from .conformance import TOLERANCE, disagreement
-from .layers import QuantLinear, QuantWeight
+from .layers import QuantLinear
 from .ort import session_of
 from .packed import KernelError, Packed
-from .rows import signed_rows
+from .rows import int8_rows
 
 # How a kernel that is not built, or is built otherwise, fails on one system or another.
 MISSING = (AttributeError, ImportError, OSError, RuntimeError, TypeError)
@@ -71,28 +71,12 @@ class KernelLinear(Packed):
         return f"in_features={self.columns}, out_features={self.rows}, error={self.error:.1e}"
 
 
-def int8_rows(weight: QuantWeight, multiple: int = 1):
-    """Signed int8 codes (N, K) and FP32 scales (N,), for the kernels that know one symmetric scale
-    a row."""
-    scheme = weight.scheme
-    if scheme.bits != 8 or scheme.granularity == "group" or not scheme.symmetric or scheme.outliers:
-        raise KernelError(
-            f"the kernel takes int8 symmetric, per tensor or per channel, not {scheme}"
-        )
-    if weight.columns % multiple:
-        raise KernelError(
-            f"{weight.columns} columns are not a multiple of {multiple}, and the kernel would read past them"
-        )
-    return signed_rows(weight)
-
-
 class Int8Pack(KernelLinear):
     """`aten::_weight_int8pack_mm`: int8 weights, bf16 activations, dequantized in registers."""
 
     def load(self, weight):
-        codes, scale = int8_rows(
-            weight, multiple=16
-        )  # the AVX512 kernel does not check this, and reads out of bounds
+        # the AVX512 kernel does not check this, and reads out of bounds
+        codes, scale = int8_rows(weight, multiple=16)
         self.register_buffer("codes", codes)
         self.register_buffer("scale", scale.bfloat16())
         self.held = self.codes, self.scale, self.bias
@@ -114,7 +98,8 @@ class Int4Pack(KernelLinear):
         fits = [g for g in self.GROUPS if K % g == 0 and (scheme.group_size or g) % g == 0]
         if scheme.bits != 4 or scheme.codebook or scheme.outliers or not fits:
             raise KernelError(
-                f"the kernel takes int4 in groups of 32, 64, 128 or 256 that divide the {K} columns, not {scheme}"
+                f"the kernel takes int4 in groups of 32, 64, 128 or 256 that divide the {K} "
+                f"columns, not {scheme}"
             )
         self.group, short = fits[0], -self.rows % 16  # the kernel wants 16 rows at a time
         scale, zero = (x[:, :: self.group] for x in weight.grid())  # (N, K/group)
@@ -201,7 +186,8 @@ class MatMulNBits(KernelLinear):
         fits = [g for g in self.GROUPS if K % g == 0 and (scheme.group_size or g) % g == 0]
         if scheme.bits not in (2, 4, 8) or scheme.codebook or scheme.outliers or not fits:
             raise KernelError(
-                f"the kernel takes 2, 4 or 8 bits in groups of 16 to 256 that divide the {K} columns, not {scheme}"
+                f"the kernel takes 2, 4 or 8 bits in groups of 16 to 256 that divide the {K} "
+                f"columns, not {scheme}"
             )
         groups = K // fits[0]
         scale, zero = (x[:, :: fits[0]] for x in weight.grid())  # (N, groups)

@@ -26,7 +26,8 @@ class QuantWeight(nn.Module):
         self.rows, self.columns, self.scheme = rows, columns, scheme
         if scheme.outliers > columns:
             raise ValueError(
-                f"outliers {scheme.outliers} are more than the {columns} columns: give at most as many"
+                f"outliers {scheme.outliers} are more than the {columns} columns: "
+                "give at most as many"
             )
         self.inner = columns - scheme.outliers  # columns that have codes
         self.dtype = torch.get_default_dtype()
@@ -61,7 +62,8 @@ class QuantWeight(nn.Module):
         made.dtype = weight.dtype
         if encode is not None and scheme.outliers != len(outliers):
             raise ValueError(
-                f"the scheme keeps {scheme.outliers} columns apart and {len(outliers)} are chosen: leave "
+                f"the scheme keeps {scheme.outliers} columns apart and {len(outliers)} are "
+                "chosen: leave "
                 "outliers 0, and method 'llm.int8' will count them"
             )
         if encode is not None and scheme.outliers:
@@ -112,7 +114,8 @@ class QuantWeight(nn.Module):
         s, groups = self.scheme, self.scheme.groups(self.inner)
         if s.codebook:
             raise ValueError(
-                f"{s} is a codebook, not a grid of scale and zero-point: call the weight for its values"
+                f"{s} is a codebook, not a grid of scale and zero-point: "
+                "call the weight for its values"
             )
         zero = (
             torch.full_like(self.scale, 2 ** (s.bits - 1))
@@ -158,7 +161,11 @@ class QuantLinear(nn.Module):
 
     def extra_repr(self):
         w, s = self.weight, self.weight.scheme
-        return f"in_features={w.columns}, out_features={w.rows}, bits={s.bits}, group={s.group_size or s.granularity}"
+        return f"in_features={w.columns}, out_features={w.rows}, {_grid_of(s)}"
+
+
+def _grid_of(s):
+    return f"bits={s.bits}, group={s.group_size or s.granularity}"
 
 
 class QuantEmbedding(nn.Module):
@@ -177,4 +184,4 @@ class QuantEmbedding(nn.Module):
 
     def extra_repr(self):
         w, s = self.weight, self.weight.scheme
-        return f"num_embeddings={w.rows}, embedding_dim={w.columns}, bits={s.bits}, group={s.group_size or s.granularity}"
+        return f"num_embeddings={w.rows}, embedding_dim={w.columns}, {_grid_of(s)}"

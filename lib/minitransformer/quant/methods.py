@@ -47,13 +47,15 @@ def quantize(
     has nothing left to quantize."""
     if method not in METHODS:
         raise ValueError(
-            f"method {method!r} is unknown: choose one of {', '.join(METHODS)}{near(method, METHODS)}"
+            f"method {method!r} is unknown: choose one of "
+            f"{', '.join(METHODS)}{near(method, METHODS)}"
         )
     run = METHODS[method]
     known = getattr(run, "__kwdefaults__", None) or {}
     if unknown := sorted(set(options) - set(known)):
         raise ValueError(
-            f"method {method!r} has no option {', '.join(unknown)}: it knows {', '.join(known) or 'none'}"
+            f"method {method!r} has no option {', '.join(unknown)}: "
+            f"it knows {', '.join(known) or 'none'}"
         )
     scheme = as_scheme(scheme)
     spread(model, scheme)  # refuses what is no model of ours before anything is read
@@ -110,7 +112,8 @@ def _rounding(method, model, scheme):
     for name, own in linear.items():
         if own.activation_bits is None:
             raise ValueError(
-                f"method {method!r} is for quantized activations, and the scheme of {name} leaves them in floating "
+                f"method {method!r} is for quantized activations, and the scheme of {name} "
+                "leaves them in floating "
                 "point: give activation_bits 8, or choose 'gptq' or 'awq'"
             )
     return list(linear)

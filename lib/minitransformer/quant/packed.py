@@ -1,4 +1,4 @@
-"""What is packed for a kernel: it stays where and as it is, whatever the model around it becomes."""
+"""What is packed for a kernel stays where and as it is, whatever the model around it becomes."""
 
 import torch
 import torch.nn as nn

@@ -5,7 +5,7 @@ import torch
 import torch.nn as nn
 
 from .layers import QuantEmbedding, QuantWeight
-from .packed import Packed
+from .packed import KernelError, Packed
 
 
 def lookup(layer: QuantEmbedding) -> nn.Module:
@@ -25,6 +25,22 @@ def signed_rows(weight: QuantWeight) -> tuple[torch.Tensor, torch.Tensor]:
     return (weight.integers().int() - 128).to(torch.int8), weight.scale.float().expand(
         weight.rows, 1
     ).squeeze(1).contiguous()
+
+
+def int8_rows(weight: QuantWeight, multiple: int = 1):
+    """Signed int8 codes (N, K) and FP32 scales (N,), for the kernels that know one symmetric scale
+    a row."""
+    scheme = weight.scheme
+    if scheme.bits != 8 or scheme.granularity == "group" or not scheme.symmetric or scheme.outliers:
+        raise KernelError(
+            f"the kernel takes int8 symmetric, per tensor or per channel, not {scheme}"
+        )
+    if weight.columns % multiple:
+        raise KernelError(
+            f"{weight.columns} columns are not a multiple of {multiple}, and the kernel would "
+            "read past them"
+        )
+    return signed_rows(weight)
 
 
 class Int8Rows(Packed):

@@ -73,12 +73,14 @@ class QuantScheme:
         """ValueError for fields that do not go together."""
         if self.codebook and (self.bits != 4 or not self.symmetric or self.full_range):
             raise ValueError(
-                f"codebook {self.codebook!r} has 16 levels and no zero-point: give bits 4, symmetric True and "
+                f"codebook {self.codebook!r} has 16 levels and no zero-point: "
+                "give bits 4, symmetric True and "
                 f"full_range False, not bits {self.bits}"
             )
         if self.full_range and not self.symmetric:
             raise ValueError(
-                "full_range True with symmetric False: an asymmetric grid uses every code already, leave it False"
+                "full_range True with symmetric False: "
+                "an asymmetric grid uses every code already, leave it False"
             )
         if (self.granularity == "group") != (self.group_size is not None):
             raise ValueError(

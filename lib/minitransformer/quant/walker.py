@@ -37,7 +37,8 @@ def spread(model: nn.Module, scheme: QuantScheme | Schemes) -> dict[str, QuantSc
     }
     if not layers or any(isinstance(m, QuantWeight) for m in model.modules()):
         raise ValueError(
-            "the model has no nn.Linear left as it was trained: give the FP32 model, not a quantized one"
+            "the model has no nn.Linear left as it was trained: "
+            "give the FP32 model, not a quantized one"
         )
     owners = {id(m.weight): name for name, m in reversed(layers.items())}  # the first name wins
     names = [name for name in layers if owners[id(layers[name].weight)] == name]
@@ -56,11 +57,13 @@ def spread(model: nn.Module, scheme: QuantScheme | Schemes) -> dict[str, QuantSc
                 else ""
             )
             raise ValueError(
-                f"the scheme names {name!r}, which is no matrix of this model{tied or near(name, names)}"
+                f"the scheme names {name!r}, which is no matrix of this "
+                f"model{tied or near(name, names)}"
             )
     if missing := [name for name in names if name not in scheme]:
         raise ValueError(
-            f"the scheme says nothing of {', '.join(missing)}: name every matrix, None keeps one in floating point"
+            f"the scheme says nothing of {', '.join(missing)}: "
+            "name every matrix, None keeps one in floating point"
         )
     return {name: scheme[name] for name in names}
 

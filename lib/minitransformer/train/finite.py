@@ -1,4 +1,4 @@
-"""Is every number of a run still a number? A step is taken, and a checkpoint written, only if so."""
+"""Is every number of a run still a number? Only then is a step taken or a checkpoint written."""
 
 import math
 
@@ -27,7 +27,7 @@ def gradients(model) -> dict[str, torch.Tensor]:
 
 
 def state(model, opt) -> dict[str, torch.Tensor]:
-    """Name -> tensor of what a step has changed: the weights, and the optimizer's moments of each."""
+    """Name -> tensor of what a step changes: the weights, and the optimizer's moments of each."""
     named = dict(model.named_parameters())
     moments = {
         f"the optimizer's {key} of {name}": value

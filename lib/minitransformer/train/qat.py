@@ -51,7 +51,8 @@ class FakeWeight(nn.Module):
         )
         if self.scheme.codebook or self.scheme.outliers:
             raise ValueError(
-                f"{self.scheme} cannot be trained: give a scheme of evenly spaced levels for all columns"
+                f"{self.scheme} cannot be trained: "
+                "give a scheme of evenly spaced levels for all columns"
             )
         self.full = full
         w, scale = grouped(finite(full), self.scheme), start.scale.float()[..., None]

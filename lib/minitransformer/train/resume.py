@@ -85,8 +85,8 @@ def write(path: Path, model, opt, owner: dict[str, str], rows: list[dict]) -> No
 
 
 def read(path: Path, model, opt, owner: dict[str, str]) -> tuple[list[dict], dict[str, str]]:
-    """Load a checkpoint into model and optimizer, on whatever device they are; its rows, and what it
-    belongs to. ValueError when it is broken, or another run's."""
+    """Load a checkpoint into model and optimizer, on whatever device they are; its rows, and what
+    it belongs to. ValueError when it is broken, or another run's."""
     state = _load(path)
     found = state["identity"]
     differ = [part for part in owner if found.get(part) != owner[part]]
