@@ -166,3 +166,15 @@ def test_accelerating_nothing_is_refused():
         ValueError, match=r"no quantized layer to accelerate: quantize\(\) it first"
     ):
         accelerate(uneven(), "dequantized")
+
+
+@torch.no_grad()
+@pytest.mark.parametrize("dtype", [torch.bfloat16, torch.float16], ids=str)
+@pytest.mark.parametrize("method", [*METHODS, "qat mse"])
+def test_half_precision_is_quantized_as_its_float32_twin(method, dtype):
+    model = uneven().to(dtype)
+    scheme = QuantScheme(4, "group", 8, activation_bits=8)
+    small, twin = made(model, scheme, method), made(copy.deepcopy(model).float(), scheme, method)
+    stored = twin.state_dict()
+    for name, own in small.state_dict().items():
+        assert torch.equal(own, stored[name].to(own.dtype)), name
