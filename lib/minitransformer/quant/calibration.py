@@ -26,6 +26,14 @@ class Moments:
     peak: torch.Tensor
     tokens: int
 
+    @property
+    def importance(self) -> torch.Tensor:
+        """Mean square of each input, (K,), in a power of two that brings the largest near 1: what
+        weighs columns is a ratio, and float32 has to hold it."""
+        square = self.second.diagonal()
+        most = square.max()
+        return square / 2.0 ** most.log2().floor() if most > 0 else square
+
     def loss(self, error: torch.Tensor) -> torch.Tensor:
         """Mean squared output error of each row whose weights are off by `error`: (N, K) -> (N,), e
         H eᵀ."""

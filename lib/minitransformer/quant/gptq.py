@@ -22,7 +22,7 @@ def gptq_tensor(weight: torch.Tensor, scheme: QuantScheme, moments: Moments, dam
     is not positive."""
     damping = real("damping", damping, above=True)
     w = grouped(finite(weight), scheme)
-    importance = grouped(moments.second.diagonal().to(w).expand_as(weight), scheme)
+    importance = grouped(moments.importance.to(w).expand_as(weight), scheme)
     plain, clipped = fit_grid(w, scheme), clip_grid(w, scheme, importance)
     made = [(encode(w, *plain, scheme), *plain)]
     for grid in (plain, clipped):

@@ -133,7 +133,7 @@ def _linear(encode, weight, scheme, moments, **options):
 
 
 def _clip(weight, scheme, moments):
-    return clip_tensor(weight, scheme, moments.second.diagonal())
+    return clip_tensor(weight, scheme, moments.importance)
 
 
 METHODS = {
