@@ -21,6 +21,7 @@ from minitransformer.bench import (
     labels,
     matmul_flops_per_second,
     median_interval,
+    memory,
     parameters,
     process_growth,
     ratio,
@@ -168,9 +169,13 @@ def test_a_flat_cache_read_is_called_not_resolvable():
 
 
 def test_speedup_is_the_ratio_of_the_sums():
-    lengths = np.arange(10, 60)
-    expected = TRUE.uncached(lengths).sum() / (TRUE.uncached(10) + TRUE.cached(lengths[1:]).sum())
-    assert TRUE.speedup(10, 50) == pytest.approx(expected)
+    # By hand: o = 3, o' = 2, w = 1, c = 4, no attention, a cache read of 1 a token. Prompt 2, three
+    # tokens: uncached 3 + 4·2, 3 + 4·3, 3 + 4·4; cached 3 + 4·2, then after 2 and 3 tokens
+    # 2 + max(1 + 2, 4) and 2 + max(1 + 3, 4), or with a read of 2 a token 2 + 5 and 2 + 7.
+    model = TimeModel(3.0, 2.0, 1.0, 4.0, 0.0, 1.0, (0.9, 1.1))
+    assert model.speedup(2, 3) == pytest.approx((11 + 15 + 19) / (11 + 6 + 6))
+    assert replace(model, kappa=2.0).speedup(2, 3) == pytest.approx(45 / (11 + 7 + 9))
+    assert model.speedup(2, 1) == 1  # one token: the prompt in both
     roof = TRUE.without_overhead(1e6, 1e11)
     assert (
         roof.overhead == 0 and roof.compute == 1e-5 and roof.speedup(10, 50) > TRUE.speedup(10, 50)
@@ -237,3 +242,24 @@ def test_the_growth_of_the_process_is_seen_where_memory_is_kept_and_not_where_it
     reused = torch.ones(block // 4)
     flat = process_growth(lambda: (reused.add_(1) for _ in range(40)), 40)
     assert flat.process_bytes.iloc[-1] - flat.process_bytes.iloc[0] < 10 * block and len(flat) == 40
+
+
+@pytest.mark.parametrize("error", [TypeError, OSError, AttributeError])
+def test_growth_is_measured_where_the_system_takes_no_memory_back(monkeypatch, error):
+    """Windows has no handle of the process (TypeError), macOS no such call (AttributeError)."""
+
+    def refuse(name):
+        raise error("no")
+
+    monkeypatch.setattr(memory.ctypes, "CDLL", refuse)
+    assert process_growth(lambda: range(3), 3).tokens.tolist() == [1, 2, 3]
+
+
+def test_the_roofline_leaves_out_what_is_not_reading_weights_or_computing():
+    roof = TRUE.without_overhead(1e6, 1e11)
+    assert roof == TimeModel(0.0, 0.0, TRUE.weights, 1e-5, 0.0, 0.0, (0.0, 0.0))
+    lengths = np.arange(1, 500)
+    assert (
+        roof.uncached(lengths) <= TRUE.uncached(lengths) + lengths * (1e-5 - TRUE.compute)
+    ).all()
+    assert (roof.cached(lengths) == np.maximum(TRUE.weights, 1e-5)).all()

@@ -20,5 +20,5 @@ def test_gain_is_tokens_over_cost_and_a_useless_draft_costs():
     assert speculative_gain(0.8, 4, draft_cost=0.0) == pytest.approx(3.3616)
     assert speculative_gain(0.8, 4, draft_cost=0.1, verify_cost=1.2) == pytest.approx(3.3616 / 1.6)
     assert speculative_gain(0.0, 4, draft_cost=0.1) < 1
-    with pytest.raises(ValueError, match=r"alpha 1.2 is outside \[0, 1\]"):
+    with pytest.raises(ValueError, match=r"alpha 1.2 is out of range: give 0 to 1"):
         speculative_tokens(1.2, 4)

@@ -123,9 +123,11 @@ def test_a_fresh_process_gives_the_same_logits_bit_for_bit(tmp_path):
     for name, m in models.items():
         save(m, tmp_path / name)
     code = (
-        "import sys, torch; from minitransformer.checkpoint import load; torch.set_num_threads(int(sys.argv[1]))\n"
+        "import sys, torch; from minitransformer.checkpoint import load; "
+        "torch.set_num_threads(int(sys.argv[1]))\n"
         "for folder in sys.argv[2:]:\n"
-        "    y = load(folder)[0](torch.arange(12)[None] % 40); sys.stdout.buffer.write(y.detach().numpy().tobytes())"
+        "    y = load(folder)[0](torch.arange(12)[None] % 40); "
+        "sys.stdout.buffer.write(y.detach().numpy().tobytes())"
     )
     command = [
         sys.executable,
@@ -138,11 +140,18 @@ def test_a_fresh_process_gives_the_same_logits_bit_for_bit(tmp_path):
     assert out.stdout == b"".join(m(IDS).detach().numpy().tobytes() for m in models.values())
 
 
-@pytest.mark.parametrize("scheme", [
-    QuantScheme(bits=3, granularity="group", group_size=12, symmetric=False), GROUP, QuantScheme(bits=2),
-    QuantScheme(granularity="tensor", symmetric=False, scale_dtype="bfloat16"), QuantScheme(bits=4, codebook="nf4"),
-    QuantScheme(bits=3, granularity="group", group_size=32, full_range=True),
-], ids=str)  # fmt: skip
+@pytest.mark.parametrize(
+    "scheme",
+    [
+        QuantScheme(bits=3, granularity="group", group_size=12, symmetric=False),
+        GROUP,
+        QuantScheme(bits=2),
+        QuantScheme(granularity="tensor", symmetric=False, scale_dtype="bfloat16"),
+        QuantScheme(bits=4, codebook="nf4"),
+        QuantScheme(bits=3, granularity="group", group_size=32, full_range=True),
+    ],
+    ids=str,
+)
 def test_another_runtime_can_read_the_file_from_its_description_alone(tmp_path, scheme):
     small = quantize(model(), scheme)
     save(small, tmp_path / "q")
@@ -209,13 +218,21 @@ def test_a_folder_from_before_there_was_a_hash_loads_and_a_truncated_one_still_d
         load(tmp_path / "m")
 
 
-@pytest.mark.parametrize("change, message", [
-    ({"bits": 8}, r"\w+.weight.codes is \(\d+, \d+\) uint8 in the file and \(\d+, \d+\) uint8 in the model"),
-    ({"scale_dtype": "float32"}, "scale is .* float16 in the file and .* float32 in the model"),
-    ({"symmetric": False}, r"of another model \(.*[Mm]issing key"),
-    ({"bits": 11}, "bits 11 is not supported"),
-    ({"group": 32}, "a scheme has no field 'group' .did you mean 'group_size'"),
-], ids=str)  # fmt: skip
+@pytest.mark.parametrize(
+    "change, message",
+    [
+        (
+            {"bits": 8},
+            r"\w+.weight.codes is \(\d+, \d+\) uint8 in the file and "
+            r"\(\d+, \d+\) uint8 in the model",
+        ),
+        ({"scale_dtype": "float32"}, "scale is .* float16 in the file and .* float32 in the model"),
+        ({"symmetric": False}, r"of another model \(.*[Mm]issing key"),
+        ({"bits": 11}, "bits 11 is not supported"),
+        ({"group": 32}, "a scheme has no field 'group' .did you mean 'group_size'"),
+    ],
+    ids=str,
+)
 def test_a_scheme_that_is_not_the_files_is_refused(tmp_path, change, message):
     save(quantize(model(), GROUP), tmp_path / "m")
     edit(tmp_path / "m", lambda config: config["quantization"].update(change))
@@ -247,5 +264,8 @@ def test_a_tokenizer_of_another_size_is_refused_before_anything_is_written_and_w
     assert not (tmp_path / "m").exists()
     save(model(), tmp_path / "m")
     (tmp_path / "m" / "tokenizer.json").write_text(words(39).to_str())
+    with pytest.raises(ValueError, match="tokenizer.json was not saved with this model: delete it"):
+        load(tmp_path / "m")
+    edit(tmp_path / "m", lambda config: config.pop("tokenizer"))  # a folder from before that note
     with pytest.raises(ValueError, match="the tokenizer has 39 tokens"):
         load(tmp_path / "m")

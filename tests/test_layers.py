@@ -21,6 +21,8 @@ LEVELS = {
     "corpus": 1,
     "model": 0,
     "affine": 0,
+    "fields": -1,
+    "files": -1,
 }
 # train takes batches, evaluate takes any callable
 FORBIDDEN = {("train", "corpus"), ("evaluate", "corpus")}

@@ -95,7 +95,7 @@ def test_awq_finds_the_best_power_of_its_grid_and_never_loses():
     "arguments, message",
     [
         (("gptq", ids(4)), "method 'gptq' does not equalize: choose one of awq, smoothquant"),
-        (("smoothquant", ids(4), 1.5), "alpha 1.5 is not a share"),
+        (("smoothquant", ids(4), 1.5), "alpha 1.5 is out of range: give 0 to 1"),
         (("awq", ids(4)[:0]), "calibration is empty"),
     ],
 )

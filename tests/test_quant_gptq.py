@@ -168,3 +168,18 @@ def test_inputs_without_correlation_change_nothing():
 def test_damping_must_be_positive():
     with pytest.raises(ValueError, match="damping 0 is not positive"):
         gptq_tensor(torch.ones(1, 2), QuantScheme(), moments(torch.ones(1, 2)), damping=0)
+
+
+def test_the_size_of_the_activations_decides_nothing():
+    """A power of two times the inputs is another unit: the same codes, even beyond float32."""
+    torch.manual_seed(0)
+    weight, x = torch.randn(6, 16), torch.randn(40, 16, dtype=torch.float64)
+    codes = [
+        gptq_tensor(
+            weight,
+            QuantScheme(bits=3),
+            Moments(x.T @ x * unit, x.abs().mean(0).float(), x.abs().amax(0).float(), 40),
+        )[0]
+        for unit in (1.0, 2.0**160, 2.0**-160)
+    ]
+    assert torch.equal(codes[0], codes[1]) and torch.equal(codes[0], codes[2])

@@ -90,7 +90,9 @@ def test_every_matrix_is_quantized_and_nothing_else():
 def test_a_tied_head_is_quantized_once_and_stays_tied():
     quantized = quantize(tiny(tied=True), INT4)
     assert quantized.head.weight is quantized.embedding.weight
-    assert copy.deepcopy(quantized).double().head.weight.scale.dtype == torch.float64
+    double = copy.deepcopy(quantized).double()
+    assert double.head.weight is double.embedding.weight
+    assert double.head.weight().dtype == torch.float64
     kept = quantize(tiny(tied=True), QuantScheme(embeddings=False))
     assert kept.head.weight is kept.embedding.weight and isinstance(kept.head, nn.Linear)
 
@@ -174,6 +176,7 @@ def test_double_keeps_the_codes_and_widens_the_arithmetic():
     quantized = quantize(tiny(), INT4).double()
     assert quantized(ids()).dtype == torch.float64
     assert quantized.head.weight.codes.dtype == torch.uint8
+    assert quantized.head.weight.scale.dtype == torch.float16  # stored as the scheme says
 
 
 def test_single_layers():

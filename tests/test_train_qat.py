@@ -257,7 +257,7 @@ def test_a_resumed_run_equals_one_that_was_never_stopped(tmp_path):
     train(resumed, batch, RUN, checkpoint=tmp_path / "run.pt")
     assert torch.equal(convert(resumed)(ids()), convert(whole)(ids()))
     for other in (fresh(), prepare_qat(fresh(), group(4))):
-        with pytest.raises(ValueError, match="belongs to another model, recipe, teacher or data"):
+        with pytest.raises(ValueError, match="belongs to another run, with other configuration"):
             train(other, batch, RUN, checkpoint=tmp_path / "run.pt")
 
 
@@ -338,6 +338,6 @@ def test_a_weight_that_is_no_number_stops_the_run():
     prepared = prepare_qat(fresh(), group(4))
     prepared.head.weight.full.data[0, 0] = float("nan")
     with pytest.raises(
-        ValueError, match="a weight is not finite: train again, or load the last good checkpoint"
+        ValueError, match=r"head\.weight\.full of the model is not finite before the first step"
     ):
         train(prepared, batch, RUN)

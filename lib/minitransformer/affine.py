@@ -10,6 +10,10 @@ from functools import cache
 import torch
 
 
+class ScaleOverflow(ValueError):
+    """A range is too wide for the type that its scale is stored in."""
+
+
 def packed_bytes(n: int, bits: int) -> int:
     """Bytes that hold n codes of `bits` bits, one row: the last byte may be part empty."""
     return math.ceil(n * bits / 8)
@@ -71,12 +75,13 @@ def affine_grid(low, high, bits: int, symmetric: bool, dtype: torch.dtype):
 
 def stored_scale(span, dtype: torch.dtype):
     """The step `span` rounded to `dtype`: never zero (1 for a range of nothing), its sign kept;
-    ValueError on overflow."""
+    ScaleOverflow beyond its largest number."""
     scale = span.to(dtype)
     if not torch.isfinite(scale).all():
-        raise ValueError(
-            f"a scale of {span.abs().max().item():.6g} overflows {str(dtype).removeprefix('torch.')} "
-            f"(at most {torch.finfo(dtype).max:.6g}): give scale_dtype 'float32' or rescale the weights"
+        kind, most = str(dtype).removeprefix("torch."), torch.finfo(dtype).max
+        raise ScaleOverflow(
+            f"a scale of {span.abs().max().item():.6g} overflows {kind} (at most {most:.6g}): "
+            "give scale_dtype 'float32' or rescale the weights"
         )
     smallest = torch.finfo(dtype).tiny * torch.finfo(dtype).eps
     return torch.where(span == 0, 1.0, torch.copysign(scale.abs().clamp(min=smallest), scale))

@@ -15,6 +15,8 @@ import torch
 import torch.nn as nn
 import torch.nn.functional as F
 
+from .fields import choice, flag, real, settle, whole
+
 POSITIONS = ("rope", "sinusoidal", "none")
 NORMS = {"layernorm": nn.LayerNorm, "rmsnorm": nn.RMSNorm}
 FFNS = ("relu", "gelu", "relu2", "swiglu")
@@ -24,19 +26,16 @@ FFNS = ("relu", "gelu", "relu2", "swiglu")
 class ModelConfig:
     """Everything that decides the shape of a `Transformer`; weights never depend on `context`.
 
-    Raises ValueError naming the field, its value and the remedy.
+    Whole numbers of any library, and floats that lose nothing (32.0), are stored as ints. Raises
+    ValueError naming the field, its value and the remedy.
     """
 
     vocab_size: int = 1004
     d_model: int = 128
     n_layers: int = 1
     n_heads: int = 4
-    n_kv_heads: int | None = (
-        None  # None: as many as n_heads (MHA); 1 is MQA (Shazeer 2019); between is GQA
-    )
-    d_ff: int | None = (
-        None  # None: 4·d_model, for SwiGLU 8/3·d_model rounded up to a multiple of 32
-    )
+    n_kv_heads: int | None = None  # None: n_heads (MHA); 1 is MQA (Shazeer 2019); between is GQA
+    d_ff: int | None = None  # None: 4·d_model; SwiGLU: 8/3·d_model, up to a multiple of 32
     context: int = 512
     position: str = "rope"
     norm: str = "layernorm"
@@ -47,37 +46,37 @@ class ModelConfig:
     rope_theta: float = 10000.0
 
     def __post_init__(self):
-        for name in ("vocab_size", "d_model", "n_layers", "n_heads", "context"):
-            if getattr(self, name) < 1:
-                raise ValueError(f"{name} {getattr(self, name)} is not positive: give at least 1")
+        sizes = ("vocab_size", "d_model", "n_layers", "n_heads", "context")
+        settle(self, **{name: whole(name, getattr(self, name)) for name in sizes})
+        for name in ("n_kv_heads", "d_ff"):
+            if getattr(self, name) is not None:
+                settle(self, **{name: whole(name, getattr(self, name))})
+        for name in ("bias", "tied", "qk_norm"):
+            settle(self, **{name: flag(name, getattr(self, name))})
+        for name, known in (("position", POSITIONS), ("norm", NORMS), ("ffn", FFNS)):
+            settle(self, **{name: choice(name, getattr(self, name), known)})
+        settle(self, rope_theta=real("rope_theta", self.rope_theta, above=True))
+        self._fit()
+
+    def _fit(self):
+        """ValueError for sizes that do not go together."""
         if self.d_model % self.n_heads:
-            fits = [
-                h
-                for h in range(1, self.d_model + 1)
-                if self.d_model % h == 0 and abs(h - self.n_heads) <= self.n_heads
-            ]
-            near = min(fits, key=lambda h: abs(h - self.n_heads))
+            small = [h for h in range(1, math.isqrt(self.d_model) + 1) if self.d_model % h == 0]
+            divisors = sorted({*small, *(self.d_model // h for h in small)})
+            close = min(divisors, key=lambda h: abs(h - self.n_heads))
             raise ValueError(
-                f"n_heads {self.n_heads} does not divide d_model {self.d_model}: the nearest that does is {near}"
+                f"n_heads {self.n_heads} does not divide d_model {self.d_model}: "
+                f"the nearest that does is {close}"
             )
-        if self.n_kv_heads is not None and (self.n_kv_heads < 1 or self.n_heads % self.n_kv_heads):
+        if self.n_kv_heads is not None and self.n_heads % self.n_kv_heads:
             raise ValueError(
-                f"n_kv_heads {self.n_kv_heads} does not divide n_heads {self.n_heads}: give a divisor of n_heads"
+                f"n_kv_heads {self.n_kv_heads} does not divide n_heads {self.n_heads}: "
+                "give a divisor of n_heads"
             )
-        if self.d_ff is not None and self.d_ff < 1:
-            raise ValueError(
-                f"d_ff {self.d_ff} is not positive: give at least 1, or None for the default"
-            )
-        for name, value, known in (
-            ("position", self.position, POSITIONS),
-            ("norm", self.norm, NORMS),
-            ("ffn", self.ffn, FFNS),
-        ):
-            if value not in known:
-                raise ValueError(f"{name} {value!r} is unknown: choose one of {', '.join(known)}")
         if self.position == "rope" and self.head_dim % 2:
             raise ValueError(
-                f"head dim {self.head_dim} is odd, and RoPE rotates pairs: give an even d_model / n_heads"
+                f"head dim {self.head_dim} is odd, and RoPE rotates pairs: "
+                "give an even d_model / n_heads"
             )
         if self.position == "sinusoidal" and self.d_model % 2:
             raise ValueError(

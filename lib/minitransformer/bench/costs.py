@@ -4,6 +4,7 @@ against real objects."""
 import math
 
 from ..affine import packed_bytes
+from ..fields import whole
 from ..model import ModelConfig
 
 
@@ -33,11 +34,13 @@ def weights_read(cfg: ModelConfig) -> int:
 
 
 def flops(cfg: ModelConfig, tokens: int, past: int = 0, head_positions: int = 1) -> int:
-    """Multiply-adds times two of one forward over `tokens` after `past` cached ones, causal
-    attention counted in full rows.
+    """Multiply-adds times two of one forward over `tokens` after `past` cached ones.
 
-    The head is applied to `head_positions` positions. Norms, activations and the softmax are left
-    out."""
+    Attention counts the key-query pairs that the causal mask lets through, each with its score and
+    its value; the head is applied to `head_positions` positions. Norms, activations and the softmax
+    are left out."""
+    tokens, past = whole("tokens", tokens), whole("past", past, 0)
+    head_positions = whole("head_positions", head_positions, 0)
     C, D = cfg.d_model, cfg.head_dim
     matrices = (
         C * cfg.n_heads * D * 2
@@ -55,8 +58,10 @@ def flop_speedup(cfg: ModelConfig, prompt: int, new: int, head_all: bool = False
     """Operations without a cache over operations with one, for `new` tokens after a prompt; a
     count, not a time.
 
-    `head_all`: the uncached loop applies the head to every position, as the seed report's does.
+    `head_all`: the uncached loop, and the prefill, apply the head to every position, as the seed
+    report's does.
     """
+    prompt, new = whole("prompt", prompt), whole("new", new)
     uncached = sum(
         flops(cfg, t, head_positions=t if head_all else 1) for t in range(prompt, prompt + new)
     )
@@ -88,6 +93,8 @@ def kv_bytes(
     (int8), and with a minimum too D/2 + 4 (paged int4). int4, int2: `group_bytes` for the finished
     groups, full precision for the rest (between two groups up to group - 1 tokens more than at a
     group's end)."""
+    tokens, batch = whole("tokens", tokens, 0), whole("batch", batch)
+    block_size, group = whole("block_size", block_size), whole("group", group)
     heads, D = 2 * cfg.n_layers * batch * cfg.kv_heads, cfg.head_dim
     blocks = block_size * math.ceil(tokens / block_size)
     kept = rollback + (cfg.context if window is None else window + sinks)
@@ -105,7 +112,8 @@ def kv_bytes(
         return heads * slots[kind] * row.get(kind, D * itemsize)
     if kind not in ("int4", "int2"):
         raise ValueError(
-            f"cache kind {kind!r} has no formula for its bytes: choose one of {', '.join(slots)}, int4, int2"
+            f"cache kind {kind!r} has no formula for its bytes: "
+            f"choose one of {', '.join(slots)}, int4, int2"
         )
     groups, held = (max(0, n - residual) // group for n in (tokens, tokens - rollback))
     packed = groups * group_bytes(cfg, int(kind.removeprefix("int")), group)

@@ -6,12 +6,11 @@ import pandas as pd
 import torch
 import torch.nn as nn
 
+from ..fields import whole
 from ..quant import KERNELS, KernelError, QuantLinear, QuantScheme, matrix_bytes, resident_bytes
 from .timing import interleaved, ratio, read_seconds
 
-RESIDENT = (
-    1.1  # a format counts as small in memory if it holds at most this multiple of what it stores
-)
+RESIDENT = 1.1  # a format is small in memory if it holds at most this multiple of what it stores
 
 
 def dispatch_table(
@@ -24,6 +23,11 @@ def dispatch_table(
     `low`, `high`, `limit_us` (to read once the bytes the format stores), `resident_bytes`,
     `resident_of_disk`, `label` (see `labels`) and `reason`: why a kernel refused, else None. A
     refused row has no numbers. Threads are the caller's."""
+    widths, tokens = (
+        [whole(name, n) for n in own] for name, own in (("widths", widths), ("tokens", tokens))
+    )
+    if not widths or not tokens:
+        raise ValueError(f"widths {widths} and tokens {tokens} make no table: give one of each")
     generator = torch.Generator().manual_seed(seed)
     rows = []
     for width in widths:

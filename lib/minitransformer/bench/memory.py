@@ -8,6 +8,8 @@ from collections.abc import Callable, Iterable
 import pandas as pd
 import psutil
 
+from ..fields import whole
+
 
 def process_growth(make: Callable[[], Iterable], steps: int, looks: int = 32) -> pd.DataFrame:
     """Resident bytes added since before `make()` while the `steps` things that it returns come:
@@ -17,8 +19,9 @@ def process_growth(make: Callable[[], Iterable], steps: int, looks: int = 32) ->
     allocates counts; so does, as noise, what the rest of this process takes or gives back
     meanwhile. Where the C library can (glibc's `malloc_trim`), what earlier work has freed goes
     back to the system first: else it is taken again, and no growth is seen."""
+    steps, looks = whole("steps", steps), whole("looks", looks)
     gc.collect()
-    getattr(ctypes.CDLL(None), "malloc_trim", lambda pad: 0)(0)
+    _give_back()
     process, rows = psutil.Process(), []
     before = process.memory_info().rss
     every = max(steps // looks, 1)
@@ -26,3 +29,11 @@ def process_growth(make: Callable[[], Iterable], steps: int, looks: int = 32) ->
         if i == 1 or i % every == 0 or i == steps:
             rows.append({"tokens": i, "process_bytes": process.memory_info().rss - before})
     return pd.DataFrame(rows)
+
+
+def _give_back():
+    """Freed memory back to the system, where the C library has a call for it."""
+    try:
+        ctypes.CDLL(None).malloc_trim(0)
+    except (AttributeError, OSError, TypeError):  # no glibc; Windows has no handle of the process
+        pass

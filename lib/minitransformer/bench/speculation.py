@@ -1,16 +1,15 @@
 """What speculation promises: tokens a forward, and time, from the share of proposals that are
 accepted."""
 
+from ..fields import real, whole
+
 
 def speculative_tokens(alpha: float, gamma: int) -> float:
     """Expected tokens of one forward, (1 - α^(γ+1)) / (1 - α): Leviathan et al. 2023, equation 1.
 
     `alpha` is the probability that a proposal is accepted, taken as the same and independent at
     each of `gamma` proposals."""
-    if not 0 <= alpha <= 1:
-        raise ValueError(
-            f"alpha {alpha} is outside [0, 1]: give the accepted share of the proposals judged"
-        )
+    alpha, gamma = real("alpha", alpha, 0, 1), whole("gamma", gamma, 0)
     return float(sum(alpha**i for i in range(gamma + 1)))
 
 

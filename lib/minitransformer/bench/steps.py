@@ -7,6 +7,7 @@ import pandas as pd
 import torch
 
 from ..cache import make_cache
+from ..fields import whole
 from .timing import interleaved
 
 
@@ -20,7 +21,9 @@ def step_times(
     head at the last position. For m in `widths`, after `past` cached tokens: "several" is m tokens
     at once with the logits of each, as speculation judges them, and "rows" one token of each of m
     sequences, as a batch decodes them. ValueError when ids are too short."""
-    need = max(max(lengths) + 1, past + max(widths, default=0))
+    lengths = [whole("lengths", t) for t in lengths]
+    widths, past = [whole("widths", m) for m in widths], whole("past", past)
+    need = max(max(lengths, default=0) + 1, past + max(widths, default=0))
     if ids.shape[1] < need:
         raise ValueError(
             f"{ids.shape[1]} tokens of text are too few for these lengths and widths: give {need}"
@@ -28,10 +31,10 @@ def step_times(
     cache = make_cache(model.cfg, "static", capacity=need)
     model.hidden(ids[:, :need], cache)
     calls: dict[str, Callable] = {}
-    for t in map(int, lengths):
+    for t in lengths:
         calls[f"recompute {t}"] = lambda t=t: model.head(model.hidden(ids[:, :t])[:, -1])
         calls[f"cached {t}"] = _after(model, cache, ids[:, t : t + 1], t)
-    for m in map(int, widths):
+    for m in widths:
         calls[f"several {m}"] = _after(model, cache, ids[:, past : past + m], past)
         rows = make_cache(model.cfg, "static", batch=m, capacity=past + 1)
         model.hidden(ids[:, :past].expand(m, past), rows)

@@ -14,6 +14,8 @@ import numpy as np
 from scipy.optimize import least_squares
 from scipy.stats import linregress, t
 
+from ..fields import real, whole
+
 
 @dataclass(frozen=True)
 class TimeModel:
@@ -53,16 +55,20 @@ class TimeModel:
         )
 
     def speedup(self, prompt: int, new: int) -> float:
-        """Uncached over cached time for `new` tokens after a prompt of `prompt`; the prefill is the
-        same in both."""
+        """Uncached over cached time for `new` tokens after a prompt of `prompt`.
+
+        The first token comes from a forward over the prompt in both; token i after it from one over
+        prompt + i tokens, or from a cached step after prompt + i - 1."""
+        prompt, new = whole("prompt", prompt), whole("new", new)
         lengths = np.arange(prompt, prompt + new)
         return float(
-            self.uncached(lengths).sum() / (self.uncached(prompt) + self.cached(lengths[1:]).sum())
+            self.uncached(lengths).sum() / (self.uncached(prompt) + self.cached(lengths[:-1]).sum())
         )
 
     def without_overhead(self, flops_per_token: float, flops_per_second: float) -> "TimeModel":
-        """The roofline: the same weights and cache reads, no call overhead, compute at the
-        machine's measured peak."""
+        """The roofline: no less than reading the weights once, and computing at the machine's
+        measured peak; call overhead, attention's square and cache reads are left out, so it bounds
+        both loops from below."""
         compute = flops_per_token / flops_per_second
         return TimeModel(0.0, 0.0, self.weights, compute, 0.0, 0.0, (0.0, 0.0))
 
@@ -71,9 +77,15 @@ def fit(lengths, uncached_seconds, cached_lengths, cached_seconds, weights: floa
     """Fit the model to medians: uncached forwards of `lengths` tokens, cached steps after
     `cached_lengths` tokens.
 
-    `weights` is w, measured apart (`read_seconds` of the bytes a step reads). Relative errors are
-    minimised."""
-    x, y = np.asarray(lengths, dtype=float), np.asarray(uncached_seconds, dtype=float)
+    `weights` is w, measured apart (`read_seconds` of the bytes a step reads). o, c and a minimise
+    the squared logarithmic error of the uncached forwards. κ is the slope of the least-squares line
+    through the cached steps, in absolute seconds, with its t interval, and counts for o' only where
+    that lies above zero; o' is the median of what the rest of T_c leaves, at least 0.
+
+    ValueError for fewer than three lengths of either, or seconds that are not positive and
+    finite."""
+    weights = real("weights", weights)
+    x, y = _curve("uncached", lengths, uncached_seconds)
     scale = np.array([y.min(), y.max() / x.max(), y.max() / x.max() ** 2])
 
     def residual(p):
@@ -81,7 +93,7 @@ def fit(lengths, uncached_seconds, cached_lengths, cached_seconds, weights: floa
         return np.log((o + np.maximum(weights, c * x + a * x**2)) / y)
 
     o, c, a = least_squares(residual, x0=[0.9, 0.9, 0.1], bounds=(1e-6, np.inf)).x * scale
-    past, seconds = np.asarray(cached_lengths, dtype=float), np.asarray(cached_seconds, dtype=float)
+    past, seconds = _curve("cached", cached_lengths, cached_seconds)
     line = linregress(past, seconds)
     half = float(t.ppf(0.975, max(len(past) - 2, 1))) * line.stderr
     kappa = line.slope if line.slope - half > 0 else 0.0
@@ -95,3 +107,19 @@ def fit(lengths, uncached_seconds, cached_lengths, cached_seconds, weights: floa
         float(line.slope),
         (line.slope - half, line.slope + half),
     )
+
+
+def _curve(name, lengths, seconds):
+    """Both as float arrays (n,), n >= 3; ValueError for what no curve can be fitted to."""
+    x, y = np.asarray(lengths, dtype=float), np.asarray(seconds, dtype=float)
+    if x.ndim != 1 or x.shape != y.shape or len(np.unique(x)) < 3:
+        raise ValueError(
+            f"{name} lengths of shape {x.shape} and seconds of shape {y.shape}: "
+            "give as many of one as of the other, three different lengths at least"
+        )
+    if not (np.isfinite(x).all() and (x > 0).all() and np.isfinite(y).all() and (y > 0).all()):
+        raise ValueError(
+            f"{name} lengths {x.min():g} to {x.max():g} take {y.min():g} to {y.max():g} s: "
+            "give positive, finite numbers"
+        )
+    return x, y

@@ -9,14 +9,20 @@ import pandas as pd
 import torch
 from scipy.stats import binom
 
+from ..fields import choice, real, whole
+
 
 def interleaved(
     functions: dict[str, Callable[[], object]], repeats: int, warmup: int = 1
 ) -> pd.DataFrame:
     """Time every function `repeats` times in turn, A B C C B A …, so that drift meets all alike.
 
-    Returns raw samples, one row each: name, repeat, seconds. Warm-up calls are not kept.
+    Returns raw samples, one row each: name, repeat, seconds. Warm-up calls are not kept. ValueError
+    for no function or no repeat.
     """
+    repeats, warmup = whole("repeats", repeats), whole("warmup", warmup, 0)
+    if not functions:
+        raise ValueError("there is no function to time: give at least one")
     for _ in range(warmup):
         for function in functions.values():
             function()
@@ -32,9 +38,11 @@ def interleaved(
 
 def median_interval(values, level: float = 0.95) -> tuple[float, float, float]:
     """Median and its distribution-free interval from order statistics; the whole range where n is
-    too small for `level`."""
-    x = np.sort(np.asarray(values, dtype=float))
-    n = len(x)
+    too small for `level`. ValueError for no values, or one that is no number."""
+    x = np.sort(np.asarray(values, dtype=float).reshape(-1))
+    n, level = len(x), real("level", level, 0, 1)
+    if n == 0 or np.isnan(x[-1]):  # sorting puts NaN last
+        raise ValueError(f"{n} values with {np.isnan(x).sum()} NaN have no median: give numbers")
     outside = int(binom.ppf((1 - level) / 2, n, 0.5))  # largest k with P(X < k) <= (1 - level)/2
     low = max(outside - 1, 0)
     return float(np.median(x)), float(x[low]), float(x[n - 1 - low])
@@ -43,13 +51,15 @@ def median_interval(values, level: float = 0.95) -> tuple[float, float, float]:
 def ratio(samples: pd.DataFrame, slow: str, fast: str) -> tuple[float, float, float]:
     """Median and interval of seconds(slow) / seconds(fast), paired by repeat."""
     wide = samples.pivot(index="repeat", columns="name", values="seconds")
+    for name in (slow, fast):
+        choice("name", name, list(wide.columns))
     return median_interval(wide[slow] / wide[fast])
 
 
 def best_of(function: Callable[[], object], repeats: int, inner: int) -> float:
     """Seconds of one call: the smallest mean of `inner` calls among `repeats`, for limits, which
     noise can only raise."""
-    times = []
+    repeats, inner, times = whole("repeats", repeats), whole("inner", inner), []
     for _ in range(repeats):
         began = time.perf_counter()
         for _ in range(inner):
@@ -60,6 +70,7 @@ def best_of(function: Callable[[], object], repeats: int, inner: int) -> float:
 
 def read_seconds(nbytes: int, repeats: int = 20) -> float:
     """Seconds to read `nbytes` of FP32 once, from wherever a working set of that size lives."""
+    nbytes = whole("nbytes", nbytes, high=2**62)
     x = torch.ones(max(nbytes // 4, 1))
     return best_of(x.sum, repeats, max(1, int(2e7 // nbytes)))
 
@@ -67,5 +78,6 @@ def read_seconds(nbytes: int, repeats: int = 20) -> float:
 def matmul_flops_per_second(n: int = 1024, repeats: int = 5) -> float:
     """FP32 operations a second of an n x n x n matrix product: the compute limit of this machine
     and library."""
+    n = whole("n", n)
     a, b = torch.rand(n, n), torch.rand(n, n)
     return 2 * n**3 / best_of(lambda: a @ b, repeats, 1)

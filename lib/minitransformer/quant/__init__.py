@@ -6,7 +6,7 @@ from .calibration import Moments, collect, layer_output_errors
 from .clipping import clip_tensor
 from .equalize import equalize
 from .gptq import gptq_tensor
-from .kernels import KERNELS, TOLERANCE, KernelError, accelerate
+from .kernels import KERNELS, TOLERANCE
 from .layers import QuantEmbedding, QuantLinear, QuantWeight
 from .methods import METHODS, quantize
 from .mixed import (
@@ -18,6 +18,7 @@ from .mixed import (
     search,
     sensitivity,
 )
+from .packed import KernelError
 from .schemes import QuantScheme, codebook, dequantize_tensor, fake_quantize, quantize_tensor
 from .sizes import (
     bits_per_weight,
@@ -29,7 +30,7 @@ from .sizes import (
     resident_bytes,
     seed_bytes,
 )  # fmt: skip
-from .walker import quantize_structure, spread
+from .walker import accelerate, quantize_structure, spread
 
 __all__ = [
     "KERNELS",

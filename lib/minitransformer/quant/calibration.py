@@ -9,6 +9,9 @@ import torch.nn as nn
 
 from .layers import QuantLinear
 
+LARGEST = 1e30  # activation whose square, times a few thousand tokens and weights, float64 can hold
+EXACT = 1e15  # up to this, float32 holds the sum of the squares of any number of tokens
+
 
 @dataclass(frozen=True)
 class Moments:
@@ -23,6 +26,14 @@ class Moments:
     peak: torch.Tensor
     tokens: int
 
+    @property
+    def importance(self) -> torch.Tensor:
+        """Mean square of each input, (K,), in a power of two that brings the largest near 1: what
+        weighs columns is a ratio, and float32 has to hold it."""
+        square = self.second.diagonal()
+        most = square.max()
+        return square / 2.0 ** most.log2().floor() if most > 0 else square
+
     def loss(self, error: torch.Tensor) -> torch.Tensor:
         """Mean squared output error of each row whose weights are off by `error`: (N, K) -> (N,), e
         H eᵀ."""
@@ -33,17 +44,24 @@ class Moments:
 def calibration_ids(model: nn.Module, ids) -> torch.Tensor:
     """Token ids as (B, T) on the model's device; ValueError when there are none, or they are not of
     this model's vocabulary."""
-    ids = torch.as_tensor(ids)
+    try:
+        ids = torch.as_tensor(ids)
+    except (TypeError, ValueError, RuntimeError) as error:
+        raise ValueError(
+            f"calibration is no array ({error}): give integer token ids (B, T), rows of one length"
+        ) from None
     if ids.numel() == 0:
         raise ValueError("calibration is empty: give token ids (B, T) of the training split")
-    if ids.ndim not in (1, 2) or ids.is_floating_point():
+    if ids.ndim not in (1, 2) or ids.is_floating_point() or ids.dtype == torch.bool:
         raise ValueError(
-            f"calibration has shape {tuple(ids.shape)} and type {ids.dtype}: give integer token ids (B, T)"
+            f"calibration has shape {tuple(ids.shape)} and type {ids.dtype}: "
+            "give integer token ids (B, T)"
         )
     rows = next(m.num_embeddings for m in model.modules() if isinstance(m, nn.Embedding))
     if ids.min() < 0 or ids.max() >= rows:
         raise ValueError(
-            f"calibration ids run from {ids.min()} to {ids.max()}, and the model knows 0 to {rows - 1}: "
+            f"calibration ids run from {ids.min()} to {ids.max()}, and the model knows 0 to "
+            f"{rows - 1}: "
             "encode the text with the tokenizer the model was trained with"
         )
     return ids.long().reshape(-1, ids.shape[-1]).to(next(model.parameters()).device)
@@ -53,26 +71,15 @@ def calibration_ids(model: nn.Module, ids) -> torch.Tensor:
 def collect(
     model: nn.Module, ids: torch.Tensor, names: Iterable[str], batch_size: int = 8
 ) -> dict[str, Moments]:
-    """Name of each linear layer -> `Moments` of its inputs while the model reads `ids` (B, T)."""
-    sums = {}
+    """Name of each linear layer -> `Moments` of its inputs while the model reads `ids` (B, T).
+
+    ValueError names the first layer whose input is not finite, or too large to be squared."""
+    sums: dict[str, Moments] = {}
 
     def watch(name):
         def hook(_, inputs):
-            x = inputs[0].flatten(0, -2)
-            new = Moments(
-                (x.T @ x).double(), x.abs().double().sum(0), x.abs().amax(0), len(x)
-            )  # sums, until the end
-            old = sums.get(name, new)
-            sums[name] = (
-                new
-                if old is new
-                else Moments(
-                    old.second + new.second,
-                    old.mean + new.mean,
-                    old.peak.maximum(new.peak),
-                    old.tokens + new.tokens,
-                )
-            )
+            new, old = _sums(name, inputs[0].flatten(0, -2)), sums.get(name)
+            sums[name] = new if old is None else _add(old, new)
 
         return model.get_submodule(name).register_forward_pre_hook(hook)
 
@@ -89,6 +96,25 @@ def collect(
     }
 
 
+def _sums(name, x) -> Moments:
+    """Sums instead of means over x (tokens, K), in float32 at least."""
+    x = x.float() if x.dtype.itemsize < 4 else x
+    peak = x.abs().amax(0)
+    if not peak.max() <= LARGEST:  # also catches nan
+        raise ValueError(
+            f"{name}: its input reaches {peak.max().item():.6g} on the calibration tokens, at most "
+            f"{LARGEST:g} can be calibrated on: check the model's weights and the tokens"
+        )
+    wide = x if peak.max() <= EXACT else x.double()
+    return Moments((wide.T @ wide).double(), x.abs().double().sum(0), peak, len(x))
+
+
+def _add(a: Moments, b: Moments) -> Moments:
+    return Moments(
+        a.second + b.second, a.mean + b.mean, a.peak.maximum(b.peak), a.tokens + b.tokens
+    )
+
+
 def layer_output_errors(model: nn.Module, quantized: nn.Module, calibration) -> list[dict]:
     """One row a quantized linear layer: name, and relative RMS error of its outputs x Ŵᵀ, fed what
     it sees in `model`.
@@ -100,10 +126,8 @@ def layer_output_errors(model: nn.Module, quantized: nn.Module, calibration) -> 
     rows = []
     for name, layer in layers.items():
         reference = model.get_submodule(name).weight.detach()
-        error, whole = (
-            moments[name].loss(layer.weight() - reference).sum(),
-            moments[name].loss(reference).sum(),
-        )
+        error = moments[name].loss(layer.weight().double() - reference.double()).sum()
+        whole = moments[name].loss(reference).sum()
         rows.append(
             {
                 "layer": name,

@@ -19,7 +19,7 @@ def disagreement(multiply, weight: QuantWeight) -> tuple[float, str]:
     products of bytes in pairs, in 16 bits, and so saturates: few pairs are that large. So the two
     `extreme_pairs` are asked for alone, with inputs of 1 and 0 that every 8-bit step holds exactly;
     each is judged at its own row, against the largest weight there."""
-    full = weight()
+    full = weight().float()
     pairs, rows = extreme_pairs(weight)
     x = torch.cat(
         (torch.randn(2, weight.columns, generator=torch.Generator().manual_seed(0)), pairs)

@@ -12,9 +12,10 @@ from collections.abc import Mapping
 import torch
 import torch.nn as nn
 
+from ..fields import real
 from .calibration import Moments, calibration_ids, collect
 from .schemes import QuantScheme, dequantize_tensor, quantize_tensor
-from .walker import spread
+from .walker import in_full, spread
 
 POWERS = {"relu": 1.0, "relu2": 0.5, "swiglu": 1.0}  # act(u / s^power) = act(u) / s; GELU has none
 ALPHAS = [i / 20 for i in range(21)]
@@ -32,12 +33,10 @@ def equalize(
     that does not fit."""
     if method not in ("awq", "smoothquant"):
         raise ValueError(f"method {method!r} does not equalize: choose one of awq, smoothquant")
-    if not 0 <= alpha <= 1:
-        raise ValueError(
-            f"alpha {alpha} is not a share of the difficulty: give 0 to 1, 0.5 is usual"
-        )
+    alpha = real("alpha", alpha, 0, 1)
     schemes, ids = spread(model, scheme), calibration_ids(model, calibration)
-    model = copy.deepcopy(model)
+    full, dtype = in_full(model)
+    model = copy.deepcopy(model) if full is model else full
     pairs = [
         (source, [t for t in targets if schemes.get(t)], targets, power)
         for source, targets, power in folds(model.cfg)
@@ -55,7 +54,7 @@ def equalize(
                 else search(weights, schemes, seen)
             )
             fold(model.get_submodule(source), [model.get_submodule(t) for t in targets], s, power)
-    return model
+    return model.to(dtype)
 
 
 def folds(cfg):
@@ -84,15 +83,12 @@ def smooth(weights: dict[str, torch.Tensor], seen: Moments, alpha: float) -> tor
 def search(weights: dict[str, torch.Tensor], schemes: Mapping, seen: Moments) -> torch.Tensor:
     """AWQ's scale of each input channel, (K,): the power of the mean magnitude that costs the
     outputs least."""
-    mean = (
-        seen.mean.clamp(min=1e-4 * seen.mean.max())
-        if seen.mean.max() > 0
-        else torch.ones_like(seen.mean)
-    )
-    best, least = torch.ones_like(mean), None
+    mean = seen.mean.double()
+    mean = mean.clamp(min=1e-4 * mean.max()) if mean.max() > 0 else torch.ones_like(mean)
+    best, least = torch.ones_like(seen.mean), None
     for a in ALPHAS:
         s = mean**a
-        s = s / (s.max() * s.min()).sqrt()
+        s = (s / (s.max() * s.min()).sqrt()).to(best)
         cost = 0.0
         for name, w in weights.items():
             rounded = dequantize_tensor(

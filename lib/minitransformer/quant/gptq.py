@@ -3,6 +3,7 @@ the error of each."""
 
 import torch
 
+from ..fields import real
 from .calibration import Moments
 from .clipping import clip_grid
 from .schemes import QuantScheme, decode, encode, finite, fit_grid, grouped, store, ungrouped
@@ -19,12 +20,9 @@ def gptq_tensor(weight: torch.Tensor, scheme: QuantScheme, moments: Moments, dam
     by row the best of three is kept: rounded to nearest, compensated on either grid. So no row is
     worse than round-to-nearest; with one scale a tensor, no matrix. ValueError for a damping that
     is not positive."""
-    if not damping > 0:
-        raise ValueError(
-            f"damping {damping} is not positive: 0.01 of the mean keeps the Hessian invertible"
-        )
+    damping = real("damping", damping, above=True)
     w = grouped(finite(weight), scheme)
-    importance = grouped(moments.second.diagonal().to(w).expand_as(weight), scheme)
+    importance = grouped(moments.importance.to(w).expand_as(weight), scheme)
     plain, clipped = fit_grid(w, scheme), clip_grid(w, scheme, importance)
     made = [(encode(w, *plain, scheme), *plain)]
     for grid in (plain, clipped):
@@ -43,6 +41,20 @@ def gptq_tensor(weight: torch.Tensor, scheme: QuantScheme, moments: Moments, dam
     return store(*pick, scheme, weight.shape)
 
 
+def _factor(H, damping):
+    """The upper Cholesky factor of H⁻¹; ValueError where H is too nearly singular to have one."""
+    lower, failed = torch.linalg.cholesky_ex(H)
+    if not failed:
+        upper, failed = torch.linalg.cholesky_ex(torch.cholesky_inverse(lower), upper=True)
+    if failed or not torch.isfinite(upper).all():
+        raise ValueError(
+            f"damping {damping:g} leaves the Hessian of its inputs (diagonal "
+            f"{H.diagonal().min():.3g} "
+            f"to {H.diagonal().max():.3g}) singular: give a larger one, or more calibration tokens"
+        )
+    return upper
+
+
 def compensate(weight, scale, zero, second, scheme: QuantScheme, damping: float):
     """The rounding itself: weight (N, K), scale and zero-point of each (N, K) -> codes (N, K),
     whole floats.
@@ -52,12 +64,10 @@ def compensate(weight, scale, zero, second, scheme: QuantScheme, damping: float)
     Columns come by falling diagonal (act-order)."""
     order = second.diagonal().argsort(descending=True, stable=True)
     level = damping * second.diagonal().mean()
-    H = 2 * (
-        second[order][:, order]
-        + torch.eye(len(order), device=second.device) * (level if level > 0 else 1.0)
-    )
-    U = torch.linalg.cholesky(torch.cholesky_inverse(torch.linalg.cholesky(H)), upper=True)
-    w, codes = weight.double()[:, order], torch.empty_like(weight)
+    eye = torch.eye(len(order), dtype=second.dtype, device=second.device)
+    H = 2 * (second[order][:, order] + eye * (level if level > 0 else 1.0))
+    U = _factor(H, damping)
+    w, codes = weight.double()[:, order], torch.empty_like(scale)
     for start in range(0, len(order), BLOCK):
         stop = min(start + BLOCK, len(order))
         errors = torch.zeros_like(w[:, start:stop])

@@ -5,7 +5,6 @@ Storage stays plain (`schemes`); a kernel's own layout depends on the instructio
 here, at load, and is never saved. What a kernel cannot do it refuses with `KernelError`, and what
 it does wrongly it is caught doing."""
 
-import copy
 import warnings
 
 import torch
@@ -14,114 +13,70 @@ import torch.nn.functional as F
 
 from ..affine import pack
 from .conformance import TOLERANCE, disagreement
-from .layers import QuantEmbedding, QuantLinear, QuantWeight
+from .layers import QuantLinear
 from .ort import session_of
-from .rows import lookup, signed_rows
+from .packed import KernelError, Packed
+from .rows import int8_rows
+
+# How a kernel that is not built, or is built otherwise, fails on one system or another.
+MISSING = (AttributeError, ImportError, OSError, RuntimeError, TypeError)
 
 
-class KernelError(RuntimeError):
-    """A kernel is missing in this build, does not fit this format or shape, or gave a wrong
-    answer."""
-
-
-def accelerate(model: nn.Module, backend: str) -> nn.Module:
-    """A new model whose quantized layers run on `backend` and hold only the kernel's own copy of
-    the weights.
-
-    "dequantized": FP32 weights made once, "int8pack" and "int4pack": bf16 activations, "onednn",
-    "fbgemm" and "onnxruntime": int8 activations, scales of a token's own. KernelError names the
-    layer and the reason; the argument is untouched."""
-    if backend not in KERNELS:
-        raise ValueError(f"backend {backend!r} is unknown: choose one of {', '.join(KERNELS)}")
-    model = copy.deepcopy(model)  # before packing: opaque weights cannot be copied
-    for name, layer in list(model.named_modules()):
-        if isinstance(layer, QuantLinear):
-            parent, _, child = name.rpartition(".")
-            try:
-                setattr(
-                    model.get_submodule(parent),
-                    child,
-                    KERNELS[backend](layer).train(layer.training),
-                )
-            except KernelError as error:
-                raise KernelError(f"{name}: {error}") from None
-        elif isinstance(layer, QuantEmbedding):
-            parent, _, child = name.rpartition(".")
-            fast = (
-                nn.Embedding.from_pretrained(layer.weight())
-                if backend == "dequantized"
-                else lookup(layer)
-            )
-            setattr(model.get_submodule(parent), child, fast.train(layer.training))
-    return model
-
-
-class KernelLinear(nn.Module):
+class KernelLinear(Packed):
     """A linear layer on someone else's kernel: packs once, checks itself, then (..., K) -> (..., N)
-    in FP32.
+    from FP32 to FP32, or in the type of the model.
 
-    `held` has what a call needs: looking a tensor up through `nn.Module` takes as long as a small
-    product, so the buffers are for counting and the tuple is for calling; a kernel layer is neither
-    moved nor copied. `opaque_bytes` counts packed weights that live outside any tensor torch can
-    measure."""
+    `opaque_bytes` counts packed weights that live outside any tensor torch can measure."""
 
     opaque_bytes = 0
-    held: tuple
+    computes = torch.float32  # None: in the type of the model
 
     def __init__(self, layer: QuantLinear):
         super().__init__()
         self.rows, self.columns = layer.weight.rows, layer.weight.columns
-        self.bias = layer.bias
+        self.dtype, self.bias = layer.weight.dtype, layer.bias
+        if layer.bias is not None and self.computes not in (None, layer.bias.dtype):
+            self.bias = nn.Parameter(layer.bias.detach().float(), layer.bias.requires_grad)
         try:
             with warnings.catch_warnings():
-                warnings.simplefilter(
-                    "ignore", UserWarning
-                )  # torch announces that FBGEMM will leave in a later release
+                # torch announces that FBGEMM will leave in a later release
+                warnings.simplefilter("ignore", UserWarning)
                 self.load(layer.weight)
                 self.check(layer)
-        except (AttributeError, ImportError, NotImplementedError) as error:
-            raise KernelError(f"this build has no {type(self).__name__} kernel ({error})") from None
+        except KernelError:
+            raise
+        except MISSING as error:
+            reason = " ".join(f"{type(error).__name__}: {error}".split())[:200]
+            raise KernelError(
+                f"this build has no {type(self).__name__} kernel ({reason})"
+            ) from None
 
     def forward(self, x):
-        return self.multiply(x.reshape(-1, self.columns)).view(*x.shape[:-1], self.rows)
+        y = self.multiply(x.reshape(-1, self.columns).float())
+        return self.answer(y).view(*x.shape[:-1], self.rows)
 
     @torch.no_grad()
     def check(self, layer: QuantLinear):
         """Compare with the dequantized reference (`disagreement`); KernelError beyond
         `TOLERANCE`."""
         bare = 0 if self.bias is None else self.bias
-        self.error, shown_by = disagreement(lambda x: self(x) - bare, layer.weight)
+        self.error, shown_by = disagreement(lambda x: self(x).float() - bare, layer.weight)
         if not self.error < TOLERANCE:  # also catches nan
             raise KernelError(
-                f"relative error {self.error:.3g} on {shown_by}, at most {TOLERANCE} is allowed: use the reference"
+                f"relative error {self.error:.3g} on {shown_by}, at most {TOLERANCE} is allowed: "
+                "use the reference"
             )
 
     def extra_repr(self):
         return f"in_features={self.columns}, out_features={self.rows}, error={self.error:.1e}"
 
 
-def int8_rows(weight: QuantWeight, multiple: int = 1):
-    """Signed int8 codes (N, K) and FP32 scales (N,), for the kernels that know one symmetric scale
-    a row."""
-    scheme = weight.scheme
-    if scheme.bits != 8 or scheme.granularity == "group" or not scheme.symmetric or scheme.outliers:
-        raise KernelError(
-            f"the kernel takes int8 symmetric, per tensor or per channel, not {scheme}"
-        )
-    if weight.columns % multiple:
-        raise KernelError(
-            f"{weight.columns} columns are not a multiple of {multiple}, and the kernel would read past them"
-        )
-    return signed_rows(weight)
-
-
 class Int8Pack(KernelLinear):
     """`aten::_weight_int8pack_mm`: int8 weights, bf16 activations, dequantized in registers."""
 
     def load(self, weight):
-        codes, scale = int8_rows(
-            weight, multiple=16
-        )  # the AVX512 kernel does not check this, and reads out of bounds
+        # the AVX512 kernel does not check this, and reads out of bounds
+        codes, scale = int8_rows(weight, multiple=16)
         self.register_buffer("codes", codes)
         self.register_buffer("scale", scale.bfloat16())
         self.held = self.codes, self.scale, self.bias
@@ -143,7 +98,8 @@ class Int4Pack(KernelLinear):
         fits = [g for g in self.GROUPS if K % g == 0 and (scheme.group_size or g) % g == 0]
         if scheme.bits != 4 or scheme.codebook or scheme.outliers or not fits:
             raise KernelError(
-                f"the kernel takes int4 in groups of 32, 64, 128 or 256 that divide the {K} columns, not {scheme}"
+                f"the kernel takes int4 in groups of 32, 64, 128 or 256 that divide the {K} "
+                f"columns, not {scheme}"
             )
         self.group, short = fits[0], -self.rows % 16  # the kernel wants 16 rows at a time
         scale, zero = (x[:, :: self.group] for x in weight.grid())  # (N, K/group)
@@ -191,10 +147,7 @@ class Fbgemm(KernelLinear):
 
     def load(self, weight):
         codes, scale = int8_rows(weight)
-        try:
-            packed = torch.fbgemm_pack_quantized_matrix(codes)
-        except RuntimeError as error:
-            raise KernelError(f"this build of torch has no FBGEMM ({error})") from None
+        packed = torch.fbgemm_pack_quantized_matrix(codes)
         self.opaque_bytes = codes.numel()
         shape = torch.zeros(1, 1, dtype=torch.int8).expand(
             self.rows, self.columns
@@ -205,7 +158,9 @@ class Fbgemm(KernelLinear):
         self.held = (shape, packed, self.offsets, 1.0, 0, self.none), self.scale, self.bias
 
     def forward(self, x):
-        return self.row(x) if x.numel() == self.columns else super().forward(x)
+        if x.numel() == self.columns and x.dtype is torch.float32:
+            return self.answer(self.row(x))
+        return super().forward(x)
 
     def multiply(self, x):
         return torch.cat([self.row(r) for r in x.split(1)])
@@ -231,7 +186,8 @@ class MatMulNBits(KernelLinear):
         fits = [g for g in self.GROUPS if K % g == 0 and (scheme.group_size or g) % g == 0]
         if scheme.bits not in (2, 4, 8) or scheme.codebook or scheme.outliers or not fits:
             raise KernelError(
-                f"the kernel takes 2, 4 or 8 bits in groups of 16 to 256 that divide the {K} columns, not {scheme}"
+                f"the kernel takes 2, 4 or 8 bits in groups of 16 to 256 that divide the {K} "
+                f"columns, not {scheme}"
             )
         groups = K // fits[0]
         scale, zero = (x[:, :: fits[0]] for x in weight.grid())  # (N, groups)
@@ -262,13 +218,17 @@ class MatMulNBits(KernelLinear):
 
 
 class Dequantized(KernelLinear):
-    """FP32 weights made once: as fast as FP32, and as large."""
+    """Floating-point weights made once: as fast as the plain model, and as large."""
+
+    computes = None
 
     def load(self, weight):
         self.register_buffer("full", weight())
 
+    _apply = nn.Module._apply  # plain tensors, which follow the model
+
     def forward(self, x):
-        return F.linear(x, self.full, self.bias)
+        return F.linear(x.to(self.full.dtype), self.full, self.bias)
 
 
 KERNELS = {

@@ -18,16 +18,19 @@ class QuantWeight(nn.Module):
 
     A scheme with n `outliers` has `apart` (N, n), FP32 columns, and `index` (n,), where they
     belong; the codes are of the rest. A module of its own so that tied layers share one: it is
-    quantized once, stored once, and follows `.to()` once."""
+    quantized once, stored once, and follows `.to()` once: to another device as a whole, while a
+    type changes only `dtype`, what the matrix reads as."""
 
     def __init__(self, rows: int, columns: int, scheme: QuantScheme, device=None):
         super().__init__()
         self.rows, self.columns, self.scheme = rows, columns, scheme
         if scheme.outliers > columns:
             raise ValueError(
-                f"outliers {scheme.outliers} are more than the {columns} columns: give at most as many"
+                f"outliers {scheme.outliers} are more than the {columns} columns: "
+                "give at most as many"
             )
         self.inner = columns - scheme.outliers  # columns that have codes
+        self.dtype = torch.get_default_dtype()
         groups, sets = scheme.groups(self.inner), 1 if scheme.granularity == "tensor" else rows
         codes = torch.zeros(
             rows, packed_bytes(self.inner, scheme.bits), dtype=torch.uint8, device=device
@@ -56,9 +59,11 @@ class QuantWeight(nn.Module):
         `outliers` are the columns to keep apart, as many as the scheme says.
         """
         made = cls(*weight.shape, scheme, device=weight.device)
+        made.dtype = weight.dtype
         if encode is not None and scheme.outliers != len(outliers):
             raise ValueError(
-                f"the scheme keeps {scheme.outliers} columns apart and {len(outliers)} are chosen: leave "
+                f"the scheme keeps {scheme.outliers} columns apart and {len(outliers)} are "
+                "chosen: leave "
                 "outliers 0, and method 'llm.int8' will count them"
             )
         if encode is not None and scheme.outliers:
@@ -68,18 +73,30 @@ class QuantWeight(nn.Module):
             made.codes, made.scale, made.zero = encode(weight, scheme)
         return made
 
+    def _apply(self, fn, recurse=True):
+        probe = torch.empty(0, dtype=self.dtype, device=self.codes.device)
+        held = dict(self._buffers)
+        super()._apply(fn, recurse)
+        self.dtype = fn(probe).dtype
+        for name, own in held.items():  # a scale rounded again would be another scale
+            if own is not None and self._buffers[name].dtype != own.dtype:
+                self._buffers[name] = own.to(self._buffers[name].device)
+        return self
+
     def forward(self, ids: torch.Tensor | None = None) -> torch.Tensor:
-        """The matrix (N, K) as floats, or only the rows asked for: (...) -> (..., K)."""
+        """The matrix (N, K) as floats of `dtype`, or only the rows asked for: (...) -> (..., K)."""
         parts = [self.codes, self.scale, self.zero, *([self.apart] if self.scheme.outliers else [])]
         if ids is not None:
             parts = [x if x is None or len(x) == 1 else F.embedding(ids, x) for x in parts]
+        wide = torch.float64 if self.dtype == torch.float64 else torch.float32
+        parts[1] = parts[1].to(wide)
         if not self.scheme.outliers:
-            return dequantize_tensor(*parts, self.scheme, self.columns)
-        whole = parts[3].new_empty(*parts[3].shape[:-1], self.columns)
-        whole[..., self.index] = parts[3]
+            return dequantize_tensor(*parts, self.scheme, self.columns).to(self.dtype)
+        whole = parts[1].new_empty(*parts[3].shape[:-1], self.columns)
+        whole[..., self.index] = parts[3].to(wide)
         if self.inner:
             whole[..., self.kept()] = dequantize_tensor(*parts[:3], self.scheme, self.inner)
-        return whole
+        return whole.to(self.dtype)
 
     def kept(self) -> torch.Tensor:
         """Columns that have codes, in order, (K - n,): all but the outliers."""
@@ -97,7 +114,8 @@ class QuantWeight(nn.Module):
         s, groups = self.scheme, self.scheme.groups(self.inner)
         if s.codebook:
             raise ValueError(
-                f"{s} is a codebook, not a grid of scale and zero-point: call the weight for its values"
+                f"{s} is a codebook, not a grid of scale and zero-point: "
+                "call the weight for its values"
             )
         zero = (
             torch.full_like(self.scale, 2 ** (s.bits - 1))
@@ -143,7 +161,11 @@ class QuantLinear(nn.Module):
 
     def extra_repr(self):
         w, s = self.weight, self.weight.scheme
-        return f"in_features={w.columns}, out_features={w.rows}, bits={s.bits}, group={s.group_size or s.granularity}"
+        return f"in_features={w.columns}, out_features={w.rows}, {_grid_of(s)}"
+
+
+def _grid_of(s):
+    return f"bits={s.bits}, group={s.group_size or s.granularity}"
 
 
 class QuantEmbedding(nn.Module):
@@ -162,4 +184,4 @@ class QuantEmbedding(nn.Module):
 
     def extra_repr(self):
         w, s = self.weight, self.weight.scheme
-        return f"num_embeddings={w.rows}, embedding_dim={w.columns}, bits={s.bits}, group={s.group_size or s.granularity}"
+        return f"num_embeddings={w.rows}, embedding_dim={w.columns}, {_grid_of(s)}"

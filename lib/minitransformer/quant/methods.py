@@ -6,12 +6,13 @@ from functools import partial
 
 import torch.nn as nn
 
+from ..fields import near, real
 from .calibration import calibration_ids, collect
 from .clipping import clip_tensor
 from .equalize import equalize
 from .gptq import gptq_tensor
-from .schemes import QuantScheme, quantize_tensor
-from .walker import Schemes, _swap, near, spread
+from .schemes import QuantScheme, as_scheme, quantize_tensor
+from .walker import Schemes, _swap, in_full, spread
 
 DATA_FREE = ("rtn", "mse")
 
@@ -37,30 +38,37 @@ def quantize(
     weights, then round to nearest (alpha=0.5) "llm.int8"     columns whose input reaches
     `threshold` stay FP32, the rest round to nearest (threshold=6.0)
 
+    `scheme` may be a number of bits, 2 to 8, for the `QuantScheme` of so many. A model in half
+    precision is quantized in float32, and then computes in its own type again.
+
     An embedding is looked up, not multiplied, so data cannot help it: gptq and awq clip it, and a
     head tied to it, as "mse". ValueError for an unknown method or option, data that is missing, of
     no use or of another tokenizer, a weight that does not fit (its layer is named), or a model that
     has nothing left to quantize."""
     if method not in METHODS:
         raise ValueError(
-            f"method {method!r} is unknown: choose one of {', '.join(METHODS)}{near(method, METHODS)}"
+            f"method {method!r} is unknown: choose one of "
+            f"{', '.join(METHODS)}{near(method, METHODS)}"
         )
     run = METHODS[method]
     known = getattr(run, "__kwdefaults__", None) or {}
     if unknown := sorted(set(options) - set(known)):
         raise ValueError(
-            f"method {method!r} has no option {', '.join(unknown)}: it knows {', '.join(known) or 'none'}"
+            f"method {method!r} has no option {', '.join(unknown)}: "
+            f"it knows {', '.join(known) or 'none'}"
         )
+    scheme = as_scheme(scheme)
     spread(model, scheme)  # refuses what is no model of ours before anything is read
+    model, dtype = in_full(model)
     if method in DATA_FREE:
         if calibration is not None:
             raise ValueError(f"method {method!r} uses no calibration data: leave calibration None")
-        return run(model, scheme)
+        return run(model, scheme).to(dtype)
     if calibration is None:
         raise ValueError(
             f"method {method!r} needs calibration: give token ids (B, T) of the training split"
         )
-    return run(model, scheme, calibration_ids(model, calibration), **options)
+    return run(model, scheme, calibration_ids(model, calibration), **options).to(dtype)
 
 
 def _gptq(model, scheme, ids, *, damping=0.01):
@@ -83,6 +91,7 @@ def _smoothquant(model, scheme, ids, *, alpha=0.5):
 def _llm_int8(model, scheme, ids, *, threshold=6.0):
     """LLM.int8() (Dettmers et al. 2022), its columns chosen once: at run time they would depend on
     what else is in the batch."""
+    threshold = real("threshold", threshold)
     seen = collect(model, ids, _rounding("llm.int8", model, scheme))
     outliers = {name: (moments.peak >= threshold).nonzero()[:, 0] for name, moments in seen.items()}
     schemes = spread(model, scheme)
@@ -103,7 +112,8 @@ def _rounding(method, model, scheme):
     for name, own in linear.items():
         if own.activation_bits is None:
             raise ValueError(
-                f"method {method!r} is for quantized activations, and the scheme of {name} leaves them in floating "
+                f"method {method!r} is for quantized activations, and the scheme of {name} "
+                "leaves them in floating "
                 "point: give activation_bits 8, or choose 'gptq' or 'awq'"
             )
     return list(linear)
@@ -123,7 +133,7 @@ def _linear(encode, weight, scheme, moments, **options):
 
 
 def _clip(weight, scheme, moments):
-    return clip_tensor(weight, scheme, moments.second.diagonal())
+    return clip_tensor(weight, scheme, moments.importance)
 
 
 METHODS = {

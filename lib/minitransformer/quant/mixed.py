@@ -8,18 +8,18 @@ scheme, is what `quantize` takes and what a scheme file holds."""
 import dataclasses
 import json
 import math
-import os
 from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 
 import torch.nn as nn
 
+from ..fields import near
+from ..files import replacing
 from ..model import ModelConfig
 from .methods import quantize
-from .schemes import QuantScheme
+from .schemes import QuantScheme, as_scheme
 from .sizes import computed_bytes, matrices, matrix_bytes
-from .walker import near
 
 Loss = Callable[[nn.Module], float]
 
@@ -55,7 +55,8 @@ def sensitivity(
             )
             if not math.isfinite(nats):
                 raise ValueError(
-                    f"{layer} as {scheme}: the loss is not finite: check the model and the text it is measured on"
+                    f"{layer} as {scheme}: the loss is not finite: "
+                    "check the model and the text it is measured on"
                 )
             rows.append(
                 {
@@ -94,7 +95,8 @@ def search(
     over = computed_bytes(model.cfg, _schemes(starts[0])) - limit
     if over > 0:
         raise ValueError(
-            f"{limit} bytes are {over} fewer than the smallest formats take: raise it, or give smaller ones"
+            f"{limit} bytes are {over} fewer than the smallest formats take: "
+            "raise it, or give smaller ones"
         )
     for scheme in dict.fromkeys(row["scheme"] for row in rows):
         alike = {row["layer"]: row for row in rows if row["scheme"] == scheme}
@@ -122,11 +124,13 @@ def search(
 def _spend(options, chosen, left):
     """`chosen`, layer -> row, after the greedy changes that `left` more bytes allow."""
     while True:
-        steps = [
-            ((chosen[layer]["nats"] - row["nats"]) / (row["bytes"] - chosen[layer]["bytes"]), row)
-            for layer, own in options.items() for row in own
-            if 0 < row["bytes"] - chosen[layer]["bytes"] <= left and row["nats"] < chosen[layer]["nats"]
-        ]  # fmt: skip
+        steps = []
+        for layer, own in options.items():
+            now = chosen[layer]
+            for row in own:
+                grows, helps = row["bytes"] - now["bytes"], now["nats"] - row["nats"]
+                if 0 < grows <= left and helps > 0:
+                    steps.append((helps / grows, row))
         if not steps:
             return chosen
         row = max(steps, key=lambda step: step[0])[1]
@@ -176,10 +180,9 @@ def _layer_from_json(name, data):
 
 def save_scheme(path: str | Path, scheme: Mapping[str, QuantScheme | None]) -> Path:
     """Write a mapping from layer to scheme as JSON, under a temporary name, then renamed."""
-    path = Path(path)
-    part = path.with_name(path.name + ".part")
-    part.write_text(json.dumps({"format": 1, **scheme_to_json(scheme)}, indent=2) + "\n", "utf-8")
-    os.replace(part, path)
+    path, data = Path(path), {"format": 1, **scheme_to_json(as_scheme(scheme))}
+    with replacing(path) as part:
+        part.write_text(json.dumps(data, indent=2) + "\n", "utf-8")
     return path
 
 
@@ -202,7 +205,8 @@ def load_scheme(path: str | Path, cfg: ModelConfig) -> dict[str, QuantScheme | N
     for name in [*scheme, *known]:
         if name not in known:
             raise ValueError(
-                f"{path} is for another model: it names {name!r}, and this one has {', '.join(known)}"
+                f"{path} is for another model: it names {name!r}, and this one has "
+                f"{', '.join(known)}"
             )
         if name not in scheme:
             raise ValueError(f"{path} is for another model: it says nothing of {name!r}")

@@ -5,7 +5,8 @@ import torch
 
 def session_of(tensors: dict[str, torch.Tensor], **attributes):
     """A one-thread session of one node, y (M, N) = MatMulNBits(x (M, K), *tensors); ImportError
-    where it is not installed.
+    where it is not installed,
+    RuntimeError where it refuses.
 
     The weights are handed over beside the model: inside it they would be held twice.
     """
@@ -33,6 +34,9 @@ def session_of(tensors: dict[str, torch.Tensor], **attributes):
     options.intra_op_num_threads, options.enable_cpu_mem_arena = 1, False
     values = [onnxruntime.OrtValue.ortvalue_from_numpy(t.numpy()) for t in tensors.values()]
     options.add_external_initializers(list(tensors), values)
-    return onnxruntime.InferenceSession(
-        model.SerializeToString(), options, providers=["CPUExecutionProvider"]
-    )
+    try:
+        return onnxruntime.InferenceSession(
+            model.SerializeToString(), options, providers=["CPUExecutionProvider"]
+        )
+    except Exception as error:  # its own exceptions share no narrower class
+        raise RuntimeError(f"ONNX Runtime refused MatMulNBits: {error}") from error

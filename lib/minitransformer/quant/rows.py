@@ -5,6 +5,7 @@ import torch
 import torch.nn as nn
 
 from .layers import QuantEmbedding, QuantWeight
+from .packed import KernelError, Packed
 
 
 def lookup(layer: QuantEmbedding) -> nn.Module:
@@ -26,11 +27,28 @@ def signed_rows(weight: QuantWeight) -> tuple[torch.Tensor, torch.Tensor]:
     ).squeeze(1).contiguous()
 
 
-class Int8Rows(nn.Module):
+def int8_rows(weight: QuantWeight, multiple: int = 1):
+    """Signed int8 codes (N, K) and FP32 scales (N,), for the kernels that know one symmetric scale
+    a row."""
+    scheme = weight.scheme
+    if scheme.bits != 8 or scheme.granularity == "group" or not scheme.symmetric or scheme.outliers:
+        raise KernelError(
+            f"the kernel takes int8 symmetric, per tensor or per channel, not {scheme}"
+        )
+    if weight.columns % multiple:
+        raise KernelError(
+            f"{weight.columns} columns are not a multiple of {multiple}, and the kernel would "
+            "read past them"
+        )
+    return signed_rows(weight)
+
+
+class Int8Rows(Packed):
     """Rows of signed codes times rows of FP32 scales: ids (...) -> (..., K)."""
 
     def __init__(self, weight: QuantWeight):
         super().__init__()
+        self.dtype = weight.dtype
         codes, scale = signed_rows(weight)
         self.register_buffer("codes", codes)
         self.register_buffer("scale", scale[:, None])
@@ -38,15 +56,16 @@ class Int8Rows(nn.Module):
 
     def forward(self, ids):
         codes, scale = self.held
-        return torch.embedding(codes, ids) * torch.embedding(scale, ids)
+        return self.answer(torch.embedding(codes, ids) * torch.embedding(scale, ids))
 
 
-class Int4Rows(nn.Module):
+class Int4Rows(Packed):
     """Rows of bytes, each looked up in a table of the two numbers it holds, times their scales: ids
     (...) -> (..., K)."""
 
     def __init__(self, weight: QuantWeight):
         super().__init__()
+        self.dtype = weight.dtype
         self.groups = weight.scheme.groups(weight.columns)
         byte = torch.arange(256)
         self.register_buffer("codes", weight.codes)
@@ -59,4 +78,4 @@ class Int4Rows(nn.Module):
         values = torch.embedding(table, torch.embedding(codes, ids).int()).view(
             *ids.shape, self.groups, -1
         )  # (..., G, size)
-        return (values * torch.embedding(scale, ids)[..., None]).flatten(-2)
+        return self.answer((values * torch.embedding(scale, ids)[..., None]).flatten(-2))

@@ -9,6 +9,7 @@ The arithmetic is `affine`. Letters: N rows (outputs, or words of an embedding),
 in a row."""
 
 import math
+from collections.abc import Mapping
 from dataclasses import dataclass
 from functools import cache
 from statistics import NormalDist
@@ -17,10 +18,15 @@ import torch
 import torch.nn.functional as F
 
 from ..affine import affine_grid, extremes, pack, stored_scale, to_codes, unpack
+from ..fields import choice, flag, settle, whole
 
-GRANULARITIES = ("tensor", "channel", "group")
-CODEBOOKS = (None, "nf4")
 SCALE_DTYPES = {"float16": torch.float16, "bfloat16": torch.bfloat16, "float32": torch.float32}
+CHOICES = {
+    "granularity": ("tensor", "channel", "group"),
+    "scale_dtype": tuple(SCALE_DTYPES),
+    "activation_granularity": ("tensor", "token"),
+    "codebook": (None, "nf4"),
+}
 
 
 @dataclass(frozen=True)
@@ -50,42 +56,36 @@ class QuantScheme:
     outliers: int = 0
 
     def __post_init__(self):
-        for name in ("bits", "activation_bits"):
-            value = getattr(self, name)
-            if value not in range(2, 9) and not (name == "activation_bits" and value is None):
-                raise ValueError(f"{name} {value} is not supported: give 2 to 8")
-        choices = {
-            "granularity": GRANULARITIES,
-            "scale_dtype": SCALE_DTYPES,
-            "activation_granularity": ("tensor", "token"),
-            "codebook": CODEBOOKS,
-        }
-        for name, known in choices.items():
-            if getattr(self, name) not in known:
-                raise ValueError(
-                    f"{name} {getattr(self, name)!r} is unknown: choose one of {', '.join(map(str, known))}"
-                )
+        settle(
+            self, bits=whole("bits", self.bits, 2, 8), outliers=whole("outliers", self.outliers, 0)
+        )
+        if self.activation_bits is not None:
+            settle(self, activation_bits=whole("activation_bits", self.activation_bits, 2, 8))
+        if self.group_size is not None:
+            settle(self, group_size=whole("group_size", self.group_size))
+        for name in ("symmetric", "embeddings", "activation_symmetric", "full_range"):
+            settle(self, **{name: flag(name, getattr(self, name))})
+        for name, known in CHOICES.items():
+            settle(self, **{name: choice(name, getattr(self, name), known)})
+        self._fit()
+
+    def _fit(self):
+        """ValueError for fields that do not go together."""
         if self.codebook and (self.bits != 4 or not self.symmetric or self.full_range):
             raise ValueError(
-                f"codebook {self.codebook!r} has 16 levels and no zero-point: give bits 4, symmetric True and "
+                f"codebook {self.codebook!r} has 16 levels and no zero-point: "
+                "give bits 4, symmetric True and "
                 f"full_range False, not bits {self.bits}"
             )
         if self.full_range and not self.symmetric:
             raise ValueError(
-                "full_range True with symmetric False: an asymmetric grid uses every code already, leave it False"
-            )
-        if self.outliers < 0:
-            raise ValueError(
-                f"outliers {self.outliers} is negative: give the number of columns kept in FP32"
+                "full_range True with symmetric False: "
+                "an asymmetric grid uses every code already, leave it False"
             )
         if (self.granularity == "group") != (self.group_size is not None):
             raise ValueError(
                 f"granularity {self.granularity!r} with group_size {self.group_size}: "
                 "group_size goes with granularity 'group', and only with it"
-            )
-        if self.group_size is not None and self.group_size < 1:
-            raise ValueError(
-                f"group_size {self.group_size} is not positive: give at least 1, 32 or 128 are usual"
             )
 
     def groups(self, columns: int) -> int:
@@ -188,10 +188,11 @@ def quantize_tensor(weight: torch.Tensor, scheme: QuantScheme):
 
 
 def finite(weight: torch.Tensor) -> torch.Tensor:
-    """The weight as float32, apart from any graph; ValueError when one is not finite."""
+    """The weight as float32, apart from any graph; ValueError when one is not finite there."""
+    weight = weight.detach().float()
     if not torch.isfinite(weight).all():
         raise ValueError("a weight is not finite: train again, or load the last good checkpoint")
-    return weight.detach().float()
+    return weight
 
 
 def dequantize_tensor(codes, scale, zeros, scheme: QuantScheme, columns: int) -> torch.Tensor:
@@ -218,7 +219,25 @@ def fake_quantize(
     the grid, still floats.
 
     A scale for each token looks at no other row, so batching and caching cannot change it; one for
-    the tensor does."""
+    the tensor does. Half-precision values are rounded in float32, and then to their own type."""
     rows = x.reshape(1, -1) if granularity == "tensor" else x
-    scale, zero = affine_grid(*extremes(rows), bits, symmetric, x.dtype)
-    return ((to_codes(rows, scale, zero, bits, symmetric) - zero) * scale).reshape(x.shape)
+    rows = rows.float() if x.dtype.itemsize < 4 else rows
+    scale, zero = affine_grid(*extremes(rows), bits, symmetric, rows.dtype)
+    whole = (to_codes(rows, scale, zero, bits, symmetric) - zero) * scale
+    return whole.reshape(x.shape).to(x.dtype)
+
+
+def as_scheme(scheme):
+    """One QuantScheme for a number of bits, a mapping with its values turned so, or the scheme
+    itself; ValueError for anything else."""
+    if isinstance(scheme, QuantScheme):
+        return scheme
+    if isinstance(scheme, Mapping):
+        return {name: own if own is None else as_scheme(own) for name, own in scheme.items()}
+    try:
+        return QuantScheme(bits=scheme)
+    except ValueError:
+        raise ValueError(
+            f"the scheme {scheme!r} is none: give a QuantScheme, 2 to 8 bits, "
+            "or a mapping from every matrix to one"
+        ) from None

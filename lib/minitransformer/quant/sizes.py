@@ -10,7 +10,7 @@ import torch.nn as nn
 from ..affine import packed_bytes
 from ..model import ModelConfig
 from .layers import QuantWeight
-from .schemes import SCALE_DTYPES, QuantScheme
+from .schemes import SCALE_DTYPES, QuantScheme, as_scheme
 
 
 def matrices(cfg: ModelConfig) -> dict[str, tuple[int, int]]:
@@ -70,7 +70,7 @@ def computed_bytes(
 
     `scheme` is one for all, or one for each matrix by name (None: FP32), as `quantize` takes it.
     """
-    shapes = matrices(cfg)
+    shapes, scheme = matrices(cfg), None if scheme is None else as_scheme(scheme)
     if not isinstance(scheme, Mapping):
         kept = scheme is not None and not scheme.embeddings
         scheme = {name: None if kept and name == "embedding" else scheme for name in shapes}
@@ -120,7 +120,7 @@ def layer_errors(model: nn.Module, quantized: nn.Module) -> list[dict]:
         if isinstance(module, QuantWeight):
             layer = name.removesuffix(".weight")
             reference = model.get_submodule(layer).weight.detach()
-            error, codes = (module() - reference).double(), module.integers().int()
+            error, codes = module().double() - reference.double(), module.integers().int()
             signed = module.scheme.symmetric and not module.scheme.codebook
             codes = (
                 codes - 2 ** (module.scheme.bits - 1) if signed else codes

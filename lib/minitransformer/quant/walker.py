@@ -1,15 +1,19 @@
-"""One walk over a model: every `nn.Linear` and `nn.Embedding` becomes its quantized twin,
-everything else stays."""
+"""Walks over a model: every `nn.Linear` and `nn.Embedding` becomes its quantized twin, or every
+quantized layer a kernel's; everything else stays."""
 
 import copy
 from collections.abc import Mapping
-from difflib import get_close_matches
 from functools import partial
 
+import torch
 import torch.nn as nn
 
+from ..fields import choice, near
+from .kernels import KERNELS
 from .layers import QuantEmbedding, QuantLinear, QuantWeight
-from .schemes import QuantScheme
+from .packed import KernelError
+from .rows import lookup
+from .schemes import QuantScheme, as_scheme
 
 Schemes = Mapping[str, QuantScheme | None]
 
@@ -17,7 +21,7 @@ Schemes = Mapping[str, QuantScheme | None]
 def quantize_structure(model: nn.Module, scheme: QuantScheme | Schemes) -> nn.Module:
     """The layers and buffer shapes of `quantize(model, scheme)` without its values: for
     `load_state_dict` to fill."""
-    return _swap(model, scheme, None)
+    return _swap(model, as_scheme(scheme), None)
 
 
 def spread(model: nn.Module, scheme: QuantScheme | Schemes) -> dict[str, QuantScheme | None]:
@@ -27,12 +31,14 @@ def spread(model: nn.Module, scheme: QuantScheme | Schemes) -> dict[str, QuantSc
     A matrix that two layers share has the name of the first: a tied head is the embedding. A
     mapping names each exactly once (`embeddings` of its schemes says nothing then); ValueError
     names what is missing, or known to no layer."""
+    scheme = as_scheme(scheme)
     layers = {
         name: m for name, m in model.named_modules() if isinstance(m, (nn.Linear, nn.Embedding))
     }
     if not layers or any(isinstance(m, QuantWeight) for m in model.modules()):
         raise ValueError(
-            "the model has no nn.Linear left as it was trained: give the FP32 model, not a quantized one"
+            "the model has no nn.Linear left as it was trained: "
+            "give the FP32 model, not a quantized one"
         )
     owners = {id(m.weight): name for name, m in reversed(layers.items())}  # the first name wins
     names = [name for name in layers if owners[id(layers[name].weight)] == name]
@@ -51,19 +57,28 @@ def spread(model: nn.Module, scheme: QuantScheme | Schemes) -> dict[str, QuantSc
                 else ""
             )
             raise ValueError(
-                f"the scheme names {name!r}, which is no matrix of this model{tied or near(name, names)}"
+                f"the scheme names {name!r}, which is no matrix of this "
+                f"model{tied or near(name, names)}"
             )
     if missing := [name for name in names if name not in scheme]:
         raise ValueError(
-            f"the scheme says nothing of {', '.join(missing)}: name every matrix, None keeps one in floating point"
+            f"the scheme says nothing of {', '.join(missing)}: "
+            "name every matrix, None keeps one in floating point"
         )
     return {name: scheme[name] for name in names}
 
 
-def near(name, known) -> str:
-    """ " (did you mean …?)" with the closest of the known names, or nothing when none is close."""
-    close = get_close_matches(str(name), known, 1, 0.4)
-    return f" (did you mean {close[0]!r}?)" if close else ""
+def in_full(model: nn.Module) -> tuple[nn.Module, torch.dtype | None]:
+    """The model, or of one in half precision a float32 copy, and the type it is to have again.
+
+    ValueError for one that mixes types, and so can multiply nothing."""
+    types = {p.dtype for p in model.parameters() if p.is_floating_point()}
+    if len(types) > 1:
+        raise ValueError(
+            f"the model mixes {' and '.join(sorted(map(str, types)))}: convert it to one type first"
+        )
+    dtype = next(iter(types))
+    return (copy.deepcopy(model).float() if dtype.itemsize < 4 else model), dtype
 
 
 def _swap(model, scheme, encode, observe=None, outliers=None):
@@ -96,3 +111,34 @@ def _swap(model, scheme, encode, observe=None, outliers=None):
                 setattr(model.get_submodule(parent), child, twin.train(layer.training))
     model.scheme = dict(scheme) if isinstance(scheme, Mapping) else scheme
     return model
+
+
+def accelerate(model: nn.Module, backend: str) -> nn.Module:
+    """A new model whose quantized layers run on `backend` and hold only the kernel's own copy of
+    the weights.
+
+    "dequantized": FP32 weights made once, "int8pack" and "int4pack": bf16 activations, "onednn",
+    "fbgemm" and "onnxruntime": int8 activations, scales of a token's own. KernelError names the
+    layer and the reason; the argument is untouched. ValueError for a model that has no
+    quantized layer."""
+    choice("backend", backend, KERNELS)
+    if not any(isinstance(m, QuantWeight) for m in model.modules()):
+        raise ValueError("the model has no quantized layer to accelerate: quantize() it first")
+    model = copy.deepcopy(model)  # before packing: opaque weights cannot be copied
+    for name, layer in list(model.named_modules()):
+        if isinstance(layer, (QuantLinear, QuantEmbedding)):
+            parent, _, child = name.rpartition(".")
+            try:
+                fast = _accelerated(layer, backend).train(layer.training)
+            except KernelError as error:
+                raise KernelError(f"{name}: {error}") from None
+            setattr(model.get_submodule(parent), child, fast)
+    return model
+
+
+def _accelerated(layer, backend):
+    if isinstance(layer, QuantLinear):
+        return KERNELS[backend](layer)
+    if backend == "dequantized":
+        return nn.Embedding.from_pretrained(layer.weight())
+    return lookup(layer)

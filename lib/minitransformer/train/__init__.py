@@ -1,19 +1,20 @@
 """Training: recipes and the loop. It takes batches, never a corpus."""
 
-from .loop import NonFiniteLoss, train
+from .loop import NonFiniteError, train
 from .qat import convert, prepare_qat
-from .recipe import GOOD, RECIPES, SEED, TrainConfig, initialize, learning_rate, optimizer
+from .recipe import GOOD, RECIPES, SEED, TrainConfig, initialize, learning_rate, optimizer, plan
 
 __all__ = [
     "GOOD",
     "RECIPES",
     "SEED",
-    "NonFiniteLoss",
+    "NonFiniteError",
     "TrainConfig",
     "convert",
     "initialize",
     "learning_rate",
     "optimizer",
+    "plan",
     "prepare_qat",
     "train",
 ]

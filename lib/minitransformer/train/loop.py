@@ -1,24 +1,21 @@
-"""The training loop: resumable to the bit, logged, and stopped by the first loss that is not
+"""The training loop: resumable to the bit, logged, and stopped before the first step that is not
 finite."""
 
-import hashlib
-import json
 import math
-import os
 import time
 from collections.abc import Callable
-from dataclasses import asdict
 from pathlib import Path
 
 import torch
 import torch.nn.functional as F
+from torch.nn.utils import clip_grads_with_norm_, get_total_norm
 
-from ..quant import scheme_to_json
+from ..affine import ScaleOverflow
+from ..fields import whole
+from . import resume
+from .finite import NonFiniteError, gradients, non_finite, state
+from .log import row_of
 from .recipe import TrainConfig, learning_rate, optimizer
-
-
-class NonFiniteLoss(RuntimeError):
-    """The loss left the finite numbers; the message names the step and the last good checkpoint."""
 
 
 def train(
@@ -31,120 +28,128 @@ def train(
     every: int = 200,
     on_step: Callable[[dict], dict | None] | None = None,
 ) -> list[dict]:
-    """Train `model` in place and return one row a step: step, tokens, loss (nats), lr, gradient
-    norm, seconds.
+    """Train `model` in place and return one row a step: step (from 1), tokens, loss (nats), lr,
+    gradient norm, seconds.
 
-    `batch(step)` gives LongTensors (B, window + 1) and must be a pure function of the step: then a
-    run resumed from `checkpoint` (written every `every` steps and at the end, atomically) equals
-    one that was never stopped. What `on_step` returns is added to the row, and so survives an
-    interruption with it. A checkpoint of another model, recipe, teacher or stream of batches is
-    refused with ValueError. The target is the next token of the batch or, with a `teacher` (a model
-    of the same vocabulary, left as it is), the distribution that it gives there (distillation:
-    Hinton et al. 2015): the gradient is then without the noise of the draw, and zero where the two
-    agree. ValueError for a teacher of another vocabulary."""
+    `batch(step)`, step from 0, gives LongTensors (B, window + 1), on any device, and must be a pure
+    function of the step: then a run resumed from `checkpoint` (written every `every` steps and at
+    the end, atomically) equals one that was never stopped, wherever that was. What `on_step`
+    returns is added to the row as plain values, and so survives an interruption with it. A
+    checkpoint begun with another configuration, initial weights, recipe, batches, teacher, library
+    code or torch is refused with ValueError.
+
+    The target is the next token of the batch or, with a `teacher` (a model of the same vocabulary,
+    left as it is), the distribution that it gives there (distillation: Hinton et al. 2015): the
+    gradient is then without the noise of the draw, and zero where the two agree.
+
+    No step is taken on a loss or gradient that is not finite, and none is kept that left a weight
+    or the optimizer's state so: NonFiniteError names it, and every checkpoint is finite. ValueError
+    for a model, teacher or batch that cannot be trained on; OSError when a checkpoint cannot be
+    written."""
+    every = whole("every", every)
+    _trainable(model, teacher)
+    opt = optimizer(model, cfg)
+    rows, owner, path = [], {}, None if checkpoint is None else Path(checkpoint)
+    if path is not None:
+        owner = resume.identity(model, cfg, lambda step: _ids(batch(step), step, model), teacher)
+        if path.exists():
+            rows, owner = resume.read(path, model, opt, owner)
+    model.train()
+    for step in range(len(rows), cfg.steps):
+        began, ids = time.perf_counter(), _ids(batch(step), step, model)
+        seen = (rows[-1]["tokens"] if rows else 0) + ids[:, 1:].numel()
+        last = step + 1 == cfg.steps
+        due = path is not None and (last or (step + 1) % every == 0)
+        try:
+            row = {"step": step + 1, "tokens": seen, **_update(model, opt, ids, step, cfg, teacher)}
+            row["seconds"] = time.perf_counter() - began
+            rows.append(row | row_of(on_step(dict(row)) if on_step else None))
+            if due or last:
+                _finite(non_finite(state(model, opt)))  # on_step, too, may have written to them
+        except (NonFiniteError, ScaleOverflow) as error:
+            raise NonFiniteError(f"step {step + 1}: {error}: {_advice(cfg, path)}") from None
+        if due:
+            resume.write(path, model, opt, owner, rows)
+    model.eval()
+    return rows
+
+
+def _advice(cfg, path):
+    kept = path is not None and path.exists()
+    good = f"the last finite checkpoint is {path}" if kept else "no checkpoint was written yet"
+    return f"lower lr {cfg.lr:g}, or start from other weights; {good}"
+
+
+def _trainable(model, teacher):
+    """ValueError for what no step could be taken with."""
     if teacher is not None and teacher.cfg.vocab_size != model.cfg.vocab_size:
         raise ValueError(
             f"the teacher knows {teacher.cfg.vocab_size} tokens, the model {model.cfg.vocab_size}: "
             "give a teacher of the same vocabulary"
         )
-    opt = optimizer(model, cfg)
-    rows, start = [], 0
-    owner = identity(model, cfg, batch, teacher) if checkpoint is not None else ""
-    if checkpoint is not None and Path(checkpoint).exists():
-        rows, start = _resume(Path(checkpoint), model, opt, owner)
-    model.train()
-    for step in range(start, cfg.steps):
-        began = time.perf_counter()
-        row = _update(model, opt, batch(step), learning_rate(step, cfg), cfg, teacher)
-        if not math.isfinite(row["loss_nats"]):
-            written = checkpoint is not None and Path(checkpoint).exists()
-            good = (
-                f"the last good checkpoint is {checkpoint}"
-                if written
-                else "no checkpoint was written yet"
+    if half := next((n for n, p in model.named_parameters() if p.dtype == torch.float16), None):
+        raise ValueError(
+            f"{half} is float16, whose range training leaves: "
+            "train in float32 or bfloat16, and convert afterwards"
+        )
+    for who, net in (("the model", model), ("the teacher", teacher)):
+        if net is not None and (name := non_finite(dict(net.named_parameters()))):
+            raise ValueError(
+                f"{name} of {who} is not finite before the first step: "
+                "initialise it again, or load the last good checkpoint"
             )
-            raise NonFiniteLoss(
-                f"loss is {row['loss_nats']} at step {step}: lower lr {cfg.lr}; {good}"
-            )
-        tokens = (step + 1) * cfg.batch_size * cfg.window
-        row = {"step": step + 1, "tokens": tokens, **row, "seconds": time.perf_counter() - began}
-        rows.append(row | (on_step(row) or {} if on_step else {}))
-        if checkpoint is not None and ((step + 1) % every == 0 or step + 1 == cfg.steps):
-            _save(Path(checkpoint), model, opt, owner, rows)
-    model.eval()
-    return rows
 
 
-def _update(model, opt, batch, lr, cfg, teacher):
-    """One optimizer step on (B, window + 1) ids; the weights are left alone when the loss is not
-    finite."""
+def _ids(ids, step, model):
+    """The batch of a step, or ValueError saying what is no (B, window + 1) of token ids in it."""
+    if not torch.is_tensor(ids) or ids.is_floating_point() or ids.is_complex():
+        kind = ids.dtype if torch.is_tensor(ids) else type(ids).__name__
+        raise ValueError(f"batch({step}) is {kind}: give a LongTensor (B, window + 1) of token ids")
+    if ids.ndim != 2 or ids.shape[0] < 1 or ids.shape[1] < 2:
+        raise ValueError(
+            f"batch({step}) has shape {tuple(ids.shape)}: "
+            "give (B, window + 1), inputs and, one place on, targets"
+        )
+    low, high, size = int(ids.min()), int(ids.max()), model.cfg.vocab_size
+    if low < 0 or high >= size:
+        raise ValueError(
+            f"batch({step}) has ids from {low} to {high}, and the model knows 0 to {size - 1}: "
+            "encode the text with the model's tokenizer"
+        )
+    return ids.long()
+
+
+def _update(model, opt, ids, step, cfg, teacher):
+    """One optimizer step on (B, window + 1) ids, taken only when loss and gradient are finite;
+    NonFiniteError names what is not, after the step too."""
+    lr, ids = learning_rate(step, cfg), ids.to(next(model.parameters()).device)
     for group in opt.param_groups:
         group["lr"] = lr
     opt.zero_grad(set_to_none=True)
-    loss = F.cross_entropy(model(batch[:, :-1]).flatten(0, 1), _targets(batch, teacher))
-    row = {"loss_nats": loss.item(), "lr": lr, "gradient_norm": math.nan}
-    if math.isfinite(row["loss_nats"]):
-        loss.backward()
-        row["gradient_norm"] = torch.nn.utils.clip_grad_norm_(model.parameters(), cfg.clip).item()
-        opt.step()
-    return row
+    logits = model(ids[:, :-1]).flatten(0, 1)
+    loss = F.cross_entropy(logits, _targets(ids, teacher, logits))
+    _finite(None if math.isfinite(loss.item()) else f"the loss {loss.item()}")
+    loss.backward()
+    slopes = gradients(model)
+    norm = get_total_norm(slopes.values())
+    if not torch.isfinite(norm):  # before clipping, which would spread it to every parameter
+        _finite(non_finite(slopes) or "the norm of the gradient")
+    clip_grads_with_norm_(model.parameters(), cfg.clip, norm)
+    opt.step()
+    _finite(non_finite(state(model, opt)))
+    return {"loss_nats": loss.item(), "lr": lr, "gradient_norm": norm.item()}
+
+
+def _finite(fault: str | None):
+    if fault:
+        raise NonFiniteError(f"{fault} is not finite")
 
 
 @torch.no_grad()
-def _targets(batch, teacher):
+def _targets(ids, teacher, logits):
     """What is to be predicted: the next ids (B·T,), or the teacher's distributions of them (B·T,
     V)."""
-    return (
-        batch[:, 1:].flatten()
-        if teacher is None
-        else teacher(batch[:, :-1]).flatten(0, 1).softmax(-1)
-    )
-
-
-def identity(model, cfg: TrainConfig, batch, teacher=None) -> str:
-    """SHA-256 of what a checkpoint belongs to: configuration of model and run, first and last
-    batch, any scheme and teacher."""
-    parts = [asdict(model.cfg), asdict(cfg), [batch(step).tolist() for step in (0, cfg.steps - 1)]]
-    parts += [scheme_to_json(model.scheme)] if hasattr(model, "scheme") else []
-    parts += [_fingerprint(teacher)] if teacher is not None else []
-    return hashlib.sha256(json.dumps(parts, sort_keys=True).encode()).hexdigest()
-
-
-def _fingerprint(model) -> str:
-    """SHA-256 of a model's configuration and of every tensor in it."""
-    digest = hashlib.sha256(json.dumps(asdict(model.cfg), sort_keys=True).encode())
-    for name, tensor in sorted(model.state_dict().items()):
-        digest.update(
-            name.encode()
-            + tensor.detach().cpu().contiguous().view(-1).view(torch.uint8).numpy().tobytes()
-        )
-    return digest.hexdigest()
-
-
-def _save(path, model, opt, owner, rows):
-    path.parent.mkdir(parents=True, exist_ok=True)
-    part = path.with_suffix(path.suffix + ".part")
-    state = {
-        "identity": owner,
-        "model": model.state_dict(),
-        "optimizer": opt.state_dict(),
-        "rows": rows,
-    }
-    torch.save(state, part)
-    os.replace(part, path)
-
-
-def _resume(path, model, opt, owner):
-    try:
-        state = torch.load(path, weights_only=True)
-        found = state["identity"]
-    except Exception as error:
-        message = f"{path} is not a whole training checkpoint ({type(error).__name__}): delete it and train again"
-        raise ValueError(message) from error
-    if found != owner:
-        raise ValueError(
-            f"{path} belongs to another model, recipe, teacher or data: delete it, or give another checkpoint file"
-        )
-    model.load_state_dict(state["model"])
-    opt.load_state_dict(state["optimizer"])
-    return state["rows"], len(state["rows"])
+    if teacher is None:
+        return ids[:, 1:].flatten()
+    device = next(teacher.parameters()).device
+    return teacher(ids[:, :-1].to(device)).flatten(0, 1).softmax(-1).to(logits)

@@ -51,7 +51,8 @@ class FakeWeight(nn.Module):
         )
         if self.scheme.codebook or self.scheme.outliers:
             raise ValueError(
-                f"{self.scheme} cannot be trained: give a scheme of evenly spaced levels for all columns"
+                f"{self.scheme} cannot be trained: "
+                "give a scheme of evenly spaced levels for all columns"
             )
         self.full = full
         w, scale = grouped(finite(full), self.scheme), start.scale.float()[..., None]
@@ -80,7 +81,7 @@ class FakeWeight(nn.Module):
     def forward(self, ids: torch.Tensor | None = None) -> torch.Tensor:
         """The rounded matrix (N, K), or only the rows asked for: (...) -> (..., K)."""
         codes, step, zero = self.cells()
-        weight = ungrouped((codes - zero) * step, self.full.shape)
+        weight = ungrouped((codes - zero) * step, self.full.shape).to(self.full.dtype)
         return weight if ids is None else F.embedding(ids, weight)
 
     @torch.no_grad()

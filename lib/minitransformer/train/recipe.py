@@ -2,10 +2,14 @@
 step."""
 
 import math
-from dataclasses import dataclass
+from dataclasses import dataclass, fields, replace
 
 import torch
 import torch.nn as nn
+
+from ..fields import choice, near, real, settle, whole
+
+INITIALIZATIONS = ("torch", "scaled")
 
 
 @dataclass(frozen=True)
@@ -14,8 +18,10 @@ class TrainConfig:
 
     The learning rate rises linearly over `warmup` steps, stays, and falls linearly to zero over the
     last `cooldown` share of the steps (warm-up, stable, decay: Hägele et al. 2024).
-    `initialization` is "torch" (the default of `nn.Linear` and `nn.Embedding`) or "scaled" (see
-    `initialize`)."""
+    The first `short_steps` steps hold as many tokens in windows of `short_window`. Gradients are
+    scaled down to a norm of `clip`. `initialization` is "torch" (the default of `nn.Linear` and
+    `nn.Embedding`) or "scaled" (see `initialize`). ValueError names the field, its value and the
+    remedy."""
 
     steps: int = 100
     batch_size: int = 4
@@ -31,16 +37,23 @@ class TrainConfig:
     initialization: str = "torch"
 
     def __post_init__(self):
-        for name in ("steps", "batch_size", "window", "lr", "clip"):
-            if not getattr(self, name) > 0:
-                raise ValueError(
-                    f"{name} {getattr(self, name)} is not positive: give a value above 0"
-                )
-        if not 0 <= self.cooldown <= 1:
-            raise ValueError(f"cooldown {self.cooldown} is not a share of the steps: give 0 to 1")
-        if self.initialization not in ("torch", "scaled"):
+        for name in ("steps", "batch_size", "window"):
+            settle(self, **{name: whole(name, getattr(self, name))})
+        for name in ("short_window", "short_steps", "warmup"):
+            settle(self, **{name: whole(name, getattr(self, name), 0)})
+        for name in ("lr", "clip"):
+            settle(self, **{name: real(name, getattr(self, name), above=True)})
+        settle(
+            self,
+            cooldown=real("cooldown", self.cooldown, 0, 1),
+            weight_decay=real("weight_decay", self.weight_decay),
+            initialization=choice("initialization", self.initialization, INITIALIZATIONS),
+            betas=_betas(self.betas),
+        )
+        if self.short_steps and not 1 <= self.short_window <= self.window:
             raise ValueError(
-                f"initialization {self.initialization!r} is unknown: choose torch or scaled"
+                f"short_window {self.short_window} does not fit window {self.window}: "
+                f"give 1 to {self.window}, or short_steps 0"
             )
 
     @property
@@ -56,9 +69,18 @@ class TrainConfig:
         }
 
 
-SEED = (
-    TrainConfig()
-)  # the seed report's: Adam, lr 1e-3, warm-up 10, 100 steps, batch 4 x 64, clip 1.0
+def _betas(betas) -> tuple[float, float]:
+    """Two shares below 1; 0.999… at most, so that a mean can move."""
+    if isinstance(betas, str) or not hasattr(betas, "__len__") or len(betas) != 2:
+        raise ValueError(f"betas {betas!r} are not two numbers: give a pair like (0.9, 0.999)")
+    first, second = (real(f"betas[{i}]", beta, 0, 1) for i, beta in enumerate(betas))
+    if 1 in (first, second):
+        raise ValueError(f"betas {betas!r} reach 1, and nothing would move: give shares below 1")
+    return first, second
+
+
+# The seed report's: Adam, lr 1e-3, warm-up 10, 100 steps, batch 4 x 64, clip 1.0.
+SEED = TrainConfig()
 GOOD = TrainConfig(
     steps=1500,
     batch_size=8,
@@ -73,6 +95,20 @@ GOOD = TrainConfig(
     initialization="scaled",
 )
 RECIPES = {"seed": SEED, "good": GOOD}
+
+
+def plan(recipe: str, **changes) -> TrainConfig:
+    """The recipe of this name, "seed" or "good", with some of its fields changed.
+
+    ValueError for an unknown recipe or field (the close one is named) and for a value that a field
+    cannot have: so that a run can be checked before anything is read or built."""
+    own, known = RECIPES[choice("recipe", recipe, RECIPES)], [f.name for f in fields(TrainConfig)]
+    for name in changes:
+        if name not in known:
+            raise ValueError(
+                f"a recipe has no field {name!r}{near(name, known)}: choose from {', '.join(known)}"
+            )
+    return replace(own, **changes)
 
 
 def learning_rate(step: int, cfg: TrainConfig) -> float:
@@ -92,21 +128,20 @@ def initialize(model: nn.Module, initialization: str, seed: int) -> nn.Module:
     sqrt(2·layers) (Radford et al. 2019); a head of 0.2/sqrt(C), so that logits start with variance
     0.04 and the loss at ln V + 0.02 whatever the width; biases zero, but those of queries and keys
     normal with 1.5: with rotary positions their product is a fixed preference for some distances,
-    so that heads start out looking at different offsets."""
+    so that heads start out looking at different offsets. ValueError for another word."""
+    choice("initialization", initialization, INITIALIZATIONS)
     generator = torch.Generator().manual_seed(seed)
     for module in model.modules():
         if isinstance(module, nn.Linear):
             bound = 1 / math.sqrt(module.in_features)
-            if (
-                initialization == "torch"
-            ):  # kaiming_uniform(a=sqrt(5)), as nn.Linear.reset_parameters
+            if initialization == "torch":  # kaiming_uniform(a=sqrt(5)), as reset_parameters
                 module.weight.uniform_(-bound, bound, generator=generator)
             else:
                 module.weight.normal_(0, bound, generator=generator)
-            if module.bias is not None:
-                module.bias.uniform_(
-                    -bound, bound, generator=generator
-                ) if initialization == "torch" else module.bias.zero_()
+            if module.bias is not None and initialization == "torch":
+                module.bias.uniform_(-bound, bound, generator=generator)
+            elif module.bias is not None:
+                module.bias.zero_()
         elif isinstance(module, nn.Embedding):
             module.weight.normal_(0, 1 if initialization == "torch" else 0.5, generator=generator)
     if initialization == "scaled":
@@ -122,9 +157,8 @@ def initialize(model: nn.Module, initialization: str, seed: int) -> nn.Module:
 
 def optimizer(model: nn.Module, cfg: TrainConfig) -> torch.optim.Optimizer:
     """AdamW (Loshchilov and Hutter 2019) with decay on matrices only; without decay it is Adam."""
-    matrices = [
-        p for name, p in model.named_parameters() if p.ndim == 2 and "embedding" not in name
-    ]
+    named = model.named_parameters()
+    matrices = [p for name, p in named if p.ndim == 2 and "embedding" not in name]
     chosen = {id(p) for p in matrices}
     rest = [p for p in model.parameters() if id(p) not in chosen]
     groups = [
