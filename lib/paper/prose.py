@@ -7,7 +7,7 @@ from latex2mathml.converter import convert
 from markupsafe import Markup
 from nbconvert.filters.markdown_mistune import IPythonRenderer, MarkdownWithMath
 
-from .project import slug
+from .names import slug
 
 SENTENCE = re.compile(r"(?s)(.+?[.!?])(\s+(?=[A-Z0-9“\"(\[$]).*)")
 
