@@ -20,10 +20,10 @@ def write(project: Project, name: str, passed: bool, **details) -> dict:
     return row
 
 
-def read(project: Project) -> dict[str, dict | None]:
-    """The evidence that holds of this state of the project, by name; None where it was not made of
-    it."""
-    now = state(project.root)
+def read(project: Project, now: dict | None = None) -> dict[str, dict | None]:
+    """The evidence that holds of this state of the project (`now`), by name; None where it was not
+    made of it."""
+    now = now or state(project.root)
     rows = {name: read_record(folder(project) / f"{name}.json") or {} for name in NAMES}
     return {
         name: row if all(row.get(key, "") == value for key, value in now.items()) else None

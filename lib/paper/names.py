@@ -6,7 +6,7 @@ is taken literally; what cannot be written is shown by its code."""
 import re
 import unicodedata
 
-ACCENTS = re.compile("[\u0300-\u036f]")
+ACCENTS = re.compile("(?<=[a-z])[\u0300-\u036f]+")
 SURROGATES = re.compile("[\ud800-\udfff]")
 KEPT = "LNM"  # letters, numbers and the marks that belong to letters, of every script
 ESCAPES = {"\\": "\\\\", "\n": "\\n", "\r": "\\r"}  # of GNU sha256sum
@@ -14,7 +14,7 @@ ESCAPES = {"\\": "\\\\", "\n": "\\n", "\r": "\\r"}  # of GNU sha256sum
 
 def slug(text: str, most: int | None = None) -> str:
     """Lower-case letters of any script, digits and hyphens, at most `most` bytes of UTF-8: for file
-    names and anchors. Accents of Latin, Greek and Cyrillic letters go."""
+    names and anchors. The accents of Latin letters go."""
     plain = ACCENTS.sub("", unicodedata.normalize("NFKD", text.lower()))
     kept = (c if unicodedata.category(c)[0] in KEPT else " " for c in plain)
     name = "-".join(unicodedata.normalize("NFC", "".join(kept)).lower().split())

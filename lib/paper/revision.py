@@ -1,6 +1,7 @@
 """Which state of the project something was made from: the commit, and a digest of the sources where
 no commit says it."""
 
+import re
 import subprocess
 from pathlib import Path
 
@@ -16,9 +17,10 @@ SOURCES = (
 
 def commit(root: Path) -> dict:
     """{commit, dirty} of the checkout; commit "unknown" where there is no git or no repository."""
-    head = git(root, "rev-parse", "HEAD")
-    changed = git(root, "status", "--porcelain", "--untracked-files=no")
-    return {"commit": head or "unknown", "dirty": bool(changed)}
+    told = git(root, "status", "--porcelain=v2", "--branch", "--untracked-files=no")
+    head = re.search(r"^# branch\.oid ([0-9a-f]+)$", told, re.MULTILINE)
+    changed = any(not line.startswith("#") for line in told.splitlines())
+    return {"commit": head[1] if head else "unknown", "dirty": changed}
 
 
 def state(root: Path) -> dict:

@@ -21,7 +21,7 @@ from papermill.exceptions import PapermillExecutionError
 from traitlets import default
 
 from . import stages
-from .files import read_record, sha256, tree, write_bytes, write_json, write_text
+from .files import digest, read_record, sha256, tree, write_bytes, write_json, write_text
 from .names import brief_name
 from .notebook import OUT
 from .parameters import parameters_cell
@@ -68,8 +68,8 @@ def run_stage(project: Project, stage: str, params: dict, run_dir: Path, watch=N
     The notebook writes into a working folder, so on failure everything in `run_dir` is as it was,
     and `<stage>.failed.ipynb` shows the cell. Raises CellError or KernelDied; KeyboardInterrupt
     passes after the kernel is gone. `watch` is told of every cell (a `progress.Progress`)."""
-    key = stages.key(project, stage, params, run_dir)
-    computation = stages.computation(project, stage, params, run_dir)
+    found = stages.parts(project, stage, params, run_dir)
+    key, computation = digest(found), stages.computation(found)
     work = working_folder(run_dir, stage, key)
     carry_over(project, stage, run_dir, work, computation)
     failed, part = run_dir / f"{stage}.failed.ipynb", run_dir / f".{stage}.part.ipynb"

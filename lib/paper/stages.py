@@ -5,10 +5,11 @@ library files it imports, the lock and the artefacts of the stages before it. Th
 `.stages/<stage>.json`, written last and removed first, says with which key a stage ran and what it
 left; times of files decide nothing."""
 
+from functools import cache
 from pathlib import Path
 
 from . import evidence
-from .claims import seed_claims
+from .claims import LEDGER, seed_claims
 from .files import digest, read_record, sha256, tree, write_json
 from .parameters import parameters_cell
 from .project import Project, read_notebook
@@ -26,10 +27,9 @@ def key(project: Project, stage: str, params: dict, run_dir: Path) -> str | None
     return found and digest(found)
 
 
-def computation(project: Project, stage: str, params: dict, run_dir: Path) -> str:
-    """The hash of what decides what `stage` computes, without what decides how it looks and reads:
-    the paper's own files and the text between the cells. What comes before it must have run."""
-    found = parts(project, stage, params, run_dir)
+def computation(found: dict) -> str:
+    """The hash of those `parts` of a stage that decide what it computes, without those that decide
+    how it looks and reads: the paper's own files and the text between the cells."""
     library = {n: sha for n, sha in found["library"].items() if not n.startswith("paper/")}
     kept = {n: found[n] for n in ("params", "lock", "before", "corpus")}
     return digest(kept | {"code": found["source"]["code"], "library": library})
@@ -51,13 +51,25 @@ def parts(project: Project, stage: str, params: dict, run_dir: Path) -> dict | N
         "source": source,
         "params": stage_params(project, stage, params),
         "library": library_files(imports("\n".join(source["code"]))),
-        "audited": [row for row in seed_claims().values() if sums_up or stage == row["notebook"]],
+        "audited": [row for row in ledger(sha256(LEDGER)) if sums_up or stage == row["notebook"]],
         "lock": sha256(lock) if lock.is_file() else None,
         "before": before,
         "corpus": corpus_hash(project, params),
         # what the summing chapter reads besides the run
-        "gates": [state(project.root), evidence.read(project)] if sums_up else None,
+        "gates": gates(project) if sums_up else None,
     }
+
+
+@cache
+def ledger(sha: str) -> list[dict]:
+    """What the seed report states; `sha` keeps the cache true."""
+    return list(seed_claims().values())
+
+
+def gates(project: Project) -> list:
+    """The state of the project, and the evidence that was made of it."""
+    now = state(project.root)
+    return [now, evidence.read(project, now)]
 
 
 def notebook_source(path: Path) -> dict:
