@@ -11,7 +11,7 @@ from paper import __main__ as command
 from paper import commands, evidence, html, idempotence, pack, readme, runner, targets
 from paper.files import read_json, write_json, write_text
 from paper.project import Project
-from paper_project import make_project
+from paper_project import PARAMETERS, make_project, write_notebook
 
 
 @pytest.fixture
@@ -292,6 +292,33 @@ def test_pack_verify_and_publish(project, capsys):
         "02-train.ipynb",
         "report.ipynb",
     }
+
+
+def test_a_notebook_dropped_in_is_run_kept_compared_ordered_and_offered(
+    project, capsys, monkeypatch
+):
+    said = {"needs": ["02-train"], "targets": ["mine"], "timed": ["03-mine.json"]}
+    write_notebook(project.notebook("03-mine"), PARAMETERS, "1", **said)
+    ran, run_dir = project.__dict__["ran"], project.reports / "quick"
+    assert main("mne") == 2 and "did you mean mine?" in capsys.readouterr().err
+    assert main("mine", "--profile", "quick") == 0 and ran == ["01-data", "02-train", "03-mine"]
+    assert main("mine", "--profile", "quick") == 0 and len(ran) == 3
+    assert main("report", "--profile", "quick") == 0 and ran[3:] == ["report"]
+    order = ["01-data", "02-train", "03-mine", "report"]
+    assert [row["id"] for row in read_json(run_dir / "claims.json")] == order
+    assert list(read_json(run_dir / "run.json")["durations_s"]) == order
+
+    for name in ("01-data", "02-train", "report"):  # parameters tell the two folders apart
+        monkeypatch.setitem(
+            idempotence.VARIES, "model/config.json" if "2" in name else f"{name}.json", "told"
+        )
+    capsys.readouterr()
+    assert main("test-idem") == 0
+    out = capsys.readouterr().out
+    assert "not compared: 03-mine.json (03-mine says that it depends on measured times)\n" in out
+    assert "figures/03-mine.csv" not in out  # compared, and equal
+    project.notebook("03-mine").unlink()
+    assert main("mine", "--profile", "quick") == 2
 
 
 def test_the_epoch_comes_from_the_environment(project, monkeypatch, capsys):

@@ -132,9 +132,12 @@ class Project:
         return tuple(name for name, chapter in self.declared.items() if not chapter.sums_up)
 
     def upstream(self, stage: str) -> tuple[str, ...]:
-        """What has to run before `stage`, in order."""
-        needs = self.declared[stage].needs if stage in self.declared else ()
-        return tuple(name for name in self.chapters if name in needs or ALL in needs)
+        """All that has to run before `stage`, in order: what it needs, and what that needs."""
+        needs = set(self.declared[stage].needs) if stage in self.declared else set()
+        for name in reversed(self.chapters):  # what a chapter needs comes before it
+            if name in needs or ALL in needs:
+                needs |= {name, *self.declared[name].needs}
+        return tuple(name for name in self.chapters if name in needs)
 
     @property
     def targets(self) -> dict[str, str]:

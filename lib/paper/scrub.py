@@ -10,6 +10,7 @@ from .files import tree
 TEXT = (".ipynb", ".json", ".jsonl", ".csv", ".html", ".txt", ".toml", ".yaml", ".md")
 CELL = re.compile(rf"{re.escape(tempfile.gettempdir())}/ipykernel_\d+/\d+\.py")
 PACKAGES = re.compile(r"[^\s'\"<>=:]*/(site-packages|dist-packages)/")
+END = r"(?![\w-]|\.\w)"  # of a folder's name: not in the middle of another's
 COMMON = 2  # parts of a path such as /usr, which names no machine
 
 
@@ -28,7 +29,7 @@ def scrub(text: str, root: Path, *more: Path) -> str:
     text = CELL.sub("<cell>", text)
     text = PACKAGES.sub(r"\1/", text)
     for folder in folders(root, *more):
-        text = re.sub(rf"(?<![\w.-]){re.escape(folder)}(/|(?![\w.-]))", "", text)
+        text = re.sub(rf"(?<![\w.-]){re.escape(folder)}(/|{END})", "", text)
     return text
 
 
@@ -54,7 +55,7 @@ def naming(run_dir: Path, root: Path, *words: str) -> list[str]:
     """The files of a run, hidden ones apart, that name a folder of this machine or one of `words`,
     such as its host name."""
     known = [re.escape(word) for word in (*folders(root), *words)]
-    pattern = re.compile(rf"(?<![\w.-])(?:{'|'.join(known)})(?![\w-])")
+    pattern = re.compile(rf"(?<![\w.-])(?:{'|'.join(known)}){END}")
     texts = (path for path in tree(run_dir) if path.suffix in TEXT)
     return [
         path.relative_to(run_dir).as_posix()
