@@ -66,7 +66,8 @@ def test_what_a_chapter_does_not_declare_must_be_equal(runs):
         ("bench.csv", "n,latency_ms,cache_bytes\n10,9.5,640\n"),
         (
             "metrics.json",
-            '{"runs": [{"loss": 1.0, "seconds": 9, "tokens_per_second": 7, "time_ratio_low": 1, "label": "fast"}]}',
+            '{"runs": [{"loss": 1.0, "seconds": 9, "tokens_per_second": 7, "time_ratio_low": 1, '
+            '"label": "fast"}]}',
         ),
         ("run.json", '{"when": 1}'),
     ],

@@ -6,6 +6,7 @@ from pathlib import Path
 import pytest
 
 from paper import project as module
+from paper.files import write_text
 from paper.names import slug
 from paper.project import Chapter, ChapterError, Project, declared, in_order
 from paper_project import PARAMETERS, make_project, write_notebook
@@ -50,9 +51,9 @@ def test_runs_of_different_corpora_have_different_folders(project, tmp_path):
     assert slug("¿?") == "text"
 
 
-def test_a_named_corpus_is_tagged_by_its_hashes(project):
-    (project.root / "data").mkdir()
-    (project.root / "data" / "corpora.toml").write_text(f'[tiny]\nsha256 = "{"a" * 64}"\n')
+@pytest.mark.parametrize("where", module.CATALOGUES)
+def test_a_named_corpus_is_tagged_by_its_hashes(project, where):
+    write_text(project.root / where, f'[tiny]\nsha256 = "{"a" * 64}"\n')
     assert project.corpus_file("tiny") is None and project.corpus_tag("tiny").startswith("tiny-")
     with pytest.raises(
         FileNotFoundError,

@@ -8,7 +8,7 @@ from paper import sources, stages
 from paper.files import write_json
 from paper.parameters import resolve
 from paper.project import Project
-from paper_project import finish, make_project
+from paper_project import PARAMETERS, finish, make_project, write_notebook
 
 
 @pytest.fixture
@@ -64,6 +64,26 @@ def test_a_key_changes_with_source_lock_and_upstream_and_not_with_outputs(
     assert stages.key(project, "02-train", params, run) != before
 
 
+def test_a_bar_that_changes_is_judged_again_and_others_are_not(
+    project, params, tmp_path, monkeypatch
+):
+    path = tmp_path / "bars.toml"
+    monkeypatch.setattr(stages.bars, "BARS", path)
+    bar = (
+        '[[bar]]\nid = "{}"\nstatement = "s"\nrule = "exact"\nwritten = 2026-01-01\n'
+        'op = ">"\nvalue = {}\n'
+    )
+    monkeypatch.setattr(stages.bars.read, "__defaults__", (path,))
+    mine = PARAMETERS, 'nb.bar("mine", 3)'
+    write_notebook(project.notebook("01-data"), *mine, targets=["data"])
+
+    def key(of_mine, of_another):
+        path.write_text(bar.format("mine", of_mine) + bar.format("another", of_another))
+        return stages.key(project, "01-data", params, tmp_path / "run")
+
+    assert key(1, 1) == key(1, 2) != key(2, 2)
+
+
 def test_without_what_comes_before_there_is_no_key(project, params, tmp_path):
     assert stages.key(project, "02-train", params, tmp_path / "run") is None
 
@@ -83,7 +103,8 @@ def test_a_corpus_counts_by_its_content_not_its_path(project, params, tmp_path):
 
 def test_imports_are_followed_through_the_package_and_its_lazy_root():
     found = sources.imports(
-        "%matplotlib inline\nimport torch\nimport minitransformer.quant\nfrom minitransformer import generate\n"
+        "%matplotlib inline\nimport torch\nimport minitransformer.quant\n"
+        "from minitransformer import generate\n"
         "from minitransformer.corpus import Batches\nfrom . import x"
     )
     assert found == {

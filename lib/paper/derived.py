@@ -1,6 +1,6 @@
 """What a run's folder holds besides what its stages leave: summaries, the page, hashes.
 
-Each is made again where what it is made from has changed, or where it is damaged, and only there."""
+Each is made again where what it is made from has changed or where it is damaged, and only there."""
 
 from importlib import import_module
 from pathlib import Path

@@ -91,7 +91,8 @@ class Progress:
         passed = clock(time.monotonic() - self.began)
         cells = f"{done} of {total} cells, now {short(name, 40)}" if total else "starting"
         left = self.left()
-        rest = "" if left is None else f", about {clock(left)} left in all"
+        rest = f", about {clock(left)} left in all" if left else ""
+        rest = ", longer than last time" if left == 0 else rest
         return f"{self._place()}: {cells}, {passed}{rest}"
 
     def _place(self) -> str:

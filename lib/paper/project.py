@@ -13,6 +13,7 @@ from .files import sha256
 from .names import file_name, short, slug
 
 ALL = "*"  # needs = ["*"]: the chapter that sums up all others
+CATALOGUES = ("data/corpora.toml", "lib/minitransformer/corpus/corpora.toml")
 NAME_BYTES = 60  # of a corpus in the name of its run's folder, pack and lock
 
 
@@ -167,9 +168,9 @@ class Project:
 
     @cached_property
     def catalogue(self) -> dict:
-        """The named corpora of data/corpora.toml."""
-        path = self.root / "data" / "corpora.toml"
-        return tomllib.loads(path.read_text(encoding="utf-8")) if path.is_file() else {}
+        """The named corpora, of the first of `CATALOGUES` that is there."""
+        paths = [path for path in (self.root / name for name in CATALOGUES) if path.is_file()]
+        return tomllib.loads(paths[0].read_text(encoding="utf-8")) if paths else {}
 
     def corpus_file(self, corpus: str, *folders: Path) -> Path | None:
         """The text file that `corpus` names, looked for in `folders` and the root; None for a name
@@ -195,7 +196,7 @@ class Project:
         return path
 
     def corpus_tag(self, corpus: str) -> str:
-        """`<name>-<sha8>` of a text file, or of the hashes that data/corpora.toml gives a named
+        """`<name>-<sha8>` of a text file, or of the hashes that the catalogue gives a named
         corpus."""
         name, sha = self.corpus_identity(corpus)
         return f"{slug(Path(name).stem, NAME_BYTES)}-{sha[:8]}"

@@ -8,7 +8,7 @@ left; times of files decide nothing."""
 from functools import cache
 from pathlib import Path
 
-from . import evidence
+from . import bars, evidence
 from .claims import LEDGER, seed_claims
 from .files import digest, read_record, sha256, tree, write_json
 from .parameters import parameters_cell
@@ -52,6 +52,7 @@ def parts(project: Project, stage: str, params: dict, run_dir: Path) -> dict | N
         "params": stage_params(project, stage, params),
         "library": library_files(imports("\n".join(source["code"]))),
         "audited": [row for row in ledger(sha256(LEDGER)) if sums_up or stage == row["notebook"]],
+        "bars": judged_by(source["code"]),
         "lock": sha256(lock) if lock.is_file() else None,
         "before": before,
         "corpus": corpus_hash(project, params),
@@ -64,6 +65,14 @@ def parts(project: Project, stage: str, params: dict, run_dir: Path) -> dict | N
 def ledger(sha: str) -> list[dict]:
     """What the seed report states; `sha` keeps the cache true."""
     return list(seed_claims().values())
+
+
+def judged_by(code: list[str]) -> list[str]:
+    """The bars that a notebook's code names: one that changes is judged again."""
+    if not any(".bar(" in cell for cell in code):
+        return []
+    named = [(id, bar) for id, bar in bars.read().items() if f'"{id}"' in "".join(code)]
+    return [repr(bar) for _, bar in sorted(named)]
 
 
 def gates(project: Project) -> list:
