@@ -81,7 +81,9 @@ def test_a_notebook_declares_itself_and_that_is_all_a_chapter_needs(project):
 
 def test_a_copy_and_a_scratch_notebook_are_no_chapters(project):
     text = project.notebook("02-train").read_text()
-    project.notebook("02-train-Copy1").write_text(text)
+    changed = text.replace('"needs": [', '"needs": ["nothing-such",')
+    assert changed != text
+    project.notebook("02-train-Copy1").write_text(changed)
     project.notebook("scratch").write_text('{"cells": [], "metadata": {}}')
     assert Project(project.root).stages == ("01-data", "02-train", "report")
 
