@@ -11,7 +11,7 @@ import pytest
 from papermill.inspection import inspect_notebook
 
 from paper.parameters import check, known_parameters, parameters_cell, read_profile
-from paper.project import STAGES
+from paper.project import Project
 
 FOLDER = Path(__file__).resolve().parent.parent / "notebooks"
 PATHS = sorted(FOLDER.glob("*.ipynb"))
@@ -42,7 +42,7 @@ each = pytest.mark.parametrize("path", PATHS, ids=lambda p: p.stem)
 
 
 def test_every_chapter_is_there():
-    assert {path.stem for path in PATHS} == set(STAGES)
+    assert {path.stem for path in PATHS} == set(Project.find(FOLDER).stages)
 
 
 @each

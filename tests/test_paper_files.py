@@ -1,6 +1,8 @@
 """Whole files only."""
 
 import os
+import time
+from concurrent.futures import ThreadPoolExecutor
 
 import numpy as np
 import pytest
@@ -57,3 +59,19 @@ def test_the_tree_is_sorted_and_leaves_hidden_files_out(tmp_path):
 
 def test_sha256_is_that_of_the_bytes(tmp_path):
     assert files.sha256(files.write_bytes(tmp_path / "abc", b"abc")).startswith("ba7816bf8f01cfea")
+
+
+def test_a_lock_lets_one_in_at_a_time(tmp_path):
+    inside = []
+
+    def work(name):
+        with files.locked(tmp_path / "run"):
+            inside.append(("in", name))
+            time.sleep(0.05)
+            inside.append(("out", name))
+
+    with ThreadPoolExecutor(3) as pool:
+        list(pool.map(work, range(3)))
+    assert [a[0] for a in inside] == ["in", "out"] * 3 and all(
+        inside[i][1] == inside[i + 1][1] for i in (0, 2, 4)
+    )

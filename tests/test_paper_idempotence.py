@@ -1,10 +1,14 @@
 """Comparing two runs: all that should be the same is, and what is left out has a reason."""
 
+import json
+
 import pytest
 
 from paper import idempotence
 from paper.files import write_text
 
+TIMED = ["claims/04-kv-bench.json", "figures/latency.*"]
+NOTEBOOK = json.dumps({"cells": [], "metadata": {"paper": {"name": "04-kv-bench", "timed": TIMED}}})
 FILES = {
     "corpus.txt": "a b",
     "train.jsonl": '{"step": 1, "loss": 2.0, "tokens_per_s": 5}\n',
@@ -13,7 +17,7 @@ FILES = {
     "figures/latency.png": "draws times",
     "claims/04-kv-bench.json": "[]",
     "run.json": "{}",
-    "04-kv-bench.ipynb": "{}",
+    "04-kv-bench.ipynb": NOTEBOOK,
     "model/model.safetensors": "weights",
 }
 
@@ -42,10 +46,17 @@ def test_equal_runs_are_equal_and_what_varies_is_named_with_a_reason(runs):
         "run.json",
     ]
     assert not found["differ"] and not found["missing"]
-    assert (
-        idempotence.why("figures/latency.png") == "draws times"
-        and idempotence.why("figures/loss.png") is None
-    )
+    said = "04-kv-bench says that it depends on measured times"
+    assert idempotence.why("figures/latency.png", runs[0]) == said
+    assert idempotence.why("figures/loss.png", runs[0]) is None
+    assert idempotence.why("index.html", runs[0]) == "shows times"
+
+
+def test_what_a_chapter_does_not_declare_must_be_equal(runs):
+    for run in runs:
+        write_text(run / "04-kv-bench.ipynb", '{"cells": [], "metadata": {}}')
+        write_text(run / "figures" / "latency.png", run.name)
+    assert idempotence.compare(*runs)["differ"] == ["figures/latency.png"]
 
 
 @pytest.mark.parametrize(
@@ -55,7 +66,8 @@ def test_equal_runs_are_equal_and_what_varies_is_named_with_a_reason(runs):
         ("bench.csv", "n,latency_ms,cache_bytes\n10,9.5,640\n"),
         (
             "metrics.json",
-            '{"runs": [{"loss": 1.0, "seconds": 9, "tokens_per_second": 7, "time_ratio_low": 1, "label": "fast"}]}',
+            '{"runs": [{"loss": 1.0, "seconds": 9, "tokens_per_second": 7, "time_ratio_low": 1, '
+            '"label": "fast"}]}',
         ),
         ("run.json", '{"when": 1}'),
     ],

@@ -92,7 +92,7 @@ def test_under_the_runner_it_writes_into_the_working_folder(root, monkeypatch):
 def test_alone_it_asks_for_what_it_reads(root, monkeypatch):
     asked = []
     monkeypatch.setattr(
-        module.stages,
+        module.variants,
         "ensure",
         lambda project, stage, params, inputs: asked.append((stage, inputs)),
     )

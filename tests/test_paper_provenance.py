@@ -6,7 +6,7 @@ import subprocess
 
 import pytest
 
-from paper import evidence, provenance, stages
+from paper import evidence, files, provenance, revision, stages
 from paper.files import read_json, write_json, write_text
 from paper.parameters import resolve
 from paper.project import Project
@@ -62,12 +62,37 @@ def test_run_json_says_what_made_the_run_and_names_no_folder_of_this_machine(pro
     assert provenance.write_run(project, run_dir, params)["inputs"]["requirements.lock"] is None
 
 
-def test_the_processor_is_named_where_the_system_says_so(tmp_path):
+LSCPU = "Architecture: aarch64\nModel name:            Neoverse-N1\nModel: 1\n"
+
+
+@pytest.mark.parametrize(
+    "cpuinfo, system, told, name",
+    [
+        ("processor : 0\nmodel name\t: Good CPU: 3\n", "Linux", {}, "Good CPU: 3"),
+        ("processor : 0\nCPU part : 0xd0c\n", "Linux", {"lscpu": LSCPU}, "Neoverse-N1"),
+        ("nothing\n", "Linux", {"lscpu": "Model name: -\n"}, "arch"),
+        ("nothing\n", "Linux", {}, "arch"),
+        (None, "Darwin", {"sysctl": "Apple M2 Pro\n"}, "Apple M2 Pro"),
+        (None, "Darwin", {}, "arch"),
+        (None, "Windows", {"lscpu": LSCPU}, "arch"),
+    ],
+)
+def test_the_processor_is_named_as_its_system_names_it(
+    tmp_path, monkeypatch, cpuinfo, system, told, name
+):
     path = tmp_path / "cpuinfo"
-    path.write_text("processor : 0\nmodel name : Good CPU: 3\n")
-    assert provenance.cpu_model(path) == "Good CPU: 3"
-    path.write_text("nothing\n")
-    assert provenance.cpu_model(path) and provenance.cpu_model(tmp_path / "none")
+    if cpuinfo:
+        path.write_text(cpuinfo)
+
+    def run(command, **_):
+        if command[0] not in told:
+            raise FileNotFoundError(command[0])
+        return subprocess.CompletedProcess(command, 0, stdout=told[command[0]])
+
+    monkeypatch.setattr(provenance.subprocess, "run", run)
+    monkeypatch.setattr(provenance.platform, "processor", lambda: "")
+    monkeypatch.setattr(provenance.platform, "machine", lambda: "arch")
+    assert provenance.cpu_model(path, system) == name
 
 
 def test_a_missing_package_has_no_version(monkeypatch):
@@ -92,6 +117,68 @@ def test_hashes_are_in_the_format_of_sha256sum(tmp_path):
     )
 
 
+def test_a_corpus_is_recorded_by_name_and_hash_and_no_folder_is(project, tmp_path):
+    text = write_text(tmp_path / "private folder" / "mine.txt", "words")
+    params = resolve(project.notebooks, given={"corpus": str(text)})
+    params |= {"corpora_dir": str(tmp_path), "run_dir": str(tmp_path)}
+    run = provenance.write_run(project, tmp_path / "run", params)
+    assert run["parameters"]["corpus"] == "mine.txt"
+    assert run["parameters"]["corpus_sha256"] == files.sha256(text)
+    assert str(tmp_path) not in json.dumps(run) and "private" not in json.dumps(run)
+
+
+def commit_all(project, message):
+    if not (project.root / ".git").is_dir():
+        git(project.root, "init")
+        write_text(project.root / ".gitignore", "reports\n")
+    git(project.root, "add", ".")
+    git(project.root, "commit", "--allow-empty", "-m", message)
+
+
+@pytest.mark.parametrize("with_git", [False, True])
+@pytest.mark.parametrize(
+    "name", ["lib/a.py", "notebooks/01-data.ipynb", "tests/test_a.py", "Makefile", "pyproject.toml"]
+)
+def test_evidence_ends_with_any_change_of_what_it_is_about(project, name, with_git):
+    """With git the tree is dirty; without it nothing else tells two states apart."""
+    path = write_text(project.root / name, "one")
+    if with_git:
+        commit_all(project, "one")
+        path.write_text("two")
+    evidence.write(project, "test", True)
+    assert evidence.read(project)["test"]["passed"]
+    path.write_text("three")
+    assert evidence.read(project)["test"] is None
+    path.write_text("two" if with_git else "one")
+    assert evidence.read(project)["test"]["passed"]
+
+
+def test_what_runs_leave_does_not_end_evidence(project):
+    evidence.write(project, "test", True)
+    write_text(project.reports / "quick" / "run.json", "{}")
+    write_text(project.reports / "reference" / "index.html", "a page")
+    assert evidence.read(project)["test"]["passed"]
+
+
+@pytest.mark.parametrize("text", ["", "{", "[]", "3", "{}", '{"name": "test", "passed": true}'])
+def test_damaged_evidence_is_none(project, text):
+    write_text(evidence.folder(project) / "test.json", text)
+    assert evidence.read(project)["test"] is None
+
+
+def test_a_state_is_told_by_its_commit_or_by_its_sources(project):
+    first = revision.state(project.root)
+    assert first["commit"] == "unknown" and len(first["sources"]) == 64
+    commit_all(project, "one")
+    clean = revision.state(project.root)
+    assert len(clean["commit"]) == 40 and clean["sources"] is None and not clean["dirty"]
+    write_text(project.root / "pyproject.toml", "changed")
+    dirty = revision.state(project.root)
+    assert dirty["dirty"] and dirty["sources"] != first["sources"]
+    run = provenance.write_run(project, project.reports / "quick", resolve(project.notebooks))
+    assert {key: run[key] for key in dirty} == dirty
+
+
 def test_evidence_holds_at_its_commit_only(project):
     git(project.root, "init")
     git(project.root, "add", ".")
@@ -108,10 +195,8 @@ def test_evidence_holds_at_its_commit_only(project):
 )
 def test_the_evidence_of_the_tests(project, tmp_path, failures, percent, passed):
     junit, coverage = tmp_path / "junit.xml", tmp_path / "coverage.json"
-    write_text(
-        junit,
-        f'<testsuites><testsuite tests="9" failures="{failures}" errors="0" skipped="1"/></testsuites>',
-    )
+    counts = f'tests="9" failures="{failures}" errors="0" skipped="1"'
+    write_text(junit, f"<testsuites><testsuite {counts}/></testsuites>")
     if percent is not None:
         write_json(coverage, {"totals": {"percent_covered": percent, "num_branches": 5}})
     row = evidence.from_pytest(project, [junit], coverage)

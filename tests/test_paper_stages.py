@@ -1,18 +1,14 @@
-"""What a stage depends on, when it is current, and how a notebook opened alone gets what it
-reads."""
+"""What a stage depends on, and when it is current."""
 
 import json
-import subprocess
-import time
-from concurrent.futures import ThreadPoolExecutor
 
 import pytest
 
 from paper import sources, stages
-from paper.files import sha256, write_json, write_text
+from paper.files import write_json
 from paper.parameters import resolve
 from paper.project import Project
-from paper_project import make_project
+from paper_project import PARAMETERS, finish, make_project, write_notebook
 
 
 @pytest.fixture
@@ -23,20 +19,6 @@ def project(tmp_path):
 @pytest.fixture
 def params(project):
     return resolve(project.notebooks)
-
-
-def finish(project, stage, params, run_dir, **artefacts):
-    """As if `stage` had run: its artefacts and its stamp."""
-    for name, text in artefacts.items():
-        write_text(run_dir / name, text)
-    stages.write_stamp(
-        run_dir,
-        stage,
-        key=stages.key(project, stage, params, run_dir),
-        seconds=1.0,
-        params=stages.stage_params(project, stage, params) | {"corpus": params["corpus"]},
-        artefacts={name: sha256(run_dir / name) for name in artefacts},
-    )
 
 
 def test_a_finished_stage_is_current_until_something_it_depends_on_changes(
@@ -82,6 +64,26 @@ def test_a_key_changes_with_source_lock_and_upstream_and_not_with_outputs(
     assert stages.key(project, "02-train", params, run) != before
 
 
+def test_a_bar_that_changes_is_judged_again_and_others_are_not(
+    project, params, tmp_path, monkeypatch
+):
+    path = tmp_path / "bars.toml"
+    monkeypatch.setattr(stages.bars, "BARS", path)
+    bar = (
+        '[[bar]]\nid = "{}"\nstatement = "s"\nrule = "exact"\nwritten = 2026-01-01\n'
+        'op = ">"\nvalue = {}\n'
+    )
+    monkeypatch.setattr(stages.bars.read, "__defaults__", (path,))
+    mine = PARAMETERS, 'nb.bar("mine", 3)'
+    write_notebook(project.notebook("01-data"), *mine, targets=["data"])
+
+    def key(of_mine, of_another):
+        path.write_text(bar.format("mine", of_mine) + bar.format("another", of_another))
+        return stages.key(project, "01-data", params, tmp_path / "run")
+
+    assert key(1, 1) == key(1, 2) != key(2, 2)
+
+
 def test_without_what_comes_before_there_is_no_key(project, params, tmp_path):
     assert stages.key(project, "02-train", params, tmp_path / "run") is None
 
@@ -101,7 +103,8 @@ def test_a_corpus_counts_by_its_content_not_its_path(project, params, tmp_path):
 
 def test_imports_are_followed_through_the_package_and_its_lazy_root():
     found = sources.imports(
-        "%matplotlib inline\nimport torch\nimport minitransformer.quant\nfrom minitransformer import generate\n"
+        "%matplotlib inline\nimport torch\nimport minitransformer.quant\n"
+        "from minitransformer import generate\n"
         "from minitransformer.corpus import Batches\nfrom . import x"
     )
     assert found == {
@@ -134,94 +137,6 @@ def test_modules_that_are_not_ours_have_no_files():
         sources.LIB / "minitransformer" / "__init__.py"
     ]
     assert sources.literal(sources.LIB / "minitransformer" / "model.py", "_EXPORTS") == {}
-
-
-def test_a_notebook_opened_alone_reads_a_run_of_its_parameters_or_a_cache(project, params):
-    run = project.reports / "quick"
-    first = stages.alone(project, "01-data", params)
-    assert first[0] == first[1] and first[0].parent == project.reports / ".cache"
-    inputs, out = stages.alone(project, "02-train", params)
-    assert inputs.parent == out.parent == project.reports / ".cache" and inputs != out
-    assert (
-        stages.alone(project, "02-train", params | {"steps": 9})[0] == inputs
-    )  # steps is no parameter of what it reads
-    assert stages.alone(project, "02-train", params | {"seed": 9})[0] != inputs
-    finish(project, "01-data", params, run, corpus="a b")
-    assert stages.alone(project, "02-train", params)[0] == run
-    assert (
-        stages.alone(project, "02-train", params | {"profile": "paper"})[0]
-        == project.reports / "paper"
-    )
-
-
-def test_another_profile_must_have_run_at_these_parameters(project, params):
-    params = params | {"profile": "paper"}
-    run = project.reports / "paper"
-    with pytest.raises(
-        stages.StageError,
-        match="reports/paper has no finished 02-train: run make train PROFILE=paper$",
-    ):
-        stages.ensure(project, "02-train", params, run)
-    (project.root / "t.txt").write_text("x")
-    with pytest.raises(stages.StageError, match="run make data PROFILE=paper CORPUS=t.txt"):
-        stages.ensure(project, "01-data", params | {"corpus": "t.txt"}, run)
-    finish(project, "01-data", params, run, corpus="a b")
-    stages.ensure(project, "01-data", params, run)
-    with pytest.raises(
-        stages.StageError,
-        match="holds 01-data at seed = 42, not 9: run make data PROFILE=paper at that value",
-    ):
-        stages.ensure(project, "01-data", params | {"seed": 9}, run)
-
-
-def test_at_quick_size_what_is_missing_is_built_in_a_process_of_its_own(
-    project, params, monkeypatch
-):
-    calls, inputs = [], project.reports / ".cache" / "run-x"
-
-    def run(command, **options):
-        calls.append(command)
-        finish(project, "01-data", params, inputs, corpus="a b")
-        return subprocess.CompletedProcess(command, 0)
-
-    monkeypatch.setattr(stages.subprocess, "run", run)
-    stages.ensure(project, "01-data", params, inputs)
-    stages.ensure(project, "01-data", params, inputs)
-    assert len(calls) == 1 and calls[0][2:7] == [
-        "paper",
-        "01-data",
-        "--profile",
-        "quick",
-        "--into",
-    ]
-    assert "seed=42" in calls[0] and "run_dir=" not in calls[0] and "sizes=[10, 50]" in calls[0]
-
-
-@pytest.mark.parametrize(
-    "stderr, message",
-    [("x\nerror: no space", "building 01-data failed: error: no space"), ("", "exit status 9")],
-)
-def test_a_failed_build_says_why(project, params, monkeypatch, stderr, message):
-    done = subprocess.CompletedProcess([], 9, stderr=stderr)
-    monkeypatch.setattr(stages.subprocess, "run", lambda *_, **__: done)
-    with pytest.raises(stages.StageError, match=message):
-        stages.ensure(project, "01-data", params, project.reports / ".cache" / "run-x")
-
-
-def test_a_lock_lets_one_in_at_a_time(tmp_path):
-    inside = []
-
-    def work(name):
-        with stages.locked(tmp_path / "run"):
-            inside.append(("in", name))
-            time.sleep(0.05)
-            inside.append(("out", name))
-
-    with ThreadPoolExecutor(3) as pool:
-        list(pool.map(work, range(3)))
-    assert [a[0] for a in inside] == ["in", "out"] * 3 and all(
-        inside[i][1] == inside[i + 1][1] for i in (0, 2, 4)
-    )
 
 
 def test_failed_notebooks_are_no_artefacts(tmp_path):

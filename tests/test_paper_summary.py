@@ -5,7 +5,7 @@ from types import SimpleNamespace
 
 import pytest
 
-from paper import evidence, headline, marks, readme, stages, summary, targets
+from paper import commands, headline, marks, readme, summary
 from paper.claims import audit_row, own_row, seed_claims
 from paper.files import write_json
 from paper.marks import written
@@ -384,21 +384,9 @@ def test_publish_rewrites_the_table_in_the_readme(tmp_path, rows):
     for name in ("index.html", "run.json", "HASHES.txt"):
         (run / name).write_text("x")
     (tmp_path / "README.md").write_text(f"{readme.START}\nold\n{readme.END}\n")
-    targets.publish(project, {"profile": "quick"}, SimpleNamespace(into=run))
+    commands.publish(project, {"profile": "quick"}, SimpleNamespace(into=run))
     assert readme.headline_table(rows, LEDGER) in (tmp_path / "README.md").read_text()
     assert (project.reports / "reference" / "claims.json").is_file()
-
-
-def test_new_evidence_runs_the_reports_chapter_again(tmp_path):
-    project = Project(tmp_path)
-    before = stages.gates(project)
-    assert (
-        before[0] == "unknown"
-        and set(before[1].values()) == {None}
-        and stages.gates(project) == before
-    )
-    evidence.write(project, "verify", True, pack="x.tar.gz", files=7)
-    assert stages.gates(project) != before
 
 
 def test_update_without_markers_says_so(tmp_path, rows):

@@ -3,14 +3,15 @@
 import json
 import runpy
 import sys
+from types import SimpleNamespace
 
 import pytest
 
 from paper import __main__ as command
-from paper import html, pack, readme, runner, targets
+from paper import commands, evidence, html, idempotence, pack, readme, runner, targets
 from paper.files import read_json, write_json, write_text
 from paper.project import Project
-from paper_project import make_project
+from paper_project import PARAMETERS, make_project, write_notebook
 
 
 @pytest.fixture
@@ -85,10 +86,14 @@ def test_a_report_runs_every_chapter_once(project, capsys):
 
 def test_the_reports_chapter_and_page_are_made_again_when_the_evidence_changes(project):
     main("report", "--profile", "quick")
-    (project.reports / "quick" / "index.html").write_text("old")
+    page = project.reports / "quick" / "index.html"
+    page.write_text("old")
     main("report", "--profile", "quick")
-    assert (project.reports / "quick" / "index.html").read_text() == "old"
-    targets.evidence.write(project, "verify", True)
+    assert page.read_text() == "<p>3"  # a page that something else wrote is none
+    made = page.stat().st_mtime_ns
+    main("report", "--profile", "quick")
+    assert page.stat().st_mtime_ns == made
+    evidence.write(project, "verify", True)
     main("report", "--profile", "quick")
     assert project.__dict__["ran"] == ["01-data", "02-train", "report", "report"]
     assert (project.reports / "quick" / "index.html").read_text() == "<p>4"
@@ -123,7 +128,9 @@ def test_the_folder_of_corpora_starts_there_too_and_is_no_dependency(project, tm
             )
             == 0
         )
-    assert read_json(project.reports / "quick" / "01-data.json")["corpora_dir"] == "../a"
+    given = read_json(project.reports / "quick" / "01-data.json")["corpora_dir"]
+    assert given == (tmp_path / "a").as_posix()
+    assert "corpora_dir" not in read_json(project.reports / "quick" / "run.json")["parameters"]
     assert project.__dict__["ran"] == ["01-data"]
 
 
@@ -134,8 +141,13 @@ def test_a_relative_corpus_starts_from_the_callers_folder(project, tmp_path):
     assert (
         main("data", "--profile", "quick", "--caller", caller, "--set", "corpus=canción ñ.txt") == 0
     )
-    run_dir = next(project.reports.glob("quick-canci-n-*"))
-    assert read_json(run_dir / "01-data.json")["corpus"] == "../mis textos/canción ñ.txt"
+    run_dir = next(project.reports.glob("quick-cancion-n-*"))
+    copy = f"reports/{run_dir.name}/.corpus/canción ñ.txt"
+    assert read_json(run_dir / "01-data.json")["corpus"] == copy
+    assert (project.root / copy).read_text() == "la la"
+    run = read_json(run_dir / "run.json")
+    assert run["parameters"]["corpus"] == "canción ñ.txt" and "mis textos" not in json.dumps(run)
+    assert run["parameters"]["corpus_sha256"].startswith(run_dir.name.rsplit("-", 1)[1])
     (project.root / "data").mkdir()
     (project.root / "data" / "corpora.toml").write_text("[tiny]\n")
     assert main("data", "--profile", "quick", "--set", "corpus=tiny") == 0
@@ -187,11 +199,11 @@ def test_the_check_that_the_project_names_refuses_before_anything_runs(
     assert main("train", "--set", "steps=1") == 0
 
 
-def test_a_chapter_that_does_not_exist_yet_is_named(project, capsys):
-    assert (
-        main("ablations") == 1
-        and "notebooks/06-ablations.ipynb does not exist" in capsys.readouterr().err
-    )
+def test_a_target_that_does_not_exist_is_named_with_the_closest(project, capsys):
+    assert main("ablations") == 2
+    assert "error: target 'ablations' is unknown: " in capsys.readouterr().err
+    assert main("reprot") == 2
+    assert capsys.readouterr().err == ("error: target 'reprot' is unknown: did you mean report?\n")
 
 
 def test_the_traceback_is_printed_only_with_the_debug_switch(project, capsys, monkeypatch):
@@ -202,7 +214,7 @@ def test_the_traceback_is_printed_only_with_the_debug_switch(project, capsys, mo
     def fail(*_, **__):
         raise runner.CellError("02-train: ValueError: bad", "the cell's own traceback")
 
-    monkeypatch.setattr(targets.runner, "run_stage", fail)
+    monkeypatch.setattr(runner, "run_stage", fail)
     monkeypatch.setenv("DEBUG", "1")
     assert main("train") == 1 and "the cell's own traceback" in capsys.readouterr().err
 
@@ -214,7 +226,11 @@ def test_the_traceback_is_printed_only_with_the_debug_switch(project, capsys, mo
         (runner.KernelDied("02-train: the kernel died"), 138, "error: 02-train: the kernel died"),
         (OSError(28, "No space left on device"), 1, "free some disk space"),
         (PermissionError(13, "Permission denied", "x"), 1, "make the folder writable"),
+        (OSError(122, "Disk quota exceeded"), 1, "your quota is used up"),
+        (OSError(30, "Read-only file system"), 1, "make the folder writable"),
         (RuntimeError(), 1, "error: RuntimeError"),
+        (RuntimeError("a\n  b\x1b[2J\udcff"), 1, "error: a b\\x1b[2J\\udcff\n"),
+        (RuntimeError("x" * 4000), 1, "error: " + "x" * 59 + "…" + "x" * 59 + "\n"),
     ],
 )
 def test_every_failure_has_its_status_and_one_line(
@@ -223,7 +239,7 @@ def test_every_failure_has_its_status_and_one_line(
     def fail(*_, **__):
         raise error
 
-    monkeypatch.setattr(targets.runner, "run_stage", fail)
+    monkeypatch.setattr(runner, "run_stage", fail)
     assert main("train") == status
     assert message in capsys.readouterr().err
 
@@ -268,7 +284,7 @@ def test_pack_verify_and_publish(project, capsys):
     reference = project.reports / "reference"
     names = {p.relative_to(reference).as_posix() for p in reference.rglob("*") if p.is_file()}
     assert names == {
-        *targets.PUBLISHED,
+        *commands.PUBLISHED,
         "figures/01-data.csv",
         "figures/02-train.csv",
         "figures/report.csv",
@@ -278,17 +294,44 @@ def test_pack_verify_and_publish(project, capsys):
     }
 
 
+def test_a_notebook_dropped_in_is_run_kept_compared_ordered_and_offered(
+    project, capsys, monkeypatch
+):
+    said = {"needs": ["02-train"], "targets": ["mine"], "timed": ["03-mine.json"]}
+    write_notebook(project.notebook("03-mine"), PARAMETERS, "1", **said)
+    ran, run_dir = project.__dict__["ran"], project.reports / "quick"
+    assert main("mne") == 2 and "did you mean mine?" in capsys.readouterr().err
+    assert main("mine", "--profile", "quick") == 0 and ran == ["01-data", "02-train", "03-mine"]
+    assert main("mine", "--profile", "quick") == 0 and len(ran) == 3
+    assert main("report", "--profile", "quick") == 0 and ran[3:] == ["report"]
+    order = ["01-data", "02-train", "03-mine", "report"]
+    assert [row["id"] for row in read_json(run_dir / "claims.json")] == order
+    assert list(read_json(run_dir / "run.json")["durations_s"]) == order
+
+    for name in ("01-data", "02-train", "report"):  # parameters tell the two folders apart
+        monkeypatch.setitem(
+            idempotence.VARIES, "model/config.json" if "2" in name else f"{name}.json", "told"
+        )
+    capsys.readouterr()
+    assert main("test-idem") == 0
+    out = capsys.readouterr().out
+    assert "not compared: 03-mine.json (03-mine says that it depends on measured times)\n" in out
+    assert "figures/03-mine.csv" not in out  # compared, and equal
+    project.notebook("03-mine").unlink()
+    assert main("mine", "--profile", "quick") == 2
+
+
 def test_the_epoch_comes_from_the_environment(project, monkeypatch, capsys):
-    assert targets.epoch() == pack.EPOCH
+    assert pack.source_date() == pack.EPOCH
     monkeypatch.setenv("SOURCE_DATE_EPOCH", "86400")
-    assert targets.epoch() == 86400
+    assert pack.source_date() == 86400
     monkeypatch.setenv("SOURCE_DATE_EPOCH", "yesterday")
     assert main("train") == 2 and "SOURCE_DATE_EPOCH = 'yesterday'" in capsys.readouterr().err
 
 
 def test_the_corpus_is_made_again_and_compared(project, capsys, monkeypatch):
-    monkeypatch.setattr(targets.idempotence, "CORPUS", ("01-data.json", "figures/*"))
-    before = targets.idempotence.compare
+    monkeypatch.setattr(idempotence, "CORPUS", ("01-data.json", "figures/*"))
+    before = idempotence.compare
     seen = {}
 
     def compare(first, second, only):
@@ -296,7 +339,7 @@ def test_the_corpus_is_made_again_and_compared(project, capsys, monkeypatch):
         write_json(second / "01-data.json", {**b, "run_dir": a["run_dir"], **seen})
         return before(first, second, only)
 
-    monkeypatch.setattr(targets.idempotence, "compare", compare)
+    monkeypatch.setattr(idempotence, "compare", compare)
     assert main("verify-corpus", "--profile", "quick") == 0
     assert "corpus verified: 2 files of reports/quick made again" in capsys.readouterr().out
     seen["seed"] = 43
@@ -308,7 +351,7 @@ def test_the_corpus_is_made_again_and_compared(project, capsys, monkeypatch):
 
 
 def test_two_runs_are_compared(project, capsys, monkeypatch):
-    monkeypatch.setitem(targets.idempotence.VARIES, "*.json", "says where it ran")
+    monkeypatch.setitem(idempotence.VARIES, "*.json", "says where it ran")
     assert main("test-idem") == 0
     out = capsys.readouterr().out
     assert (
@@ -319,7 +362,7 @@ def test_two_runs_are_compared(project, capsys, monkeypatch):
         project.__dict__["ran"] == ["01-data", "02-train", "report"] * 2
         and not (project.root / "dist").exists()
     )
-    targets.idempotence.VARIES.pop("*.json")
+    idempotence.VARIES.pop("*.json")
     assert (
         main("test-idem") == 1
         and "two equal runs differ in 01-data.json" in capsys.readouterr().err
@@ -337,9 +380,9 @@ def test_notebooks_are_committed_executed_at_the_quick_size(project, capsys):
     ]
     assert code[1]["outputs"][0]["execution_count"] == 2
     count = len(project.__dict__["ran"])
-    assert (
-        main("report", "--profile", "quick") == 0 and len(project.__dict__["ran"]) == count
-    )  # outputs are no dependency
+    assert main("report", "--profile", "quick") == 0
+    # outputs are no dependency; only the summing chapter says which state of the project this is
+    assert project.__dict__["ran"][count:] == ["report"]
 
 
 def test_the_outcome_of_the_tests_is_recorded(project, tmp_path, capsys):
@@ -357,3 +400,15 @@ def test_the_outcome_of_the_tests_is_recorded(project, tmp_path, capsys):
         == 0
     )
     assert capsys.readouterr().out == "3 tests, 1 failed, coverage 0.0 %\n"
+
+
+def test_a_folder_that_cannot_be_written_is_named_before_anything_runs(tmp_path):
+    (tmp_path / "reports").write_text("a file where the folder should be")
+    with pytest.raises(OSError, match="^reports/quick cannot be written .*: make it writable"):
+        targets.check_folder(Project(tmp_path), tmp_path / "reports" / "quick")
+
+
+def test_a_nearly_full_disk_is_named_before_anything_runs(tmp_path, monkeypatch):
+    monkeypatch.setattr(targets.shutil, "disk_usage", lambda _: SimpleNamespace(free=5 * 2**20))
+    with pytest.raises(OSError, match="5 MiB are free on its disk: free 64 MiB or more"):
+        targets.check_folder(Project(tmp_path), tmp_path)

@@ -1,6 +1,16 @@
 """The executed paper: notebooks run in order, claims collected, provenance kept, one HTML file
-rendered."""
+rendered.
 
-from .notebook import open_notebook
+A notebook needs `open_notebook`; it is imported on first use, because a command that finds nothing
+to do needs no figures and data frames."""
 
-__all__ = ["open_notebook"]
+from importlib import import_module
+
+_EXPORTS = {"open_notebook": "notebook"}
+__all__ = sorted(_EXPORTS)
+
+
+def __getattr__(name):
+    if name not in _EXPORTS:
+        raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
+    return getattr(import_module(f".{_EXPORTS[name]}", __name__), name)

@@ -5,23 +5,50 @@ Exit status: 0 done or current, 1 an error, 2 bad parameters, 130 interrupted, 1
 """
 
 import argparse
+import difflib
+import errno
 import os
+import re
 import sys
 import traceback
 from pathlib import Path
 
-from . import parameters, targets
-from .project import STAGES, Project
-from .runner import KernelDied
+from . import targets
+from .derived import load
+from .names import printable, short
+from .parameters import ParameterError
+from .project import Project
+
+# Targets that are not a run, as `module:function`: loaded when asked for.
+COMMANDS = {
+    "verify-corpus": "paper.commands:verify_corpus",
+    "test-idem": "paper.commands:test_idem",
+    "pack": "paper.commands:make_pack",
+    "verify": "paper.commands:verify",
+    "publish": "paper.commands:publish",
+    "notebooks": "paper.commands:execute_notebooks",
+    "evidence": "paper.commands:record",
+    "cache": "paper.commands:cache",
+}
+WORD = 120  # characters of a word in a message, such as a path
+REMEDIES = {
+    errno.ENOSPC: "free some disk space and run the same command again; what was there before is "
+    "whole",
+    errno.EDQUOT: "your quota is used up: free some space and run the same command again",
+    errno.EACCES: "make the folder writable, or run in a copy of the project",
+    errno.EPERM: "make the folder writable, or run in a copy of the project",
+    errno.EROFS: "make the folder writable, or run in a copy of the project",
+}
 
 
 def main(argv=None) -> int:
     """Runs a target; on an error prints one line that names the thing, the value and the remedy."""
+    for stream in (sys.stdout, sys.stderr):
+        if hasattr(stream, "reconfigure"):  # a file's name may hold what a terminal cannot show
+            stream.reconfigure(errors="backslashreplace")
     options = arguments().parse_args(argv)
     try:
-        project = Project.find()
-        params = targets.read(project, options)
-        targets.TARGETS.get(options.target, targets.run)(project, params, options)
+        perform(options)
         return 0
     except KeyboardInterrupt:
         print(
@@ -33,31 +60,38 @@ def main(argv=None) -> int:
         if options.debug:
             print(getattr(error, "details", "") or traceback.format_exc(), file=sys.stderr)
         print(f"error: {line(error)}", file=sys.stderr)
-        return (
-            2
-            if isinstance(error, parameters.ParameterError)
-            else 138
-            if isinstance(error, KernelDied)
-            else 1
-        )
+        return 2 if isinstance(error, ParameterError) else getattr(error, "status", 1)
+
+
+def perform(options) -> None:
+    """Runs what `options.target` names: a command, or the chapters up to its own."""
+    project = Project.find()
+    known = [*project.targets, *COMMANDS]
+    if options.target not in known:
+        near = difflib.get_close_matches(options.target, known, n=1, cutoff=0.5)
+        remedy = f"did you mean {near[0]}?" if near else f"known are {', '.join(sorted(known))}"
+        raise ParameterError(f"target {short(options.target)!r} is unknown: {remedy}")
+    params = targets.read(project, options)
+    if options.target in COMMANDS:
+        load(COMMANDS[options.target])(project, params, options)
+    else:
+        targets.run(project, params, options.target, options.into)
 
 
 def line(error: Exception) -> str:
     """The error as one line; a full disk and a refused file are named with their remedy."""
-    text = " ".join(str(error).split()) or type(error).__name__
-    if isinstance(error, OSError) and error.errno == 28 or "No space left" in text:
-        return f"{text}: free some disk space and run the same command again; what was there before is whole"
-    if isinstance(error, OSError) and error.errno in (13, 30):
-        return f"{text}: make the folder writable, or run in a copy of the project"
-    return text
+    text = printable(str(error)) or type(error).__name__
+    text = re.sub(rf"\S{{{WORD},}}", lambda word: short(word[0], WORD), text)
+    number = error.errno if isinstance(error, OSError) else None
+    if "No space left" in text:
+        number = errno.ENOSPC
+    return f"{text}: {REMEDIES[number]}" if number in REMEDIES else text
 
 
 def arguments() -> argparse.ArgumentParser:
     what = "Run the notebooks and render the report."
     parser = argparse.ArgumentParser(prog="python -m paper", description=what)
-    parser.add_argument(
-        "target", choices=sorted({*targets.TARGETS, *targets.UP_TO, *STAGES}), help="what to make"
-    )
+    parser.add_argument("target", help="what to make, as make help lists it; or a chapter's name")
     parser.add_argument(
         "--profile",
         default="paper",
@@ -79,6 +113,7 @@ def arguments() -> argparse.ArgumentParser:
     )
     parser.add_argument("--junit", type=Path, nargs="+", help="for evidence: pytest's JUnit files")
     parser.add_argument("--coverage", type=Path, help="for evidence: coverage's JSON file")
+    parser.add_argument("--clear", action="store_true", help="for cache: delete what it holds")
     debug = os.environ.get("DEBUG", "0") not in ("", "0")
     parser.add_argument(
         "--debug", action="store_true", default=debug, help="print the whole traceback"

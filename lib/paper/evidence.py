@@ -1,34 +1,34 @@
-"""reports/evidence/<name>.json: what the last `make test`, `test-idem`, `verify` found, and at
-which commit."""
+"""reports/evidence/<name>.json: what the last `make test`, `test-idem`, `verify` found, and of
+which state of the project."""
 
 import time
 import xml.etree.ElementTree as xml
 from pathlib import Path
 
-from .files import read_json, write_json
+from .files import read_record, write_json
 from .project import Project
-from .provenance import commit
+from .revision import state
 
 NAMES = ("test", "test-idem", "verify", "verify-corpus")
 
 
 def write(project: Project, name: str, passed: bool, **details) -> dict:
-    """Records an outcome with the commit it holds for."""
+    """Records an outcome with the state of the project that it holds for."""
     when = time.strftime("%Y-%m-%dT%H:%M:%SZ", time.gmtime())
-    row = {"name": name, "passed": bool(passed), **commit(project.root), "when": when, **details}
+    row = {"name": name, "passed": bool(passed), **state(project.root), "when": when, **details}
     write_json(folder(project) / f"{name}.json", row)
     return row
 
 
-def read(project: Project) -> dict[str, dict | None]:
-    """The evidence that holds at this commit, by name; None where it was not made at it."""
-    head = commit(project.root)["commit"]
-    found = {}
-    for name in NAMES:
-        path = folder(project) / f"{name}.json"
-        row = read_json(path) if path.is_file() else None
-        found[name] = row if row and row["commit"] == head else None
-    return found
+def read(project: Project, now: dict | None = None) -> dict[str, dict | None]:
+    """The evidence that holds of this state of the project (`now`), by name; None where it was not
+    made of it."""
+    now = now or state(project.root)
+    rows = {name: read_record(folder(project) / f"{name}.json") or {} for name in NAMES}
+    return {
+        name: row if all(row.get(key, "") == value for key, value in now.items()) else None
+        for name, row in rows.items()
+    }
 
 
 def folder(project: Project) -> Path:
@@ -42,7 +42,7 @@ def from_pytest(project: Project, junit: list[Path], coverage: Path) -> dict:
         key: sum(int(suite.get(key, 0)) for suite in suites)
         for key in ("tests", "failures", "errors", "skipped")
     }
-    totals = read_json(coverage)["totals"] if Path(coverage).is_file() else {}
+    totals = (read_record(coverage) or {}).get("totals", {})
     percent = totals.get("percent_covered")
     passed = (
         count["tests"] > 0

@@ -3,8 +3,17 @@
 import hashlib
 import json
 import os
+import sys
 import tempfile
+from contextlib import contextmanager
 from pathlib import Path
+
+from filelock import FileLock, Timeout
+
+from .names import SURROGATES, short
+
+PART = "part-"  # what the names of files being written begin with, after a dot
+WAIT_S = 30  # between two words about a lock that is waited for
 
 
 def write_bytes(path: Path, data: bytes) -> Path:
@@ -12,32 +21,48 @@ def write_bytes(path: Path, data: bytes) -> Path:
     folder."""
     path = Path(path)
     path.parent.mkdir(parents=True, exist_ok=True)
-    handle, part = tempfile.mkstemp(prefix=f".{path.name}.", suffix=".part", dir=path.parent)
+    handle, part = tempfile.mkstemp(prefix=f".{PART}", dir=path.parent)
     try:
         with os.fdopen(handle, "wb") as file:
             file.write(data)
         os.chmod(part, 0o644)  # mkstemp gives 0o600, which would travel into packs
         os.replace(part, path)
     except BaseException:
-        os.unlink(part)
+        Path(part).unlink(missing_ok=True)
         raise
     return path
 
 
+def sweep(folder: Path) -> None:
+    """Deletes what a process that was killed while it wrote left below `folder`."""
+    for part in Path(folder).rglob(f".{PART}*"):
+        part.unlink(missing_ok=True)
+
+
 def write_text(path: Path, text: str) -> Path:
-    """`write_bytes` of UTF-8 text with \\n line ends, on every system."""
-    return write_bytes(path, text.encode("utf-8"))
+    """`write_bytes` of UTF-8 text with \\n line ends, on every system; bytes of a file's name that
+    are no UTF-8 stay as they are."""
+    return write_bytes(path, text.encode("utf-8", "surrogateescape"))
 
 
 def write_json(path: Path, value) -> Path:
     """Indented JSON with a final newline; NaN is refused, because JSON has none."""
-    return write_text(
-        path, json.dumps(value, indent=1, ensure_ascii=False, allow_nan=False, default=plain) + "\n"
-    )
+    text = json.dumps(value, indent=1, ensure_ascii=False, allow_nan=False, default=plain)
+    return write_text(path, SURROGATES.sub(lambda c: f"\\u{ord(c[0]):04x}", text) + "\n")
 
 
 def read_json(path: Path):
     return json.loads(Path(path).read_text(encoding="utf-8"))
+
+
+def read_record(path: Path) -> dict | None:
+    """A dict that was written as JSON; None where there is no such file or it holds anything
+    else."""
+    try:
+        value = read_json(path)
+    except (OSError, ValueError):
+        return None
+    return value if isinstance(value, dict) else None
 
 
 def plain(value):
@@ -48,7 +73,8 @@ def plain(value):
     if isinstance(value, Path):
         return value.as_posix()
     raise TypeError(
-        f"{value!r} ({type(value).__name__}) does not fit into JSON: give numbers, strings, lists or dicts"
+        f"{short(repr(value))} ({type(value).__name__}) does not fit into JSON: give numbers, "
+        "strings, lists or dicts"
     )
 
 
@@ -72,3 +98,31 @@ def tree(folder: Path) -> list[Path]:
         for r, p in sorted(relative, key=lambda pair: pair[0].as_posix())
         if not any(part.startswith(".") for part in r.parts)
     ]
+
+
+@contextmanager
+def locked(folder: Path):
+    """One process at a time for `folder`: a lock file beside it, freed by the system even if the
+    process is killed. Says on stderr that it waits."""
+    folder.parent.mkdir(parents=True, exist_ok=True)
+    lock = FileLock(folder.with_name(f".{folder.name}.lock"))
+    try:
+        lock.acquire(timeout=0)
+    except Timeout:
+        print(f"{folder.name} is in use by another run: waiting for it", file=sys.stderr)
+        _wait(lock, folder)
+    try:
+        yield
+    finally:
+        lock.release()
+
+
+def _wait(lock: FileLock, folder: Path) -> None:
+    waited = 0
+    while True:
+        try:
+            lock.acquire(timeout=WAIT_S)
+            return
+        except Timeout:
+            waited += WAIT_S
+            print(f"{folder.name}: still waiting after {waited} s", file=sys.stderr)

@@ -25,7 +25,8 @@ from .checks import check
 from .claims import AUDIT, OWN, seed_claims
 from .files import read_json, write_text
 from .marks import strip, written
-from .project import CHAPTERS, slug
+from .names import slug
+from .project import Project
 from .words import visible
 
 TEMPLATE = Path(__file__).resolve().parents[2] / "reports" / "template"
@@ -54,7 +55,8 @@ def build_html(run_dir, notebooks_dir=None) -> Path:
     the report's promises."""
     run_dir = Path(run_dir)
     folder = Path(notebooks_dir or run_dir)
-    names = [name for name in CHAPTERS if (folder / f"{name}.ipynb").is_file()]
+    chapters_of_book = Project.find(run_dir).chapters
+    names = [name for name in chapters_of_book if (folder / f"{name}.ipynb").is_file()]
     front = folder / "report.ipynb"
     if not names and not front.is_file():
         raise FileNotFoundError(f"no executed notebook in {folder}: run make report first")
@@ -69,7 +71,8 @@ def build_html(run_dir, notebooks_dir=None) -> Path:
         style=(TEMPLATE / "style.css").read_text(encoding="utf-8"),
         run=run,
         chapters=chapters,
-        missing=[name for name in CHAPTERS if name not in names] + ([] if matter else ["report"]),
+        missing=[name for name in chapters_of_book if name not in names]
+        + ([] if matter else ["report"]),
         **_claims(claims, chapters, matter),
         **_front(matter),
         stats=[_tile(it) for it in _json(run_dir / "headline.json", [])],

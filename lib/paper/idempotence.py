@@ -1,16 +1,18 @@
 """`make verify-corpus` and `make test-idem`: run again into a fresh folder and compare all that
 should be the same.
 
-Times differ between equal runs. So columns and keys that are named as times, and what the timing
-chapters draw, are left out by name, each with its reason; everything else must be equal."""
+Times differ between equal runs. So columns and keys that are named as times, and the artefacts that
+a chapter declares as timed in its metadata, are left out, each with its reason; everything else
+must be equal."""
 
 import csv
 import json
 import re
-from fnmatch import fnmatch
+from fnmatch import fnmatchcase
 from pathlib import Path
 
 from . import stages
+from .project import declared
 
 CORPUS = ("corpus.*", "tokens.jsonl", "vocab.txt", "tokenizer.json", "oracle.npz")
 VARIES = {
@@ -18,52 +20,9 @@ VARIES = {
     "index.html": "shows times",
     "run.json": "says when and how long",
     "HASHES.txt": "hashes of the files named here too",
-    "timemodel.json": "fitted to measured times",
-    "train/*.pt": "a checkpoint keeps its log, with times",
-    **{
-        f"claims/{name}.json": "holds measured speeds"
-        for name in ("04-kv-bench", "05-quant-bench", "06-ablations", "report")
-    },
-    **{
-        f"figures/{name}.*": "draws times"
-        for name in (
-            "latency",
-            "step",
-            "speculation",
-            "serving",
-            "quant-layers",
-            "quant-latency",
-            "quant-dispatch",
-            "widths",
-        )
-    },
-    **{
-        f"tables/{name}.csv": "lists times"
-        for name in (
-            "latency",
-            "phases",
-            "constants",
-            "prediction",
-            "seed-row",
-            "kinds",
-            "large",
-            "speculation",
-            "beams",
-            "batches",
-            "serving",
-            "quant-seed",
-            "quant-speed",
-            "quant-dispatch",
-            "chapters",
-        )
-    },
-    "dispatch.csv": "lists times",
-    "figures/process-memory.*": "draws what the operating system counts",
-    **dict.fromkeys(
-        ("claims.json", "headline.json", "tables/audit-sections.csv", "tables/refuted.csv"),
-        "repeats measured speeds",
-    ),
+    "claims.json": "repeats measured speeds",
 }
+TIMED_BY = "{} says that it depends on measured times"
 # Columns and keys that are times, or follow from one (the label of a number format says whether it
 # was measured fast).
 TIMED = re.compile(
@@ -74,28 +33,44 @@ TIMED = re.compile(
 def compare(first: Path, second: Path, only=("*",)) -> dict[str, list[str]]:
     """Artefacts of two runs whose names match `only`, sorted into {"equal", "differ", "missing",
     "varies"}."""
+    reasons = varying(first)
     names = sorted(
         {
             name
             for root in (first, second)
             for name in stages.artefacts(root)
-            if any(fnmatch(name, p) for p in only)
+            if any(fnmatchcase(name, p) for p in only)
         }
     )
     found = {"equal": [], "differ": [], "missing": [], "varies": []}
     for name in names:
         if not ((first / name).is_file() and (second / name).is_file()):
             found["missing"].append(name)
-        elif why(name):
+        elif _first(name, reasons):
             found["varies"].append(name)
         else:
             found["equal" if same(first / name, second / name) else "differ"].append(name)
     return found
 
 
-def why(name: str) -> str | None:
+def varying(run_dir: Path) -> dict[str, str]:
+    """Pattern -> reason for the artefacts that differ between equal runs: those of every run, and
+    those that the run's chapters declare as timed."""
+    found = dict(VARIES)
+    for path in sorted(run_dir.glob("*.ipynb")):
+        chapter = declared(path)
+        if chapter:
+            found |= dict.fromkeys(chapter.timed, TIMED_BY.format(chapter.name))
+    return found
+
+
+def why(name: str, run_dir: Path) -> str | None:
     """Why an artefact differs between equal runs; None for one that must not."""
-    return next((reason for pattern, reason in VARIES.items() if fnmatch(name, pattern)), None)
+    return _first(name, varying(run_dir))
+
+
+def _first(name: str, reasons: dict[str, str]) -> str | None:
+    return next((reason for pattern, reason in reasons.items() if fnmatchcase(name, pattern)), None)
 
 
 def same(a: Path, b: Path) -> bool:

@@ -10,7 +10,7 @@ from types import SimpleNamespace
 from IPython import get_ipython
 from tqdm import tqdm
 
-from . import bars, claims, display, stages
+from . import bars, claims, display, variants
 from .files import read_json, write_bytes, write_json, write_text
 from .parameters import check, injected, known_parameters, parameters_cell, resolve
 from .project import Project
@@ -65,14 +65,14 @@ class Notebook:
             self.inputs = project.root / all_params["run_dir"]
             self.out = Path(os.environ.get(OUT) or self.inputs)
         else:
-            self.inputs, self.out = stages.alone(project, name, all_params)
+            self.inputs, self.out = variants.alone(project, name, all_params)
         self.out.mkdir(parents=True, exist_ok=True)
 
     def require(self, stage: str) -> Path:
         """The folder that holds what `stage` leaves; a notebook opened alone gets it built at quick
         size first."""
         if not self._all.get("run_dir"):
-            stages.ensure(self.project, stage, self._all, self.inputs)
+            variants.ensure(self.project, stage, self._all, self.inputs)
         return self.inputs
 
     def path(self, name: str) -> Path:

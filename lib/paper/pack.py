@@ -4,12 +4,15 @@ inside."""
 import gzip
 import hashlib
 import io
+import os
 import tarfile
 from importlib import metadata
 from pathlib import Path
 
 from . import stages
 from .files import sha256, tree, write_bytes, write_text
+from .names import hash_line, read_hash_lines, short
+from .parameters import ParameterError
 from .project import Project
 
 MANIFEST = "MANIFEST.sha256"
@@ -23,31 +26,29 @@ class PackError(ValueError):
 def archive(files: dict[str, bytes], top: str, epoch: int) -> bytes:
     """A gzipped tar of `files` below the folder `top`; the bytes depend on names, contents and
     `epoch` alone."""
-    manifest = "".join(
-        f"{hashlib.sha256(data).hexdigest()}  {name}\n" for name, data in sorted(files.items())
-    )
+    hashed = {name: hashlib.sha256(data).hexdigest() for name, data in files.items()}
+    manifest = "".join(hash_line(sha, name) for name, sha in sorted(hashed.items()))
     buffer = io.BytesIO()
     with gzip.GzipFile(
         filename="", mode="wb", compresslevel=9, fileobj=buffer, mtime=epoch
     ) as zipped:
         with tarfile.open(fileobj=zipped, mode="w", format=tarfile.PAX_FORMAT) as tar:
-            for name, data in sorted({**files, MANIFEST: manifest.encode()}.items()):
+            for name, data in sorted({**files, MANIFEST: os.fsencode(manifest)}.items()):
                 entry = tarfile.TarInfo(f"{top}/{name}")
                 entry.size, entry.mtime, entry.mode = len(data), epoch, 0o644
                 tar.addfile(entry, io.BytesIO(data))
     return buffer.getvalue()
 
 
-def pack_model(project: Project, run_dir: Path, epoch: int = EPOCH) -> Path:
+def pack_model(project: Project, run_dir: Path, epoch: int | None = None) -> Path:
     """dist/model.tar.gz: the headline model's folder."""
     folder = run_dir / "model"
-    data = archive(
-        {p.relative_to(folder).as_posix(): p.read_bytes() for p in tree(folder)}, "model", epoch
-    )
+    files = {p.relative_to(folder).as_posix(): p.read_bytes() for p in tree(folder)}
+    data = archive(files, "model", source_date() if epoch is None else epoch)
     return _write(project.root / "dist" / "model.tar.gz", data)
 
 
-def pack_run(project: Project, run_dir: Path, epoch: int = EPOCH) -> Path:
+def pack_run(project: Project, run_dir: Path, epoch: int | None = None) -> Path:
     """dist/mini-transformer-<run>-v<version>.tar.gz: everything a run left, without its
     evidence."""
     if not (run_dir / "HASHES.txt").is_file():
@@ -57,7 +58,19 @@ def pack_run(project: Project, run_dir: Path, epoch: int = EPOCH) -> Path:
         )
     files = {name: (run_dir / name).read_bytes() for name in stages.artefacts(run_dir)}
     top = pack_name(run_dir)
-    return _write(project.root / "dist" / f"{top}.tar.gz", archive(files, top, epoch))
+    data = archive(files, top, source_date() if epoch is None else epoch)
+    return _write(project.root / "dist" / f"{top}.tar.gz", data)
+
+
+def source_date() -> int:
+    """SOURCE_DATE_EPOCH from the environment, or EPOCH; ParameterError where it is no number."""
+    text = os.environ.get("SOURCE_DATE_EPOCH") or str(EPOCH)
+    if not (text.isascii() and text.isdigit()):
+        raise ParameterError(
+            f"SOURCE_DATE_EPOCH = {short(text)!r} is not a whole number of seconds: give one, such "
+            f"as {EPOCH}"
+        )
+    return int(text)
 
 
 def pack_name(run_dir: Path) -> str:
@@ -76,19 +89,17 @@ def verify(path: Path) -> int:
     """The number of files in a pack that all match; PackError names the first that does not."""
     sidecar = path.with_name(f"{path.name}.sha256")
     if not path.is_file() or not sidecar.is_file():
-        raise PackError(
-            f"{path.name if sidecar.is_file() else sidecar.name} is missing in {path.parent.name}/: run make pack"
-        )
-    known, found = sidecar.read_text().split()[0], sha256(path)
+        missing = path.name if sidecar.is_file() else sidecar.name
+        raise PackError(f"{missing} is missing in {path.parent.name}/: run make pack")
+    known, found = sidecar.read_bytes().decode("ascii", "replace").partition(" ")[0], sha256(path)
     if known != found:
         raise PackError(
-            f"{path.name} was changed: its SHA-256 is {found[:12]}…, not {known[:12]}…: run make pack"
+            f"{path.name} was changed: its SHA-256 is {found[:12]}…, not {known[:12]}…: run make "
+            "pack"
         )
     with tarfile.open(path) as tar:
         members = {m.name.split("/", 1)[1]: tar.extractfile(m).read() for m in tar.getmembers()}
-    listed = dict(
-        reversed(line.split("  ", 1)) for line in members.pop(MANIFEST, b"").decode().splitlines()
-    )
+    listed = read_hash_lines(os.fsdecode(members.pop(MANIFEST, b"")))
     for name in sorted(members.keys() | listed.keys()):
         if (
             name not in members

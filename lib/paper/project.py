@@ -1,25 +1,89 @@
-"""Where things are: the project's root, its notebooks and reports, and what a run is called."""
+"""Where things are: the project's root, its chapters and runs, and what a run is called."""
 
 import hashlib
+import json
+import os
 import re
 import tomllib
-from dataclasses import dataclass
+from dataclasses import dataclass, fields
 from functools import cached_property
 from pathlib import Path
 
 from .files import sha256
+from .names import file_name, short, slug
 
-CHAPTERS = ("01-data", "02-train", "03-eval", "04-kv-bench", "05-quant-bench", "06-ablations")
-STAGES = (*CHAPTERS, "report")
-UPSTREAM = {
-    "01-data": (),
-    "02-train": ("01-data",),
-    "03-eval": ("01-data", "02-train"),
-    "04-kv-bench": ("01-data", "02-train"),
-    "05-quant-bench": ("01-data", "02-train"),
-    "06-ablations": ("01-data",),
-    "report": CHAPTERS,
-}
+ALL = "*"  # needs = ["*"]: the chapter that sums up all others
+CATALOGUES = ("data/corpora.toml", "lib/minitransformer/corpus/corpora.toml")
+NAME_BYTES = 60  # of a corpus in the name of its run's folder, pack and lock
+
+
+class ChapterError(ValueError):
+    """A notebook that cannot be read, or whose metadata does not fit the others'."""
+
+
+@dataclass(frozen=True)
+class Chapter:
+    """What a notebook says of itself, in its metadata under "paper". `name` is its file's, so that
+    a copy of a chapter is none; `timed` are the artefacts that measured times change."""
+
+    name: str
+    needs: tuple[str, ...] = ()
+    targets: tuple[str, ...] = ()
+    timed: tuple[str, ...] = ()
+    resumes: tuple[str, ...] = ()  # artefacts from which a rerun of equal computations goes on
+
+    @property
+    def sums_up(self) -> bool:
+        return ALL in self.needs
+
+
+def read_notebook(path: Path) -> dict:
+    """A notebook as JSON; ChapterError where it is none."""
+    try:
+        book = json.loads(Path(path).read_text(encoding="utf-8"))
+        if isinstance(book["cells"], list) and isinstance(book["metadata"], dict):
+            return book
+        why = "its cells are no list"
+    except KeyError as error:
+        why = f"it has no {error.args[0]}"
+    except (ValueError, TypeError) as error:
+        why = str(error)
+    where = f"{path.parent.name}/{path.name}"
+    raise ChapterError(f"{where} is not a notebook ({why}): take it from git again, or delete it")
+
+
+def declared(path: Path) -> Chapter | None:
+    """What the notebook at `path` declares; None for a notebook that is no chapter."""
+    said = read_notebook(path)["metadata"].get("paper")
+    if said is None:
+        return None
+    known = [field.name for field in fields(Chapter)]
+    if not isinstance(said, dict) or not set(said) <= set(known) or "name" not in said:
+        raise ChapterError(
+            f"{path.name}: metadata paper = {short(str(said))} is not understood: give name, and "
+            f"some of {', '.join(known[1:])}"
+        )
+    if said["name"] != path.stem:
+        return None
+    lists = {key: tuple(value) for key, value in said.items() if key != "name"}
+    return Chapter(said["name"], **lists)
+
+
+def in_order(found: list[Chapter]) -> dict[str, Chapter]:
+    """Chapters by name, in the order of their names, the one that sums up last; ChapterError where
+    one needs another that does not come before it, or two claim a target."""
+    chapters = {c.name: c for c in sorted(found, key=lambda c: (c.sums_up, c.name))}
+    before, owner = set(), {}
+    for chapter in chapters.values():
+        for name in {*chapter.needs} - {ALL} - before:
+            why = "comes after it: number it later" if name in chapters else "is no chapter"
+            raise ChapterError(f"{chapter.name} needs {name}, which {why}")
+        before.add(chapter.name)
+        for target in chapter.targets:
+            other = owner.setdefault(target, chapter.name)
+            if other != chapter.name:
+                raise ChapterError(f"{other} and {chapter.name} both claim the target {target}")
+    return chapters
 
 
 @dataclass(frozen=True)
@@ -53,12 +117,34 @@ class Project:
         return self.notebooks / f"{stage}.ipynb"
 
     @cached_property
+    def declared(self) -> dict[str, Chapter]:
+        """Every notebook that declares itself a chapter, in order."""
+        found = [declared(path) for path in sorted(self.notebooks.glob("*.ipynb"))]
+        return in_order([chapter for chapter in found if chapter])
+
+    @property
     def stages(self) -> tuple[str, ...]:
-        """The chapters that exist, in order; `report` last."""
-        return tuple(s for s in STAGES if self.notebook(s).is_file())
+        """The names of all chapters in order; the one that sums them up is the last."""
+        return tuple(self.declared)
+
+    @property
+    def chapters(self) -> tuple[str, ...]:
+        """The names of the chapters that stand for themselves, in order."""
+        return tuple(name for name, chapter in self.declared.items() if not chapter.sums_up)
 
     def upstream(self, stage: str) -> tuple[str, ...]:
-        return tuple(s for s in UPSTREAM.get(stage, ()) if s in self.stages)
+        """All that has to run before `stage`, in order: what it needs, and what that needs."""
+        needs = set(self.declared[stage].needs) if stage in self.declared else set()
+        for name in reversed(self.chapters):  # what a chapter needs comes before it
+            if name in needs or ALL in needs:
+                needs |= {name, *self.declared[name].needs}
+        return tuple(name for name in self.chapters if name in needs)
+
+    @property
+    def targets(self) -> dict[str, str]:
+        """Target -> the chapter that it ends with; a chapter's own name is a target too."""
+        named = {t: c.name for c in self.declared.values() for t in c.targets}
+        return {name: name for name in self.stages} | named
 
     def relative(self, path: Path) -> str:
         """`path` from the root where it lies inside, so that nothing written names this machine's
@@ -82,9 +168,9 @@ class Project:
 
     @cached_property
     def catalogue(self) -> dict:
-        """The named corpora of data/corpora.toml."""
-        path = self.root / "data" / "corpora.toml"
-        return tomllib.loads(path.read_text(encoding="utf-8")) if path.is_file() else {}
+        """The named corpora, of the first of `CATALOGUES` that is there."""
+        paths = [path for path in (self.root / name for name in CATALOGUES) if path.is_file()]
+        return tomllib.loads(paths[0].read_text(encoding="utf-8")) if paths else {}
 
     def corpus_file(self, corpus: str, *folders: Path) -> Path | None:
         """The text file that `corpus` names, looked for in `folders` and the root; None for a name
@@ -94,25 +180,47 @@ class Project:
         """
         if corpus in self.catalogue:
             return None
-        for folder in (*folders, self.root):
-            path = (Path(folder) / Path(corpus).expanduser()).resolve()
-            if path.is_file():
-                return path
-        names = ", ".join(self.catalogue) or "none"
-        raise FileNotFoundError(
-            f"corpus {corpus!r} is neither a text file nor a known name: give a path, or one of {names}"
-        )
+        places = [Path(folder) / name for folder in (*folders, self.root) for name in _read(corpus)]
+        path = next((place.resolve() for place in places if _is(place, Path.is_file)), None)
+        shown = repr(short(corpus))
+        if path is None and any(_is(place, Path.is_dir) for place in places):
+            raise FileNotFoundError(f"corpus {shown} is a folder: give a text file in it")
+        if path is None:
+            names = ", ".join(self.catalogue) or "none"
+            raise FileNotFoundError(
+                f"corpus {shown} is neither a text file nor a known name: give a path, or one of "
+                f"{names}"
+            )
+        if not os.access(path, os.R_OK):
+            raise FileNotFoundError(f"corpus {shown} may not be read: give yourself the right to")
+        return path
 
     def corpus_tag(self, corpus: str) -> str:
-        """`<name>-<sha8>` of a text file, or of the hashes that data/corpora.toml gives a named
+        """`<name>-<sha8>` of a text file, or of the hashes that the catalogue gives a named
         corpus."""
+        name, sha = self.corpus_identity(corpus)
+        return f"{slug(Path(name).stem, NAME_BYTES)}-{sha[:8]}"
+
+    def corpus_identity(self, corpus: str) -> tuple[str, str]:
+        """(name, SHA-256) of a corpus: what a record says of it, wherever on a machine it lies."""
         path = self.corpus_file(corpus)
         if path is not None:
-            return f"{slug(path.stem)}-{sha256(path)[:8]}"
+            return file_name(path.name), sha256(path)
         hashes = sorted(re.findall(r"[0-9a-f]{64}", str(self.catalogue[corpus])))
-        return f"{slug(corpus)}-{hashlib.sha256(''.join(hashes).encode()).hexdigest()[:8]}"
+        return corpus, hashlib.sha256("".join(hashes).encode()).hexdigest()
 
 
-def slug(text: str) -> str:
-    """Lower-case letters, digits and hyphens, for file names and anchors."""
-    return re.sub(r"[^a-z0-9]+", "-", text.lower()).strip("-") or "text"
+def _read(corpus: str) -> list[Path]:
+    """How a corpus given as text may be meant: as it stands, and with ~ as a home folder."""
+    try:
+        return [Path(corpus), Path(corpus).expanduser()]
+    except RuntimeError:  # nobody of that name has a home
+        return [Path(corpus)]
+
+
+def _is(path: Path, kind) -> bool:
+    """`kind(path)`, False for a name that this system cannot have."""
+    try:
+        return kind(path)
+    except (OSError, ValueError):
+        return False

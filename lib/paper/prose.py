@@ -11,7 +11,7 @@ from markupsafe import Markup, escape
 from mistune.util import safe_entity
 from nbconvert.filters.markdown_mistune import IPythonRenderer, MarkdownWithMath
 
-from .project import slug
+from .names import slug
 
 SAFE_LINK = re.compile(r"(#(claim|fig|tbl|\d\d)[-.]|https?://|(?!#|//|[a-z][a-z0-9+.-]*:))", re.I)
 SENTENCE = re.compile(r"(?s)(.+?[.!?])(\s+(?=[A-Z0-9“\"(\[$]).*)")

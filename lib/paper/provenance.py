@@ -3,15 +3,22 @@ host name in either."""
 
 import os
 import platform
+import re
 import subprocess
 import time
 from importlib import metadata
 from pathlib import Path
 
+import torch
+
 from . import stages
 from .files import digest, sha256, write_json, write_text
+from .names import hash_line
 from .project import Project
+from .revision import commit, state
 from .sources import LIB
+
+__all__ = ["commit", "cpu_model", "machine", "versions", "write_hashes", "write_run"]
 
 PACKAGES = (
     "torch",
@@ -30,28 +37,9 @@ PACKAGES = (
 )
 
 
-def commit(root: Path) -> dict:
-    """{commit, dirty} of the checkout; commit "unknown" where there is no git or no repository."""
-    head = _git(root, "rev-parse", "HEAD")
-    changed = _git(root, "status", "--porcelain", "--untracked-files=no")
-    return {"commit": head or "unknown", "dirty": bool(changed)}
-
-
-def _git(root: Path, *arguments) -> str:
-    try:
-        done = subprocess.run(
-            ["git", "-C", str(root), *arguments], capture_output=True, text=True, timeout=30
-        )
-    except (OSError, subprocess.TimeoutExpired):
-        return ""
-    return done.stdout.strip() if done.returncode == 0 else ""
-
-
 def machine() -> dict:
     """Processor, cores, the instruction set torch uses, system and Python; nothing that names the
     machine."""
-    import torch
-
     return {
         "cpu": cpu_model(),
         "cores": os.cpu_count(),
@@ -62,12 +50,31 @@ def machine() -> dict:
     }
 
 
-def cpu_model(path: Path = Path("/proc/cpuinfo")) -> str:
-    if path.is_file():
-        for line in path.read_text().splitlines():
-            if line.startswith("model name"):
-                return line.split(":", 1)[1].strip()
-    return platform.processor() or platform.machine()
+def cpu_model(path: Path = Path("/proc/cpuinfo"), system: str = platform.system()) -> str:
+    """The processor's name as its system gives it; its architecture where none does."""
+    return (
+        (_field(path.read_text(errors="replace"), "model name") if path.is_file() else "")
+        or (system == "Darwin" and _told("sysctl", "-n", "machdep.cpu.brand_string"))
+        or (system == "Linux" and _field(_told("lscpu"), "Model name").strip("-"))
+        or platform.processor()
+        or platform.machine()
+    )
+
+
+def _field(text: str, name: str) -> str:
+    """The value in the first line `name : value`, "" without one."""
+    found = re.search(rf"^{name}\s*:\s*(.+)$", text, re.MULTILINE)
+    return found[1].strip() if found else ""
+
+
+def _told(*command: str) -> str:
+    """What a command prints, in English; "" where there is no such command, or it fails."""
+    english = os.environ | {"LC_ALL": "C"}
+    try:
+        done = subprocess.run(command, capture_output=True, text=True, timeout=10, env=english)
+    except (OSError, subprocess.TimeoutExpired):
+        return ""
+    return done.stdout.strip() if done.returncode == 0 else ""
 
 
 def versions() -> dict:
@@ -80,6 +87,15 @@ def versions() -> dict:
     return found
 
 
+def recorded(project: Project, params: dict) -> dict:
+    """The parameters as a record keeps them: a corpus by its name and SHA-256, and no folder."""
+    kept = {n: v for n, v in params.items() if n not in stages.PLACES}
+    if "corpus" not in params:
+        return kept
+    name, sha = project.corpus_identity(params["corpus"]) if params["corpus"] else ("", None)
+    return kept | {"corpus": name, "corpus_sha256": sha}
+
+
 def write_run(project: Project, run_dir: Path, params: dict) -> dict:
     """Writes run.json from the stamps of the stages that have run; `executed` is when this was."""
     stamps = {s: stages.read_stamp(run_dir, s) for s in project.stages}
@@ -88,10 +104,10 @@ def write_run(project: Project, run_dir: Path, params: dict) -> dict:
         "project": "mini-transformer",
         "version": metadata.version("minitransformer"),
         "run": run_dir.name,
-        **commit(project.root),
+        **state(project.root),
         "executed": time.strftime("%Y-%m-%dT%H:%M:%SZ", time.gmtime()),
         "profile": params["profile"],
-        "parameters": {n: v for n, v in params.items() if n != "run_dir"},
+        "parameters": recorded(project, params),
         "machine": machine(),
         "threads": params.get("threads"),
         "versions": versions(),
@@ -114,9 +130,6 @@ def write_run(project: Project, run_dir: Path, params: dict) -> dict:
 
 def write_hashes(run_dir: Path) -> Path:
     """HASHES.txt of every artefact, for `sha256sum -c HASHES.txt` in the run's folder."""
-    lines = [
-        f"{sha256(run_dir / name)}  {name}\n"
-        for name in stages.artefacts(run_dir)
-        if name != "HASHES.txt"
-    ]
+    names = (name for name in stages.artefacts(run_dir) if name != "HASHES.txt")
+    lines = [hash_line(sha256(run_dir / name), name) for name in names]
     return write_text(run_dir / "HASHES.txt", "".join(lines))

@@ -1,5 +1,6 @@
 """A thin runner over papermill: one notebook at a time, whole or not at all."""
 
+import itertools
 import logging
 import os
 import re
@@ -7,7 +8,8 @@ import shutil
 import sys
 import time
 import warnings
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
+from fnmatch import fnmatch
 from pathlib import Path
 
 import nbformat
@@ -19,16 +21,15 @@ from papermill.exceptions import PapermillExecutionError
 from traitlets import default
 
 from . import stages
-from .files import read_json, sha256, tree, write_text
+from .files import digest, read_record, sha256, tree, write_bytes, write_json, write_text
+from .names import brief_name
 from .notebook import OUT
 from .parameters import parameters_cell
-from .project import Project
+from .project import Project, read_notebook
+from .scrub import scrub_notebook
 from .sources import LIB
 
 START_TIMEOUT_S = 180  # a cold disk and two busy cores
-NEEDED_BYTES = (
-    64 * 2**20
-)  # a quick run leaves about 20 MiB; less free space than this is not worth starting
 
 
 class CellError(RuntimeError):
@@ -41,6 +42,8 @@ class CellError(RuntimeError):
 
 class KernelDied(RuntimeError):
     """The kernel's process ended in the middle of a notebook."""
+
+    status = 138  # of the command
 
 
 class CurrentInterpreter(KernelSpecManager):
@@ -58,36 +61,62 @@ class Kernel(AsyncKernelManager):
         return CurrentInterpreter(parent=self)
 
 
-def run_stage(project: Project, stage: str, params: dict, run_dir: Path, *, live=False) -> float:
+def run_stage(project: Project, stage: str, params: dict, run_dir: Path, watch=None) -> float:
     """Executes the notebook of `stage`, moves what it wrote into `run_dir` and stamps it; returns
     the seconds it took.
 
     The notebook writes into a working folder, so on failure everything in `run_dir` is as it was,
     and `<stage>.failed.ipynb` shows the cell. Raises CellError or KernelDied; KeyboardInterrupt
-    passes after the kernel is gone. `live` shows progress bars on this terminal."""
-    key = stages.key(project, stage, params, run_dir)
+    passes after the kernel is gone. `watch` is told of every cell (a `progress.Progress`)."""
+    found = stages.parts(project, stage, params, run_dir)
+    key, computation = digest(found), stages.computation(found)
     work = working_folder(run_dir, stage, key)
-    own = {n: params[n] for n in parameters_cell(project.notebook(stage)) if n != "run_dir"}
+    carry_over(project, stage, run_dir, work, computation)
     failed, part = run_dir / f"{stage}.failed.ipynb", run_dir / f".{stage}.part.ipynb"
+    given = [Path(params[name]).parent for name in ("corpus", "corpora_dir") if params.get(name)]
+    given += [] if run_dir.is_relative_to(project.root) else [run_dir]
     start = time.monotonic()
     try:
-        with environment(project, params, work, live):
-            _execute(project, stage, own | {"run_dir": project.relative(run_dir)}, part, live)
+        own = own_parameters(project, stage, params, run_dir)
+        with environment(project, params, work, watch is not None and watch.live):
+            _execute(project, stage, own, part, watch)
         notebook = normalise(nbformat.read(part, as_version=4))
+        scrub_notebook(notebook, project.root, *given)
         reason = incomplete(notebook)
         if reason:
             raise CellError(f"{stage}: {reason}")
+        write_text(work / f"{stage}.ipynb", nbformat.writes(notebook) + "\n")
     except BaseException:
-        if part.is_file():
-            os.replace(part, failed)
+        keep_failed(part, failed)
         raise
-    write_text(work / f"{stage}.ipynb", nbformat.writes(notebook) + "\n")
     for done in (part, failed):
         done.unlink(missing_ok=True)
     seconds = round(time.monotonic() - start, 1)
-    artefacts = adopt(run_dir, stage, work)
-    stages.write_stamp(run_dir, stage, key=key, params=own, seconds=seconds, artefacts=artefacts)
+    about = {"params": stages.stage_params(project, stage, params), "computation": computation}
+    adopt(run_dir, stage, work, key=key, seconds=seconds, **about)
     return seconds
+
+
+def keep_failed(part: Path, failed: Path) -> None:
+    """Keeps a notebook that did not come to its end, unless it was not even begun, or its writing
+    was cut off."""
+    whole = read_record(part) is not None
+    with suppress(OSError):  # a full or read-only disk: the error that led here says so
+        os.replace(part, failed) if whole else part.unlink(missing_ok=True)
+
+
+def own_parameters(project: Project, stage: str, params: dict, run_dir: Path) -> dict:
+    """What the notebook of `stage` is given: the parameters that it declares. A text is given as a
+    copy in the run's folder, so that an executed notebook names no other folder, the name can be
+    written in it, and a text edited meanwhile is not read half old, half new."""
+    own = {name: params[name] for name in parameters_cell(project.notebook(stage))}
+    path = project.corpus_file(params["corpus"]) if own.get("corpus") else None
+    if path is not None:
+        copy = run_dir / ".corpus" / brief_name(path.name)
+        if not copy.is_file() or sha256(copy) != sha256(path):
+            write_bytes(copy, path.read_bytes())
+        own["corpus"] = project.relative(copy)
+    return own | {"run_dir": project.relative(run_dir)}
 
 
 def working_folder(run_dir: Path, stage: str, key: str) -> Path:
@@ -95,45 +124,73 @@ def working_folder(run_dir: Path, stage: str, key: str) -> Path:
     that training resumes."""
     work = run_dir / ".work" / stage
     marker = work / ".key"
-    if not marker.is_file() or marker.read_text() != key:
+    if not marker.is_file() or marker.read_bytes() != key.encode():
         shutil.rmtree(work, ignore_errors=True)
         write_text(marker, key)
     return work
 
 
-def adopt(run_dir: Path, stage: str, work: Path) -> dict:
-    """Moves what `stage` wrote into the run, and deletes what an earlier version of it left; {name:
-    SHA-256}.
+def carry_over(project: Project, stage: str, run_dir: Path, work: Path, computation: str) -> None:
+    """Puts what the stage resumes from (its checkpoints) into its working folder, if all that it
+    computes with is as it was: a label or a sentence that changed trains nothing again."""
+    stamp = stages.read_stamp(run_dir, stage)
+    if stamp is None or stamp.get("computation") != computation or stage not in project.declared:
+        return
+    bad = stages.damaged(run_dir, stamp)
+    for name in stamp["artefacts"]:
+        wanted = any(fnmatch(name, pattern) for pattern in project.declared[stage].resumes)
+        if wanted and name not in bad and not (work / name).exists():
+            write_bytes(work / name, (run_dir / name).read_bytes())
+
+
+def adopt(run_dir: Path, stage: str, work: Path, **about) -> dict:
+    """Moves what `stage` wrote into the run, deletes what an earlier version of it left, and stamps
+    it; {name: SHA-256}. An interrupted move is finished by the next one: a list of what it moves
+    stands in `.stages/` until the stamp does.
 
     CellError, before anything is moved, if another stage of the run left a file of the same name.
     """
-    for path in sorted((run_dir / ".stages").glob("*.json")):
-        for name in read_json(path)["artefacts"] if path.stem != stage else ():
-            if (work / name).is_file():
-                raise CellError(
-                    f"{stage}: {name} is left by {path.stem} too: give the figure, table or file another name"
-                )
-    old = stages.read_stamp(run_dir, stage) or {"artefacts": {}}
+    written = {path.relative_to(work).as_posix(): sha256(path) for path in tree(work)}
+    left = {path.stem: read_record(path) or {} for path in (run_dir / ".stages").glob("*.json")}
+    for other in sorted(set(left) - {stage, f"{stage}.moving"}):
+        for name in sorted(written.keys() & left[other].get("artefacts", {}).keys()):
+            raise CellError(
+                f"{stage}: {name} is left by {other} too: give the figure, table or file another "
+                "name"
+            )
+    moving = stages.stamp_path(run_dir, f"{stage}.moving")
+    old = {n for s in (stage, f"{stage}.moving") for n in left.get(s, {}).get("artefacts", {})}
+    write_json(moving, {"artefacts": dict.fromkeys([*sorted(old), *written])})
     stages.stamp_path(run_dir, stage).unlink(missing_ok=True)
-    written = {}
-    for path in tree(work):
-        name = path.relative_to(work).as_posix()
+    for name in written:
         (run_dir / name).parent.mkdir(parents=True, exist_ok=True)
-        written[name] = sha256(path)
-        os.replace(path, run_dir / name)
-    for name in set(old["artefacts"]) - set(written):
+        os.replace(work / name, run_dir / name)
+    for name in old - set(written):
         (run_dir / name).unlink(missing_ok=True)
+    stages.write_stamp(run_dir, stage, artefacts=written, **about)
+    moving.unlink()
     shutil.rmtree(work)
     return written
 
 
-def _execute(project, stage, params, part, live, retry=True) -> None:
+def _execute(project, stage, params, part, watch, retry=True) -> None:
     """papermill, with its exceptions made ours; a kernel that did not start (a lost race for a
     port) gets a second try."""
+    total = sum(
+        cell["cell_type"] == "code" for cell in read_notebook(project.notebook(stage))["cells"]
+    )
+    done = itertools.count()
+    tell = {}
+    if watch is not None:
+        tell["on_cell_start"] = lambda cell, cell_index: (
+            watch.cell(next(done), total + 1, cell.get("id", ""))
+            if cell.cell_type == "code"
+            else None
+        )
+        tell["stderr_file"] = watch if watch.live else None
     try:
-        logging.getLogger("papermill").setLevel(
-            logging.CRITICAL
-        )  # its messages say what the one line says
+        # its messages say what the one line says
+        logging.getLogger("papermill").setLevel(logging.CRITICAL)
         with warnings.catch_warnings():
             warnings.simplefilter("ignore")
             execute_notebook(
@@ -149,20 +206,20 @@ def _execute(project, stage, params, part, live, retry=True) -> None:
                 coalesce_streams=True,
                 record_timing=False,
                 progress_bar=False,
-                stderr_file=sys.stderr if live else None,
+                **tell,
             )
     except PapermillExecutionError as error:
         message = " ".join(line.strip() for line in str(error.evalue).splitlines() if line.strip())
         raise CellError(f"{stage}: {error.ename}: {message}", "\n".join(error.traceback)) from None
     except DeadKernelError:
         raise KernelDied(
-            f"{stage}: the kernel died, probably out of memory: close other programs, lower batch_size, d_model or "
-            "train_tokens, or try PROFILE=quick"
+            f"{stage}: the kernel died, probably out of memory: close other programs, lower "
+            "batch_size, d_model or train_tokens, or try PROFILE=quick"
         ) from None
     except RuntimeError as error:
         if not retry or "before replying" not in str(error) and "respond in" not in str(error):
             raise
-        _execute(project, stage, params, part, live, retry=False)
+        _execute(project, stage, params, part, watch, retry=False)
 
 
 @contextmanager
@@ -230,23 +287,3 @@ def normalise(notebook):
                     output.text = re.sub(r"[^\n]*\r(?!\n)", "", output.text)
             cell.outputs = [o for o in cell.outputs if o.output_type != "stream" or o.text.strip()]
     return notebook
-
-
-def preflight(run_dir: Path) -> None:
-    """OSError with the remedy if `run_dir` cannot be written or its disk is nearly full; nothing in
-    it is touched."""
-    try:
-        run_dir.mkdir(parents=True, exist_ok=True)
-        probe = run_dir / ".probe"
-        probe.write_bytes(b"")
-        probe.unlink()
-    except OSError as error:
-        raise OSError(
-            f"{run_dir} cannot be written ({error.strerror}): make it writable, or run in a copy of the "
-            "project"
-        ) from None
-    free = shutil.disk_usage(run_dir).free
-    if free < NEEDED_BYTES:
-        raise OSError(
-            f"{run_dir}: {free / 2**20:.0f} MiB are free on its disk: free {NEEDED_BYTES / 2**20:.0f} MiB or more"
-        )

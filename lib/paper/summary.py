@@ -9,8 +9,8 @@ import pandas as pd
 from .claims import AUDIT, OWN
 from .files import read_json, sha256
 from .numerals import number
-from .project import CHAPTERS, Project
-from .provenance import _git, commit
+from .project import Project
+from .revision import commit, git
 from .sources import LIB, files_of, imports, relative_imports
 
 NOT_RUN = "not run at this commit"
@@ -24,7 +24,7 @@ GATES = (
 
 def read_claims(run: Path) -> list[dict]:
     """The claims of every chapter that has run, in the chapters' order."""
-    paths = [Path(run) / "claims" / f"{name}.json" for name in CHAPTERS]
+    paths = [Path(run) / "claims" / f"{name}.json" for name in Project.find(run).chapters]
     return [row for path in paths if path.is_file() for row in read_json(path)]
 
 
@@ -157,7 +157,7 @@ def exempt(package: Path = LIB) -> pd.DataFrame:
 def history(root: Path) -> dict:
     """{commit, dirty, commits, unnamed}: how many commits lead to this state and how many of them
     carry no message."""
-    lines = _git(
+    lines = git(
         root, "log", "--format=%h %s"
     ).splitlines()  # a commit without a message is its hash alone
     return {
