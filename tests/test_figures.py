@@ -403,7 +403,8 @@ QUALITY = [
     ("int2 g32 asym", 156.7, 23.9), ("int2 GPTQ", 156.7, 9.05), ("int2 QAT", 156.7, 2.23),
 ]  # fmt: skip
 SPEED = [
-    ("fp32", 1783.4, 0.533), ("int8 channel, each call", 460.6, 1.079), ("int8, int8pack", 462.6, 0.601),
+    ("fp32", 1783.4, 0.533), ("int8 channel, each call", 460.6, 1.079),
+    ("int8, int8pack", 462.6, 0.601),
     ("int8 channel, onnxruntime", 499.0, 0.717), ("int4 g128, each call", 240.0, 2.31),
     ("int4 g32, each call", 261.0, 2.30), ("int4 g128, int4pack", 248.0, 0.651),
     ("int4 g32, int4pack", 284.0, 0.655), ("int4 g128, onnxruntime", 281.0, 0.742),

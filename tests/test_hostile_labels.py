@@ -1,5 +1,5 @@
-"""Words that come from data are literal wherever they are shown: figures, tables, claims, prose, CSV
-and the page.
+"""Words that come from data are literal wherever they are shown: figures, tables, claims, prose,
+CSV and the page.
 
 The words below are what users, their texts and their file systems hold: mathematics, markup,
 templates, other scripts, what cannot be seen, and what a spreadsheet would run."""
@@ -32,17 +32,20 @@ MARKUP = (
     "<img src=x onerror=alert(1)>", "<h2>Fake<", "<h2>Fake</h2>", "<script>alert(1)</script>",
     "</script>", "<!--", "-->", "]]>", "<![CDATA[", "&amp;", "&lt;b&gt;", "notes <draft>.txt",
     "<a href='//x.org'>", "</pre></div>", "<style>*{}</style>", "**bold**", "__init__", "`code`",
-    "``` x", "[x](javascript:alert(1))", "![x](http://x.org/a.png)", "# Heading", "- item", "1. one",
+    "``` x", "[x](javascript:alert(1))", "![x](http://x.org/a.png)", "# Heading", "- item",
+    "1. one",
     "> quote", "| a | b |", "---", "https://x.org", "<https://x.org>", "[^1]", "- [ ] task",
     "    four", "⟦figure 3⟧", "⟦x 1⟧", "{{ x }}", "{% raw %}", "{# x", "\"quoted\" 'so'", "a=b:c,;",
 )  # fmt: skip
 SCRIPTS = (
     "紅樓夢", "紅樓夢.txt", "हिन्दी", "ไทย", "שלום", "مرحبا", "Ελληνικά", "Русский", "한국어",
-    "e\u0301a\u0308", "a\u0301\u0302\u0303", "😀", "👍🏽", "👨\u200d👩\u200d👧", "🏴\U000e0067\U000e007f",
+    "e\u0301a\u0308", "a\u0301\u0302\u0303", "😀", "👍🏽", "👨\u200d👩\u200d👧",
+    "🏴\U000e0067\U000e007f",
     "𝔘𝔫𝔦", "\u0915", "ﷺ",
 )  # fmt: skip
 UNSEEN = (
-    "a\u2028b", "a\u2029b", "\u202eabc", "\u2066abc", "a\u200bb", "\ufeffa", "a\x00b", "\x07", "\x1b[31mred",
+    "a\u2028b", "a\u2029b", "\u202eabc", "\u2066abc", "a\u200bb", "\ufeffa", "a\x00b", "\x07",
+    "\x1b[31mred",
     "\ue000", "\ufffe", "\U0010ffff", "\ud800", "caf\udce9.txt", "a\tb", "a\nb", "a\r\nb\nc", " ",
     "  two  spaces  ", "\xa0",
 )  # fmt: skip

@@ -121,7 +121,8 @@ def make_run(folder, shown):
         code("parameters", "seed = 42  # a seed\n", count=1, tags=["parameters"]),
         code("zufall99", "seed = 7", count=2, tags=["injected-parameters"]),
         markdown(
-            '## Results\n\nWith $e^h$ and <q lang="es">hola</q>:\n\n$$ T = o + w $$\n\n#### Deep\n\n## Results\n\n'
+            '## Results\n\nWith $e^h$ and <q lang="es">hola</q>:\n\n$$ T = o + w $$\n\n#### '
+            "Deep\n\n## Results\n\n"
             "```python\nx = 1\n```",
             "md",
         ),
@@ -590,7 +591,8 @@ PAGE = '<html lang="en"><body><h1>T</h1>{}</body></html>'
             "image in 'here' has no alt text",
         ),
         (
-            '<img src="data:," alt="No description has been provided for this image" width="1" height="1">',
+            '<img src="data:," alt="No description has been provided for this image" width="1" '
+            'height="1">',
             "has no alt text",
         ),
         ('<img src="data:," alt="a">', "no width and height"),

@@ -34,7 +34,8 @@ def strip(value, interval=None, threshold=None, seed=None, limit=None, beyond=No
     `threshold` "≥ 3.7" stands at 50 %, with the side where the claim holds shaded; the interval, or
     else the threshold itself, sets the scale, and "" is returned where neither does or
     nothing is there to compare with. Without one the line spans all the numbers given,
-    logarithmically if they differ more than fivefold (or as `log` says); `limit` is dashed and `beyond` ("above" | "below") hatches what lies past it."""
+    logarithmically if they differ more than fivefold (or as `log` says); `limit` is dashed and
+    `beyond` ("above" | "below") hatches what lies past it."""
     if not _is_number(value):
         return Markup("")
     interval = interval if interval and all(_is_number(x) for x in interval) else None
@@ -69,7 +70,8 @@ def strip(value, interval=None, threshold=None, seed=None, limit=None, beyond=No
         marks.append(f'<svg x="{place(seed):g}%" y="7" overflow="visible">{diamond}</svg>')
     if interval:
         marks.append(
-            f'<line class="iv" x1="{place(interval[0]):g}%" x2="{place(interval[1]):g}%" y1="7" y2="7"/>'
+            f'<line class="iv" x1="{place(interval[0]):g}%" x2="{place(interval[1]):g}%" y1="7" '
+            f'y2="7"/>'
         )
     marks.append(f'<circle class="dot" cx="{place(value):g}%" cy="7" r="4.2"/>')
     return Markup(f'<svg class="strip" aria-hidden="true">{"".join(marks)}</svg>')
@@ -190,5 +192,6 @@ def ruler(error, margin):
     relation = f"{room} between them" if safe else "the error exceeds the margin"
     alt = f"Logarithmic ruler: error {number(error, 3)}, margin {number(margin, 3)}; {relation}."
     return Markup(
-        f'<svg class="ruler" viewBox="0 0 560 62" role="img" aria-label="{escape(alt)}">{"".join(parts)}</svg>'
+        f'<svg class="ruler" viewBox="0 0 560 62" role="img" '
+        f'aria-label="{escape(alt)}">{"".join(parts)}</svg>'
     )

@@ -14,7 +14,7 @@ from . import bars, claims, display, variants
 from .files import read_json, write_bytes, write_json, write_text
 from .parameters import check, injected, known_parameters, parameters_cell, resolve
 from .project import Project
-from .words import csv_text, literal
+from .words import csv_text
 
 # the runner's working folder for a notebook; what is in it joins the run when the notebook is done
 OUT = "MINITRANSFORMER_OUT"
@@ -213,11 +213,13 @@ class Notebook:
                 any(path.iterdir()) if path.is_dir() else path.is_file() and path.stat().st_size
             ):
                 raise FileNotFoundError(
-                    f"{self.name}: artefact {name} is missing or empty: the cell that writes it did not"
+                    f"{self.name}: artefact {name} is missing or empty: the cell that writes it "
+                    f"did not"
                 )
         if self.name[:2].isdigit() and self._answer is None:
             raise ValueError(
-                f"{self.name} has no answer: call nb.answer(...) with one computed sentence before nb.close"
+                f"{self.name} has no answer: call nb.answer(...) with one computed sentence "
+                f"before nb.close"
             )
         write_json(self.out / "claims" / f"{self.name}.json", list(self._rows.values()))
         verdicts = [row["verdict"] for row in self._rows.values()]
@@ -225,7 +227,8 @@ class Notebook:
             f"{verdicts.count(v)} {v}" for v in (*claims.OWN, *claims.AUDIT) if v in verdicts
         )
         display.show_echo(
-            f"{self.name}: {len(artefacts)} artefacts checked; {len(verdicts)} claims ({counts or 'none'})."
+            f"{self.name}: {len(artefacts)} artefacts checked; {len(verdicts)} claims "
+            f"({counts or 'none'})."
         )
 
     def _add(self, row: dict, cell: str | None) -> dict:
@@ -238,7 +241,8 @@ class Notebook:
         before = self._rows.get(row["id"])
         if before and before["cell_id"] != cell:
             raise ValueError(
-                f"claim {row['id']!r} is made in cell {before['cell_id']!r} and in {cell!r}: give each its own id"
+                f"claim {row['id']!r} is made in cell {before['cell_id']!r} and in {cell!r}: "
+                f"give each its own id"
             )
         row = Row(row, notebook=self.name, cell_id=cell)
         self._rows[row["id"]] = row
@@ -278,5 +282,6 @@ def _cell_ids(path: Path) -> list[str]:
 def _slug(kind: str, id: str) -> None:
     if not ID.fullmatch(id):
         raise ValueError(
-            f"{kind} id {id!r} is not a slug: use lower-case letters, digits, hyphens and underscores"
+            f"{kind} id {id!r} is not a slug: use lower-case letters, digits, hyphens and "
+            f"underscores"
         )

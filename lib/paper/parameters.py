@@ -83,7 +83,8 @@ def coerce(name: str, value, default):
     if wanted is int and isinstance(value, float) and value.is_integer():
         return int(value)
     raise ParameterError(
-        f"{name} = {value!r} is {KINDS.get(type(value), type(value).__name__)}, and {KINDS[wanted]} "
+        f"{name} = {value!r} is {KINDS.get(type(value), type(value).__name__)}, and "
+        f"{KINDS[wanted]} "
         f"is expected: {remedy(value, default)}"
     )
 
@@ -140,7 +141,8 @@ def read_profile(path: Path) -> dict:
     values = yaml.safe_load(path.read_text(encoding="utf-8")) or {}
     if not isinstance(values, dict):
         raise ParameterError(
-            f"{path.name} holds {type(values).__name__}, not `name: value` lines: see quick's parameters cells"
+            f"{path.name} holds {type(values).__name__}, not `name: value` lines: see quick's "
+            f"parameters cells"
         )
     return values
 

@@ -37,13 +37,14 @@ def read(run: Path, name: str) -> dict:
 def source_limit(corpus: dict) -> str:
     """What the kind of corpus keeps the results from saying, in a sentence or two."""
     return {
-        "language": "The language is synthetic, and its offset, recency and induction mechanisms favour attention by design: "
-        "that a transformer beats n-grams there shows that it learns what is there, not that "
-        "it would win as "
-        "clearly on natural text. In exchange its floor is known.",
-        "text": "One text, split by position: style and vocabulary drift between its splits, and no floor is known, so distances "
-        "to the best possible cannot be given.",
-        "uniform": "Independent uniform words hold nothing to learn: only the cost of not knowing that can be measured.",
+        "language": "The language is synthetic, and its offset, recency and induction mechanisms "
+        "favour attention by design: that a transformer beats n-grams there shows that it learns "
+        "what is there, not that it would win as clearly on natural text. In exchange its floor "
+        "is known.",
+        "text": "One text, split by position: style and vocabulary drift between its splits, and "
+        "no floor is known, so distances to the best possible cannot be given.",
+        "uniform": "Independent uniform words hold nothing to learn: only the cost of not knowing "
+        "that can be measured.",
     }.get(corpus.get("kind"), "What it holds is not recorded in this run.")
 
 
@@ -202,9 +203,15 @@ def details(row: dict) -> str:
         coverage = (
             "coverage unknown" if percent is None else f"{percent:.1f} % covered, branches included"
         )
-        return f"{number(row['tests'])} tests, {row['failures'] + row['errors']} failed, {row['skipped']} skipped; {coverage}"
+        return (
+            f"{number(row['tests'])} tests, {row['failures'] + row['errors']} failed, "
+            f"{row['skipped']} skipped; {coverage}"
+        )
     if row["name"] == "test-idem":
-        return f"{row['equal']} artefacts of two runs equal, {differ} differ; {len(row['varies'])} hold times and are named"
+        return (
+            f"{row['equal']} artefacts of two runs equal, {differ} differ; "
+            f"{len(row['varies'])} hold times and are named"
+        )
     if row["name"] == "verify-corpus":
         return f"{row['compared']} files made again from seed and salt are equal, {differ} differ"
     return (
