@@ -94,7 +94,7 @@ def test_alone_it_asks_for_what_it_reads(root, monkeypatch):
     monkeypatch.setattr(
         module.stages,
         "ensure",
-        lambda project, stage, params, inputs: asked.append((stage, inputs)),
+        lambda project, stage, params, inputs, watch: asked.append((stage, inputs)),
     )
     nb = open_notebook("02-train", {}, root)
     assert (
@@ -156,7 +156,7 @@ def test_claims_are_written_when_the_notebook_closes(nb, capsys):
         ("bar", "fail", "01-data", "cell-0"),
         (some, "corrected", "01-data", "cell-0"),
     ]
-    assert "2 artefacts checked; 2 claims (1 fail, 1 corrected)" in displayed(capsys)
+    assert "2 artefacts checked in reports/x/; 2 claims (1 fail, 1 corrected)" in displayed(capsys)
 
 
 def test_a_claim_belongs_to_one_existing_cell(nb):

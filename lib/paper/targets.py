@@ -3,15 +3,14 @@
 import os
 import sys
 import tempfile
-from importlib import import_module
 from pathlib import Path
 
 import nbformat
 
 from . import claims, evidence, idempotence, pack, provenance, readme, runner, stages
 from .files import digest, sha256, tree, write_bytes, write_json, write_text
-from .parameters import ParameterError, known_parameters, parse, resolve
-from .project import Project
+from .parameters import ParameterError, notes, preflight, resolve
+from .project import STAGES, Project
 from .sources import LIB
 
 UP_TO = {
@@ -33,20 +32,22 @@ PUBLISHED = ("index.html", "claims.json", "run.json", "HASHES.txt")
 def read(project: Project, options) -> dict:
     """The run's parameters from the command line, checked before anything runs; ParameterError
     names value and remedy."""
-    known = known_parameters(project.notebooks)
     given = {}
     for item in options.set:
         name, equals, text = item.partition("=")
         if not equals:
             raise ParameterError(f"--set {item} is not NAME=VALUE: write --set seed=42")
-        given[name] = parse(text, name, known)
+        given[name] = text
     if given.get("corpus"):
         given["corpus"] = corpus_path(project, given["corpus"], options.caller)
     if given.get("corpora_dir"):
         folder = options.caller / Path(given["corpora_dir"]).expanduser()
         given["corpora_dir"] = Path(os.path.relpath(folder, project.root)).as_posix()
     params = resolve(project.notebooks, options.profile, given)
-    preflight(project, params)
+    for line in notes(project.notebooks, params):
+        print(line, file=sys.stderr)
+    last = UP_TO.get(options.target, options.target)
+    preflight(project, params, (*project.upstream(last), last) if last in STAGES else None)
     return params
 
 
@@ -58,18 +59,6 @@ def corpus_path(project: Project, corpus: str, caller: Path) -> str:
     except FileNotFoundError as error:
         raise ParameterError(str(error)) from None
     return corpus if path is None else Path(os.path.relpath(path, project.root)).as_posix()
-
-
-def preflight(project: Project, params: dict) -> None:
-    """Calls the check that pyproject.toml names, `[tool.paper] preflight = "module:function"`;
-    ParameterError with its sentence where the chapters could not use these parameters."""
-    if not project.preflight:
-        return
-    module, _, function = project.preflight.partition(":")
-    try:
-        getattr(import_module(module), function)(params)
-    except ValueError as error:
-        raise ParameterError(str(error)) from None
 
 
 def run(project: Project, params: dict, options) -> Path:
