@@ -25,7 +25,7 @@ LEVELS = {
 # train takes batches, evaluate takes any callable
 FORBIDDEN = {("train", "corpus"), ("evaluate", "corpus")}
 # Lines of code, blank and comment lines aside.
-BUDGETS = {"minitransformer": 7200, "studies": 1200, "paper": 4300}
+BUDGETS = {"minitransformer": 7200, "studies": 1200, "paper": 4600}
 FILE_LINES = 400
 # the command line is what may print and read the environment
 SPEAKING = ("paper/__main__.py", "paper/runner.py", "paper/targets.py")

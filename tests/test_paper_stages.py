@@ -2,7 +2,6 @@
 reads."""
 
 import json
-import subprocess
 import time
 from concurrent.futures import ThreadPoolExecutor
 

@@ -59,10 +59,10 @@ class Waiting:
             bar.n = self.seconds
 
     def _say(self, text: str, everywhere: bool = True) -> None:
-        if everywhere:
-            print(text, flush=True)
-        if self.terminal is not None:
-            print(text, file=self.terminal, flush=True)
+        for file in (sys.stdout if everywhere else None, self.terminal):
+            if file is not None:
+                tqdm.write(text, file=file)
+                file.flush()
 
 
 BAR = "{desc}: {n:.0f} of about {total:.0f} s |{bar}| {elapsed}"
