@@ -48,7 +48,8 @@ class Waiting:
     def _beat(self):
         """Moves the bar every second until the end, and speaks every half minute."""
         spoken = 0
-        with tqdm(total=self.seconds, unit="s", file=sys.stdout, bar_format=BAR) as bar:
+        silent = bool(os.environ.get("TQDM_DISABLE"))
+        with tqdm(total=self.seconds, file=sys.stdout, bar_format=BAR, disable=silent) as bar:
             while not self._done.wait(1):
                 took = int(time.monotonic() - self.start)
                 bar.n, bar.desc = min(took, self.seconds), self.now
