@@ -25,9 +25,17 @@ TINY = {
     **dict.fromkeys(("train_tokens", "ablation_tokens"), 1200),
     **dict.fromkeys(("quant_tokens", "qat_tokens"), 200),
     **dict.fromkeys(("calibration_tokens", "search_tokens", "large_width", "ablation_window"), 64),
-    **{"valid_tokens": 300, "test_tokens": 700, "context": 160, "ablation_test_tokens": 150},
-    **{"cache_tokens": 40, "cache_window": 16, "large_vocab": 50, "lengths": [2, 4]},
-    **{"method_bits": [4], "layer_sizes": [128], "run_dir": "reports/tiny"},
+    "valid_tokens": 300,
+    "test_tokens": 700,
+    "context": 160,
+    "ablation_test_tokens": 150,
+    "cache_tokens": 40,
+    "cache_window": 16,
+    "large_vocab": 50,
+    "lengths": [2, 4],
+    "method_bits": [4],
+    "layer_sizes": [128],
+    "run_dir": "reports/tiny",
 }
 
 

@@ -140,7 +140,7 @@ def test_alone_it_asks_for_what_it_reads(root, monkeypatch):
     monkeypatch.setattr(
         module.stages,
         "ensure",
-        lambda project, stage, params, inputs, watch: asked.append((stage, inputs)),
+        lambda project, stage, params, inputs: asked.append((stage, inputs)),
     )
     nb = open_notebook("02-train", {}, root)
     assert (

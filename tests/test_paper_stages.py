@@ -2,6 +2,7 @@
 reads."""
 
 import json
+import subprocess
 import time
 from concurrent.futures import ThreadPoolExecutor
 
@@ -173,33 +174,17 @@ def test_another_profile_must_have_run_at_these_parameters(project, params):
         stages.ensure(project, "01-data", params | {"seed": 9}, run)
 
 
-def process(stdout="", status=0, before=lambda command: None):
-    """A stand-in for Popen that has printed `stdout` and ended with `status`."""
-
-    class Done:
-        def __init__(self, command, **options):
-            before(command)
-            self.stdout, self.returncode = stdout.splitlines(True), status
-
-        def __enter__(self):
-            return self
-
-        def __exit__(self, *_):
-            return None
-
-    return Done
-
-
 def test_at_quick_size_what_is_missing_is_built_in_a_process_of_its_own(
     project, params, monkeypatch
 ):
     calls, inputs = [], project.reports / ".cache" / "run-x"
 
-    def run(command):
+    def run(command, **options):
         calls.append(command)
         finish(project, "01-data", params, inputs, corpus="a b")
+        return subprocess.CompletedProcess(command, 0)
 
-    monkeypatch.setattr(stages.subprocess, "Popen", process(before=run))
+    monkeypatch.setattr(stages.subprocess, "run", run)
     stages.ensure(project, "01-data", params, inputs)
     stages.ensure(project, "01-data", params, inputs)
     assert len(calls) == 1 and calls[0][2:7] == [
@@ -213,40 +198,14 @@ def test_at_quick_size_what_is_missing_is_built_in_a_process_of_its_own(
 
 
 @pytest.mark.parametrize(
-    "told, message",
-    [("x\nerror: no space\n\n", "building 01-data failed: error: no space"), ("", "status 9")],
+    "stderr, message",
+    [("x\nerror: no space", "building 01-data failed: error: no space"), ("", "exit status 9")],
 )
-def test_a_failed_build_says_why(project, params, monkeypatch, told, message):
-    monkeypatch.setattr(stages.subprocess, "Popen", process(told, 9))
+def test_a_failed_build_says_why(project, params, monkeypatch, stderr, message):
+    done = subprocess.CompletedProcess([], 9, stderr=stderr)
+    monkeypatch.setattr(stages.subprocess, "run", lambda *_, **__: done)
     with pytest.raises(stages.StageError, match=message):
         stages.ensure(project, "01-data", params, project.reports / ".cache" / "run-x")
-
-
-def test_what_is_being_built_is_told_line_by_line(project, params, monkeypatch):
-    """The reader of a notebook opened alone hears of each stage, and of nothing once all is there."""
-    heard = []
-
-    class Watch:
-        def __init__(self, lacking):
-            heard.append(lacking)
-
-        def __enter__(self):
-            heard.append("begin")
-
-        def __exit__(self, *_):
-            heard.append("end")
-
-        def tell(self, line):
-            heard.append(line)
-
-    inputs = project.reports / ".cache" / "run-x"
-    made = process(
-        "[1/1] 01-data ...\n", before=lambda _: finish(project, "01-data", params, inputs)
-    )
-    monkeypatch.setattr(stages.subprocess, "Popen", made)
-    stages.ensure(project, "01-data", params, inputs, Watch)
-    stages.ensure(project, "01-data", params, inputs, Watch)
-    assert heard == [["01-data"], "begin", "[1/1] 01-data ...", "end"]
 
 
 def test_a_lock_lets_one_in_at_a_time(tmp_path):

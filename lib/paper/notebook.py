@@ -5,7 +5,6 @@ import os
 import re
 import sys
 import warnings
-from functools import partial
 from pathlib import Path
 from types import SimpleNamespace
 
@@ -17,7 +16,6 @@ from .files import read_json, write_bytes, write_json, write_text
 from .kernel import running
 from .parameters import cells, check, known_parameters, notes, preflight, resolve
 from .project import Project
-from .waiting import Waiting
 from .words import csv_text, literal
 
 # the runner's working folder for a notebook; what is in it joins the run when the notebook is done
@@ -93,8 +91,7 @@ class Notebook:
         """The folder that holds what `stage` leaves; a notebook opened alone gets it built at quick
         size first."""
         if not self._all.get("run_dir"):
-            watch = partial(Waiting, self.project)
-            stages.ensure(self.project, stage, self._all, self.inputs, watch)
+            stages.ensure(self.project, stage, self._all, self.inputs)
         return self.inputs
 
     def path(self, name: str) -> Path:

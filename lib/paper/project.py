@@ -8,7 +8,6 @@ from functools import cached_property
 from pathlib import Path
 
 from .files import sha256
-from .parameters import short
 
 CHAPTERS = ("01-data", "02-train", "03-eval", "04-kv-bench", "05-quant-bench", "06-ablations")
 STAGES = (*CHAPTERS, "report")
@@ -96,15 +95,12 @@ class Project:
         if corpus in self.catalogue:
             return None
         for folder in (*folders, self.root):
-            try:
-                path = (Path(folder) / Path(corpus).expanduser()).resolve()
-                if path.is_file():
-                    return path
-            except (OSError, RuntimeError, ValueError):
-                break  # a name too long, the home of nobody, a NUL: no file has it
+            path = (Path(folder) / Path(corpus).expanduser()).resolve()
+            if path.is_file():
+                return path
         names = ", ".join(self.catalogue) or "none"
         raise FileNotFoundError(
-            f"corpus {short(corpus)!r} is neither a text file nor a known name: give a path, or one of {names}"
+            f"corpus {corpus!r} is neither a text file nor a known name: give a path, or one of {names}"
         )
 
     def corpus_tag(self, corpus: str) -> str:

@@ -7,10 +7,9 @@ library files it imports, the lock and the artefacts of the stages before it. Th
 left; times of files decide nothing."""
 
 import os
-import signal
 import subprocess
 import sys
-from contextlib import contextmanager, nullcontext
+from contextlib import contextmanager
 from pathlib import Path
 
 from .claims import seed_claims
@@ -148,9 +147,9 @@ def alone(project: Project, stage: str, params: dict) -> tuple[Path, Path]:
     return cache / f"run-{digest([shared, corpus_hash(project, params)])[:12]}", out
 
 
-def ensure(project: Project, stage: str, params: dict, inputs: Path, watch=None) -> None:
+def ensure(project: Project, stage: str, params: dict, inputs: Path) -> None:
     """Makes sure that `inputs` holds what `stage` leaves: built at quick size, demanded of other
-    profiles. `watch(stages)` makes what is told of the building, see `build`.
+    profiles.
 
     StageError names the make command for a profile's missing stage, or the parameter at which it
     was run otherwise."""
@@ -158,9 +157,8 @@ def ensure(project: Project, stage: str, params: dict, inputs: Path, watch=None)
         demand(project, stage, params, inputs)
         return
     needed = [s for s in (*project.upstream(stage), stage) if s in project.stages]
-    lacking = [s for s in needed if not current(project, s, params, inputs)]
-    if lacking:
-        build(project, stage, params, inputs, watch and watch(lacking))
+    if not all(current(project, s, params, inputs) for s in needed):
+        build(project, stage, params, inputs)
 
 
 def demand(project: Project, stage: str, params: dict, run_dir: Path) -> None:
@@ -181,42 +179,36 @@ def demand(project: Project, stage: str, params: dict, run_dir: Path) -> None:
             )
 
 
-def build(project: Project, stage: str, params: dict, run_dir: Path, waiting=None) -> None:
+def build(project: Project, stage: str, params: dict, run_dir: Path) -> None:
     """Runs `stage` and what it needs into `run_dir`, in a process of its own so that this kernel
-    stays as it is. `waiting`, a context, gets each line that the process prints.
-
-    StageError with the process's own last line where it fails."""
+    stays as it is."""
     given = [
         a
         for n, v in params.items()
         if n not in ("profile", "run_dir")
         for a in ("--set", f"{n}={v}")
     ]
-    command = [sys.executable, "-m", "paper", stage, "--profile", "quick", "--into", str(run_dir)]
-    environment = os.environ | {"MPLBACKEND": "agg", "PYTHONUNBUFFERED": "1"}
-    lines = []
-    with (
-        waiting or nullcontext(),
-        subprocess.Popen(
-            command + given,
-            cwd=project.root,
-            env=environment,
-            stdout=subprocess.PIPE,
-            stderr=subprocess.STDOUT,
-            text=True,
-        ) as process,
-    ):
-        try:
-            for line in process.stdout:
-                lines.append(line.strip())
-                if waiting:
-                    waiting.tell(lines[-1])
-        except BaseException:
-            process.terminate()
-            raise
-    if process.returncode:
-        told = [line for line in lines if line] or [f"exit status {process.returncode}"]
-        raise StageError(f"building {stage} failed: {told[-1]}")
+    command = [
+        sys.executable,
+        "-m",
+        "paper",
+        stage,
+        "--profile",
+        "quick",
+        "--into",
+        str(run_dir),
+        *given,
+    ]
+    done = subprocess.run(
+        command,
+        cwd=project.root,
+        env=os.environ | {"MPLBACKEND": "agg"},
+        capture_output=True,
+        text=True,
+    )
+    if done.returncode:
+        lines = done.stderr.strip().splitlines() or [f"exit status {done.returncode}"]
+        raise StageError(f"building {stage} failed: {lines[-1]}")
 
 
 @contextmanager

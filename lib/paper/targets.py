@@ -10,7 +10,7 @@ import nbformat
 from . import claims, evidence, idempotence, pack, provenance, readme, runner, stages
 from .files import digest, sha256, tree, write_bytes, write_json, write_text
 from .parameters import ParameterError, notes, preflight, resolve
-from .project import STAGES, Project
+from .project import Project
 from .sources import LIB
 
 UP_TO = {
@@ -45,9 +45,9 @@ def read(project: Project, options) -> dict:
         given["corpora_dir"] = Path(os.path.relpath(folder, project.root)).as_posix()
     params = resolve(project.notebooks, options.profile, given)
     for line in notes(project.notebooks, params):
-        print(line, file=sys.stderr)
+        print(f"note: {line}", file=sys.stderr)
     last = UP_TO.get(options.target, options.target)
-    preflight(project, params, (*project.upstream(last), last) if last in STAGES else None)
+    preflight(project, params, (*project.upstream(last), last) if last in project.stages else None)
     return params
 
 
