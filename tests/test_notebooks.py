@@ -202,7 +202,7 @@ def test_no_cell_is_changed_by_opening_it(path):
 
 @each
 def test_it_says_of_which_profile_its_stored_outputs_are(path):
-    assert "the outputs below are those of the quick profile" in read(path).cells[0].source
+    assert "outputs stored in this file are of the quick profile" in read(path).cells[0].source
 
 
 def test_the_seed_profile_holds_the_seed_reports_values():

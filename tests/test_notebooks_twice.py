@@ -10,7 +10,7 @@ from pathlib import Path
 import pytest
 
 from paper.parameters import known_parameters, literals
-from paper.project import STAGES
+from paper.project import Project
 from studies.preflight import check
 
 ROOT = Path(__file__).resolve().parent.parent
@@ -54,7 +54,7 @@ def rows(tmp_path_factory):
                 lines = [f"{n} = {TINY.get(n, v)!r}\n" for n, v in values.items()]
                 cell["source"] = "".join(lines)
         (root / "notebooks" / path.name).write_text(json.dumps(book), encoding="utf-8")
-    twice = [stage for stage in STAGES for _ in range(2)]
+    twice = [stage for stage in order() for _ in range(2)]
     guards = ["01-data:setup", "03-eval:guard"]
     folders = {"PYTHONPATH": str(ROOT / "lib"), "IPYTHONDIR": str(root / "ipython")}
     settings = {"MPLBACKEND": "agg", "TQDM_DISABLE": "1", "OMP_NUM_THREADS": "1"}
@@ -67,6 +67,15 @@ def rows(tmp_path_factory):
     )
     assert done.returncode == 0, done.stderr[-3000:]
     return json.loads(done.stdout)
+
+
+def order():
+    """Every notebook, in the order of a run; those that are no stage come before the summary."""
+    stages, every = (
+        Project(ROOT).stages,
+        sorted(p.stem for p in (ROOT / "notebooks").glob("*.ipynb")),
+    )
+    return [*stages[:-1], *(stem for stem in every if stem not in stages), stages[-1]]
 
 
 def test_the_tiny_parameters_are_enough_for_every_chapter():

@@ -92,7 +92,7 @@ def test_the_guard_asks_the_project_what_the_chapters_need(root, monkeypatch, tm
 
 
 def test_a_value_saved_elsewhere_is_told_and_the_opened_notebooks_counts(root, capsys):
-    write_notebook(root / "notebooks" / "02-train.ipynb", "seed = 43  # seed\nsteps = 9  # steps\n")
+    write_notebook(root / "notebooks" / "02-train.ipynb", "seed = 43  # seed\nsteps = 9  # it\n")
     nb = open_notebook("01-data", {}, root)
     assert nb.params.seed == 42 and nb._all["steps"] == 3 + 6
     assert "seed is saved as 43 in 02-train.ipynb: this run takes 42" in displayed(capsys)

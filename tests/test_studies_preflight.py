@@ -72,6 +72,7 @@ HOSTILE = [
     {"ablation_seeds": 1},
     {"ablation_window": 600},
     {"threads": 100000},
+    {"context": 160, "corpus": "x.txt"},
 ]
 
 

@@ -4,7 +4,15 @@ One row a chapter: split -> (tokens, the parameter or the cell that asks). Besid
 that a text is measured before anything is trained on it.
 """
 
-ORDER = ("01-data", "02-train", "03-eval", "04-kv-bench", "05-quant-bench", "06-ablations")
+ORDER = (
+    "01-data",
+    "02-train",
+    "03-eval",
+    "04-kv-bench",
+    "05-quant-bench",
+    "06-ablations",
+    "A1-cache",
+)
 
 
 def tokens(p, stages=ORDER) -> dict[str, tuple[int, str]]:
@@ -47,6 +55,11 @@ def cache(p):
     )
 
 
+def appendix(p):
+    yield "test", 2 * p["train_window"] + 1, f"two windows (train_window {p['train_window']})"
+    yield "test", max(p["prompt_tokens"] + 1, 64), f"prompt_tokens {p['prompt_tokens']}"
+
+
 def quantization(p):
     window = min(p["train_window"], p["context"])
     yield "train", window + 1, f"train_window {p['train_window']}"
@@ -58,4 +71,6 @@ def ablations(p):
     yield "test", 2 * max(p["ablation_window"], 65), f"ablation_window {p['ablation_window']}"
 
 
-CHAPTERS = dict(zip(ORDER, (data, train, evaluate, cache, quantization, ablations), strict=True))
+CHAPTERS = dict(
+    zip(ORDER, (data, train, evaluate, cache, quantization, ablations, appendix), strict=True)
+)

@@ -27,7 +27,7 @@ LEAST = {  # the smallest value that the chapters can use; a list is held item b
     **dict.fromkeys(("certificate_texts", "stream_texts", "speculation_tokens", "beam_width"), 1),
     **dict.fromkeys(("beam_tokens", "requests", "qat_steps", "twin_qat_steps", "qat_batch"), 1),
     **dict.fromkeys(("scratch_steps", "quant_repeats", "layer_repeats", "calibration_tokens"), 1),
-    **dict.fromkeys(("ablation_steps", "ablation_batch"), 1),
+    **dict.fromkeys(("ablation_steps", "ablation_batch", "processes"), 1),
     # an interval over runs needs two of them, a window's stride half of it
     **dict.fromkeys(("control_runs", "ablation_seeds", "lengths", "cache_tokens"), 2),
     **dict.fromkeys(("cache_window", "stream_windows", "search_tokens", "ablation_window"), 2),
@@ -157,18 +157,39 @@ def sampling(p):
     Sampling(temperature=p["temperature"], top_k=p["top_k"] or None, top_p=p["top_p"])
 
 
+def samples(p):
+    """Chapter 3 continues a prompt: 40 characters by 160 others, 8 words by 24."""
+    characters = p["corpus"] and p["tokenizer"] in ("", "character")
+    given, new = (40, 160) if characters else (8, 24)
+    if p["context"] < given + new:
+        raise ValueError(
+            f"context {p['context']} is too short for samples of {given} and {new} more tokens: "
+            f"give at least {given + new}"
+        )
+
+
 def generated(p):
     """A prompt and what is generated after it fit the context."""
-    for name in ("lengths", "certificate_tokens", "speculation_tokens", "beam_tokens"):
-        longest = max(p[name]) if name == "lengths" else p[name]
-        prompt, told = p["prompt_tokens"], f"after prompt_tokens {p['prompt_tokens']}"
-        remedy = f"give at most {p['context'] - prompt}, or raise context"
-        within({name: longest}, name, told, longest + prompt, p["context"], remedy)
-    within(
-        p, "prompt_tokens", "and a cached step", p["prompt_tokens"] + 1, p["context"], "lower it"
-    )
+    for name in ("lengths", "certificate_tokens", "speculation_tokens"):
+        fits(p, name)
+    if p["context"] < 64:
+        raise ValueError(f"context {p['context']} is too short for the beams of chapter 4: give 64")
+
+
+def appendix(p):
+    """So do beams and batches."""
+    fits(p, "beam_tokens")
     if p["context"] < 64:
         raise ValueError(f"context {p['context']} is too short for batches and serving: give 64")
+
+
+def fits(p, name: str) -> None:
+    longest = max(p[name]) if isinstance(p[name], list) else p[name]
+    prompt, told = p["prompt_tokens"], f"after prompt_tokens {p['prompt_tokens']}"
+    if prompt >= p["context"]:
+        within(p, "prompt_tokens", "and one more", prompt + 1, p["context"], "lower it")
+    remedy = f"give at most {p['context'] - prompt}, or raise context"
+    within({name: longest}, name, told, longest + prompt, p["context"], remedy)
 
 
 def streamed(p):
@@ -192,7 +213,9 @@ RULES = {  # rule -> the chapters it is about; () for what no model could have
     sampling: (),
     beams: (),
     windows: ("02-train", "03-eval", "04-kv-bench", "05-quant-bench"),
+    samples: ("03-eval",),
     generated: ("04-kv-bench",),
+    appendix: ("A1-cache",),
     streamed: ("04-kv-bench",),
 }
 
