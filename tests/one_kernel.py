@@ -21,11 +21,21 @@ from paper import display
 PICTURE = b"\x89PNG\r\n\x1a\n" + bytes(8) + 2 * b"\0\0\0\2"  # of two pixels by two
 
 
+class Shell(InteractiveShell):
+    """A shell whose client tells which cell it runs, as JupyterLab does."""
+
+    cell = ""
+
+    def get_parent(self) -> dict:
+        return {"metadata": {"cellId": self.cell}}
+
+
 def run(shell, root: Path, stage: str, ids: list[str]) -> str | None:
     """The first error of a notebook's cells, None where all ran."""
     book = json.loads((root / "notebooks" / f"{stage}.ipynb").read_text(encoding="utf-8"))
     for cell in book["cells"]:
         if cell["cell_type"] == "code" and (not ids or cell["id"] in ids):
+            shell.cell = cell["id"]
             done = shell.run_cell("".join(cell["source"]), store_history=True, silent=False)
             error = done.error_before_exec or done.error_in_exec
             if error is not None:
@@ -36,7 +46,7 @@ def run(shell, root: Path, stage: str, ids: list[str]) -> str | None:
 def main(root: Path, wanted: list[str]) -> list[dict]:
     RECIPES["seed"] = replace(RECIPES["seed"], steps=2)  # the one size that is no parameter
     display.png_bytes = lambda _: PICTURE
-    shell, rows = InteractiveShell.instance(), []
+    shell, rows = Shell.instance(), []
     shell.run_line_magic("xmode", "Minimal")
     for item in wanted:
         stage, _, ids = item.partition(":")
