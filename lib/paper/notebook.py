@@ -16,7 +16,7 @@ from .files import read_json, write_bytes, write_json, write_text
 from .kernel import running
 from .parameters import cells, check, known_parameters, notes, preflight, resolve
 from .project import Project
-from .words import csv_text, literal
+from .words import csv_text
 
 # the runner's working folder for a notebook; what is in it joins the run when the notebook is done
 OUT = "MINITRANSFORMER_OUT"
