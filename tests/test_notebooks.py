@@ -10,7 +10,13 @@ import nbformat
 import pytest
 from papermill.inspection import inspect_notebook
 
-from paper.parameters import check, known_parameters, parameters_cell, read_profile
+from paper.parameters import (
+    check,
+    known_parameters,
+    parameters_cell,
+    read_profile,
+    saved_changes,
+)
 from paper.project import Project
 
 FOLDER = Path(__file__).resolve().parent.parent / "notebooks"
@@ -75,6 +81,8 @@ def test_papermill_reads_every_parameter(path, caplog):
         set(found) == set(parameters_cell(path))
         and not caplog.records
         and all(p["help"] for p in found.values())
+        and {name: type(value).__name__ for name, value in parameters_cell(path).items()}
+        == {name: p["inferred_type_name"] for name, p in found.items()}
     )
 
 
@@ -161,10 +169,46 @@ def test_no_folder_of_a_machine_is_named(path):
 
 
 def test_one_default_a_name_and_profiles_that_fit():
+    """A matter of the commit alone: a reader's copy may say otherwise, see `saved_changes`."""
     known = known_parameters(FOLDER)
     assert known["profile"] == "quick" and known["run_dir"] == ""
+    assert saved_changes(FOLDER) == {}
+    quick = read_profile(FOLDER / "profiles" / "quick.yaml")
+    assert {*quick} == {*known} - {"profile", "run_dir"}
     for path in (FOLDER / "profiles").glob("*.yaml"):
         assert check(read_profile(path), known)
+
+
+def stored(cell):
+    """The names that a cell assigns in the kernel; those of comprehensions are their own."""
+    tree = ast.parse(python(cell))
+    inner = [node for node in ast.walk(tree) if isinstance(node, ast.comprehension)]
+    own = {id(name) for node in inner for name in ast.walk(node.target)}
+    names = [node for node in ast.walk(tree) if isinstance(node, ast.Name) and id(node) not in own]
+    imported = (ast.Import, ast.ImportFrom)
+    aliases = [a for node in ast.walk(tree) if isinstance(node, imported) for a in node.names]
+    return {n.id for n in names if isinstance(n.ctx, ast.Store)} | {
+        a.asname or a.name for a in aliases
+    }
+
+
+@each
+def test_no_variable_of_a_chapter_is_named_as_a_parameter_of_any(path):
+    known = known_parameters(FOLDER)
+    for cell in code_cells(read(path)):
+        if "parameters" not in cell.metadata.get("tags", ()):
+            assert not stored(cell) & {*known}, cell.id
+
+
+@each
+def test_no_cell_is_changed_by_opening_it(path):
+    """JupyterLab writes the kernel's display name into a notebook that has another."""
+    assert read(path).metadata.kernelspec.display_name == "Python 3 (ipykernel)"
+
+
+@each
+def test_it_says_of_which_profile_its_stored_outputs_are(path):
+    assert "outputs stored in this file are of the quick profile" in read(path).cells[0].source
 
 
 def test_the_seed_profile_holds_the_seed_reports_values():
@@ -178,7 +222,7 @@ def test_the_seed_profile_holds_the_seed_reports_values():
         "bench_seed": 42,
         "recipe": "seed",
     }
-    values = read_profile(FOLDER / "profiles" / "seed.yaml")
+    values = check(read_profile(FOLDER / "profiles" / "seed.yaml"), known_parameters(FOLDER))
     assert {name: values.get(name) for name in wanted} == wanted
     assert (
         values["train_tokens"] + values["test_tokens"] == 50_000

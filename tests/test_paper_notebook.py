@@ -1,5 +1,7 @@
 """The `nb` object: guard, folders, artefacts, claims, close."""
 
+import warnings
+
 import matplotlib.pyplot as plt
 import pandas as pd
 import pytest
@@ -44,16 +46,60 @@ def test_the_guard_refuses_unknown_names(root):
         open_notebook("01-data", {"sed": 3}, root)
 
 
-def test_threads_are_set_where_a_notebook_has_them(root):
+def test_a_chapter_starts_from_the_same_state_whatever_ran_before(root):
     write_notebook(
         root / "notebooks" / "03-eval.ipynb", PARAMETERS + "threads = 2  # CPU threads\n"
     )
     before = torch.get_num_threads()
     try:
+        torch.set_grad_enabled(False)
         open_notebook("03-eval", {"threads": 1}, root)
-        assert torch.get_num_threads() == 1
+        assert torch.get_num_threads() == 1 and torch.is_grad_enabled()
     finally:
         torch.set_num_threads(before)
+        torch.set_grad_enabled(True)
+
+
+@pytest.mark.parametrize(
+    "said, told",
+    [
+        (
+            "Glyph 32005 missing in /usr/lib/x/z.ttf,\n see https://a.org/b/c",
+            "Glyph 32005 missing in z.ttf, see https://a.org/b/c",
+        ),
+        (r"read C:\Users\me\data.csv", "read data.csv"),
+        ("a/b and 1 / 2 stay", "a/b and 1 / 2 stay"),
+    ],
+)
+def test_a_warning_names_no_folder_of_the_machine(root, monkeypatch, said, told):
+    monkeypatch.setattr(warnings, "formatwarning", warnings.formatwarning)  # put back afterwards
+    open_notebook("01-data", {}, root)
+    shown = warnings.formatwarning(said, UserWarning, "/home/me/x.py", 3)
+    assert shown == f"UserWarning: {told}\n"
+
+
+def test_the_guard_asks_the_project_what_the_chapters_need(root, monkeypatch, tmp_path):
+    """Only of a notebook alone: the runner has asked, and knows parameters that this one has not."""
+    (root / "pyproject.toml").write_text('[tool.paper]\npreflight = "toy_guard:check"\n')
+    (tmp_path / "toy_guard.py").write_text(
+        "def check(params, stages, folder):\n"
+        "    raise ValueError(f'{params[\"steps\"]} steps in {stages}: give more')\n"
+    )
+    monkeypatch.syspath_prepend(tmp_path)
+    with pytest.raises(ParameterError, match="3 steps in .'01-data', '02-train'.: give more"):
+        open_notebook("02-train", {}, root)
+    open_notebook("02-train", {"run_dir": "reports/x"}, root)
+
+
+def test_a_value_saved_elsewhere_is_told_and_the_opened_notebooks_counts(root, capsys):
+    write_notebook(root / "notebooks" / "02-train.ipynb", "seed = 43  # seed\nsteps = 9  # it\n")
+    nb = open_notebook("01-data", {}, root)
+    assert nb.params.seed == 42 and nb._all["steps"] == 3 + 6
+    assert "seed is saved as 43 in 02-train.ipynb: this run takes 42" in displayed(capsys)
+    cell = "seed = 43  # seed\nsteps = 9  # steps\n"
+    names = {"In": ["", cell], "seed": 1}
+    assert open_notebook("02-train", names, root).params.seed == names["seed"] == 43
+    assert "saved" not in displayed(capsys)
 
 
 def test_a_corpus_file_is_given_to_the_notebook_as_an_absolute_path(root, tmp_path, monkeypatch):
@@ -156,7 +202,7 @@ def test_claims_are_written_when_the_notebook_closes(nb, capsys):
         ("bar", "fail", "01-data", "cell-0"),
         (some, "corrected", "01-data", "cell-0"),
     ]
-    assert "2 artefacts checked; 2 claims (1 fail, 1 corrected)" in displayed(capsys)
+    assert "2 artefacts checked in reports/x/; 2 claims (1 fail, 1 corrected)" in displayed(capsys)
 
 
 def test_a_claim_belongs_to_one_existing_cell(nb):

@@ -188,7 +188,7 @@ def test_the_check_that_the_project_names_refuses_before_anything_runs(
     pyproject = project.root / "pyproject.toml"
     pyproject.write_text('[tool.paper]\npreflight = "toy_preflight:check"\n')
     (tmp_path / "toy_preflight.py").write_text(
-        "def check(params):\n"
+        "def check(params, stages, folder):\n"
         "    if params['steps'] < 1:\n"
         "        raise ValueError('steps 0 trains nothing: give at least 1')\n"
     )

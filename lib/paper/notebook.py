@@ -4,6 +4,7 @@ import json
 import os
 import re
 import sys
+import warnings
 from pathlib import Path
 from types import SimpleNamespace
 
@@ -12,7 +13,8 @@ from tqdm import tqdm
 
 from . import bars, claims, display, variants
 from .files import read_json, write_bytes, write_json, write_text
-from .parameters import check, injected, known_parameters, parameters_cell, resolve
+from .kernel import running
+from .parameters import cells, check, known_parameters, notes, preflight, resolve
 from .project import Project
 from .words import csv_text
 
@@ -25,29 +27,46 @@ def open_notebook(name: str, namespace: dict, start: Path | None = None) -> "Not
     """The guard cell of notebook `name`: checks the parameters in `namespace` (globals()) and
     resolves the folders.
 
-    Numeric strings and whole floats are written back in their parameter's type, so that names and
-    `nb.params` agree. Raises ParameterError for an unknown name or a wrong type, FileNotFoundError
-    outside a checkout."""
+    What the notebook's parameters cell and papermill's say counts, nothing else in the kernel; it
+    is written back in its parameter's type, so that names and `nb.params` agree. Raises
+    ParameterError for an unknown name, a wrong value, or values that the chapter and those before
+    it cannot use; FileNotFoundError outside a checkout."""
     project = Project.find(start)
-    known = known_parameters(project.notebooks)
-    values, explicit = injected(namespace, known)
+    known, saved = known_parameters(project.notebooks), cells(project.notebooks)
+    values, explicit = running(namespace, name, saved)
     values = check(values, known)
     given = {n: v for n, v in values.items() if n in explicit or v != known[n]}
-    params = resolve(project.notebooks, given.get("profile", "quick"), given)
+    own = saved.get(name, known)
+    params = resolve(project.notebooks, given.get("profile", "quick"), given, frozenset(own))
+    alone = not params.get("run_dir")
     if params.get("corpus"):
-        found = project.corpus_file(
-            params["corpus"], *([] if params.get("run_dir") else [Path.cwd()])
-        )
+        found = project.corpus_file(params["corpus"], *([Path.cwd()] if alone else []))
         params["corpus"] = str(found or params["corpus"])
-    path = project.notebook(name)
-    own = parameters_cell(path) if path.is_file() else known
+    if alone:  # the runner has checked all of them, also those this notebook does not have
+        preflight(project, params, (*project.upstream(name), name))
+        for line in notes(project.notebooks, params, name):
+            display.show_echo(line)
     mine = {n: params[n] for n in own}
     namespace.update(mine)
-    if "threads" in mine:
+    settle(mine.get("threads"))
+    return Notebook(name, project, mine, params)
+
+
+def settle(threads: int | None) -> None:
+    """Puts the kernel into the state every chapter starts from, whatever ran in it before: its
+    threads, gradients on, warnings without the folders of this machine."""
+    warnings.formatwarning = plain_warning
+    if threads is not None:
         import torch
 
-        torch.set_num_threads(mine["threads"])
-    return Notebook(name, project, mine, params)
+        torch.set_num_threads(threads)
+        torch.set_grad_enabled(True)
+
+
+def plain_warning(message, category, filename, lineno, line=None) -> str:
+    """A warning as one line: its kind and what it says, a file by its name alone."""
+    text = re.sub(r"(?<![\w:/.])(?:[A-Za-z]:)?[\\/](?:[^\\/\n:'\"]+[\\/])+", "", str(message))
+    return f"{category.__name__}: {' '.join(text.split())}\n"
 
 
 class Notebook:
@@ -199,10 +218,14 @@ class Notebook:
         return self._add(claims.audit_row(self._ledger, id, measured, **more), cell)
 
     def progress(self, total, description: str):
-        """A tqdm bar over an iterable, or of `total` steps to `update`, on stderr; TQDM_DISABLE=1
-        silences it."""
+        """A tqdm bar over an iterable, or of `total` steps to `update`; TQDM_DISABLE=1 silences it.
+
+        Under the runner it goes to stderr, which a terminal shows, and is erased; elsewhere to
+        stdout and stays, because an erased one leaves an empty red box in JupyterLab."""
         what = {"total": total} if isinstance(total, int) else {"iterable": total}
-        return tqdm(**what, desc=description, leave=False, file=sys.stderr)
+        under = OUT in os.environ
+        file = sys.stderr if under else sys.stdout
+        return tqdm(**what, desc=description, leave=not under, file=file, dynamic_ncols=False)
 
     def close(self, artefacts=()) -> None:
         """The last cell: FileNotFoundError if an artefact is missing or empty, then writes
@@ -214,20 +237,21 @@ class Notebook:
             ):
                 raise FileNotFoundError(
                     f"{self.name}: artefact {name} is missing or empty: the cell that writes it "
-                    f"did not"
+                    "did not"
                 )
         if self.name[:2].isdigit() and self._answer is None:
             raise ValueError(
-                f"{self.name} has no answer: call nb.answer(...) with one computed sentence "
-                f"before nb.close"
+                f"{self.name} has no answer: call nb.answer(...) with one computed sentence before "
+                "nb.close"
             )
         write_json(self.out / "claims" / f"{self.name}.json", list(self._rows.values()))
         verdicts = [row["verdict"] for row in self._rows.values()]
         counts = ", ".join(
             f"{verdicts.count(v)} {v}" for v in (*claims.OWN, *claims.AUDIT) if v in verdicts
         )
+        where = "" if OUT in os.environ else f" in {self.project.relative(self.out)}/"
         display.show_echo(
-            f"{self.name}: {len(artefacts)} artefacts checked; {len(verdicts)} claims "
+            f"{self.name}: {len(artefacts)} artefacts checked{where}; {len(verdicts)} claims "
             f"({counts or 'none'})."
         )
 
@@ -241,8 +265,8 @@ class Notebook:
         before = self._rows.get(row["id"])
         if before and before["cell_id"] != cell:
             raise ValueError(
-                f"claim {row['id']!r} is made in cell {before['cell_id']!r} and in {cell!r}: "
-                f"give each its own id"
+                f"claim {row['id']!r} is made in cell {before['cell_id']!r} and in {cell!r}: give "
+                "each its own id"
             )
         row = Row(row, notebook=self.name, cell_id=cell)
         self._rows[row["id"]] = row
@@ -283,5 +307,5 @@ def _slug(kind: str, id: str) -> None:
     if not ID.fullmatch(id):
         raise ValueError(
             f"{kind} id {id!r} is not a slug: use lower-case letters, digits, hyphens and "
-            f"underscores"
+            "underscores"
         )

@@ -10,7 +10,7 @@ from . import derived, stages
 from .derived import load
 from .files import locked, sweep, write_bytes
 from .names import short
-from .parameters import ParameterError, known_parameters, parse, resolve
+from .parameters import ParameterError, notes, preflight, resolve
 from .progress import Progress
 from .project import Project
 
@@ -18,21 +18,23 @@ NEEDED_BYTES = 64 * 2**20  # a quick run leaves about 20 MiB: with less there is
 
 
 def read(project: Project, options) -> dict:
-    """The run's parameters from the command line, checked as far as that needs no library;
-    ParameterError names value and remedy."""
-    known = known_parameters(project.notebooks)
+    """The run's parameters from the command line, checked as far as that needs no library, with a
+    note on stderr for every saved change that counts; ParameterError names value and remedy."""
     given = {}
     for item in options.set:
         name, equals, text = item.partition("=")
         if not equals:
             raise ParameterError(f"--set {short(item)} is not NAME=VALUE: write --set seed=42")
-        given[name] = parse(text, name, known)
+        given[name] = text
     if given.get("corpus"):
         given["corpus"] = corpus_path(project, given["corpus"], options.caller)
     if given.get("corpora_dir"):
         folder = options.caller / Path(given["corpora_dir"]).expanduser()
         given["corpora_dir"] = folder.resolve().as_posix()
-    return resolve(project.notebooks, options.profile, given)
+    params = resolve(project.notebooks, options.profile, given)
+    for line in notes(project.notebooks, params):
+        print(f"note: {line}", file=sys.stderr)
+    return params
 
 
 def corpus_path(project: Project, corpus: str, caller: Path) -> str:
@@ -42,20 +44,6 @@ def corpus_path(project: Project, corpus: str, caller: Path) -> str:
     except FileNotFoundError as error:
         raise ParameterError(str(error)) from None
     return corpus if path is None else str(path)
-
-
-def preflight(project: Project, params: dict) -> None:
-    """Calls the check that pyproject.toml names, `[tool.paper] preflight = "module:function"`, and
-    says on stderr what it has to say of these parameters (a list of sentences, or None);
-    ParameterError with its sentence where the chapters could not use them."""
-    if not project.preflight:
-        return
-    try:
-        notes = load(project.preflight)(params)
-    except ValueError as error:
-        raise ParameterError(str(error)) from None
-    for note in notes or ():
-        print(f"note: {note}", file=sys.stderr)
 
 
 def run(project: Project, params: dict, target: str, into: Path | None = None) -> Path:
@@ -72,7 +60,8 @@ def run(project: Project, params: dict, target: str, into: Path | None = None) -
         return derived.finished(project, run_dir, page)
 
     if not nothing_to_do():
-        preflight(project, params)
+        for note in preflight(project, params, tuple(needed)):
+            print(f"note: {note}", file=sys.stderr)
         check_folder(project, run_dir)
         with locked(run_dir):
             sweep(run_dir)
