@@ -17,9 +17,9 @@ from hypothesis import given
 from hypothesis import strategies as st
 from matplotlib.text import Text
 
+from claim_rows import own_row
 from paper import display, figures, prose
 from paper.chapter import Book
-from paper.claims import own_row
 from paper.html import TEMPLATE, build_html
 from paper.words import _lacking, csv_text, drawable, literal, visible
 

@@ -4,6 +4,7 @@ import numpy as np
 import pytest
 
 from paper import claims
+from paper.bars import Bar
 from paper.files import read_json, write_json
 
 LEDGER = {
@@ -36,41 +37,26 @@ def test_the_verdict_rule(seed, measured, interval, verdict):
     assert claims.judge(seed, measured, interval) == verdict
 
 
-def test_an_own_bar_passes_or_fails():
-    row = claims.own_row(
-        "int8-size",
-        "≥ 3.7×",
-        np.float64(3.8),
-        np.bool_(True),
-        unit="×",
-        interval=(np.float32(3.5), 4),
-        threshold="≥ 3.7×",
-    )
-    assert (
-        row["verdict"] == "pass"
-        and row["measured"] == 3.8
-        and row["interval"] == [3.5, 4]
-        and row["seed_value"] is None
-    )
-    assert claims.own_row("x", "s", 1, False)["verdict"] == "fail"
-    assert claims.own_row("x", "s", 1, True, verdict="refuted")["verdict"] == "refuted"
+def test_a_bar_is_judged_by_what_was_measured():
+    bar = Bar("int8-size", "Smaller in int8", "interval", "2026-11-25", ">=", 3.7, "×")
+    row = claims.bar_row(bar, np.float64(3.8), (np.float32(3.75), 4))
+    assert row["verdict"] == "pass" and row["measured"] == 3.8 and row["interval"] == [3.75, 4]
+    assert row["seed_value"] is None and row["threshold"] == "≥ 3.7×"
+    assert claims.bar_row(bar, 3.8, (3.5, 4))["verdict"] == "undecided"
+    assert claims.bar_row(bar, 3.0, (2.5, 3.5))["verdict"] == "fail"
 
 
 @pytest.mark.parametrize(
     "options, message",
     [
-        ({"holds": 1.0}, "holds = 1.0 is float: give a comparison"),
-        (
-            {"holds": True, "verdict": "great"},
-            "verdict 'great' is unknown: choose one of pass, fail, undecided, reproduced",
-        ),
-        ({"holds": True, "interval": (2, 1)}, r"interval \(2, 1\) is not ordered"),
-        ({"holds": True, "interval": (float("nan"), 1)}, "is not ordered"),
+        ({"verdict": "great"}, "verdict 'great' is unknown: choose one of pass, fail, undecided,"),
+        ({"interval": (2, 1)}, r"interval \(2, 1\) is not ordered"),
+        ({"interval": (float("nan"), 1)}, "is not ordered"),
     ],
 )
 def test_a_claim_that_cannot_be_judged_is_refused(options, message):
     with pytest.raises(ValueError, match=message):
-        claims.own_row("x", "s", 1, **options)
+        claims.audit_row(LEDGER, "S1", 1, **options)
 
 
 def test_an_audit_row_takes_statement_value_and_unit_from_the_ledger():

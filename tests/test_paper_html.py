@@ -12,11 +12,12 @@ import pytest
 from bs4 import BeautifulSoup
 from nbformat.v4 import new_code_cell, new_markdown_cell, new_notebook, new_output
 
+from claim_rows import own_row
 from paper import display, marks, prose
 from paper.canvas import canvas, png_bytes, styled
 from paper.chapter import Book, claim_anchor
 from paper.checks import check
-from paper.claims import audit_row, own_row, seed_claims
+from paper.claims import audit_row, seed_claims
 from paper.html import TEMPLATE, build_html
 from paper.numerals import heading
 from paper.tables import restyle

@@ -9,6 +9,7 @@ import torch
 
 from paper import notebook as module
 from paper import open_notebook
+from paper.bars import Bar
 from paper.claims import seed_claims
 from paper.files import read_json
 from paper.parameters import ParameterError
@@ -184,10 +185,9 @@ def test_claims_are_written_when_the_notebook_closes(nb, capsys):
     nb.write_json("corpus.json", {"seed": 42})
     nb.path("model/config.json").write_text("{}")
     (nb.out / "empty").mkdir()
-    nb.claim(
-        "bar", "≥ 3×", 3.5, True, unit="×", interval=(3.1, 3.9), threshold="≥ 3×", cell="cell-0"
-    )
-    nb.claim("bar", "≥ 3×", 2.5, False, cell="cell-0")  # the cell was run again
+    nb._bars = {"bar": Bar("bar", "Fast enough", "interval", "2026-11-25", ">=", 3, "×")}
+    nb.bar("bar", 3.5, (3.1, 3.9), cell="cell-0")
+    nb.bar("bar", 2.5, (2.4, 2.6), cell="cell-0")  # the cell was run again
     some = next(iter(seed_claims()))
     nb.audit(some, 1, verdict="corrected", correct=2, note="n", cell="cell-0")
     with pytest.raises(ValueError, match="01-data has no answer"):
@@ -210,17 +210,17 @@ def test_a_claim_belongs_to_one_existing_cell(nb):
         ValueError,
         match="cell 'cell-9' is not a cell of 01-data: give one of title, parameters, cell-0",
     ):
-        nb.claim("a", "s", 1, True, cell="cell-9")
-    nb.claim("a", "s", 1, True, cell="cell-0")
+        nb.bar("data-saved", (1, 1), cell="cell-9")
+    nb.bar("data-saved", (1, 1), cell="cell-0")
     with pytest.raises(ValueError, match="made in cell 'cell-0' and in 'title'"):
-        nb.claim("a", "s", 1, True, cell="title")
+        nb.bar("data-saved", (1, 1), cell="title")
 
 
 def test_a_notebook_without_a_file_takes_every_parameter_and_cell(root):
     nb = open_notebook("09-mine", {"run_dir": "reports/x"}, root)
     assert (
         nb.params.steps == 3
-        and nb.claim("a", "s", 1, True, cell="anything")["cell_id"] == "anything"
+        and nb.bar("data-saved", (1, 1), cell="anything")["cell_id"] == "anything"
     )
 
 

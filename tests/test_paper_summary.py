@@ -5,8 +5,9 @@ from types import SimpleNamespace
 
 import pytest
 
+from claim_rows import own_row
 from paper import commands, headline, marks, readme, summary
-from paper.claims import audit_row, own_row, seed_claims
+from paper.claims import audit_row, seed_claims
 from paper.files import write_json
 from paper.marks import written
 from paper.project import Project

@@ -141,7 +141,7 @@ def written(tmp_path, content):
     [
         ("some short words. " * 60, "", "tokens in its (test|valid) split with TOKENIZER=char"),
         ("ab cd " * 600, "word", "tokens in its (test|valid) split with TOKENIZER=word, and"),
-        ("ACGTTGCA" * 200, "bpe", "tokens in its (test|valid) split with TOKENIZER=bpe, and"),
+        ("ACGTTGCA" * 200, "bpe", "tokens in its (train|test|valid) split with TOKENIZER=bpe, and"),
         ("a" * 20000, "", "has 1 different token in its train split"),
         ("a " * 20000, "word", "different tokens? in its train split"),
         (" ".join(f"w{i}" for i in range(20000)), "word", "give TOKENIZER=character or"),

@@ -97,7 +97,7 @@ def test_methods_are_compared_in_one_format_and_chosen_on_validation(model, ids,
     assert (calibration.outliers(model, fitting) >= 1).all()
 
 
-def test_fine_tunes_learn_from_their_control_and_pack_exactly(model, ids, scores):
+def test_fine_tunes_learn_from_their_control_and_pack_exactly(model, ids, scores, tmp_path):
     plan = finetune.Plan(2, 2, WINDOW, 3e-3, 1e-3, 1)
     ticks = []
     tuned = finetune.fine_tunes(model, ids, [4, 2], plan, done=ticks.append)
@@ -105,6 +105,11 @@ def test_fine_tunes_learn_from_their_control_and_pack_exactly(model, ids, scores
     assert finetune.exact_logits(tuned, torch.from_numpy(ids[:WINDOW].copy())[None]) == (2, 2)
     table = finetune.over_control("one", tuned, scores)
     assert table.bits.tolist() == [4, 2] and (table.low <= table.added_percent).all()
+    finetune.keep(tuned, tmp_path / "qat")
+    back = finetune.kept(tmp_path / "qat", [2, 4])
+    assert list(back) == ["control", 4, 2]
+    probe = torch.from_numpy(ids[:WINDOW].copy())[None]
+    assert torch.equal(back[4][1](probe), tuned[4][1](probe))
     told = finetune.teachers("one", model, tuned, ids, plan, scores)
     assert len(told) == 3 and np.isnan(told.teacher_added_percent[0])
     grown, curves = finetune.from_scratch(CFG, ids, plan, scores)

@@ -30,19 +30,6 @@ def seed_claims(path: Path = LEDGER) -> dict:
     return ledger
 
 
-def own_row(
-    id, statement, measured, holds, *, unit="", interval=None, threshold=None, verdict=None
-) -> dict:
-    """A row for a bar of ours; `holds` decides between pass and fail."""
-    if str(type(holds).__name__) not in ("bool", "bool_"):
-        raise ValueError(
-            f"claim {id!r}: holds = {holds!r} is {type(holds).__name__}: give a comparison "
-            "that is True or False"
-        )
-    chosen = verdict or ("pass" if holds else "fail")
-    return _row(id, statement, None, measured, unit, interval, threshold, chosen)
-
-
 def bar_row(bar: Bar, measured, interval=None, of: str = "") -> dict:
     """A row for a bar of ours: its verdict is derived from what was measured, a number with its
     interval, or (count, total). `of` names the case that stands for all. An interval of NaN is

@@ -16,7 +16,7 @@ from .files import read_json, write_bytes, write_json, write_text
 from .kernel import running
 from .parameters import cells, check, known_parameters, notes, preflight, resolve
 from .project import Project
-from .words import csv_text
+from .words import csv_text, literal
 
 # the runner's working folder for a notebook; what is in it joins the run when the notebook is done
 OUT = "MINITRANSFORMER_OUT"
@@ -72,6 +72,8 @@ def plain_warning(message, category, filename, lineno, line=None) -> str:
 class Notebook:
     """One notebook at work; see the methods. Everything written is whole: a temporary name, then a
     rename."""
+
+    literal = staticmethod(literal)  # a user's words inside a sentence of Markdown
 
     def __init__(self, name: str, project: Project, params: dict, all_params: dict):
         self.name, self.project = name, project
@@ -148,24 +150,6 @@ class Notebook:
         """A machine-checked statement with its measured values and bounds; `ruler` = (error,
         margin) draws the room left."""
         display.show_certificate(title, statement, rows, passed, ruler, claim)
-
-    def claim(
-        self,
-        id,
-        statement,
-        measured,
-        holds,
-        *,
-        unit="",
-        interval=None,
-        threshold=None,
-        cell,
-        verdict=None,
-    ) -> dict:
-        """A bar of our own: verdict pass if `holds`, else fail. `cell` is the id of the cell that
-        computed it."""
-        more = {"unit": unit, "interval": interval, "threshold": threshold, "verdict": verdict}
-        return self._add(claims.own_row(id, statement, measured, holds, **more), cell)
 
     def bar(
         self,

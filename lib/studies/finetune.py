@@ -8,6 +8,7 @@ import numpy as np
 import pandas as pd
 import torch
 
+from minitransformer.checkpoint import load, save
 from minitransformer.corpus import Batches
 from minitransformer.model import Transformer
 from minitransformer.quant import quantize
@@ -74,6 +75,20 @@ def fine_tunes(model, ids, bits, plan: Plan, done: Callable[[int], None] | None 
         taught(learner, batches, replace(plan.recipe, lr=plan.lr), done, control)
         found[width] = learner, convert(learner)
     return found
+
+
+def keep(tuned: dict, folder) -> None:
+    """Saves a control and its packed fine-tunes for who comes after."""
+    save(tuned["control"], folder / "control")
+    for width, pair in tuned.items():
+        if width != "control":
+            save(pair[1], folder / f"int{width}")
+
+
+def kept(folder, bits) -> dict:
+    """What `keep` saved, as `fine_tunes` returns it, without the learners."""
+    found = {width: (None, load(folder / f"int{width}")[0]) for width in sorted(bits, reverse=True)}
+    return {"control": load(folder / "control")[0], **found}
 
 
 def exact_logits(tuned: dict, ids: torch.Tensor) -> tuple[int, int]:

@@ -24,7 +24,7 @@ LEAST = {  # the smallest value that the chapters can use; a list is held item b
     **dict.fromkeys(("batch_size", "threads", "n_layers", "large_layers", "context"), 1),
     **dict.fromkeys(("repeats", "step_repeats", "certificate_tokens", "certificate_seeds"), 1),
     **dict.fromkeys(("certificate_texts", "stream_texts", "speculation_tokens", "beam_width"), 1),
-    **dict.fromkeys(("beam_tokens", "requests", "qat_steps", "twin_qat_steps", "qat_batch"), 1),
+    **dict.fromkeys(("beam_tokens", "requests", "qat_steps", "qat_batch"), 1),
     **dict.fromkeys(("scratch_steps", "quant_repeats", "layer_repeats", "calibration_tokens"), 1),
     **dict.fromkeys(("ablation_steps", "ablation_batch", "processes"), 1),
     # an interval over runs needs two of them, a window's stride half of it
