@@ -1,5 +1,8 @@
 """The memory of a paged cache: blocks of token slots, counted references, prefixes found again
-(Kwon et al. 2023)."""
+(Kwon et al. 2023).
+
+Whoever takes, shares or gives back blocks does it by a `Change`, which happens or does not: an
+exception in its middle, an interrupt too, leaves tables and counts as they were."""
 
 from collections import OrderedDict
 from itertools import count
@@ -57,9 +60,8 @@ class BlockPool:
         # (number of the prefix before, the block's tokens) -> (its own number, block)
         self.prefixes = {}
         self.known = {}  # block -> its key in `prefixes`
-        self.numbers = count(
-            1
-        )  # never reused, so that a prefix number stands for one sequence of tokens for ever
+        # never reused, so that a prefix number stands for one sequence of tokens for ever
+        self.numbers = count(1)
 
     @property
     def blocks(self) -> int:
@@ -86,41 +88,39 @@ class BlockPool:
     def allocate(self) -> int:
         """A free block, now in use once, its old content forgotten. PoolExhausted when there is
         none."""
-        if not self.free:
-            raise PoolExhausted(
-                f"all {self.blocks} blocks of the pool are in use: release a sequence, or make a larger pool"
-            )
-        block, _ = self.free.popitem(last=False)
+        block = next(self._free())
         self.forget(block)
-        self.references[block] = 1
+        self.put(block, 1)
         return block
+
+    def _free(self):
+        """The free blocks in the order of allocation, and then PoolExhausted."""
+        yield from self.free
+        raise PoolExhausted(
+            f"all {self.blocks} blocks of the pool are in use: "
+            "release a sequence, or make a larger pool"
+        )
 
     def share(self, block: int) -> int:
         """One more reference to a block in use."""
         self.check(block)
-        self.references[block] += 1
+        self.put(block, self.references[block] + 1)
         return block
 
     def release(self, block: int) -> None:
         """One reference less; without any, the block is free, and the next to be allocated unless
         its tokens are known."""
         self.check(block)
-        self.references[block] -= 1
-        if not self.references[block]:
+        self.put(block, self.references[block] - 1)
+
+    def put(self, block: int, references: int) -> None:
+        """Set the count of a block; without any it is free."""
+        self.references[block] = references
+        if references:
+            self.free.pop(block, None)
+        else:
             self.free[block] = None
             self.free.move_to_end(block, last=block in self.known)
-
-    def own(self, block: int) -> int:
-        """A block to write that nobody else refers to: this one, or a copy that replaces one
-        reference (copy-on-write)."""
-        self.check(block)
-        if self.references[block] == 1:
-            self.forget(block)
-            return block
-        copy = self.allocate()
-        self.store[:, :, copy] = self.store[:, :, block]
-        self.release(block)
-        return copy
 
     def check(self, block: int) -> None:
         """ValueError unless the block is in use."""
@@ -136,15 +136,13 @@ class BlockPool:
         A dictionary compares keys, not only their hashes: a prefix is found by the number of the
         prefix before it and by its own tokens, so by induction it is found only when all its tokens
         are equal."""
-        table, before = BlockTable(self), 0
+        table, blocks, before = BlockTable(self), [], 0
         for chunk in self._chunks(tokens[:-1]):
             before, block = self.prefixes.get((before, chunk), (None, None))
             if block is None:
                 break
-            self.free.pop(block, None)  # revived, where it was free
-            self.references[block] += 1
-            table.blocks.append(block)
-        table.length = len(table.blocks) * self.block_size
+            blocks.append(block)  # revived, where it was free
+        Change(self, [(table, blocks, len(blocks) * self.block_size)]).do()
         return table
 
     def remember(self, table: "BlockTable", tokens: list[int]) -> None:
@@ -167,12 +165,12 @@ class BlockPool:
     def grow(self, blocks: int) -> None:
         """Make it a pool of at least `blocks` blocks; those there keep their numbers and their
         content."""
+        if self.store is not None and blocks > self.store.shape[2]:
+            shape = (*self.store.shape[:2], blocks - self.store.shape[2], *self.store.shape[3:])
+            self.store = torch.cat((self.store, self.store.new_zeros(shape)), dim=2)
         new = range(self.blocks, blocks)
-        if self.store is not None and new:
-            room = self.store.new_zeros((*self.store.shape[:2], len(new), *self.store.shape[3:]))
-            self.store = torch.cat((self.store, room), dim=2)
-        self.references += [0] * len(new)
         self.free.update(dict.fromkeys(new))
+        self.references += [0] * len(new)
 
     def write(self, i: int, slots: torch.Tensor, new: torch.Tensor) -> None:
         """Keys and values (2, n, Hkv, D) of layer `i` go to these n slots."""
@@ -209,6 +207,97 @@ class BlockPool:
         return [tuple(tokens[end - self.block_size : end]) for end in ends]
 
 
+class Change:
+    """Blocks and lengths of tables, and the counts of their blocks, all at once or not at all.
+
+    `rows` are (table, its blocks, its length) as they will be; `counts` the blocks' references
+    then, or None to count them by the rows. `do` and `undo` set values and add nothing up, so that
+    either may be repeated after an interrupt."""
+
+    def __init__(self, pool: BlockPool, rows, counts: dict[int, int] | None = None):
+        self.pool, self.rows = pool, rows
+        self.counts = self._counted() if counts is None else counts
+        self.old_rows = [(table, table.blocks, table.length) for table, _, _ in rows]
+        self.old_counts = {b: pool.references[b] for b in reversed(self.counts)}
+
+    def _counted(self):
+        counts: dict[int, int] = {}
+        for table, _, _ in self.rows:
+            for block in reversed(table.blocks):  # given back last first
+                self.pool.check(block)
+                counts[block] = counts.get(block, self.pool.references[block]) - 1
+        for _, blocks, _ in self.rows:
+            for block in blocks:
+                counts[block] = counts.get(block, self.pool.references[block]) + 1
+        return counts
+
+    def do(self) -> None:
+        try:
+            self._set(self.rows, self.counts)
+        except BaseException:
+            self.undo()
+            raise
+
+    def undo(self) -> None:
+        self._set(self.old_rows, self.old_counts)
+
+    def _set(self, rows, counts):
+        for block, references in counts.items():
+            self.pool.put(block, references)
+        for table, blocks, length in rows:
+            table.blocks, table.length = blocks, length
+
+
+class Reservation(Change):
+    """Room for T more tokens in every table, in blocks of its own, written before it is taken.
+
+    A block that others refer to is replaced by a copy (copy-on-write). PoolExhausted when there are
+    too few; nothing is changed before `do`, but for `prepare`."""
+
+    def __init__(self, pool: BlockPool, tables: list["BlockTable"], T: int):
+        counts: dict[int, int] = {}
+        rows, free = [], pool._free()
+        self.copies: list[tuple[int, int]] = []  # (shared block, its copy)
+        self.written: list[int] = []
+        self.prepared = False
+
+        def take():
+            block = next(free)
+            counts[block] = 1
+            return block
+
+        for table in tables:
+            for block in table.blocks:
+                pool.check(block)
+            blocks = list(table.blocks)
+            for i in range(table.length // pool.block_size, len(blocks)):
+                shared, references = blocks[i], counts.get(blocks[i], pool.references[blocks[i]])
+                if references > 1:
+                    counts[shared], blocks[i] = references - 1, take()
+                    self.copies.append((shared, blocks[i]))
+                self.written.append(blocks[i])
+            while len(blocks) < pool.blocks_for(table.length + T):
+                blocks.append(take())
+                self.written.append(blocks[-1])
+            rows.append((table, blocks, table.length))
+        super().__init__(pool, rows, counts)
+
+    def prepare(self) -> None:
+        """Before the first write: what is written over is known no more, and copies are made."""
+        for block in self.written:
+            self.pool.forget(block)
+        for shared, copy in self.copies:
+            self.pool.store[:, :, copy] = self.pool.store[:, :, shared]
+        self.prepared = True
+
+    def do(self) -> None:
+        if any(self.pool.references[b] != n for b, n in self.old_counts.items()):
+            raise RuntimeError(
+                "others took blocks of the pool in the middle of a forward: run one at a time"
+            )
+        super().do()
+
+
 class BlockTable:
     """One sequence of a pool: token i lies in slot i % block_size of block `blocks[i //
     block_size]`."""
@@ -217,27 +306,21 @@ class BlockTable:
         self.pool, self.blocks, self.length = pool, [], 0
 
     def reserve(self, T: int) -> None:
-        """Room to write T more tokens, in blocks of its own. PoolExhausted leaves what was reserved
-        so far; try again later."""
-        for block in self.blocks:
-            self.pool.check(block)
-        for i in range(self.length // self.pool.block_size, len(self.blocks)):
-            self.blocks[i] = self.pool.own(self.blocks[i])
-        while len(self.blocks) < self.pool.blocks_for(self.length + T):
-            self.blocks.append(self.pool.allocate())
+        """Room to write T more tokens, in blocks of its own. PoolExhausted leaves all as it is."""
+        room = Reservation(self.pool, [self], T)
+        room.prepare()
+        room.do()
 
     def fork(self) -> "BlockTable":
         """The same tokens in the same blocks, shared until one of the two is written."""
         other = BlockTable(self.pool)
-        other.blocks = [
-            self.pool.share(block) for block in self.blocks[: self.pool.blocks_for(self.length)]
-        ]
-        other.length = self.length
+        blocks = self.blocks[: self.pool.blocks_for(self.length)]
+        Change(self.pool, [(other, blocks, self.length)]).do()
         return other
 
     def truncate(self, length: int) -> None:
         """Forget the tokens from `length` on and release the blocks that none is left in; 0
         releases them all."""
-        self.length = min(length, self.length)
-        while len(self.blocks) > self.pool.blocks_for(self.length):
-            self.pool.release(self.blocks.pop())
+        length = min(length, self.length)
+        blocks = self.blocks[: self.pool.blocks_for(length)]
+        Change(self.pool, [(self, blocks, length)]).do()

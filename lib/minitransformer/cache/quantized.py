@@ -4,12 +4,32 @@ arXiv:2402.02750).
 Codes are made from what arrived, once: what a query sees depends on its own position alone, so
 every split of the tokens gives the same logits but for rounding (a key that differs in its last bit
 may cross to the next code: rarely in float32, practically never in float64). Everything is
-dequantized on read; the returned tensors are temporary."""
+dequantized on read; the returned tensors are temporary.
+
+KIVI's time line, with groups of g = 4 and a residual of r = 3 tokens; q is a token that the query
+sees in codes, f one in full precision. A group is exchanged by the step that brings the first query
+with r tokens, itself among them, behind it; in the tail it stays while `rollback` may need it.
+
+    token      0  1  2  3   4  5  6  7   8  9 10
+    query 5  [ f  f  f  f   f  f ]                       finished(6) = 0
+    query 6  [ q  q  q  q | f  f  f ]                    finished(7) = 4: group 0 is exchanged
+    query 9  [ q  q  q  q | f  f  f  f   f  f ]          finished(10) = 4
+    query 10 [ q  q  q  q   q  q  q  q | f  f  f ]       finished(11) = 8: group 1 is exchanged
+
+One step of the tokens 5 to 10 has rows on either side of both exchanges. It returns every finished
+token in codes and, behind them, every token that its first row sees in full precision, 0 to 7 in
+both versions; the mask lets each row see one of the two:
+
+    returned   q0 … q3  q4 … q7 | f0 … f3  f4 f5 f6 f7  f8 f9 f10
+    row 5       .    .   .    . |  1    1   1  1  .  .   .  .  .
+    row 6       1    1   .    . |  .    .   1  1  1  .   .  .  .
+    row 10      1    1   1    1 |  .    .   .  .  .  .   1  1  1
+"""
 
 import torch
 
 from ..affine import affine_grid, extremes, pack, packed_bytes, to_codes, unpack
-from .base import Cache
+from .base import Cache, Layer, Tensors
 
 SCALE = torch.float16  # of scales and minima
 
@@ -64,53 +84,48 @@ def encoded_bytes(D: int, bits: int) -> int:
     return packed_bytes(D, bits) + SCALE.itemsize * (1 if bits == 8 else 2)
 
 
-class QuantizedLayer:
-    """Storage as flat lists of tensors with the batch first, made at the first update."""
+class QuantizedLayer(Layer):
+    """A store of `parts`, made by the first step: codes, scales and minima, reserved for the
+    capacity; behind them, in kinds that keep one, the `tail` in full precision."""
 
-    def __init__(self, cache):
-        self.cache = cache
-        self.parts = []  # codes, scales and minima, reserved for the capacity
-        self.tail = []  # keys and values still in full precision
-
-    def reserve(self, k, rows, codes, numbers):
-        """Append room for (B, Hkv, *rows) rows of `codes` bytes and `numbers` float16 numbers."""
-        shape, device = (*k.shape[:2], *rows), self.cache.device or k.device
-        self.parts.append(torch.zeros(*shape, codes, dtype=torch.uint8, device=device))
-        self.parts += [torch.zeros(*shape, 1, dtype=SCALE, device=device) for _ in range(numbers)]
-
-    def truncate(self, pos):
-        """Only of the tail: codes behind the cursor are never read and will be overwritten."""
-        self.tail = [x[:, :, : max(0, pos - self.cache.held)] for x in self.tail]
-
-    def select(self, rows):
-        self.parts, self.tail = [p[rows] for p in self.parts], [x[rows] for x in self.tail]
+    coded: int  # how many tensors are parts
 
     @property
-    def nbytes(self):
-        return sum(x.nbytes for x in self.parts + self.tail)
+    def parts(self) -> Tensors:
+        return self.store[: self.coded]
+
+    @property
+    def tail(self) -> Tensors:
+        return self.store[self.coded :]
+
+    def reserve(self, k, rows, codes, numbers) -> Tensors:
+        """Room for (B, Hkv, *rows) rows of `codes` bytes and `numbers` float16 numbers."""
+        shape, device = (*k.shape[:2], *rows), self.cache.device or k.device
+        room = torch.zeros(*shape, codes, dtype=torch.uint8, device=device)
+        return (
+            room,
+            *(torch.zeros(*shape, 1, dtype=SCALE, device=device) for _ in range(numbers)),
+        )
 
 
 class Int8Layer(QuantizedLayer):
+    coded = 2
+
     def update(self, k, v):
-        """Write the codes of (B, Hkv, T, D) at the cursor and return the filled part, dequantized,
-        (B, Hkv, S, D)."""
-        self.cache.check(k)
-        if not self.parts:
-            self.reserve(
-                k, (2, self.cache.capacity), codes=k.shape[3], numbers=1
-            )  # keys and values side by side
-        pos, end = self.cache.pos, self.cache.pos + k.shape[2]
-        codes, scales = self.parts
-        codes[:, :, :, pos:end], scales[:, :, :, pos:end], _ = quantized(
+        """Write the codes of (B, Hkv, T, D) behind the cursor and return the filled part,
+        dequantized, (B, Hkv, S, D)."""
+        cache, step = self.cache, self.cache.step(k.shape[2])
+        cache.check(k)
+        if not step.stores[self.index]:  # keys and values side by side
+            rows = (2, cache.capacity)
+            step.stores[self.index] = self.reserve(k, rows, codes=k.shape[3], numbers=1)
+        codes, scales = step.stores[self.index]
+        new = slice(step.before.pos, step.end)
+        codes[:, :, :, new], scales[:, :, :, new], _ = quantized(
             torch.stack((k, v), dim=2), 8, symmetric=True
         )
-        seen = (
-            codes[:, :, :, :end]
-            .to(self.cache.dtype or k.dtype)
-            .sub_(128)
-            .mul_(scales[:, :, :, :end])
-        )
-        return seen.unbind(2)
+        seen = codes[:, :, :, : step.end].to(cache.dtype or k.dtype)
+        return seen.sub_(128).mul_(scales[:, :, :, : step.end]).unbind(2)
 
 
 class Int8Cache(Cache):
@@ -121,53 +136,47 @@ class Int8Cache(Cache):
 
 
 class KiviLayer(QuantizedLayer):
+    coded = 6
+
     def update(self, k, v):
         """Append (B, Hkv, T, D), pack the groups that it finishes, and return what these rows see,
         (B, Hkv, S, D).
 
         First the finished tokens, dequantized; then, in full precision, every token that the first
         row sees so."""
-        cache = self.cache
+        cache, step = self.cache, self.cache.step(k.shape[2])
         cache.check(k)
-        if not self.parts:
-            for n in (cache.group, cache.channels):
-                rows = (
-                    cache.finished(cache.capacity) // cache.group,
-                    cache.group * k.shape[3] // n,
-                )
-                self.reserve(k, rows, codes=packed_bytes(n, cache.bits), numbers=2)
-        new = [x.to(cache.dtype or x.dtype) for x in (k, v)]
-        full = (
-            [torch.cat(pair, dim=2) for pair in zip(self.tail, new, strict=True)]
-            if self.tail
-            else new
-        )  # from token `held` on
-        end = cache.pos + k.shape[2]
-        self.tail = [
-            x[:, :, cache.hold(end) - cache.held :].clone() for x in full
-        ]  # a view would keep all of it alive
+        parts = step.stores[self.index][:6] or self.rooms(k)
+        full = [x.to(cache.dtype or x.dtype) for x in (k, v)]
+        if self.tail:  # full precision from token `held` on
+            full = [torch.cat(pair, dim=2) for pair in zip(self.tail, full, strict=True)]
+        gone = cache.hold(step.end) - cache.held
+        tail = [x[:, :, gone:].clone() for x in full]  # a view would keep all of it alive
+        step.stores[self.index] = (*parts, *tail)
         return (
-            self.exchange(full[0], self.parts[:3], end, cache.group, per_channel=True),
-            self.exchange(full[1], self.parts[3:], end, cache.channels, per_channel=False),
+            self.exchange(full[0], parts[:3], step, cache.group, per_channel=True),
+            self.exchange(full[1], parts[3:], step, cache.channels, per_channel=False),
         )
 
-    def exchange(self, full, parts, end, n, per_channel):
-        """Pack the groups finished before `end`; return all finished ones, then `full` from the
+    def rooms(self, k) -> Tensors:
+        """Room for the codes of keys, then of values: n numbers share a scale."""
+        cache, parts = self.cache, ()
+        for n in (cache.group, cache.channels):
+            rows = (cache.finished(cache.capacity) // cache.group, cache.group * k.shape[3] // n)
+            parts += self.reserve(k, rows, codes=packed_bytes(n, cache.bits), numbers=2)
+        return parts
+
+    def exchange(self, full, parts, step, n, per_channel):
+        """Pack the groups finished by this step; return all finished ones, then `full` from the
         first row's edge on.
 
         n numbers share a scale: the tokens of a group in one channel, or channels of one token.
         """
-        cache = self.cache
-        g, D, before, after = (
-            cache.group,
-            full.shape[3],
-            cache.finished(cache.pos),
-            cache.finished(end),
-        )
+        cache, pos = self.cache, step.before.pos
+        g, D, held = cache.group, full.shape[3], cache.held
+        before, after = cache.finished(pos), cache.finished(step.end)
         if after > before:
-            x = full[:, :, before - cache.held : after - cache.held].unflatten(
-                2, (-1, g)
-            )  # (B, Hkv, G, g, D)
+            x = full[:, :, before - held : after - held].unflatten(2, (-1, g))  # (B, Hkv, G, g, D)
             x = (x.mT if per_channel else x).reshape(*x.shape[:3], -1, n)  # (B, Hkv, G, g·D/n, n)
             codes, *affine = quantized(x, cache.bits, symmetric=False)
             for part, made in zip(parts, (pack(codes, cache.bits), *affine), strict=True):
@@ -175,9 +184,11 @@ class KiviLayer(QuantizedLayer):
         codes, scale, low = (part[:, :, : after // g] for part in parts)
         x = unpack(codes, cache.bits, n).to(full.dtype) * scale.to(full.dtype) + low.to(full.dtype)
         x = x.reshape(*x.shape[:3], D, g).mT if per_channel else x.reshape(*x.shape[:3], g, D)
-        return torch.cat(
-            (x.flatten(2, 3), full[:, :, cache.finished(cache.pos + 1) - cache.held :]), dim=2
-        )
+        return torch.cat((x.flatten(2, 3), full[:, :, cache.finished(pos + 1) - held :]), dim=2)
+
+    def truncate(self, pos):
+        """Only the tail is cut: codes behind the cursor are never read."""
+        return (*self.parts, *(x[:, :, : max(0, pos - self.cache.held)] for x in self.tail))
 
 
 class KiviCache(Cache):
@@ -205,7 +216,11 @@ class KiviCache(Cache):
                 raise ValueError(f"{name} {value} is too few: give at least {least}")
         self.residual, self.group, self.rollback = residual, group, rollback
         self.channels = group if cfg.head_dim % group == 0 else cfg.head_dim
-        self.held = 0  # tokens from here on are held in full precision
+
+    @property
+    def held(self) -> int:
+        """Tokens from here on are held in full precision."""
+        return self.state.first
 
     def finished(self, tokens: int) -> int:
         """How many of the first tokens the last of `tokens` sees quantized."""
@@ -222,18 +237,13 @@ class KiviCache(Cache):
         first, after = self.finished(pos + 1), self.finished(end)
         if first == after:
             return None
-        edges = torch.tensor([self.finished(i + 1) for i in range(pos, end)], device=self.device)[
-            :, None
-        ]
+        edges = torch.tensor([self.finished(i + 1) for i in range(pos, end)], device=self.device)
+        edges = edges[:, None]
         rows, packed, full = (
             torch.arange(a, b, device=self.device)
             for a, b in ((pos, end), (0, after), (first, end))
         )
         return torch.cat((packed < edges, (full >= edges) & (full <= rows[:, None])), dim=1)
-
-    def advance(self, T):
-        self.held = self.hold(self.pos + T)
-        super().advance(T)
 
     def truncate(self, pos):
         """Forget everything from `pos` on. ValueError also when a token that becomes full precision
@@ -244,7 +254,6 @@ class KiviCache(Cache):
                 f"make_cache(..., rollback={self.pos - pos})"
             )
         super().truncate(pos)
-        self.held = min(self.held, pos)
 
 
 class Int4Cache(KiviCache):

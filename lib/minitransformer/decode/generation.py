@@ -13,7 +13,10 @@ GREEDY = Sampling(temperature=0.0)
 
 def last_logits(model, ids: torch.Tensor, cache: Cache | None = None) -> torch.Tensor:
     """Logits after the last token only: (B, T) -> (B, V); the head is applied to one position."""
-    return model.head(model.hidden(ids, cache)[:, -1])
+    if cache is None:
+        return model.head(model.hidden(ids)[:, -1])
+    body = lambda _: model.head(model.hidden(ids, cache)[:, -1])  # noqa: E731
+    return cache.run(ids.shape[1], body, ids.device)
 
 
 def chunks(

@@ -52,7 +52,7 @@ def oracle_logits(model, ids: torch.Tensor, kind: str = "static", **options) -> 
             None,
         )  # longer than the context, perhaps; each pair is rotated by its own distance
     else:
-        x, rope = model.embed(ids, torch.arange(ids.shape[1], device=ids.device))
+        x, rope = model.embed(ids, torch.arange(ids.shape[1], device=ids.device), ids.shape[1])
     for block in model.blocks:
         q, k, v = block.attention.project(block.attention_norm(x), rope)
         y = attention(q, VIEWS[kind](model.cfg, k, v, **options))
