@@ -3,8 +3,10 @@
 
 import torch
 
-from .base import Cache, Layer, Step
-from .pool import BlockPool, BlockTable, Change, Reservation
+from .base import Cache, Layer
+from .pool import BlockPool
+from .step import Step
+from .tables import BlockTable, Change, Reservation
 
 
 class PagedStep(Step):
@@ -119,7 +121,8 @@ class PagedCache(Cache):
         )
         if asked != found:
             raise ValueError(
-                f"a pool of (layers, kv heads, head dim, block size, bits, dtype) {found} does not fit a cache of {asked}"
+                "a pool of (layers, kv heads, head dim, block size, bits, dtype) "
+                f"{found} does not fit a cache of {asked}"
             )
         self.pool, self.tables = pool, [BlockTable(pool) for _ in range(batch)]
         self.device = device or pool.device

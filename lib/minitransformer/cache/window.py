@@ -11,7 +11,8 @@ from typing import NamedTuple
 import torch
 
 from ..model import rotate
-from .base import Cache, Pair, Step
+from .base import Cache, Pair, whole
+from .step import Step
 
 
 class Plan(NamedTuple):
@@ -70,25 +71,22 @@ class WindowCache(Cache):
 
     def __init__(self, cfg, batch, capacity, *, window=None, sinks=4, rollback=0, **where):
         super().__init__(cfg, batch, capacity, **where)
-        window = max(1, cfg.context - sinks) if window is None else window
         if cfg.position == "sinusoidal":
             raise ValueError(
-                "position 'sinusoidal' is baked into keys and values by the embedding, and a window must move it: "
-                "use position 'rope' or 'none'"
+                "position 'sinusoidal' is baked into keys and values by the embedding, "
+                "and a window must move it: use position 'rope' or 'none'"
             )
-        for name, value, least in (
-            ("window", window, 1),
-            ("sinks", sinks, 0),
-            ("rollback", rollback, 0),
-        ):
-            if value < least:
-                raise ValueError(f"{name} {value} is too few: give at least {least}")
+        sinks, rollback = whole("sinks", sinks, 0), whole("rollback", rollback, 0)
+        window = max(1, cfg.context - sinks) if window is None else whole("window", window, 1)
         if sinks + window > cfg.context:
             raise ValueError(
-                f"{sinks} sinks and a window of {window} pass context {cfg.context}: lower one of them"
+                f"{sinks} sinks and a window of {window} pass context {cfg.context}: "
+                "lower one of them"
             )
         self.window, self.sinks, self.ring = window, sinks, window + rollback
+        self.rollback = rollback
         self.chunk = cfg.context
+        self.planned: tuple = (None, 0, None)  # a state, T, and their plan
         self.table = None  # (2·context, D)
         if cfg.position == "rope":
             pairs = torch.arange(0, cfg.head_dim, 2, dtype=torch.float64) / cfg.head_dim
@@ -128,14 +126,17 @@ class WindowCache(Cache):
         super().truncate(pos)
 
     def begin(self, T):
-        positions, plan = self.positions(T), self.plan(T)
-        step = WindowStep(self, T, positions, plan.mask)
-        step.plan = plan
+        step = WindowStep(self, T, self.positions(T), self.mask(T))
+        step.plan = self.plan(T)
         return step
 
     def plan(self, T: int) -> Plan:
-        """What a forward of T tokens reads and writes."""
-        return self.plan_step() if T == 1 else self.plan_chunk(self.pos, self.pos + T)
+        """What a forward of T tokens reads and writes; made once for a state."""
+        state, tokens, plan = self.planned
+        if state is not self.state or tokens != T:
+            plan = self.plan_step() if T == 1 else self.plan_chunk(self.pos, self.pos + T)
+            self.planned = self.state, T, plan
+        return plan
 
     def plan_step(self):
         """One token: it takes the slot of one that it does not see, and then reads the store as it
