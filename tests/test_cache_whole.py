@@ -1,5 +1,5 @@
-"""A forward over a cache is all or nothing, for every kind: wherever an exception falls, nothing has
-changed, and the same forward then gives the same bits."""
+"""A forward over a cache is all or nothing, for every kind: wherever an exception falls, nothing
+has changed, and the same forward then gives the same bits."""
 
 import sys
 from copy import deepcopy
@@ -153,11 +153,11 @@ def test_an_exception_anywhere_in_a_forward_changes_nothing(kind, place, monkeyp
             cache, model = filled(kind, n), deepcopy(MODEL)
             twin, ids = deepcopy(cache), IDS[:, n : n + T]
             before = visible(cache)
-            for forward in (lambda: model(ids, cache), lambda: last_logits(model, ids, cache)):
+            for forward in (Transformer.__call__, last_logits):
                 with monkeypatch.context() as patch:
                     trap = at(patch, model, kind, place)
                     with pytest.raises(Broken):
-                        forward()
+                        forward(model, ids, cache)
                     if hasattr(trap, "hook"):
                         trap.hook.remove()
                 same(visible(cache), before)

@@ -7,7 +7,7 @@ import torch
 
 from ..cache import KINDS, BlockPool, PaddedCache, PagedCache, make_cache
 from .generation import stream
-from .inputs import Ids, kind, prepare
+from .inputs import Ids, Stop, kind, prepare
 from .request import Request
 from .sampling import GREEDY, Sampling
 from .scheduler import Scheduler
@@ -21,7 +21,7 @@ def generate_batch(
     cache: str = "static",
     sampling: Sampling = GREEDY,
     generator: Sequence[torch.Generator] | None = None,
-    stop: tuple[int, ...] = (),
+    stop: Stop = (),
 ) -> list[torch.Tensor]:
     """Prompts (T_b,), tensors or lists of ids, to prompts and continuations (T_b + new_b,), each
     what it would be alone, up to rounding.

@@ -9,7 +9,7 @@ import torch
 
 from ..cache import Cache, whole
 from .generation import last_logits, prefill
-from .inputs import Ids, prepare
+from .inputs import Ids, Stop, prepare
 from .sampling import checked, widened
 
 
@@ -31,7 +31,7 @@ def beam(
     *,
     width: int = 4,
     length_penalty: float = 1.0,
-    stop: tuple[int, ...] = (),
+    stop: Stop = (),
     cache: str | Cache | None = "static",
     resume: bool = False,
     on_step: Callable | None = None,

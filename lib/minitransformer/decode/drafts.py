@@ -22,7 +22,8 @@ class ModelDraft:
     def propose(self, ids: torch.Tensor, gamma: int, rule):
         """Up to gamma tokens after ids (1, T), fewer near the draft's own context: (1, g), and
         their laws q (g, V) or None."""
-        laws, start = [], ids.shape[1]
+        start = ids.shape[1]
+        laws: list[torch.Tensor | None] = []
         if self.fed is not None:
             known = min(start - 1, self.cache.pos)  # at least one token is fed, for its logits
             same = int((ids[:, :known] == self.fed[:, :known]).cumprod(dim=1).sum())

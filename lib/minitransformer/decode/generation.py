@@ -2,11 +2,12 @@
 cache."""
 
 from collections.abc import Iterator
+from typing import Any
 
 import torch
 
 from ..cache import Cache
-from .inputs import Ids, prepare
+from .inputs import Ids, Stop, prepare
 from .sampling import GREEDY, Generators, Sampling, choose, greedy
 
 
@@ -56,7 +57,7 @@ def stream(
     cache: str | Cache | None = "static",
     sampling: Sampling = GREEDY,
     generator: Generators = None,
-    stop: tuple[int, ...] = (),
+    stop: Stop = (),
     resume: bool = False,
 ) -> Iterator[torch.Tensor]:
     """Yield the new tokens one step at a time, each (B, 1); a row that met a stop token repeats it.
@@ -65,7 +66,12 @@ def stream(
     or an empty cache; with `resume` one that holds the beginning of `ids`, of which only the rest
     is computed. Ends after `max_new_tokens`, or when every row has stopped. ValueError for a
     request that cannot be served, before the first token, and for logits that hold no choice."""
-    options = {"sampling": sampling, "generator": generator, "stop": stop, "resume": resume}
+    options: dict[str, Any] = {
+        "sampling": sampling,
+        "generator": generator,
+        "stop": stop,
+        "resume": resume,
+    }
     return _steps(model, prepare(model, ids, max_new_tokens, cache, **options))
 
 
@@ -94,7 +100,7 @@ def generate(
     cache: str | Cache | None = "static",
     sampling: Sampling = GREEDY,
     generator: Generators = None,
-    stop: tuple[int, ...] = (),
+    stop: Stop = (),
     resume: bool = False,
     backend: str = "eager",
 ) -> torch.Tensor:
@@ -102,7 +108,12 @@ def generate(
     of `stream`."""
     if backend != "eager":
         raise ValueError(f"backend {backend!r} is unknown: choose eager")
-    options = {"sampling": sampling, "generator": generator, "stop": stop, "resume": resume}
+    options: dict[str, Any] = {
+        "sampling": sampling,
+        "generator": generator,
+        "stop": stop,
+        "resume": resume,
+    }
     job = prepare(model, ids, max_new_tokens, cache, **options)
     return torch.cat([job.ids, *_steps(model, job)], dim=1)
 

@@ -11,6 +11,8 @@ from .sampling import GREEDY, Generators, Sampling
 
 Ids = Any  # a tensor, an array, or nested sequences, of whole numbers: (B, T) or (T,)
 
+Stop = Sequence[int] | int  # the ids that end a text
+
 
 def token_ids(ids: Ids, vocab_size: int, device=None) -> torch.Tensor:
     """Token ids as an int64 tensor (B, T), from a tensor, an array or a list of them; (T,) is one
@@ -120,7 +122,7 @@ def prepare(
     *,
     sampling: Sampling = GREEDY,
     generator: Generators = None,
-    stop: Sequence[int] | int = (),
+    stop: Stop = (),
     resume: bool = False,
     rollback: int = 0,
 ) -> Job:

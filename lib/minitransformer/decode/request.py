@@ -6,7 +6,7 @@ from dataclasses import dataclass, field
 import torch
 
 from ..cache import BlockTable
-from .inputs import Ids, Job
+from .inputs import Ids, Job, Stop
 from .sampling import GREEDY, Sampling
 
 
@@ -20,7 +20,7 @@ class Request:
     arrival: float = 0.0
     sampling: Sampling = GREEDY
     generator: torch.Generator | None = None
-    stop: tuple[int, ...] = ()
+    stop: Stop = ()
 
 
 @dataclass(eq=False)
@@ -53,6 +53,11 @@ class Served:
     def length(self) -> int:
         """Tokens it has: prompt and continuation."""
         return self.job.ids.shape[1] + len(self.tokens)
+
+    @property
+    def last(self) -> int:
+        """The last of them."""
+        return self.tokens[-1] if self.tokens else int(self.job.ids[0, -1])
 
     @property
     def ids(self) -> torch.Tensor:

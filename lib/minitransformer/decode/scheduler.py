@@ -136,7 +136,7 @@ class Scheduler:
 
     def _decode(self):
         while self.running:
-            last = [served.tokens[-1:] for served in self.running]
+            last = [[served.last] for served in self.running]
             ids = self.running[0].job.ids.new_tensor(last)  # (B, 1)
             try:
                 return self._choose(self._feed(ids, self.running), self.running)

@@ -13,7 +13,7 @@ import torch.nn.functional as F
 
 from ..cache import Cache, whole
 from .generation import chunks, last_logits
-from .inputs import Ids, prepare
+from .inputs import Ids, Stop, prepare
 from .sampling import GREEDY, Sampling, distribution, greedy, noise, race
 
 
@@ -78,7 +78,7 @@ def speculate(
     cache: str | Cache | None = "static",
     sampling: Sampling = GREEDY,
     generator: torch.Generator | None = None,
-    stop: tuple[int, ...] = (),
+    stop: Stop = (),
     resume: bool = False,
     coupled: bool = False,
 ) -> Speculation:
