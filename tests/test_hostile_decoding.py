@@ -45,9 +45,9 @@ BATCHED = ("static", "dynamic", "paged", "paged-int8", "paged-int4")
 HALVES = (torch.float16, torch.bfloat16)
 
 
-def make_model(dtype=torch.float64, seed=3):
+def make_model(dtype=torch.float64, seed=3, cfg=CFG):
     torch.manual_seed(seed)
-    model = Transformer(CFG).eval().requires_grad_(False)
+    model = Transformer(cfg).eval().requires_grad_(False)
     for block in model.blocks:
         block.attention.q.weight *= 4
         block.attention.k.weight *= 4
@@ -419,22 +419,28 @@ def test_a_request_that_cannot_be_served_is_refused_when_it_is_submitted(change,
 # 6. Speculation over every kind
 
 
-@pytest.mark.parametrize("gamma", [1, 4, 9])
+LONG = replace(CFG, context=112)  # the groups of 32 tokens behind a residual of 32 are exchanged
+
+
 @pytest.mark.parametrize("kind", KINDS)
-def test_speculation_rolls_every_kind_back_or_refuses_before_the_first_token(kind, gamma):
-    plain = generate(MODEL, PROMPT, 36, cache=kind)
-    for draft in (PromptLookup(), ModelDraft(make_model(seed=9), kind), ModelDraft(MODEL)):
-        found = speculate(MODEL, draft, PROMPT, 36, gamma=gamma, cache=kind)
-        assert torch.equal(found.ids, plain)
+def test_speculation_rolls_every_kind_back_or_refuses_before_the_first_token(kind):
+    gamma, options = 4, {"rollback": 3} if "rollback" in KINDS[kind].options else {}
+    model, other = make_model(cfg=LONG), make_model(seed=9, cfg=LONG)
+    if kind == "window":
+        options["window"] = 40
+    plain = generate(model, PROMPT, 90, cache=kind)
+    for draft in (PromptLookup(), ModelDraft(other, kind)):
+        found = speculate(model, draft, PROMPT, 90, gamma=gamma, cache=kind)
+        assert torch.equal(found.ids, plain) and found.accepted < found.proposed
         shorter = PROMPT[:, :3]  # a draft serves another text, as far back as it must
-        own = generate(MODEL, shorter, 20, cache=kind)
-        assert torch.equal(speculate(MODEL, draft, shorter, 20, gamma=gamma, cache=kind).ids, own)
+        own = generate(model, shorter, 20, cache=kind)
+        assert torch.equal(speculate(model, draft, shorter, 20, gamma=gamma, cache=kind).ids, own)
     if "rollback" in KINDS[kind].options:
-        given_cache = make_cache(CFG, kind, rollback=gamma - 1)
+        given_cache = make_cache(LONG, kind, **options)
         with pytest.raises(
             ValueError, match=f"cannot take back {gamma} tokens: make_cache"
         ) as error:
-            speculate(MODEL, PromptLookup(), PROMPT, 36, gamma=gamma, cache=given_cache)
+            speculate(model, PromptLookup(), PROMPT, 36, gamma=gamma, cache=given_cache)
         one_line(error)
         assert given_cache.pos == 0
 
