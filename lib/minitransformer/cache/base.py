@@ -2,6 +2,7 @@
 `step`)."""
 
 import operator
+from abc import ABC, abstractmethod
 from collections.abc import Callable
 from typing import Any
 
@@ -22,7 +23,7 @@ def whole(name: str, value: Any, least: int, small: str = "is too few") -> int:
     return number
 
 
-class Layer:
+class Layer(ABC):
     """The keys and values of one block; a subclass says how `update` stores and returns them."""
 
     def __init__(self, cache: "Cache", index: int):
@@ -32,10 +33,10 @@ class Layer:
     def store(self) -> Tensors:
         return self.cache.state.stores[self.index]
 
+    @abstractmethod
     def update(self, k: torch.Tensor, v: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
         """Take the step's keys and values (B, Hkv, T, D), keys rotated, and return all that its
         rows see, (B, Hkv, S, D)."""
-        raise NotImplementedError
 
     def truncate(self, pos: int) -> Tensors:
         """What is left of the store: all, where what lies behind the cursor is never read."""

@@ -27,10 +27,7 @@ class QuantizedLayer(Layer):
         """Room for (B, Hkv, *rows) rows of `codes` bytes and `numbers` float16 numbers."""
         shape, device = (*k.shape[:2], *rows), self.cache.device or k.device
         room = torch.zeros(*shape, codes, dtype=torch.uint8, device=device)
-        return (
-            room,
-            *(torch.zeros(*shape, 1, dtype=SCALE, device=device) for _ in range(numbers)),
-        )
+        return (room, *(torch.zeros(*shape, 1, dtype=SCALE, device=device) for _ in range(numbers)))
 
 
 class Int8Layer(QuantizedLayer):

@@ -11,13 +11,7 @@ from .oracle import in_float64, oracle_logits
 from .request import Request, Served
 from .sampling import Sampling, choose, distribution
 from .scheduler import Scheduler
-from .speculative import (
-    Speculation,
-    acceptance,
-    emitted,
-    residual,
-    speculate,
-)
+from .speculative import Speculation, acceptance, emitted, residual, speculate
 from .verdict import Certificate
 
 __all__ = [

@@ -44,13 +44,7 @@ def generate_batch(
         if len(job.ids) > 1:
             raise ValueError(f"a prompt of {len(job.ids)} rows: give each as a prompt of its own")
         requests.append(
-            Request(
-                job.ids[0],
-                job.new_tokens,
-                sampling=sampling,
-                generator=own,
-                stop=job.stop,
-            )
+            Request(job.ids[0], job.new_tokens, sampling=sampling, generator=own, stop=job.stop)
         )
     if issubclass(made, PagedCache):
         return _paged(model, requests, made.bits)
