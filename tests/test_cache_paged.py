@@ -405,9 +405,8 @@ def test_whatever_joins_forks_and_leaves_references_stay_exact(operations, block
             T = 1 + n % 5
             try:
                 tables[i].reserve(T)
-            except PoolExhausted:
-                assert not pool.free
-                tables[i].truncate(tables[i].length)
+            except PoolExhausted:  # nothing was taken
+                assert pool.blocks_for(tables[i].length + T) > len(tables[i].blocks)
             else:
                 texts[i] += [n * 7 + k for k in range(T)]
                 for at in range(tables[i].length, tables[i].length + T):
@@ -435,7 +434,7 @@ def test_double_free_and_use_after_free_are_named():
     pool = BlockPool(CFG, 3)
     block = pool.allocate()
     pool.release(block)
-    for use in (pool.release, pool.share, pool.own):
+    for use in (pool.release, pool.share):
         with pytest.raises(
             ValueError, match="block 0 is not in use: it was freed or never allocated"
         ):

@@ -151,6 +151,8 @@ class Attention(nn.Module):
         q, k, v = self.project(x, rope)
         if cache is not None:
             k, v = cache.update(k, v)  # (B, Hkv, S, D)
+            if k.dtype != q.dtype:  # a cache of another type than the model's
+                k, v = k.to(q.dtype), v.to(q.dtype)
         # is_causal is aligned upper-left, so it is right only where queries and keys are the same
         # tokens.
         y = F.scaled_dot_product_attention(
@@ -222,27 +224,40 @@ class Transformer(nn.Module):
             "table", position_table(cfg), persistent=False
         )  # recomputed from cfg, never saved
 
+    def forward(self, ids: torch.Tensor, cache=None) -> torch.Tensor:
+        """Logits of the next token at every position: (B, T) -> (B, T, V). Over a cache, all or
+        nothing: an exception anywhere leaves it as it was."""
+        if cache is None:
+            return self.head(self.states(ids))
+        return cache.run(ids.shape[1], lambda step: self.head(self.states(ids, step)), ids.device)
+
     def hidden(self, ids: torch.Tensor, cache=None) -> torch.Tensor:
         """Final-normed states: (B, T) integer ids -> (B, T, C). ValueError when a position passes
         `context`."""
-        T = ids.shape[1]
-        positions = (
-            torch.arange(T, device=ids.device) if cache is None else cache.positions(T)
-        )  # (T,) or (B, T)
-        x, rope = self.embed(ids, positions)
-        mask = None if cache is None else self.mask(T, cache, ids.device)
+        if cache is None:
+            return self.states(ids)
+        return cache.run(ids.shape[1], lambda step: self.states(ids, step), ids.device)
+
+    def states(self, ids: torch.Tensor, step=None) -> torch.Tensor:
+        """What `hidden` returns, by a step of the cache, which has yet to be committed."""
+        mask = None
+        if step is None:
+            last = ids.shape[1]
+            positions = torch.arange(last, device=ids.device)  # (T,)
+        else:
+            positions, last, mask = step.positions, step.last, step.mask
+        x, rope = self.embed(ids, positions, last)
         for i, block in enumerate(self.blocks):
-            x = block(x, rope, mask, None if cache is None else cache[i])
-        if cache is not None:
-            cache.advance(T)
+            x = block(x, rope, mask, None if step is None else step[i])
         return self.norm(x)
 
-    def embed(self, ids, positions):
-        """Embedded tokens (B, T, C) and the rotary (cos, sin), each (..., T, D/2), or None."""
-        last = int(positions[..., -1].max()) + 1  # positions increase along a row
-        if last > self.cfg.context:
+    def embed(self, ids: torch.Tensor, positions: torch.Tensor, last: int):
+        """Embedded tokens (B, T, C) and the rotary (cos, sin), each (..., T, D/2), or None;
+        positions (T,) or (B, T) are below `last`."""
+        if last > self.cfg.context:  # asked of an integer, so that the forward can be traced
             raise ValueError(
-                f"{last} tokens are longer than context {self.cfg.context}: shorten the input or raise context"
+                f"{last} tokens are longer than context {self.cfg.context}: "
+                "shorten the input or raise context"
             )
         x = self.embedding(ids)  # (B, T, C)
         if self.cfg.position == "none":
@@ -253,16 +268,3 @@ class Transformer(nn.Module):
         if table.ndim == 3:
             table = table[:, None]  # (B, 1, T, D): the same rotation for every head
         return x, table.chunk(2, dim=-1)
-
-    @staticmethod
-    def mask(T, cache, device):
-        """The cache's own boolean mask, or lower-right causal when it has none: the last query sees
-        every key."""
-        mask = cache.mask(T)
-        if mask is None and T > 1 and cache.pos > 0:
-            mask = torch.ones(T, cache.pos + T, dtype=torch.bool, device=device).tril(cache.pos)
-        return mask
-
-    def forward(self, ids: torch.Tensor, cache=None) -> torch.Tensor:
-        """Logits of the next token at every position: (B, T) -> (B, T, V)."""
-        return self.head(self.hidden(ids, cache))

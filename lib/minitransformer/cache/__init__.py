@@ -1,15 +1,23 @@
 """Key-value caches: one kind a file, one contract (see `base.Cache`), made by `make_cache`."""
 
+from typing import Any
+
+import torch
+
 from ..model import ModelConfig
-from .base import Cache
+from .base import Cache, Layer, whole
 from .dynamic import DynamicCache
+from .kivi import Int2Cache, Int4Cache
+from .padded import PaddedCache
 from .paged import PagedCache, PagedInt4Cache, PagedInt8Cache
-from .pool import BlockPool, BlockTable, PoolExhausted
-from .quantized import Int2Cache, Int4Cache, Int8Cache
+from .pool import BlockPool, PoolExhausted
+from .quantized import Int8Cache
 from .static import StaticCache
+from .step import State, Step
+from .tables import BlockTable
 from .window import WindowCache
 
-KINDS = {
+KINDS: dict[str, type[Cache]] = {
     "dynamic": DynamicCache,
     "static": StaticCache,
     "window": WindowCache,
@@ -21,6 +29,8 @@ KINDS = {
     "paged-int4": PagedInt4Cache,
 }
 
+DTYPES = (torch.float64, torch.float32, torch.float16, torch.bfloat16)
+
 __all__ = [
     "KINDS",
     "BlockPool",
@@ -30,13 +40,18 @@ __all__ = [
     "Int2Cache",
     "Int4Cache",
     "Int8Cache",
+    "Layer",
+    "PaddedCache",
     "PagedCache",
     "PagedInt4Cache",
     "PagedInt8Cache",
     "PoolExhausted",
+    "State",
     "StaticCache",
+    "Step",
     "WindowCache",
     "make_cache",
+    "whole",
 ]
 
 
@@ -46,17 +61,17 @@ def make_cache(
     batch: int = 1,
     capacity: int | None = None,
     *,
-    dtype=None,
-    device=None,
-    **options,
-):
+    dtype: torch.dtype | None = None,
+    device: torch.device | str | None = None,
+    **options: Any,
+) -> Cache:
     """An empty cache of `kind` for `batch` sequences of up to `capacity` tokens (None: the model's
     context).
 
-    `dtype` and `device` None: those of the first update (name a device that is not the CPU where a
-    kind masks). `options` are the kind's own. ValueError for an unknown kind or option, or an
-    impossible size."""
-    if kind not in KINDS:
+    `dtype` and `device` None: those of the model, as the first forward shows them; a cache of
+    another type than the model's converts what it takes and gives. `options` are the kind's own.
+    ValueError for an unknown kind, option or type, or an impossible size."""
+    if not isinstance(kind, str) or kind not in KINDS:
         raise ValueError(f"cache kind {kind!r} is unknown: choose one of {', '.join(KINDS)}")
     for option in options:
         if option not in KINDS[kind].options:
@@ -65,7 +80,11 @@ def make_cache(
                 f"cache option {option!r} is unknown to kind {kind!r}: its options are {known}"
             )
     capacity = cfg.context if capacity is None else capacity
-    for name, value in (("batch", batch), ("capacity", capacity)):
-        if value < 1:
-            raise ValueError(f"cache {name} {value} is not positive: give at least 1")
+    batch = whole("cache batch", batch, 1, "is not positive")
+    capacity = whole("cache capacity", capacity, 1, "is not positive")
+    if dtype not in (None, *DTYPES):
+        raise ValueError(
+            f"cache dtype {dtype!r} is none of numbers with a point: choose one of "
+            f"{', '.join(map(str, DTYPES))}, or None for the model's"
+        )
     return KINDS[kind](cfg, batch, capacity, dtype=dtype, device=device, **options)

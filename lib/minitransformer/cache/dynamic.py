@@ -3,34 +3,24 @@ step."""
 
 import torch
 
+from .base import Pair
 from .padded import PaddedCache
 
 
-class DynamicLayer:
-    def __init__(self, cache):
-        self.cache = cache
-        self.k = self.v = None
-
+class DynamicLayer(Pair):
     def update(self, k, v):
         """Append (B, Hkv, T, D) and return all of it, (B, Hkv, S, D)."""
-        self.cache.check(k)
-        dtype = self.cache.dtype or k.dtype
+        cache, step = self.cache, self.cache.step(k.shape[2])
+        cache.check(k)
+        dtype, store = cache.dtype or k.dtype, self.store
         k, v = k.to(dtype), v.to(dtype)
-        self.k = k if self.k is None else torch.cat((self.k, k), dim=2)
-        self.v = v if self.v is None else torch.cat((self.v, v), dim=2)
-        return self.k, self.v
+        if store:
+            k, v = torch.cat((store[0], k), dim=2), torch.cat((store[1], v), dim=2)
+        step.stores[self.index] = k, v
+        return k, v
 
     def truncate(self, pos):
-        if self.k is not None:
-            self.k, self.v = self.k[:, :, :pos], self.v[:, :, :pos]
-
-    def select(self, rows):
-        if self.k is not None:
-            self.k, self.v = self.k[rows], self.v[rows]
-
-    @property
-    def nbytes(self):
-        return 0 if self.k is None else self.k.nbytes + self.v.nbytes
+        return tuple(x[:, :, :pos] for x in self.store)
 
 
 class DynamicCache(PaddedCache):

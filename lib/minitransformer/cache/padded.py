@@ -18,33 +18,38 @@ class PaddedCache(Cache):
 
     def __init__(self, cfg, batch, capacity, *, dtype=None, device=None, starts=None):
         super().__init__(cfg, batch, capacity, dtype=dtype, device=device)
-        self.starts = None
-        if starts is not None:
-            self.starts = torch.as_tensor(starts, device=device)
-            self.device = self.starts.device
-            if (
-                self.starts.shape != (batch,)
-                or self.starts.min() < 0
-                or self.starts.max() >= capacity
-            ):
-                raise ValueError(
-                    f"starts {self.starts.tolist()}: give a count from 0 to {capacity - 1} for each of {batch} rows"
-                )
+        if starts is None:
+            return
+        starts = torch.as_tensor(starts, device=device)
+        self.device = starts.device
+        if starts.shape != (batch,) or starts.min() < 0 or starts.max() >= capacity:
+            raise ValueError(
+                f"starts {starts.tolist()}: give a count from 0 to {capacity - 1} "
+                f"for each of {batch} rows"
+            )
+        self.state = self.state._replace(starts=starts)
+
+    @property
+    def starts(self) -> torch.Tensor | None:
+        return self.state.starts
 
     def positions(self, T: int) -> torch.Tensor:
         """Positions of the next T tokens: (T,), or (B, T) with `starts`, padding at 0."""
-        slots = super().positions(T)
-        return slots if self.starts is None else (slots - self.starts[:, None]).clamp(min=0)
+        slots, starts = super().positions(T), self.state.starts
+        return slots if starts is None else (slots - starts[:, None]).clamp(min=0)
+
+    def reach(self, T: int) -> int:
+        end, starts = super().reach(T), self.state.starts
+        # Asked of the tensor only where it decides: an answer from an accelerator takes time.
+        if starts is None or end <= self.cfg.context:
+            return end
+        return end - int(starts.min())
 
     def mask(self, T: int) -> torch.Tensor | None:
         """None, or with `starts` which keys each query sees: (B, 1, T, S)."""
-        if self.starts is None:
+        pos, starts = self.state.pos, self.state.starts
+        if starts is None:
             return None
-        keys = torch.arange(self.pos + T, device=self.device)
-        queries = keys[self.pos :, None]
-        return ((keys >= self.starts[:, None, None, None]) & (keys <= queries)) | (keys == queries)
-
-    def select(self, rows: torch.Tensor) -> None:
-        super().select(rows)
-        if self.starts is not None:
-            self.starts = self.starts[rows]
+        keys = torch.arange(pos + T, device=starts.device)
+        queries = keys[pos:, None]
+        return ((keys >= starts[:, None, None, None]) & (keys <= queries)) | (keys == queries)

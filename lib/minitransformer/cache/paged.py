@@ -3,28 +3,75 @@
 
 import torch
 
-from .base import Cache
-from .pool import BlockPool, BlockTable
+from .base import Cache, Layer
+from .pool import BlockPool
+from .step import Step
+from .tables import BlockTable, Change, Reservation
 
 
-class PagedLayer:
-    def __init__(self, cache, index=0):
-        self.cache, self.index = cache, index
+class PagedStep(Step):
+    """A step with its blocks: `write` (B·T,) are the slots of its tokens, `read` (B·S,) or a slice
+    those of all; past its end a row repeats its last slot."""
 
+    def __init__(self, cache, T):
+        super().__init__(cache, T, cache.positions(T), cache.mask(T))
+        pool = cache.pool
+        self.room, self.done = Reservation(pool, cache.tables, T), False
+        self.store = pool.store, pool.dtype, pool.device
+        self.write, self.read = self._slots(cache, T)
+
+    def _slots(self, cache, T):
+        size, device = cache.pool.block_size, self.positions.device
+        rows = [blocks for _, blocks, _ in self.room.rows]
+        widest, first = max(map(len, rows)), rows[0]
+        if len(rows) == 1 and first == list(range(first[0], first[0] + widest)):
+            begin = first[0] * size
+            end = begin + self.end
+            return torch.arange(end - T, end, device=device), slice(begin, end)
+        padded = [blocks + [0] * (widest - len(blocks)) for blocks in rows]
+        blocks = torch.tensor(padded, device=device)
+        slots = torch.arange(size, device=device)
+        room = (blocks[:, :, None] * size + slots).flatten(1)  # (B, widest·size)
+        if cache.even:
+            return room[:, self.end - T : self.end].flatten(), room[:, : self.end].flatten()
+        new = self.positions  # (B, T)
+        token = torch.arange(self.end, device=device).expand(len(rows), -1)
+        token = token.minimum(new[:, -1:])  # (B, S)
+        return room.gather(1, new).flatten(), room.gather(1, token).flatten()
+
+    def commit(self):
+        """The blocks are the rows' own now, and each has T tokens more."""
+        room = self.room
+        room.rows = [(table, blocks, length + self.T) for table, blocks, length in room.rows]
+        self.done = True
+        room.do()
+        super().commit()
+
+    def undo(self):
+        super().undo()
+        if self.done:
+            self.room.undo()
+        pool = self.cache.pool
+        if self.store[0] is None and not pool.used and not pool.known:  # made for these tokens
+            pool.store, pool.dtype, pool.device = self.store
+
+
+class PagedLayer(Layer):
     def update(self, k, v):
         """Write (B, Hkv, T, D) to each row's own slots and read all of it, (B, Hkv, S, D), S that
         of the longest row.
 
         What is read is a copy, gathered from the blocks; a single row whose blocks follow one
         another is a view."""
-        self.cache.check(k)
+        cache, step = self.cache, self.cache.step(k.shape[2])
+        cache.check(k)
+        if not step.room.prepared:
+            step.room.prepare()
         B, Hkv, T, D = k.shape
-        pool, (write, read) = self.cache.pool, self.cache.slots(T)  # (B·T,), (B·S,)
-        pool.write(self.index, write, torch.stack((k, v)).transpose(2, 3).reshape(2, B * T, Hkv, D))
-        return pool.read(self.index, read).view(2, B, -1, Hkv, D).transpose(2, 3).unbind()
-
-    def truncate(self, pos):
-        """Nothing to do: the cache cuts its tables, which every layer shares."""
+        new = torch.stack((k, v)).transpose(2, 3).reshape(2, B * T, Hkv, D)
+        cache.pool.write(self.index, step.write, new)
+        seen = cache.pool.read(self.index, step.read)
+        return seen.view(2, B, -1, Hkv, D).transpose(2, 3).unbind()
 
 
 class PagedCache(Cache):
@@ -32,7 +79,7 @@ class PagedCache(Cache):
 
     `pool` None: a pool of its own, room for `capacity` tokens a row in blocks of `block_size`
     (None: 16). `pos` is the length of the longest row and `truncate` cuts those that are longer.
-    `positions` reserves the blocks of the forward to come, and raises PoolExhausted when there are
+    A step writes to free blocks and takes them when it is committed; PoolExhausted when there are
     too few. How a number is stored is the pool's affair. ValueError when the pool was made for
     another model, block size or, where the kind names them, other bits."""
 
@@ -44,7 +91,6 @@ class PagedCache(Cache):
         self, cfg, batch, capacity, *, dtype=None, device=None, block_size=None, pool=None
     ):
         super().__init__(cfg, batch, capacity, dtype=dtype, device=device)
-        self.layers = [PagedLayer(self, i) for i in range(cfg.n_layers)]
         self.private = pool is None
         if self.private:
             pool = BlockPool(
@@ -75,10 +121,11 @@ class PagedCache(Cache):
         )
         if asked != found:
             raise ValueError(
-                f"a pool of (layers, kv heads, head dim, block size, bits, dtype) {found} does not fit a cache of {asked}"
+                "a pool of (layers, kv heads, head dim, block size, bits, dtype) "
+                f"{found} does not fit a cache of {asked}"
             )
         self.pool, self.tables = pool, [BlockTable(pool) for _ in range(batch)]
-        self._slots = None
+        self.device = device or pool.device
 
     @classmethod
     def over(cls, tables: list[BlockTable]) -> "PagedCache":
@@ -96,83 +143,70 @@ class PagedCache(Cache):
         return all(table.length == self.pos for table in self.tables)
 
     def positions(self, T: int) -> torch.Tensor:
-        """Positions of the next T tokens, (T,) or, of rows of unequal length, (B, T); their blocks
-        are reserved."""
+        """Positions of the next T tokens: (T,) or, of rows of unequal length, (B, T)."""
         positions = super().positions(T)
-        self._slots = self._reserve(T)
         return positions if self.even else self._next(T)
 
     def mask(self, T: int) -> torch.Tensor | None:
         """None for rows of equal length, else which gathered keys each query sees: (B, 1, T, S)."""
         if self.even:
             return None
-        return (torch.arange(self.pos + T, device=self.pool.device) <= self._next(T)[..., None])[
-            :, None
-        ]
-
-    def slots(self, T: int):
-        """Where the next T tokens go, (B·T,), and where all are, (B·S,) or a slice; past its end a
-        row repeats its last slot."""
-        if self._slots is None or len(self._slots[0]) != self.batch * T:
-            self._slots = self._reserve(T)
-        return self._slots
-
-    def _reserve(self, T):
-        for table in self.tables:
-            table.reserve(T)
-        size, device = self.pool.block_size, self.pool.device
-        widest, first = max(len(table.blocks) for table in self.tables), self.tables[0].blocks
-        if self.batch == 1 and first == list(range(first[0], first[0] + widest)):
-            begin = first[0] * size
-            end = begin + self.pos + T
-            return torch.arange(end - T, end, device=device), slice(begin, end)
-        blocks = torch.tensor(
-            [table.blocks + [0] * (widest - len(table.blocks)) for table in self.tables],
-            device=device,
-        )
-        room = (blocks[:, :, None] * size + torch.arange(size, device=device)).flatten(
-            1
-        )  # (B, widest·size)
-        if self.even:
-            return room[:, self.pos : self.pos + T].flatten(), room[:, : self.pos + T].flatten()
-        new = self._next(T)
-        token = (
-            torch.arange(self.pos + T, device=device).expand(self.batch, -1).minimum(new[:, -1:])
-        )  # (B, S)
-        return room.gather(1, new).flatten(), room.gather(1, token).flatten()
+        keys = torch.arange(self.pos + T, device=self.device)
+        return (keys <= self._next(T)[..., None])[:, None]
 
     def _next(self, T):
         """Positions of the next T tokens in every row: (B, T)."""
-        lengths = torch.tensor(
-            [[table.length] for table in self.tables], device=self.pool.device
-        )  # (B, 1)
-        return lengths + torch.arange(T, device=self.pool.device)
+        lengths = torch.tensor([[table.length] for table in self.tables], device=self.device)
+        return lengths + torch.arange(T, device=self.device)
 
-    def advance(self, T: int) -> None:
-        """Every row grows by T tokens."""
-        super().advance(T)
-        for table in self.tables:
-            table.length += T
-        self._slots = None
+    def begin(self, T: int) -> PagedStep:
+        return PagedStep(self, T)
 
     def truncate(self, pos: int) -> None:
         """Cut rows longer than `pos` and release their blocks; 0 gives everything back. ValueError
         past the longest row."""
-        super().truncate(pos)
-        for table in self.tables:
-            table.truncate(pos)
-        self._slots = None
+        lengths, blocks_for = (
+            [min(max(pos, 0), table.length) for table in self.tables],
+            self.pool.blocks_for,
+        )
+        cut = [
+            (table, table.blocks[: blocks_for(length)], length)
+            for table, length in zip(self.tables, lengths, strict=True)
+        ]
+        self._change(cut, super().truncate, pos)
 
     def select(self, rows: torch.Tensor) -> None:
         """Keep these rows, (B',), repeats allowed: they share blocks until one is written. A pool
         of its own grows with them."""
-        forks = [self.tables[row].fork() for row in rows.tolist()]
-        for table in self.tables:
-            table.truncate(0)
-        self.tables, self.batch, self._slots = forks, len(forks), None
-        self.pos = max(table.length for table in forks)
+        kept = [self.tables[row] for row in rows.tolist()]
+        tables = [BlockTable(self.pool) for _ in kept]
+        blocks_for = self.pool.blocks_for
+        changed = [(table, [], 0) for table in self.tables]
+        changed += [
+            (new, old.blocks[: blocks_for(old.length)], old.length)
+            for new, old in zip(tables, kept, strict=True)
+        ]
+
+        def move():
+            super(PagedCache, self).select(rows)
+            self.state = self.state._replace(pos=max(table.length for table in tables))
+            self.tables = tables
+
         if self.private:
-            self.pool.grow(self.batch * self.pool.blocks_for(self.capacity))
+            self.pool.grow(len(kept) * blocks_for(self.capacity))
+        self._change(changed, move)
+
+    def _change(self, rows, move, *arguments):
+        """A change of the pool and the cache's own move, both or neither."""
+        self.settle()
+        before, change = (self.state, self.tables), Change(self.pool, rows)
+        try:
+            change.do()
+            move(*arguments)
+        except BaseException:
+            self.state, self.tables = before
+            change.undo()
+            raise
 
     @property
     def nbytes(self) -> int:

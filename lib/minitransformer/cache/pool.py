@@ -2,12 +2,15 @@
 (Kwon et al. 2023)."""
 
 from collections import OrderedDict
+from collections.abc import Hashable
 from itertools import count
 
 import torch
 
 from ..model import ModelConfig
-from .quantized import decode, encode, encoded_bytes
+from .base import whole
+from .codes import decode, encode, encoded_bytes
+from .tables import BlockTable, Change
 
 
 class PoolExhausted(RuntimeError):
@@ -37,9 +40,8 @@ class BlockPool:
         dtype=None,
         device=None,
     ):
-        for name, value in (("blocks", blocks), ("block_size", block_size)):
-            if value < 1:
-                raise ValueError(f"{name} {value} of the pool is not positive: give at least 1")
+        blocks = whole("blocks", blocks, 1, "of the pool is not positive")
+        block_size = whole("block_size", block_size, 1, "of the pool is not positive")
         if bits not in (None, 8, 4):
             raise ValueError(
                 f"a pool of {bits} bits is unknown: choose 8, 4 or None for full precision"
@@ -51,15 +53,15 @@ class BlockPool:
             dtype,
             device,
         )
-        self.store = None
+        self.store: torch.Tensor | None = None
+        self.owner: Hashable = None
         self.references = [0] * blocks
         self.free = OrderedDict.fromkeys(range(blocks))  # in the order of allocation
         # (number of the prefix before, the block's tokens) -> (its own number, block)
         self.prefixes = {}
         self.known = {}  # block -> its key in `prefixes`
-        self.numbers = count(
-            1
-        )  # never reused, so that a prefix number stands for one sequence of tokens for ever
+        # never reused, so that a prefix number stands for one sequence of tokens for ever
+        self.numbers = count(1)
 
     @property
     def blocks(self) -> int:
@@ -86,47 +88,46 @@ class BlockPool:
     def allocate(self) -> int:
         """A free block, now in use once, its old content forgotten. PoolExhausted when there is
         none."""
-        if not self.free:
-            raise PoolExhausted(
-                f"all {self.blocks} blocks of the pool are in use: release a sequence, or make a larger pool"
-            )
-        block, _ = self.free.popitem(last=False)
+        block = next(self._free())
         self.forget(block)
-        self.references[block] = 1
+        self.put(block, 1)
         return block
+
+    def _free(self):
+        """The free blocks in the order of allocation, and then PoolExhausted."""
+        yield from self.free
+        raise PoolExhausted(
+            f"all {self.blocks} blocks of the pool are in use: "
+            "release a sequence, or make a larger pool"
+        )
 
     def share(self, block: int) -> int:
         """One more reference to a block in use."""
         self.check(block)
-        self.references[block] += 1
+        self.put(block, self.references[block] + 1)
         return block
 
     def release(self, block: int) -> None:
         """One reference less; without any, the block is free, and the next to be allocated unless
         its tokens are known."""
         self.check(block)
-        self.references[block] -= 1
-        if not self.references[block]:
+        self.put(block, self.references[block] - 1)
+
+    def put(self, block: int, references: int) -> None:
+        """Set the count of a block; without any it is free."""
+        self.references[block] = references
+        if references:
+            self.free.pop(block, None)
+        else:
             self.free[block] = None
             self.free.move_to_end(block, last=block in self.known)
-
-    def own(self, block: int) -> int:
-        """A block to write that nobody else refers to: this one, or a copy that replaces one
-        reference (copy-on-write)."""
-        self.check(block)
-        if self.references[block] == 1:
-            self.forget(block)
-            return block
-        copy = self.allocate()
-        self.store[:, :, copy] = self.store[:, :, block]
-        self.release(block)
-        return copy
 
     def check(self, block: int) -> None:
         """ValueError unless the block is in use."""
         if not (0 <= block < self.blocks and self.references[block]):
             raise ValueError(
-                f"block {block} is not in use: it was freed or never allocated, so allocate one or share one in use"
+                f"block {block} is not in use: it was freed or never allocated, "
+                "so allocate one or share one in use"
             )
 
     def match(self, tokens: list[int]) -> "BlockTable":
@@ -136,15 +137,13 @@ class BlockPool:
         A dictionary compares keys, not only their hashes: a prefix is found by the number of the
         prefix before it and by its own tokens, so by induction it is found only when all its tokens
         are equal."""
-        table, before = BlockTable(self), 0
+        table, blocks, before = BlockTable(self), [], 0
         for chunk in self._chunks(tokens[:-1]):
             before, block = self.prefixes.get((before, chunk), (None, None))
             if block is None:
                 break
-            self.free.pop(block, None)  # revived, where it was free
-            self.references[block] += 1
-            table.blocks.append(block)
-        table.length = len(table.blocks) * self.block_size
+            blocks.append(block)  # revived, where it was free
+        Change(self, [(table, blocks, len(blocks) * self.block_size)]).do()
         return table
 
     def remember(self, table: "BlockTable", tokens: list[int]) -> None:
@@ -164,15 +163,29 @@ class BlockPool:
         if key is not None:
             del self.prefixes[key]
 
+    def claim(self, owner: Hashable) -> None:
+        """Say whose keys and values are to be found: the prefixes of any other owner are forgotten.
+
+        An owner stands for weights (`decode.weights_of`): equal tokens have equal keys under equal
+        weights only."""
+        if owner != self.owner:
+            self.clear()
+            self.owner = owner
+
+    def clear(self) -> None:
+        """Forget every prefix. Blocks in use stay with their tables."""
+        for block in list(self.known):
+            self.forget(block)
+
     def grow(self, blocks: int) -> None:
         """Make it a pool of at least `blocks` blocks; those there keep their numbers and their
         content."""
+        if self.store is not None and blocks > self.store.shape[2]:
+            shape = (*self.store.shape[:2], blocks - self.store.shape[2], *self.store.shape[3:])
+            self.store = torch.cat((self.store, self.store.new_zeros(shape)), dim=2)
         new = range(self.blocks, blocks)
-        if self.store is not None and new:
-            room = self.store.new_zeros((*self.store.shape[:2], len(new), *self.store.shape[3:]))
-            self.store = torch.cat((self.store, room), dim=2)
-        self.references += [0] * len(new)
         self.free.update(dict.fromkeys(new))
+        self.references += [0] * len(new)
 
     def write(self, i: int, slots: torch.Tensor, new: torch.Tensor) -> None:
         """Keys and values (2, n, Hkv, D) of layer `i` go to these n slots."""
@@ -207,37 +220,3 @@ class BlockPool:
     def _chunks(self, tokens):
         ends = range(self.block_size, len(tokens) + 1, self.block_size)
         return [tuple(tokens[end - self.block_size : end]) for end in ends]
-
-
-class BlockTable:
-    """One sequence of a pool: token i lies in slot i % block_size of block `blocks[i //
-    block_size]`."""
-
-    def __init__(self, pool: BlockPool):
-        self.pool, self.blocks, self.length = pool, [], 0
-
-    def reserve(self, T: int) -> None:
-        """Room to write T more tokens, in blocks of its own. PoolExhausted leaves what was reserved
-        so far; try again later."""
-        for block in self.blocks:
-            self.pool.check(block)
-        for i in range(self.length // self.pool.block_size, len(self.blocks)):
-            self.blocks[i] = self.pool.own(self.blocks[i])
-        while len(self.blocks) < self.pool.blocks_for(self.length + T):
-            self.blocks.append(self.pool.allocate())
-
-    def fork(self) -> "BlockTable":
-        """The same tokens in the same blocks, shared until one of the two is written."""
-        other = BlockTable(self.pool)
-        other.blocks = [
-            self.pool.share(block) for block in self.blocks[: self.pool.blocks_for(self.length)]
-        ]
-        other.length = self.length
-        return other
-
-    def truncate(self, length: int) -> None:
-        """Forget the tokens from `length` on and release the blocks that none is left in; 0
-        releases them all."""
-        self.length = min(length, self.length)
-        while len(self.blocks) > self.pool.blocks_for(self.length):
-            self.pool.release(self.blocks.pop())

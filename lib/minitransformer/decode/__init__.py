@@ -3,20 +3,16 @@ that they agree."""
 
 from .batch import generate_batch
 from .beam import Beam, beam
-from .certificate import Certificate, certify, certify_acceptance, certify_beam, certify_tokens
+from .certificate import certify, certify_acceptance, certify_beam, certify_tokens
+from .drafts import ModelDraft, PromptLookup
 from .generation import generate, generate_all_positions, last_logits, prefill, stream
+from .inputs import weights_of
 from .oracle import in_float64, oracle_logits
+from .request import Request, Served
 from .sampling import Sampling, choose, distribution
-from .scheduler import Request, Scheduler, Served
-from .speculative import (
-    ModelDraft,
-    PromptLookup,
-    Speculation,
-    acceptance,
-    emitted,
-    residual,
-    speculate,
-)
+from .scheduler import Scheduler
+from .speculative import Speculation, acceptance, emitted, residual, speculate
+from .verdict import Certificate
 
 __all__ = [
     "Beam",
@@ -47,4 +43,5 @@ __all__ = [
     "residual",
     "speculate",
     "stream",
+    "weights_of",
 ]

@@ -1,42 +1,58 @@
 """Batches of prompts of unequal length: padded into one rectangle, or paged so that nothing is
 padded."""
 
+from collections.abc import Sequence
+
 import torch
 
-from ..cache import KINDS, BlockPool, PagedCache, make_cache
-from .generation import GREEDY, prepare, stream
-from .sampling import Sampling
-from .scheduler import Request, Scheduler
+from ..cache import KINDS, BlockPool, PaddedCache, PagedCache, make_cache
+from .generation import stream
+from .inputs import Ids, Stop, kind, prepare
+from .request import Request
+from .sampling import GREEDY, Sampling
+from .scheduler import Scheduler
 
 
 def generate_batch(
     model,
-    prompts: list[torch.Tensor],
+    prompts: Sequence[Ids],
     max_new_tokens: int,
     *,
     cache: str = "static",
     sampling: Sampling = GREEDY,
-    generator: list[torch.Generator] | None = None,
-    stop: tuple[int, ...] = (),
+    generator: Sequence[torch.Generator] | None = None,
+    stop: Stop = (),
 ) -> list[torch.Tensor]:
-    """Prompts (T_b,) to prompts and continuations (T_b + new_b,), each what it would be alone, up
-    to rounding.
+    """Prompts (T_b,), tensors or lists of ids, to prompts and continuations (T_b + new_b,), each
+    what it would be alone, up to rounding.
 
     `cache` "static" or "dynamic" pads on the left and computes every row to the end; a paged kind
     computes each prompt by itself, shares prefixes, and lets a row leave at its stop token, which
     ends it. `generator` is one a row."""
-    if not prompts or (generator is not None and len(generator) != len(prompts)):
+    if not len(prompts) or not (generator is None or _one_each(generator, len(prompts))):
         raise ValueError(
-            f"{len(prompts)} prompts with generators {generator}: give prompts, and None or one generator for each"
+            f"{len(prompts)} prompts with generators {generator}: "
+            "give prompts, and None or one generator for each"
         )
-    requests = [
-        Request(prompt, max_new_tokens, sampling=sampling, generator=own, stop=stop)
-        for prompt, own in zip(prompts, generator or [None] * len(prompts), strict=True)
-    ]
-    kind = KINDS.get(cache)
-    if kind is not None and issubclass(kind, PagedCache):
-        return _paged(model, requests, kind.bits)
+    made = kind(cache)
+    if not issubclass(made, (PaddedCache, PagedCache)):
+        fit = ", ".join(n for n, k in KINDS.items() if issubclass(k, (PaddedCache, PagedCache)))
+        raise ValueError(f"cache {cache!r} neither pads nor pages a batch: choose one of {fit}")
+    requests = []
+    for ids, own in zip(prompts, generator or [None] * len(prompts), strict=True):
+        job = prepare(model, ids, max_new_tokens, None, sampling=sampling, generator=own, stop=stop)
+        if len(job.ids) > 1:
+            raise ValueError(f"a prompt of {len(job.ids)} rows: give each as a prompt of its own")
+        requests.append(
+            Request(job.ids[0], job.new_tokens, sampling=sampling, generator=own, stop=job.stop)
+        )
+    if issubclass(made, PagedCache):
+        return _paged(model, requests, made.bits)
     return _padded(model, requests, cache, generator)
+
+
+def _one_each(generator, n):
+    return isinstance(generator, (list, tuple)) and len(generator) == n
 
 
 def _paged(model, requests, bits):
@@ -52,8 +68,6 @@ def _paged(model, requests, bits):
 
 def _padded(model, requests, kind, generator):
     prompts, one = [request.prompt for request in requests], requests[0]
-    for prompt in prompts:
-        prepare(model, prompt[None], one.max_new_tokens, None)
     longest = max(map(len, prompts))
     starts = torch.tensor([longest - len(prompt) for prompt in prompts], device=prompts[0].device)
     # Padded with the prompt's own first token: hidden from attention, and nothing new to a

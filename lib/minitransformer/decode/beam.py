@@ -2,12 +2,15 @@
 one another."""
 
 import math
+from collections.abc import Callable
 from dataclasses import dataclass
 
 import torch
 
-from ..cache import Cache
-from .generation import last_logits, prefill, prepare
+from ..cache import Cache, whole
+from .generation import last_logits, prefill
+from .inputs import Ids, Stop, prepare
+from .sampling import checked, widened
 
 
 @dataclass(frozen=True)
@@ -23,14 +26,15 @@ class Beam:
 @torch.no_grad()
 def beam(
     model,
-    ids: torch.Tensor,
+    ids: Ids,
     max_new_tokens: int,
     *,
     width: int = 4,
     length_penalty: float = 1.0,
-    stop: tuple[int, ...] = (),
+    stop: Stop = (),
     cache: str | Cache | None = "static",
-    on_step=None,
+    resume: bool = False,
+    on_step: Callable | None = None,
 ) -> list[Beam]:
     """The `width` best continuations found of ids (1, T), best first.
 
@@ -40,27 +44,29 @@ def beam(
     (Sutskever et al. 2014): width 1 is greedy, and width >= V^n is an exhaustive search.
     `on_step(ids, candidates, kept)` sees every choice: the live continuations (W, S), the
     log-probabilities (W, V) of each with one token more, and the indices into those, flattened, of
-    the ones kept. ValueError for more than one prompt, a width below 1, or a negative length
-    penalty."""
+    the ones kept. `cache` and `resume` are those of `stream`. ValueError for more than one prompt,
+    a width below 1, a negative length penalty, or logits that hold no choice."""
+    job = prepare(model, ids, max_new_tokens, cache, stop=stop, resume=resume)
+    ids, cache, stop = job.ids, job.cache, job.stop
     if ids.shape[0] != 1:
         raise ValueError(
             f"beam search continues one prompt, and {ids.shape[0]} were given: call it for each"
         )
-    if width < 1:
+    if whole("width", width, -1) < 1:
         raise ValueError(f"width {width} keeps no continuation: give at least 1, which is greedy")
     if not 0 <= length_penalty < math.inf:
         raise ValueError(
             f"length_penalty {length_penalty} is negative or infinite: give 0 (none) or more"
         )
-    cache, prompt, finished = prepare(model, ids, max_new_tokens, cache), ids.shape[1], []
-    total, new = (
-        torch.zeros(1, dtype=torch.float64, device=ids.device),
-        ids,
-    )  # log p of each live continuation: (W,)
-    for _ in range(max_new_tokens):
+    prompt, finished, new = ids.shape[1], [], ids if cache is None else ids[:, cache.pos :]
+    # log p of each live continuation: (W,)
+    total = torch.zeros(1, dtype=torch.float64, device=ids.device)
+    for _ in range(job.new_tokens):
         logits = last_logits(model, ids) if cache is None else prefill(model, new, cache)
+        checked(widened(logits).amax(dim=-1, keepdim=True), after=ids.shape[1])
         candidates = total[:, None] + logits.log_softmax(dim=-1, dtype=torch.float64)  # (W, V)
         total, index = candidates.flatten().topk(min(width - len(finished), candidates.numel()))
+        total, index = total[total > -math.inf], index[total > -math.inf]  # others cannot happen
         if on_step is not None:
             on_step(ids, candidates, index)
         rows, new = index // logits.shape[1], index[:, None] % logits.shape[1]

@@ -7,70 +7,19 @@ it is greedy on log p - log E."""
 
 import math
 from collections.abc import Callable
-from dataclasses import dataclass
 from functools import partial
 
 import torch
 
 from ..cache import KINDS, make_cache
 from .beam import beam
-from .generation import GREEDY, last_logits, prefill
-from .oracle import EXACT, oracle_logits
-from .sampling import Sampling, distribution, noise, penalized
+from .generation import last_logits, prefill
+from .oracle import EXACT, all_logits, oracle_logits
+from .sampling import GREEDY, Sampling, distribution, noise, penalized
 from .speculative import emitted
+from .verdict import Certificate, certificate, judged
 
-TOLERANCES = {
-    "float64": 1e-10,
-    "float32": 1e-3,
-}  # what rounding explains; other types have no limit but a given one
 ORACLES = dict.fromkeys(EXACT, "recomputation") | {"window": "recomputation under a windowed mask"}
-
-
-@dataclass(frozen=True)
-class Certificate:
-    """Identity with an oracle over `steps` tokens of `prompts` prompts; steps are numbered through
-    them all.
-
-    `error` is the largest logit difference, `margin` the smallest distance of the oracle's two best
-    tokens, `near_ties` the steps that were not certified, `mismatches` those whose token is not the
-    oracle's; `dtype` the precision of the run. `subject` is what was certified, in words,
-    `compared` what of it, and `oracle` against what."""
-
-    kind: str
-    dtype: str
-    steps: int
-    error: float
-    margin: float
-    near_ties: tuple[int, ...]
-    mismatches: tuple[int, ...]
-    subject: str = ""
-    compared: str = "logits"
-    oracle: str = "recomputation"
-    prompts: int = 1
-    tolerance: float = math.inf
-
-    @property
-    def passed(self) -> bool:
-        """The difference is within `tolerance`, and every other token falls on a near tie, where
-        rounding decides."""
-        return self.error < self.tolerance and set(self.mismatches) <= set(self.near_ties)
-
-    @property
-    def verdict(self) -> str:
-        """ "certified", "identical" (uncertified near ties gave the same token), "near ties" (some
-        did not) or "different"."""
-        if not self.passed:
-            return "different"
-        return "near ties" if self.mismatches else "identical" if self.near_ties else "certified"
-
-    def row(self) -> dict:
-        """The fields for a table: near ties and mismatches counted, the verdict last."""
-        counts = {
-            "near_ties": len(self.near_ties),
-            "mismatches": len(self.mismatches),
-            "verdict": self.verdict,
-        }
-        return vars(self) | counts
 
 
 @torch.no_grad()
@@ -116,11 +65,11 @@ def certify(
     words = [
         f"{name} {value}" for name, value in (options | ({"chunk": chunk} if chunk else {})).items()
     ]
-    return _judge(
+    return judged(
         runs,
         kind,
-        model,
         tolerance,
+        logits.dtype,
         subject=", ".join([f"{kind} cache", *words]),
         oracle=against or "a given oracle",
     )
@@ -153,7 +102,8 @@ def certify_tokens(
         )
     runs = []
     for i, (ids, start) in enumerate(texts):
-        scores = _reference(model if oracle is None else oracle, ids, start)[0]
+        scores = _reference(oracle or partial(all_logits, model), ids, start)[0]
+        dtype = scores.dtype
         generator = None if seeds is None else torch.Generator(ids.device).manual_seed(seeds[i])
         rows = [
             _scores(row[None], sampling, ids[:, : start + step], generator)
@@ -162,8 +112,8 @@ def certify_tokens(
         scores, tokens = torch.cat(rows), ids[0, start:]
         lacking = scores.amax(dim=-1) - scores.gather(1, tokens[:, None])[:, 0]
         runs.append((scores, tokens, lacking / 2))
-    return _judge(
-        runs, kind, model, tolerance, subject=subject or kind, compared="tokens", oracle=against
+    return judged(
+        runs, kind, tolerance, dtype, subject=subject or kind, compared="tokens", oracle=against
     )
 
 
@@ -188,7 +138,7 @@ def certify_beam(
     Where 2·error < margin the same are kept; so by induction nothing is lost that recomputation
     would have kept. The texts found are then ranked by equal numbers. `oracle(ids)` (B, S) -> (B,
     S, V) None is the model without a cache; `options` are those of `beam`."""
-    oracle, runs = oracle or model, []
+    oracle, runs = oracle or partial(all_logits, model), []
 
     def judge(choices, start, ids, candidates, kept):
         log_p = oracle(ids)[:, start - 1 :].log_softmax(
@@ -204,6 +154,7 @@ def certify_beam(
         choices.append((margin.abs(), margin < 0, (truth - candidates.flatten()).abs().max()))
 
     for ids in prompts:
+        dtype = last_logits(model, ids).dtype
         choices = []
         beam(
             model, ids, steps, cache=cache, on_step=partial(judge, choices, ids.shape[1]), **options
@@ -215,8 +166,8 @@ def certify_beam(
             *(f"{name} {value}" for name, value in options.items()),
         ]
     )
-    return _certificate(
-        runs, "beam", model, tolerance, subject=words, compared="candidates kept", oracle=against
+    return certificate(
+        runs, "beam", tolerance, dtype, subject=words, compared="candidates kept", oracle=against
     )
 
 
@@ -237,7 +188,9 @@ def certify_acceptance(
     path, so no margin and no tie."""
     runs = []
     for ids in texts:
-        p, q = (distribution(each(ids)[0].double(), sampling) for each in (model, draft))  # (T, V)
+        p, q = (
+            distribution(all_logits(each, ids)[0].double(), sampling) for each in (model, draft)
+        )  # (T, V)
         error = (emitted(p, q) - p).abs().amax(dim=-1)
         runs.append(
             (torch.full_like(error, math.inf), torch.zeros_like(error, dtype=torch.bool), error)
@@ -247,7 +200,7 @@ def certify_acceptance(
         "compared": "probabilities",
         "oracle": "the model's distribution",
     }
-    return _certificate(runs, kind, model, tolerance, dtype="float64", **words)
+    return certificate(runs, kind, tolerance, torch.float64, **words)
 
 
 def _reference(oracle, ids, start):
@@ -265,36 +218,4 @@ def _scores(logits, sampling, previous, generator):
     if sampling.temperature == 0:
         return penalized(logits, sampling, previous)
     p = distribution(logits, sampling, previous)
-    return p.log() - noise(p, generator).log()
-
-
-def _judge(runs, kind, model, tolerance, **words):
-    """A certificate from each run's oracle scores (n, V), chosen tokens (n,) and differences
-    (n,)."""
-    margins = []
-    for scores, tokens, difference in runs:
-        best = scores.topk(2, dim=-1).values
-        margins.append((best[:, 0] - best[:, 1], tokens != scores.argmax(dim=-1), difference))
-    return _certificate(margins, kind, model, tolerance, **words)
-
-
-def _certificate(runs, kind, model, tolerance, dtype=None, **words):
-    """A certificate from each run's margins (n,), mismatches (n,) and differences (n,); `dtype`
-    None is the model's."""
-    margin, mismatch, difference = (torch.cat(parts) for parts in zip(*runs, strict=True))
-    near = (~(2 * difference < margin)).nonzero()[:, 0].tolist()
-    dtype = dtype or str(next(model.parameters()).dtype).removeprefix("torch.")
-    tolerance = TOLERANCES.get(dtype, math.inf) if tolerance is None else tolerance
-    other = tuple(mismatch.nonzero()[:, 0].tolist())
-    return Certificate(
-        kind,
-        dtype,
-        len(margin),
-        float(difference.max()),
-        float(margin.min()),
-        tuple(near),
-        other,
-        prompts=len(runs),
-        tolerance=tolerance,
-        **words,
-    )
+    return torch.where(p > 0, p.log() - noise(p, generator).log(), -math.inf)

@@ -2,18 +2,25 @@
 cache."""
 
 from collections.abc import Iterator
+from typing import Any
 
 import torch
 
-from ..cache import Cache, make_cache
-from .sampling import Sampling, choose
-
-GREEDY = Sampling(temperature=0.0)
+from ..cache import Cache
+from .inputs import Ids, Stop, prepare
+from .sampling import GREEDY, Generators, Sampling, choose, greedy
 
 
 def last_logits(model, ids: torch.Tensor, cache: Cache | None = None) -> torch.Tensor:
-    """Logits after the last token only: (B, T) -> (B, V); the head is applied to one position."""
-    return model.head(model.hidden(ids, cache)[:, -1])
+    """Logits after the last token only: (B, T) -> (B, V); the head is applied to one position, and
+    belongs to the forward, which is all or nothing."""
+    if cache is None:
+        return model.head(model.hidden(ids)[:, -1])
+
+    def body(step):
+        return model.head(model.hidden(ids, cache)[:, -1])
+
+    return cache.run(ids.shape[1], body, ids.device)
 
 
 def chunks(
@@ -25,7 +32,8 @@ def chunks(
     )
     if limit < 1:
         raise ValueError(
-            f"{ids.shape[1]} tokens in chunks of {chunk}: give at least one token, and a chunk of at least 1"
+            f"{ids.shape[1]} tokens in chunks of {chunk}: "
+            "give at least one token, and a chunk of at least 1"
         )
     return ids.split(limit, dim=1) if limit < ids.shape[1] else (ids,)
 
@@ -43,29 +51,38 @@ def prefill(model, ids: torch.Tensor, cache: Cache, chunk: int | None = None) ->
 
 def stream(
     model,
-    ids: torch.Tensor,
+    ids: Ids,
     max_new_tokens: int,
     *,
     cache: str | Cache | None = "static",
     sampling: Sampling = GREEDY,
-    generator=None,
-    stop: tuple[int, ...] = (),
+    generator: Generators = None,
+    stop: Stop = (),
+    resume: bool = False,
 ) -> Iterator[torch.Tensor]:
     """Yield the new tokens one step at a time, each (B, 1); a row that met a stop token repeats it.
 
-    `ids` (B, T) is the prompt. `cache` is None (naive recomputation), a kind, or an empty cache.
-    Ends after `max_new_tokens`, or when every row has stopped. ValueError for an empty prompt or
-    one that leaves no room."""
-    cache = prepare(model, ids, max_new_tokens, cache)
-    return _steps(model, ids, max_new_tokens, cache, sampling, generator, stop)
+    `ids` (B, T), or (T,) for one row, is the prompt. `cache` is None (naive recomputation), a kind,
+    or an empty cache; with `resume` one that holds the beginning of `ids`, of which only the rest
+    is computed. Ends after `max_new_tokens`, or when every row has stopped. ValueError for a
+    request that cannot be served, before the first token, and for logits that hold no choice."""
+    options: dict[str, Any] = {
+        "sampling": sampling,
+        "generator": generator,
+        "stop": stop,
+        "resume": resume,
+    }
+    return _steps(model, prepare(model, ids, max_new_tokens, cache, **options))
 
 
 @torch.no_grad()
-def _steps(model, ids, max_new_tokens, cache, sampling, generator, stop):
-    new, done = ids, torch.zeros(ids.shape[0], 1, dtype=torch.bool, device=ids.device)
-    for _ in range(max_new_tokens):
+def _steps(model, job):
+    ids, cache, stop = job.ids, job.cache, job.stop
+    new = ids if cache is None else ids[:, cache.pos :]
+    done = torch.zeros(ids.shape[0], 1, dtype=torch.bool, device=ids.device)
+    for _ in range(job.new_tokens):
         logits = last_logits(model, ids) if cache is None else prefill(model, new, cache)
-        token = choose(logits, sampling, ids, generator)
+        token = choose(logits, job.sampling, ids, job.generator, after=ids.shape[1])
         if stop:
             token = torch.where(done, new[:, -1:], token)
             done |= torch.isin(token, torch.tensor(stop, device=ids.device))
@@ -76,45 +93,37 @@ def _steps(model, ids, max_new_tokens, cache, sampling, generator, stop):
 
 
 def generate(
-    model, ids: torch.Tensor, max_new_tokens: int, *, backend: str = "eager", **options
+    model,
+    ids: Ids,
+    max_new_tokens: int,
+    *,
+    cache: str | Cache | None = "static",
+    sampling: Sampling = GREEDY,
+    generator: Generators = None,
+    stop: Stop = (),
+    resume: bool = False,
+    backend: str = "eager",
 ) -> torch.Tensor:
     """Prompt and continuation, (B, T) -> (B, T + new), new <= max_new_tokens; the options are those
     of `stream`."""
     if backend != "eager":
         raise ValueError(f"backend {backend!r} is unknown: choose eager")
-    return torch.cat([ids, *stream(model, ids, max_new_tokens, **options)], dim=1)
+    options: dict[str, Any] = {
+        "sampling": sampling,
+        "generator": generator,
+        "stop": stop,
+        "resume": resume,
+    }
+    job = prepare(model, ids, max_new_tokens, cache, **options)
+    return torch.cat([job.ids, *_steps(model, job)], dim=1)
 
 
-def generate_all_positions(model, ids: torch.Tensor, max_new_tokens: int) -> torch.Tensor:
+def generate_all_positions(model, ids: Ids, max_new_tokens: int) -> torch.Tensor:
     """The seed report's uncached loop: greedy, with the head applied to every position at every
     step."""
+    ids = prepare(model, ids, max_new_tokens, None).ids
     with torch.no_grad():
         for _ in range(max_new_tokens):
-            ids = torch.cat((ids, model(ids)[:, -1].argmax(dim=-1, keepdim=True)), dim=1)
+            logits = model.head(model.hidden(ids))[:, -1]
+            ids = torch.cat((ids, greedy(logits, after=ids.shape[1])), dim=1)
     return ids
-
-
-def prepare(
-    model, ids: torch.Tensor, max_new_tokens: int, cache: str | Cache | None
-) -> Cache | None:
-    """The cache of a generation, made when `cache` names a kind; ValueError for a request that
-    cannot be served."""
-    if ids.ndim != 2 or ids.shape[1] == 0:
-        raise ValueError(
-            f"the prompt has shape {tuple(ids.shape)}: give at least one token, as (batch, tokens)"
-        )
-    if max_new_tokens < 1:
-        raise ValueError(f"max_new_tokens {max_new_tokens} is not positive: give at least 1")
-    if isinstance(cache, str):
-        cache = make_cache(
-            model.cfg, cache, batch=ids.shape[0], capacity=ids.shape[1] + max_new_tokens
-        )
-    # A cache that limits the chunk counts positions inside itself: its text may be longer than the
-    # context.
-    if (cache is None or cache.chunk is None) and ids.shape[
-        1
-    ] + max_new_tokens - 1 > model.cfg.context:
-        raise ValueError(
-            f"a prompt of {ids.shape[1]} and {max_new_tokens} new tokens pass context {model.cfg.context}: shorten one of them"
-        )
-    return cache

@@ -31,6 +31,12 @@ def frequencies(cfg) -> torch.Tensor:
     return cfg.rope_theta ** (-torch.arange(0, cfg.head_dim, 2, dtype=torch.float64) / cfg.head_dim)
 
 
+def all_logits(model, ids: torch.Tensor) -> torch.Tensor:
+    """Logits after every token, without a cache: (B, T) -> (B, T, V); of any model with `hidden`
+    and `head`."""
+    return model.head(model.hidden(ids))
+
+
 @torch.no_grad()
 def oracle_logits(model, ids: torch.Tensor, kind: str = "static", **options) -> torch.Tensor:
     """Logits that a cache of `kind` with these options must give for any split of ids: (B, T) ->
@@ -39,10 +45,15 @@ def oracle_logits(model, ids: torch.Tensor, kind: str = "static", **options) -> 
     The options are the cache's; of them `rollback`, and all of the exact and the paged kinds',
     change nothing. ValueError for an unknown kind, or for a window over sinusoidal positions."""
     if kind in EXACT:
-        return model(ids)
+        return all_logits(model, ids)
     if kind not in VIEWS:
         raise ValueError(
             f"no oracle for cache kind {kind!r}: choose one of {', '.join((*EXACT, *VIEWS))}"
+        )
+    if not hasattr(model, "blocks"):
+        raise ValueError(
+            f"the oracle of {kind!r} looks into a Transformer's blocks, and {type(model).__name__} "
+            "has none: give an oracle of your own"
         )
     if kind == "window":
         if model.cfg.position == "sinusoidal":
@@ -52,7 +63,7 @@ def oracle_logits(model, ids: torch.Tensor, kind: str = "static", **options) -> 
             None,
         )  # longer than the context, perhaps; each pair is rotated by its own distance
     else:
-        x, rope = model.embed(ids, torch.arange(ids.shape[1], device=ids.device))
+        x, rope = model.embed(ids, torch.arange(ids.shape[1], device=ids.device), ids.shape[1])
     for block in model.blocks:
         q, k, v = block.attention.project(block.attention_norm(x), rope)
         y = attention(q, VIEWS[kind](model.cfg, k, v, **options))

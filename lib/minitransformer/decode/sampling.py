@@ -1,9 +1,13 @@
 """From logits to the next token: greedy, or sampled from a filtered distribution."""
 
 import math
+from collections.abc import Sequence
 from dataclasses import dataclass
+from numbers import Real
 
 import torch
+
+Generators = torch.Generator | Sequence[torch.Generator] | None  # one for all, or one a row
 
 
 @dataclass(frozen=True)
@@ -21,28 +25,70 @@ class Sampling:
     repetition_penalty: float = 1.0
 
     def __post_init__(self):
+        for name in ("temperature", "top_k", "top_p", "repetition_penalty"):
+            value = getattr(self, name)
+            if value is None and name.startswith("top"):
+                continue
+            if isinstance(value, bool) or not isinstance(value, Real):
+                raise ValueError(f"{name} {value!r} is no number: give one, as {name}=1")
         if not (self.temperature == 0 or 1e-6 <= self.temperature < math.inf):
             raise ValueError(
-                f"temperature {self.temperature} is negative, infinite or below 1e-6: give 0 (greedy) or more"
+                f"temperature {self.temperature} is negative, infinite or below 1e-6: "
+                "give 0 (greedy) or more"
             )
-        if self.top_k is not None and (not self.top_k >= 1 or self.top_k % 1):
+        if self.top_k is not None and not (1 <= self.top_k < math.inf and self.top_k % 1 == 0):
             raise ValueError(
-                f"top_k {self.top_k} keeps no token, or a part of one: give at least 1, or None for all"
+                f"top_k {self.top_k} keeps no token, or a part of one: "
+                "give at least 1, or None for all"
             )
         if self.top_p is not None and not 0 < self.top_p <= 1:
             raise ValueError(
-                f"top_p {self.top_p} is outside (0, 1]: give a share of the probability, or None for all"
+                f"top_p {self.top_p} is outside (0, 1]: "
+                "give a share of the probability, or None for all"
             )
         if not 0 < self.repetition_penalty < math.inf:
             raise ValueError(
-                f"repetition_penalty {self.repetition_penalty} is not positive and finite: 1 is none"
+                f"repetition_penalty {self.repetition_penalty} is not positive and finite: "
+                "1 is none"
             )
+        # Plain numbers, whatever they came as (numpy's, or 5.0 for 5).
+        for name, kind in (("temperature", float), ("top_p", float), ("repetition_penalty", float)):
+            if getattr(self, name) is not None:
+                object.__setattr__(self, name, kind(getattr(self, name)))
+        if self.top_k is not None:
+            object.__setattr__(self, "top_k", int(self.top_k))
+
+
+GREEDY = Sampling(temperature=0.0)
+
+
+def widened(logits: torch.Tensor) -> torch.Tensor:
+    """Logits of half precision in float32, others as they are: a choice is made from sums and
+    quotients, which half precision loses."""
+    return logits.float() if logits.dtype in (torch.float16, torch.bfloat16) else logits
+
+
+def checked(top: torch.Tensor, after: int | None = None, along: bool = False) -> torch.Tensor:
+    """The largest logits of rows, (B, 1), if there is a choice in every row; -inf for some tokens
+    is a mask, and legal.
+
+    ValueError for NaN, for +inf, and for a row of nothing but -inf. `after` tells how many tokens
+    stand before the choice: in every row or, `along` a text, in the first."""
+    if math.isfinite(top.sum(dtype=torch.float64).item()):
+        return top
+    row = int((~top.isfinite()).flatten().nonzero()[0])
+    where = "" if after is None else f" after {after + along * row} tokens"
+    where += f", in row {row}" if len(top) > 1 and not along else ""
+    if float(top.flatten()[row]) == -math.inf:
+        raise ValueError(f"the logits{where} are all -inf: leave at least one token unmasked")
+    raise ValueError(f"the logits hold NaN or infinity{where}: check the model's weights")
 
 
 def penalized(
     logits: torch.Tensor, sampling: Sampling, previous: torch.Tensor | None = None
 ) -> torch.Tensor:
     """Logits (B, V) with the repetition penalty on the tokens in `previous` (B, T)."""
+    logits = widened(logits)
     if sampling.repetition_penalty == 1 or previous is None:
         return logits
     seen = logits.gather(1, previous)
@@ -52,38 +98,51 @@ def penalized(
     return logits.scatter(1, previous, seen)
 
 
+def greedy(
+    logits: torch.Tensor,
+    sampling: Sampling = GREEDY,
+    previous: torch.Tensor | None = None,
+    after: int | None = None,
+    along: bool = False,
+) -> torch.Tensor:
+    """The likeliest token of each row, of equals the first: logits (B, V) -> (B, 1)."""
+    top, token = penalized(logits, sampling, previous).max(dim=-1, keepdim=True)
+    checked(top, after, along)
+    return token
+
+
 def distribution(
-    logits: torch.Tensor, sampling: Sampling, previous: torch.Tensor | None = None
+    logits: torch.Tensor,
+    sampling: Sampling,
+    previous: torch.Tensor | None = None,
+    after: int | None = None,
+    along: bool = False,
 ) -> torch.Tensor:
     """Probabilities the next token is drawn from: logits (B, V), previous tokens (B, T) -> (B, V);
-    greedy is one-hot.
+    greedy is one-hot. In float32 at least.
 
-    Exactly `top_k` tokens are kept: of equal logits the lower ids, as argmax does. ValueError for
-    NaN or infinite logits."""
+    Exactly `top_k` tokens are kept: of equal logits the lower ids, as argmax does. ValueError as
+    of `checked`."""
     logits = penalized(logits, sampling, previous)
+    top, token = logits.max(dim=-1, keepdim=True)
+    checked(top, after, along)
     if sampling.temperature == 0:
-        return torch.zeros_like(logits).scatter(1, logits.argmax(dim=-1, keepdim=True), 1.0)
-    logits = (logits - logits.amax(dim=-1, keepdim=True)) / sampling.temperature
+        return torch.zeros_like(logits).scatter(1, token, 1.0)
+    logits = (logits - top) / sampling.temperature
     if sampling.top_k is None and (sampling.top_p is None or sampling.top_p == 1):
-        p = logits.softmax(dim=-1)
-    else:
-        ordered, index = logits.sort(dim=-1, descending=True, stable=True)
-        if sampling.top_k is not None:
-            ordered[:, int(sampling.top_k) :] = -torch.inf
-        ordered = ordered.softmax(dim=-1)
-        if sampling.top_p is not None:
-            before = ordered.cumsum(dim=-1) - ordered  # the first token to pass top_p is kept
-            ordered = ordered.masked_fill(before >= sampling.top_p, 0.0)
-            ordered = ordered / ordered.sum(dim=-1, keepdim=True)
-        p = torch.zeros_like(logits).scatter(1, index, ordered)
-    if not torch.isfinite(p).all():
-        raise ValueError(
-            "the logits hold NaN or infinity: no distribution to draw from; check the model's weights"
-        )
-    return p
+        return logits.softmax(dim=-1)
+    ordered, index = logits.sort(dim=-1, descending=True, stable=True)
+    if sampling.top_k is not None:
+        ordered[:, sampling.top_k :] = -torch.inf
+    ordered = ordered.softmax(dim=-1)
+    if sampling.top_p is not None:
+        before = ordered.cumsum(dim=-1) - ordered  # the first token to pass top_p is kept
+        ordered = ordered.masked_fill(before >= sampling.top_p, 0.0)
+        ordered = ordered / ordered.sum(dim=-1, keepdim=True)
+    return torch.zeros_like(logits).scatter(1, index, ordered)
 
 
-def noise(p: torch.Tensor, generator=None) -> torch.Tensor:
+def noise(p: torch.Tensor, generator: Generators = None) -> torch.Tensor:
     """Exponential noise of the shape of p (B, V); `generator` may be one torch.Generator, or one a
     row."""
     if isinstance(generator, (list, tuple)):
@@ -92,17 +151,24 @@ def noise(p: torch.Tensor, generator=None) -> torch.Tensor:
 
 
 def race(p: torch.Tensor, noise: torch.Tensor) -> torch.Tensor:
-    """A draw from p (B, V) as the winner of an exponential race, argmax p/E -> (B, 1).
+    """A draw from p (B, V) as the winner of an exponential race, argmax p/E -> (B, 1); what has no
+    probability wins against no noise.
 
     The Gumbel-max trick, -log E being Gumbel noise: with the noise given, sampling is as
     deterministic as greedy."""
-    return (p / noise).argmax(dim=-1, keepdim=True)
+    return torch.where(p > 0, p / noise, -1.0).argmax(dim=-1, keepdim=True)
 
 
-def choose(logits: torch.Tensor, sampling: Sampling, previous=None, generator=None) -> torch.Tensor:
+def choose(
+    logits: torch.Tensor,
+    sampling: Sampling,
+    previous: torch.Tensor | None = None,
+    generator: Generators = None,
+    after: int | None = None,
+) -> torch.Tensor:
     """One token a row: logits (B, V) -> (B, 1). `generator` may be one torch.Generator, or one a
-    row."""
+    row. ValueError as of `checked`, which `after` is for."""
     if sampling.temperature == 0:
-        return penalized(logits, sampling, previous).argmax(dim=-1, keepdim=True)
-    p = distribution(logits, sampling, previous)
+        return greedy(logits, sampling, previous, after)
+    p = distribution(logits, sampling, previous, after)
     return race(p, noise(p, generator))

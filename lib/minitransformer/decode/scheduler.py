@@ -3,71 +3,15 @@ one pool of blocks."""
 
 import time
 from collections import deque
-from dataclasses import dataclass, field
+from collections.abc import Callable
 
 import torch
 
-from ..cache import BlockPool, BlockTable, PagedCache, PoolExhausted
-from .generation import GREEDY, last_logits, prepare
-from .sampling import Sampling, choose
-
-
-@dataclass(frozen=True, eq=False)
-class Request:
-    """A prompt (T,) to be continued by `max_new_tokens` or until a `stop` token; it arrives at
-    `arrival` seconds."""
-
-    prompt: torch.Tensor
-    max_new_tokens: int
-    arrival: float = 0.0
-    sampling: Sampling = GREEDY
-    generator: torch.Generator | None = None
-    stop: tuple[int, ...] = ()
-
-
-@dataclass(eq=False)
-class Served:
-    """A request on its way: its new `tokens`, the clock when each was ready, how often it was
-    preempted to be recomputed, and how many tokens it found in shared blocks instead of computing
-    them."""
-
-    request: Request
-    tokens: list[int] = field(default_factory=list)
-    times: list[float] = field(default_factory=list)
-    preemptions: int = 0
-    shared: int = 0
-    table: BlockTable | None = None
-
-    @property
-    def done(self) -> bool:
-        return len(self.tokens) == self.request.max_new_tokens or (
-            bool(self.tokens) and self.tokens[-1] in self.request.stop
-        )
-
-    @property
-    def most(self) -> int:
-        """Tokens it feeds at the most: all but the last."""
-        return len(self.request.prompt) + self.request.max_new_tokens - 1
-
-    @property
-    def ids(self) -> torch.Tensor:
-        """Prompt and continuation: (T + new,)."""
-        return torch.cat((self.request.prompt, self.request.prompt.new_tensor(self.tokens)))
-
-    @property
-    def first_token_s(self) -> float:
-        """Seconds from arrival to the first token, waiting included."""
-        return self.times[0] - self.request.arrival
-
-    @property
-    def token_s(self) -> float:
-        """Mean seconds between tokens after the first, preemption included; NaN for a single
-        token."""
-        return (
-            (self.times[-1] - self.times[0]) / (len(self.times) - 1)
-            if len(self.times) > 1
-            else float("nan")
-        )
+from ..cache import BlockPool, BlockTable, PagedCache, PoolExhausted, whole
+from .generation import last_logits
+from .inputs import prepare, weights_of
+from .request import Request, Served
+from .sampling import choose
 
 
 class Scheduler:
@@ -82,7 +26,9 @@ class Scheduler:
     `share` finds known prefixes. `continuous` False admits only into an empty batch, as
     request-level batching does, though rows that end early still leave the computation. `clock`
     gives seconds; `on_forward(tokens)` is called after each forward. Nobody else may take the
-    pool's blocks while it runs."""
+    pool's blocks while it runs. An exception in a step, an interrupt too, loses nothing and holds
+    no block in vain: step again, and every request goes on with the tokens it would have had.
+    Prefixes are found only under the weights that computed them."""
 
     def __init__(
         self,
@@ -90,38 +36,43 @@ class Scheduler:
         pool: BlockPool,
         max_batch: int = 8,
         *,
-        share=True,
-        continuous=True,
-        clock=time.perf_counter,
-        on_forward=None,
+        share: bool = True,
+        continuous: bool = True,
+        clock: Callable[[], float] = time.perf_counter,
+        on_forward: Callable[[int], object] | None = None,
     ):
-        if max_batch < 1:
-            raise ValueError(f"max_batch {max_batch} is not positive: give at least 1")
-        self.model, self.pool, self.max_batch, self.share, self.continuous = (
-            model,
-            pool,
-            max_batch,
-            share,
-            continuous,
-        )
+        self.max_batch = whole("max_batch", max_batch, 1, "is not positive")
+        self.model, self.pool, self.share, self.continuous = model, pool, share, continuous
         self.clock, self.on_forward = clock, on_forward
-        self.waiting, self.running = (
-            deque(),
-            [],
-        )  # both in the order of arrival, and all running came before all waiting
+        # Both in the order of arrival, and all running came before all waiting.
+        self.waiting: deque[Served] = deque()
+        self.running: list[Served] = []
+        self.retired: list[Served] = []  # of the step under way
+        self.torn = False  # an exception left a step half done
 
     @property
     def busy(self) -> bool:
-        return bool(self.waiting or self.running)
+        return bool(self.waiting or self.running or self.retired)
 
     def submit(self, request: Request) -> Served:
         """Queue a request. ValueError when it could never be served: what `stream` refuses, or more
         than the whole pool."""
-        prepare(self.model, request.prompt[None], request.max_new_tokens, None)
-        served, blocks = Served(request), self.pool.blocks
+        job = prepare(
+            self.model,
+            request.prompt,
+            request.max_new_tokens,
+            None,
+            sampling=request.sampling,
+            generator=request.generator,
+            stop=request.stop,
+        )
+        if len(job.ids) > 1:
+            raise ValueError(f"a prompt of {len(job.ids)} rows: submit a request for each")
+        served, blocks = Served(request, job), self.pool.blocks
         if (need := self.pool.blocks_for(served.most)) > blocks:
             raise ValueError(
-                f"{served.most} tokens need {need} blocks, the pool has {blocks}: make a larger pool"
+                f"{served.most} tokens need {need} blocks, the pool has {blocks}: "
+                "make a larger pool"
             )
         self.waiting.append(served)
         return served
@@ -130,14 +81,24 @@ class Scheduler:
     def step(self) -> list[Served]:
         """One iteration; the requests that it finished. PoolExhausted only when others hold the
         pool's blocks."""
-        self._admit()
-        if self.waiting and not self.running:
-            raise PoolExhausted(
-                f"{self.pool.used} blocks are held outside this scheduler: release them, or give it its own pool"
-            )
-        finished = self._retire()
-        self._decode()
-        return finished + self._retire()
+        if self.torn:
+            self._mend()
+        try:
+            self._admit()
+            if self.waiting and not self.running:
+                raise PoolExhausted(
+                    f"{self.pool.used} blocks are held outside this scheduler: "
+                    "release them, or give it its own pool"
+                )
+            self._retire()
+            self._decode()
+            self._retire()
+            finished, self.retired = self.retired, []
+            return finished
+        except BaseException:
+            self.torn = True
+            self._mend()
+            raise
 
     def run(self) -> list[Served]:
         """Step until everyone is served; in the order of finishing."""
@@ -150,64 +111,103 @@ class Scheduler:
         """Start waiting requests, each with its prompt and whatever it had generated before it was
         preempted."""
         room = self.max_batch if self.continuous or not self.running else 0
+        weights = weights_of(self.model) if self.share and self.waiting and room else None
+        if weights is not None:
+            self.pool.claim(weights)
         while self.waiting and len(self.running) < room:
             served = self.waiting[0]
             tokens = served.ids.tolist()
-            table = self.pool.match(tokens) if self.share else BlockTable(self.pool)
+            served.table = self.pool.match(tokens) if self.share else BlockTable(self.pool)
+            table, served.weights = served.table, weights
             # Room to decode it once, and a block for each that runs: this very step must not
             # preempt whom it admits.
             need = self.pool.blocks_for(min(len(tokens) + 1, served.most)) - len(table.blocks)
             if need + len(self.running) > len(self.pool.free):
                 table.truncate(0)
                 return
-            served.table, served.shared = table, served.shared + table.length
-            self._forward(served.ids[None, table.length :], [served])
-            self.running.append(self.waiting.popleft())
+            shared = table.length
+            logits = self._feed(served.ids[None, shared:], [served])
+            self.running.append(served)
+            self.waiting.popleft()
+            served.shared += shared
+            self._choose(logits, [served])
             if self.share:
                 self.pool.remember(table, tokens)
 
     def _decode(self):
         while self.running:
-            ids = torch.stack(
-                [served.request.prompt.new_tensor(served.tokens[-1:]) for served in self.running]
-            )  # (B, 1)
+            last = [[served.last] for served in self.running]
+            ids = self.running[0].job.ids.new_tensor(last)  # (B, 1)
             try:
-                return self._forward(ids, self.running)
+                return self._choose(self._feed(ids, self.running), self.running)
             except PoolExhausted:
                 if len(self.running) == 1:
                     raise
                 self._preempt()
 
-    def _forward(self, ids, batch):
-        """Feed (B, T) new tokens of these requests, and give each its next one."""
-        logits = last_logits(
-            self.model, ids, PagedCache.over([served.table for served in batch])
-        )  # (B, V)
+    def _feed(self, ids, batch):
+        """Feed (B, T) new tokens of these requests; the logits after each: (B, V)."""
+        cache = PagedCache.over([served.table for served in batch])
+        logits = last_logits(self.model, ids, cache)
         if self.on_forward is not None:
             self.on_forward(ids.numel())
+        return logits
+
+    def _choose(self, logits, batch):
+        """Give each request its next token; one whose token an interrupt lost draws the same
+        again."""
         now = self.clock()
         for row, served in zip(logits, batch, strict=True):
-            previous = None if served.request.sampling.repetition_penalty == 1 else served.ids[None]
-            token = choose(row[None], served.request.sampling, previous, served.request.generator)
-            served.tokens.append(int(token))
-            served.times.append(now)
+            n, job = len(served.tokens), served.job
+            previous = None if job.sampling.repetition_penalty == 1 else served.ids[None]
+            generator = job.generator or torch.default_generator
+            state = generator.get_state() if job.sampling.temperature > 0 else None
+            try:
+                token = choose(row[None], job.sampling, previous, job.generator, served.length)
+                served.times[n:] = [now]
+                served.tokens.append(int(token))
+            except BaseException:
+                if state is not None and len(served.tokens) == n:
+                    generator.set_state(state)
+                raise
 
     def _retire(self):
-        finished = [served for served in self.running if served.done]
-        for served in finished:
-            self._free(served)
+        for served in self.running:
+            if served.done:
+                self._free(served)
+                if served not in self.retired:
+                    self.retired.append(served)
         self.running = [served for served in self.running if not served.done]
-        return finished
 
     def _preempt(self):
         """Send the latest to come back to the head of the queue, without its blocks but with its
         tokens."""
-        served = self.running.pop()
+        served = self.running[-1]
+        self.waiting.appendleft(served)
         served.preemptions += 1
         self._free(served)
-        self.waiting.appendleft(served)
+        self.running.pop()
 
     def _free(self, served):
-        if self.share:
+        if self.share and served.weights == self.pool.owner == weights_of(self.model):
             self.pool.remember(served.table, served.ids.tolist())
         served.table.truncate(0)
+
+    def _mend(self):
+        """After an exception: every request in one of the two queues, at a place to go on from.
+
+        One that runs has fed all but its last token, which is fed again where the choice after it
+        was lost; any other gives its blocks back and waits."""
+        running, waiting = [], []
+        for served in dict.fromkeys([*self.running, *self.waiting]):
+            fed = 0 if served.table is None else served.table.length
+            if served.done or (served in self.running and fed >= served.length - 1):
+                if not served.done:
+                    served.table.truncate(served.length - 1)
+                running.append(served)
+            else:
+                if served.table is not None:
+                    served.table.truncate(0)
+                waiting.append(served)
+        self.running, self.waiting = running, deque(waiting)
+        self.torn = False

@@ -6,14 +6,15 @@ is drawn from the residual max(0, p - q), normalised; when all are accepted the 
 one more (Leviathan et al. 2023, Chen et al. 2023). So a forward yields 1 to gamma + 1 tokens, each
 distributed as p."""
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import torch
 import torch.nn.functional as F
 
-from ..cache import Cache, make_cache
-from .generation import GREEDY, chunks, prefill, prepare
-from .sampling import Sampling, distribution, noise, penalized, race
+from ..cache import Cache, whole
+from .generation import chunks, last_logits
+from .inputs import Ids, Stop, prepare
+from .sampling import GREEDY, Sampling, distribution, greedy, noise, race
 
 
 def acceptance(p: torch.Tensor, q: torch.Tensor) -> torch.Tensor:
@@ -66,70 +67,19 @@ class Speculation:
         return self.accepted / judged if judged else float("nan")
 
 
-class ModelDraft:
-    """A smaller or quantized model of the same vocabulary as the draft; its cache must be able to
-    `truncate`.
-
-    The cache survives between proposals: each rolls it back to what the text still has in common
-    with it."""
-
-    def __init__(self, model, cache: str = "static"):
-        self.model, self.vocab_size = model, model.cfg.vocab_size
-        self.cache = make_cache(model.cfg, cache)
-        self.fed = None
-
-    def propose(self, ids: torch.Tensor, gamma: int, rule):
-        """Up to gamma tokens after ids (1, T), fewer near the draft's own context: (1, g), and
-        their laws q (g, V) or None."""
-        laws, start = [], ids.shape[1]
-        if self.fed is not None:
-            known = min(start - 1, self.cache.pos)  # at least one token is fed, for its logits
-            self.cache.truncate(int((ids[:, :known] == self.fed[:, :known]).cumprod(dim=1).sum()))
-        for _ in range(min(gamma, self.model.cfg.context - start + 1)):
-            token, q = rule.draw(prefill(self.model, ids[:, self.cache.pos :], self.cache), ids)
-            ids, laws = torch.cat((ids, token), dim=1), [*laws, q]
-        self.fed = ids
-        return ids[:, start:], torch.cat(laws) if laws and laws[0] is not None else None
-
-
-class PromptLookup:
-    """The text as its own draft: what followed the last `ngram` tokens (or fewer) where they stood
-    before.
-
-    Saxena 2023. Of several places the latest that is followed by gamma tokens is copied, else the
-    first. q is one-hot."""
-
-    vocab_size = None
-
-    def __init__(self, ngram: int = 3):
-        if ngram < 1:
-            raise ValueError(f"ngram {ngram} looks nothing up: give at least 1")
-        self.ngram = ngram
-
-    def propose(self, ids: torch.Tensor, gamma: int, rule=None):
-        """Up to gamma tokens copied from ids (1, T), none where nothing repeats: (1, g), and None
-        for certain."""
-        text = "".join(map(chr, ids[0].tolist()))  # strings search themselves faster than tensors
-        for n in range(min(self.ngram, len(text) - 1), 0, -1):
-            last = text[-n:]
-            at = max(text.rfind(last, 0, len(text) - gamma), text.find(last, 0, -1))
-            if at >= 0:
-                return ids[:, at + n : at + n + gamma], None
-        return ids[:, :0], None
-
-
 @torch.no_grad()
 def speculate(
     model,
     draft,
-    ids: torch.Tensor,
+    ids: Ids,
     max_new_tokens: int,
     *,
     gamma: int = 4,
     cache: str | Cache | None = "static",
     sampling: Sampling = GREEDY,
-    generator=None,
-    stop: tuple[int, ...] = (),
+    generator: torch.Generator | None = None,
+    stop: Stop = (),
+    resume: bool = False,
     coupled: bool = False,
 ) -> Speculation:
     """Continue ids (1, T) as `generate` would, with up to `gamma` tokens of `draft` judged by each
@@ -140,34 +90,40 @@ def speculate(
     distribution; the filters and the penalty apply to draft and model alike. `coupled` instead
     accepts a token iff the model itself draws it with the noise the draft was given (Daliri et al.
     2024): then the path is that of `generate` with the same generator, token by token. Rejected
-    tokens are truncated from `cache`: a kind that evicts or rounds must be made with rollback >=
-    gamma. ValueError for several prompts, a gamma below 1, or a draft of another vocabulary."""
+    tokens are truncated from `cache`: a kind that evicts or rounds is made with rollback = gamma
+    when it is named, and refused with less when it is given. `resume` as in `stream`. ValueError
+    for several prompts, a gamma below 1, or a draft of another vocabulary."""
+    if whole("gamma", gamma, -1) < 1:
+        raise ValueError(f"gamma {gamma} proposes nothing: give at least 1")
+    job = prepare(
+        model,
+        ids,
+        max_new_tokens,
+        cache,
+        sampling=sampling,
+        generator=generator,
+        stop=stop,
+        resume=resume,
+        rollback=gamma,
+    )
+    ids, cache, stop = job.ids, job.cache, job.stop
     if ids.shape[0] != 1:
         raise ValueError(
             f"speculation continues one prompt, and {ids.shape[0]} were given: call it for each"
         )
-    if gamma < 1:
-        raise ValueError(f"gamma {gamma} proposes nothing: give at least 1")
+    if isinstance(job.generator, (list, tuple)):
+        job = replace(job, generator=job.generator[0])
     if draft.vocab_size not in (None, model.cfg.vocab_size):
         known = f"the draft knows {draft.vocab_size} tokens and the model {model.cfg.vocab_size}"
         raise ValueError(f"{known}: train both on one vocabulary")
-    cache, end, steps = (
-        prepare(model, ids, max_new_tokens, cache),
-        ids.shape[1] + max_new_tokens,
-        [],
-    )
+    end, steps = ids.shape[1] + job.new_tokens, []
     matching = coupled or sampling.temperature == 0
-    rule = (
-        _Matching(model, sampling, generator, ids.shape[1])
-        if matching
-        else _Residual(sampling, generator)
-    )
+    rule = _Matching(model, job) if matching else _Residual(sampling, job.generator)
     while ids.shape[1] < end:
         proposal, q = draft.propose(ids, min(gamma, end - ids.shape[1] - 1), rule)
         text = torch.cat((ids, proposal), dim=1)
-        parts = chunks(text if cache is None else text[:, cache.pos :], cache)
-        states = torch.cat([model.hidden(part, cache) for part in parts], dim=1)[0]
-        accepted, token = rule.judge(model.head(states[-1 - proposal.shape[1] :]), ids, proposal, q)
+        logits = _judged(model, text, cache, 1 + proposal.shape[1])
+        accepted, token = rule.judge(logits, ids, proposal, q)
         steps.append((proposal.shape[1], accepted))
         kept = ids.shape[1] + accepted
         if cache is not None and cache.pos > kept:
@@ -180,6 +136,18 @@ def speculate(
             ids = ids[:, : old + int(met[0]) + 1]
             break
     return Speculation(ids, tuple(steps))
+
+
+def _judged(model, text, cache, n):
+    """Logits after each of the last n tokens of a text that goes on behind the cache: (n, V)."""
+    *first, last = chunks(text if cache is None else text[:, cache.pos :], cache)
+    states = [model.hidden(part, cache) for part in first]
+
+    def body(step):
+        states.append(model.hidden(last, cache))
+        return model.head(torch.cat(states, dim=1)[0, -n:])
+
+    return body(None) if cache is None else cache.run(last.shape[1], body, last.device)
 
 
 def _histories(ids, proposal, sampling):
@@ -199,20 +167,23 @@ class _Matching:
     """A proposal is accepted iff the model, greedy or with the noise of that position, chooses the
     same token."""
 
-    def __init__(self, model, sampling, generator, start):
-        self.sampling, self.generator, self.start = sampling, generator, start
-        self.like, self.noise = next(model.parameters()).new_empty(1, model.cfg.vocab_size), []
+    def __init__(self, model, job):
+        self.sampling, self.generator, self.start = job.sampling, job.generator, job.ids.shape[1]
+        self.noise = []
+        if self.sampling.temperature > 0:  # noise is of the model's type, whatever the draft's
+            logits = last_logits(model, job.ids[:, -1:])
+            self.like = distribution(logits, self.sampling)
 
     def choices(self, logits, previous, position):
         """The tokens (n, 1) chosen from logits (n, V) at `position` and after; the noise comes in
         the order of `generate`."""
         if self.sampling.temperature == 0:
-            return penalized(logits, self.sampling, previous).argmax(dim=-1, keepdim=True)
+            return greedy(logits, self.sampling, previous, position, along=True)
         first = position - self.start
         while len(self.noise) < first + len(logits):
             self.noise.append(noise(self.like, self.generator))
         return race(
-            distribution(logits, self.sampling, previous),
+            distribution(logits, self.sampling, previous, position, along=True),
             torch.cat(self.noise[first : first + len(logits)]),
         )
 
@@ -233,13 +204,12 @@ class _Residual:
         self.sampling, self.generator = sampling, generator
 
     def draw(self, logits, ids):
-        q = distribution(logits, self.sampling, ids)
+        q = distribution(logits, self.sampling, ids, ids.shape[1])
         return race(q, noise(q, self.generator)), q
 
     def judge(self, logits, ids, proposal, q):
-        p = distribution(
-            logits, self.sampling, _histories(ids, proposal, self.sampling)
-        )  # (g + 1, V)
+        histories = _histories(ids, proposal, self.sampling)
+        p = distribution(logits, self.sampling, histories, ids.shape[1], along=True)  # (g + 1, V)
         q = F.one_hot(proposal[0], p.shape[1]) if q is None else q
         q = F.pad(
             q.to(p.dtype), (0, 0, 0, 1)
