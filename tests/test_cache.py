@@ -109,7 +109,9 @@ def test_an_unknown_kind_and_an_impossible_size_are_named():
         make_cache(CFG, window=8)
     with pytest.raises(
         ValueError,
-        match="option 'windows' is unknown to kind 'window': its options are window, sinks, rollback",
+        match=(
+            "option 'windows' is unknown to kind 'window': its options are window, sinks, rollback"
+        ),
     ):
         make_cache(CFG, "window", windows=8)
     with pytest.raises(ValueError, match="cache batch 0 is not positive"):

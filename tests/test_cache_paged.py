@@ -164,7 +164,10 @@ def test_a_pool_of_other_bits_is_named():
     )  # plain "paged" takes the pool as it is
     with pytest.raises(
         ValueError,
-        match=r"a pool of .* 4, 8, torch.float64\) does not fit a cache of .* 4, 4, torch.float64\)",
+        match=(
+            r"a pool of .* 4, 8, torch.float64\) does not fit a cache of .* 4, 4, "
+            r"torch.float64\)"
+        ),
     ):
         make_cache(CFG, "paged-int4", pool=pool)
     with pytest.raises(ValueError, match="a pool of 5 bits is unknown: choose 8, 4 or None"):

@@ -72,11 +72,11 @@ def stream(
         "stop": stop,
         "resume": resume,
     }
-    return _steps(model, prepare(model, ids, max_new_tokens, cache, **options))
+    return loop(model, prepare(model, ids, max_new_tokens, cache, **options))
 
 
 @torch.no_grad()
-def _steps(model, job):
+def loop(model, job):
     ids, cache, stop = job.ids, job.cache, job.stop
     new = ids if cache is None else ids[:, cache.pos :]
     done = torch.zeros(ids.shape[0], 1, dtype=torch.bool, device=ids.device)
@@ -115,7 +115,7 @@ def generate(
         "resume": resume,
     }
     job = prepare(model, ids, max_new_tokens, cache, **options)
-    return torch.cat([job.ids, *_steps(model, job)], dim=1)
+    return torch.cat([job.ids, *loop(model, job)], dim=1)
 
 
 def generate_all_positions(model, ids: Ids, max_new_tokens: int) -> torch.Tensor:
