@@ -124,7 +124,7 @@ def test_shared_noise_agrees_at_least_as_often_as_its_bound():
     )  # Daliri et al. 2024; three standard errors
 
 
-def test_a_draft_that_is_the_model_is_always_accepted_so_filters_and_penalty_are_alike_on_both_sides(
+def test_a_draft_that_is_the_model_is_always_accepted_with_filters_and_penalty(
     model, drafts
 ):
     found = speculate(

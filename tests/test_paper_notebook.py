@@ -80,7 +80,7 @@ def test_a_warning_names_no_folder_of_the_machine(root, monkeypatch, said, told)
 
 
 def test_the_guard_asks_the_project_what_the_chapters_need(root, monkeypatch, tmp_path):
-    """Only of a notebook alone: the runner has asked, and knows parameters that this one has not."""
+    """Only of a notebook alone: the runner has asked, and knows parameters this one has not."""
     (root / "pyproject.toml").write_text('[tool.paper]\npreflight = "toy_guard:check"\n')
     (tmp_path / "toy_guard.py").write_text(
         "def check(params, stages, folder):\n"

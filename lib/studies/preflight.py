@@ -67,9 +67,11 @@ SHAPE = ("d_model", "n_heads", "n_layers", "context", "position")
 
 
 def check(params: dict, stages: tuple | None = None, folder: Path | None = None) -> list[str]:
-    """What is worth saying of `params`, in sentences. ValueError where the chapters `stages` (None: all) could not use `params`: any value out of
-    its range, whichever chapter has it; values that do not fit together; a text too small for what
-    is asked of it; a disk, that of `folder`, with too little room."""
+    """What is worth saying of `params`, in sentences.
+
+    ValueError where the chapters `stages` (None: all) could not use them: any value out of its
+    range, whichever chapter has it; values that do not fit together; a text too small for what is
+    asked of it; a disk, that of `folder`, with too little room."""
     stages = needs.ORDER if stages is None else stages
     for name, value in params.items():
         single(name, value)
