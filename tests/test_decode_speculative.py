@@ -124,9 +124,7 @@ def test_shared_noise_agrees_at_least_as_often_as_its_bound():
     )  # Daliri et al. 2024; three standard errors
 
 
-def test_a_draft_that_is_the_model_is_always_accepted_with_filters_and_penalty(
-    model, drafts
-):
+def test_a_draft_that_is_the_model_is_always_accepted_with_filters_and_penalty(model, drafts):
     found = speculate(
         model,
         drafts["itself"],
