@@ -314,10 +314,11 @@ def test_one_more_process_falls_wider_than_the_mean():
 
 
 def test_at_least_two_is_refuted_where_an_interval_lies_below():
-    table = pd.DataFrame({"low": [1.0, 3.0], "high": [1.5, 4.0]})
+    table = pd.DataFrame({"low": [1.0, 3.0], "high": [1.5, 4.0], "measured": [1.2, 3.5]})
     assert latency.at_least_two(table) == "refuted"
     assert latency.at_least_two(table.iloc[1:]) == "reproduced"
     assert latency.at_least_two(table.assign(high=[2.5, 4.0])) == "corrected"
+    assert latency.at_least_two(table.assign(low=np.nan, high=np.nan)) == "refuted"
 
 
 def test_pieces_of_text():

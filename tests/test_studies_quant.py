@@ -147,7 +147,7 @@ def test_every_way_to_run_is_timed_beside_fp32(model, tmp_path, scores):
     table = kernels.step_table(samples["steps"], ways, sizes).set_index("how")
     assert table.label["fp32"] == "baseline" and table.time_ratio["fp32"] == pytest.approx(1)
     assert set(table.label[table.kernel == "dequantized"]) == {"FP32-resident"}
-    assert not (table.label == "fast").any()  # one process decides nothing
+    assert "not decided" in set(table.label) and "fast" not in set(table.label)
     costs = kernels.kernel_costs(ways, scores)
     assert costs["fp32"] == 0 and set(costs.index) == set(ways)
 

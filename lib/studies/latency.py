@@ -177,10 +177,11 @@ def one_more(row) -> tuple[float, float] | None:
 
 
 def at_least_two(compared: pd.DataFrame) -> str:
-    """Verdict on "at least 2 times at every length"."""
-    if (compared.high < 2).any():
+    """Verdict on "at least 2 times at every length", by whole intervals where there are any."""
+    low, high = (compared[end].fillna(compared.measured) for end in ("low", "high"))
+    if (high < 2).any():
         return "refuted"
-    return "corrected" if (compared.low < 2).any() else "reproduced"
+    return "corrected" if (low < 2).any() else "reproduced"
 
 
 def kind_costs(samples: pd.DataFrame, quality: pd.DataFrame, cfg, kinds) -> pd.DataFrame:

@@ -24,6 +24,16 @@ SEED = pd.DataFrame(
         "seed_ms": [9.23, 22.68, 22.74],
     }
 )
+DRAWN = (
+    "int8 channel",
+    "int4 tensor",
+    "int4 g128",
+    "int4 g32",
+    "int4 g32 asym",
+    "nf4 g64",
+    "int3 g32 asym",
+    "int2 g32 asym",
+)  # the formats of the Pareto figure: of the rest each has a neighbour here
 DRAWN_FROM = 0.01  # per cent: what costs less is drawn here, on a logarithmic axis
 
 
@@ -62,7 +72,7 @@ def front(sizes, costs, methods, qat, model: str = "1 block") -> pd.DataFrame:
     """Every format and method of one model: KiB of the file against perplexity added, with the
     columns that a logarithmic figure draws."""
     kib = sizes.set_index("format").file_bytes / 1024
-    plain = costs[costs.format != "fp32"].assign(file_kib=lambda t: t.format.map(kib))
+    plain = costs[costs.format.isin(DRAWN)].assign(file_kib=lambda t: t.format.map(kib))
     best = chosen(methods[methods.model == model])
     best = best.assign(
         file_kib=best.bits.map(lambda b: kib[f"int{b} g32 asym"]),
