@@ -1,0 +1,1039 @@
+// The decode engine: one step of a decoder-only transformer over rows of (token, sequence,
+// position), and the loop that chooses the next tokens without coming back.
+//
+// Read from top to bottom: 1 shapes, 2 lanes, 3 tiles of a product, 4 activations and linear
+// layers, 5 keys and values, 6 attention, 7 the step, 8 the choice, 9 generation. C11 with the
+// vector extensions of GCC and Clang, and libm; AVX2 where it was measured to matter. Compiled with
+// -DPORTABLE the same file has no intrinsics: that is the twin which the tests compare.
+//
+// The caller has checked every shape, index and scale, and owns all memory. Nothing is allocated
+// here. Letters as in the library: B sequences, H query heads, Hkv key and value heads, D numbers of
+// a head, C width of the model, V vocabulary, N rows and K columns of a matrix, M rows of a step.
+
+#include <math.h>
+#include <stdint.h>
+#include <string.h>
+
+#if defined(__AVX2__) && defined(__FMA__) && !defined(PORTABLE)
+#define AVX2
+#include <immintrin.h>
+#endif
+#if defined(AVX2) && defined(__AVX512VNNI__) && defined(__AVX512VL__)
+#define VNNI
+#endif
+
+// ---- 1. Shapes --------------------------------------------------------------------------------
+
+enum { LANES = 8, ROWS = 64, RUN = 64 }; // rows of a panel; most rows, and keys, at once
+enum { ROPE, SINUSOIDAL, NONE };
+enum { RELU, GELU, RELU2, SWIGLU };
+
+// A matrix W (N, K) in panels of 8 rows, the last filled with zeros, so that a lane of a vector is
+// a row and no sum ever crosses lanes. In FP32 a panel is [K][8] numbers. In codes it is [words][8]:
+// a word of 32 bits holds 4 codes of 8 bits, or 8 of 4 bits (column i of the word in bits 8·(i % 4)
+// + 4·(i / 4)), of consecutive columns. W = (code - zero) · scale, or table[code] · scale.
+typedef struct {
+    const void *data;
+    const float *scale;   // [panel][group][8]
+    const uint8_t *zero;  // [panel][group][8]; NULL: `middle` everywhere
+    const float *bias;    // [N], or NULL
+    const float *table;   // 16 levels of a codebook, or NULL
+    const uint8_t *exact; // [K], 1 where activations are not rounded; NULL: nowhere
+    int32_t rows, columns, bits;
+    int32_t group;  // columns that share a scale: a multiple of 8, or all
+    int32_t middle; // the zero-point of a symmetric scheme
+    int32_t act_bits; // bits the input is rounded to, 0: none
+    int32_t act_symmetric; // codes around zero
+} Matrix;
+
+typedef struct {
+    const float *weight, *bias; // bias NULL: RMSNorm, else LayerNorm
+    float eps;
+} Norm;
+
+typedef struct {
+    Matrix q, k, v, out, gate, up, down;
+    Norm attention_norm, ffn_norm, q_norm, k_norm; // weight NULL: none
+} Block;
+
+typedef struct {
+    const Block *blocks;
+    const float *table; // position table: (context, D) cos and sin, or (context, C)
+    Matrix embedding, head;
+    Norm norm;
+    int32_t layers, heads, kv_heads, head_dim, width, ffn_dim, vocab, position, ffn;
+} Model;
+
+// Keys and values where the cache keeps them. Token t of a sequence lies in slot t (in a window:
+// sinks first, then a ring), slot s in block table[sequence][s / block], and the D numbers of a head
+// at block · block_stride + (s % block) · token_stride + head · head_stride bytes from the layer's
+// base. 32 bits: floats. 8 bits: codes around 128 times a scale. 4 bits: codes times a scale plus a
+// minimum. Scale and minimum are halves at the same kind of distance from a base of their own.
+typedef struct {
+    char **k, **v, **k_affine, **v_affine; // [layer]
+    const int32_t *table;                  // [sequence][blocks]
+    int64_t block_stride, token_stride, head_stride;
+    int64_t affine_block, affine_token, affine_head;
+    int32_t bits, block, blocks;
+    int32_t window, sinks, ring; // window 0: all tokens, keys as rotated; else keys as projected
+} Cache;
+
+typedef struct {
+    float temperature, top_p, penalty; // 0: greedy, 1: all, 1: none
+    int32_t top_k;                     // 0: all
+} Sampling;
+
+// Working memory, cut from one arena of the caller's, which is zero at first. Rows are padded to 8
+// numbers, and nothing writes to the padding: it stays zero.
+typedef struct {
+    float *x, *h, *q, *k, *v, *a, *f, *g, *rounded, *step, *score, *run;
+    int16_t *wide; // codes of activations as 16 bits,
+    int8_t *narrow; // as 8 bits,
+    int32_t *sums; // and their sums over each group
+    int32_t C, Q, KV, F, K, G; // padded widths; groups at most
+    int32_t broken;            // an activation was not finite where it had to be rounded
+} Work;
+
+static int64_t up8(int64_t n) { return (n + 7) & ~(int64_t)7; }
+
+static int64_t lay(const Model *m, int64_t tokens, float *base, Work *w) {
+    int64_t C = up8(m->width), Q = up8(m->heads * m->head_dim), KV = up8(m->kv_heads * m->head_dim);
+    int64_t F = up8(m->ffn_dim), K = C > F ? C : F;
+    K = K > Q ? K : Q;
+    *w = (Work){.C = C, .Q = Q, .KV = KV, .F = F, .K = K, .G = K / 8};
+    float **parts[] = {&w->x, &w->h, &w->q, &w->k, &w->v, &w->a, &w->f, &w->g, &w->rounded};
+    int64_t widths[] = {C, C, Q, KV, KV, Q, F, K, K}, n = 0;
+    for (int i = 0; i < 9; i++) {
+        *parts[i] = base + n;
+        n += ROWS * widths[i];
+    }
+    w->wide = (int16_t *)(base + n), n += ROWS * K / 2;
+    w->narrow = (int8_t *)(base + n), n += ROWS * K / 4;
+    w->sums = (int32_t *)(base + n), n += ROWS * w->G;
+    w->step = base + n, n += ROWS;
+    w->run = base + n, n += RUN * up8(m->head_dim);
+    w->score = base + n, n += m->heads / m->kv_heads * up8(tokens);
+    return n;
+}
+
+int64_t arena_floats(const Model *m, int64_t tokens) {
+    Work w;
+    return lay(m, tokens, (float *)64, &w); // addresses are computed, none is used
+}
+
+const char *instructions(void) {
+#if defined(VNNI)
+    return "avx512-vnni";
+#elif defined(AVX2)
+    return "avx2";
+#else
+    return "portable";
+#endif
+}
+
+// ---- 2. Lanes ---------------------------------------------------------------------------------
+
+#define INLINE static inline __attribute__((always_inline))
+
+typedef float v8f __attribute__((vector_size(32), aligned(4), may_alias));
+typedef int32_t v8i __attribute__((vector_size(32), aligned(4), may_alias));
+typedef uint32_t v8u __attribute__((vector_size(32), aligned(4), may_alias));
+typedef uint8_t v8b __attribute__((vector_size(8), aligned(1), may_alias));
+
+INLINE v8f load(const float *p) { return *(const v8f *)p; }
+
+INLINE void store(float *p, v8f x, int n) {
+    if (n >= LANES)
+        *(v8f *)p = x;
+    else
+        for (int i = 0; i < n; i++)
+            p[i] = x[i];
+}
+
+INLINE float total(v8f x) { return ((x[0] + x[4]) + (x[1] + x[5])) + ((x[2] + x[6]) + (x[3] + x[7])); }
+
+// e^x by 2^n · polynomial, |error| < 2e-7 of the result; a loop over it becomes vectors.
+INLINE float exponential(float x) {
+    x = x < -87.0f ? -87.0f : x > 88.0f ? 88.0f : x;
+    float n = (x * 1.44269504f + 12582912.0f) - 12582912.0f; // rounds to a whole number
+    float r = (x - n * 0.693359375f) + n * 2.12194440e-4f;
+    float p = 1 / 720.0f;
+    p = p * r + 1 / 120.0f, p = p * r + 1 / 24.0f, p = p * r + 1 / 6.0f, p = p * r + 0.5f;
+    union { int32_t bits; float value; } power = {((int32_t)n + 127) << 23};
+    return (p * r * r + r + 1) * power.value;
+}
+
+// erf by Abramowitz and Stegun 7.1.26, |error| < 1.5e-7.
+INLINE float error_function(float x) {
+    float a = x < 0 ? -x : x, t = 1 / (1 + 0.3275911f * a);
+    float p = 1.061405429f;
+    p = p * t - 1.453152027f, p = p * t + 1.421413741f, p = p * t - 0.284496736f;
+    p = 1 - (p * t + 0.254829592f) * t * exponential(-a * a);
+    return x < 0 ? -p : p;
+}
+
+// A half from a float, ties to even, and back; the bits of IEEE 754.
+static uint16_t half_of(float x) {
+    union { float value; uint32_t bits; } u = {x};
+    uint32_t sign = u.bits >> 16 & 0x8000, a = u.bits & 0x7fffffff;
+    if (a >= 0x47800000) // 65536 and more, and what is no number
+        return sign | (a > 0x7f800000 ? 0x7e00 : 0x7c00);
+    if (a < 0x38800000) { // below the smallest normal half: a whole number of 2^-24
+        u.bits = a;
+        return sign | (uint16_t)lrintf(u.value * 16777216.0f);
+    }
+    a += 0xfff + (a >> 13 & 1);
+    return sign | (uint16_t)((a - 0x38000000) >> 13);
+}
+
+static float float_of(uint16_t h) {
+    union { uint32_t bits; float value; } u = {(uint32_t)(h & 0x7fff) << 13};
+    int exponent = h >> 10 & 31;
+    if (exponent == 31)
+        u.bits += 0x70000000;
+    else if (exponent)
+        u.bits += 0x38000000;
+    else
+        u.value = (h & 0x3ff) / 16777216.0f;
+    return h & 0x8000 ? -u.value : u.value;
+}
+
+// ---- 3. Tiles: 8 rows of W times M rows of x --------------------------------------------------
+
+// What an activation row is, for the tiles of codes: floats, or codes with a step and sums.
+typedef struct {
+    const float *x;
+    const int16_t *wide;
+    const int8_t *narrow;
+    const int32_t *sums;
+    int64_t stride, groups; // from one row to the next, in numbers; of `sums`
+} Input;
+
+// Sums run in U independent chains, so that an addition does not wait for the one before it.
+#define CHAINS(M) ((M) == 1 ? 4 : (M) == 2 ? 2 : 1)
+
+INLINE void tile_fp32(const Matrix *w, int64_t panel, Input in, v8f *y, const int M) {
+    const int U = CHAINS(M);
+    const float *p = (const float *)w->data + panel * w->columns * LANES;
+    int k = 0, K = w->columns;
+    v8f sum[8] = {0};
+    for (; k + U <= K; k += U)
+        for (int u = 0; u < U; u++) {
+            v8f column = load(p + (k + u) * LANES);
+            for (int r = 0; r < M; r++)
+                sum[r * U + u] += column * in.x[r * in.stride + k + u];
+        }
+    for (; k < K; k++)
+        for (int r = 0; r < M; r++)
+            sum[r * U] += load(p + k * LANES) * in.x[r * in.stride + k];
+    for (int r = 0; r < M; r++)
+        for (int u = 0; u < U; u++)
+            y[r] += sum[r * U + u];
+}
+
+// Codes, in groups that share scale and zero-point.
+typedef struct {
+    const v8u *word;
+    int64_t groups, words, each; // words of a panel, and of a group
+    int64_t first;               // this panel's first group
+} Codes;
+
+INLINE Codes codes_of(const Matrix *w, int64_t panel, const int columns) {
+    Codes c = {.groups = (w->columns + w->group - 1) / w->group};
+    c.words = (w->columns + columns - 1) / columns;
+    c.each = (w->group + columns - 1) / columns;
+    c.word = (const v8u *)w->data + panel * c.words;
+    c.first = panel * c.groups;
+    return c;
+}
+
+INLINE v8i zeros_of(const Matrix *w, int64_t group) {
+    if (!w->zero)
+        return (v8i){0} + w->middle;
+    return __builtin_convertvector(*(const v8b *)(w->zero + group * LANES), v8i);
+}
+
+INLINE v8f looked_up(const float *table, v8i code) {
+#ifdef AVX2
+    __m256 low = _mm256_permutevar8x32_ps(_mm256_loadu_ps(table), (__m256i)code);
+    __m256 high = _mm256_permutevar8x32_ps(_mm256_loadu_ps(table + 8), (__m256i)code);
+    return (v8f)_mm256_blendv_ps(low, high, (__m256)_mm256_slli_epi32((__m256i)code, 28));
+#else
+    v8f x;
+    for (int i = 0; i < LANES; i++)
+        x[i] = table[code[i]];
+    return x;
+#endif
+}
+
+// Codes times floats: each code becomes a float in its lane, for all M rows.
+INLINE void tile_codes(const Matrix *w, int64_t panel, Input in, v8f *y, const int M,
+                       const int bits, const int coded) {
+    const int columns = 32 / bits, U = CHAINS(M);
+    Codes c = codes_of(w, panel, columns);
+    for (int64_t g = 0, i = 0; g < c.groups; g++) {
+        v8i zero = zeros_of(w, c.first + g);
+        v8f sum[8] = {0};
+        for (int64_t end = i + c.each < c.words ? i + c.each : c.words; i < end; i++)
+            for (int j = 0; j < columns; j++) {
+                const int shift = bits == 8 ? 8 * j : 8 * (j % 4) + 4 * (j / 4);
+                v8i code = (v8i)((c.word[i] >> shift) & (uint32_t)((1 << bits) - 1));
+                v8f value = coded ? looked_up(w->table, code)
+                                  : __builtin_convertvector(code - zero, v8f);
+                for (int r = 0; r < M; r++)
+                    sum[r * U + j % U] += value * in.x[r * in.stride + i * columns + j];
+            }
+        for (int r = 0; r < M; r++)
+            for (int u = 0; u < U; u++)
+                y[r] += sum[r * U + u] * load(w->scale + (c.first + g) * LANES);
+    }
+}
+
+// The sum of code · activation over words i to end, both integers: exact.
+INLINE void dots8(const v8u *word, int64_t i, int64_t end, Input in, v8i *dot, const int M) {
+#if defined(VNNI)
+    for (; i < end; i++)
+        for (int r = 0; r < M; r++) {
+            __m256i x = _mm256_set1_epi32(*(const int32_t *)(in.narrow + r * in.stride + 4 * i));
+            dot[r] = (v8i)_mm256_dpbusd_epi32((__m256i)dot[r], (__m256i)word[i], x);
+        }
+#elif defined(AVX2) // maddubs would saturate: 255 · 127 · 2 > 32767; so pairs of 16 bits
+    __m256i low[8] = {0}, high[8] = {0};
+    for (; i < end; i++) {
+        const __m128i *p = (const __m128i *)(word + i);
+        __m256i rows03 = _mm256_cvtepu8_epi16(_mm_loadu_si128(p));
+        __m256i rows47 = _mm256_cvtepu8_epi16(_mm_loadu_si128(p + 1));
+        for (int r = 0; r < M; r++) {
+            int64_t four;
+            memcpy(&four, in.wide + r * in.stride + 4 * i, 8);
+            __m256i x = _mm256_set1_epi64x(four);
+            low[r] = _mm256_add_epi32(low[r], _mm256_madd_epi16(rows03, x));
+            high[r] = _mm256_add_epi32(high[r], _mm256_madd_epi16(rows47, x));
+        }
+    }
+    for (int r = 0; r < M; r++) // two lanes a row -> rows 0 1 4 5 2 3 6 7 -> in order
+        dot[r] = (v8i)_mm256_permute4x64_epi64(_mm256_hadd_epi32(low[r], high[r]), 0xd8);
+#else
+    for (; i < end; i++)
+        for (int j = 0; j < 4; j++)
+            for (int r = 0; r < M; r++)
+                dot[r] += (v8i)(word[i] >> 8 * j & 255) * in.wide[r * in.stride + 4 * i + j];
+#endif
+}
+
+INLINE void dots4(const v8u *word, int64_t i, int64_t end, Input in, v8i *dot, const int M) {
+#ifdef AVX2
+    const __m256i nibble = _mm256_set1_epi8(15), ones = _mm256_set1_epi16(1);
+    while (i < end) { // 8 sums of 2 · 15 · 127 are 30480: four words fit 16 bits
+        int64_t stop = i + 4 < end ? i + 4 : end;
+        __m256i sum[8] = {0};
+        for (; i < stop; i++) {
+            __m256i code = (__m256i)word[i], low = _mm256_and_si256(code, nibble);
+            __m256i high = _mm256_and_si256(_mm256_srli_epi16(code, 4), nibble);
+            for (int r = 0; r < M; r++) {
+                int32_t x[2];
+                memcpy(x, in.narrow + r * in.stride + 8 * i, 8);
+                __m256i a = _mm256_maddubs_epi16(low, _mm256_set1_epi32(x[0]));
+                __m256i b = _mm256_maddubs_epi16(high, _mm256_set1_epi32(x[1]));
+                sum[r] = _mm256_add_epi16(sum[r], _mm256_add_epi16(a, b));
+            }
+        }
+        for (int r = 0; r < M; r++)
+            dot[r] += (v8i)_mm256_madd_epi16(sum[r], ones);
+    }
+#else
+    for (; i < end; i++)
+        for (int j = 0; j < 8; j++)
+            for (int r = 0; r < M; r++)
+                dot[r] += (v8i)(word[i] >> (8 * (j % 4) + 4 * (j / 4)) & 15) *
+                          in.narrow[r * in.stride + 8 * i + j];
+#endif
+}
+
+// Codes times codes: Σ (w - zero) · x = Σ w · x - zero · Σ x, in integers, group by group.
+INLINE void tile_integers(const Matrix *w, int64_t panel, Input in, v8f *y, const int M,
+                          const int bits) {
+    Codes c = codes_of(w, panel, 32 / bits);
+    for (int64_t g = 0, i = 0; g < c.groups; g++) {
+        int64_t end = i + c.each < c.words ? i + c.each : c.words;
+        v8i dot[8] = {0}, zero = zeros_of(w, c.first + g);
+        if (bits == 8)
+            dots8(c.word, i, end, in, dot, M);
+        else
+            dots4(c.word, i, end, in, dot, M);
+        v8f scale = load(w->scale + (c.first + g) * LANES);
+        for (int r = 0; r < M; r++)
+            y[r] += scale * __builtin_convertvector(dot[r] - zero * in.sums[r * in.groups + g], v8f);
+        i = end;
+    }
+}
+
+// ---- 4. Activations and linear layers ---------------------------------------------------------
+
+static void extremes(const float *x, int n, float *least, float *most) {
+    float low[LANES] = {0}, high[LANES] = {0}; // zero is always inside; rows are padded with it
+    for (int i = 0; i < n; i += LANES)
+        for (int l = 0; l < LANES; l++) {
+            low[l] = x[i + l] < low[l] ? x[i + l] : low[l];
+            high[l] = x[i + l] > high[l] ? x[i + l] : high[l];
+        }
+    for (int l = 0; l < LANES; l++) {
+        *least = low[l] < *least ? low[l] : *least;
+        *most = high[l] > *most ? high[l] : *most;
+    }
+}
+
+static float step_of(float span, Work *work) { // as affine.stored_scale, in FP32
+    if (span == 0)
+        return 1;
+    if (!(span <= 3.4028235e38f)) {
+        work->broken = 1;
+        return 1;
+    }
+    return span < 1.4e-45f ? 1.4e-45f : span;
+}
+
+static int finite(const float *x, int n) {
+    float sum[LANES] = {0}; // 0 · x is 0, or no number
+    for (int i = 0; i < n; i += LANES)
+        for (int l = 0; l < LANES; l++)
+            sum[l] += x[i + l] * 0;
+    return total(load(sum)) == 0;
+}
+
+// Rows of x to codes around zero, their steps, and their sums over each group of columns.
+static void encode(const Matrix *w, const float *x, int64_t stride, int m, Work *work) {
+    const int n = up8(w->columns), most = (1 << (w->act_bits - 1)) - 1;
+    for (int r = 0; r < m; r++, x += stride) {
+        int16_t *wide = work->wide + r * work->K;
+        int8_t *narrow = work->narrow + r * work->K;
+        int32_t *sums = work->sums + r * work->G;
+        float low = 0, high = 0;
+        extremes(x, n, &low, &high);
+        float step = step_of((high > -low ? high : -low) / most, work);
+        work->step[r] = step;
+        if (!finite(x, n)) {
+            work->broken = 1;
+            memset(wide, 0, n * sizeof *wide), memset(narrow, 0, n);
+        } else
+            for (int i = 0; i < n; i++) {
+                float code = (x[i] / step + 12582912.0f) - 12582912.0f; // ties to even
+                code = code < -most ? -most : code > most ? most : code;
+                wide[i] = (int16_t)code, narrow[i] = (int8_t)code;
+            }
+        memset(sums, 0, work->G * sizeof *sums);
+        for (int g = 0, i = 0; i < n; g++)
+            for (int end = i + w->group < w->columns ? i + w->group : n; i < end; i++)
+                sums[g] += wide[i];
+    }
+}
+
+// Rows of x to the floats on the grid of their codes: what integers cannot multiply.
+static const float *rounded(const Matrix *w, const float *x, int64_t stride, int m, Work *work) {
+    const int n = w->columns, levels = (1 << w->act_bits) - 1, half = levels / 2;
+    for (int r = 0; r < m; r++, x += stride) {
+        float *y = work->rounded + r * work->K;
+        float low = 0, high = 0;
+        memset(y, 0, work->K * sizeof *y);
+        for (int k = 0; k < n; k++)
+            if (!w->exact || !w->exact[k]) {
+                low = x[k] < low ? x[k] : low, high = x[k] > high ? x[k] : high;
+                work->broken |= !(x[k] - x[k] == 0);
+            }
+        float span = w->act_symmetric ? (high > -low ? high : -low) / half : (high - low) / levels;
+        float step = step_of(span, work), zero = w->act_symmetric ? half + 1 : rintf(-low / step);
+        zero = zero < 0 ? 0 : zero > levels ? levels : zero;
+        for (int k = 0; k < n; k++) {
+            float code = rintf(x[k] / step) + zero, least = w->act_symmetric;
+            code = code < least ? least : code > levels ? levels : code;
+            y[k] = w->exact && w->exact[k] ? x[k] : (code - zero) * step;
+        }
+    }
+    return work->rounded;
+}
+
+enum { FP32, CODES8, CODES4, TABLE4, INTEGERS8, INTEGERS4 };
+
+static int kind_of(const Matrix *w) {
+    if (w->bits == 32)
+        return FP32;
+    if (w->table)
+        return TABLE4;
+    if (w->act_bits && w->act_symmetric && !w->exact)
+        return w->bits == 8 ? INTEGERS8 : INTEGERS4;
+    return w->bits == 8 ? CODES8 : CODES4;
+}
+
+INLINE void tile(const int kind, const Matrix *w, int64_t p, Input in, v8f *y, const int M) {
+    if (kind == FP32)
+        tile_fp32(w, p, in, y, M);
+    else if (kind == INTEGERS8 || kind == INTEGERS4)
+        tile_integers(w, p, in, y, M, kind == INTEGERS8 ? 8 : 4);
+    else
+        tile_codes(w, p, in, y, M, kind == CODES8 ? 8 : 4, kind == TABLE4);
+}
+
+// All panels for M rows of x; a panel stays in the first cache for the rows that follow.
+INLINE void product(const int kind, const Matrix *w, Input in, const float *step, float *y,
+                    int64_t stride, int m) {
+    for (int64_t p = 0; p * LANES < w->rows; p++) {
+        int left = w->rows - p * LANES;
+        v8f bias = {0};
+        if (w->bias)
+            for (int l = 0; l < LANES && l < left; l++)
+                bias[l] = w->bias[p * LANES + l];
+        for (int r = 0, some; r < m; r += some) {
+            v8f sum[8] = {0};
+            Input from = in;
+            from.x += r * in.stride, from.wide += r * in.stride, from.narrow += r * in.stride;
+            from.sums += r * in.groups;
+            some = m - r >= 8 ? 8 : m - r >= 4 ? 4 : m - r >= 2 ? 2 : 1;
+            switch (some) {
+            case 8: tile(kind, w, p, from, sum, 8); break;
+            case 4: tile(kind, w, p, from, sum, 4); break;
+            case 2: tile(kind, w, p, from, sum, 2); break;
+            default: tile(kind, w, p, from, sum, 1);
+            }
+            for (int i = 0; i < some; i++) {
+                v8f out = step ? sum[i] * step[r + i] + bias : sum[i] + bias;
+                store(y + (r + i) * stride + p * LANES, out, left);
+            }
+        }
+    }
+}
+
+// y = W x + b for m <= ROWS rows. Rows of x are padded with zeros, y is written up to N.
+static void linear(const Matrix *w, const float *x, int64_t from, float *y, int64_t to, int m,
+                   Work *work) {
+    int kind = kind_of(w);
+    const float *step = kind == INTEGERS8 || kind == INTEGERS4 ? work->step : NULL;
+    if (step)
+        encode(w, x, from, m, work);
+    else if (w->act_bits)
+        x = rounded(w, x, from, m, work), from = work->K;
+    Input in = {x, work->wide, work->narrow, work->sums, step ? work->K : from, work->G};
+    switch (kind) {
+    case FP32: product(FP32, w, in, step, y, to, m); break;
+    case CODES8: product(CODES8, w, in, step, y, to, m); break;
+    case CODES4: product(CODES4, w, in, step, y, to, m); break;
+    case TABLE4: product(TABLE4, w, in, step, y, to, m); break;
+    case INTEGERS8: product(INTEGERS8, w, in, step, y, to, m); break;
+    default: product(INTEGERS4, w, in, step, y, to, m);
+    }
+}
+
+// Row n of W, for the embedding: every eighth number of its panel.
+static void row_of(const Matrix *w, int64_t n, float *y) {
+    int64_t panel = n / LANES, lane = n % LANES;
+    if (w->bits == 32) {
+        const float *p = (const float *)w->data + panel * w->columns * LANES + lane;
+        for (int k = 0; k < w->columns; k++)
+            y[k] = p[k * LANES];
+        return;
+    }
+    Codes c = codes_of(w, panel, 32 / w->bits);
+    const uint32_t *word = (const uint32_t *)c.word + lane;
+    for (int k = 0; k < w->columns; k++) {
+        int64_t g = (c.first + k / w->group) * LANES + lane;
+        uint32_t four = word[k / (32 / w->bits) * LANES];
+        int shift = w->bits == 8 ? 8 * (k % 4) : 8 * (k % 4) + 4 * (k / 4 % 2);
+        int code = four >> shift & ((1 << w->bits) - 1);
+        float value = w->table ? w->table[code] : code - (w->zero ? w->zero[g] : w->middle);
+        y[k] = value * w->scale[g];
+    }
+}
+
+static void normalize(const Norm *norm, const float *x, float *y, int n) {
+    float mean = 0;
+    v8f sum = {0};
+    int whole = n / LANES * LANES;
+    if (norm->bias) { // LayerNorm
+        for (int i = 0; i < whole; i += LANES)
+            sum += load(x + i);
+        mean = total(sum);
+        for (int i = whole; i < n; i++)
+            mean += x[i];
+        mean /= n, sum = (v8f){0};
+    }
+    for (int i = 0; i < whole; i += LANES)
+        sum += (load(x + i) - mean) * (load(x + i) - mean);
+    float square = total(sum);
+    for (int i = whole; i < n; i++)
+        square += (x[i] - mean) * (x[i] - mean);
+    float scale = 1 / sqrtf(square / n + norm->eps);
+    for (int i = 0; i < n; i++)
+        y[i] = (x[i] - mean) * scale * norm->weight[i] + (norm->bias ? norm->bias[i] : 0);
+}
+
+// f = act(f), or silu(g) · f.
+static void activate(int kind, float *restrict f, const float *restrict g, int n) {
+    if (kind == RELU)
+        for (int i = 0; i < n; i++)
+            f[i] = f[i] > 0 ? f[i] : 0;
+    else if (kind == RELU2)
+        for (int i = 0; i < n; i++)
+            f[i] = f[i] > 0 ? f[i] * f[i] : 0;
+    else if (kind == GELU)
+        for (int i = 0; i < n; i++)
+            f[i] = 0.5f * f[i] * (1 + error_function(f[i] * 0.70710678f));
+    else
+        for (int i = 0; i < n; i++)
+            f[i] *= g[i] / (1 + exponential(-g[i]));
+}
+
+// ---- 5. Keys and values -----------------------------------------------------------------------
+
+static void rotate(float *x, const float *cosine, const float *sine, float sign, int D) {
+    for (int i = 0; i < D / 2; i++) {
+        float a = x[i], b = x[i + D / 2], s = sign * sine[i];
+        x[i] = a * cosine[i] - b * s;
+        x[i + D / 2] = b * cosine[i] + a * s;
+    }
+}
+
+// Where a slot of a sequence begins, and its scale.
+static int64_t place_of(const Cache *c, int64_t sequence, int64_t slot, int head, int64_t *affine) {
+    int64_t block = c->table[sequence * c->blocks + slot / c->block];
+    *affine = block * c->affine_block + slot % c->block * c->affine_token + head * c->affine_head;
+    return block * c->block_stride + slot % c->block * c->token_stride + head * c->head_stride;
+}
+
+static int64_t slot_of(const Cache *c, int64_t token) {
+    if (!c->window || token < c->sinks)
+        return token;
+    return c->sinks + (token - c->sinks) % c->ring;
+}
+
+// Write D numbers of one head, by the rules of the library's caches. 0, or -1 where a scale
+// overflows a half.
+static int put(const Cache *c, const float *x, char *to, char *affine, int D) {
+    if (c->bits == 32) {
+        memcpy(to, x, D * sizeof *x);
+        return 0;
+    }
+    float low = 0, high = 0, least = 0;
+    if (c->bits == 4)
+        low = high = x[0];
+    for (int i = 0; i < D; i++)
+        low = x[i] < low ? x[i] : low, high = x[i] > high ? x[i] : high;
+    if (c->bits == 4) { // the minimum is rounded first, and the scale covers what is left
+        low = low < -65504 ? -65504 : low > 65504 ? 65504 : low;
+        uint16_t half = half_of(low);
+        memcpy(affine + 2, &half, 2);
+        least = float_of(half);
+    }
+    int levels = c->bits == 8 ? 127 : 15, middle = c->bits == 8 ? 128 : 0;
+    float span = c->bits == 8 ? (high > -low ? high : -low) / levels : (high - least) / levels;
+    uint16_t half = half_of(span <= 0 ? 1 : span);
+    half = half ? half : 1;
+    memcpy(affine, &half, 2);
+    float scale = float_of(half);
+    if (!(scale <= 65504))
+        return -1;
+    if (c->bits == 4)
+        memset(to, 0, (D + 1) / 2);
+    for (int i = 0; i < D; i++) {
+        float code = rintf((x[i] - least) / scale) + middle;
+        code = code < (c->bits == 8) ? c->bits == 8 : code;
+        code = code > levels + middle ? levels + middle : code;
+        if (!(code == code))
+            return -1;
+        if (c->bits == 8)
+            ((uint8_t *)to)[i] = (uint8_t)code;
+        else
+            ((uint8_t *)to)[i / 2] |= (uint8_t)code << 4 * (i % 2);
+    }
+    return 0;
+}
+
+// Read n rows of D codes as floats.
+static void decode(const Cache *c, const char *from, const char *affine, int n, int D, float *y) {
+    for (int t = 0; t < n; t++, from += c->token_stride, affine += c->affine_token, y += D) {
+        const uint8_t *code = (const uint8_t *)from;
+        uint16_t half[2] = {0};
+        memcpy(half, affine, c->bits == 8 ? 2 : 4);
+        float scale = float_of(half[0]), least = float_of(half[1]);
+        if (c->bits == 8)
+            for (int i = 0; i < D; i++)
+                y[i] = (code[i] - 128) * scale;
+        else
+            for (int i = 0; i < D; i++)
+                y[i] = (code[i / 2] >> 4 * (i % 2) & 15) * scale + least;
+    }
+}
+
+// ---- 6. Attention -----------------------------------------------------------------------------
+
+// The tokens that the query at `position` sees, counted from 0: sinks, then the rest from `first`.
+typedef struct {
+    int64_t position, sinks, first, count;
+} Sight;
+
+static Sight sight_of(const Cache *c, int64_t position) {
+    Sight s = {position, 0, 0, position + 1};
+    if (c->window) {
+        s.sinks = c->sinks < position + 1 ? c->sinks : position + 1;
+        s.first = position + 1 - c->window > c->sinks ? position + 1 - c->window : c->sinks;
+        s.first = s.first < position + 1 ? s.first : position + 1;
+        s.count = s.sinks + position + 1 - s.first;
+    }
+    return s;
+}
+
+// Up to RUN seen tokens from the i-th on that lie one behind the other in memory, as floats:
+// where they are, or decoded and, in a window, rotated to their places in `buffer`.
+static int64_t run_of(const Model *m, const Cache *c, char *base, char *affine, int64_t sequence,
+                      int head, Sight s, int64_t i, int keys, float *buffer, const float **rows,
+                      int64_t *stride) {
+    int D = m->head_dim;
+    int64_t token = i < s.sinks ? i : s.first + i - s.sinks, slot = slot_of(c, token), where;
+    int64_t n = (i < s.sinks ? s.sinks : s.count) - i, left = c->block - slot % c->block;
+    n = n < left ? n : left;
+    n = n < RUN ? n : RUN;
+    if (c->window && token >= c->sinks && c->sinks + c->ring - slot < n)
+        n = c->sinks + c->ring - slot; // the ring's end
+    const char *from = base + place_of(c, sequence, slot, head, &where);
+    int turn = keys && c->window && m->position == ROPE;
+    *rows = (const float *)from, *stride = c->token_stride / sizeof(float);
+    if (c->bits == 32 && !turn)
+        return n;
+    if (c->bits == 32)
+        for (int t = 0; t < n; t++)
+            memcpy(buffer + t * D, *rows + t * *stride, D * sizeof(float));
+    else
+        decode(c, from, affine + where, n, D, buffer);
+    if (turn) // the query stands at 0: sinks as far behind it as the window is long, at most
+        for (int t = 0; t < n; t++) {
+            int64_t far = c->sinks + c->window - 1;
+            far = (s.position < far ? s.position : far) - (token + t);
+            const float *row = m->table + (i < s.sinks ? far : s.position - token - t) * D;
+            rotate(buffer + t * D, row, row + D / 2, -1, D);
+        }
+    *rows = buffer, *stride = D;
+    return n;
+}
+
+// scores[t] = q · k[t] for n keys.
+static void dots(const float *q, const float *k, int64_t stride, int n, int D, float *scores) {
+    int whole = D / LANES * LANES, t = 0;
+#ifdef AVX2
+    for (; t + 8 <= n; t += 8, k += 8 * stride) { // eight keys, then their sums side by side
+        __m256 s[8] = {0};
+        for (int d = 0; d < whole; d += LANES)
+            for (int j = 0; j < 8; j++)
+                s[j] = _mm256_fmadd_ps(_mm256_loadu_ps(q + d),
+                                       _mm256_loadu_ps(k + j * stride + d), s[j]);
+        __m256 a = _mm256_hadd_ps(_mm256_hadd_ps(s[0], s[1]), _mm256_hadd_ps(s[2], s[3]));
+        __m256 b = _mm256_hadd_ps(_mm256_hadd_ps(s[4], s[5]), _mm256_hadd_ps(s[6], s[7]));
+        __m256 low = _mm256_permute2f128_ps(a, b, 0x20), high = _mm256_permute2f128_ps(a, b, 0x31);
+        _mm256_storeu_ps(scores + t, _mm256_add_ps(low, high));
+        for (int j = 0; whole < D && j < 8; j++)
+            for (int d = whole; d < D; d++)
+                scores[t + j] += q[d] * k[j * stride + d];
+    }
+#endif
+    for (; t < n; t++, k += stride) {
+        v8f sum = {0};
+        for (int d = 0; d < whole; d += LANES)
+            sum += load(q + d) * load(k + d);
+        scores[t] = total(sum);
+        for (int d = whole; d < D; d++)
+            scores[t] += q[d] * k[d];
+    }
+}
+
+// y += Σ p[t] · v[t] over n values, for `wide` vectors of the D numbers.
+INLINE void weigh(const float *p, const float *v, int64_t stride, int n, float *y, const int wide) {
+    v8f sum[8] = {0};
+    const int U = wide > 2 ? 2 : 4 / wide;
+    int t = 0;
+    for (; t + U <= n; t += U)
+        for (int u = 0; u < U; u++)
+            for (int d = 0; d < wide; d++)
+                sum[u * wide + d] += load(v + (t + u) * stride + d * LANES) * p[t + u];
+    for (; t < n; t++)
+        for (int d = 0; d < wide; d++)
+            sum[d] += load(v + t * stride + d * LANES) * p[t];
+    for (int d = 0; d < wide; d++) {
+        v8f all = load(y + d * LANES);
+        for (int u = 0; u < U; u++)
+            all += sum[u * wide + d];
+        store(y + d * LANES, all, LANES);
+    }
+}
+
+static void mix(const float *p, const float *v, int64_t stride, int n, int D, float *y) {
+    int d = 0;
+    for (; d + 4 * LANES <= D; d += 4 * LANES)
+        weigh(p, v + d, stride, n, y + d, 4);
+    for (; d + LANES <= D; d += LANES)
+        weigh(p, v + d, stride, n, y + d, 1);
+    for (; d < D; d++)
+        for (int t = 0; t < n; t++)
+            y[d] += p[t] * v[t * stride + d];
+}
+
+// Scores to weights, in place; n numbers and room up to a multiple of 8. Returns their sum.
+static float soften(float *s, int n, float scale) {
+    float most[LANES], sum[LANES] = {0}, high = s[0];
+    int whole = up8(n);
+    for (int i = n; i < whole; i++)
+        s[i] = s[0];
+    memcpy(most, s, sizeof most);
+    for (int i = LANES; i < whole; i += LANES)
+        for (int l = 0; l < LANES; l++)
+            most[l] = s[i + l] > most[l] ? s[i + l] : most[l];
+    for (int l = 0; l < LANES; l++)
+        high = most[l] > high ? most[l] : high;
+    for (int i = 0; i < whole; i++)
+        s[i] = exponential((s[i] - high) * scale);
+    for (int i = n; i < whole; i++)
+        s[i] = 0;
+    for (int i = 0; i < whole; i += LANES)
+        for (int l = 0; l < LANES; l++)
+            sum[l] += s[i + l];
+    return total(load(sum));
+}
+
+// y = softmax(q Kᵀ / √D) V for one row: the heads of a group read each key once.
+static void attend(const Model *m, const Cache *c, int layer, int64_t sequence, int64_t position,
+                   const float *q, float *y, Work *w) {
+    const int D = m->head_dim, group = m->heads / m->kv_heads;
+    const Sight s = sight_of(c, position);
+    const int64_t room = up8(s.count);
+    char *ka = c->bits == 32 ? NULL : c->k_affine[layer];
+    char *va = c->bits == 32 ? NULL : c->v_affine[layer];
+    for (int h = 0; h < m->kv_heads; h++, q += group * D, y += group * D) {
+        const float *rows;
+        float sum[group];
+        int64_t stride;
+        for (int64_t i = 0, n; i < s.count; i += n) {
+            n = run_of(m, c, c->k[layer], ka, sequence, h, s, i, 1, w->run, &rows, &stride);
+            for (int g = 0; g < group; g++)
+                dots(q + g * D, rows, stride, n, D, w->score + g * room + i);
+        }
+        for (int g = 0; g < group; g++)
+            sum[g] = soften(w->score + g * room, s.count, 1 / sqrtf(D));
+        memset(y, 0, group * D * sizeof *y);
+        for (int64_t i = 0, n; i < s.count; i += n) {
+            n = run_of(m, c, c->v[layer], va, sequence, h, s, i, 0, w->run, &rows, &stride);
+            for (int g = 0; g < group; g++)
+                mix(w->score + g * room + i, rows, stride, n, D, y + g * D);
+        }
+        for (int g = 0; g < group; g++)
+            for (int d = 0; d < D; d++)
+                y[g * D + d] /= sum[g];
+    }
+}
+
+// ---- 7. The step ------------------------------------------------------------------------------
+
+enum { OK = 0, NOT_FINITE = -1, SCALE_OVERFLOW = -2 };
+
+// The residual block: x += attention(norm(x)); x += ffn(norm(x)).
+static int block_of(const Model *m, const Block *b, const Cache *c, int layer, const int32_t *sequence,
+                    const int32_t *position, int rows, Work *w) {
+    const int D = m->head_dim, C = m->width;
+    for (int r = 0; r < rows; r++)
+        normalize(&b->attention_norm, w->x + r * w->C, w->h + r * w->C, C);
+    linear(&b->q, w->h, w->C, w->q, w->Q, rows, w);
+    linear(&b->k, w->h, w->C, w->k, w->KV, rows, w);
+    linear(&b->v, w->h, w->C, w->v, w->KV, rows, w);
+    for (int r = 0; r < rows; r++) { // rows in order: each writes its own key before it looks
+        float *q = w->q + r * w->Q, *k = w->k + r * w->KV, *v = w->v + r * w->KV;
+        const float *turn = m->table + (int64_t)position[r] * D;
+        int turned = m->position == ROPE && !c->window;
+        for (int h = 0; h < m->heads; h++) {
+            if (b->q_norm.weight)
+                normalize(&b->q_norm, q + h * D, q + h * D, D);
+            if (turned)
+                rotate(q + h * D, turn, turn + D / 2, 1, D);
+        }
+        for (int h = 0; h < m->kv_heads; h++) {
+            if (b->k_norm.weight)
+                normalize(&b->k_norm, k + h * D, k + h * D, D);
+            if (turned)
+                rotate(k + h * D, turn, turn + D / 2, 1, D);
+            int64_t affine, at = place_of(c, sequence[r], slot_of(c, position[r]), h, &affine);
+            char *ka = c->bits == 32 ? NULL : c->k_affine[layer] + affine;
+            char *va = c->bits == 32 ? NULL : c->v_affine[layer] + affine;
+            if (put(c, k + h * D, c->k[layer] + at, ka, D) ||
+                put(c, v + h * D, c->v[layer] + at, va, D))
+                return SCALE_OVERFLOW;
+        }
+        attend(m, c, layer, sequence[r], position[r], q, w->a + r * w->Q, w);
+    }
+    linear(&b->out, w->a, w->Q, w->h, w->C, rows, w);
+    for (int r = 0; r < rows; r++) {
+        float *x = w->x + r * w->C, *h = w->h + r * w->C;
+        for (int i = 0; i < C; i++)
+            x[i] += h[i];
+        normalize(&b->ffn_norm, x, h, C);
+    }
+    if (m->ffn == SWIGLU)
+        linear(&b->gate, w->h, w->C, w->g, w->F, rows, w);
+    linear(&b->up, w->h, w->C, w->f, w->F, rows, w);
+    for (int r = 0; r < rows; r++)
+        activate(m->ffn, w->f + r * w->F, w->g + r * w->F, m->ffn_dim);
+    linear(&b->down, w->f, w->F, w->h, w->C, rows, w);
+    for (int r = 0; r < rows; r++)
+        for (int i = 0; i < C; i++)
+            w->x[r * w->C + i] += w->h[r * w->C + i];
+    return w->broken ? NOT_FINITE : OK;
+}
+
+// Feed rows; leaves the final-normed states, (rows, C), in `hidden` unless that is NULL. Rows of
+// one sequence follow one another in order of position. `tokens` bounds the positions: the size of
+// the arena.
+int step(const Model *m, const Cache *c, const int32_t *token, const int32_t *sequence,
+         const int32_t *position, int rows, float *hidden, float *arena, int64_t tokens) {
+    Work w;
+    lay(m, tokens, arena, &w);
+    for (int first = 0, some; first < rows; first += some) {
+        some = rows - first < ROWS ? rows - first : ROWS;
+        for (int r = 0; r < some; r++) {
+            float *x = w.x + r * w.C;
+            row_of(&m->embedding, token[first + r], x);
+            if (m->position == SINUSOIDAL)
+                for (int i = 0; i < m->width; i++)
+                    x[i] += m->table[(int64_t)position[first + r] * m->width + i];
+        }
+        for (int i = 0; i < m->layers; i++) {
+            int bad = block_of(m, m->blocks + i, c, i, sequence + first, position + first, some, &w);
+            if (bad)
+                return bad;
+        }
+        for (int r = 0; hidden && r < some; r++)
+            normalize(&m->norm, w.x + r * w.C, hidden + (int64_t)(first + r) * m->width, m->width);
+    }
+    return OK;
+}
+
+// y = W x + b for any number of rows: states (rows, K) -> (rows, N), compact. The head, and what
+// the tests of the kernels call.
+int multiply(const Model *m, const Matrix *matrix, const float *x, int rows, float *y, float *arena) {
+    Work w;
+    lay(m, 1, arena, &w);
+    const int K = matrix->columns;
+    for (int first = 0, some; first < rows; first += some) {
+        some = rows - first < ROWS ? rows - first : ROWS;
+        for (int r = 0; r < some; r++) {
+            memcpy(w.g + r * w.K, x + (int64_t)(first + r) * K, K * sizeof *x);
+            memset(w.g + r * w.K + K, 0, (w.K - K) * sizeof *x);
+        }
+        linear(matrix, w.g, w.K, y + (int64_t)first * matrix->rows, matrix->rows, some, &w);
+    }
+    return w.broken ? NOT_FINITE : OK;
+}
+
+// ---- 8. The choice ----------------------------------------------------------------------------
+
+// Order of ids by logit, the lower id first among equals: a heap that gives the best one by one.
+static int before(const float *x, int32_t a, int32_t b) { return x[a] > x[b] || (x[a] == x[b] && a < b); }
+
+static void sink(const float *x, int32_t *heap, int i, int n) {
+    for (int32_t id = heap[i]; 2 * i + 1 < n;) {
+        int child = 2 * i + 1;
+        child += child + 1 < n && before(x, heap[child + 1], heap[child]);
+        if (!before(x, heap[child], id))
+            return;
+        heap[i] = heap[child], heap[child] = id, i = child;
+    }
+}
+
+static int32_t best_of(const float *x, int n) {
+    int32_t best = 0;
+    for (int32_t i = 1; i < n; i++)
+        best = x[i] > x[best] ? i : best;
+    return best;
+}
+
+// The next token from logits x (V), which it changes; `seen` marks tokens already there; `noise` is
+// exponential, and the token the winner of the race p / E. -1 where there is no distribution.
+static int32_t choose(float *x, int V, const Sampling *s, const uint8_t *seen, const float *noise,
+                      int32_t *heap) {
+    for (int i = 0; s->penalty != 1 && i < V; i++)
+        if (seen[i])
+            x[i] = x[i] > 0 ? x[i] / s->penalty : x[i] * s->penalty;
+    if (s->temperature == 0)
+        return best_of(x, V);
+    float most = x[best_of(x, V)], sum = 0;
+    for (int i = 0; i < V; i++) {
+        if (!(x[i] - most <= 0)) // no number, or infinite
+            return -1;
+        x[i] = (x[i] - most) / s->temperature;
+    }
+    int keep = s->top_k && s->top_k < V ? s->top_k : V;
+    if (keep == V && s->top_p >= 1) {
+        for (int i = 0; i < V; i++)
+            x[i] = exponential(x[i]) / noise[i];
+        return best_of(x, V);
+    }
+    for (int i = 0; i < V; i++)
+        heap[i] = i;
+    for (int i = V / 2; i-- > 0;)
+        sink(x, heap, i, V);
+    for (int i = 0; keep == V && i < V; i++)
+        sum += exponential(x[i]);
+    for (int n = V; n > V - keep && keep < V; n--) { // the best go to the end, in order
+        int32_t id = heap[0];
+        sum += exponential(x[id]);
+        heap[0] = heap[n - 1], heap[n - 1] = id;
+        sink(x, heap, 0, n - 1);
+    }
+    float passed = 0, won = -1;
+    int32_t winner = -1;
+    for (int i = 0, n = V; i < keep && (passed < s->top_p || s->top_p >= 1); i++, n--) {
+        int32_t id = keep < V ? heap[V - 1 - i] : heap[0];
+        float p = exponential(x[id]) / sum;
+        passed += p;
+        if (p / noise[id] > won || (p / noise[id] == won && id < winner))
+            won = p / noise[id], winner = id;
+        if (keep == V) {
+            heap[0] = heap[n - 1];
+            sink(x, heap, 0, n - 1);
+        }
+    }
+    return winner;
+}
+
+// ---- 9. Generation ----------------------------------------------------------------------------
+
+// Up to `steps` tokens for each of B sequences: feed `last` (B) at `position` (B), choose, and
+// again; both move along. `noise` is (steps, B, V) or NULL, `seen` (B, V) or NULL, `logits` (B, V)
+// and `heap` (V) room to work in, `out` (steps, B). A sequence that chose a stop token is `done`
+// (B): it is fed no more and repeats that token. Returns the steps made, fewer where all are done,
+// or an error.
+int generate(const Model *m, const Cache *c, const Sampling *s, int B, int steps, int32_t *last,
+             int32_t *position, const float *noise, uint8_t *seen, const int32_t *stop, int stops,
+             uint8_t *done, float *logits, float *hidden, int32_t *heap, int32_t *out, float *arena,
+             int64_t tokens) {
+    const int64_t V = m->vocab;
+    for (int i = 0; i < steps; i++) {
+        int32_t token[B], sequence[B], at[B];
+        int rows = 0;
+        for (int b = 0; b < B; b++)
+            if (!done[b])
+                token[rows] = last[b], sequence[rows] = b, at[rows++] = position[b]++;
+        if (rows == 0)
+            return i;
+        int bad = step(m, c, token, sequence, at, rows, hidden, arena, tokens);
+        bad = bad ? bad : multiply(m, &m->head, hidden, rows, logits, arena);
+        if (bad)
+            return bad;
+        for (int r = 0; r < rows; r++) {
+            int b = sequence[r];
+            const float *e = noise ? noise + (i * (int64_t)B + b) * V : NULL;
+            int32_t next = choose(logits + r * V, V, s, seen ? seen + b * V : NULL, e, heap);
+            if (next < 0)
+                return NOT_FINITE;
+            if (seen)
+                seen[b * V + next] = 1;
+            last[b] = next;
+            for (int j = 0; j < stops; j++)
+                done[b] |= next == stop[j];
+        }
+        memcpy(out + (int64_t)i * B, last, B * sizeof *last);
+    }
+    return steps;
+}

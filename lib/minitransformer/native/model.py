@@ -1,0 +1,264 @@
+"""The Python face of the engine: a model that decodes in C, a drop-in where one is evaluated.
+
+Everything is checked here, in Python, before the engine touches a pointer."""
+
+import threading
+from ctypes import byref
+
+import torch
+
+from ..cache import Cache
+from ..model import FFNS, POSITIONS
+from . import structs
+from .build import library
+from .pack import Held, matrix, norm
+from .views import View, rows, view
+
+MOST_SEQUENCES = 1024
+
+
+class NativeModel:
+    """What `load` or `quantize` returns, in the engine's layout: ids (B, T) -> logits (B, T, V).
+
+    Weights run in their own format: FP32, codes of 5 to 8 bits as bytes, of 2 to 4 bits as
+    nibbles, a codebook as nibbles and a table. Activations are rounded where the scheme says so,
+    and then meet codes as integers. `force` "portable" is the same engine without intrinsics.
+    BuildError where there is no C compiler; ValueError for a model that the engine does not know.
+    """
+
+    def __init__(self, model, *, force: str | None = None):
+        cfg = self.cfg = model.cfg
+        self.scheme = getattr(model, "scheme", None)
+        self.engine = library(force or "native")
+        self.held, self.local = Held(), threading.local()
+        self.blocks = (structs.Block * cfg.n_layers)(*(self._block(b) for b in model.blocks))
+        embedding = matrix(model.embedding, self.held)
+        tied = model.head.weight is model.embedding.weight
+        head = structs.Matrix.from_buffer_copy(embedding) if tied else matrix(model.head, self.held)
+        if tied:
+            self._tie(head, model.head)
+        table = None if model.table is None else self.held.pointer(model.table.float())
+        self.struct = structs.Model(
+            *(self.blocks, table, embedding, head, norm(model.norm, self.held)),
+            *(cfg.n_layers, cfg.n_heads, cfg.kv_heads, cfg.head_dim, cfg.d_model, cfg.ffn_dim),
+            *(cfg.vocab_size, POSITIONS.index(cfg.position), FFNS.index(cfg.ffn)),
+        )
+
+    def _block(self, block) -> structs.Block:
+        a, f = block.attention, block.ffn
+        layers = {"q": a.q, "k": a.k, "v": a.v, "out": a.out, "up": f.up, "down": f.down}
+        if f.gate is not None:
+            layers["gate"] = f.gate
+        norms = {
+            "attention_norm": block.attention_norm,
+            "ffn_norm": block.ffn_norm,
+            "q_norm": a.q_norm,
+            "k_norm": a.k_norm,
+        }
+        return structs.Block(
+            **{name: matrix(layer, self.held) for name, layer in layers.items()},
+            **{name: norm(module, self.held) for name, module in norms.items()},
+        )
+
+    def _tie(self, head, layer):
+        """The head's own: a bias, and activations that an embedding has none of."""
+        own = Held()
+        made = matrix(layer, own)
+        for name in ("act_bits", "act_symmetric"):
+            setattr(head, name, getattr(made, name))
+        bias = None if layer.bias is None else layer.bias.float()
+        head.bias = self.held.pointer(bias)
+        if made.exact:
+            exact = next(t for t in own.tensors if t.data_ptr() == made.exact)
+            head.exact = self.held.pointer(exact)
+
+    @property
+    def instructions(self) -> str:
+        """The instruction set in use: "avx512-vnni", "avx2" or "portable"."""
+        return self.engine.instructions().decode()
+
+    @property
+    def nbytes(self) -> int:
+        """Bytes held in the engine's layout, zeros that fill panels included."""
+        return self.held.nbytes
+
+    def parameters(self):
+        """The tensors held, floats first: callers ask the first for its type and device."""
+        return iter(sorted(self.held.tensors, key=lambda t: not t.is_floating_point()))
+
+    def eval(self):
+        return self
+
+    def __call__(self, ids: torch.Tensor, cache: Cache | None = None) -> torch.Tensor:
+        """Logits of the next token at every position: (B, T) -> (B, T, V)."""
+        return self.head(self.hidden(ids, cache))
+
+    def hidden(self, ids: torch.Tensor, cache: Cache | None = None) -> torch.Tensor:
+        """Final-normed states: (B, T) integer ids -> (B, T, C). ValueError for ids, positions or a
+        cache that do not fit."""
+        B, T = self.check(ids)
+        if cache is None:
+            self._within(T)
+            seen, first = self.room(B, T), torch.zeros(B, dtype=torch.int32)
+        else:
+            first, seen = self.join(cache, B, T)
+        places = first[:, None] + torch.arange(T, dtype=torch.int32)
+        out = torch.empty(B, T, self.cfg.d_model)
+        sequences = torch.arange(B, dtype=torch.int32)[:, None].expand(B, T)
+        self.feed(seen, ids, sequences, places, out)
+        if cache is not None:
+            cache.advance(T)
+        return out
+
+    def head(self, states: torch.Tensor) -> torch.Tensor:
+        """Logits of final-normed states: (..., C) -> (..., V) float32."""
+        if states.shape[-1:] != (self.cfg.d_model,) or states.dtype != torch.float32:
+            raise ValueError(
+                f"states {tuple(states.shape)} of {states.dtype}: the head takes float32 (..., "
+                f"{self.cfg.d_model})"
+            )
+        flat = states.detach().reshape(-1, self.cfg.d_model).contiguous()
+        out = torch.empty(*states.shape[:-1], self.cfg.vocab_size)
+        arena = self.arena(1)
+        self.raised(
+            self.engine.multiply(
+                *(byref(self.struct), byref(self.struct.head), flat.data_ptr(), len(flat)),
+                *(out.data_ptr(), arena.data_ptr()),
+            )
+        )
+        return out
+
+    def step(self, tokens, sequences, positions, cache: Cache) -> torch.Tensor:
+        """Rows of (token, sequence, position), each (M,) integers -> logits (M, V), the keys and
+        values written to `cache`, whose cursor stays.
+
+        One row is decoding, several of one sequence are a chunk of a prompt or the tokens of a
+        draft, several sequences a batch. ValueError unless positions of a sequence follow one
+        another and have a slot."""
+        token, sequence, position = (torch.as_tensor(x) for x in (tokens, sequences, positions))
+        shape = token.shape
+        if any(x.ndim != 1 or x.shape != shape or len(x) == 0 for x in (token, sequence, position)):
+            raise ValueError(
+                f"rows of {tuple(shape)}, {tuple(sequence.shape)}, {tuple(position.shape)}: give as "
+                "many tokens, sequences and positions, at least one, as (M,)"
+            )
+        self.check(token[None])
+        seen = view(cache)
+        for name, x, most in (("sequence", sequence, cache.batch), ("position", position, None)):
+            most = min(seen.tokens, self.limit(cache)) if most is None else most
+            if x.is_floating_point() or x.min() < 0 or x.max() >= most:
+                raise ValueError(f"{name}s {x.tolist()[:8]}: give integers from 0 to {most - 1}")
+        self.follow(sequence.tolist(), position.tolist(), cache)
+        out = torch.empty(len(token), self.cfg.d_model)
+        self.feed(seen, token, sequence, position, out)
+        return self.head(out)
+
+    # What the entries share.
+
+    def check(self, ids: torch.Tensor) -> tuple[int, int]:
+        """The shape (B, T) of token ids; ValueError unless they are integers of the vocabulary."""
+        if ids.ndim != 2 or ids.numel() == 0 or len(ids) > MOST_SEQUENCES:
+            raise ValueError(
+                f"ids of shape {tuple(ids.shape)}: give (B, T), at least one token of 1 to "
+                f"{MOST_SEQUENCES} sequences"
+            )
+        if ids.dtype not in (torch.int64, torch.int32) or ids.device.type != "cpu":
+            raise ValueError(f"ids of {ids.dtype} on {ids.device}: give int64 on the CPU")
+        low, high = ids.aminmax()
+        if low < 0 or high >= self.cfg.vocab_size:
+            wrong = int(low) if low < 0 else int(high)
+            raise ValueError(f"token {wrong} is outside the vocabulary of {self.cfg.vocab_size}")
+        return tuple(ids.shape)
+
+    def limit(self, cache) -> int:
+        """Positions that have a row in the table; a window counts them inside itself."""
+        return self.cfg.context if cache is None or cache.chunk is None else 2**31 - 1
+
+    def _within(self, last: int) -> None:
+        if last > self.cfg.context:
+            raise ValueError(
+                f"{last} tokens are longer than context {self.cfg.context}: shorten the input or "
+                "raise context"
+            )
+
+    def join(self, cache: Cache, B: int, T: int) -> tuple[torch.Tensor, View]:
+        """Where each row's next token stands, (B,), and the view of a cache with room for T."""
+        asked = (self.cfg.n_layers, self.cfg.kv_heads, self.cfg.head_dim, self.cfg.position, B)
+        c = cache.cfg
+        if (c.n_layers, c.kv_heads, c.head_dim, c.position, cache.batch) != asked:
+            raise ValueError(
+                f"a cache of {c} and batch {cache.batch} does not fit {B} rows of {self.cfg}: make "
+                "it with this model's config and batch"
+            )
+        cache.positions(T if cache.chunk is None else 1)  # room, or an error; pages are reserved
+        lengths = [t.length for t in cache.tables] if hasattr(cache, "tables") else [cache.pos] * B
+        if cache.chunk is None:
+            self._within(max(lengths) + T)
+        return torch.tensor(lengths, dtype=torch.int32), view(cache)
+
+    def follow(self, sequences, positions, cache) -> None:
+        """ValueError unless the rows of a sequence follow one another."""
+        last = {}
+        for sequence, position in zip(sequences, positions, strict=True):
+            if last.get(sequence, position - 1) != position - 1:
+                raise ValueError(
+                    f"position {position} of sequence {sequence} follows {last[sequence]}: give the "
+                    "rows of a sequence in order"
+                )
+            last[sequence] = position
+            if hasattr(cache, "tables") and position >= cache.pool.block_size * len(
+                cache.tables[sequence].blocks
+            ):
+                raise ValueError(
+                    f"position {position} of sequence {sequence} has no block: reserve it first"
+                )
+
+    def feed(self, seen: View, token, sequence, position, out: torch.Tensor | None) -> None:
+        """One call of the engine's step; `out` takes the states of all rows."""
+        token, sequence, position = (
+            x.to(torch.int32).contiguous() for x in (token, sequence, position)
+        )
+        tokens = int(position.max()) + 1
+        arena = self.arena(tokens)
+        self.raised(
+            self.engine.step(
+                *(byref(self.struct), byref(seen.struct), token.data_ptr(), sequence.data_ptr()),
+                *(position.data_ptr(), token.numel(), None if out is None else out.data_ptr()),
+                *(arena.data_ptr(), tokens),
+            )
+        )
+
+    def arena(self, tokens: int) -> torch.Tensor:
+        """This thread's working memory for attention over `tokens`, zero at first."""
+        arena = getattr(self.local, "arena", None)
+        if arena is None or self.local.tokens < tokens:
+            self.local.tokens = max(tokens, min(self.cfg.context, 2 * tokens))
+            size = self.engine.arena_floats(byref(self.struct), self.local.tokens)
+            arena = self.local.arena = torch.zeros(size)
+        return arena
+
+    def room(self, B: int, tokens: int) -> View:
+        """This thread's own contiguous FP32 cache, for a call that brings none; what lies there is
+        written before it is read."""
+        own = getattr(self.local, "room", None)
+        if own is None or len(own.table) < B or own.tokens < tokens:
+            tokens = max(tokens, min(self.cfg.context, 64))
+            Hkv, D = self.cfg.kv_heads, self.cfg.head_dim
+            store = torch.empty(self.cfg.n_layers, 2, B, Hkv, tokens, D)
+            parts = [(k, v, None, None) for k, v in store]
+            strides = 4 * Hkv * tokens * D, 4 * D, 4 * tokens * D
+            own = self.local.room = View(parts, rows(B), strides, bits=32, block=tokens)
+        return own
+
+    @staticmethod
+    def raised(code: int) -> int:
+        """The engine's answer; ValueError for what it could not compute."""
+        if code == structs.NOT_FINITE:
+            raise ValueError(
+                "activations or logits hold NaN or infinity: check the model's weights"
+            )
+        if code == structs.SCALE_OVERFLOW:
+            raise ValueError(
+                "keys or values do not fit codes with float16 scales: use the static cache"
+            )
+        return code

@@ -1,0 +1,115 @@
+"""A module's tensors in the engine's layout: panels of 8 rows, codes in words of 32 bits.
+
+Made at load and never saved; every structure comes with the tensors that keep its memory alive."""
+
+import torch
+import torch.nn as nn
+import torch.nn.functional as F
+
+from ..affine import unpack
+from ..quant import QuantEmbedding, QuantLinear, QuantWeight, codebook
+from .structs import Matrix, Norm
+
+LANES = 8
+
+
+class Held:
+    """Tensors whose addresses structures hold; `pointer` takes one in."""
+
+    def __init__(self):
+        self.tensors = []
+
+    def pointer(self, tensor: torch.Tensor | None) -> int | None:
+        """The address of a contiguous copy in place, or None."""
+        if tensor is None:
+            return None
+        self.tensors.append(tensor.detach().contiguous())
+        return self.tensors[-1].data_ptr()
+
+    @property
+    def nbytes(self) -> int:
+        return sum(tensor.nbytes for tensor in self.tensors)
+
+
+def panels(x: torch.Tensor) -> torch.Tensor:
+    """Rows side by side, eight at a time, the last filled with zeros: (N, n) -> (panels, n, 8)."""
+    return F.pad(x, (0, 0, 0, -len(x) % LANES)).unflatten(0, (-1, LANES)).transpose(1, 2)
+
+
+def words(codes: torch.Tensor, bits: int) -> torch.Tensor:
+    """Codes (N, K) uint8 -> words of 32 bits, (panels, words, 8) int32; see Matrix in engine.c."""
+    columns = 32 // bits
+    column = torch.arange(columns)
+    shift = 8 * (column % 4) + 4 * (column // 4)
+    parts = F.pad(codes, (0, -codes.shape[1] % columns)).unflatten(1, (-1, columns))
+    return panels((parts.long() << shift).sum(-1).to(torch.int32))  # wraps to the same bits
+
+
+def matrix(layer: nn.Module, held: Held) -> Matrix:
+    """The structure of a linear layer or an embedding; ValueError for one the engine does not
+    know."""
+    bias = getattr(layer, "bias", None)
+    made = Matrix(bias=held.pointer(None if bias is None else bias.float()), group=1)
+    if isinstance(layer, (QuantLinear, QuantEmbedding)):
+        return quantized(layer, made, held)
+    if type(layer) not in (nn.Linear, nn.Embedding):
+        raise ValueError(
+            f"a {type(layer).__name__} is no layer of the engine: give a model as load() or "
+            "quantize() returns it, before accelerate() and not prepared for training"
+        )
+    return full(layer.weight, made, held)
+
+
+def full(weight: torch.Tensor, made: Matrix, held: Held) -> Matrix:
+    if weight.dtype != torch.float32 or weight.device.type != "cpu":
+        raise ValueError(
+            f"a weight of {weight.dtype} on {weight.device}: the engine takes float32 on the CPU, "
+            "give model.float().cpu()"
+        )
+    made.rows, made.columns = weight.shape
+    made.data, made.bits = held.pointer(panels(weight.detach())), 32
+    return made
+
+
+def quantized(layer: QuantLinear | QuantEmbedding, made: Matrix, held: Held) -> Matrix:
+    """Codes where the engine has a kernel for their groups; floats, made once, where it has none:
+    columns kept apart, and groups that are no multiple of 8."""
+    weight: QuantWeight = layer.weight
+    s = weight.scheme
+    if not torch.isfinite(weight.scale.float()).all():
+        raise ValueError("a scale is not finite: quantize the model again")
+    if s.activation_bits and isinstance(layer, QuantLinear) and weight.inner:
+        made.act_bits, made.act_symmetric = s.activation_bits, s.activation_symmetric
+        if s.activation_granularity == "tensor":
+            raise ValueError(
+                "activations with one scale for a tensor: the engine takes chunks and batches as "
+                "rows, and a row must not depend on its neighbours; give activation_granularity "
+                "'token'"
+            )
+    groups = s.groups(weight.inner)
+    if s.outliers or (groups > 1 and s.group_size % 8):
+        if s.outliers and made.act_bits:
+            exact = torch.zeros(weight.columns, dtype=torch.uint8)
+            exact[weight.index.long()] = 1
+            made.exact = held.pointer(exact)
+        return full(weight(), made, held)
+    made.rows, made.columns, made.bits = weight.rows, weight.columns, 8 if s.bits > 4 else 4
+    made.group = s.group_size if groups > 1 else weight.columns
+    made.middle = 2 ** (s.bits - 1)
+    made.data = held.pointer(words(weight.integers(), made.bits))
+    made.scale = held.pointer(panels(weight.scale.float().expand(weight.rows, groups)))
+    if weight.zero is not None:
+        zero = unpack(weight.zero, s.bits, groups).expand(weight.rows, groups)
+        made.zero = held.pointer(panels(zero))
+    if s.codebook:
+        made.table = held.pointer(codebook())
+    return made
+
+
+def norm(module: nn.Module, held: Held) -> Norm:
+    """LayerNorm or RMSNorm; an identity is one without a weight."""
+    if isinstance(module, nn.Identity):
+        return Norm()
+    eps = torch.finfo(torch.float32).eps if module.eps is None else module.eps
+    bias = getattr(module, "bias", None)
+    return Norm(held.pointer(module.weight.float()), held.pointer(bias), eps)
