@@ -25,6 +25,7 @@
 // ---- 1. Shapes --------------------------------------------------------------------------------
 
 enum { LANES = 8, ROWS = 64, RUN = 64 }; // rows of a panel; most rows, and keys, at once
+enum { BLOCK = 1 << 17 };                // bytes of weights that meet one row tile after another
 enum { ROPE, SINUSOIDAL, NONE };
 enum { RELU, GELU, RELU2, SWIGLU };
 
@@ -36,11 +37,12 @@ typedef struct {
     const void *data;
     const float *scale;   // [panel][group][8]
     const uint8_t *zero;  // [panel][group][8]; NULL: `middle` everywhere
-    const float *bias;    // [N], or NULL
+    const float *bias;    // [panel][8], or NULL
     const float *table;   // 16 levels of a codebook, or NULL
     const uint8_t *exact; // [K], 1 where activations are not rounded; NULL: nowhere
     int32_t rows, columns, bits;
     int32_t group;  // columns that share a scale: a multiple of 8, or all
+    int32_t groups, words, each; // groups and words of a panel, words of a group
     int32_t middle; // the zero-point of a symmetric scheme
     int32_t act_bits; // bits the input is rounded to, 0: none
     int32_t act_symmetric; // codes around zero
@@ -86,7 +88,9 @@ typedef struct {
 // Working memory, cut from one arena of the caller's, which is zero at first. Rows are padded to 8
 // numbers, and nothing writes to the padding: it stays zero.
 typedef struct {
-    float *x, *h, *q, *k, *v, *a, *f, *g, *rounded, *step, *score, *run;
+    float *x, *h, *q, *k, *v, *a, *f, *g, *rounded, *step, *run, *score;
+    float *logits, *hidden; // of a generation, (B, V) and (B, C)
+    int32_t *heap;          // (V,)
     int16_t *wide; // codes of activations as 16 bits,
     int8_t *narrow; // as 8 bits,
     int32_t *sums; // and their sums over each group
@@ -96,7 +100,7 @@ typedef struct {
 
 static int64_t up8(int64_t n) { return (n + 7) & ~(int64_t)7; }
 
-static int64_t lay(const Model *m, int64_t tokens, float *base, Work *w) {
+static int64_t lay(const Model *m, int64_t tokens, int64_t B, float *base, Work *w) {
     int64_t C = up8(m->width), Q = up8(m->heads * m->head_dim), KV = up8(m->kv_heads * m->head_dim);
     int64_t F = up8(m->ffn_dim), K = C > F ? C : F;
     K = K > Q ? K : Q;
@@ -113,15 +117,18 @@ static int64_t lay(const Model *m, int64_t tokens, float *base, Work *w) {
     w->step = base + n, n += ROWS;
     w->run = base + n, n += RUN * up8(m->head_dim);
     w->score = base + n, n += m->heads / m->kv_heads * up8(tokens);
+    w->logits = base + n, n += B * m->vocab;
+    w->hidden = base + n, n += B * m->width;
+    w->heap = (int32_t *)(base + n), n += m->vocab;
     return n;
 }
 
-int64_t arena_floats(const Model *m, int64_t tokens) {
+int64_t engine_arena(const Model *m, int64_t tokens, int64_t B) {
     Work w;
-    return lay(m, tokens, (float *)64, &w); // addresses are computed, none is used
+    return lay(m, tokens, B, (float *)64, &w); // addresses are computed, none is used
 }
 
-const char *instructions(void) {
+const char *engine_instructions(void) {
 #if defined(VNNI)
     return "avx512-vnni";
 #elif defined(AVX2)
@@ -139,6 +146,8 @@ typedef float v8f __attribute__((vector_size(32), aligned(4), may_alias));
 typedef int32_t v8i __attribute__((vector_size(32), aligned(4), may_alias));
 typedef uint32_t v8u __attribute__((vector_size(32), aligned(4), may_alias));
 typedef uint8_t v8b __attribute__((vector_size(8), aligned(1), may_alias));
+typedef int32_t four_bytes __attribute__((aligned(1), may_alias)); // codes side by side
+typedef int64_t eight_bytes __attribute__((aligned(1), may_alias));
 
 INLINE v8f load(const float *p) { return *(const v8f *)p; }
 
@@ -210,10 +219,10 @@ typedef struct {
 } Input;
 
 // Sums run in U independent chains, so that an addition does not wait for the one before it.
-#define CHAINS(M) ((M) == 1 ? 4 : (M) == 2 ? 2 : 1)
+#define CHAINS(M) ((M) < 4 ? 4 : 1)
 
 INLINE void tile_fp32(const Matrix *w, int64_t panel, Input in, v8f *y, const int M) {
-    const int U = CHAINS(M);
+    const int U = M == 4 ? 2 : CHAINS(M);
     const float *p = (const float *)w->data + panel * w->columns * LANES;
     int k = 0, K = w->columns;
     v8f sum[8] = {0};
@@ -231,20 +240,9 @@ INLINE void tile_fp32(const Matrix *w, int64_t panel, Input in, v8f *y, const in
             y[r] += sum[r * U + u];
 }
 
-// Codes, in groups that share scale and zero-point.
-typedef struct {
-    const v8u *word;
-    int64_t groups, words, each; // words of a panel, and of a group
-    int64_t first;               // this panel's first group
-} Codes;
-
-INLINE Codes codes_of(const Matrix *w, int64_t panel, const int columns) {
-    Codes c = {.groups = (w->columns + w->group - 1) / w->group};
-    c.words = (w->columns + columns - 1) / columns;
-    c.each = (w->group + columns - 1) / columns;
-    c.word = (const v8u *)w->data + panel * c.words;
-    c.first = panel * c.groups;
-    return c;
+// The words of a panel, and its first group.
+INLINE const v8u *words_of(const Matrix *w, int64_t panel) {
+    return (const v8u *)w->data + panel * w->words;
 }
 
 INLINE v8i zeros_of(const Matrix *w, int64_t group) {
@@ -270,14 +268,15 @@ INLINE v8f looked_up(const float *table, v8i code) {
 INLINE void tile_codes(const Matrix *w, int64_t panel, Input in, v8f *y, const int M,
                        const int bits, const int coded) {
     const int columns = 32 / bits, U = CHAINS(M);
-    Codes c = codes_of(w, panel, columns);
-    for (int64_t g = 0, i = 0; g < c.groups; g++) {
-        v8i zero = zeros_of(w, c.first + g);
+    const v8u *word = words_of(w, panel);
+    for (int64_t g = 0, i = 0; g < w->groups; g++) {
+        int64_t group = panel * w->groups + g;
+        v8i zero = zeros_of(w, group);
         v8f sum[8] = {0};
-        for (int64_t end = i + c.each < c.words ? i + c.each : c.words; i < end; i++)
+        for (int64_t end = i + w->each < w->words ? i + w->each : w->words; i < end; i++)
             for (int j = 0; j < columns; j++) {
                 const int shift = bits == 8 ? 8 * j : 8 * (j % 4) + 4 * (j / 4);
-                v8i code = (v8i)((c.word[i] >> shift) & (uint32_t)((1 << bits) - 1));
+                v8i code = (v8i)((word[i] >> shift) & (uint32_t)((1 << bits) - 1));
                 v8f value = coded ? looked_up(w->table, code)
                                   : __builtin_convertvector(code - zero, v8f);
                 for (int r = 0; r < M; r++)
@@ -285,34 +284,45 @@ INLINE void tile_codes(const Matrix *w, int64_t panel, Input in, v8f *y, const i
             }
         for (int r = 0; r < M; r++)
             for (int u = 0; u < U; u++)
-                y[r] += sum[r * U + u] * load(w->scale + (c.first + g) * LANES);
+                y[r] += sum[r * U + u] * load(w->scale + group * LANES);
     }
 }
+
+#ifdef AVX2
+// maddubs would saturate, 255 · 127 · 2 > 32767: so pairs of 16 bits, and two lanes for a row.
+INLINE void dots8_some(const v8u *word, int64_t i, int64_t end, Input in, v8i *dot, const int M) {
+    __m256i low[2] = {0}, high[2] = {0};
+    for (; i < end; i++) {
+        const __m128i *p = (const __m128i *)(word + i);
+        __m256i rows03 = _mm256_cvtepu8_epi16(_mm_loadu_si128(p));
+        __m256i rows47 = _mm256_cvtepu8_epi16(_mm_loadu_si128(p + 1));
+        for (int r = 0; r < M; r++) {
+            const int16_t *four = in.wide + r * in.stride + 4 * i;
+            __m256i x = _mm256_set1_epi64x(*(const eight_bytes *)four);
+            low[r] = _mm256_add_epi32(low[r], _mm256_madd_epi16(rows03, x));
+            high[r] = _mm256_add_epi32(high[r], _mm256_madd_epi16(rows47, x));
+        }
+    }
+    for (int r = 0; r < M; r++) // rows 0 1 4 5 2 3 6 7, then in order
+        dot[r] = (v8i)_mm256_permute4x64_epi64(_mm256_hadd_epi32(low[r], high[r]), 0xd8);
+}
+#endif
 
 // The sum of code · activation over words i to end, both integers: exact.
 INLINE void dots8(const v8u *word, int64_t i, int64_t end, Input in, v8i *dot, const int M) {
 #if defined(VNNI)
     for (; i < end; i++)
         for (int r = 0; r < M; r++) {
-            __m256i x = _mm256_set1_epi32(*(const int32_t *)(in.narrow + r * in.stride + 4 * i));
+            const int8_t *four = in.narrow + r * in.stride + 4 * i;
+            __m256i x = _mm256_set1_epi32(*(const four_bytes *)four);
             dot[r] = (v8i)_mm256_dpbusd_epi32((__m256i)dot[r], (__m256i)word[i], x);
         }
-#elif defined(AVX2) // maddubs would saturate: 255 · 127 · 2 > 32767; so pairs of 16 bits
-    __m256i low[8] = {0}, high[8] = {0};
-    for (; i < end; i++) {
-        const __m128i *p = (const __m128i *)(word + i);
-        __m256i rows03 = _mm256_cvtepu8_epi16(_mm_loadu_si128(p));
-        __m256i rows47 = _mm256_cvtepu8_epi16(_mm_loadu_si128(p + 1));
-        for (int r = 0; r < M; r++) {
-            int64_t four;
-            memcpy(&four, in.wide + r * in.stride + 4 * i, 8);
-            __m256i x = _mm256_set1_epi64x(four);
-            low[r] = _mm256_add_epi32(low[r], _mm256_madd_epi16(rows03, x));
-            high[r] = _mm256_add_epi32(high[r], _mm256_madd_epi16(rows47, x));
-        }
+#elif defined(AVX2)
+    for (int r = 0; r < M; r += 2) { // more at once and the compiler spills a sum to memory
+        Input from = in;
+        from.wide += r * in.stride;
+        dots8_some(word, i, end, from, dot + r, M == 1 ? 1 : 2);
     }
-    for (int r = 0; r < M; r++) // two lanes a row -> rows 0 1 4 5 2 3 6 7 -> in order
-        dot[r] = (v8i)_mm256_permute4x64_epi64(_mm256_hadd_epi32(low[r], high[r]), 0xd8);
 #else
     for (; i < end; i++)
         for (int j = 0; j < 4; j++)
@@ -321,26 +331,33 @@ INLINE void dots8(const v8u *word, int64_t i, int64_t end, Input in, v8i *dot, c
 #endif
 }
 
+#ifdef AVX2
+// Sums of 16 bits over n <= 4 words: 8 products of pairs, 2 · 15 · 127 each, are 30480 at most.
+INLINE void dots4_some(const v8u *word, const int8_t *x, int64_t stride, v8i *dot, const int M,
+                       const int n) {
+    const __m256i nibble = _mm256_set1_epi8(15), ones = _mm256_set1_epi16(1);
+    __m256i sum[8] = {0};
+    for (int i = 0; i < n; i++) {
+        __m256i code = (__m256i)word[i], low = _mm256_and_si256(code, nibble);
+        __m256i high = _mm256_and_si256(_mm256_srli_epi16(code, 4), nibble);
+        for (int r = 0; r < M; r++) {
+            const four_bytes *four = (const four_bytes *)(x + r * stride + 8 * i);
+            __m256i a = _mm256_maddubs_epi16(low, _mm256_set1_epi32(four[0]));
+            __m256i b = _mm256_maddubs_epi16(high, _mm256_set1_epi32(four[1]));
+            sum[r] = _mm256_add_epi16(sum[r], _mm256_add_epi16(a, b));
+        }
+    }
+    for (int r = 0; r < M; r++)
+        dot[r] += (v8i)_mm256_madd_epi16(sum[r], ones);
+}
+#endif
+
 INLINE void dots4(const v8u *word, int64_t i, int64_t end, Input in, v8i *dot, const int M) {
 #ifdef AVX2
-    const __m256i nibble = _mm256_set1_epi8(15), ones = _mm256_set1_epi16(1);
-    while (i < end) { // 8 sums of 2 · 15 · 127 are 30480: four words fit 16 bits
-        int64_t stop = i + 4 < end ? i + 4 : end;
-        __m256i sum[8] = {0};
-        for (; i < stop; i++) {
-            __m256i code = (__m256i)word[i], low = _mm256_and_si256(code, nibble);
-            __m256i high = _mm256_and_si256(_mm256_srli_epi16(code, 4), nibble);
-            for (int r = 0; r < M; r++) {
-                int32_t x[2];
-                memcpy(x, in.narrow + r * in.stride + 8 * i, 8);
-                __m256i a = _mm256_maddubs_epi16(low, _mm256_set1_epi32(x[0]));
-                __m256i b = _mm256_maddubs_epi16(high, _mm256_set1_epi32(x[1]));
-                sum[r] = _mm256_add_epi16(sum[r], _mm256_add_epi16(a, b));
-            }
-        }
-        for (int r = 0; r < M; r++)
-            dot[r] += (v8i)_mm256_madd_epi16(sum[r], ones);
-    }
+    for (; i + 4 <= end; i += 4)
+        dots4_some(word + i, in.narrow + 8 * i, in.stride, dot, M, 4);
+    for (; i < end; i++)
+        dots4_some(word + i, in.narrow + 8 * i, in.stride, dot, M, 1);
 #else
     for (; i < end; i++)
         for (int j = 0; j < 8; j++)
@@ -353,17 +370,20 @@ INLINE void dots4(const v8u *word, int64_t i, int64_t end, Input in, v8i *dot, c
 // Codes times codes: Σ (w - zero) · x = Σ w · x - zero · Σ x, in integers, group by group.
 INLINE void tile_integers(const Matrix *w, int64_t panel, Input in, v8f *y, const int M,
                           const int bits) {
-    Codes c = codes_of(w, panel, 32 / bits);
-    for (int64_t g = 0, i = 0; g < c.groups; g++) {
-        int64_t end = i + c.each < c.words ? i + c.each : c.words;
-        v8i dot[8] = {0}, zero = zeros_of(w, c.first + g);
+    const v8u *word = words_of(w, panel);
+    for (int64_t g = 0, i = 0; g < w->groups; g++) {
+        int64_t end = i + w->each < w->words ? i + w->each : w->words, group = panel * w->groups + g;
+        v8i dot[8] = {0};
         if (bits == 8)
-            dots8(c.word, i, end, in, dot, M);
+            dots8(word, i, end, in, dot, M);
         else
-            dots4(c.word, i, end, in, dot, M);
-        v8f scale = load(w->scale + (c.first + g) * LANES);
-        for (int r = 0; r < M; r++)
-            y[r] += scale * __builtin_convertvector(dot[r] - zero * in.sums[r * in.groups + g], v8f);
+            dots4(word, i, end, in, dot, M);
+        v8f scale = load(w->scale + group * LANES);
+        for (int r = 0; r < M; r++) {
+            int32_t sum = in.sums[r * in.groups + g];
+            v8i zero = w->zero ? zeros_of(w, group) * sum : (v8i){0} + w->middle * sum;
+            y[r] += scale * __builtin_convertvector(dot[r] - zero, v8f);
+        }
         i = end;
     }
 }
@@ -473,33 +493,38 @@ INLINE void tile(const int kind, const Matrix *w, int64_t p, Input in, v8f *y, c
         tile_codes(w, p, in, y, M, kind == CODES8 ? 8 : 4, kind == TABLE4);
 }
 
-// All panels for M rows of x; a panel stays in the first cache for the rows that follow.
+// One panel for all M rows of x, eight of them at a time.
+INLINE void panel_of(const int kind, const Matrix *w, int64_t p, Input in, const float *step, float *y,
+                     int64_t stride, const int M) {
+    v8f sum[8] = {0}, bias = w->bias ? load(w->bias + p * LANES) : (v8f){0};
+    tile(kind, w, p, in, sum, M);
+    for (int r = 0; r < M; r++)
+        store(y + r * stride + p * LANES, step ? sum[r] * step[r] + bias : sum[r] + bias,
+              w->rows - p * LANES);
+}
+
+// All panels, in blocks that the second cache holds for the rows that follow: eight at a time.
 INLINE void product(const int kind, const Matrix *w, Input in, const float *step, float *y,
                     int64_t stride, int m) {
-    for (int64_t p = 0; p * LANES < w->rows; p++) {
-        int left = w->rows - p * LANES;
-        v8f bias = {0};
-        if (w->bias)
-            for (int l = 0; l < LANES && l < left; l++)
-                bias[l] = w->bias[p * LANES + l];
+    const int64_t panels = (w->rows + LANES - 1) / LANES, size = (int64_t)w->columns * w->bits;
+    const int64_t block = size < BLOCK ? BLOCK / size : 1;
+    for (int64_t first = 0; first < panels; first += block)
         for (int r = 0, some; r < m; r += some) {
-            v8f sum[8] = {0};
+            const int64_t end = first + block < panels ? first + block : panels;
+            const float *steps = step ? step + r : NULL;
+            float *to = y + r * stride;
             Input from = in;
             from.x += r * in.stride, from.wide += r * in.stride, from.narrow += r * in.stride;
             from.sums += r * in.groups;
             some = m - r >= 8 ? 8 : m - r >= 4 ? 4 : m - r >= 2 ? 2 : 1;
-            switch (some) {
-            case 8: tile(kind, w, p, from, sum, 8); break;
-            case 4: tile(kind, w, p, from, sum, 4); break;
-            case 2: tile(kind, w, p, from, sum, 2); break;
-            default: tile(kind, w, p, from, sum, 1);
-            }
-            for (int i = 0; i < some; i++) {
-                v8f out = step ? sum[i] * step[r + i] + bias : sum[i] + bias;
-                store(y + (r + i) * stride + p * LANES, out, left);
-            }
+            for (int64_t p = first; p < end; p++)
+                switch (some) {
+                case 8: panel_of(kind, w, p, from, steps, to, stride, 8); break;
+                case 4: panel_of(kind, w, p, from, steps, to, stride, 4); break;
+                case 2: panel_of(kind, w, p, from, steps, to, stride, 2); break;
+                default: panel_of(kind, w, p, from, steps, to, stride, 1);
+                }
         }
-    }
 }
 
 // y = W x + b for m <= ROWS rows. Rows of x are padded with zeros, y is written up to N.
@@ -531,10 +556,9 @@ static void row_of(const Matrix *w, int64_t n, float *y) {
             y[k] = p[k * LANES];
         return;
     }
-    Codes c = codes_of(w, panel, 32 / w->bits);
-    const uint32_t *word = (const uint32_t *)c.word + lane;
+    const uint32_t *word = (const uint32_t *)words_of(w, panel) + lane;
     for (int k = 0; k < w->columns; k++) {
-        int64_t g = (c.first + k / w->group) * LANES + lane;
+        int64_t g = (panel * w->groups + k / w->group) * LANES + lane;
         uint32_t four = word[k / (32 / w->bits) * LANES];
         int shift = w->bits == 8 ? 8 * (k % 4) : 8 * (k % 4) + 4 * (k / 4 % 2);
         int code = four >> shift & ((1 << w->bits) - 1);
@@ -885,10 +909,10 @@ static int block_of(const Model *m, const Block *b, const Cache *c, int layer, c
 // Feed rows; leaves the final-normed states, (rows, C), in `hidden` unless that is NULL. Rows of
 // one sequence follow one another in order of position. `tokens` bounds the positions: the size of
 // the arena.
-int step(const Model *m, const Cache *c, const int32_t *token, const int32_t *sequence,
+int engine_step(const Model *m, const Cache *c, const int32_t *token, const int32_t *sequence,
          const int32_t *position, int rows, float *hidden, float *arena, int64_t tokens) {
     Work w;
-    lay(m, tokens, arena, &w);
+    lay(m, tokens, 0, arena, &w);
     for (int first = 0, some; first < rows; first += some) {
         some = rows - first < ROWS ? rows - first : ROWS;
         for (int r = 0; r < some; r++) {
@@ -911,9 +935,9 @@ int step(const Model *m, const Cache *c, const int32_t *token, const int32_t *se
 
 // y = W x + b for any number of rows: states (rows, K) -> (rows, N), compact. The head, and what
 // the tests of the kernels call.
-int multiply(const Model *m, const Matrix *matrix, const float *x, int rows, float *y, float *arena) {
+int engine_multiply(const Model *m, const Matrix *matrix, const float *x, int rows, float *y, float *arena) {
     Work w;
-    lay(m, 1, arena, &w);
+    lay(m, 1, 0, arena, &w);
     const int K = matrix->columns;
     for (int first = 0, some; first < rows; first += some) {
         some = rows - first < ROWS ? rows - first : ROWS;
@@ -999,41 +1023,52 @@ static int32_t choose(float *x, int V, const Sampling *s, const uint8_t *seen, c
 
 // ---- 9. Generation ----------------------------------------------------------------------------
 
-// Up to `steps` tokens for each of B sequences: feed `last` (B) at `position` (B), choose, and
-// again; both move along. `noise` is (steps, B, V) or NULL, `seen` (B, V) or NULL, `logits` (B, V)
-// and `heap` (V) room to work in, `out` (steps, B). A sequence that chose a stop token is `done`
-// (B): it is fed no more and repeats that token. Returns the steps made, fewer where all are done,
-// or an error.
-int generate(const Model *m, const Cache *c, const Sampling *s, int B, int steps, int32_t *last,
-             int32_t *position, const float *noise, uint8_t *seen, const int32_t *stop, int stops,
-             uint8_t *done, float *logits, float *hidden, int32_t *heap, int32_t *out, float *arena,
-             int64_t tokens) {
-    const int64_t V = m->vocab;
-    for (int i = 0; i < steps; i++) {
-        int32_t token[B], sequence[B], at[B];
+// Up to `steps` tokens more for each of B sequences: `ids` (B, stride) holds `length` tokens of each,
+// of which the cache has the first `fed`. `noise` is (steps, B, V) or NULL, `seen` (B, V) or NULL. A
+// sequence that chose a stop token is `done` (B): it is fed no more and repeats that token. Returns
+// the steps made, fewer where all are done, or an error.
+int engine_generate(const Model *m, const Cache *c, const Sampling *s, int B, int64_t *ids,
+                    int64_t stride, int64_t fed, int64_t length, int steps, const float *noise,
+                    uint8_t *seen, const int32_t *stop, int stops, uint8_t *done, float *arena,
+                    int64_t tokens) {
+    const int64_t V = m->vocab, most = B > ROWS ? B : ROWS;
+    int32_t token[most], sequence[most], position[most];
+    Work w;
+    lay(m, tokens, B, arena, &w);
+    for (int b = 0; b < B; b++) // the prompt, but for its last token
+        for (int64_t t = fed; t < length - 1;) {
+            int rows = 0;
+            for (; rows < ROWS && t < length - 1; t++)
+                token[rows] = ids[b * stride + t], sequence[rows] = b, position[rows++] = t;
+            int bad = engine_step(m, c, token, sequence, position, rows, NULL, arena, tokens);
+            if (bad)
+                return bad;
+        }
+    for (int i = 0; i < steps; i++, length++) {
         int rows = 0;
-        for (int b = 0; b < B; b++)
+        for (int b = 0; b < B; b++) {
+            ids[b * stride + length] = ids[b * stride + length - 1];
             if (!done[b])
-                token[rows] = last[b], sequence[rows] = b, at[rows++] = position[b]++;
+                token[rows] = ids[b * stride + length], sequence[rows] = b, position[rows++] = length - 1;
+        }
         if (rows == 0)
             return i;
-        int bad = step(m, c, token, sequence, at, rows, hidden, arena, tokens);
-        bad = bad ? bad : multiply(m, &m->head, hidden, rows, logits, arena);
+        int bad = engine_step(m, c, token, sequence, position, rows, w.hidden, arena, tokens);
+        bad = bad ? bad : engine_multiply(m, &m->head, w.hidden, rows, w.logits, arena);
         if (bad)
             return bad;
         for (int r = 0; r < rows; r++) {
             int b = sequence[r];
             const float *e = noise ? noise + (i * (int64_t)B + b) * V : NULL;
-            int32_t next = choose(logits + r * V, V, s, seen ? seen + b * V : NULL, e, heap);
+            int32_t next = choose(w.logits + r * V, V, s, seen ? seen + b * V : NULL, e, w.heap);
             if (next < 0)
                 return NOT_FINITE;
             if (seen)
                 seen[b * V + next] = 1;
-            last[b] = next;
+            ids[b * stride + length] = next;
             for (int j = 0; j < stops; j++)
                 done[b] |= next == stop[j];
         }
-        memcpy(out + (int64_t)i * B, last, B * sizeof *last);
     }
     return steps;
 }

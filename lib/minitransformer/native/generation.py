@@ -1,6 +1,6 @@
 """Many tokens without coming back: the engine's loop behind the signature of `decode.generate`."""
 
-from ctypes import byref
+from ctypes import byref, c_int32, c_uint8
 
 import torch
 
@@ -43,19 +43,19 @@ def generate(
             raise ValueError(f"the cache holds {cache.pos} tokens: give an empty one")
         _, seen = model.join(cache, B, fed)
         limit = model.limit(cache)
-    run = Run(model, seen, ids, sampling, generator, stop)
-    new = run.steps(max_new_tokens, min(fed, limit))
+    run = Run(model, seen, ids, max_new_tokens, sampling, generator, stop)
+    made = run.steps(max_new_tokens, min(fed, limit))
     if isinstance(cache, Cache):
-        cache.advance(T + new.shape[1] - 1)
-    return torch.cat((ids, new), dim=1)
+        cache.advance(T + made - 1)
+    return run.ids[:, : T + made]
 
 
 class Run:
     """The buffers of one generation, and its loop."""
 
-    def __init__(self, model, seen, ids, sampling, generator, stop):
+    def __init__(self, model, seen, ids, steps, sampling, generator, stop):
         self.model, self.seen, self.generator = model, seen, generator
-        B, V = len(ids), model.cfg.vocab_size
+        (B, self.length), V = ids.shape, model.cfg.vocab_size
         if any(not isinstance(token, int) or not 0 <= token < V for token in stop):
             raise ValueError(f"stop {tuple(stop)}: give token ids from 0 to {V - 1}")
         if isinstance(generator, (list, tuple)) and len(generator) != B:
@@ -67,50 +67,44 @@ class Run:
                 *(sampling.temperature, 1.0 if sampling.top_p is None else sampling.top_p),
                 *(sampling.repetition_penalty, int(sampling.top_k or 0)),
             )
-        self.stop = torch.tensor(stop, dtype=torch.int32)
-        self.done = torch.zeros(B, dtype=torch.uint8)
-        self.logits, self.heap = torch.empty(B, V), torch.empty(V, dtype=torch.int32)
-        self.hidden = torch.empty(B, model.cfg.d_model)
+        self.ids = torch.empty(B, self.length + steps, dtype=torch.int64)
+        self.ids[:, : self.length] = ids
+        self.fed, self.done = 0, (c_uint8 * B)()
+        self.stop = (c_int32 * len(stop))(*stop)
         self.present = None
         if self.sampling.penalty != 1:
             self.present = torch.zeros(B, V, dtype=torch.uint8).scatter_(1, ids.long(), 1)
-        self.last = ids[:, -1].to(torch.int32)
-        self.position = torch.full((B,), ids.shape[1] - 1, dtype=torch.int32)
-        if ids.shape[1] > 1:
-            places = torch.arange(ids.shape[1] - 1).expand(B, -1)
-            model.feed(seen, ids[:, :-1], torch.arange(B)[:, None].expand_as(places), places, None)
 
-    def steps(self, count: int, tokens: int) -> torch.Tensor:
-        """Up to `count` new tokens, (B, new)."""
-        out = torch.empty(count, len(self.last), dtype=torch.int32)
+    def steps(self, count: int, tokens: int) -> int:
+        """Choose up to `count` tokens a row; how many there are."""
         made = 0
         while made < count:
             ask = min(DRAWN, count - made) if self.noisy else count - made
             states, noise = (self.states(), self.draw(ask)) if self.noisy else (None, None)
-            got = self.call(ask, noise, out[made:], tokens)
-            made += got
-            if got < ask:  # every row is done: the generators stand where the eager loop leaves them
+            got = self.call(ask, noise, tokens)
+            made, self.length = made + got, self.length + got
+            self.fed = self.length - 1
+            if got < ask:  # every row is done: generators stand where the eager loop leaves them
                 if states is not None:
                     self.restore(states)
                     self.draw(got)
                 break
-        return out[:made].T.long()
+        return made
 
-    def call(self, steps, noise, out, tokens) -> int:
-        m, none = self.model, lambda x: None if x is None else x.data_ptr()
+    def call(self, steps, noise, tokens) -> int:
+        m, (B, stride) = self.model, self.ids.shape
+        noise, present = (None if x is None else x.data_ptr() for x in (noise, self.present))
         return m.raised(
-            m.engine.generate(
-                *(byref(m.struct), byref(self.seen.struct), byref(self.sampling)),
-                *(len(self.last), steps, self.last.data_ptr(), self.position.data_ptr()),
-                *(none(noise), none(self.present), self.stop.data_ptr(), len(self.stop)),
-                *(self.done.data_ptr(), self.logits.data_ptr(), self.hidden.data_ptr()),
-                *(self.heap.data_ptr(), out.data_ptr(), m.arena(tokens).data_ptr(), tokens),
+            m.engine.engine_generate(
+                *(byref(m.struct), byref(self.seen.struct), byref(self.sampling), B),
+                *(self.ids.data_ptr(), stride, self.fed, self.length, steps, noise, present),
+                *(self.stop, len(self.stop), self.done, m.arena(tokens, B).data_ptr(), tokens),
             )
         )
 
     def draw(self, steps: int) -> torch.Tensor:
         """Exponential noise, (steps, B, V), drawn step by step as the eager path does."""
-        noise = torch.empty(steps, *self.logits.shape)
+        noise = torch.empty(steps, len(self.ids), self.model.cfg.vocab_size)
         for one in noise:
             if isinstance(self.generator, (list, tuple)):
                 for row, own in zip(one.split(1), self.generator, strict=True):

@@ -11,7 +11,7 @@ from ..cache import Cache
 from ..model import FFNS, POSITIONS
 from . import structs
 from .build import library
-from .pack import Held, matrix, norm
+from .pack import Held, matrix, norm, padded_bias
 from .views import View, rows, view
 
 MOST_SEQUENCES = 1024
@@ -66,8 +66,7 @@ class NativeModel:
         made = matrix(layer, own)
         for name in ("act_bits", "act_symmetric"):
             setattr(head, name, getattr(made, name))
-        bias = None if layer.bias is None else layer.bias.float()
-        head.bias = self.held.pointer(bias)
+        head.bias = self.held.pointer(padded_bias(layer))
         if made.exact:
             exact = next(t for t in own.tensors if t.data_ptr() == made.exact)
             head.exact = self.held.pointer(exact)
@@ -75,7 +74,7 @@ class NativeModel:
     @property
     def instructions(self) -> str:
         """The instruction set in use: "avx512-vnni", "avx2" or "portable"."""
-        return self.engine.instructions().decode()
+        return self.engine.engine_instructions().decode()
 
     @property
     def nbytes(self) -> int:
@@ -121,7 +120,7 @@ class NativeModel:
         out = torch.empty(*states.shape[:-1], self.cfg.vocab_size)
         arena = self.arena(1)
         self.raised(
-            self.engine.multiply(
+            self.engine.engine_multiply(
                 *(byref(self.struct), byref(self.struct.head), flat.data_ptr(), len(flat)),
                 *(out.data_ptr(), arena.data_ptr()),
             )
@@ -221,21 +220,23 @@ class NativeModel:
         tokens = int(position.max()) + 1
         arena = self.arena(tokens)
         self.raised(
-            self.engine.step(
+            self.engine.engine_step(
                 *(byref(self.struct), byref(seen.struct), token.data_ptr(), sequence.data_ptr()),
                 *(position.data_ptr(), token.numel(), None if out is None else out.data_ptr()),
                 *(arena.data_ptr(), tokens),
             )
         )
 
-    def arena(self, tokens: int) -> torch.Tensor:
-        """This thread's working memory for attention over `tokens`, zero at first."""
-        arena = getattr(self.local, "arena", None)
-        if arena is None or self.local.tokens < tokens:
-            self.local.tokens = max(tokens, min(self.cfg.context, 2 * tokens))
-            size = self.engine.arena_floats(byref(self.struct), self.local.tokens)
-            arena = self.local.arena = torch.zeros(size)
-        return arena
+    def arena(self, tokens: int, sequences: int = 0) -> torch.Tensor:
+        """This thread's working memory for attention over `tokens` and the logits of `sequences`,
+        zero at first."""
+        local = self.local
+        if getattr(local, "tokens", 0) < tokens or local.sequences < sequences:
+            local.tokens = max(tokens, getattr(local, "tokens", 0), min(self.cfg.context, 64))
+            local.sequences = max(sequences, getattr(local, "sequences", 1))
+            size = self.engine.engine_arena(byref(self.struct), local.tokens, local.sequences)
+            local.arena = torch.zeros(size)
+        return local.arena
 
     def room(self, B: int, tokens: int) -> View:
         """This thread's own contiguous FP32 cache, for a call that brings none; what lies there is

@@ -45,11 +45,16 @@ def words(codes: torch.Tensor, bits: int) -> torch.Tensor:
     return panels((parts.long() << shift).sum(-1).to(torch.int32))  # wraps to the same bits
 
 
+def padded_bias(layer: nn.Module) -> torch.Tensor | None:
+    """The bias filled with zeros to whole panels, or None."""
+    bias = getattr(layer, "bias", None)
+    return None if bias is None else F.pad(bias.detach().float(), (0, -len(bias) % LANES))
+
+
 def matrix(layer: nn.Module, held: Held) -> Matrix:
     """The structure of a linear layer or an embedding; ValueError for one the engine does not
     know."""
-    bias = getattr(layer, "bias", None)
-    made = Matrix(bias=held.pointer(None if bias is None else bias.float()), group=1)
+    made = Matrix(bias=held.pointer(padded_bias(layer)), group=1)
     if isinstance(layer, (QuantLinear, QuantEmbedding)):
         return quantized(layer, made, held)
     if type(layer) not in (nn.Linear, nn.Embedding):
@@ -95,6 +100,8 @@ def quantized(layer: QuantLinear | QuantEmbedding, made: Matrix, held: Held) -> 
         return full(weight(), made, held)
     made.rows, made.columns, made.bits = weight.rows, weight.columns, 8 if s.bits > 4 else 4
     made.group = s.group_size if groups > 1 else weight.columns
+    columns = 32 // made.bits
+    made.groups, made.words, made.each = groups, -(-weight.columns // columns), -(-made.group // columns)
     made.middle = 2 ** (s.bits - 1)
     made.data = held.pointer(words(weight.integers(), made.bits))
     made.scale = held.pointer(panels(weight.scale.float().expand(weight.rows, groups)))

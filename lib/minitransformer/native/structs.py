@@ -21,7 +21,7 @@ def structure(name: str, **fields) -> type[Structure]:
 Matrix = structure(
     "Matrix",
     data__scale__zero__bias__table__exact=c_void_p,
-    rows__columns__bits__group__middle__act_bits__act_symmetric=c_int32,
+    rows__columns__bits__group__groups__words__each__middle__act_bits__act_symmetric=c_int32,
 )
 Norm = structure("Norm", weight__bias=c_void_p, eps=c_float)
 Block = structure(
@@ -52,13 +52,13 @@ NOT_FINITE, SCALE_OVERFLOW = -1, -2
 def declare(engine):
     """The same library, its entries knowing their arguments."""
     model, kv, p = POINTER(Model), POINTER(Cache), c_void_p
-    engine.instructions.restype = c_char_p
-    engine.arena_floats.restype = c_int64
-    engine.arena_floats.argtypes = [model, c_int64]
-    engine.step.argtypes = [model, kv, p, p, p, c_int, p, p, c_int64]
-    engine.multiply.argtypes = [model, POINTER(Matrix), p, c_int, p, p]
-    engine.generate.argtypes = [
-        *(model, kv, POINTER(Sampling), c_int, c_int),
-        *(p, p, p, p, p, c_int, p, p, p, p, p, p, c_int64),
+    engine.engine_instructions.restype = c_char_p
+    engine.engine_arena.restype = c_int64
+    engine.engine_arena.argtypes = [model, c_int64, c_int64]
+    engine.engine_step.argtypes = [model, kv, p, p, p, c_int, p, p, c_int64]
+    engine.engine_multiply.argtypes = [model, POINTER(Matrix), p, c_int, p, p]
+    engine.engine_generate.argtypes = [
+        *(model, kv, POINTER(Sampling), c_int, p, c_int64, c_int64, c_int64, c_int),
+        *(p, p, p, c_int, p, p, c_int64),
     ]
     return engine
