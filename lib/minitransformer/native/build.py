@@ -23,11 +23,14 @@ from pathlib import Path
 from .structs import declare
 
 SOURCE = Path(__file__).with_name("engine.c")
-FLAGS = ("-std=c11", "-O3", "-fno-math-errno", "-fno-trapping-math", "-ffp-contract=fast")
+FLAGS = (  # -O3 takes half as long again to compile, and was not measured to be faster
+    *("-std=c11", "-O2", "-ftree-vectorize", "-fvect-cost-model=dynamic", "-fpeel-loops"),
+    *("-fno-math-errno", "-fno-trapping-math", "-ffp-contract=fast"),
+)
 SHARED = ("-shared", "-fPIC", "-Wno-psabi")
 VARIANTS = {  # the first set of flags that the compiler takes
     "native": (("-march=native",), ("-mcpu=native",), ()),
-    "portable": (("-DPORTABLE",),),
+    "portable": (("-DPORTABLE", "-O1"),),
 }
 REMEDY = (
     "install one (apt-get install gcc; on a Mac xcode-select --install; anywhere pip install "
@@ -61,7 +64,9 @@ def run(command: list[str]) -> subprocess.CompletedProcess:
             command, capture_output=True, text=True, errors="replace", stdin=subprocess.DEVNULL
         )
     except OSError as error:
-        raise BuildError(f"the C compiler {command[0]!r} does not start ({error}): {REMEDY}") from None
+        raise BuildError(
+            f"the C compiler {command[0]!r} does not start ({error}): {REMEDY}"
+        ) from None
 
 
 def settle(variant: str) -> tuple[list[str], str]:

@@ -101,7 +101,11 @@ def quantized(layer: QuantLinear | QuantEmbedding, made: Matrix, held: Held) -> 
     made.rows, made.columns, made.bits = weight.rows, weight.columns, 8 if s.bits > 4 else 4
     made.group = s.group_size if groups > 1 else weight.columns
     columns = 32 // made.bits
-    made.groups, made.words, made.each = groups, -(-weight.columns // columns), -(-made.group // columns)
+    made.groups, made.words, made.each = (
+        groups,
+        -(-weight.columns // columns),
+        -(-made.group // columns),
+    )
     made.middle = 2 ** (s.bits - 1)
     made.data = held.pointer(words(weight.integers(), made.bits))
     made.scale = held.pointer(panels(weight.scale.float().expand(weight.rows, groups)))

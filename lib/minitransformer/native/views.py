@@ -97,9 +97,10 @@ def int8(cache) -> View:
 def paged(cache) -> View:
     """Blocks as they are reserved now: make the view after `positions`."""
     pool, D = cache.pool, cache.cfg.head_dim
+    for block in {block for table in cache.tables for block in table.blocks}:
+        pool.check(block)
     if pool.store is None:
-        none = torch.empty(2, 0, cache.cfg.kv_heads, D)
-        pool.write(0, torch.empty(0, dtype=torch.long), none)
+        pool._layer(0, like=torch.empty(0))  # makes the storage, as the first write would
     if pool.bits is None:
         float32(pool.store)
     bits, item = pool.bits or 32, pool.store.element_size()

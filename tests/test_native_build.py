@@ -1,0 +1,105 @@
+"""Building the engine: once, atomically, with one line where it cannot be; and under sanitizers."""
+
+import os
+import subprocess
+import sys
+import textwrap
+from pathlib import Path
+
+import pytest
+from native_models import needs_compiler
+
+import minitransformer
+from minitransformer.native import BuildError
+from minitransformer.native import build as module
+from minitransformer.native.build import build, compiler
+
+HERE = {**os.environ, "PYTHONPATH": str(Path(minitransformer.__file__).parent.parent)}
+SMALL = ("-O0", "-DPORTABLE")  # what builds fastest
+
+
+def one_line(error, *words):
+    text = str(error.value)
+    assert "\n" not in text and all(word in text for word in (*words, "backend 'eager'"))
+    assert error.value.__cause__ is None and (
+        error.value.__context__ is None or error.value.__suppress_context__
+    )
+
+
+@pytest.mark.parametrize("cc", ["/bin/false", "/nowhere/cc", "cc -no-such-flag", sys.executable])
+def test_a_compiler_that_does_not_work_is_one_line(cc, monkeypatch, tmp_path):
+    monkeypatch.setenv("CC", cc)
+    with pytest.raises(BuildError) as error:
+        build(place=tmp_path)
+    one_line(error, cc.split()[0], "apt-get install gcc")
+    assert list(tmp_path.iterdir()) == []
+
+
+def test_no_compiler_is_one_line(monkeypatch):
+    monkeypatch.delenv("CC", raising=False)
+    monkeypatch.setattr(module.shutil, "which", lambda name: None)
+    monkeypatch.setattr(module.importlib.util, "find_spec", lambda name: None)
+    with pytest.raises(BuildError) as error:
+        compiler()
+    one_line(error, "no C compiler", "ziglang")
+    monkeypatch.setattr(module.importlib.util, "find_spec", lambda name: name == "ziglang")
+    assert compiler() == [sys.executable, "-m", "ziglang", "cc"]
+
+
+def test_importing_builds_nothing():
+    code = "import minitransformer.native, sys; sys.exit('torch' not in sys.modules)"
+    done = subprocess.run([sys.executable, "-c", code], env={**HERE, "CC": "/bin/false"})
+    assert done.returncode == 0
+
+
+@needs_compiler
+def test_a_source_that_does_not_compile_is_one_line(monkeypatch, tmp_path):
+    broken = tmp_path / "engine.c"
+    broken.write_text("int f(void) { return nothing; }\n")
+    monkeypatch.setattr(module, "SOURCE", broken)
+    with pytest.raises(BuildError) as error:
+        build(extra=SMALL, place=tmp_path)
+    one_line(error, "cannot build the engine", "nothing")
+    assert list(tmp_path.iterdir()) == [broken]
+
+
+@needs_compiler
+def test_two_processes_build_one_library(tmp_path):
+    code = textwrap.dedent(f"""
+        import logging, pathlib
+        logging.basicConfig(level="INFO")
+        from minitransformer.native.build import build
+        print(build(extra={SMALL}, place=pathlib.Path({str(tmp_path)!r})))
+    """)
+    pipes = {"stdout": subprocess.PIPE, "stderr": subprocess.PIPE, "text": True, "env": HERE}
+    runs = [subprocess.Popen([sys.executable, "-c", code], **pipes) for _ in range(2)]
+    said = [run.communicate() for run in runs]
+    assert [run.returncode for run in runs] == [0, 0], said
+    assert {out.strip() for out, _ in said} == {str(p) for p in tmp_path.iterdir()}
+    assert len(list(tmp_path.iterdir())) == 1
+    lines = [line for _, err in said for line in err.splitlines()]
+    assert lines and all("compiled the engine" in line for line in lines)
+    before = next(tmp_path.iterdir()).stat().st_mtime_ns
+    assert build(extra=SMALL, place=tmp_path).stat().st_mtime_ns == before  # not built again
+    assert build(extra=(*SMALL, "-g"), place=tmp_path) not in {Path(out.strip()) for out, _ in said}
+
+
+@needs_compiler
+def test_no_sanitizer_complains(tmp_path):
+    """Addresses and undefined behaviour, in every format, cache and choice, in one process."""
+    flags = ("-fsanitize=address,undefined", "-fno-sanitize-recover=all", "-O1", "-g0")
+    try:
+        built = build(extra=flags, place=tmp_path)
+    except BuildError as error:
+        pytest.skip(f"no sanitizers: {error}")
+    asked = [*compiler(), "-print-file-name=libasan.so"]
+    asan = subprocess.run(asked, capture_output=True, text=True).stdout.strip()
+    if not Path(asan).is_absolute():
+        pytest.skip("no libasan.so to preload")
+    script = Path(__file__).with_name("native_sanitized.py")
+    env = {**HERE, "LD_PRELOAD": asan, "ASAN_OPTIONS": "detect_leaks=0", "OMP_NUM_THREADS": "1"}
+    done = subprocess.run(
+        [sys.executable, str(script), str(built)], env=env, capture_output=True, text=True
+    )
+    assert done.returncode == 0, done.stderr[-3000:]
+    assert done.stdout.split() == ["clean"]

@@ -1,0 +1,241 @@
+"""The engine against the eager model: every configuration, format and cache, logits and tokens."""
+
+from concurrent.futures import ThreadPoolExecutor
+from dataclasses import replace
+
+import pytest
+import torch
+from hypothesis import assume, given, settings
+from hypothesis import strategies as st
+from native_models import (
+    CONFIGS,
+    FORCES,
+    ROUNDED,
+    WEIGHT_ONLY,
+    apart,
+    even_rope,
+    ids_of,
+    model_of,
+    needs_compiler,
+)
+
+from minitransformer.cache import make_cache
+from minitransformer.decode import Sampling, beam, certify
+from minitransformer.decode import generate as eager_generate
+from minitransformer.evaluate import perplexity
+from minitransformer.model import ModelConfig
+from minitransformer.native import NativeModel, generate
+from minitransformer.quant import QuantScheme, quantize
+
+pytestmark = [needs_compiler, pytest.mark.usefixtures("no_grad")]
+KINDS = {
+    "static": {},
+    "window": {"window": 9, "sinks": 3},
+    "int8": {},
+    "paged": {"block_size": 4},
+    "paged-int8": {"block_size": 4},
+    "paged-int4": {"block_size": 4},
+}
+EXACT = ("static", "window", "paged")
+
+
+@pytest.fixture
+def no_grad():
+    with torch.no_grad():
+        yield
+
+
+def near_rounding(native, eager, unrounded):
+    """What differs is less than what rounding does by itself: a number beside a step's middle may
+    fall to its other side, which is one step for that number, where rounding moved them all."""
+    error, rounding = (native - eager).norm(), (eager - unrounded).norm()
+    assert error <= max(rounding, 1e-4 * eager.norm()), (error, rounding)
+
+
+@settings(max_examples=30, deadline=None)
+@given(CONFIGS, st.sampled_from(FORCES), st.integers(1, 2), st.sampled_from([1, 2, 9, 70]))
+def test_fp32_logits_are_the_models(cfg, force, batch, n):
+    assume(even_rope(cfg))
+    model, ids = model_of(cfg), ids_of(cfg, batch, n)
+    assert apart(NativeModel(model, force=force)(ids), model(ids)) < 1e-4
+
+
+@settings(max_examples=30, deadline=None)
+@given(CONFIGS, st.sampled_from(FORCES), st.sampled_from(WEIGHT_ONLY))
+def test_logits_of_quantized_weights_are_the_models(cfg, force, scheme):
+    assume(even_rope(cfg))
+    model, ids = quantize(model_of(cfg), scheme), ids_of(cfg, 2, 20)
+    assert apart(NativeModel(model, force=force)(ids), model(ids)) < 1e-4
+
+
+@settings(max_examples=30, deadline=None)
+@given(CONFIGS, st.sampled_from(FORCES), st.sampled_from(ROUNDED))
+def test_logits_of_rounded_activations_are_within_their_rounding(cfg, force, scheme):
+    assume(even_rope(cfg))
+    model, ids = quantize(model_of(cfg), scheme), ids_of(cfg, 2, 20)
+    plain = quantize(model_of(cfg), replace(scheme, activation_bits=None))
+    near_rounding(NativeModel(model, force=force)(ids), model(ids), plain(ids))
+
+
+@settings(max_examples=30, deadline=None)
+@given(
+    CONFIGS,
+    st.sampled_from(list(KINDS)),
+    st.lists(st.integers(1, 11), min_size=1, max_size=5),
+    st.integers(1, 3),
+)
+def test_caches_of_every_kind_are_shared(cfg, kind, pieces, batch):
+    """Fed in pieces to a cache of the library, alternately by the engine and by the eager model."""
+    assume(even_rope(cfg) and not (kind == "window" and cfg.position == "sinusoidal"))
+    model, total = model_of(cfg), sum(pieces)
+    engine, ids = NativeModel(model), ids_of(cfg, batch, total)
+    caches = [make_cache(cfg, kind, batch, total, **KINDS[kind]) for _ in range(3)]
+    plain = make_cache(cfg, "static", batch, total)
+    runs = ([engine] * len(pieces), [engine, model] * len(pieces), [model] * len(pieces))
+    native, mixed, eager = (
+        torch.cat([m(part, c) for m, part in zip(run, ids.split(pieces, 1), strict=False)], 1)
+        for run, c in zip(runs, caches, strict=True)
+    )
+    assert all(c.pos == total for c in caches)
+    if kind in EXACT:
+        assert apart(native, eager) < 1e-4 and apart(mixed, eager) < 1e-4
+    else:
+        unrounded = torch.cat([model(part, plain) for part in ids.split(pieces, 1)], 1)
+        near_rounding(native, eager, unrounded)
+        near_rounding(mixed, eager, unrounded)
+
+
+def test_shared_caches_are_cut_and_reordered():
+    cfg = ModelConfig(vocab_size=30, d_model=32, context=64)
+    model, ids = model_of(cfg), ids_of(cfg, 3, 20)
+    engine = NativeModel(model)
+    for kind in ("static", "paged", "int8"):
+        one, other = (make_cache(cfg, kind, 3, 30) for _ in range(2))
+        for m, cache in ((engine, one), (model, other)):
+            m(ids, cache)
+            cache.truncate(11)
+            cache.select(torch.tensor([2, 0, 2]))
+            m(ids[:, :5], cache)
+        a, b = engine(ids[:, 5:8], one), model(ids[:, 5:8], other)
+        assert apart(a, b) < (1e-4 if kind != "int8" else 2e-2)
+
+
+def test_rows_of_a_step_are_tokens_of_any_sequence():
+    """Prompt chunks, a draft's tokens and single steps of four sequences, all in one call."""
+    cfg = ModelConfig(vocab_size=30, d_model=32, n_layers=2, n_kv_heads=2, context=64)
+    model = model_of(cfg)
+    engine, texts = NativeModel(model), [ids_of(cfg, 1, n, seed=n) for n in (3, 9, 1, 14)]
+    for kind in ("static", "paged"):
+        cache = make_cache(cfg, kind, 4, 20)
+        if kind == "paged":
+            cache.positions(20)
+        rows = [(int(t), s, p) for s, text in enumerate(texts) for p, t in enumerate(text[0])]
+        logits = torch.cat(
+            [engine.step(*zip(*rows[i : i + 7], strict=True), cache) for i in (0, 7, 14, 21)]
+        )
+        expected = torch.cat([model(text)[0] for text in texts])
+        assert apart(logits, expected) < 1e-4
+
+
+def explained(engine, model, ids, start):
+    """Every token of `ids` from `start` on is the eager model's best, or within twice the largest
+    difference of logits there: the rule of the certificate."""
+    a, b = (m(ids[:, :-1])[:, start - 1 :] for m in (engine, model))
+    lacking = b.amax(-1) - b.gather(2, ids[:, start:, None])[..., 0]
+    return (lacking <= 2 * (a - b).abs().amax(-1)).all()
+
+
+@settings(max_examples=25, deadline=None)
+@given(CONFIGS, st.sampled_from([None, *WEIGHT_ONLY[:2], *ROUNDED[:6]]), st.integers(1, 4))
+def test_greedy_tokens_are_the_models(cfg, scheme, batch):
+    assume(even_rope(cfg))
+    model, ids = model_of(cfg), ids_of(cfg, batch, 5)
+    model = model if scheme is None else quantize(model, scheme)
+    engine = NativeModel(model)
+    made = generate(engine, ids, 40)
+    assert made.shape == (batch, 45) and torch.equal(made[:, :5], ids)
+    assert explained(engine, model, made, 5)
+    if scheme is None:
+        expected = eager_generate(model, ids, 40)
+        ties = (made != expected).any(1)
+        assert torch.equal(made, expected) or explained(engine, model, made[ties], 5)
+
+
+SAMPLINGS = [
+    Sampling(0.9),
+    Sampling(1.3, top_k=5),
+    Sampling(1.0, top_k=1),
+    Sampling(0.7, top_p=0.8),
+    Sampling(1.0, top_k=9, top_p=0.6, repetition_penalty=1.3),
+    Sampling(0.0, repetition_penalty=1.7),
+    Sampling(1.1, top_p=1.0, repetition_penalty=0.8),
+]
+
+
+@pytest.mark.parametrize("sampling", SAMPLINGS, ids=str)
+@pytest.mark.parametrize("own", [False, True])
+def test_a_seed_gives_the_tokens_of_the_eager_path(sampling, own):
+    cfg = ModelConfig(vocab_size=33, d_model=32, context=128)
+    model, ids = model_of(cfg), ids_of(cfg, 3, 4)
+    texts, after = [], []
+    for run in (eager_generate, generate):
+        seeds = [torch.Generator().manual_seed(s) for s in (1, 2, 3)]
+        g = seeds if own else seeds[0]
+        texts.append(run(model, ids, 80, sampling=sampling, generator=g, stop=(3, 7)))
+        after.append(torch.rand(4, generator=seeds[0]))
+    assert torch.equal(*texts)
+    assert torch.equal(*after)  # the generator stands where the eager loop leaves it
+
+
+def test_global_noise_and_stops():
+    cfg = ModelConfig(vocab_size=33, d_model=32, context=256)
+    model, ids = model_of(cfg), ids_of(cfg, 2, 3)
+    for stop in ((), (5,), tuple(range(33))):
+        texts = []
+        for run in (eager_generate, generate):
+            torch.manual_seed(4)
+            texts.append(run(model, ids, 100, sampling=Sampling(1.0), stop=stop))
+        assert torch.equal(*texts)
+    assert texts[0].shape[1] == 4  # all are stop tokens: one step
+
+
+@pytest.mark.parametrize("kind", KINDS)
+def test_generation_over_every_cache(kind):
+    cfg = ModelConfig(vocab_size=33, d_model=32, context=40)
+    model, ids = model_of(cfg), ids_of(cfg, 2, 6)
+    n = 100 if kind == "window" else 30
+    options = {"capacity": 36, **KINDS[kind]}
+    native, eager = (make_cache(cfg, kind, 2, **options) for _ in range(2))
+    a, b = generate(model, ids, n, cache=native), eager_generate(model, ids, n, cache=eager)
+    assert native.pos == eager.pos == 6 + n - 1
+    if kind in EXACT:
+        assert torch.equal(a, b)
+    else:
+        assert a.shape == b.shape and (a[:, :8] == b[:, :8]).float().mean() > 0.9
+    assert torch.equal(a, generate(model, ids, n, cache=make_cache(cfg, kind, 2, **options)))
+
+
+def test_it_stands_in_for_the_model():
+    cfg = ModelConfig(vocab_size=33, d_model=32, context=64)
+    model = model_of(cfg)
+    engine, ids = NativeModel(quantize(model, QuantScheme(8))), ids_of(cfg, 1, 6)
+    assert certify(NativeModel(model), ids, 20, "static", oracle=lambda x: model(x)[:, -1]).passed
+    found = [
+        [b.ids.tolist() for b in beam(m, ids, 8, width=3)] for m in (NativeModel(model), model)
+    ]
+    assert found[0] == found[1]
+    text = ids_of(cfg, 1, 200)[0]
+    one, other = (perplexity(m, text, 32).value for m in (NativeModel(model), model))
+    assert one == pytest.approx(other, rel=1e-5)
+    assert engine.nbytes < 0.5 * NativeModel(model).nbytes
+
+
+def test_threads_do_not_meet():
+    cfg = ModelConfig(vocab_size=33, d_model=32, context=128)
+    model = model_of(cfg)
+    engine = NativeModel(model)
+    prompts = [ids_of(cfg, 1 + s % 3, 4 + s, seed=s) for s in range(12)]
+    alone = [generate(engine, ids, 60) for ids in prompts]
+    with ThreadPoolExecutor(4) as pool:
+        together = list(pool.map(lambda ids: generate(engine, ids, 60), prompts))
+    assert all(torch.equal(a, b) for a, b in zip(alone, together, strict=True))

@@ -1,0 +1,177 @@
+"""Whatever is asked of the engine wrongly is an error in Python: nothing reaches a pointer."""
+
+import random
+
+import pytest
+import torch
+from native_models import ids_of, model_of, needs_compiler
+
+from minitransformer.cache import make_cache
+from minitransformer.decode import Sampling
+from minitransformer.model import ModelConfig
+from minitransformer.native import NativeModel, generate
+from minitransformer.quant import QuantScheme, accelerate, quantize
+
+pytestmark = needs_compiler
+CFG = ModelConfig(vocab_size=20, d_model=16, n_heads=2, context=24)
+
+
+@pytest.fixture(scope="module")
+def engine():
+    return NativeModel(model_of(CFG))
+
+
+def good(*shape):
+    return torch.randint(0, 20, shape)
+
+
+WRONG_IDS = {
+    "a float": lambda: torch.rand(1, 4),
+    "a bool": lambda: torch.ones(1, 4, dtype=torch.bool),
+    "bytes": lambda: good(1, 4).to(torch.uint8),
+    "one axis": lambda: good(4),
+    "three axes": lambda: good(1, 4, 2),
+    "no token": lambda: good(1, 0),
+    "no row": lambda: good(0, 4),
+    "negative": lambda: good(1, 4) - 100,
+    "past the vocabulary": lambda: good(1, 4) + 20,
+    "huge": lambda: torch.full((1, 4), 2**40),
+    "too many rows": lambda: good(1025, 1),
+    "meta": lambda: torch.zeros(1, 4, dtype=torch.long, device="meta"),
+}
+
+
+@pytest.mark.parametrize("name", WRONG_IDS)
+def test_wrong_ids(engine, name):
+    for call in (engine, engine.hidden, lambda ids: generate(engine, ids, 3)):
+        with pytest.raises(ValueError):
+            call(WRONG_IDS[name]())
+
+
+def test_too_long(engine):
+    for call in (
+        lambda: engine(good(1, 25)),
+        lambda: generate(engine, good(1, 20), 6),
+        lambda: generate(engine, good(1, 20), 6, cache="paged"),
+        lambda: engine(good(1, 5), make_cache(CFG, "static", 1, 4)),
+        lambda: generate(engine, good(1, 3), 6, cache=make_cache(CFG, "static", 1, 4)),
+    ):
+        with pytest.raises(ValueError, match="context|capacity"):
+            call()
+
+
+@pytest.mark.parametrize(
+    "make",
+    [
+        lambda: make_cache(CFG, "dynamic", 1, 24),
+        lambda: make_cache(CFG, "int4", 1, 24),
+        lambda: make_cache(CFG, "static", 2, 24),
+        lambda: make_cache(CFG, "static", 1, 24, dtype=torch.float64),
+        lambda: make_cache(CFG, "static", 1, 24, starts=[2]),
+        lambda: make_cache(CFG, "paged", 1, 24, dtype=torch.float16),
+        lambda: make_cache(ModelConfig(vocab_size=20, d_model=16, n_heads=4), "static", 1, 24),
+        lambda: make_cache(ModelConfig(vocab_size=20, d_model=16, n_heads=2, n_layers=2), "paged"),
+    ],
+)
+def test_wrong_caches(engine, make):
+    for call in (engine, lambda ids, cache: generate(engine, ids, 2, cache=cache)):
+        cache = make()
+        with pytest.raises(ValueError):
+            call(good(1, 2), cache)
+        assert cache.pos == 0
+
+
+def test_wrong_choices(engine):
+    for options in (
+        {"stop": (20,)},
+        {"stop": (-1,)},
+        {"stop": (1.5,)},
+        {"generator": [torch.Generator()] * 3, "sampling": Sampling(1.0)},
+    ):
+        with pytest.raises(ValueError):
+            generate(engine, good(2, 2), 3, **options)
+    with pytest.raises(ValueError, match="max_new_tokens 0"):
+        generate(engine, good(1, 2), 0)
+
+
+def test_wrong_states(engine):
+    for states in (torch.rand(2, 15), torch.rand(2, 16).double(), torch.rand(())):
+        with pytest.raises(ValueError, match="the head takes"):
+            engine.head(states)
+    assert engine.head(torch.rand(0, 16)).shape == (0, 20)
+    assert engine.head(torch.rand(16)).shape == (20,)
+
+
+def test_some_thousands_of_random_rows(engine):
+    """Any integers at all as tokens, sequences and positions of a step: logits where they fit the
+    cache, else a ValueError, and the memory around the cache stays as it was."""
+    rng = random.Random(1)
+    numbers = [*range(-2, 5), 11, 12, 13, 19, 20, 23, 24, 2**31 - 1, 2**31, -(2**31), 2**40]
+    paged = make_cache(CFG, "paged", 3, 24, block_size=4)
+    paged.positions(12)  # blocks for twelve tokens a row, and none beyond
+    caches = [make_cache(CFG, "static", 3, 12), make_cache(CFG, "int8", 3, 12), paged]
+    fine = 0
+    for _ in range(3000):
+        cache, n = rng.choice(caches), rng.randrange(0, 5)
+        pick = numbers if rng.random() < 0.5 else numbers[2:7]
+        rows = [[rng.choice(pick) for _ in range(n)] for _ in range(3)]
+        if rng.random() < 0.5:  # positions that follow one another
+            first = rng.choice(pick)
+            rows[1], rows[2] = [rng.randrange(3)] * n, list(range(first, first + n))
+        if rng.random() < 0.1:
+            rows[rng.randrange(3)].append(1)
+        try:
+            assert torch.isfinite(engine.step(*rows, cache)).all()
+            fine += 1
+        except ValueError:
+            pass
+    assert 100 < fine < 2900
+
+
+def test_wrong_blocks_are_refused(engine):
+    cache = make_cache(CFG, "paged", 1, 24, block_size=4)
+    with pytest.raises(ValueError, match="block"):
+        engine.step([1], [0], [0], cache)  # nothing is reserved
+    cache.positions(4)
+    assert engine.step([1], [0], [0], cache).shape == (1, 20)
+    for block in (-1, 10**6):
+        cache.tables[0].blocks = [block]
+        with pytest.raises(ValueError, match="block"):
+            engine.step([1], [0], [0], cache)
+
+
+def test_wrong_models():
+    model = model_of(CFG)
+    wrong = {
+        "float32": model_of(CFG, 1).double(),
+        "accelerate": accelerate(quantize(model, QuantScheme(8)), "dequantized"),
+        "token": quantize(
+            model, QuantScheme(8, activation_bits=8, activation_granularity="tensor")
+        ),
+        "scale": quantize(model, QuantScheme(8)),
+    }
+    wrong["scale"].blocks[0].ffn.up.weight.scale[0] = float("inf")
+    for words, one in wrong.items():
+        with pytest.raises(ValueError, match=words):
+            NativeModel(one)
+    with pytest.raises(ValueError, match="variant 'sse'"):
+        NativeModel(model, force="sse")
+    model_of.cache_clear()
+
+
+def test_what_is_not_finite_is_said():
+    model = quantize(model_of(CFG, 2), QuantScheme(8, activation_bits=8))
+    model.blocks[0].ffn_norm.weight.data[3] = float("nan")
+    ids = ids_of(CFG, 1, 4)
+    for call in (lambda m: m(ids), lambda m: generate(m, ids, 2)):
+        with pytest.raises(ValueError, match="NaN or infinity"):
+            call(NativeModel(model))
+    model = model_of(CFG, 3)
+    model.head.bias.data[3] = float("inf")
+    with pytest.raises(ValueError, match="NaN or infinity"):
+        generate(NativeModel(model), ids, 2, sampling=Sampling(1.0))
+    model = model_of(CFG, 4)
+    model.blocks[0].attention.v.weight.data *= 1e9
+    for kind in ("int8", "paged-int4"):
+        with pytest.raises(ValueError, match="float16 scales"):
+            NativeModel(model)(ids, make_cache(CFG, kind, 1, 8))
