@@ -37,7 +37,9 @@ CONFIGS = [
         vocab_size=30, d_model=64, n_heads=4, n_kv_heads=2, norm="rmsnorm", ffn="swiglu",
         bias=False, tied=True, qk_norm=True, n_layers=2, context=50,
     ),
-    ModelConfig(vocab_size=9, d_model=24, n_heads=2, position="sinusoidal", ffn="relu2", context=50),
+    ModelConfig(
+        vocab_size=9, d_model=24, n_heads=2, position="sinusoidal", ffn="relu2", context=50,
+    ),
 ]  # fmt: skip
 KINDS = {
     "window": {"window": 7, "sinks": 2},

@@ -7,12 +7,12 @@ import textwrap
 from pathlib import Path
 
 import pytest
-from native_models import needs_compiler
 
 import minitransformer
 from minitransformer.native import BuildError
 from minitransformer.native import build as module
 from minitransformer.native.build import build, compiler
+from native_models import needs_compiler
 
 HERE = {**os.environ, "PYTHONPATH": str(Path(minitransformer.__file__).parent.parent)}
 SMALL = ("-O0", "-DPORTABLE")  # what builds fastest

@@ -7,6 +7,14 @@ import pytest
 import torch
 from hypothesis import assume, given, settings
 from hypothesis import strategies as st
+
+from minitransformer.cache import make_cache
+from minitransformer.decode import Sampling, beam, certify
+from minitransformer.decode import generate as eager_generate
+from minitransformer.evaluate import perplexity
+from minitransformer.model import ModelConfig
+from minitransformer.native import NativeModel, generate
+from minitransformer.quant import QuantScheme, quantize
 from native_models import (
     CONFIGS,
     FORCES,
@@ -18,14 +26,6 @@ from native_models import (
     model_of,
     needs_compiler,
 )
-
-from minitransformer.cache import make_cache
-from minitransformer.decode import Sampling, beam, certify
-from minitransformer.decode import generate as eager_generate
-from minitransformer.evaluate import perplexity
-from minitransformer.model import ModelConfig
-from minitransformer.native import NativeModel, generate
-from minitransformer.quant import QuantScheme, quantize
 
 pytestmark = [needs_compiler, pytest.mark.usefixtures("no_grad")]
 KINDS = {

@@ -4,13 +4,13 @@ import random
 
 import pytest
 import torch
-from native_models import ids_of, model_of, needs_compiler
 
 from minitransformer.cache import make_cache
 from minitransformer.decode import Sampling
 from minitransformer.model import ModelConfig
 from minitransformer.native import NativeModel, generate
 from minitransformer.quant import QuantScheme, accelerate, quantize
+from native_models import ids_of, model_of, needs_compiler
 
 pytestmark = needs_compiler
 CFG = ModelConfig(vocab_size=20, d_model=16, n_heads=2, context=24)

@@ -6,13 +6,14 @@ import pytest
 import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
-from native_models import FORCES, ROUNDED, WEIGHT_ONLY, needs_compiler
 
 from minitransformer.affine import pack
 from minitransformer.model import ModelConfig, Transformer
 from minitransformer.native import NativeModel
+from minitransformer.native.checks import raised
 from minitransformer.native.pack import Held, matrix, panels, words
 from minitransformer.quant import QuantLinear, QuantScheme, QuantWeight, fake_quantize
+from native_models import FORCES, ROUNDED, WEIGHT_ONLY, needs_compiler
 
 pytestmark = needs_compiler
 EPS = torch.finfo(torch.float32).eps
@@ -36,7 +37,7 @@ def multiply(layer, x, force="native"):
         *(byref(model.struct), byref(structure), x.data_ptr(), len(x), y.data_ptr()),
         model.arena(1).data_ptr(),
     )
-    model.raised(code)
+    raised(code)
     return y
 
 

@@ -116,7 +116,8 @@ def build(variant: str = "native", *, extra=(), place: Path | None = None) -> Pa
             lines = done.stderr.strip().splitlines() or [f"exit status {done.returncode}"]
             reason = next((line for line in lines if "error" in line), lines[-1])
             raise BuildError(
-                f"the C compiler {shlex.join(command[:-1])!r} cannot build the engine ({reason}): {REMEDY}"
+                f"the C compiler {shlex.join(command)!r} cannot build the engine ({reason}): "
+                f"{REMEDY}"
             )
         os.replace(made, target)  # whole or not at all; the last of two processes wins
     log.info("compiled the engine with %s in %.1f s", command[0], time.perf_counter() - start)

@@ -5,6 +5,7 @@ from ctypes import byref, c_int32, c_uint8
 import torch
 
 from ..cache import Cache, make_cache
+from .checks import check_ids, check_length, most_positions, raised
 from .model import NativeModel
 from .structs import Sampling
 
@@ -29,12 +30,12 @@ def generate(
     repetition_penalty, None is greedy. The noise is drawn as the eager path draws it, so that a
     seed gives the same tokens. Rows that met a stop token repeat it, and are fed no more."""
     model = model if isinstance(model, NativeModel) else NativeModel(model)
-    B, T = model.check(ids)
+    B, T = check_ids(ids, model.cfg)
     if max_new_tokens < 1:
         raise ValueError(f"max_new_tokens {max_new_tokens} is not positive: give at least 1")
     fed = T + max_new_tokens - 1
     if cache == "static":
-        model._within(fed)
+        check_length(fed, model.cfg)
         seen, limit = model.room(B, fed), model.cfg.context
     else:
         if isinstance(cache, str):
@@ -42,7 +43,7 @@ def generate(
         if cache.pos:
             raise ValueError(f"the cache holds {cache.pos} tokens: give an empty one")
         _, seen = model.join(cache, B, fed)
-        limit = model.limit(cache)
+        limit = most_positions(cache, model.cfg)
     run = Run(model, seen, ids, max_new_tokens, sampling, generator, stop)
     made = run.steps(max_new_tokens, min(fed, limit))
     if isinstance(cache, Cache):
@@ -94,7 +95,7 @@ class Run:
     def call(self, steps, noise, tokens) -> int:
         m, (B, stride) = self.model, self.ids.shape
         noise, present = (None if x is None else x.data_ptr() for x in (noise, self.present))
-        return m.raised(
+        return raised(
             m.engine.engine_generate(
                 *(byref(m.struct), byref(self.seen.struct), byref(self.sampling), B),
                 *(self.ids.data_ptr(), stride, self.fed, self.length, steps, noise, present),

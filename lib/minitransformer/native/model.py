@@ -11,10 +11,9 @@ from ..cache import Cache
 from ..model import FFNS, POSITIONS
 from . import structs
 from .build import library
+from .checks import check_cache, check_ids, check_length, check_rows, raised
 from .pack import Held, matrix, norm, padded_bias
 from .views import View, rows, view
-
-MOST_SEQUENCES = 1024
 
 
 class NativeModel:
@@ -95,9 +94,9 @@ class NativeModel:
     def hidden(self, ids: torch.Tensor, cache: Cache | None = None) -> torch.Tensor:
         """Final-normed states: (B, T) integer ids -> (B, T, C). ValueError for ids, positions or a
         cache that do not fit."""
-        B, T = self.check(ids)
+        B, T = check_ids(ids, self.cfg)
         if cache is None:
-            self._within(T)
+            check_length(T, self.cfg)
             seen, first = self.room(B, T), torch.zeros(B, dtype=torch.int32)
         else:
             first, seen = self.join(cache, B, T)
@@ -119,7 +118,7 @@ class NativeModel:
         flat = states.detach().reshape(-1, self.cfg.d_model).contiguous()
         out = torch.empty(*states.shape[:-1], self.cfg.vocab_size)
         arena = self.arena(1)
-        self.raised(
+        raised(
             self.engine.engine_multiply(
                 *(byref(self.struct), byref(self.struct.head), flat.data_ptr(), len(flat)),
                 *(out.data_ptr(), arena.data_ptr()),
@@ -134,83 +133,26 @@ class NativeModel:
         One row is decoding, several of one sequence are a chunk of a prompt or the tokens of a
         draft, several sequences a batch. ValueError unless positions of a sequence follow one
         another and have a slot."""
-        token, sequence, position = (torch.as_tensor(x) for x in (tokens, sequences, positions))
-        shape = token.shape
-        if any(x.ndim != 1 or x.shape != shape or len(x) == 0 for x in (token, sequence, position)):
-            raise ValueError(
-                f"rows of {tuple(shape)}, {tuple(sequence.shape)}, {tuple(position.shape)}: give as "
-                "many tokens, sequences and positions, at least one, as (M,)"
-            )
-        self.check(token[None])
-        seen = view(cache)
-        for name, x, most in (("sequence", sequence, cache.batch), ("position", position, None)):
-            most = min(seen.tokens, self.limit(cache)) if most is None else most
-            if x.is_floating_point() or x.min() < 0 or x.max() >= most:
-                raise ValueError(f"{name}s {x.tolist()[:8]}: give integers from 0 to {most - 1}")
-        self.follow(sequence.tolist(), position.tolist(), cache)
-        out = torch.empty(len(token), self.cfg.d_model)
-        self.feed(seen, token, sequence, position, out)
+        rows = [torch.as_tensor(x) for x in (tokens, sequences, positions)]
+        seen = check_rows(*rows, self.cfg, cache)
+        out = torch.empty(len(rows[0]), self.cfg.d_model)
+        self.feed(seen, *rows, out)
         return self.head(out)
 
     # What the entries share.
 
-    def check(self, ids: torch.Tensor) -> tuple[int, int]:
-        """The shape (B, T) of token ids; ValueError unless they are integers of the vocabulary."""
-        if ids.ndim != 2 or ids.numel() == 0 or len(ids) > MOST_SEQUENCES:
-            raise ValueError(
-                f"ids of shape {tuple(ids.shape)}: give (B, T), at least one token of 1 to "
-                f"{MOST_SEQUENCES} sequences"
-            )
-        if ids.dtype not in (torch.int64, torch.int32) or ids.device.type != "cpu":
-            raise ValueError(f"ids of {ids.dtype} on {ids.device}: give int64 on the CPU")
-        low, high = ids.aminmax()
-        if low < 0 or high >= self.cfg.vocab_size:
-            wrong = int(low) if low < 0 else int(high)
-            raise ValueError(f"token {wrong} is outside the vocabulary of {self.cfg.vocab_size}")
-        return tuple(ids.shape)
-
-    def limit(self, cache) -> int:
-        """Positions that have a row in the table; a window counts them inside itself."""
-        return self.cfg.context if cache is None or cache.chunk is None else 2**31 - 1
-
-    def _within(self, last: int) -> None:
-        if last > self.cfg.context:
-            raise ValueError(
-                f"{last} tokens are longer than context {self.cfg.context}: shorten the input or "
-                "raise context"
-            )
-
     def join(self, cache: Cache, B: int, T: int) -> tuple[torch.Tensor, View]:
         """Where each row's next token stands, (B,), and the view of a cache with room for T."""
-        asked = (self.cfg.n_layers, self.cfg.kv_heads, self.cfg.head_dim, self.cfg.position, B)
-        c = cache.cfg
-        if (c.n_layers, c.kv_heads, c.head_dim, c.position, cache.batch) != asked:
+        check_cache(cache, self.cfg)
+        if cache.batch != B:
             raise ValueError(
-                f"a cache of {c} and batch {cache.batch} does not fit {B} rows of {self.cfg}: make "
-                "it with this model's config and batch"
+                f"{B} rows do not fit a cache of batch {cache.batch}: make_cache(..., batch={B})"
             )
         cache.positions(T if cache.chunk is None else 1)  # room, or an error; pages are reserved
         lengths = [t.length for t in cache.tables] if hasattr(cache, "tables") else [cache.pos] * B
         if cache.chunk is None:
-            self._within(max(lengths) + T)
+            check_length(max(lengths) + T, self.cfg)
         return torch.tensor(lengths, dtype=torch.int32), view(cache)
-
-    def follow(self, sequences, positions, cache) -> None:
-        """ValueError unless the rows of a sequence follow one another."""
-        last = {}
-        for sequence, position in zip(sequences, positions, strict=True):
-            if last.get(sequence, position - 1) != position - 1:
-                raise ValueError(
-                    f"position {position} of sequence {sequence} follows {last[sequence]}: give the "
-                    "rows of a sequence in order"
-                )
-            last[sequence] = position
-            if hasattr(cache, "tables") and position >= cache.pool.block_size * len(
-                cache.tables[sequence].blocks
-            ):
-                raise ValueError(
-                    f"position {position} of sequence {sequence} has no block: reserve it first"
-                )
 
     def feed(self, seen: View, token, sequence, position, out: torch.Tensor | None) -> None:
         """One call of the engine's step; `out` takes the states of all rows."""
@@ -219,7 +161,7 @@ class NativeModel:
         )
         tokens = int(position.max()) + 1
         arena = self.arena(tokens)
-        self.raised(
+        raised(
             self.engine.engine_step(
                 *(byref(self.struct), byref(seen.struct), token.data_ptr(), sequence.data_ptr()),
                 *(position.data_ptr(), token.numel(), None if out is None else out.data_ptr()),
@@ -250,16 +192,3 @@ class NativeModel:
             strides = 4 * Hkv * tokens * D, 4 * D, 4 * tokens * D
             own = self.local.room = View(parts, rows(B), strides, bits=32, block=tokens)
         return own
-
-    @staticmethod
-    def raised(code: int) -> int:
-        """The engine's answer; ValueError for what it could not compute."""
-        if code == structs.NOT_FINITE:
-            raise ValueError(
-                "activations or logits hold NaN or infinity: check the model's weights"
-            )
-        if code == structs.SCALE_OVERFLOW:
-            raise ValueError(
-                "keys or values do not fit codes with float16 scales: use the static cache"
-            )
-        return code
