@@ -7,8 +7,8 @@
 // -DPORTABLE the same file has no intrinsics: that is the twin which the tests compare.
 //
 // The caller has checked every shape, index and scale, and owns all memory. Nothing is allocated
-// here. Letters as in the library: B sequences, H query heads, Hkv key and value heads, D numbers of
-// a head, C width of the model, V vocabulary, N rows and K columns of a matrix, M rows of a step.
+// here. Letters as in the library: B sequences, H query heads, Hkv key and value heads, D numbers
+// of a head, C width of the model, V vocabulary; N rows and K columns of a matrix, M rows of x.
 
 #include <math.h>
 #include <stdint.h>
@@ -17,9 +17,6 @@
 #if defined(__AVX2__) && defined(__FMA__) && !defined(PORTABLE)
 #define AVX2
 #include <immintrin.h>
-#endif
-#if defined(AVX2) && defined(__AVX512VNNI__) && defined(__AVX512VL__)
-#define VNNI
 #endif
 
 // ---- 1. Shapes --------------------------------------------------------------------------------
@@ -30,9 +27,9 @@ enum { ROPE, SINUSOIDAL, NONE };
 enum { RELU, GELU, RELU2, SWIGLU };
 
 // A matrix W (N, K) in panels of 8 rows, the last filled with zeros, so that a lane of a vector is
-// a row and no sum ever crosses lanes. In FP32 a panel is [K][8] numbers. In codes it is [words][8]:
-// a word of 32 bits holds 4 codes of 8 bits, or 8 of 4 bits (column i of the word in bits 8·(i % 4)
-// + 4·(i / 4)), of consecutive columns. W = (code - zero) · scale, or table[code] · scale.
+// a row and no sum ever crosses lanes. In FP32 a panel is [K][8] numbers, in codes [words][8]: a
+// word of 32 bits holds consecutive columns, 4 codes of 8 bits, or 8 of 4 bits (column i in bits
+// 8 (i % 4) + 4 (i / 4)). W = (code - zero) * scale, or table[code] * scale.
 typedef struct {
     const void *data;
     const float *scale;   // [panel][group][8]
@@ -67,10 +64,10 @@ typedef struct {
 } Model;
 
 // Keys and values where the cache keeps them. Token t of a sequence lies in slot t (in a window:
-// sinks first, then a ring), slot s in block table[sequence][s / block], and the D numbers of a head
-// at block · block_stride + (s % block) · token_stride + head · head_stride bytes from the layer's
-// base. 32 bits: floats. 8 bits: codes around 128 times a scale. 4 bits: codes times a scale plus a
-// minimum. Scale and minimum are halves at the same kind of distance from a base of their own.
+// sinks first, then a ring), slot s in block table[sequence][s / block], and the D numbers of a
+// head at block * block_stride + (s % block) * token_stride + head * head_stride bytes from the
+// layer's base. 32 bits: floats. 8 bits: codes around 128 times a scale. 4 bits: codes times a
+// scale plus a minimum. Both are halves, at the same kind of distance from a base of their own.
 typedef struct {
     char **k, **v, **k_affine, **v_affine; // [layer]
     const int32_t *table;                  // [sequence][blocks]
@@ -129,9 +126,7 @@ int64_t engine_arena(const Model *m, int64_t tokens, int64_t B) {
 }
 
 const char *engine_instructions(void) {
-#if defined(VNNI)
-    return "avx512-vnni";
-#elif defined(AVX2)
+#ifdef AVX2
     return "avx2";
 #else
     return "portable";
@@ -159,7 +154,9 @@ INLINE void store(float *p, v8f x, int n) {
             p[i] = x[i];
 }
 
-INLINE float total(v8f x) { return ((x[0] + x[4]) + (x[1] + x[5])) + ((x[2] + x[6]) + (x[3] + x[7])); }
+INLINE float total(v8f x) {
+    return ((x[0] + x[4]) + (x[1] + x[5])) + ((x[2] + x[6]) + (x[3] + x[7]));
+}
 
 // e^x by 2^n · polynomial, |error| < 2e-7 of the result; a loop over it becomes vectors.
 INLINE float exponential(float x) {
@@ -310,14 +307,7 @@ INLINE void dots8_some(const v8u *word, int64_t i, int64_t end, Input in, v8i *d
 
 // The sum of code · activation over words i to end, both integers: exact.
 INLINE void dots8(const v8u *word, int64_t i, int64_t end, Input in, v8i *dot, const int M) {
-#if defined(VNNI)
-    for (; i < end; i++)
-        for (int r = 0; r < M; r++) {
-            const int8_t *four = in.narrow + r * in.stride + 4 * i;
-            __m256i x = _mm256_set1_epi32(*(const four_bytes *)four);
-            dot[r] = (v8i)_mm256_dpbusd_epi32((__m256i)dot[r], (__m256i)word[i], x);
-        }
-#elif defined(AVX2)
+#ifdef AVX2
     for (int r = 0; r < M; r += 2) { // more at once and the compiler spills a sum to memory
         Input from = in;
         from.wide += r * in.stride;
@@ -372,7 +362,8 @@ INLINE void tile_integers(const Matrix *w, int64_t panel, Input in, v8f *y, cons
                           const int bits) {
     const v8u *word = words_of(w, panel);
     for (int64_t g = 0, i = 0; g < w->groups; g++) {
-        int64_t end = i + w->each < w->words ? i + w->each : w->words, group = panel * w->groups + g;
+        int64_t end = i + w->each < w->words ? i + w->each : w->words;
+        int64_t group = panel * w->groups + g;
         v8i dot[8] = {0};
         if (bits == 8)
             dots8(word, i, end, in, dot, M);
@@ -494,8 +485,8 @@ INLINE void tile(const int kind, const Matrix *w, int64_t p, Input in, v8f *y, c
 }
 
 // One panel for all M rows of x, eight of them at a time.
-INLINE void panel_of(const int kind, const Matrix *w, int64_t p, Input in, const float *step, float *y,
-                     int64_t stride, const int M) {
+INLINE void panel_of(const int kind, const Matrix *w, int64_t p, Input in, const float *step,
+                     float *y, int64_t stride, const int M) {
     v8f sum[8] = {0}, bias = w->bias ? load(w->bias + p * LANES) : (v8f){0};
     tile(kind, w, p, in, sum, M);
     for (int r = 0; r < M; r++)
@@ -557,13 +548,15 @@ static void row_of(const Matrix *w, int64_t n, float *y) {
         return;
     }
     const uint32_t *word = (const uint32_t *)words_of(w, panel) + lane;
-    for (int k = 0; k < w->columns; k++) {
-        int64_t g = (panel * w->groups + k / w->group) * LANES + lane;
-        uint32_t four = word[k / (32 / w->bits) * LANES];
-        int shift = w->bits == 8 ? 8 * (k % 4) : 8 * (k % 4) + 4 * (k / 4 % 2);
-        int code = four >> shift & ((1 << w->bits) - 1);
-        float value = w->table ? w->table[code] : code - (w->zero ? w->zero[g] : w->middle);
-        y[k] = value * w->scale[g];
+    const int columns = 32 / w->bits;
+    for (int g = 0, k = 0; g < w->groups; g++) {
+        int64_t at = (panel * w->groups + g) * LANES + lane;
+        int zero = w->zero ? w->zero[at] : w->middle;
+        for (int end = k + w->group < w->columns ? k + w->group : w->columns; k < end; k++) {
+            int i = k % columns, shift = w->bits == 8 ? 8 * i : 8 * (i % 4) + 4 * (i / 4);
+            int code = word[k / columns * LANES] >> shift & ((1 << w->bits) - 1);
+            y[k] = (w->table ? w->table[code] : code - zero) * w->scale[at];
+        }
     }
 }
 
@@ -855,8 +848,9 @@ static void attend(const Model *m, const Cache *c, int layer, int64_t sequence, 
 enum { OK = 0, NOT_FINITE = -1, SCALE_OVERFLOW = -2 };
 
 // The residual block: x += attention(norm(x)); x += ffn(norm(x)).
-static int block_of(const Model *m, const Block *b, const Cache *c, int layer, const int32_t *sequence,
+static int residual(const Model *m, const Cache *c, int layer, const int32_t *sequence,
                     const int32_t *position, int rows, Work *w) {
+    const Block *b = m->blocks + layer;
     const int D = m->head_dim, C = m->width;
     for (int r = 0; r < rows; r++)
         normalize(&b->attention_norm, w->x + r * w->C, w->h + r * w->C, C);
@@ -923,7 +917,7 @@ int engine_step(const Model *m, const Cache *c, const int32_t *token, const int3
                     x[i] += m->table[(int64_t)position[first + r] * m->width + i];
         }
         for (int i = 0; i < m->layers; i++) {
-            int bad = block_of(m, m->blocks + i, c, i, sequence + first, position + first, some, &w);
+            int bad = residual(m, c, i, sequence + first, position + first, some, &w);
             if (bad)
                 return bad;
         }
@@ -935,7 +929,8 @@ int engine_step(const Model *m, const Cache *c, const int32_t *token, const int3
 
 // y = W x + b for any number of rows: states (rows, K) -> (rows, N), compact. The head, and what
 // the tests of the kernels call.
-int engine_multiply(const Model *m, const Matrix *matrix, const float *x, int rows, float *y, float *arena) {
+int engine_multiply(const Model *m, const Matrix *matrix, const float *x, int rows, float *y,
+                    float *arena) {
     Work w;
     lay(m, 1, 0, arena, &w);
     const int K = matrix->columns;
@@ -953,7 +948,9 @@ int engine_multiply(const Model *m, const Matrix *matrix, const float *x, int ro
 // ---- 8. The choice ----------------------------------------------------------------------------
 
 // Order of ids by logit, the lower id first among equals: a heap that gives the best one by one.
-static int before(const float *x, int32_t a, int32_t b) { return x[a] > x[b] || (x[a] == x[b] && a < b); }
+static int before(const float *x, int32_t a, int32_t b) {
+    return x[a] > x[b] || (x[a] == x[b] && a < b);
+}
 
 static void sink(const float *x, int32_t *heap, int i, int n) {
     for (int32_t id = heap[i]; 2 * i + 1 < n;) {
@@ -965,11 +962,23 @@ static void sink(const float *x, int32_t *heap, int i, int n) {
     }
 }
 
+// The first of the largest; 0 where one is no number.
 static int32_t best_of(const float *x, int n) {
-    int32_t best = 0;
-    for (int32_t i = 1; i < n; i++)
-        best = x[i] > x[best] ? i : best;
-    return best;
+    float most[LANES], high = x[0];
+    int i = 0;
+    for (int l = 0; l < LANES; l++)
+        most[l] = x[0];
+    for (; i + LANES <= n; i += LANES)
+        for (int l = 0; l < LANES; l++)
+            most[l] = x[i + l] > most[l] ? x[i + l] : most[l];
+    for (; i < n; i++)
+        high = x[i] > high ? x[i] : high;
+    for (int l = 0; l < LANES; l++)
+        high = most[l] > high ? most[l] : high;
+    for (i = 0; i < n; i++)
+        if (x[i] == high)
+            return i;
+    return 0;
 }
 
 // The next token from logits x (V), which it changes; `seen` marks tokens already there; `noise` is
@@ -1023,10 +1032,10 @@ static int32_t choose(float *x, int V, const Sampling *s, const uint8_t *seen, c
 
 // ---- 9. Generation ----------------------------------------------------------------------------
 
-// Up to `steps` tokens more for each of B sequences: `ids` (B, stride) holds `length` tokens of each,
-// of which the cache has the first `fed`. `noise` is (steps, B, V) or NULL, `seen` (B, V) or NULL. A
-// sequence that chose a stop token is `done` (B): it is fed no more and repeats that token. Returns
-// the steps made, fewer where all are done, or an error.
+// Up to `steps` tokens more for each of B sequences: `ids` (B, stride) holds `length` tokens of
+// each, of which the cache has the first `fed`. `noise` is (steps, B, V) or NULL, `seen` (B, V) or
+// NULL. A sequence that chose a stop token is `done` (B): it is fed no more and repeats that
+// token. Returns the steps made, fewer where all are done, or an error.
 int engine_generate(const Model *m, const Cache *c, const Sampling *s, int B, int64_t *ids,
                     int64_t stride, int64_t fed, int64_t length, int steps, const float *noise,
                     uint8_t *seen, const int32_t *stop, int stops, uint8_t *done, float *arena,
@@ -1047,9 +1056,10 @@ int engine_generate(const Model *m, const Cache *c, const Sampling *s, int B, in
     for (int i = 0; i < steps; i++, length++) {
         int rows = 0;
         for (int b = 0; b < B; b++) {
-            ids[b * stride + length] = ids[b * stride + length - 1];
+            int64_t *next = ids + b * stride + length;
+            *next = next[-1];
             if (!done[b])
-                token[rows] = ids[b * stride + length], sequence[rows] = b, position[rows++] = length - 1;
+                token[rows] = *next, sequence[rows] = b, position[rows++] = length - 1;
         }
         if (rows == 0)
             return i;

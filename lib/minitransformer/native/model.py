@@ -72,7 +72,7 @@ class NativeModel:
 
     @property
     def instructions(self) -> str:
-        """The instruction set in use: "avx512-vnni", "avx2" or "portable"."""
+        """The instruction set in use: "avx2" or "portable"."""
         return self.engine.engine_instructions().decode()
 
     @property
