@@ -20,9 +20,10 @@ def check_ids(ids: torch.Tensor, cfg: ModelConfig) -> tuple[int, int]:
         )
     if ids.dtype not in (torch.int64, torch.int32) or ids.device.type != "cpu":
         raise ValueError(f"ids of {ids.dtype} on {ids.device}: give int64 on the CPU")
-    low, high = ids.aminmax()
+    values = ids.flatten().tolist()
+    low, high = min(values), max(values)
     if low < 0 or high >= cfg.vocab_size:
-        wrong = int(low) if low < 0 else int(high)
+        wrong = low if low < 0 else high
         raise ValueError(
             f"token {wrong} is outside the vocabulary of {cfg.vocab_size}: give ids from 0 to "
             f"{cfg.vocab_size - 1}"

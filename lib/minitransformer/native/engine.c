@@ -143,6 +143,7 @@ typedef uint32_t v8u __attribute__((vector_size(32), aligned(4), may_alias));
 typedef uint8_t v8b __attribute__((vector_size(8), aligned(1), may_alias));
 typedef int32_t four_bytes __attribute__((aligned(1), may_alias)); // codes side by side
 typedef int64_t eight_bytes __attribute__((aligned(1), may_alias));
+typedef uint32_t four_codes __attribute__((aligned(1), may_alias)); // low bits first
 
 INLINE v8f load(const float *p) { return *(const v8f *)p; }
 
@@ -193,6 +194,9 @@ static uint16_t half_of(float x) {
 }
 
 static float float_of(uint16_t h) {
+#if defined(AVX2) && defined(__F16C__)
+    return _cvtsh_ss(h);
+#endif
     union { uint32_t bits; float value; } u = {(uint32_t)(h & 0x7fff) << 13};
     int exponent = h >> 10 & 31;
     if (exponent == 31)
@@ -663,19 +667,28 @@ static int put(const Cache *c, const float *x, char *to, char *affine, int D) {
     return 0;
 }
 
-// Read n rows of D codes as floats.
+// Read n rows of D codes as floats, eight at a time.
 static void decode(const Cache *c, const char *from, const char *affine, int n, int D, float *y) {
     for (int t = 0; t < n; t++, from += c->token_stride, affine += c->affine_token, y += D) {
         const uint8_t *code = (const uint8_t *)from;
+        const int bits = c->bits, middle = bits == 8 ? 128 : 0;
         uint16_t half[2] = {0};
-        memcpy(half, affine, c->bits == 8 ? 2 : 4);
+        memcpy(half, affine, bits == 8 ? 2 : 4);
         float scale = float_of(half[0]), least = float_of(half[1]);
-        if (c->bits == 8)
-            for (int i = 0; i < D; i++)
-                y[i] = (code[i] - 128) * scale;
-        else
-            for (int i = 0; i < D; i++)
-                y[i] = (code[i / 2] >> 4 * (i % 2) & 15) * scale + least;
+        int i = 0;
+        for (; bits == 8 && i + LANES <= D; i += LANES) {
+            v8i codes = __builtin_convertvector(*(const v8b *)(code + i), v8i) - middle;
+            store(y + i, __builtin_convertvector(codes, v8f) * scale, LANES);
+        }
+        for (; bits == 4 && i + LANES <= D; i += LANES) {
+            v8u word = (v8u){0} + *(const four_codes *)(code + i / 2);
+            v8i codes = (v8i)(word >> (v8u){0, 4, 8, 12, 16, 20, 24, 28} & 15);
+            store(y + i, __builtin_convertvector(codes, v8f) * scale + least, LANES);
+        }
+        for (; i < D; i++) {
+            int one = bits == 8 ? code[i] : code[i / 2] >> 4 * (i % 2) & 15;
+            y[i] = (one - middle) * scale + least;
+        }
     }
 }
 

@@ -3,11 +3,11 @@
 Everything is checked here, in Python, before the engine touches a pointer."""
 
 import threading
-from ctypes import byref
+from ctypes import byref, c_int32
 
 import torch
 
-from ..cache import Cache
+from ..cache import Cache, PagedCache
 from ..model import FFNS, POSITIONS
 from . import structs
 from .build import library
@@ -97,13 +97,13 @@ class NativeModel:
         B, T = check_ids(ids, self.cfg)
         if cache is None:
             check_length(T, self.cfg)
-            seen, first = self.room(B, T), torch.zeros(B, dtype=torch.int32)
+            seen, first = self.room(B, T), [0] * B
         else:
             first, seen = self.join(cache, B, T)
-        places = first[:, None] + torch.arange(T, dtype=torch.int32)
         out = torch.empty(B, T, self.cfg.d_model)
-        sequences = torch.arange(B, dtype=torch.int32)[:, None].expand(B, T)
-        self.feed(seen, ids, sequences, places, out)
+        sequences = [b for b in range(B) for _ in range(T)]
+        positions = [start + t for start in first for t in range(T)]
+        self.feed(seen, ids.flatten().tolist(), sequences, positions, out)
         if cache is not None:
             cache.advance(T)
         return out
@@ -136,38 +136,33 @@ class NativeModel:
         rows = [torch.as_tensor(x) for x in (tokens, sequences, positions)]
         seen = check_rows(*rows, self.cfg, cache)
         out = torch.empty(len(rows[0]), self.cfg.d_model)
-        self.feed(seen, *rows, out)
+        self.feed(seen, *(x.tolist() for x in rows), out)
         return self.head(out)
 
     # What the entries share.
 
-    def join(self, cache: Cache, B: int, T: int) -> tuple[torch.Tensor, View]:
-        """Where each row's next token stands, (B,), and the view of a cache with room for T."""
+    def join(self, cache: Cache, B: int, T: int) -> tuple[list[int], View]:
+        """Where each row's next token stands, and the view of a cache with room for T."""
         check_cache(cache, self.cfg)
         if cache.batch != B:
             raise ValueError(
                 f"{B} rows do not fit a cache of batch {cache.batch}: make_cache(..., batch={B})"
             )
         cache.positions(T if cache.chunk is None else 1)  # room, or an error; pages are reserved
-        lengths = [t.length for t in cache.tables] if hasattr(cache, "tables") else [cache.pos] * B
+        paged = isinstance(cache, PagedCache)
+        lengths = [table.length for table in cache.tables] if paged else [cache.pos] * B
         if cache.chunk is None:
             check_length(max(lengths) + T, self.cfg)
-        return torch.tensor(lengths, dtype=torch.int32), view(cache)
+        return lengths, view(cache)
 
-    def feed(self, seen: View, token, sequence, position, out: torch.Tensor | None) -> None:
-        """One call of the engine's step; `out` takes the states of all rows."""
-        token, sequence, position = (
-            x.to(torch.int32).contiguous() for x in (token, sequence, position)
-        )
-        tokens = int(position.max()) + 1
-        arena = self.arena(tokens)
-        raised(
-            self.engine.engine_step(
-                *(byref(self.struct), byref(seen.struct), token.data_ptr(), sequence.data_ptr()),
-                *(position.data_ptr(), token.numel(), None if out is None else out.data_ptr()),
-                *(arena.data_ptr(), tokens),
-            )
-        )
+    def feed(self, seen: View, tokens, sequences, positions, out: torch.Tensor) -> None:
+        """One call of the engine's step, of lists of numbers that were checked; `out` takes the
+        states of all rows."""
+        n, most = len(tokens), max(positions) + 1
+        lists = ((c_int32 * n)(*x) for x in (tokens, sequences, positions))
+        arena = self.arena(most).data_ptr()
+        state = byref(self.struct), byref(seen.struct)
+        raised(self.engine.engine_step(*state, *lists, n, out.data_ptr(), arena, most))
 
     def arena(self, tokens: int, sequences: int = 0) -> torch.Tensor:
         """This thread's working memory for attention over `tokens` and the logits of `sequences`,

@@ -16,7 +16,7 @@ class View:
         """`parts`: for each layer the tensors of keys, values and their scales, or None."""
         addresses = [[None if x is None else x.data_ptr() for x in layer] for layer in parts]
         arrays = [(c_void_p * len(parts))(*column) for column in zip(*addresses, strict=True)]
-        self.table = table.to(torch.int32).contiguous()  # (B, blocks)
+        self.table = table.to(torch.int32)  # (B, blocks)
         self.tokens = self.table.shape[1] * fields["block"]  # that one sequence has slots for
         self.held = parts, arrays
         self.struct = Cache(
