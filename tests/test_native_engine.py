@@ -1,6 +1,7 @@
 """The engine against the eager model: every configuration, format and cache, logits and tokens."""
 
 from concurrent.futures import ThreadPoolExecutor
+from copy import deepcopy
 from dataclasses import replace
 
 import pytest
@@ -185,6 +186,30 @@ def test_a_seed_gives_the_tokens_of_the_eager_path(sampling, own):
         after.append(torch.rand(4, generator=seeds[0]))
     assert torch.equal(*texts)
     assert torch.equal(*after)  # the generator stands where the eager loop leaves it
+
+
+def test_a_penalty_pushes_negative_logits_down():
+    """All logits are negative here: dividing them would favour what is there already."""
+    cfg = ModelConfig(vocab_size=33, d_model=32, context=128)
+    model, ids = deepcopy(model_of(cfg)), ids_of(cfg, 2, 4)
+    model.head.bias -= 30
+    for sampling in (
+        Sampling(0.0, repetition_penalty=1.02),
+        Sampling(1.0, repetition_penalty=1.02),
+    ):
+        texts = []
+        for run in (eager_generate, generate):
+            g = torch.Generator().manual_seed(1)
+            texts.append(run(model, ids, 60, sampling=sampling, generator=g))
+        assert torch.equal(*texts)
+
+
+@pytest.mark.parametrize("norm", ["layernorm", "rmsnorm"])
+def test_norms_of_small_numbers_have_their_epsilon(norm):
+    cfg = ModelConfig(vocab_size=33, d_model=32, norm=norm, context=32)
+    model, ids = deepcopy(model_of(cfg)), ids_of(cfg, 2, 9)
+    model.embedding.weight *= 1e-3
+    assert apart(NativeModel(model)(ids), model(ids)) < 1e-4
 
 
 def test_global_noise_and_stops():

@@ -720,8 +720,6 @@ static int64_t run_of(const Model *m, const Cache *c, char *base, char *affine, 
     int64_t n = (i < s.sinks ? s.sinks : s.count) - i, left = c->block - slot % c->block;
     n = n < left ? n : left;
     n = n < RUN ? n : RUN;
-    if (c->window && token >= c->sinks && c->sinks + c->ring - slot < n)
-        n = c->sinks + c->ring - slot; // the ring's end
     const char *from = base + place_of(c, sequence, slot, head, &where);
     int turn = keys && c->window && m->position == ROPE;
     *rows = (const float *)from, *stride = c->token_stride / sizeof(float);
