@@ -129,7 +129,8 @@ def test_rows_of_a_step_are_tokens_of_any_sequence():
     for kind in ("static", "paged"):
         cache = make_cache(cfg, kind, 4, 20)
         if kind == "paged":
-            cache.positions(20)
+            for table in cache.tables:
+                table.reserve(20)
         rows = [(int(t), s, p) for s, text in enumerate(texts) for p, t in enumerate(text[0])]
         logits = torch.cat(
             [engine.step(*zip(*rows[i : i + 7], strict=True), cache) for i in (0, 7, 14, 21)]

@@ -108,7 +108,8 @@ def test_some_thousands_of_random_rows(engine):
     rng = random.Random(1)
     numbers = [*range(-2, 5), 11, 12, 13, 19, 20, 23, 24, 2**31 - 1, 2**31, -(2**31), 2**40]
     paged = make_cache(CFG, "paged", 3, 24, block_size=4)
-    paged.positions(12)  # blocks for twelve tokens a row, and none beyond
+    for table in paged.tables:
+        table.reserve(12)  # blocks for twelve tokens a row, and none beyond
     caches = [make_cache(CFG, "static", 3, 12), make_cache(CFG, "int8", 3, 12), paged]
     fine = 0
     for _ in range(3000):
@@ -132,7 +133,8 @@ def test_wrong_blocks_are_refused(engine):
     cache = make_cache(CFG, "paged", 1, 24, block_size=4)
     with pytest.raises(ValueError, match="block"):
         engine.step([1], [0], [0], cache)  # nothing is reserved
-    cache.positions(4)
+    for table in cache.tables:
+        table.reserve(4)
     assert engine.step([1], [0], [0], cache).shape == (1, 20)
     for block in (-1, 10**6):
         cache.tables[0].blocks = [block]

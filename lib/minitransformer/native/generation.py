@@ -4,10 +4,11 @@ from ctypes import byref, c_int32, c_uint8
 
 import torch
 
-from ..cache import Cache, make_cache
+from ..cache import Cache, PagedCache, make_cache
 from .checks import check_ids, check_length, most_positions, raised
 from .model import NativeModel
 from .structs import Sampling
+from .views import view
 
 DRAWN = 64  # steps whose noise is drawn at once
 
@@ -42,13 +43,23 @@ def generate(
             cache = make_cache(model.cfg, cache, batch=B, capacity=fed)
         if cache.pos:
             raise ValueError(f"the cache holds {cache.pos} tokens: give an empty one")
-        _, seen = model.join(cache, B, fed)
-        limit = most_positions(cache, model.cfg)
+        model.join(cache, B, fed)
+        tables = cache.tables if isinstance(cache, PagedCache) else []
+        for table in tables:
+            table.reserve(fed)
+        seen, limit = view(cache), most_positions(cache, model.cfg)
     run = Run(model, seen, ids, max_new_tokens, sampling, generator, stop)
-    made = run.steps(max_new_tokens, min(fed, limit))
-    if isinstance(cache, Cache):
-        cache.advance(T + made - 1)
-    return run.ids[:, : T + made]
+    if cache == "static":
+        return run.ids[:, : T + run.steps(max_new_tokens, fed)]
+    made = 0
+    try:
+        made = T + run.steps(max_new_tokens, min(fed, limit)) - 1
+    finally:  # all of it has happened, or nothing
+        for table in tables:
+            table.length = made
+            table.truncate(made)
+        cache.state = cache.state._replace(pos=made, first=cache.hold(made))
+    return run.ids[:, : made + 1]
 
 
 class Run:

@@ -95,17 +95,22 @@ class NativeModel:
         """Final-normed states: (B, T) integer ids -> (B, T, C). ValueError for ids, positions or a
         cache that do not fit."""
         B, T = check_ids(ids, self.cfg)
-        if cache is None:
-            check_length(T, self.cfg)
-            seen, first = self.room(B, T), [0] * B
-        else:
-            first, seen = self.join(cache, B, T)
+        if cache is not None:
+            return cache.run(T, lambda step: self._states(ids, cache, step), ids.device)
+        check_length(T, self.cfg)
+        return self._fed(ids, self.room(B, T), [0] * B)
+
+    def _states(self, ids, cache, step):
+        """What `hidden` returns, by a step of the cache."""
+        first = self.join(cache, *ids.shape)
+        return self._fed(ids, view(cache, step), first)
+
+    def _fed(self, ids, seen: View, first: list[int]) -> torch.Tensor:
+        B, T = ids.shape
         out = torch.empty(B, T, self.cfg.d_model)
         sequences = [b for b in range(B) for _ in range(T)]
         positions = [start + t for start in first for t in range(T)]
         self.feed(seen, ids.flatten().tolist(), sequences, positions, out)
-        if cache is not None:
-            cache.advance(T)
         return out
 
     def head(self, states: torch.Tensor) -> torch.Tensor:
@@ -141,19 +146,19 @@ class NativeModel:
 
     # What the entries share.
 
-    def join(self, cache: Cache, B: int, T: int) -> tuple[list[int], View]:
-        """Where each row's next token stands, and the view of a cache with room for T."""
+    def join(self, cache: Cache, B: int, T: int) -> list[int]:
+        """Where each row's next token stands; ValueError where T more do not fit."""
         check_cache(cache, self.cfg)
         if cache.batch != B:
             raise ValueError(
                 f"{B} rows do not fit a cache of batch {cache.batch}: make_cache(..., batch={B})"
             )
-        cache.positions(T if cache.chunk is None else 1)  # room, or an error; pages are reserved
         paged = isinstance(cache, PagedCache)
         lengths = [table.length for table in cache.tables] if paged else [cache.pos] * B
         if cache.chunk is None:
+            cache.positions(T)
             check_length(max(lengths) + T, self.cfg)
-        return lengths, view(cache)
+        return lengths
 
     def feed(self, seen: View, tokens, sequences, positions, out: torch.Tensor) -> None:
         """One call of the engine's step, of lists of numbers that were checked; `out` takes the

@@ -29,24 +29,35 @@ class View:
         )
 
 
-def view(cache) -> View:
-    """How the engine reads and writes this cache, its storage made if there is none yet.
+class Standing:
+    """What a step is to `view` where there is none: stores that the cache has at once."""
+
+    def __init__(self, cache):
+        self.cache, self.stores = cache, list(cache.state.stores)
+        self.end, self.overwritten = 0, []
+
+
+def view(cache, step=None) -> View:
+    """How the engine reads and writes this cache in `step`, or as it stands; storage is made if
+    there is none yet.
 
     ValueError for a kind that the engine does not know, padded rows, or other than float32."""
     if isinstance(cache, PagedCache):
-        return paged(cache)
-    if isinstance(cache, Int8Cache):
-        return int8(cache)
-    if isinstance(cache, (StaticCache, WindowCache)):
-        return contiguous(cache)
-    raise ValueError(
-        f"the engine has no {type(cache).__name__}: choose static, window, int8, paged, paged-int8 "
-        "or paged-int4"
-    )
+        return paged(cache, step)
+    if not isinstance(cache, (Int8Cache, StaticCache, WindowCache)):
+        raise ValueError(
+            f"the engine has no {type(cache).__name__}: choose static, window, int8, paged, "
+            "paged-int8 or paged-int4"
+        )
+    into = step or Standing(cache)
+    made = (int8 if isinstance(cache, Int8Cache) else contiguous)(cache, into)
+    if step is None:
+        cache.state = cache.state._replace(stores=tuple(into.stores))
+    return made
 
 
 def empty(cache) -> torch.Tensor:
-    """Keys of no token: an update with them makes a layer's storage."""
+    """Keys of no token, of which storage takes its shape."""
     return torch.empty(cache.batch, cache.cfg.kv_heads, 0, cache.cfg.head_dim)
 
 
@@ -63,17 +74,17 @@ def rows(batch: int) -> torch.Tensor:
     return torch.arange(batch)[:, None]
 
 
-def contiguous(cache) -> View:
-    if getattr(cache, "starts", None) is not None:
+def contiguous(cache, step) -> View:
+    if cache.state.starts is not None:
         raise ValueError("the engine pads no rows: feed unequal prompts to a paged cache")
     window = isinstance(cache, WindowCache)
     room = cache.sinks + cache.ring if window else cache.capacity
     Hkv, D = cache.cfg.kv_heads, cache.cfg.head_dim
-    for layer in cache.layers:
-        if layer.k is None:
-            layer.k = torch.zeros(cache.batch, Hkv, room, D, dtype=cache.dtype or torch.float32)
-            layer.v = torch.zeros_like(layer.k)
-    parts = [(float32(layer.k), float32(layer.v), None, None) for layer in cache.layers]
+    pairs = [layer.room(step, empty(cache), room) for layer in cache.layers]
+    if window and step.end > room:  # it evicts, and might not come to its end
+        slots = step.plan.slots
+        step.overwritten += [(x, slots, x[:, :, slots].clone()) for pair in pairs for x in pair]
+    parts = [(float32(k), float32(v), None, None) for k, v in pairs]
     fields = {"window": cache.window, "sinks": cache.sinks, "ring": cache.ring} if window else {}
     strides = 4 * Hkv * room * D, 4 * D, 4 * room * D
     made = View(parts, rows(cache.batch), strides, bits=32, block=room, **fields)
@@ -82,23 +93,30 @@ def contiguous(cache) -> View:
     return made
 
 
-def int8(cache) -> View:
+def int8(cache, step) -> View:
     parts = []
-    for layer in cache.layers:
-        if not layer.parts:
-            layer.update(empty(cache), empty(cache))
-        codes, scales = layer.parts  # (B, Hkv, 2, capacity, D) and (…, 1)
+    for i, layer in enumerate(cache.layers):
+        if not step.stores[i]:
+            rows_of = (2, cache.capacity)
+            step.stores[i] = layer.reserve(empty(cache), rows_of, cache.cfg.head_dim, 1)
+        codes, scales = step.stores[i]  # (B, Hkv, 2, capacity, D) and (…, 1)
         parts.append((codes[:, :, 0], codes[:, :, 1], scales[:, :, 0], scales[:, :, 1]))
     Hkv, n, D = cache.cfg.kv_heads, cache.capacity, cache.cfg.head_dim
     strides, affine = (2 * Hkv * n * D, D, 2 * n * D), (4 * Hkv * n, 2, 4 * n)
     return View(parts, rows(cache.batch), strides, affine, bits=8, block=n)
 
 
-def paged(cache) -> View:
-    """Blocks as they are reserved now: make the view after `positions`."""
+def paged(cache, step) -> View:
+    """The blocks of the step, or those that the tables have."""
     pool, D = cache.pool, cache.cfg.head_dim
-    for block in {block for table in cache.tables for block in table.blocks}:
-        pool.check(block)
+    if step is None:
+        blocks = [table.blocks for table in cache.tables]
+        for block in {block for row in blocks for block in row}:
+            pool.check(block)
+    else:
+        if not step.room.prepared:
+            step.room.prepare()
+        blocks = [row for _, row, _ in step.room.rows]
     if pool.store is None:
         pool._layer(0, like=torch.empty(0))  # makes the storage, as the first write would
     if pool.bits is None:
@@ -111,6 +129,6 @@ def paged(cache) -> View:
         behind = packed_bytes(D, bits) if pool.bits else 0
         scales = (k[..., behind:], v[..., behind:]) if pool.bits else (None, None)
         parts.append((k, v, *scales))
-    widest = max(1, *(len(table.blocks) for table in cache.tables))
-    table = torch.tensor([t.blocks + [0] * (widest - len(t.blocks)) for t in cache.tables])
+    widest = max(1, *map(len, blocks))
+    table = torch.tensor([row + [0] * (widest - len(row)) for row in blocks])
     return View(parts, table, strides, strides if pool.bits else (0, 0, 0), bits=bits, block=size)
