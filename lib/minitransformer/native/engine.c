@@ -246,10 +246,19 @@ INLINE const v8u *words_of(const Matrix *w, int64_t panel) {
     return (const v8u *)w->data + panel * w->words;
 }
 
+// Eight bytes as eight lanes.
+INLINE v8i widened(const uint8_t *p) {
+#ifdef AVX2
+    return (v8i)_mm256_cvtepu8_epi32(_mm_loadl_epi64((const __m128i *)p));
+#else
+    return __builtin_convertvector(*(const v8b *)p, v8i);
+#endif
+}
+
 INLINE v8i zeros_of(const Matrix *w, int64_t group) {
     if (!w->zero)
         return (v8i){0} + w->middle;
-    return __builtin_convertvector(*(const v8b *)(w->zero + group * LANES), v8i);
+    return widened(w->zero + group * LANES);
 }
 
 INLINE v8f looked_up(const float *table, v8i code) {
@@ -677,7 +686,7 @@ static void decode(const Cache *c, const char *from, const char *affine, int n, 
         float scale = float_of(half[0]), least = float_of(half[1]);
         int i = 0;
         for (; bits == 8 && i + LANES <= D; i += LANES) {
-            v8i codes = __builtin_convertvector(*(const v8b *)(code + i), v8i) - middle;
+            v8i codes = widened(code + i) - middle;
             store(y + i, __builtin_convertvector(codes, v8f) * scale, LANES);
         }
         for (; bits == 4 && i + LANES <= D; i += LANES) {
