@@ -18,6 +18,7 @@ from studies import (
     certificates,
     latency,
     memory,
+    native,
     processes,
     serving,
     speculation,
@@ -330,3 +331,33 @@ def test_pieces_of_text():
     with pytest.raises(ValueError, match="49 test tokens a text are less than two training"):
         texts.stream_length(ids, 1000, 2, 30)
     assert texts.after_one_token(made(), ids[:8]).pos == 9
+
+
+@pytest.mark.skipif(bool(native.missing()), reason="no C compiler: the engine cannot be built")
+def test_the_engine_is_timed_beside_eager_and_certified(folder, text):
+    samples = native.measure(folder, text[:8], (5, 9, 9), 2)["native"].assign(process=0)
+    assert set(samples.name) == {native.EAGER, *native.FORMATS} and set(samples.tokens) == {5, 9}
+    table = native.table(samples)
+    value, ends = native.gain(table, native.EAGER, 9, "eager")
+    assert value == pytest.approx(1) and np.isnan(ends).all()
+    assert native.gain(table, "native FP32", 5, "fp32")[0] == pytest.approx(1)
+    prompts = [texts.as_row(text[:8])]
+    found = native.certified(made(), prompts, 12)
+    assert native.same_tokens(found) == (12, 12)
+    assert native.same_tokens(found.assign(mismatches=3)) == (9, 12)
+    assert set(native.per_token(table, 9)) == {native.EAGER, *native.FORMATS}
+    assert native.told({native.EAGER: 500.0, "native int4": 14.2}) == (
+        " Without the framework (native int4) a token takes 14 µs instead of 500."
+    )
+    assert native.told({}) == ""
+    steps = pd.DataFrame({"new_tokens": [9] * 3, "ms_per_token": [3.0, 2.0, 1.0]})
+    fall = native.waterfall(steps.assign(loop=latency.LOOPS[1:]), table, 9)
+    assert fall.us_per_token.tolist()[:3] == [3000, 2000, 1000] and len(fall) == 6
+
+
+def test_without_a_compiler_the_reason_is_told(monkeypatch):
+    def broken():
+        raise native.BuildError("no C compiler: install one")
+
+    monkeypatch.setattr(native, "library", broken)
+    assert native.missing() == "no C compiler: install one"

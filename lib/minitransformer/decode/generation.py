@@ -2,6 +2,7 @@
 cache."""
 
 from collections.abc import Iterator
+from importlib import import_module
 from typing import Any
 
 import torch
@@ -9,6 +10,8 @@ import torch
 from ..cache import Cache
 from .inputs import Ids, Stop, prepare
 from .sampling import GREEDY, Generators, Sampling, choose, greedy
+
+BACKENDS = ("eager", "native")
 
 
 def last_logits(model, ids: torch.Tensor, cache: Cache | None = None) -> torch.Tensor:
@@ -105,9 +108,27 @@ def generate(
     backend: str = "eager",
 ) -> torch.Tensor:
     """Prompt and continuation, (B, T) -> (B, T + new), new <= max_new_tokens; the options are those
-    of `stream`."""
-    if backend != "eager":
-        raise ValueError(f"backend {backend!r} is unknown: choose eager")
+    of `stream`.
+
+    `backend` "native" runs the whole loop in the engine of `minitransformer.native`, compiled on
+    first use: the same tokens up to rounding, for the caches that it knows. Give it a
+    `NativeModel` to pack the weights once. BuildError where there is no C compiler."""
+    if backend not in BACKENDS:
+        raise ValueError(f"backend {backend!r} is unknown: choose {' or '.join(BACKENDS)}")
+    if backend == "native":
+        if cache is None or resume:
+            what = "recomputes nothing" if cache is None else "resumes no cache"
+            raise ValueError(f"backend 'native' {what}: use backend 'eager'")
+        kind = cache if isinstance(cache, str) else "static"
+        job = prepare(model, ids, max_new_tokens, kind, sampling=sampling, stop=stop)
+        native = import_module("..native", __package__)  # ctypes, and a compiler on first use
+        return native.generate(
+            *(model, job.ids, job.new_tokens),
+            cache=cache,
+            sampling=job.sampling,
+            generator=generator,
+            stop=job.stop,
+        )
     options: dict[str, Any] = {
         "sampling": sampling,
         "generator": generator,
