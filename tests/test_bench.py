@@ -111,13 +111,13 @@ def test_single_forwards_are_timed_in_four_phases_and_leave_the_cache_as_it_was(
     cfg = ModelConfig(vocab_size=31, d_model=16, n_heads=2, context=16)
     model, fed = Transformer(cfg).eval(), []
     ids = torch.arange(12)[None]
-    plain = model.hidden
+    plain = model.states
 
-    def noted(new, cache=None):
-        fed.append((tuple(new.shape), cache and cache.pos))
-        return plain(new, cache)
+    def noted(new, step=None):
+        fed.append((tuple(new.shape), step and step.before.pos))
+        return plain(new, step)
 
-    monkeypatch.setattr(model, "hidden", noted)
+    monkeypatch.setattr(model, "states", noted)
     samples = step_times(model, ids, [1, 5], [1, 4], past=3, repeats=3)
     assert (
         samples.columns.tolist() == ["phase", "tokens", "repeat", "seconds"]

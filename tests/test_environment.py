@@ -94,6 +94,7 @@ DISTRIBUTION = {
     "jupyter_client": "ipykernel",
     "traitlets": "ipykernel",
     "markupsafe": "jinja2",
+    "mistune": "nbconvert",
 }  # the last four come with the package named
 
 

@@ -27,10 +27,13 @@ LEVELS = {
 # train takes batches, evaluate takes any callable
 FORBIDDEN = {("train", "corpus"), ("evaluate", "corpus")}
 # Lines of code, blank and comment lines aside.
-BUDGETS = {"minitransformer": 8300, "studies": 2000, "paper": 5500}
-FILE_LINES = 400
+BUDGETS = {"minitransformer": 8600, "studies": 2300, "paper": 5500}
+FILE_LINES = 430
 # the command line is what may print and read the environment
-SPEAKING = ("paper/__main__.py", "paper/runner.py", "paper/targets.py")
+SPEAKING = tuple(
+    f"paper/{name}.py"
+    for name in ("__main__", "commands", "files", "progress", "runner", "targets", "variants")
+)
 EVERY = sorted(LIB.rglob("*.py"))
 FILES = sorted(PACKAGE.rglob("*.py"))
 
