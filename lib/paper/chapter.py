@@ -25,6 +25,7 @@ from .tables import restyle
 
 FITS = 96  # characters of code that stand beside the contents without scrolling
 HEADING = re.compile("h[2-6]")
+NUMBERED = re.compile(r"(\d\d|A\d+)-")  # chapters and appendices
 HEAD = re.compile(
     r"\s*# +(?P<title>.+?)\s*\n+(?:\*(?P<question>[^*\n]+(?:\n[^*\n]+)*)\*\s*(?:\n|$))?"
 )
@@ -92,7 +93,7 @@ class Book:
         name = path.stem
         title, question = _take_head(notebook, name)
         answer = self._number(notebook, name)
-        shift = 1 if name[:2].isdigit() else 0
+        shift = 1 if NUMBERED.match(name) else 0
         renderer = prose.Renderer(prefix(name), shift)
         computed = prose.Renderer(prefix(name), shift, computed=True)
         computed.used = renderer.used
@@ -135,7 +136,7 @@ class Book:
         body."""
         answer, ordinal = "", 0
         hidden = (
-            ("echo", "answer") if name[:2].isdigit() else ("echo",)
+            ("echo", "answer") if NUMBERED.match(name) else ("echo",)
         )  # a chapter's answer stands in its head
         for cell in notebook.cells:
             if cell.cell_type != "code":
@@ -239,8 +240,9 @@ def in_order(page, token):
 
 
 def prefix(name):
-    """ "04" of "04-kv-bench"; the whole name where it has no number."""
-    return name[:2] if name[:2].isdigit() else name
+    """ "04" of "04-kv-bench", "A1" of "A1-cache"; the whole name where it has no number."""
+    found = NUMBERED.match(name)
+    return found[1] if found else name
 
 
 def claim_anchor(id):

@@ -223,7 +223,7 @@ class Notebook:
                     f"{self.name}: artefact {name} is missing or empty: the cell that writes it "
                     "did not"
                 )
-        if self.name[:2].isdigit() and self._answer is None:
+        if re.match(r"(\d\d|A\d+)-", self.name) and self._answer is None:
             raise ValueError(
                 f"{self.name} has no answer: call nb.answer(...) with one computed sentence before "
                 "nb.close"

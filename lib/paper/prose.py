@@ -63,7 +63,9 @@ class Renderer(IPythonRenderer):
             return str(escape(f"$${body}$$"))
         self.equations += 1
         number = (
-            f"({self.prefix.lstrip('0')}.{self.equations})" if self.prefix[:1].isdigit() else ""
+            f"({self.prefix.lstrip('0')}.{self.equations})"
+            if any(map(str.isdigit, self.prefix[:2]))
+            else ""
         )
         inside = f'<span class="eq">{formula}</span><span class="eqno">{number}</span>'
         return f'<span class="equation">{inside}</span>'
