@@ -1,10 +1,15 @@
 """The experiments of the cache chapter, at tiny size: known answers, and what must always hold."""
 
 import os
+import subprocess
+import sys
+import time
 from dataclasses import replace
+from pathlib import Path
 
 import numpy as np
 import pandas as pd
+import psutil
 import pytest
 import torch
 
@@ -80,6 +85,35 @@ def test_each_process_is_new_and_an_error_comes_through():
         processes.in_processes(failing, 1)
     with pytest.raises(ValueError, match="processes 0 measures nothing"):
         processes.in_processes(failing, 0)
+
+
+def waiting(path):
+    Path(path).write_text(str(os.getpid()))
+    time.sleep(60)
+
+
+def test_a_worker_ends_with_a_killed_parent(tmp_path):
+    told, code = (
+        tmp_path / "pid",
+        "import sys; sys.path[:0] = {path!r}; "
+        + (
+            "from test_studies_cache import waiting; from studies.processes import in_processes; "
+            "in_processes(waiting, 1, {told!r})"
+        ),
+    )
+    command = code.format(path=sys.path, told=str(told))
+    parent = subprocess.Popen([sys.executable, "-c", f"if __name__ == '__main__': {command}"])
+    until = time.monotonic() + 120
+    while not (told.exists() and told.read_text()) and time.monotonic() < until:
+        time.sleep(0.1)
+    parent.kill()
+    parent.wait()
+    worker = int(told.read_text())
+    while psutil.pid_exists(worker) and time.monotonic() < until:
+        if psutil.Process(worker).status() == psutil.STATUS_ZOMBIE:
+            break
+        time.sleep(0.1)
+    assert time.monotonic() < until
 
 
 def test_the_interval_is_over_processes_and_one_process_has_none():

@@ -4,9 +4,11 @@ A measurement runs whole in each of several new processes, one after another; wh
 the spread between them.
 """
 
+import os
+import threading
 from collections.abc import Callable
 from concurrent.futures import ProcessPoolExecutor
-from multiprocessing import get_context
+from multiprocessing import get_context, parent_process
 
 import numpy as np
 import pandas as pd
@@ -31,7 +33,8 @@ def in_processes(
         raise ValueError(f"processes {processes} measures nothing: give at least 1")
     found = []
     for _ in range(processes):
-        with ProcessPoolExecutor(1, mp_context=get_context("spawn")) as pool:
+        spawn = get_context("spawn")
+        with ProcessPoolExecutor(1, mp_context=spawn, initializer=end_with_parent) as pool:
             found.append(pool.submit(_measured, measure, threads, arguments, options).result())
         if done:
             done(1)
@@ -39,6 +42,16 @@ def in_processes(
         name: pd.concat([tables[name].assign(process=i) for i, tables in enumerate(found)])
         for name in found[0]
     }
+
+
+def end_with_parent() -> None:
+    """Ends this process when the one that started it dies, however: a killed kernel leaves none."""
+
+    def watch():
+        parent_process().join()
+        os._exit(1)
+
+    threading.Thread(target=watch, daemon=True).start()
 
 
 def _measured(measure, threads, arguments, options):
