@@ -20,6 +20,7 @@ page that would."""
 import json
 from pathlib import Path
 
+from . import bars
 from .chapter import Book, claim_anchor, in_order, prefix
 from .checks import check
 from .claims import AUDIT, OWN, seed_claims
@@ -139,9 +140,17 @@ def _claims(claims, chapters, matter):
         "own": _by_chapter(own, chapters),
         "groups": groups,
         "counts": counts,
+        "changed": _changed(own),
         "pending": [row for id, row in ledger.items() if id not in done],
         "stated_total": len(ledger),
     }
+
+
+def _changed(own):
+    """The bars of this run that are not as they were first written: {bar, row, changes}."""
+    known = bars.read()
+    pairs = [(known[row["id"]], row) for row in own if row["id"] in known]
+    return [{"bar": bar, "row": row} for bar, row in pairs if bar.changes]
 
 
 def _by_chapter(rows, chapters):
