@@ -60,3 +60,15 @@ def test_a_notebook_of_ones_own_takes_its_cell_and_may_have_none():
 def test_outside_a_kernel_every_plain_value_counts():
     names = {"sed": 3, "_hidden": 4, "open": open, "seed": 1}
     assert running(names, "02-train", CELLS) == ({"sed": 3, "seed": 1}, {"sed", "seed"})
+
+
+def test_a_client_without_a_history_is_believed_by_the_names_of_the_own_cell():
+    """nbval records nothing of what it runs: the kernel holds the parameters all the same."""
+    kernel = {"In": ["", "nb = open_notebook('02-train', globals())"], "top_k": 9, **TRAIN}
+    assert running({**kernel, "steps": 7}, "02-train", CELLS) == (TRAIN | {"steps": 7}, set())
+    del kernel["steps"]
+    with pytest.raises(ParameterError, match="the parameters cell of 02-train has not run"):
+        running(kernel, "02-train", CELLS)
+    kernel = {"In": ["", "x = 1", "nb = open_notebook('02-train', globals())"], **TRAIN}
+    with pytest.raises(ParameterError, match="has not run"):  # a client that does record
+        running(kernel, "02-train", CELLS)

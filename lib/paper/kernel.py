@@ -16,8 +16,9 @@ def running(namespace: dict, own: str, cells: dict[str, dict]) -> tuple[dict, se
     """(values, explicit): the parameters of the notebook `own` in the kernel whose globals are
     `namespace`, and the names that papermill gave. `cells` are those of all notebooks on disk.
 
-    Without an input history every public plain value counts as given. ParameterError where the
-    parameters cell has not run."""
+    Without an input history every public plain value counts as given; where a client records none
+    of what it runs, the names of the notebook's own cell count. ParameterError where the parameters
+    cell has not run."""
     if "In" not in namespace:
         plain = {n: v for n, v in namespace.items() if isinstance(v, tuple(KINDS))}
         values = {n: v for n, v in plain.items() if not n.startswith("_")}
@@ -31,12 +32,23 @@ def running(namespace: dict, own: str, cells: dict[str, dict]) -> tuple[dict, se
             explicit.update(assigned)
         elif (whose := closest(set(assigned), own, cells)) is not None:
             current, found[whose] = whose, (assigned, set())
+    if (
+        own not in found
+        and unrecorded(namespace["In"])
+        and set(cells.get(own, ())) <= set(namespace)
+    ):
+        return {n: namespace[n] for n in cells.get(own, ())}, set()
     if own not in found and cells.get(own):
         raise ParameterError(
             f"the parameters cell of {own} has not run in this kernel: run it before this one "
             "(Run > Run All Cells)"
         )
     return found.get(own, ({}, set()))
+
+
+def unrecorded(history: list[str]) -> bool:
+    """Whether the client keeps no history of what it runs (nbval): at most the running cell."""
+    return sum(bool(source.strip()) for source in history) <= 1
 
 
 def assignments(source: str, namespace: dict) -> dict:
