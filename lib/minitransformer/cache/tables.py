@@ -37,8 +37,17 @@ class Change:
         try:
             self._set(self.rows, self.counts)
         except BaseException:
-            self.undo()
+            self._surely_undo()
             raise
+
+    def _surely_undo(self) -> None:
+        """A second interrupt may come in the middle of undoing: it sets values, so once more."""
+        for _ in range(100):
+            try:
+                return self.undo()
+            except BaseException:  # the first exception is the one that is raised
+                continue
+        self.undo()
 
     def undo(self) -> None:
         self._set(self.old_rows, self.old_counts)
