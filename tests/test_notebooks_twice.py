@@ -10,7 +10,6 @@ from pathlib import Path
 import pytest
 
 from paper.parameters import known_parameters, literals
-from paper.project import Project
 from studies.preflight import check
 
 ROOT = Path(__file__).resolve().parent.parent
@@ -41,8 +40,8 @@ TINY = {
 
 @pytest.fixture(scope="module")
 def rows(tmp_path_factory):
-    """Every notebook twice in one kernel, one after another, at tiny parameters that were saved in
-    all of them; then the guard cells of the first and of another alone."""
+    """Three chapters twice in one kernel, one after another, at tiny parameters that were saved in
+    all notebooks; then the guard cells of the first and of another alone."""
     root = tmp_path_factory.mktemp("tiny")
     (root / "notebooks").mkdir()
     (root / "pyproject.toml").write_text("")
@@ -70,12 +69,8 @@ def rows(tmp_path_factory):
 
 
 def order():
-    """Every notebook, in the order of a run; those that are no stage come before the summary."""
-    stages, every = (
-        Project(ROOT).stages,
-        sorted(p.stem for p in (ROOT / "notebooks").glob("*.ipynb")),
-    )
-    return [*stages[:-1], *(stem for stem in every if stem not in stages), stages[-1]]
+    """The chapters that are cheap enough to run twice in every test: those that all others read."""
+    return ["01-data", "02-train", "03-eval"]
 
 
 def test_the_tiny_parameters_are_enough_for_every_chapter():
@@ -83,7 +78,7 @@ def test_the_tiny_parameters_are_enough_for_every_chapter():
 
 
 @pytest.mark.pipeline
-def test_every_notebook_runs_twice_in_one_kernel_after_any_other(rows):
+def test_a_chapter_runs_twice_in_one_kernel_after_any_other(rows):
     assert [row["ran"] for row in rows[:4]] == ["01-data", "01-data", "02-train", "02-train"]
     assert not [f"{row['ran']}: {row['error']}" for row in rows if row["error"]]
 
