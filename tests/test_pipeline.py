@@ -13,6 +13,7 @@ from bs4 import BeautifulSoup
 
 from paper import __main__ as command
 from paper import runner
+from paper.chapter import prefix as numbered
 from paper.claims import AUDIT, OWN
 from paper.files import read_json
 from paper.project import Project
@@ -94,7 +95,7 @@ def test_claims_have_verdicts_and_lead_to_the_cell_that_computed_them(run_dir, p
     assert len(rows) > 40 and {row["verdict"] for row in rows} <= {*OWN, *AUDIT}
     ids = {tag["id"] for tag in page.find_all(id=True)}
     for row in rows:
-        prefix = row["notebook"][:2] if row["notebook"][:2].isdigit() else row["notebook"]
+        prefix = numbered(row["notebook"])
         assert f"{prefix}-{row['cell_id']}" in ids, row["id"]
 
 
