@@ -105,13 +105,15 @@ def make_run(folder, shown):
     exact = own_row("same", "The text is the same", True, True)
     seed = audit_row(
         LEDGER,
-        "S1-perplexity",
-        1008.2,
-        interval=(1004.9, 1011.6),
-        correct=1000.0,
-        note="Nothing to *learn*.",
+        "S1-cache-speedup",
+        1.42,
+        (1.21, 1.63),
+        answer=1.9,
+        answer_interval=(1.7, 2.1),
+        note="Not the *same* loop.",
     )
-    words = audit_row(LEDGER, "S1-deterministic", "SEED + SALT determine the corpus")
+    words = audit_row(LEDGER, "S1-deterministic", answer=0)
+    copied = audit_row(LEDGER, "S1-blocks", 1)
     ladder = pd.DataFrame({"predictor": ["uniform", "model"], "perplexity": [1004.0, 61.0]})
     ladder["interval"] = ["exact", "[60.1, 62.0]"]
     finding = "The finding is $x$. Then details with `code`."
@@ -135,7 +137,10 @@ def make_run(folder, shown):
                 *shown(
                     (display.show_figure, PNG, "ladder", finding, ALT, "figures/ladder.csv"),
                     (display.show_table, ladder, "ladder", "The ladder.", "tables/ladder.csv"),
-                    *((display.show_claim, row) for row in (own, fail, own, exact, seed, words)),
+                    *(
+                        (display.show_claim, row)
+                        for row in (own, fail, own, exact, seed, words, copied)
+                    ),
                 ),
             ],
             count=3,
@@ -203,13 +208,20 @@ def make_run(folder, shown):
         folder,
         "03-eval",
         first,
-        [(own, "speed"), (fail, "null"), (exact, "proof"), (seed, "speed"), (words, "speed")],
+        [
+            (own, "speed"),
+            (fail, "null"),
+            (exact, "proof"),
+            (seed, "speed"),
+            (words, "speed"),
+            (copied, "speed"),
+        ],
     )
     save(folder, "04-kv-bench", [markdown("# KV-cache", "title")])
     front = [
         markdown("# The report\n\n*What is true?*\n\nLead.", "title"),
         markdown(
-            "## Audit of the seed report\n\nAfter the table.\n\n## Claims\n\nAfter the claims.",
+            "## Audit of the original report\n\nAfter the table.\n\n## Claims\n\nAfter the claims.",
             "audit",
         ),
         markdown("## Abstract", "abstract-prose"),
@@ -315,7 +327,7 @@ def test_the_page_says_what_ran_and_what_did_not(page):
     assert [text(a) for a in page.select(".toc > ol > li > a")] == [
         "Abstract",
         "Claims",
-        "Audit of the seed report",
+        "Audit of the original report",
         "3 Evaluation",
         "4 KV-cache",
         "Limits",
@@ -356,24 +368,42 @@ def test_claims_come_first_and_link_to_the_cells_that_computed_them(page):
     assert "61.0 perplexity" in rows[0].get_text() and "[60.1, 62.0]" in text(rows[0])
     assert "exact" in text(rows[2]) and "yes" in text(rows[2]) and not rows[2].select(".strip")
     assert "After the claims." in text(page.select_one("#claims"))
-    assert [text(b) for b in page.select(".legends b")] == ["2", "1", "1", "1", "0"]
+    assert [text(b) for b in page.select("#claims .legend b")] == ["2", "1"]
 
 
-def test_the_audit_quotes_the_seed_report_by_section_and_names_what_was_not_examined(page):
+def test_the_audit_judges_a_statement_at_its_own_setting_and_where_it_can_be_answered(page):
     audit = page.select_one("#audit")
     groups = [text(row) for row in audit.select("tr.group")]
     assert [group.replace("\u202f", " ") for group in groups] == ["§ 1 Resumen Ejecutivo"]
-    row = page.find(id="claim-S1-perplexity")
-    assert row.q["lang"] == "es" and row.q.get_text() == LEDGER["S1-perplexity"]["quote"]
-    assert "1,008.2" in text(row) and "[1,004.9, 1,011.6]" in text(row) and "1,000" in text(row)
-    assert (
-        row.select_one(".seedmark")
-        and row.select_one(".badge.corrected")
-        and row.em.get_text() == "learn"
-    )
-    assert "reproduced" in text(page.find(id="claim-S1-deterministic"))
-    assert f"{len(LEDGER) - 2} were not examined" in text(audit)
-    assert len(audit.select("details li")) == len(LEDGER) - 2 and "After the table." in text(audit)
+    row = page.find(id="claim-S1-cache-speedup")
+    assert row.q["lang"] == "es" and row.q.get_text() == LEDGER["S1-cache-speedup"]["quote"]
+    own, first, there, second, remark = row.select("td")
+    assert "1.42× [1.21, 1.63]" in text(own) and own.select_one(".seedmark")
+    assert "1.90× [1.70, 2.10]" in text(there) and text(there).endswith("several processes")
+    assert [text(cell) for cell in (first, second)] == ["not comparable", "holds"]
+    assert remark.em.get_text() == "same" and remark.a["href"] == "#03-speed"
+    process = [text(cell) for cell in page.find(id="claim-S1-deterministic").select("td")]
+    assert process[1] == "its code is not available" and process[3] == "holds"
+    assert "asked: ≤ 0" in process[2] and "correct figure" not in text(audit.table)
+
+
+def test_settings_stand_apart_and_what_was_not_examined_is_named(page):
+    audit = page.select_one("#audit")
+    copied, pending = audit.select("details.claimed")
+    assert copied.select_one("li")["id"] == "claim-S1-blocks" and "copied" in text(copied.li)
+    assert not audit.select("table.audit #claim-S1-blocks")
+    assert len(pending.select("li")) == len(LEDGER) - 3 and "After the table." in text(audit)
+    kinds = audit.select(".audit-kinds tbody tr")
+    told = {text(row.th): [text(cell) for cell in row.select("td")] for row in kinds}
+    measured = [row for row in LEDGER.values() if row["kind"] == "measurement"]
+    none = "–0"
+    assert told["measured numbers"][:7] == [
+        str(len(measured)), none, none, none, "1", none, str(len(measured) - 1)
+    ]  # fmt: skip
+    assert told["about its own process"][1:8] == [none] * 6 + ["1"]
+    assert list(told)[0] == "settings, copied" and told["settings, copied"][1] == "1"
+    shapes = {use["href"] for use in audit.select(".badge use")}
+    assert shapes <= {f"#{symbol['id']}" for symbol in page.select("symbol")} and len(shapes) == 6
 
 
 def test_a_chapter_has_its_head_and_its_cells(page):
@@ -433,7 +463,7 @@ def test_figures_and_tables_are_numbered_in_reading_order_with_captions_and_link
     )
     assert [a["href"] for a in figure.select(".links a")] == [
         "#claim-ppl",
-        "#claim-S1-perplexity",
+        "#claim-S1-cache-speedup",
         "#claim-S1-deterministic",
         "#03-speed",
         "figures/ladder.csv",
@@ -452,11 +482,15 @@ def test_figures_and_tables_are_numbered_in_reading_order_with_captions_and_link
 def test_claims_certificates_and_negative_results_stand_in_the_chapter(page):
     claims = page.find(id="03-speed").select_one("details.claimed")
     assert (
-        len(claims.select("li")) == 5
+        len(claims.select("li")) == 6
         and not claims.has_attr("open")
-        and "5 claims settled by cell 03.3" in text(claims)
+        and "6 claims settled by cell 03.3" in text(claims)
     )
-    assert "(threshold < 91)" in text(claims) and "(seed report 1,045.31" in text(claims)
+    assert "(threshold < 91)" in text(claims) and "(original report 1.95×)" in text(claims)
+    assert "over several processes: 1.90×, holds" in text(claims)
+    assert [text(badge) for badge in claims.select(".badge")][3:] == [
+        "not comparable", "holds", "holds"
+    ]  # fmt: skip
     good, bad = page.select(".certificate")
     assert (
         "Certificate 1: the same text" in text(good)

@@ -189,7 +189,7 @@ def test_claims_are_written_when_the_notebook_closes(nb, capsys):
     nb.bar("bar", 3.5, (3.1, 3.9), cell="cell-0")
     nb.bar("bar", 2.5, (2.4, 2.6), cell="cell-0")  # the cell was run again
     some = next(iter(seed_claims()))
-    nb.audit(some, 1, verdict="corrected", correct=2, note="n", cell="cell-0")
+    nb.audit(some, 2, note="{n:.1f} {{blocks}}", n=2, cell="cell-0")
     with pytest.raises(ValueError, match="01-data has no answer"):
         nb.close(["corpus.json"])
     nb.answer("It holds.")
@@ -200,9 +200,11 @@ def test_claims_are_written_when_the_notebook_closes(nb, capsys):
     rows = read_json(nb.out / "claims" / "01-data.json")
     assert [(r["id"], r["verdict"], r["notebook"], r["cell_id"]) for r in rows] == [
         ("bar", "fail", "01-data", "cell-0"),
-        (some, "corrected", "01-data", "cell-0"),
+        (some, "does not hold", "01-data", "cell-0"),
     ]
-    assert "2 artefacts checked in reports/x/; 2 claims (1 fail, 1 corrected)" in displayed(capsys)
+    assert rows[1]["note"] == "2.0 {blocks}"
+    receipt = "in reports/x/; 1 bars (1 fail); 1 statements (1 does not hold)."
+    assert receipt in displayed(capsys)
 
 
 def test_a_claim_belongs_to_one_existing_cell(nb):

@@ -18,7 +18,7 @@ from pygments.formatters import HtmlFormatter
 from pygments.lexers import PythonLexer
 
 from . import marks, prose
-from .claims import AUDIT
+from .claims import settled
 from .display import KEY
 from .numerals import number
 from .tables import restyle
@@ -77,10 +77,9 @@ class Book:
             written=marks.written,
             stated=marks.stated,
             interval=marks.interval_text,
+            settled=settled,
         )
-        self.env.globals.update(
-            strip=marks.strip, ruler=marks.ruler, audit=AUDIT, beside=self._beside
-        )
+        self.env.globals.update(strip=marks.strip, ruler=marks.ruler, beside=self._beside)
         self.run_dir = run_dir
         self.claims = {row["id"]: row for row in claims}
         self.numbered = count(1)

@@ -1,33 +1,36 @@
-"""Claims with verdicts: our own bars pass or fail, the seed report's figures are reproduced,
-corrected or refuted.
+"""Claims with verdicts: our own bars pass, fail or stay undecided, and the original report's
+statements are judged at its own setting and where they can be answered.
 
 A row is {id, statement, seed_value, measured, unit, interval, threshold, verdict, notebook,
-cell_id}; rows of the audit also carry where the seed report says it (`section`), the right value
-(`correct`) and a `note`."""
+cell_id}; rows of the audit also carry kind, quote, section, decides, answered_at, answer,
+answer_interval, answer_verdict and a `note`."""
 
-import difflib
 import math
-import tomllib
+from dataclasses import asdict
 from pathlib import Path
 
+from . import statements
 from .bars import VERDICTS, Bar
 from .files import plain, read_json, write_json
+from .statements import ANSWER_ONLY, LEDGER, Statement
 
-OWN, AUDIT = VERDICTS, ("reproduced", "corrected", "refuted")
-# What the seed report states, in the checkout that this code is part of.
-LEDGER = Path(__file__).resolve().parents[2] / "data" / "seed_claims.toml"
+OWN, AUDIT = VERDICTS, statements.VERDICTS
 
 
-def seed_claims(path: Path = LEDGER) -> dict:
-    """The seed report's claims by id, as the ledger's `[[claim]]` tables list them; ValueError
-    names a repeated id."""
-    rows = tomllib.loads(Path(path).read_text(encoding="utf-8"))["claim"]
-    ledger = {row["id"]: row for row in rows}
-    if len(ledger) < len(rows):
-        ids = [row["id"] for row in rows]
-        twice = next(i for i in ids if ids.count(i) > 1)
-        raise ValueError(f"{Path(path).name} lists {twice!r} twice: give each claim its own id")
-    return ledger
+def seed_claims(path: Path = LEDGER) -> dict[str, dict]:
+    """What the original report states, by id, each row whole; ValueError as `statements.read`."""
+    return {id: asdict(statement) for id, statement in statements.read(path).items()}
+
+
+def audited(row: dict) -> bool:
+    """Whether a row is about the original report."""
+    return "kind" in row
+
+
+def settled(row: dict) -> str:
+    """The verdict that counts: of a bar its own; of a statement that at the original's own setting,
+    or, where it has none, the answer's."""
+    return row["answer_verdict" if row.get("kind") in ANSWER_ONLY else "verdict"]
 
 
 def bar_row(bar: Bar, measured, interval=None, of: str = "") -> dict:
@@ -37,8 +40,8 @@ def bar_row(bar: Bar, measured, interval=None, of: str = "") -> dict:
     verdict = bar.verdict(measured, interval)
     shown = "{:,}/{:,}".format(*measured) if bar.rule == "all" else measured
     statement = f"{bar.statement} ({of})" if of else bar.statement
-    known = interval if interval is None or all(map(math.isfinite, interval)) else None
-    row = _row(bar.id, statement, None, shown, bar.unit, known, bar.threshold, verdict)
+    ends = known(interval)
+    row = _row(bar.id, statement, None, shown, bar.unit, ends, bar.threshold, verdict)
     bound = {} if bar.rule == "all" else {"op": bar.op, "bound": bar.value}
     return {**row, "rule": bar.rule, **bound}
 
@@ -52,74 +55,56 @@ def table_cases(rows, value: str, case: str) -> dict:
 
 
 def audit_row(
-    ledger: dict, id, measured, *, unit=None, interval=None, verdict=None, correct=None, note=""
+    ledger: dict, id, measured=None, interval=None, *, answer=None, answer_interval=None, note=""
 ) -> dict:
-    """A row about a claim of the seed report; without `verdict`, the rule of `judge`. ValueError
-    names an unknown id."""
-    if id not in ledger:
-        near = difflib.get_close_matches(id, ledger, n=1, cutoff=0)[0]
-        raise ValueError(f"audit {id!r} is not in {LEDGER.name}: did you mean {near!r}?")
-    seed = ledger[id]
-    value = seed.get("seed_value")
-    chosen = verdict or judge(value, plain_value(measured), interval)
-    row = _row(
-        id,
-        seed["statement"],
-        value,
-        measured,
-        seed.get("unit", "") if unit is None else unit,
-        interval,
-        None,
-        chosen,
-    )
-    about = {name: seed.get(name, "") for name in ("section", "quote", "kind")}
-    return {**row, **about, "correct": plain_value(correct), "note": note}
+    """A row about a statement of the original report: `measured` at its own setting, `answer`
+    where the question can be answered, None what was not examined. ValueError names an unknown
+    id, or a call that does not suit the statement's kind and rule."""
+    said = Statement(**statements.find(ledger, id))
+    measured, interval = plain_value(measured), plain_interval(interval)
+    answer, answer_interval = plain_value(answer), plain_interval(answer_interval)
+    verdict = said.verdict(measured, interval)
+    about = ("kind", "section", "quote", "decides", "answered_at")
+    ends = known(interval)
+    return {
+        **_row(
+            id, said.statement, said.seed_value, measured, said.unit, ends, said.threshold, verdict
+        ),
+        **{name: getattr(said, name) for name in about},
+        "answer": answer,
+        "answer_interval": known(answer_interval),
+        "answer_verdict": said.answer_verdict(answer, answer_interval),
+        "note": note,
+    }
 
 
-def judge(seed_value, measured, interval=None) -> str:
-    """`reproduced` if the seed's value lies in our interval, or equals ours where there is none;
-    `corrected` otherwise.
-
-    A decimal number equals ours if ours rounds to it at the digits the seed gives; a whole number
-    only exactly."""
-    if interval is not None:
-        low, high = interval
-        same = isinstance(seed_value, (int, float)) and low <= seed_value <= high
-    elif isinstance(seed_value, float) and isinstance(measured, (int, float)):
-        same = round(measured, len(repr(seed_value).partition(".")[2])) == seed_value
-    else:
-        same = seed_value == measured
-    return "reproduced" if same else "corrected"
+def known(interval):
+    """The interval as it is written down: None for one of NaN, which a single run gives."""
+    return interval if interval is None or all(map(math.isfinite, interval)) else None
 
 
 def _row(id, statement, seed_value, measured, unit, interval, threshold, verdict) -> dict:
-    if verdict not in (*OWN, *AUDIT):
-        raise ValueError(
-            f"claim {id!r}: verdict {verdict!r} is unknown: choose one of "
-            f"{', '.join((*OWN, *AUDIT))}"
-        )
-    if interval is not None:
-        low, high = (plain_value(x) for x in interval)
-        if not low <= high:
-            raise ValueError(
-                f"claim {id!r}: interval ({low}, {high}) is not ordered: give (low, high)"
-            )
-        interval = [low, high]
     return {
         "id": id,
         "statement": statement,
         "seed_value": plain_value(seed_value),
         "measured": plain_value(measured),
         "unit": unit,
-        "interval": interval,
+        "interval": plain_interval(interval),
         "threshold": threshold,
         "verdict": verdict,
     }
 
 
+def plain_interval(interval):
+    """(low, high) as JSON holds it; None stays."""
+    return interval if interval is None else [plain_value(end) for end in interval]
+
+
 def plain_value(value):
     """A scalar as JSON holds it; NumPy and torch scalars included."""
-    return value if value is None or isinstance(value, (bool, int, float, str)) else plain(value)
+    known = value is None or isinstance(value, (bool, int, float, str))
+    return value if known and not hasattr(value, "tolist") else plain(value)
 
 
 def merge(run_dir: Path, order) -> list[dict]:

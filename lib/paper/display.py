@@ -26,7 +26,8 @@ import pandas as pd
 from IPython.display import display
 
 from .canvas import png_bytes
-from .marks import written
+from .claims import audited, settled
+from .marks import stated, written
 from .numerals import heading, number, readable
 from .words import seen
 
@@ -90,18 +91,27 @@ def show_answer(text):
 
 def show_claim(row):
     """Display one row of claims.json as a line: id, verdict, statement, what was measured against
-    which threshold."""
-    value = written(row["measured"], row.get("unit"), row.get("interval"))
-    text = f"{row['id']} {row['verdict']}: {row['statement'].rstrip('.')}: {value}"
-    against = row.get("threshold") or row.get("seed_value")
-    text += (
-        ""
-        if against is None
-        else f" ({'threshold' if row.get('threshold') else 'seed report'} {against})"
-    )
-    said, _, found = (html.escape(part) for part in text.partition(f"{row['verdict']}: "))
-    body = f"<p><code>{said.strip()}</code> <b>{row['verdict']}</b>: {found}</p>"
-    _show({"text/html": body, "text/plain": text}, {"kind": "claim", "id": row["id"]})
+    which threshold or the original report, and its answer where it has one."""
+    found = []
+    if row["measured"] is not None:
+        found.append(written(row["measured"], row["unit"], row.get("interval")) + _against(row))
+    if row.get("answer") is not None:
+        answer = written(row["answer"], row["unit"], row["answer_interval"])
+        found.append(f"{row['answered_at']}: {answer}, {row['answer_verdict']}")
+    verdict = settled(row)
+    told = f"{row['statement'].rstrip('.')}: {'; '.join(found) or 'not examined'}"
+    body = f"<p><code>{html.escape(row['id'])}</code> <b>{verdict}</b>: {html.escape(told)}</p>"
+    plain = f"{row['id']} {verdict}: {told}"
+    _show({"text/html": body, "text/plain": plain}, {"kind": "claim", "id": row["id"]})
+
+
+def _against(row):
+    """ " (threshold ≥ 3.7×)", " (asked < 1 %)" or " (original report 1.95×)"; "" for none of
+    them."""
+    if row["threshold"]:
+        return f" ({'asked' if audited(row) else 'threshold'} {row['threshold']})"
+    said = f" (original report {stated(row['seed_value'], row['unit'])})"
+    return said if audited(row) else ""
 
 
 def show_echo(text):

@@ -3,9 +3,11 @@
 import math
 import re
 
-from .claims import AUDIT, OWN
+from .findings import findings
 from .marks import interval_text, stated, written
 from .numerals import number
+from .statements import HOLDS, INCOMPARABLE
+from .summary import audit_by_kind, counts
 from .words import literal
 
 # claim, what the tile says, the seed report's row, where nothing can lie; the first five that a run
@@ -152,7 +154,7 @@ def abstract(tiles: list[dict], rows: list[dict], corpus: dict, ledger: dict) ->
     ]
     if sizes:
         parts.append(f"Its weights shrink {' and '.join(sizes)}, counted in bytes with all scales.")
-    return " ".join(parts + [_verdicts([row["verdict"] for row in rows], ledger)])
+    return " ".join([*parts, _verdicts(rows, ledger)])
 
 
 def _text(corpus: dict) -> str:
@@ -169,13 +171,26 @@ def measured(tile: dict) -> str:
     return f"{value} {interval_text(tile['interval'])}".strip()
 
 
-def _verdicts(verdicts: list[str], ledger: dict) -> str:
-    count = {verdict: verdicts.count(verdict) for verdict in (*OWN, *AUDIT)}
-    done, own = sum(count[v] for v in AUDIT), sum(count[v] for v in OWN)
-    audit = (
-        f"Of the {len(ledger)} statements in the ledger of the seed report, {done} were "
-        "examined in this run: "
-        f"{count['reproduced']} reproduced, {count['corrected']} corrected, "
-        f"{count['refuted']} refuted."
+def _verdicts(rows: list[dict], ledger: dict) -> str:
+    """The audit and our own bars in three sentences."""
+    own = counts(rows)
+    told = [_audit(audit_by_kind(rows, ledger).set_index("kind"), len(ledger))]
+    if strongest := [one["title"] for one in findings(rows, ledger)[:3]]:
+        titles = "; ".join(title[0].lower() + title[1:] for title in strongest)
+        told.append(f"Its strongest findings: {titles}.")
+    if total := sum(own.values()):
+        told.append(f"Of {total} bars of our own, {own['pass']} hold.")
+    return " ".join(told)
+
+
+def _audit(kinds, statements: int) -> str:
+    """How many statements of each kind hold at the original's own setting; settings apart."""
+    all_of, hold = kinds["statements"], kinds[HOLDS]
+    return (
+        f"We audit the {statements} statements of the original report, each first at its own "
+        f"setting. Of {all_of['arithmetic']} counts and calculations {hold['arithmetic']} hold, "
+        f"of {all_of['measurement']} measured numbers {hold['measurement']} "
+        f"({kinds.loc['measurement', INCOMPARABLE]} cannot be compared: another machine or text "
+        f"decides them), of {all_of['conclusion']} conclusions {hold['conclusion']}; "
+        f"{all_of['setting']} settings are only copied."
     )
-    return f"{audit} Of {own} bars of our own, {count['pass']} hold." if own else audit

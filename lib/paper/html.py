@@ -10,7 +10,7 @@ Grading sheet) close the page
     headline     headline.json, the tiles of `headline.headlines`: {claim, label, value, unit,
 interval, limit_text, seed_text,
                  strip}, the last as `marks.strip` takes it
-    claims       claims/NN-name.json of the notebooks shown; rows with a seed verdict form the audit
+    claims       claims/NN-name.json of the notebooks shown; rows with a kind form the audit
     anchors      cell "NN-<cell id>", claim "claim-<id>", figure "fig-<id>", table "tbl-<id>",
     chapter its notebook's name
 
@@ -21,30 +21,18 @@ import json
 from pathlib import Path
 
 from . import bars
+from .audit_section import audit_section
 from .chapter import Book, claim_anchor, in_order, prefix
 from .checks import check
-from .claims import AUDIT, OWN, seed_claims
+from .claims import audited, seed_claims
 from .files import read_json, write_text
 from .marks import strip, written
 from .names import slug
 from .project import Project
+from .summary import counts
 from .words import visible
 
 TEMPLATE = Path(__file__).resolve().parents[2] / "reports" / "template"
-SECTIONS = {
-    "1": "Resumen Ejecutivo",
-    "2": "Arquitectura del Modelo",
-    "3.1": "Entrenamiento",
-    "3.2": "Evaluación",
-    "3.3": "KV-cache Benchmarks",
-    "3.4": "Cuantización Benchmarks",
-    "4.1": "Positional Encoding: RoPE vs Sinusoidal",
-    "4.2": "Cuantización: Scale Simétrico vs Asimétrico",
-    "4.3": "Dimensión del Modelo",
-    "5": "Reproducibilidad",
-    "6": "Limitaciones y Trabajo Futuro",
-    "7": "Conclusiones",
-}  # of the seed report; a section without its own title here takes that of the section above it
 BUILT = ("abstract", "claims", "audit")
 
 
@@ -69,7 +57,9 @@ def build_html(run_dir, notebooks_dir=None) -> Path:
     chapters = [book.chapter(folder / f"{name}.ipynb", seconds.get(name)) for name in names]
     matter = book.chapter(front, seconds.get("report")) if front.is_file() else None
     parts = dict(
-        style=(TEMPLATE / "style.css").read_text(encoding="utf-8"),
+        style="".join(
+            (TEMPLATE / name).read_text(encoding="utf-8") for name in ("style.css", "audit.css")
+        ),
         run=run,
         chapters=chapters,
         missing=[name for name in chapters_of_book if name not in names]
@@ -107,8 +97,7 @@ def cell_anchor(row):
 
 
 def _claims(claims, chapters, matter):
-    """Our own claims, the audit grouped by the seed report's sections, counts of verdicts, and what
-    was not examined."""
+    """Our own claims by chapter with the count of their verdicts, and the audit."""
     numbers = {}
     for chapter in [*chapters, *([matter] if matter else [])]:
         numbers |= chapter.labels
@@ -122,27 +111,12 @@ def _claims(claims, chapters, matter):
         }
         for row in claims
     ]
-    own, audit = (
-        [row for row in rows if (row["verdict"] in AUDIT) is about_seed]
-        for about_seed in (False, True)
-    )
-    ledger = seed_claims()
-    order = {id: place for place, id in enumerate(ledger)}
-    groups = {}
-    for row in sorted(audit, key=lambda row: order.get(row["id"], len(order))):
-        row["quote"] = row.get("quote") or ledger.get(row["id"], {}).get("quote", "")
-        row["right"] = "" if row.get("correct") is None else written(row["correct"], row["unit"])
-        groups.setdefault(row.get("section") or "", []).append(row)
-    counts = {verdict: sum(row["verdict"] == verdict for row in rows) for verdict in (*AUDIT, *OWN)}
-    done = {row["id"] for row in audit}
-    groups = [(section, _section_title(section), rows) for section, rows in groups.items()]
+    own = [row for row in rows if not audited(row)]
     return {
         "own": _by_chapter(own, chapters),
-        "groups": groups,
-        "counts": counts,
+        "counts": counts(rows),
         "changed": _changed(own),
-        "pending": [row for id, row in ledger.items() if id not in done],
-        "stated_total": len(ledger),
+        "audit": audit_section(rows, seed_claims()),
     }
 
 
@@ -169,10 +143,6 @@ def _tile(tile):
     text = written(tile["value"], "", tile["interval"])  # as in the abstract
     label = tile["label"].replace(" = ", "\u00a0=\u00a0")
     return {**tile, "label": label, "unit": unit, "text": text, "strip": strip(**tile["strip"])}
-
-
-def _section_title(section):
-    return SECTIONS.get(section) or SECTIONS.get(section.partition(".")[0], "")
 
 
 def _front(matter):

@@ -181,25 +181,26 @@ class Notebook:
     def audit(
         self,
         id,
-        measured,
-        *,
-        unit=None,
+        measured=None,
         interval=None,
-        verdict=None,
-        correct=None,
+        *,
+        answer=None,
+        answer_interval=None,
         note="",
         cell=None,
+        **values,
     ) -> dict:
-        """A claim of the seed report, by its id in seed_claims.toml; verdict None follows
-        `claims.judge`."""
-        more = {
-            "unit": unit,
-            "interval": interval,
-            "verdict": verdict,
-            "correct": correct,
-            "note": note,
-        }
-        return self._add(claims.audit_row(self._ledger, id, measured, **more), cell)
+        """A statement of the original report, by its id in seed_claims.toml, which holds the rule
+        that judges it.
+
+        `measured` with its `interval` is at the original's own setting (its model, recipe,
+        control corpus, n, repeats), `answer` where the question can be answered; None was not
+        examined. A single run is judged by a prediction interval. `note` is a template over
+        `values`."""
+        found = {"answer": answer, "answer_interval": answer_interval}
+        note = note.format(**values) if values else note
+        row = claims.audit_row(self._ledger, id, measured, interval, **found, note=note)
+        return self._add(row, cell)
 
     def progress(self, total, description: str):
         """A tqdm bar over an iterable, or of `total` steps to `update`; TQDM_DISABLE=1 silences it.
@@ -229,14 +230,13 @@ class Notebook:
                 "nb.close"
             )
         write_json(self.out / "claims" / f"{self.name}.json", list(self._rows.values()))
-        verdicts = [row["verdict"] for row in self._rows.values()]
-        counts = ", ".join(
-            f"{verdicts.count(v)} {v}" for v in (*claims.OWN, *claims.AUDIT) if v in verdicts
-        )
+        rows = self._rows.values()
+        bars = [row["verdict"] for row in rows if not claims.audited(row)]
+        said = [claims.settled(row) for row in rows if claims.audited(row)]
         where = "" if OUT in os.environ else f" in {self.project.relative(self.out)}/"
         display.show_echo(
-            f"{self.name}: {len(artefacts)} artefacts checked{where}; {len(verdicts)} claims "
-            f"({counts or 'none'})."
+            f"{self.name}: {len(artefacts)} artefacts checked{where}; "
+            f"{_counted(bars, 'bars', claims.OWN)}; {_counted(said, 'statements', claims.AUDIT)}."
         )
 
     def _add(self, row: dict, cell: str | None) -> dict:
@@ -276,6 +276,12 @@ def running_cell(path: Path) -> str:
     source = shell.history_manager.input_hist_raw[-1].strip() if shell else ""
     alike = [cell["id"] for cell in saved if "".join(cell["source"]).strip() == source]
     return alike[0] if alike else "unsaved"
+
+
+def _counted(verdicts, what, order) -> str:
+    """ "3 bars (2 pass, 1 fail)"."""
+    told = ", ".join(f"{verdicts.count(v)} {v}" for v in order if v in verdicts)
+    return f"{len(verdicts)} {what}" + (f" ({told})" if told else "")
 
 
 def _cell_ids(path: Path) -> list[str]:

@@ -1,17 +1,20 @@
-"""What the report's own chapter reads out of a run: the audit by section, the seed report's
-arithmetic, the grading sheet."""
+"""What the report's own chapter reads out of a run: the audit by kind and section, the original
+report's own arithmetic, the grading sheet."""
 
 import ast
+import math
 from pathlib import Path
 
 import pandas as pd
 
-from .claims import AUDIT, OWN
+from .claims import AUDIT, OWN, audited, settled
 from .files import read_json, sha256
+from .findings import findings as findings
 from .numerals import number
 from .project import Project
 from .revision import commit, git
 from .sources import LIB, files_of, imports, relative_imports
+from .statements import ANSWER_ONLY, KINDS, SLIP, UNEXAMINED
 
 NOT_RUN = "not run at this commit"
 GATES = (
@@ -49,24 +52,46 @@ def source_limit(corpus: dict) -> str:
 
 
 def counts(rows: list[dict]) -> dict[str, int]:
-    """Verdict -> how many rows carry it; every verdict of the vocabulary is a key."""
-    verdicts = [row["verdict"] for row in rows]
-    return {verdict: verdicts.count(verdict) for verdict in (*OWN, *AUDIT)}
+    """Verdict -> how many of our own bars carry it; every verdict is a key."""
+    verdicts = [row["verdict"] for row in rows if not audited(row)]
+    return {verdict: verdicts.count(verdict) for verdict in OWN}
+
+
+def audit_by_kind(rows: list[dict], ledger: dict) -> pd.DataFrame:
+    """One row a kind of statement: how many the ledger has, verdicts of this run at the original's
+    own setting (of `process` and `future`: none), and those where the question can be answered."""
+    found = {row["id"]: row for row in rows if audited(row)}
+    table = pd.DataFrame([_counted(said, found.get(id, {})) for id, said in ledger.items()])
+    return table.groupby("kind").sum().reindex(KINDS).reset_index()
+
+
+def _counted(said, row):
+    own, answer = (row.get(name, UNEXAMINED) for name in ("verdict", "answer_verdict"))
+    at_home, elsewhere = said["kind"] not in ANSWER_ONLY, bool(said["answered_at"])
+    return {
+        "kind": said["kind"],
+        "statements": 1,
+        **{v: int(at_home and own == v) for v in AUDIT},
+        **{f"answer {v}": int(elsewhere and answer == v) for v in AUDIT if v != SLIP},
+    }
 
 
 def audit_by_section(rows: list[dict], ledger: dict) -> pd.DataFrame:
-    """One row a section of the seed report: statements in the ledger, verdicts of this run, and how
-    many have none."""
-    verdict = {row["id"]: row["verdict"] for row in rows}
+    """One row a section of the original report: its statements, how many of them are settings,
+    which are copied, and the verdict that counts of all others."""
+    verdict = {row["id"]: settled(row) for row in rows if audited(row)}
     table = pd.DataFrame(
         [
             {
-                "section": "§" + row["section"],
+                "section": "§" + said["section"],
                 "statements": 1,
-                **{v: int(verdict.get(id) == v) for v in AUDIT},
-                "not measured": int(id not in verdict),
+                "settings": int(said["kind"] == "setting"),
+                **{
+                    v: int(verdict.get(id, UNEXAMINED) == v and said["kind"] != "setting")
+                    for v in AUDIT
+                },
             }
-            for id, row in ledger.items()
+            for id, said in ledger.items()
         ]
     )
     table = table.groupby("section", sort=False).sum()
@@ -74,32 +99,8 @@ def audit_by_section(rows: list[dict], ledger: dict) -> pd.DataFrame:
     return table.reset_index()
 
 
-def findings(rows: list[dict], ledger: dict, verdict: str) -> pd.DataFrame:
-    """What the seed report states and what was found, for the audit rows with this verdict, in the
-    ledger's order."""
-    found = {row["id"]: row for row in rows if row["verdict"] == verdict}
-    pairs = [(seed, found[id]) for id, seed in ledger.items() if id in found]
-    return pd.DataFrame(
-        [
-            {
-                "section": "§" + seed["section"],
-                "seed report": seed["statement"],
-                "its value": _cell(seed["seed_value"]),
-                "here": _cell(row["measured"]),
-                "unit": row["unit"],
-                "chapter": row["notebook"],
-            }
-            for seed, row in pairs
-        ]
-    )
-
-
-def _cell(value) -> str:
-    return value if isinstance(value, str) else number(value)
-
-
 def own_arithmetic(ledger: dict) -> pd.DataFrame:
-    """What follows from the seed report's own numbers alone: expression, value, what the report
+    """What follows from the original report's own numbers alone: expression, value, what the report
     prints."""
     v = {id: row["seed_value"] for id, row in ledger.items()}
     base, int8, int4 = v["S1-perplexity"], v["S32-int8-perplexity"], v["S32-int4-perplexity"]
@@ -114,6 +115,11 @@ def own_arithmetic(ledger: dict) -> pd.DataFrame:
             "first loss − last loss",
             round(v["S31-loss-initial"] - v["S31-loss-final"], 2),
             v["S31-improvement"],
+        ),
+        (
+            "loss of the sinusoidal perplexity",
+            round(math.log(v["S41-sinusoidal-perplexity"]), 2),
+            v["S41-sinusoidal-loss"],
         ),
         (
             "latency ratio of the cache",
