@@ -77,6 +77,8 @@ def test_the_verdict_that_counts_is_the_answers_where_nothing_else_was_there():
     row = {"verdict": "not examined", "answer_verdict": "holds"}
     assert claims.settled({**row, "kind": "process"}) == "holds"
     assert claims.settled({**row, "kind": "conclusion"}) == "not examined"
+    assert claims.settled({**row, "kind": "setting", "verdict": "holds"}) == "copied"
+    assert claims.settled({**row, "kind": "setting", "verdict": "does not hold"}) == "does not hold"
     assert claims.settled({"verdict": "pass"}) == "pass"
     assert claims.audited({**row, "kind": "process"}) and not claims.audited({"verdict": "pass"})
 

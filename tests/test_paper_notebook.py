@@ -250,3 +250,25 @@ def test_the_report_itself_needs_no_answer(root):
     nb = open_notebook("report", {"run_dir": "reports/x"}, root)
     nb.close()
     assert read_json(nb.out / "claims" / "report.json") == []
+
+
+def test_an_audit_call_that_does_not_suit_its_statement_is_refused(nb):
+    with pytest.raises(ValueError, match="'S1-block' is not in seed_claims.toml: did you mean 'S1"):
+        nb.audit("S1-block", 1, cell="cell-0")
+    with pytest.raises(ValueError, match="'S1-tests' is of kind 'process'"):
+        nb.audit("S1-tests", 1, cell="cell-0")
+    row = nb.audit("S6-synthetic", note="Its text is not available.", cell="cell-0")
+    assert row["verdict"] == "not examined" and row["measured"] is None
+
+
+def test_a_claim_is_shown_with_what_was_asked_and_its_answer(nb, capsys):
+    nb.audit(
+        "S32-int4-acceptable", 0.2, (0.1, 0.3), answer=9.8, answer_interval=(9, 10), cell="cell-0"
+    )
+    nb.audit("S2-dim", 128, cell="cell-0")
+    nb.audit("S6-synthetic", cell="cell-0")
+    shown = displayed(capsys).replace("\u202f", " ")
+    assert "less than 1 %: 0.20 % of perplexity (asked < 1 %); the trained model under" in shown
+    assert "rule: 9.8 % of perplexity, does not hold" in shown
+    assert "S2-dim copied: The model width is 128: 128 units (original report 128 units)" in shown
+    assert "natural language: not examined" in shown

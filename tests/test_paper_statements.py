@@ -162,6 +162,7 @@ def test_an_answer_that_the_ledger_does_not_ask_for_is_refused():
         ({"kind": "conclusion"}, "rule 'bar' with op '' and value None"),
         ({"op": "<", "value": 1}, "rule 'equal' with op '<' and value 1"),
         ({"kind": "conclusion", "op": "~", "value": 1}, "rule 'bar' with op '~'"),
+        ({"kind": "conclusion", "op": "<", "value": math.inf}, "with op '<' and value inf"),
         ({"kind": "measurement", "seed_value": "much"}, "'much' is no number"),
         ({"decides": "machine"}, "decides 'machine': only of measurements"),
         ({"kind": "measurement", "decides": "moon"}, "decides 'moon'"),

@@ -3,7 +3,7 @@ apart, and the verdicts counted by kind."""
 
 from .claims import audited
 from .marks import strip, written
-from .statements import ANSWER_ONLY, SLIP, VERDICTS
+from .statements import ANSWER_ONLY, HOLDS, SLIP, VERDICTS
 from .summary import audit_by_kind
 
 SECTIONS = {
@@ -33,7 +33,7 @@ WHY = {"process": "its code is not available", "future": "a plan"}
 
 
 def audit_section(rows: list[dict], ledger: dict) -> dict:
-    """{total, examined, kinds, verdicts, answers, groups, settings, pending} for the template;
+    """{total, examined, kinds, counted, groups, settings, pending} for the template;
     `rows` are those of the page, with the cells that computed them."""
     own = {row["id"]: row for row in rows if audited(row)}
     shown = [_row(own[id], said) for id, said in ledger.items() if id in own]
@@ -41,13 +41,12 @@ def audit_section(rows: list[dict], ledger: dict) -> dict:
     for row in shown:
         if row["kind"] != "setting":
             groups.setdefault(row["section"], []).append(row)
-    verdicts = [verdict for verdict in VERDICTS if verdict != SLIP]
+    kinds = audit_by_kind(rows, ledger).to_dict("records")
     return {
         "total": len(ledger),
         "examined": bool(shown),
-        "verdicts": list(VERDICTS),
-        "answers": verdicts,
-        "kinds": [_kind(row, verdicts) for row in audit_by_kind(rows, ledger).to_dict("records")],
+        "kinds": [(TITLES[kind["kind"]], kind["statements"]) for kind in kinds],
+        "counted": _counted(kinds),
         "groups": [
             (section, SECTIONS.get(section, ""), group) for section, group in groups.items()
         ],
@@ -74,10 +73,24 @@ def _text(value, unit, interval):
     return "" if value is None else written(value, unit, interval)
 
 
-def _kind(row, answers):
-    return {
-        "title": TITLES[row["kind"]],
-        "statements": row["statements"],
-        "own": [row[verdict] for verdict in VERDICTS],
-        "answer": [row[f"answer {verdict}"] for verdict in answers],
-    }
+def _counted(kinds):
+    """[(setting in words, [(verdict, one number a kind)])]; None where a kind has no such
+    verdict."""
+    own = [
+        (verdict, [None if _apart(kind["kind"], verdict) else kind[verdict] for kind in kinds])
+        for verdict in VERDICTS
+    ]
+    answers = [
+        (
+            verdict,
+            [None if kind["kind"] == "setting" else kind[f"answer {verdict}"] for kind in kinds],
+        )
+        for verdict in VERDICTS
+        if verdict != SLIP
+    ]
+    return [("at its own setting", own), ("where the question can be answered", answers)]
+
+
+def _apart(kind, verdict):
+    """What is not counted at the original's own setting: copies, and what has no such setting."""
+    return kind in ANSWER_ONLY or (kind, verdict) == ("setting", HOLDS)

@@ -12,9 +12,10 @@ from pathlib import Path
 from . import statements
 from .bars import VERDICTS, Bar
 from .files import plain, read_json, write_json
-from .statements import ANSWER_ONLY, LEDGER, Statement
+from .statements import ANSWER_ONLY, HOLDS, LEDGER, Statement
 
 OWN, AUDIT = VERDICTS, statements.VERDICTS
+COPIED = "copied"
 
 
 def seed_claims(path: Path = LEDGER) -> dict[str, dict]:
@@ -28,8 +29,10 @@ def audited(row: dict) -> bool:
 
 
 def settled(row: dict) -> str:
-    """The verdict that counts: of a bar its own; of a statement that at the original's own setting,
-    or, where it has none, the answer's."""
+    """The word that counts: of a bar its verdict; of a statement that at the original's own
+    setting, or, where it has none, the answer's. A setting that is as stated was only copied."""
+    if row.get("kind") == "setting" and row["verdict"] == HOLDS:
+        return COPIED
     return row["answer_verdict" if row.get("kind") in ANSWER_ONLY else "verdict"]
 
 

@@ -233,10 +233,13 @@ class Notebook:
         rows = self._rows.values()
         bars = [row["verdict"] for row in rows if not claims.audited(row)]
         said = [claims.settled(row) for row in rows if claims.audited(row)]
+        counted = (
+            _counted(bars, "bars", claims.OWN),
+            _counted(said, "statements", (claims.COPIED, *claims.AUDIT)),
+        )
         where = "" if OUT in os.environ else f" in {self.project.relative(self.out)}/"
         display.show_echo(
-            f"{self.name}: {len(artefacts)} artefacts checked{where}; "
-            f"{_counted(bars, 'bars', claims.OWN)}; {_counted(said, 'statements', claims.AUDIT)}."
+            f"{self.name}: {len(artefacts)} artefacts checked{where}; {'; '.join(counted)}."
         )
 
     def _add(self, row: dict, cell: str | None) -> dict:

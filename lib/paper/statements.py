@@ -70,7 +70,8 @@ class Statement:
         object.__setattr__(self, "rule", self.rule or DEFAULT_RULES[self.kind])
         if self.rule not in RULES:
             self._refuse(f"rule {self.rule!r} is not one of {', '.join(RULES)}")
-        bound = self.op in (*OPERATORS, WITHIN) and _number(self.value)
+        known = _number(self.value) and math.isfinite(self.value)
+        bound = self.op in (*OPERATORS, WITHIN) and known
         if bound != (self.rule == "bar") or bool(self.op) != (self.value is not None):
             self._refuse(f"rule {self.rule!r} with op {self.op!r} and value {self.value}")
         if self.rule == "interval" and not _number(self.seed_value):
