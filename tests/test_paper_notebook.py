@@ -257,6 +257,11 @@ def test_an_audit_call_that_does_not_suit_its_statement_is_refused(nb):
         nb.audit("S1-block", 1, cell="cell-0")
     with pytest.raises(ValueError, match="'S1-tests' is of kind 'process'"):
         nb.audit("S1-tests", 1, cell="cell-0")
+    for given in ({"verdict": "holds"}, {"unit": "tests"}, {"fiel": 2, "note": "{file}"}):
+        with pytest.raises(ValueError, match="does not occur in its note"):
+            nb.audit("S1-tests", answer=0, cell="cell-0", **given)
+    told = nb.audit("S1-tests", answer=0, note="{n[ran]} ran.", n={"ran": 7}, cell="cell-0")
+    assert told["note"] == "7 ran."
     row = nb.audit("S6-synthetic", note="Its text is not available.", cell="cell-0")
     assert row["verdict"] == "not examined" and row["measured"] is None
 

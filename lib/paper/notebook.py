@@ -6,6 +6,7 @@ import re
 import sys
 import warnings
 from pathlib import Path
+from string import Formatter
 from types import SimpleNamespace
 
 from IPython import get_ipython
@@ -198,6 +199,11 @@ class Notebook:
         examined. A single run is judged by a prediction interval. `note` is a template over
         `values`."""
         found = {"answer": answer, "answer_interval": answer_interval}
+        if unused := sorted(set(values) - _names(note)):
+            raise ValueError(
+                f"audit {id!r}: {', '.join(unused)} does not occur in its note: verdict and unit "
+                "are the ledger's, a note names its values as {name}"
+            )
         note = note.format(**values) if values else note
         row = claims.audit_row(self._ledger, id, measured, interval, **found, note=note)
         return self._add(row, cell)
@@ -279,6 +285,12 @@ def running_cell(path: Path) -> str:
     source = shell.history_manager.input_hist_raw[-1].strip() if shell else ""
     alike = [cell["id"] for cell in saved if "".join(cell["source"]).strip() == source]
     return alike[0] if alike else "unsaved"
+
+
+def _names(template) -> set[str]:
+    """The names of values that a template holds."""
+    fields = [field for _, field, _, _ in Formatter().parse(template) if field]
+    return {re.split(r"[.\[]", field)[0] for field in fields}
 
 
 def _counted(verdicts, what, order) -> str:
