@@ -52,7 +52,7 @@ def command(*arguments, **options):
     """The words of the last command that a target would run."""
     done = make("-n", "VENV=none", *arguments, **options)
     assert done.returncode == 0, done.stderr
-    return shlex.split(done.stdout.strip().splitlines()[-1])
+    return shlex.split(done.stdout.replace("\\\n", " ").strip().splitlines()[-1])
 
 
 def settings(words):
