@@ -188,7 +188,7 @@ picture: $(READY) ## maintainers: docs/page.png, the README's picture of reports
 	  Image.open(".cache/page.png").convert("RGB").quantize(64, dither=0).save("docs/page.png", optimize=True)'
 
 lock: ## maintainers: pin the closure of pyproject.toml again, for pip and for conda (needs uv; UPGRADE=1 moves the pins)
-	uv pip compile pyproject.toml --all-extras --group test --universal --python-version 3.11 \
+	uv pip compile pyproject.toml --extra ort --extra export --extra paper --group test --universal --python-version 3.11 \
 	  --excludes requirements.excludes --no-annotate --custom-compile-command "make lock" $(if $(UPGRADE),--upgrade) \
 	  -o requirements.lock
 	sed '/^  - pip:/q' environment.yml > environment.part

@@ -167,7 +167,7 @@ def speak(writer, tokenizer, vocab_size: int) -> None:
         writer.add_add_space_prefix(True)
         writer.add_unk_token_id(words.index("<unk>"))
     else:
-        writer.add_tokenizer_model("no_vocab")
+        writer.add_tokenizer_model("none")
         return
     kinds = gguf.TokenType
     words = vocabulary(tokenizer)

@@ -22,9 +22,12 @@ GROUPS = (256, 128, 64, 32, 16)  # what MatMulNBits takes
 NEEDS = "ONNX export needs the package onnx: pip install 'minitransformer[export]'"
 
 
-def to_onnx(model, directory: str | Path, tokenizer=None) -> Path:
+def to_onnx(model, directory: str | Path, tokenizer=None, accuracy_level: int = 0) -> Path:
     """Write onnx/model.onnx, a config.json and, with a tokenizer, its files into `directory`,
     which is replaced as a whole.
+
+    `accuracy_level` is that of MatMulNBits: 0 computes in floats, 4 rounds activations to int8,
+    which is faster, and differs between machines.
 
     ValueError names a quantization scheme that the kernel does not take, ImportError the package
     that is missing."""
@@ -33,7 +36,7 @@ def to_onnx(model, directory: str | Path, tokenizer=None) -> Path:
     except ImportError as error:
         raise ImportError(NEEDS) from error
     directory, cfg = Path(directory), model.cfg
-    proto = Graph(model).proto()
+    proto = Graph(model, accuracy_level).proto()
     with replacing_folder(directory) as part:
         (part / "onnx").mkdir()
         onnx.save_model(proto, part / "onnx" / "model.onnx")
@@ -47,8 +50,8 @@ def to_onnx(model, directory: str | Path, tokenizer=None) -> Path:
 class Graph:
     """The nodes of one model's forward, in order; a value is the name of a tensor."""
 
-    def __init__(self, model):
-        self.model, self.cfg = model, model.cfg
+    def __init__(self, model, accuracy_level=0):
+        self.model, self.cfg, self.accuracy_level = model, model.cfg, accuracy_level
         self.tensors, self.packed = floats(model), quantized(model)
         self.nodes, self.weights, self.count = [], {}, 0
 
@@ -239,6 +242,8 @@ class Graph:
         weight = self.packed[name]
         inputs, block = self.integers(name, weight)
         shape = dict(K=weight.columns, N=weight.rows, bits=weight.scheme.bits, block_size=block)
+        if self.accuracy_level:
+            shape["accuracy_level"] = self.accuracy_level
         return self.op("MatMulNBits", x, *inputs, out=out, domain="com.microsoft", **shape)
 
     def integers(self, name, weight) -> tuple[list[str], int]:
