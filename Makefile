@@ -42,7 +42,7 @@ SETTINGS = $(foreach p,$(PARAMETERS),$(if $(call given,$(call variable,$p)),\
 
 # A variable of the command line that nothing reads is an error before anything runs. The environment is left alone.
 KNOWN := $(foreach p,$(PARAMETERS),$(call variable,$p)) PROFILE PYTHON VENV TORCH_INDEX LAB_OPTIONS PYTEST_OPTIONS DEBUG \
-  SOURCE_DATE_EPOCH
+  FORMAT MODEL EXPORT_OPTIONS   SOURCE_DATE_EPOCH
 ALSO := SHELL PWD TMPDIR MAKEFLAGS MAKEFILES GNUMAKEFLAGS UPGRADE CHROMIUM PIP_% UV_% OMP_% MKL_% CUDA_% TQDM_% \
   PYTHONPATH PYTHONWARNINGS PYTHONUNBUFFERED PYTHONDONTWRITEBYTECODE PYTEST_ADDOPTS# read by what is called
 UNKNOWN := $(strip $(foreach v,$(.VARIABLES),$(if $(findstring command,$(origin $v)),$(filter-out $(KNOWN) $(ALSO),$v))))
@@ -61,7 +61,7 @@ RUN = $(PY) -m paper
 OPTIONS = --profile $(call quote,$(PROFILE)) --caller $(call quote,$(PWD)) $(SETTINGS)
 
 .PHONY: help setup report publish test lab data tokenize train eval bench bench-quant ablations plot plot-quant \
-  verify-corpus test-idem pack verify clean clean-cache distclean notebooks picture lock
+  verify-corpus test-idem export pack verify clean clean-cache distclean notebooks picture lock
 
 help: ## this list
 	@echo "make <target> [VARIABLE=value ...]"
@@ -76,6 +76,7 @@ help: ## this list
 ## CONTEXT DIM HEADS LR    of the model and its training
 ## QUANT_BITS      32, 8 or 4
 ## TEMP TOPK TOPP BEAM LENGTH_PENALTY    of sampling and beam search
+## FORMAT MODEL EXPORT_OPTIONS    of make export: what to write, of which folder, and the options of its command
 ## PYTHON VENV     the interpreter (python3); the environment's folder (.venv), or none: PYTHON as it is
 ## TORCH_INDEX     where setup takes torch from: an address; none: pip's own index (on Linux a CUDA build, +2.2 GB)
 ## DEBUG=1         a whole traceback instead of the one line
@@ -143,6 +144,11 @@ test: $(READY) ## style, unit tests, notebooks, the quick pipeline end to end, c
 test-idem: $(READY) ## run the quick pipeline twice and compare every artefact that should be equal
 	@$(RUN) test-idem $(OPTIONS)
 
+# A model that is not there, or a format that cannot express it, is told in one line.
+export: $(READY) ## a model for other runtimes: FORMAT=hf, gguf, onnx or all, of MODEL= (reports/PROFILE/model) to dist/export/
+	@$(PY) -m minitransformer.export $(call quote,$(or $(MODEL),reports/$(PROFILE)/model)) \
+	  --format $(call quote,$(or $(FORMAT),all)) --out dist/export $(EXPORT_OPTIONS)
+
 pack: $(READY) ## dist/mini-transformer-<run>-v<version>.tar.gz, the same bytes from the same run
 	@$(RUN) pack $(OPTIONS)
 
@@ -182,7 +188,7 @@ picture: $(READY) ## maintainers: docs/page.png, the README's picture of reports
 	  Image.open(".cache/page.png").convert("RGB").quantize(64, dither=0).save("docs/page.png", optimize=True)'
 
 lock: ## maintainers: pin the closure of pyproject.toml again, for pip and for conda (needs uv; UPGRADE=1 moves the pins)
-	uv pip compile pyproject.toml --all-extras --group test --universal --python-version 3.11 \
+	uv pip compile pyproject.toml --extra ort --extra export --extra paper --group test --universal --python-version 3.11 \
 	  --excludes requirements.excludes --no-annotate --custom-compile-command "make lock" $(if $(UPGRADE),--upgrade) \
 	  -o requirements.lock
 	sed '/^  - pip:/q' environment.yml > environment.part

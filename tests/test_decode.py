@@ -216,5 +216,5 @@ def test_bad_prompts_are_named(model):
         generate(model, PROMPT, 0)
     with pytest.raises(ValueError, match="a prompt of 3 and 39 new tokens pass context 40"):
         generate(model, PROMPT, 39)
-    with pytest.raises(ValueError, match="backend 'cuda-graph' is unknown: choose eager or native"):
+    with pytest.raises(ValueError, match="backend 'cuda-graph' is unknown: choose one of eager"):
         generate(model, PROMPT, 5, backend="cuda-graph")

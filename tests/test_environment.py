@@ -19,9 +19,11 @@ ROOT = Path(__file__).resolve().parent.parent
 PROJECT = tomllib.loads((ROOT / "pyproject.toml").read_text(encoding="utf-8"))
 EXTRAS = PROJECT["project"]["optional-dependencies"]
 BASE = [Requirement(line) for line in PROJECT["project"]["dependencies"]]
-ORT, PAPER = ([Requirement(line) for line in EXTRAS[name]] for name in ("ort", "paper"))
+ORT, EXPORT, PEERS, PAPER = (
+    [Requirement(line) for line in EXTRAS[name]] for name in ("ort", "export", "peers", "paper")
+)
 TEST = [Requirement(line) for line in PROJECT["dependency-groups"]["test"]]
-DIRECT = [*BASE, *ORT, *PAPER, *TEST]
+DIRECT = [*BASE, *ORT, *EXPORT, *PAPER, *TEST]  # peers are no part of the lock
 PINS = (ROOT / "requirements.lock").read_text(encoding="utf-8").splitlines()
 LOCK = [Requirement(line) for line in PINS if not line.startswith("#")]
 CONDA = yaml.safe_load((ROOT / "environment.yml").read_text(encoding="utf-8"))
@@ -88,6 +90,7 @@ def imported(path):
 
 DISTRIBUTION = {
     "bs4": "beautifulsoup4",
+    "optimum": "optimum-quanto",
     "PIL": "pillow",
     "yaml": "pyyaml",
     "IPython": "ipykernel",
@@ -101,8 +104,8 @@ DISTRIBUTION = {
 @pytest.mark.parametrize(
     "part, asked",
     [
-        ("minitransformer", [*BASE, *ORT]),
-        ("studies", [*BASE, Requirement("minitransformer")]),
+        ("minitransformer", [*BASE, *ORT, *EXPORT]),
+        ("studies", [*BASE, *ORT, *PEERS, Requirement("minitransformer")]),
         ("paper", [*BASE, *PAPER]),
     ],
 )

@@ -59,8 +59,11 @@ def own(config, kind):
 INTS = [(config, name) for config in CONFIGS for name in own(config, int)] + [
     (ModelConfig, "n_kv_heads"),
     (ModelConfig, "d_ff"),
+    (ModelConfig, "d_head"),
 ]
-REALS = [(config, name) for config in CONFIGS for name in own(config, float)]
+REALS = [(config, name) for config in CONFIGS for name in own(config, float)] + [
+    (ModelConfig, "norm_eps"),
+]
 FLAGS = [(config, name) for config in CONFIGS for name in own(config, bool)]
 WORDS = [(config, name) for config in CONFIGS for name in own(config, str)]
 
@@ -68,7 +71,7 @@ WORDS = [(config, name) for config in CONFIGS for name in own(config, str)]
 def test_every_field_is_of_a_checked_kind():
     checked = {pair[1] for kind in (INTS, REALS, FLAGS, WORDS) for pair in kind}
     names = {f.name for config in CONFIGS for f in fields(config)}
-    assert names - checked == {"betas", "codebook"} and len(INTS) >= 15
+    assert names - checked == {"betas", "codebook", "rope_scaling"} and len(INTS) >= 15
 
 
 def made(config, name, value):
@@ -87,7 +90,13 @@ def test_whole_numbers_of_any_library_become_ints(config, name):
         assert type(getattr(config_of, name)) is int
         assert config_of == made(config, name, 8) and json.dumps(asdict(config_of))
     for value in NO_NUMBERS:
-        if value is None and name in ("n_kv_heads", "d_ff", "group_size", "activation_bits"):
+        if value is None and name in (
+            "n_kv_heads",
+            "d_ff",
+            "d_head",
+            "group_size",
+            "activation_bits",
+        ):
             continue
         with pytest.raises(ValueError, match=rf"^{name} .* is not a whole number: give ") as caught:
             made(config, name, value)
@@ -116,6 +125,8 @@ def test_real_numbers_become_floats(config, name):
         -1,
         -math.inf,
     ):
+        if value is None and name == "norm_eps":
+            continue
         with pytest.raises(ValueError, match=rf"^{name} .*: give ") as caught:
             made(config, name, value)
         assert "\n" not in str(caught.value)
@@ -183,6 +194,16 @@ def test_a_large_width_is_refused_as_quickly_as_a_small_one():
         ModelConfig(d_model=2**31 - 1, n_heads=3)
     with pytest.raises(ValueError, match="n_heads 5 .* d_model 128: the nearest that does is 4"):
         ModelConfig(n_heads=5)
+
+
+def test_a_scaling_of_rope_is_a_name_and_its_numbers():
+    assert ModelConfig(rope_scaling=["linear", 2]).rope_scaling == ("linear", 2.0)
+    for bad in (2.0, "linear", ("linear",), ("yarn", 2.0), ("llama3", 8.0), ()):
+        with pytest.raises(ValueError, match="rope_scaling .* is unknown: give None, .'linear', f"):
+            ModelConfig(rope_scaling=bad)
+    for bad in (0, -1, math.nan, "2"):
+        with pytest.raises(ValueError, match="rope_scaling linear .* is not|out of range"):
+            ModelConfig(rope_scaling=("linear", bad))
 
 
 def test_a_recipe_is_planned_by_name():

@@ -14,8 +14,8 @@ import pytest
 ROOT = Path(__file__).resolve().parent.parent
 TARGETS = (
     "setup report publish test lab data tokenize train eval bench bench-quant ablations plot "
-    "plot-quant verify-corpus test-idem pack verify clean clean-cache distclean help notebooks "
-    "picture lock"
+    "plot-quant verify-corpus test-idem export pack verify clean clean-cache distclean help "
+    "notebooks picture lock"
 ).split()
 PARAMETERS = {
     "CORPUS": "corpus",
@@ -52,7 +52,7 @@ def command(*arguments, **options):
     """The words of the last command that a target would run."""
     done = make("-n", "VENV=none", *arguments, **options)
     assert done.returncode == 0, done.stderr
-    return shlex.split(done.stdout.strip().splitlines()[-1])
+    return shlex.split(done.stdout.replace("\\\n", " ").strip().splitlines()[-1])
 
 
 def settings(words):
@@ -74,6 +74,14 @@ def test_without_variables_only_the_profile_is_given():
     words = command("report")
     assert words[1:4] == ["-m", "paper", "report"] and settings(words) == []
     assert words[words.index("--profile") + 1] == "paper"
+
+
+def test_an_export_is_of_the_profiles_model_or_of_a_folder():
+    words = command("export", "PROFILE=quick")
+    assert words[1:4] == ["-m", "minitransformer.export", "reports/quick/model"]
+    assert words[4:6] == ["--format", "all"]
+    words = command("export", "MODEL=a folder", "FORMAT=gguf", "EXPORT_OPTIONS=--kind q8_0")
+    assert words[3] == "a folder" and words[-2:] == ["--kind", "q8_0"]
 
 
 @pytest.mark.parametrize("variable", PARAMETERS)

@@ -13,7 +13,7 @@ from minitransformer.cache import make_cache
 from minitransformer.decode import Sampling, beam, certify
 from minitransformer.decode import generate as eager_generate
 from minitransformer.evaluate import perplexity
-from minitransformer.model import ModelConfig, Transformer
+from minitransformer.model import ModelConfig
 from minitransformer.native import NativeModel, generate
 from minitransformer.quant import QuantScheme, quantize
 from native_models import (
@@ -265,29 +265,3 @@ def test_threads_do_not_meet():
     with ThreadPoolExecutor(4) as pool:
         together = list(pool.map(lambda ids: generate(engine, ids, 60), prompts))
     assert all(torch.equal(a, b) for a, b in zip(alone, together, strict=True))
-
-
-def test_generate_takes_the_engine_as_a_backend():
-    model = Transformer(ModelConfig(vocab_size=31, d_model=16, n_heads=2, context=40)).eval()
-    ids = [3, 1, 4, 1, 5]
-    for cache in ("static", "paged"):
-        wanted = eager_generate(model, ids, 20, cache=cache)
-        assert torch.equal(eager_generate(model, ids, 20, cache=cache, backend="native"), wanted)
-    packed = NativeModel(model)
-    assert torch.equal(
-        eager_generate(packed, ids, 20, backend="native"), eager_generate(model, ids, 20)
-    )
-    warm = {"sampling": Sampling(temperature=1.0, top_k=5)}
-    drawn = [
-        eager_generate(
-            model, ids, 20, backend=b, generator=torch.Generator().manual_seed(1), **warm
-        )
-        for b in ("eager", "native")
-    ]
-    assert torch.equal(*drawn)
-    with pytest.raises(ValueError, match="backend 'native' recomputes nothing"):
-        eager_generate(model, ids, 5, cache=None, backend="native")
-    with pytest.raises(ValueError, match="backend 'native' resumes no cache"):
-        eager_generate(model, ids, 5, resume=True, backend="native")
-    with pytest.raises(ValueError, match="40"):
-        eager_generate(model, ids, 40, backend="native")

@@ -20,6 +20,7 @@ import torch
 
 from minitransformer import ModelConfig, Transformer, save
 from minitransformer.corpus import train_words
+from minitransformer.export import to_huggingface
 from paper import __main__ as command
 from paper import targets
 from paper.project import Project
@@ -71,7 +72,7 @@ def check_settings(arguments, tmp_path):
 
 
 def test_the_page_has_the_blocks_that_are_tested():
-    assert [language for language, _ in BLOCKS].count("python") == 1 and len(COMMANDS) > 10
+    assert [language for language, _ in BLOCKS].count("python") == 2 and len(COMMANDS) > 10
     assert {"", "python"} == {language for language, _ in BLOCKS}
 
 
@@ -116,6 +117,7 @@ def test_a_command_in_a_sentence_is_one_of_these(line):
         "python -m paper <target>",
         "pip install .",
         'pip install ".[ort]"',
+        'pip install ".[export]"',
     }
 
 
@@ -123,25 +125,43 @@ def test_help_runs():
     assert "VARIABLES" in make("help").stdout
 
 
-def test_the_python_lines_run_after_a_quick_run(tmp_path):
-    (code,) = [block for language, block in BLOCKS if language == "python"]
-    run = tmp_path / "reports" / "quick"
-    run.mkdir(parents=True)
-    (run / "corpus.txt").write_text(" ".join(WORDS * 20) + "\n", encoding="utf-8")
-    tokenizer = train_words(" ".join(WORDS * 20))
-    torch.manual_seed(0)
-    cfg = ModelConfig(vocab_size=tokenizer.get_vocab_size(), d_model=64, context=64)
-    save(Transformer(cfg), run / "model", tokenizer)
+def python_lines(place, folder):
+    """The output of a block of Python in the README, run in `folder`."""
+    code = [block for language, block in BLOCKS if language == "python"][place]
     done = subprocess.run(
         [sys.executable, "-c", code],
-        cwd=tmp_path,
+        cwd=folder,
         env={**os.environ, "PYTHONPATH": str(ROOT / "lib"), "OMP_NUM_THREADS": "1"},
         capture_output=True,
         text=True,
     )
     assert done.returncode == 0, done.stderr
-    said = done.stdout.split()
+    return done.stdout.split()
+
+
+def untrained(text):
+    tokenizer = train_words(text)
+    torch.manual_seed(0)
+    cfg = ModelConfig(vocab_size=tokenizer.get_vocab_size(), d_model=64, context=64)
+    return Transformer(cfg), tokenizer
+
+
+def test_the_python_lines_run_after_a_quick_run(tmp_path):
+    run = tmp_path / "reports" / "quick"
+    run.mkdir(parents=True)
+    (run / "corpus.txt").write_text(" ".join(WORDS * 20) + "\n", encoding="utf-8")
+    model, tokenizer = untrained(" ".join(WORDS * 20))
+    save(model, run / "model", tokenizer)
+    said = python_lines(0, tmp_path)
     assert said[:12] == WORDS[:12] and len(said) == 32
+
+
+def test_the_python_lines_run_after_an_export(tmp_path):
+    model, tokenizer = untrained(" ".join(f"w{i} w{i}" for i in range(60)))
+    to_huggingface(model, tmp_path / "dist" / "export" / "hf", tokenizer)
+    said = python_lines(1, tmp_path)
+    prompt = [tokenizer.id_to_token(i) for i in range(20, 28)]
+    assert said[:8] == prompt and len(said) == 28
 
 
 def test_every_cache_kind_is_named():

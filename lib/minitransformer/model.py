@@ -44,11 +44,15 @@ class ModelConfig:
     tied: bool = False
     qk_norm: bool = False
     rope_theta: float = 10000.0
+    # None; ("linear", factor); ("llama3", factor, low, high, original context) of Llama 3.1
+    rope_scaling: tuple | None = None
+    d_head: int | None = None  # None: d_model / n_heads
+    norm_eps: float | None = None  # None: 1e-5 for LayerNorm, 2^-23 for RMSNorm
 
     def __post_init__(self):
         sizes = ("vocab_size", "d_model", "n_layers", "n_heads", "context")
         settle(self, **{name: whole(name, getattr(self, name)) for name in sizes})
-        for name in ("n_kv_heads", "d_ff"):
+        for name in ("n_kv_heads", "d_ff", "d_head"):
             if getattr(self, name) is not None:
                 settle(self, **{name: whole(name, getattr(self, name))})
         for name in ("bias", "tied", "qk_norm"):
@@ -56,11 +60,14 @@ class ModelConfig:
         for name, known in (("position", POSITIONS), ("norm", NORMS), ("ffn", FFNS)):
             settle(self, **{name: choice(name, getattr(self, name), known)})
         settle(self, rope_theta=real("rope_theta", self.rope_theta, above=True))
+        settle(self, rope_scaling=_scaling(self.rope_scaling))
+        if self.norm_eps is not None:
+            settle(self, norm_eps=real("norm_eps", self.norm_eps, above=True, high=1.0))
         self._fit()
 
     def _fit(self):
         """ValueError for sizes that do not go together."""
-        if self.d_model % self.n_heads:
+        if self.d_head is None and self.d_model % self.n_heads:
             small = [h for h in range(1, math.isqrt(self.d_model) + 1) if self.d_model % h == 0]
             divisors = sorted({*small, *(self.d_model // h for h in small)})
             close = min(divisors, key=lambda h: abs(h - self.n_heads))
@@ -85,7 +92,7 @@ class ModelConfig:
 
     @property
     def head_dim(self) -> int:
-        return self.d_model // self.n_heads
+        return self.d_head or self.d_model // self.n_heads
 
     @property
     def kv_heads(self) -> int:
@@ -98,6 +105,35 @@ class ModelConfig:
         return 32 * math.ceil(self.d_model / 12) if self.ffn == "swiglu" else 4 * self.d_model
 
 
+def _scaling(value) -> tuple | None:
+    """A RoPE scaling as a tuple of its name and its numbers; ValueError for any other."""
+    if value is None:
+        return None
+    name, *numbers = value if isinstance(value, (tuple, list)) and value else (value,)
+    if len(numbers) != {"linear": 1, "llama3": 4}.get(name, -1):
+        raise ValueError(
+            f"rope_scaling {value!r} is unknown: give None, ('linear', factor) or ('llama3', "
+            "factor, low, high, original context)"
+        )
+    return name, *(real(f"rope_scaling {name}", x, above=True) for x in numbers)
+
+
+def frequencies(cfg: ModelConfig) -> torch.Tensor:
+    """Radians a position that each pair of RoPE turns, (D/2,) float64: theta^(-2i/D), stretched
+    where the configuration says so (Chen et al. 2023; Llama 3.1)."""
+    D = cfg.head_dim
+    turn = cfg.rope_theta ** (-torch.arange(0, D, 2, dtype=torch.float64) / D)
+    if cfg.rope_scaling is None:
+        return turn
+    kind, factor, *rest = cfg.rope_scaling
+    if kind == "linear":
+        return turn / factor
+    low, high, before = rest
+    # Turns within the original context: many stay, few are stretched, between them a ramp.
+    share = ((before * turn / (2 * math.pi) - low) / (high - low)).clamp(0, 1)
+    return turn * (share + (1 - share) / factor)
+
+
 def position_table(cfg: ModelConfig) -> torch.Tensor | None:
     """Cosines and sines of position · theta^(-2i/n) for every position of the context, computed in
     float64.
@@ -106,8 +142,11 @@ def position_table(cfg: ModelConfig) -> torch.Tensor | None:
     then cosines."""
     if cfg.position == "none":
         return None
-    n, theta = (cfg.head_dim, cfg.rope_theta) if cfg.position == "rope" else (cfg.d_model, 10000.0)
-    inverse = theta ** (-torch.arange(0, n, 2, dtype=torch.float64) / n)
+    if cfg.position == "rope":
+        inverse = frequencies(cfg)  # (D/2,)
+    else:
+        C = cfg.d_model
+        inverse = 10000.0 ** (-torch.arange(0, C, 2, dtype=torch.float64) / C)  # (C/2,)
     angle = torch.arange(cfg.context, dtype=torch.float64)[:, None] * inverse  # (context, n/2)
     pair = (angle.cos(), angle.sin()) if cfg.position == "rope" else (angle.sin(), angle.cos())
     return torch.cat(pair, dim=-1).to(torch.get_default_dtype())
@@ -131,8 +170,9 @@ class Attention(nn.Module):
         self.k = nn.Linear(cfg.d_model, cfg.kv_heads * cfg.head_dim, bias=cfg.bias)
         self.v = nn.Linear(cfg.d_model, cfg.kv_heads * cfg.head_dim, bias=cfg.bias)
         self.out = nn.Linear(cfg.n_heads * cfg.head_dim, cfg.d_model, bias=cfg.bias)
-        self.q_norm = nn.RMSNorm(cfg.head_dim) if cfg.qk_norm else nn.Identity()
-        self.k_norm = nn.RMSNorm(cfg.head_dim) if cfg.qk_norm else nn.Identity()
+        for name in ("q_norm", "k_norm"):
+            norm = nn.RMSNorm(cfg.head_dim, cfg.norm_eps) if cfg.qk_norm else nn.Identity()
+            setattr(self, name, norm)
 
     def project(self, x: torch.Tensor, rope):
         """Queries, keys and values, heads apart and rotated: (B, T, C) -> (B, H, T, D), (B, Hkv, T,
@@ -147,7 +187,6 @@ class Attention(nn.Module):
         return (rotate(q, *rope), rotate(k, *rope), v) if rope else (q, k, v)
 
     def forward(self, x, rope=None, mask=None, cache=None):
-        B, T, C = x.shape
         q, k, v = self.project(x, rope)
         if cache is not None:
             k, v = cache.update(k, v)  # (B, Hkv, S, D)
@@ -160,10 +199,10 @@ class Attention(nn.Module):
             k,
             v,
             attn_mask=mask,
-            is_causal=mask is None and T == k.shape[2] and T > 1,
+            is_causal=mask is None and 1 < q.shape[2] == k.shape[2],
             enable_gqa=self.cfg.kv_heads != self.cfg.n_heads,
         )  # (B, H, T, D)
-        return self.out(y.transpose(1, 2).reshape(B, T, C))
+        return self.out(y.transpose(1, 2).flatten(2))  # (B, T, C)
 
 
 class FeedForward(nn.Module):
@@ -192,14 +231,20 @@ class FeedForward(nn.Module):
         return self.down(h)
 
 
+def norm_of(cfg: ModelConfig) -> nn.Module:
+    """The norm of the residual stream."""
+    kind = NORMS[cfg.norm]
+    return kind(cfg.d_model) if cfg.norm_eps is None else kind(cfg.d_model, cfg.norm_eps)
+
+
 class Block(nn.Module):
     """One pre-norm residual block."""
 
     def __init__(self, cfg: ModelConfig):
         super().__init__()
-        self.attention_norm = NORMS[cfg.norm](cfg.d_model)
+        self.attention_norm = norm_of(cfg)
         self.attention = Attention(cfg)
-        self.ffn_norm = NORMS[cfg.norm](cfg.d_model)
+        self.ffn_norm = norm_of(cfg)
         self.ffn = FeedForward(cfg)
 
     def forward(self, x, rope=None, mask=None, cache=None):
@@ -216,7 +261,7 @@ class Transformer(nn.Module):
         self.cfg = cfg
         self.embedding = nn.Embedding(cfg.vocab_size, cfg.d_model)
         self.blocks = nn.ModuleList(Block(cfg) for _ in range(cfg.n_layers))
-        self.norm = NORMS[cfg.norm](cfg.d_model)
+        self.norm = norm_of(cfg)
         self.head = nn.Linear(cfg.d_model, cfg.vocab_size, bias=cfg.bias)
         if cfg.tied:
             self.head.weight = self.embedding.weight

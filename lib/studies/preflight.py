@@ -15,6 +15,7 @@ from minitransformer.corpus.streams import check_salt
 from minitransformer.train import RECIPES
 
 from . import needs
+from .peers import PEERS
 
 HUGE = 2**31  # counts and sizes beyond it are slips of the keyboard
 LEAST = {  # the smallest value that the chapters can use; a list is held item by item
@@ -26,7 +27,8 @@ LEAST = {  # the smallest value that the chapters can use; a list is held item b
     **dict.fromkeys(("certificate_texts", "stream_texts", "speculation_tokens", "beam_width"), 1),
     **dict.fromkeys(("beam_tokens", "requests", "qat_steps", "qat_batch"), 1),
     **dict.fromkeys(("scratch_steps", "quant_repeats", "layer_repeats", "calibration_tokens"), 1),
-    **dict.fromkeys(("ablation_steps", "ablation_batch", "processes"), 1),
+    **dict.fromkeys(("ablation_steps", "ablation_batch", "processes", "peer_shapes"), 1),
+    "peer_tokens": 2,
     # an interval over runs needs two of them, a window's stride half of it
     **dict.fromkeys(("control_runs", "ablation_seeds", "lengths", "cache_tokens"), 2),
     **dict.fromkeys(("cache_window", "stream_windows", "search_tokens", "ablation_window"), 2),
@@ -43,6 +45,8 @@ LEAST = {  # the smallest value that the chapters can use; a list is held item b
     "test_tokens": 130,
 }
 MOST = {
+    "peer_shapes": 2,
+    "peer_tokens": 400,  # after a prompt of 16, in a context of 512
     "seed": 2**63 - 2**16,  # further runs count on from it, and torch takes 64 bits
     "bench_seed": 2**63 - 2**16,
     "threads": 512,
@@ -57,6 +61,7 @@ MOST = {
 ABOVE_ZERO = ("qat_lr", "control_lr")
 KNOWN = {
     "recipe": tuple(RECIPES),
+    "peers": ("all", *PEERS),
     "bits": (32, 8, 4),
     "method_bits": (8, 4, 3, 2),
     "tokenizer": ("", "word", "character", "bpe"),

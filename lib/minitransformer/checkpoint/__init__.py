@@ -42,6 +42,8 @@ from ..quant import scheme_from_json, scheme_to_json
 from .tensors import DTYPES, compare, read, stored
 
 CONFIG, WEIGHTS, TOKENIZER = "config.json", "model.safetensors", "tokenizer.json"
+# Fields of the model that came after folders had been written, and what they mean there.
+LATER = dict.fromkeys(("rope_scaling", "d_head", "norm_eps"))
 # What an earlier save, or another library's, may have left: all that a folder may lose.
 SAVED = (CONFIG, TOKENIZER, "*.safetensors", "*.safetensors.index.json", "*.part")
 
@@ -142,10 +144,10 @@ def _read_config(path) -> dict:
             f"{path} is not a configuration of ours ({error!r}): it may be another library's"
         ) from error
     for name, stated, full in (
-        ("model", config["model"], asdict(cfg)),
+        ("model", LATER | config["model"], asdict(cfg)),
         ("quantization", config["quantization"], scheme_to_json(scheme)),
     ):
-        if stated != full:
+        if stated != json.loads(json.dumps(full)):
             raise ValueError(
                 f"{path} is not a configuration of ours ({name} leaves fields out): save it again"
             )

@@ -8,6 +8,7 @@ from dataclasses import dataclass
 import torch
 
 from ..cache import Cache, whole
+from .backends import on_backend
 from .generation import last_logits, prefill
 from .inputs import Ids, Stop, prepare
 from .sampling import checked, widened
@@ -34,6 +35,7 @@ def beam(
     stop: Stop = (),
     cache: str | Cache | None = "static",
     resume: bool = False,
+    backend: str = "eager",
     on_step: Callable | None = None,
 ) -> list[Beam]:
     """The `width` best continuations found of ids (1, T), best first.
@@ -44,8 +46,8 @@ def beam(
     (Sutskever et al. 2014): width 1 is greedy, and width >= V^n is an exhaustive search.
     `on_step(ids, candidates, kept)` sees every choice: the live continuations (W, S), the
     log-probabilities (W, V) of each with one token more, and the indices into those, flattened, of
-    the ones kept. `cache` and `resume` are those of `stream`. ValueError for more than one prompt,
-    a width below 1, a negative length penalty, or logits that hold no choice."""
+    the ones kept. `cache`, `resume` and `backend` are those of `stream`. ValueError for more than
+    one prompt, a width below 1, a negative length penalty, or logits that hold no choice."""
     job = prepare(model, ids, max_new_tokens, cache, stop=stop, resume=resume)
     ids, cache, stop = job.ids, job.cache, job.stop
     if ids.shape[0] != 1:
@@ -58,6 +60,7 @@ def beam(
         raise ValueError(
             f"length_penalty {length_penalty} is negative or infinite: give 0 (none) or more"
         )
+    model = on_backend(model, backend, cache)
     prompt, finished, new = ids.shape[1], [], ids if cache is None else ids[:, cache.pos :]
     # log p of each live continuation: (W,)
     total = torch.zeros(1, dtype=torch.float64, device=ids.device)

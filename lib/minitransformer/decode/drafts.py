@@ -3,20 +3,23 @@
 import torch
 
 from ..cache import make_cache
+from .backends import on_backend
 from .generation import prefill
 from .inputs import kind
 
 
 class ModelDraft:
-    """A smaller or quantized model of the same vocabulary as the draft, over a cache of any kind.
+    """A smaller or quantized model of the same vocabulary as the draft, over a cache of any kind,
+    on a `backend` as in `stream`.
 
     The cache survives between proposals: each rolls it back to what the text still has in common
     with it, or empties it where it cannot go back so far."""
 
-    def __init__(self, model, cache: str = "static"):
-        self.model, self.vocab_size = model, model.cfg.vocab_size
+    def __init__(self, model, cache: str = "static", backend: str = "eager"):
+        self.vocab_size = model.cfg.vocab_size
         options = {"rollback": 8} if "rollback" in kind(cache).options else {}  # a usual gamma
         self.cache = make_cache(model.cfg, cache, **options)
+        self.model = on_backend(model, backend, self.cache)
         self.fed: torch.Tensor | None = None  # begins with what the cache holds
 
     def propose(self, ids: torch.Tensor, gamma: int, rule):

@@ -2,16 +2,14 @@
 cache."""
 
 from collections.abc import Iterator
-from importlib import import_module
 from typing import Any
 
 import torch
 
 from ..cache import Cache
+from .backends import engine, is_native, on_backend
 from .inputs import Ids, Stop, prepare
 from .sampling import GREEDY, Generators, Sampling, choose, greedy
-
-BACKENDS = ("eager", "native")
 
 
 def last_logits(model, ids: torch.Tensor, cache: Cache | None = None) -> torch.Tensor:
@@ -62,20 +60,27 @@ def stream(
     generator: Generators = None,
     stop: Stop = (),
     resume: bool = False,
+    backend: str = "eager",
 ) -> Iterator[torch.Tensor]:
     """Yield the new tokens one step at a time, each (B, 1); a row that met a stop token repeats it.
 
     `ids` (B, T), or (T,) for one row, is the prompt. `cache` is None (naive recomputation), a kind,
     or an empty cache; with `resume` one that holds the beginning of `ids`, of which only the rest
     is computed. Ends after `max_new_tokens`, or when every row has stopped. ValueError for a
-    request that cannot be served, before the first token, and for logits that hold no choice."""
+    request that cannot be served, before the first token, and for logits that hold no choice.
+
+    `backend` "native" computes in the engine of `minitransformer.native`, compiled on first use:
+    the same tokens up to rounding, for the caches that it knows; "auto" does where it can, and is
+    "eager" elsewhere. Give a `NativeModel` to pack the weights once. BuildError where "native" has
+    no C compiler."""
     options: dict[str, Any] = {
         "sampling": sampling,
         "generator": generator,
         "stop": stop,
         "resume": resume,
     }
-    return loop(model, prepare(model, ids, max_new_tokens, cache, **options))
+    job = prepare(model, ids, max_new_tokens, cache, **options)
+    return loop(on_backend(model, backend, job.cache), job)
 
 
 @torch.no_grad()
@@ -108,27 +113,7 @@ def generate(
     backend: str = "eager",
 ) -> torch.Tensor:
     """Prompt and continuation, (B, T) -> (B, T + new), new <= max_new_tokens; the options are those
-    of `stream`.
-
-    `backend` "native" runs the whole loop in the engine of `minitransformer.native`, compiled on
-    first use: the same tokens up to rounding, for the caches that it knows. Give it a
-    `NativeModel` to pack the weights once. BuildError where there is no C compiler."""
-    if backend not in BACKENDS:
-        raise ValueError(f"backend {backend!r} is unknown: choose {' or '.join(BACKENDS)}")
-    if backend == "native":
-        if cache is None or resume:
-            what = "recomputes nothing" if cache is None else "resumes no cache"
-            raise ValueError(f"backend 'native' {what}: use backend 'eager'")
-        kind = cache if isinstance(cache, str) else "static"
-        job = prepare(model, ids, max_new_tokens, kind, sampling=sampling, stop=stop)
-        native = import_module("..native", __package__)  # ctypes, and a compiler on first use
-        return native.generate(
-            *(model, job.ids, job.new_tokens),
-            cache=cache,
-            sampling=job.sampling,
-            generator=generator,
-            stop=job.stop,
-        )
+    of `stream`. Under "native" the whole loop runs in the engine, without coming back."""
     options: dict[str, Any] = {
         "sampling": sampling,
         "generator": generator,
@@ -136,7 +121,16 @@ def generate(
         "resume": resume,
     }
     job = prepare(model, ids, max_new_tokens, cache, **options)
-    return torch.cat([job.ids, *loop(model, job)], dim=1)
+    model = on_backend(model, backend, job.cache)
+    if cache is None or resume or not is_native(model, backend):
+        return torch.cat([job.ids, *loop(model, job)], dim=1)
+    return engine().generate(
+        *(model, job.ids, job.new_tokens),
+        cache="static" if isinstance(cache, str) and cache == "static" else job.cache,
+        sampling=job.sampling,
+        generator=job.generator,
+        stop=job.stop,
+    )
 
 
 def generate_all_positions(model, ids: Ids, max_new_tokens: int) -> torch.Tensor:

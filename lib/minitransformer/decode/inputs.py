@@ -104,9 +104,9 @@ def weights_of(model) -> Hashable:
 
     Where each tensor is and how often it was written, and a sum over its bits, which costs about
     as much as reading the weights for one token and sees what was written behind autograd's back.
-    A model without `parameters` is its own token."""
-    if not hasattr(model, "parameters"):
-        return model.cfg, id(model)
+    A model without buffers, such as the native one, is its own token: its weights stay."""
+    if not hasattr(model, "buffers"):
+        return model.cfg, model
     tensors = [x.detach() for x in (*model.parameters(), *model.buffers())]
     integers = {1: torch.uint8, 2: torch.int16, 4: torch.int32, 8: torch.int64}
     sums = [x.contiguous().view(integers[x.element_size()]).sum() for x in tensors if x.numel()]

@@ -8,6 +8,7 @@ from collections.abc import Callable
 import torch
 
 from ..cache import BlockPool, BlockTable, PagedCache, PoolExhausted, whole
+from .backends import on_backend
 from .generation import last_logits
 from .inputs import prepare, weights_of
 from .request import Request, Served
@@ -28,7 +29,8 @@ class Scheduler:
     gives seconds; `on_forward(tokens)` is called after each forward. Nobody else may take the
     pool's blocks while it runs. An exception in a step, an interrupt too, loses nothing and holds
     no block in vain: step again, and every request goes on with the tokens it would have had.
-    Prefixes are found only under the weights that computed them."""
+    Prefixes are found only under the weights that computed them. `backend` as in `stream`: the
+    engine computes with the weights of now."""
 
     def __init__(
         self,
@@ -40,9 +42,11 @@ class Scheduler:
         continuous: bool = True,
         clock: Callable[[], float] = time.perf_counter,
         on_forward: Callable[[int], object] | None = None,
+        backend: str = "eager",
     ):
         self.max_batch = whole("max_batch", max_batch, 1, "is not positive")
-        self.model, self.pool, self.share, self.continuous = model, pool, share, continuous
+        self.model = on_backend(model, backend, pool)
+        self.pool, self.share, self.continuous = pool, share, continuous
         self.clock, self.on_forward = clock, on_forward
         # Both in the order of arrival, and all running came before all waiting.
         self.waiting: deque[Served] = deque()

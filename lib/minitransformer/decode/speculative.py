@@ -12,6 +12,7 @@ import torch
 import torch.nn.functional as F
 
 from ..cache import Cache, whole
+from .backends import on_backend
 from .generation import chunks, last_logits
 from .inputs import Ids, Stop, prepare
 from .sampling import GREEDY, Sampling, distribution, greedy, noise, race
@@ -81,6 +82,7 @@ def speculate(
     stop: Stop = (),
     resume: bool = False,
     coupled: bool = False,
+    backend: str = "eager",
 ) -> Speculation:
     """Continue ids (1, T) as `generate` would, with up to `gamma` tokens of `draft` judged by each
     forward.
@@ -91,8 +93,9 @@ def speculate(
     accepts a token iff the model itself draws it with the noise the draft was given (Daliri et al.
     2024): then the path is that of `generate` with the same generator, token by token. Rejected
     tokens are truncated from `cache`: a kind that evicts or rounds is made with rollback = gamma
-    when it is named, and refused with less when it is given. `resume` as in `stream`. ValueError
-    for several prompts, a gamma below 1, or a draft of another vocabulary."""
+    when it is named, and refused with less when it is given. `resume` and `backend` as in
+    `stream`; a draft has a backend of its own. ValueError for several prompts, a gamma below 1,
+    or a draft of another vocabulary."""
     if whole("gamma", gamma, -1) < 1:
         raise ValueError(f"gamma {gamma} proposes nothing: give at least 1")
     job = prepare(
@@ -116,6 +119,7 @@ def speculate(
     if draft.vocab_size not in (None, model.cfg.vocab_size):
         known = f"the draft knows {draft.vocab_size} tokens and the model {model.cfg.vocab_size}"
         raise ValueError(f"{known}: train both on one vocabulary")
+    model = on_backend(model, backend, cache)
     end, steps = ids.shape[1] + job.new_tokens, []
     matching = coupled or sampling.temperature == 0
     rule = _Matching(model, job) if matching else _Residual(sampling, job.generator)

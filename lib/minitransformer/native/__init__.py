@@ -1,7 +1,8 @@
 """The native decode engine: one file of C, compiled on first use, and its Python face."""
 
 from .build import BuildError, library
-from .generation import generate
+from .generation import generate, generate_batch
 from .model import NativeModel
+from .views import check_kind
 
-__all__ = ["BuildError", "NativeModel", "generate", "library"]
+__all__ = ["BuildError", "NativeModel", "check_kind", "generate", "generate_batch", "library"]

@@ -3,12 +3,27 @@
 import torch
 
 from ..cache import Cache, PagedCache
-from ..model import ModelConfig
+from ..model import ModelConfig, Transformer
 from .structs import NOT_FINITE, SCALE_OVERFLOW
 from .views import View, view
 
 MOST_SEQUENCES = 1024
 MOST_TOKENS = 2**31 - 1
+
+
+def check_model(model) -> None:
+    """ValueError unless the model computes what a Transformer does, and nothing in between."""
+    if type(model) is not Transformer:
+        raise ValueError(
+            f"a {type(model).__name__} is no Transformer: give a model as load() or quantize() "
+            "returns it, or use backend 'eager'"
+        )
+    for name, module in model.named_modules():
+        if module._forward_hooks or module._forward_pre_hooks:
+            raise ValueError(
+                f"{name or 'the model'} has a forward hook, which the engine would not call: "
+                "remove it, or use backend 'eager'"
+            )
 
 
 def check_ids(ids: torch.Tensor, cfg: ModelConfig) -> tuple[int, int]:

@@ -23,8 +23,7 @@
 
 enum { LANES = 8, ROWS = 64, RUN = 64 }; // rows of a panel; most rows, and keys, at once
 enum { BLOCK = 1 << 17 };                // bytes of weights that meet one row tile after another
-enum { ROPE, SINUSOIDAL, NONE };
-enum { RELU, GELU, RELU2, SWIGLU };
+enum { ROPE, SINUSOIDAL, NONE }; enum { RELU, GELU, RELU2, SWIGLU };
 
 // A matrix W (N, K) in panels of 8 rows, the last filled with zeros, so that a lane of a vector is
 // a row and no sum ever crosses lanes. In FP32 a panel is [K][8] numbers, in codes [words][8]: a
@@ -111,11 +110,9 @@ static int64_t lay(const Model *m, int64_t tokens, int64_t B, float *base, Work 
     w->wide = (int16_t *)(base + n), n += ROWS * K / 2;
     w->narrow = (int8_t *)(base + n), n += ROWS * K / 4;
     w->sums = (int32_t *)(base + n), n += ROWS * w->G;
-    w->step = base + n, n += ROWS;
-    w->run = base + n, n += RUN * up8(m->head_dim);
+    w->step = base + n, n += ROWS, w->run = base + n, n += RUN * up8(m->head_dim);
     w->score = base + n, n += m->heads / m->kv_heads * up8(tokens);
-    w->logits = base + n, n += B * m->vocab;
-    w->hidden = base + n, n += B * m->width;
+    w->logits = base + n, n += B * m->vocab, w->hidden = base + n, n += B * m->width;
     w->heap = (int32_t *)(base + n), n += m->vocab;
     return n;
 }
@@ -1052,38 +1049,42 @@ static int32_t choose(float *x, int V, const Sampling *s, const uint8_t *seen, c
 
 // ---- 9. Generation ----------------------------------------------------------------------------
 
-// Up to `steps` tokens more for each of B sequences: `ids` (B, stride) holds `length` tokens of
-// each, of which the cache has the first `fed`. `noise` is (steps, B, V) or NULL, `seen` (B, V) or
-// NULL. A sequence that chose a stop token is `done` (B): it is fed no more and repeats that
+// Up to `steps` tokens more for each of B sequences: row b of `ids`, (B, stride), holds length[b]
+// tokens, of which the cache has the first fed[b]. `noise` is (steps, B, V) or NULL, `seen` (B, V)
+// or NULL. A sequence that chose a stop token is `done` (B): it is fed no more and repeats that
 // token. Returns the steps made, fewer where all are done, or an error.
 int engine_generate(const Model *m, const Cache *c, const Sampling *s, int B, int64_t *ids,
-                    int64_t stride, int64_t fed, int64_t length, int steps, const float *noise,
-                    uint8_t *seen, const int32_t *stop, int stops, uint8_t *done, float *arena,
-                    int64_t tokens) {
+                    int64_t stride, const int64_t *fed, const int64_t *length, int steps,
+                    const float *noise, uint8_t *seen, const int32_t *stop, int stops,
+                    uint8_t *done, float *arena, int64_t tokens) {
     const int64_t V = m->vocab, most = B > ROWS ? B : ROWS;
     int32_t token[most], sequence[most], position[most];
+    int bad, rows = 0;
     Work w;
     lay(m, tokens, B, arena, &w);
-    for (int b = 0; b < B; b++) // the prompt, but for its last token
-        for (int64_t t = fed; t < length - 1;) {
-            int rows = 0;
-            for (; rows < ROWS && t < length - 1; t++)
-                token[rows] = ids[b * stride + t], sequence[rows] = b, position[rows++] = t;
-            int bad = engine_step(m, c, token, sequence, position, rows, NULL, arena, tokens);
+    for (int64_t b = 0, t = fed[0]; b < B;) { // the prompts, but for their last tokens
+        if (t < length[b] - 1)
+            token[rows] = ids[b * stride + t], sequence[rows] = b, position[rows++] = t++;
+        else if (++b < B)
+            t = fed[b];
+        if (rows == ROWS || (rows && b == B)) {
+            bad = engine_step(m, c, token, sequence, position, rows, NULL, arena, tokens);
             if (bad)
                 return bad;
+            rows = 0;
         }
-    for (int i = 0; i < steps; i++, length++) {
-        int rows = 0;
+    }
+    for (int i = 0; i < steps; i++) {
+        rows = 0;
         for (int b = 0; b < B; b++) {
-            int64_t *next = ids + b * stride + length;
+            int64_t at = length[b] + i, *next = ids + b * stride + at;
             *next = next[-1];
             if (!done[b])
-                token[rows] = *next, sequence[rows] = b, position[rows++] = length - 1;
+                token[rows] = *next, sequence[rows] = b, position[rows++] = at - 1;
         }
         if (rows == 0)
             return i;
-        int bad = engine_step(m, c, token, sequence, position, rows, w.hidden, arena, tokens);
+        bad = engine_step(m, c, token, sequence, position, rows, w.hidden, arena, tokens);
         bad = bad ? bad : engine_multiply(m, &m->head, w.hidden, rows, w.logits, arena);
         if (bad)
             return bad;
@@ -1095,7 +1096,7 @@ int engine_generate(const Model *m, const Cache *c, const Sampling *s, int B, in
                 return NOT_FINITE;
             if (seen)
                 seen[b * V + next] = 1;
-            ids[b * stride + length] = next;
+            ids[b * stride + length[b] + i] = next;
             for (int j = 0; j < stops; j++)
                 done[b] |= next == stop[j];
         }

@@ -48,7 +48,7 @@ def generate(
         for table in tables:
             table.reserve(fed)
         seen, limit = view(cache), most_positions(cache, model.cfg)
-    run = Run(model, seen, ids, max_new_tokens, sampling, generator, stop)
+    run = Run(model, seen, list(ids), max_new_tokens, sampling, generator, stop)
     if cache == "static":
         return run.ids[:, : T + run.steps(max_new_tokens, fed)]
     made = 0
@@ -62,12 +62,34 @@ def generate(
     return run.ids[:, : made + 1]
 
 
+def generate_batch(
+    model,
+    prompts: list[torch.Tensor],
+    max_new_tokens: int,
+    *,
+    sampling=None,
+    generator=None,
+    stop: tuple[int, ...] = (),
+) -> list[torch.Tensor]:
+    """Prompts (T_b,) of any lengths and their continuations, (T_b + new,), over the engine's own
+    cache: each is fed as it is, and nothing is padded. The rest as `generate` has it."""
+    model = model if isinstance(model, NativeModel) else NativeModel(model)
+    for ids in prompts:
+        check_ids(ids[None], model.cfg)
+    fed = max(map(len, prompts)) + max_new_tokens - 1
+    check_length(fed, model.cfg)
+    seen = model.room(len(prompts), fed)
+    run = Run(model, seen, prompts, max_new_tokens, sampling, generator, stop)
+    made = run.steps(max_new_tokens, fed)
+    return [row[: len(ids) + made] for row, ids in zip(run.ids, prompts, strict=True)]
+
+
 class Run:
     """The buffers of one generation, and its loop."""
 
-    def __init__(self, model, seen, ids, steps, sampling, generator, stop):
+    def __init__(self, model, seen, prompts, steps, sampling, generator, stop):
         self.model, self.seen, self.generator = model, seen, generator
-        (B, self.length), V = ids.shape, model.cfg.vocab_size
+        B, V = len(prompts), model.cfg.vocab_size
         if any(not isinstance(token, int) or not 0 <= token < V for token in stop):
             raise ValueError(f"stop {tuple(stop)}: give token ids from 0 to {V - 1}")
         if isinstance(generator, (list, tuple)) and len(generator) != B:
@@ -79,13 +101,16 @@ class Run:
                 *(sampling.temperature, 1.0 if sampling.top_p is None else sampling.top_p),
                 *(sampling.repetition_penalty, int(sampling.top_k or 0)),
             )
-        self.ids = torch.empty(B, self.length + steps, dtype=torch.int64)
-        self.ids[:, : self.length] = ids
-        self.fed, self.done = 0, (c_uint8 * B)()
-        self.stop = (c_int32 * len(stop))(*stop)
-        self.present = None
+        self.lengths = torch.tensor([len(ids) for ids in prompts])
+        self.fed, self.done = torch.zeros(B, dtype=torch.int64), (c_uint8 * B)()
+        self.ids = torch.empty(B, int(self.lengths.max()) + steps, dtype=torch.int64)
+        self.stop, self.present = (c_int32 * len(stop))(*stop), None
         if self.sampling.penalty != 1:
-            self.present = torch.zeros(B, V, dtype=torch.uint8).scatter_(1, ids.long(), 1)
+            self.present = torch.zeros(B, V, dtype=torch.uint8)
+        for b, ids in enumerate(prompts):
+            self.ids[b, : len(ids)] = ids
+            if self.present is not None:
+                self.present[b, ids.long()] = 1
 
     def steps(self, count: int, tokens: int) -> int:
         """Choose up to `count` tokens a row; how many there are."""
@@ -94,8 +119,8 @@ class Run:
             ask = min(DRAWN, count - made) if self.noisy else count - made
             states, noise = (self.states(), self.draw(ask)) if self.noisy else (None, None)
             got = self.call(ask, noise, tokens)
-            made, self.length = made + got, self.length + got
-            self.fed = self.length - 1
+            made, self.lengths = made + got, self.lengths + got
+            self.fed = self.lengths - 1
             if got < ask:  # every row is done: generators stand where the eager loop leaves them
                 if states is not None:
                     self.restore(states)
@@ -109,7 +134,8 @@ class Run:
         return raised(
             m.engine.engine_generate(
                 *(byref(m.struct), byref(self.seen.struct), byref(self.sampling), B),
-                *(self.ids.data_ptr(), stride, self.fed, self.length, steps, noise, present),
+                *(self.ids.data_ptr(), stride, self.fed.data_ptr(), self.lengths.data_ptr()),
+                *(steps, noise, present),
                 *(self.stop, len(self.stop), self.done, m.arena(tokens, B).data_ptr(), tokens),
             )
         )

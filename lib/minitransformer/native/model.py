@@ -11,7 +11,7 @@ from ..cache import Cache, PagedCache
 from ..model import FFNS, POSITIONS
 from . import structs
 from .build import library
-from .checks import check_cache, check_ids, check_length, check_rows, raised
+from .checks import check_cache, check_ids, check_length, check_model, check_rows, raised
 from .pack import Held, matrix, norm, padded_bias
 from .views import View, rows, view
 
@@ -22,10 +22,12 @@ class NativeModel:
     Weights run in their own format: FP32, codes of 5 to 8 bits as bytes, of 2 to 4 bits as
     nibbles, a codebook as nibbles and a table. Activations are rounded where the scheme says so,
     and then meet codes as integers. `force` "portable" is the same engine without intrinsics.
-    BuildError where there is no C compiler; ValueError for a model that the engine does not know.
+    They are copied as they are now: change them, and make another. BuildError where there is no C
+    compiler; ValueError for a model that the engine does not know.
     """
 
     def __init__(self, model, *, force: str | None = None):
+        check_model(model)
         cfg = self.cfg = model.cfg
         self.scheme = getattr(model, "scheme", None)
         self.engine = library(force or "native")

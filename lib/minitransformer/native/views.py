@@ -5,7 +5,7 @@ from ctypes import c_void_p
 import torch
 
 from ..affine import packed_bytes
-from ..cache import Int8Cache, PagedCache, StaticCache, WindowCache
+from ..cache import KINDS, BlockPool, Int8Cache, PagedCache, StaticCache, WindowCache
 from .structs import Cache
 
 
@@ -37,18 +37,36 @@ class Standing:
         self.end, self.overwritten = 0, []
 
 
+def check_kind(cache) -> None:
+    """ValueError unless the engine can read and write such a cache, or the pool of one."""
+    holder = cache.pool if isinstance(cache, PagedCache) else cache
+    if type(holder) not in (BlockPool, Int8Cache, StaticCache, WindowCache):
+        names = {kind: name for name, kind in KINDS.items()}
+        name = names.get(type(cache), type(cache).__name__)
+        raise ValueError(
+            f"the native engine has no cache {name!r}: choose static, window, int8, paged, "
+            "paged-int8 or paged-int4, or backend 'eager'"
+        )
+    if getattr(holder, "starts", None) is not None:
+        raise ValueError(
+            "the native engine pads no rows: give unequal prompts to generate_batch, or choose a "
+            "paged cache or backend 'eager'"
+        )
+    coded = type(holder) is Int8Cache or getattr(holder, "bits", None) is not None
+    where = torch.device(holder.device or "cpu")
+    if where.type != "cpu" or not (coded or holder.dtype in (None, torch.float32)):
+        raise ValueError(
+            f"a cache of {holder.dtype} on {where}: the engine takes float32 on the CPU, or choose "
+            "backend 'eager'"
+        )
+
+
 def view(cache, step=None) -> View:
     """How the engine reads and writes this cache in `step`, or as it stands; storage is made if
-    there is none yet.
-
-    ValueError for a kind that the engine does not know, padded rows, or other than float32."""
+    there is none yet. ValueError as of `check_kind`."""
+    check_kind(cache)
     if isinstance(cache, PagedCache):
         return paged(cache, step)
-    if not isinstance(cache, (Int8Cache, StaticCache, WindowCache)):
-        raise ValueError(
-            f"the engine has no {type(cache).__name__}: choose static, window, int8, paged, "
-            "paged-int8 or paged-int4"
-        )
     into = step or Standing(cache)
     made = (int8 if isinstance(cache, Int8Cache) else contiguous)(cache, into)
     if step is None:
@@ -75,8 +93,6 @@ def rows(batch: int) -> torch.Tensor:
 
 
 def contiguous(cache, step) -> View:
-    if cache.state.starts is not None:
-        raise ValueError("the engine pads no rows: feed unequal prompts to a paged cache")
     window = isinstance(cache, WindowCache)
     room = cache.sinks + cache.ring if window else cache.capacity
     Hkv, D = cache.cfg.kv_heads, cache.cfg.head_dim

@@ -1,0 +1,65 @@
+"""`python -m minitransformer.export MODEL --format hf|gguf|onnx|all`: a saved model as files for
+other runtimes.
+
+MODEL is a folder that `save` wrote, or a Hugging Face one."""
+
+import argparse
+import json
+import sys
+from pathlib import Path
+
+from ..checkpoint import load
+from . import FORMATS, KINDS, export, from_huggingface
+
+
+def main(argv=None) -> int:
+    """Writes what is asked for and says what and how large; 2 where a format refused."""
+    args = parse(argv)
+    try:
+        model, tokenizer = read(args.model)
+    except (OSError, ValueError) as error:
+        print(f"error: {error}", file=sys.stderr)
+        return 2
+    status = 0
+    for format in FORMATS if args.format == "all" else (args.format,):
+        options = {"kind": args.kind, "rewrite": args.rewrite} if format == "gguf" else {}
+        try:
+            path = export(model, args.out, format, tokenizer, **options)
+        except (ImportError, OSError, ValueError) as error:
+            print(f"{format}: {error}", file=sys.stderr)
+            status = 2
+        else:
+            files = [p for p in path.rglob("*") if p.is_file()] if path.is_dir() else [path]
+            size = sum(p.stat().st_size for p in files)
+            print(f"{format}: {path}, {size / 1e6:,.2f} MB")
+    return status
+
+
+def read(folder: Path):
+    """A model and its tokenizer, of either library's folder."""
+    path = folder / "config.json"
+    if not path.is_file():
+        raise FileNotFoundError(
+            f"{folder} holds no config.json: run make train first, or give a model's folder"
+        )
+    try:
+        ours = "model_type" not in json.loads(path.read_text("utf-8"))
+    except (UnicodeDecodeError, json.JSONDecodeError) as error:
+        raise ValueError(f"{path} is not JSON ({error}): give a model's folder") from error
+    return load(folder) if ours else from_huggingface(folder)
+
+
+def parse(argv) -> argparse.Namespace:
+    parser = argparse.ArgumentParser(prog="python -m minitransformer.export", description=__doc__)
+    parser.add_argument("model", type=Path, help="the model's folder")
+    parser.add_argument("--format", choices=(*FORMATS, "all"), default="all")
+    parser.add_argument("--out", type=Path, default=Path("export"), help="the folder to write to")
+    parser.add_argument("--kind", choices=KINDS, help="of a GGUF file; its own codes, or f32")
+    parser.add_argument(
+        "--rewrite", action="store_true", help="GGUF: LayerNorm and ReLU as RMSNorm and SwiGLU"
+    )
+    return parser.parse_args(argv)
+
+
+if __name__ == "__main__":
+    sys.exit(main())

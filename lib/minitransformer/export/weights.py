@@ -1,0 +1,60 @@
+"""What every exporter starts from: the floats of a model, by name, and what its formats share."""
+
+import json
+from pathlib import Path
+
+import torch
+
+from ..quant.layers import QuantWeight
+
+SPECIAL = {"unk_token": "<unk>", "pad_token": "<pad>", "bos_token": "<bos>", "eos_token": "<eos>"}
+
+
+def floats(model) -> dict[str, torch.Tensor]:
+    """Name -> FP32 tensor of everything that `model` holds, quantized matrices as the floats that
+    they read as; a tied head is left out."""
+    found = {
+        name: module().detach().float().cpu()
+        for name, module in model.named_modules()
+        if isinstance(module, QuantWeight)
+    }
+    found |= {name: p.detach().float().cpu() for name, p in model.named_parameters()}
+    if model.cfg.tied:
+        found.pop("head.weight", None)
+    return {name: tensor.contiguous() for name, tensor in sorted(found.items())}
+
+
+def quantized(model) -> dict[str, QuantWeight]:
+    """Name -> packed matrix, as `blocks.0.ffn.up.weight`; {} for a model in floats."""
+    return {n: m for n, m in model.named_modules() if isinstance(m, QuantWeight)}
+
+
+def epsilon(norm) -> float:
+    """What a norm adds to the variance, or to the mean square."""
+    eps = norm.eps
+    return torch.finfo(torch.float32).eps if eps is None else eps
+
+
+def write_tokenizer(folder: Path, tokenizer, context: int) -> None:
+    """tokenizer.json, and the tokenizer_config.json that `transformers` reads beside it."""
+    if tokenizer is None:
+        return
+    (folder / "tokenizer.json").write_text(tokenizer.to_str(pretty=True), "utf-8")
+    known = tokenizer.get_vocab()
+    about = {
+        # the name that versions 4 and 5 of transformers both know
+        "tokenizer_class": "PreTrainedTokenizerFast",
+        "model_max_length": context,
+        "clean_up_tokenization_spaces": False,
+        **{role: token for role, token in SPECIAL.items() if token in known},
+    }
+    write_json(folder / "tokenizer_config.json", about)
+
+
+def write_json(path: Path, value) -> None:
+    path.write_text(json.dumps(value, indent=2, ensure_ascii=False) + "\n", "utf-8")
+
+
+def refuse(what: str, remedy: str):
+    """The one line of a format that cannot express a model."""
+    raise ValueError(f"{what}: {remedy}")

@@ -1,0 +1,59 @@
+"""Peers: runtimes that are there continue as we do, those that are not say why, and the figures
+are those of the samples."""
+
+import json
+
+import pandas as pd
+import pytest
+
+from minitransformer.model import ModelConfig
+from studies import peers
+
+
+@pytest.fixture(scope="module")
+def measured(tmp_path_factory):
+    tiny = ModelConfig(64, 32, 1, 2, norm="rmsnorm", ffn="swiglu", bias=False)
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setitem(peers.SHAPES, "tiny", tiny)
+        patch.setitem(__import__("sys").modules, "xllamacpp", None)  # as if it were not installed
+        folder = tmp_path_factory.mktemp("peers")
+        return peers.measure(folder, "tiny", 6, 2, 0, only=("ONNX Runtime", "llama.cpp"))
+
+
+def test_what_is_installed_gives_equal_tokens(measured):
+    told = measured["told"].set_index("runtime")
+    assert told.tokens["ONNX Runtime"] == told.tokens[peers.OURS] != ""
+    assert len(json.loads(told.tokens[peers.OURS])) == 6
+    assert not any(name.startswith(("torchao", "transformers")) for name in told.index)
+
+
+def test_what_is_not_installed_says_so(measured):
+    told = measured["told"].set_index("runtime")
+    assert "xllamacpp" in told.reason["llama.cpp, F32"] and told.tokens["llama.cpp, F32"] == ""
+    assert told.bytes["llama.cpp, Q4_0"] < told.bytes["llama.cpp, F32"] / 3
+
+
+def test_every_way_is_timed_at_two_lengths_in_every_repeat(measured):
+    count = measured["peers"].groupby("name").size()
+    assert set(count) == {4} and peers.OURS in count.index and "ONNX Runtime" in count.index
+
+
+def test_the_table_is_of_the_samples():
+    times = {peers.OURS: (2e-3, 12e-3), "native FP32": (1e-3, 2e-3), "llama.cpp, F32": (1e-3, 5e-3)}
+    rows = [
+        dict(shape="s", name=name, new=new, repeat=0, seconds=t * (1 + 0.1 * p), process=p)
+        for name, pair in times.items()
+        for new, t in zip((1, 11), pair, strict=True)
+        for p in range(3)
+    ]
+    told = [
+        dict(shape="s", runtime=name, bits=32, bytes=1e6, reason="", process=0, tokens=tokens)
+        for name, tokens in zip(times, ("[1, 2, 3]", "[1, 2, 3]", "[1, 9, 3]"), strict=True)
+    ]
+    told.append({**told[0], "runtime": "none", "tokens": "", "reason": "not installed"})
+    table = peers.table(pd.DataFrame(rows), pd.DataFrame(told)).set_index("runtime")
+    assert list(table.equal_tokens[:3]) == [3, 3, 1] and table.why_not["none"] == "not installed"
+    ratio, (low, high) = peers.against(table.reset_index(), "s", "llama.cpp, F32")
+    assert ratio == pytest.approx(4) and low == pytest.approx(high)
+    assert table.over_engine_estimate[peers.OURS] == pytest.approx(10)
+    assert peers.against(table.reset_index(), "s", "none") is None
