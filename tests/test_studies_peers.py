@@ -17,7 +17,7 @@ def measured(tmp_path_factory):
         patch.setitem(peers.SHAPES, "tiny", tiny)
         patch.setitem(__import__("sys").modules, "xllamacpp", None)  # as if it were not installed
         folder = tmp_path_factory.mktemp("peers")
-        return peers.measure(folder, "tiny", 6, 2, 0, only=("ONNX Runtime", "llama.cpp"))
+        return peers.measure(folder, ["tiny"], 6, 2, 0, only=("ONNX Runtime", "llama.cpp"))
 
 
 def test_what_is_installed_gives_equal_tokens(measured):

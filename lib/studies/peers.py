@@ -98,13 +98,19 @@ def runtimes(folder: Path, prompt: list[int]) -> Iterator[Runtime]:
 
 
 def measure(
-    folder: Path, shape: str, new: int, repeats: int, seed: int, only: tuple[str, ...] = PEERS
+    folder: Path, shapes: list[str], new: int, repeats: int, seed: int, only=PEERS
 ) -> dict[str, pd.DataFrame]:
-    """Samples of one process, every runtime in turn in each repeat: `peers` (name, new tokens,
-    repeat, seconds) and `told` (name, bits, bytes, tokens, reason why there are none).
+    """Samples of one process: `peers` (shape, name, new tokens, repeat, seconds) and `told` (shape,
+    name, bits, bytes, tokens, reason why there are none).
 
     `only` names the `PEERS` to measure, or "all"; ours are always there."""
-    folder = Path(folder) / shape.replace(" ", "")
+    found = [compare(Path(folder), shape, new, repeats, seed, only) for shape in shapes]
+    return {name: pd.concat([one[name] for one in found]) for name in found[0]}
+
+
+def compare(folder: Path, shape: str, new: int, repeats: int, seed: int, only) -> dict:
+    """The samples of one shape, every runtime in turn in each repeat."""
+    folder = folder / shape.replace(" ", "")
     if not folder.exists():
         write(folder, shape, seed)
     prompt = np.random.default_rng(seed).integers(4, SHAPES[shape].vocab_size, 16).tolist()
@@ -128,7 +134,7 @@ def measure(
         for n in (1, new)
     ]
     tables = {"peers": rows, "told": told}
-    return {name: pd.DataFrame(found).assign(shape=shape) for name, found in tables.items()}
+    return {name: pd.DataFrame(table).assign(shape=shape) for name, table in tables.items()}
 
 
 def size(path: Path) -> int:

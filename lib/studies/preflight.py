@@ -28,6 +28,8 @@ LEAST = {  # the smallest value that the chapters can use; a list is held item b
     **dict.fromkeys(("beam_tokens", "requests", "qat_steps", "qat_batch"), 1),
     **dict.fromkeys(("scratch_steps", "quant_repeats", "layer_repeats", "calibration_tokens"), 1),
     **dict.fromkeys(("ablation_steps", "ablation_batch", "processes", "peer_shapes"), 1),
+    "engine_shapes": 1,
+    "engine_tokens": 512,  # the shorter loop
     "peer_tokens": 2,
     # an interval over runs needs two of them, a window's stride half of it
     **dict.fromkeys(("control_runs", "ablation_seeds", "lengths", "cache_tokens"), 2),
@@ -46,6 +48,8 @@ LEAST = {  # the smallest value that the chapters can use; a list is held item b
 }
 MOST = {
     "peer_shapes": 2,
+    "engine_shapes": 4,
+    "engine_tokens": 2**17,
     "peer_tokens": 400,  # after a prompt of 16, in a context of 512
     "seed": 2**63 - 2**16,  # further runs count on from it, and torch takes 64 bits
     "bench_seed": 2**63 - 2**16,
