@@ -54,7 +54,7 @@ def rows(tmp_path_factory):
                 cell["source"] = "".join(lines)
         (root / "notebooks" / path.name).write_text(json.dumps(book), encoding="utf-8")
     twice = [stage for stage in order() for _ in range(2)]
-    guards = ["01-data:setup", "03-eval:guard"]
+    guards = ["01-data:setup", "03-eval:setup"]
     folders = {"PYTHONPATH": str(ROOT / "lib"), "IPYTHONDIR": str(root / "ipython")}
     settings = {"MPLBACKEND": "agg", "TQDM_DISABLE": "1", "OMP_NUM_THREADS": "1"}
     done = subprocess.run(

@@ -40,6 +40,7 @@ def marginals(language: Language, rounds: int = 200) -> np.ndarray:
     )  # induction's register walks uniformly: over the class, or over the values
     recalled = (np.arange(M) - spec.unit * np.arange(spec.values)[:, None]) % M  # (values, M)
     for _ in range(rounds):
+        before = p.copy()
         value = np.stack(
             [p[:, v :: spec.values].sum(1) for v in range(spec.values)], axis=1
         )  # (C, values)
@@ -51,6 +52,8 @@ def marginals(language: Language, rounds: int = 200) -> np.ndarray:
                 p[c] = q
             elif spec.recall == "value":
                 p[c] = q[recalled].mean(0)
+        if np.array_equal(p, before):
+            break
     return p
 
 

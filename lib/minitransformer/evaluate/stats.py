@@ -37,6 +37,13 @@ class TInterval:
     pvalue: float
     n: int
 
+    @property
+    def one_more(self) -> tuple[float, float]:
+        """Where one further value would fall, at the same level: the prediction interval, wider
+        than that of the mean by sqrt(1 + n)."""
+        half = (self.interval[1] - self.mean) * math.sqrt(1 + self.n)
+        return self.mean - half, self.mean + half
+
 
 def _block(n: int, block: int) -> int:
     """The block length used on `n` tokens: the one asked for, less when the text has not even eight

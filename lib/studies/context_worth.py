@@ -1,0 +1,51 @@
+"""What is each further token of context worth?"""
+
+import math
+
+import numpy as np
+import pandas as pd
+
+from minitransformer.corpus import window_bits
+from minitransformer.evaluate import by_position, token_report
+
+from .standing import oracle
+
+MOST = 200  # whole windows: enough for a curve
+
+
+def curve(data, models: dict, most: int = MOST) -> pd.DataFrame:
+    """Mean loss by tokens of context seen, a row a model and a bin of places, from windows of each
+    model's whole context, side by side.
+
+    Paired with the oracle, where there is one: the mean of the differences, with the oracle's own
+    mean added back, so that the text's ups and downs do not widen the intervals."""
+    test, floor, parts = data.splits["test"], oracle(data), []
+    for name, model in models.items():
+        held = min(model.cfg.context, len(test) - 1)
+        some = test[: most * held + 1]
+        report = token_report(model, some, held, held)
+        edges = np.unique(np.r_[1, 2, 3, 4, 6, 2 ** np.arange(3, 16) + 1].clip(max=held + 1))
+        nats = report.nll
+        if floor is not None:
+            nats = nats - floor[: len(nats)] + floor.mean()
+        part = by_position(nats, report.position, edges.tolist())
+        parts.append(part.rename(columns={"mean": "loss_nats"}).assign(system=name))
+    return pd.concat(parts, ignore_index=True)
+
+
+def limits(data, where: pd.DataFrame) -> list:
+    """What bounds the curves: the oracle, and the best that can be done with so much context, as
+    the figure draws them; [] where nobody knows."""
+    floor = oracle(data)
+    if floor is None:
+        return []
+    seen = np.unique(where.position.round()).astype(int)
+    best = [best_at(data.language, int(place)) for place in seen]
+    return [(float(floor.mean()), "oracle"), ((seen, best), "best possible with this context")]
+
+
+def best_at(language, place: int) -> float:
+    """Nats of the ideal prediction at one place of a window: what one more token adds to the sum
+    over the window."""
+    ends = [n * window_bits(language, n) for n in (place, place + 1)]
+    return math.log(2) * (ends[1] - ends[0])

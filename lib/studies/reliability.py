@@ -1,0 +1,51 @@
+"""Does a model know what it knows?"""
+
+import numpy as np
+import pandas as pd
+
+from minitransformer.evaluate import by_group, calibration, expected_calibration_error
+
+BINS = 10
+LEAST = 100  # tokens of a bin that is spoken of
+
+
+def table(reports: dict) -> pd.DataFrame:
+    """A row a system and bin of confidence: tokens, mean confidence, share that is right, and their
+    gap in percentage points with a block-bootstrap interval, paired by token; `low` and `high`
+    bound the share that is right."""
+    parts = []
+    for name, report in reports.items():
+        part = calibration(report.confidence, report.correct, BINS)
+        of = np.clip(np.ceil(report.confidence * BINS).astype(int) - 1, 0, BINS - 1)
+        gap = by_group(report.correct - report.confidence, of, range(BINS))
+        points = [
+            f"{100 * a:.0f} to {100 * b:.0f} %" for a, b in zip(part.low, part.high, strict=True)
+        ]
+        part = part.drop(columns=["low", "high", "stderr"]).assign(bin=points, system=name)
+        for column in ("mean", "low", "high"):
+            part[f"gap_{column}"] = 100 * gap[column].to_numpy()
+        parts.append(part)
+    every = pd.concat(parts, ignore_index=True).rename(columns={"gap_mean": "gap_points"})
+    for end in ("low", "high"):
+        every[end] = every.confidence + every[f"gap_{end}"] / 100
+    return every
+
+
+def errors(reports: dict) -> dict[str, float]:
+    """Expected calibration error of each system, as a share."""
+    return {
+        name: expected_calibration_error(calibration(r.confidence, r.correct, BINS))
+        for name, r in reports.items()
+    }
+
+
+def worst(bins: pd.DataFrame, system: str, least: int = LEAST) -> pd.Series:
+    """The bin farthest from the diagonal among those with enough tokens (all, where none has):
+    its row, and what its whole interval says: too sure, not sure enough, or sure enough."""
+    rows = bins[bins.system == system]
+    rows = rows[rows.tokens >= least] if (rows.tokens >= least).any() else rows
+    row = rows.loc[rows.gap_points.abs().idxmax()]
+    said = (
+        "too sure" if row.gap_high < 0 else "not sure enough" if row.gap_low > 0 else "sure enough"
+    )
+    return pd.concat([row, pd.Series({"verdict": said})])

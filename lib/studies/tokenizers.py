@@ -1,0 +1,53 @@
+"""What do three ways to cut the text into tokens cost and keep?"""
+
+import math
+
+import numpy as np
+import pandas as pd
+
+from minitransformer.corpus import decode, encode, train_tokenizer
+
+KINDS = ("word", "character", "bpe")
+STRANGE = "ñ á “quotes” — 漢字 🏳️‍🌈 \x00 <unk>"
+
+
+def trained(data, characters: int = 400_000) -> dict:
+    """A tokenizer of each kind from the first characters of the training split."""
+    head = data.text("train")[:characters]
+    return {kind: train_tokenizer(kind, head) for kind in KINDS}
+
+
+def compared(data, made: dict, characters: int = 60_000) -> pd.DataFrame:
+    """A row a tokenizer, on the first characters of the test split: how many bytes a token spells,
+    what share it does not know, and the bits a byte of frequencies (add-one, counted on as much of
+    the training split) and of a uniform guess."""
+    probe, seen = data.text("test")[:characters], data.text("train")[: 4 * characters]
+    n_bytes, rows = len(probe.encode()), []
+    for kind, tokenizer in made.items():
+        size, ids = tokenizer.get_vocab_size(), encode(tokenizer, probe)
+        count = np.bincount(encode(tokenizer, seen), minlength=size) + 1.0
+        unknown = tokenizer.token_to_id("<unk>") if kind == "word" else -1
+        rows.append(
+            {
+                "tokenizer": kind,
+                "vocabulary": size,
+                "bytes_a_token": n_bytes / len(ids),
+                "unknown_percent": 100 * float(np.mean(ids == unknown)),
+                "frequencies_bits_a_byte": -np.log2(count / count.sum())[ids].sum() / n_bytes,
+                "uniform_bits_a_byte": len(ids) * math.log2(size) / n_bytes,
+                "text_comes_back": decode(tokenizer, ids) == probe,
+            }
+        )
+    return pd.DataFrame(rows)
+
+
+def lossless(data, made: dict, characters: int = 60_000) -> tuple[int, int]:
+    """(given back, tried): characters and BPE on a piece of the test split and on a string of
+    characters that no training text holds."""
+    texts = (data.text("test")[:characters], STRANGE)
+    back = [
+        decode(made[kind], encode(made[kind], text)) == text
+        for kind in ("character", "bpe")
+        for text in texts
+    ]
+    return sum(back), len(back)

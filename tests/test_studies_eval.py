@@ -1,0 +1,389 @@
+"""The experiments of the evaluation chapter, at tiny size: known answers, and what must always
+hold."""
+
+import json
+import math
+from dataclasses import replace
+
+import numpy as np
+import pandas as pd
+import pytest
+import torch
+from hypothesis import given
+from hypothesis import strategies as st
+
+from minitransformer.checkpoint import save
+from minitransformer.corpus import (
+    MECHANISMS,
+    SMALL,
+    Language,
+    entropy,
+    hidden_bits,
+    language_corpus,
+    text_corpus,
+    window_bits,
+)
+from minitransformer.decode import Sampling
+from minitransformer.evaluate import TokenReport, best_order, token_report
+from minitransformer.model import ModelConfig, Transformer
+from minitransformer.train import initialize
+from studies import attention, context_worth, error_budget, reliability, samples, standing
+
+SALT = "00112233445566778899aabbccddeeff"
+V = SMALL.vocab_size
+CFG = ModelConfig(vocab_size=V, d_model=16, n_heads=4, n_kv_heads=2, n_layers=2, context=48)
+
+
+@pytest.fixture(scope="module")
+def language():
+    return language_corpus(7, SALT, SMALL, 4000, 400, 3000)
+
+
+@pytest.fixture(scope="module")
+def text(tmp_path_factory):
+    path = tmp_path_factory.mktemp("texts") / "text.txt"
+    path.write_text("the cat sat on the mat; a rat ran at the fat cat.\n" * 60)
+    return text_corpus(path, "character")
+
+
+@pytest.fixture(scope="module")
+def model():
+    return initialize(Transformer(CFG), "scaled", 0).eval().requires_grad_(False)
+
+
+def report(nll, correct=None, confidence=None):
+    """A token report with given losses; nothing else of it is looked at."""
+    n = len(nll)
+    some = np.zeros(n) if correct is None else np.asarray(correct)
+    sure = np.full(n, 0.1) if confidence is None else np.asarray(confidence)
+    return TokenReport(np.asarray(nll, float), some, sure, np.ones(n, int))
+
+
+def shifted(data, by):
+    """Losses above the oracle's by so many nats on each mechanism."""
+    return report(standing.oracle(data) + np.array(by)[data.mechanism["test"][1:]])
+
+
+# standing
+
+
+@given(st.integers(1, 300), st.integers(1, 40), st.data())
+def test_every_prediction_is_scored_once(n, window, data):
+    stride = data.draw(st.integers(1, window))
+    assert standing.times_scored(n, window, stride).tolist() == [1] * n
+    assert 1 <= standing.stride(window) <= window
+
+
+def test_models_are_named_by_their_blocks_and_scored_in_their_own_windows(tmp_path):
+    one, two = (Transformer(replace(CFG, n_layers=n, context=96)) for n in (1, 2))
+    for name, made in (("model", one), ("model-2block", two)):
+        save(made, tmp_path / name)
+    assert list(standing.models(tmp_path)) == ["1-block model", "2-block model"]
+    save(one, tmp_path / "model-seed")
+    save(two, tmp_path / "model")
+    found = standing.models(tmp_path)
+    assert list(found) == [standing.SEED, "2-block model", "2-block model (twin)"]
+    assert list(standing.windows(found, 32).values()) == [64, 32, 32]
+    assert set(standing.windows(found, 500).values()) == {64, 96}
+
+
+def test_the_ladder_stands_on_known_rungs(language):
+    n, floor = len(language.splits["test"]) - 1, standing.oracle(language)
+    reports = {
+        "uniform guess": report(np.full(n, math.log(V))),
+        "unigram (best on validation)": report(floor + 1),
+        "1-block model": report(floor + 0.5, correct=np.arange(n) % 4 == 0),
+    }
+    table = standing.table(language, reports, {"1-block model": 32}).set_index("system")
+    assert list(table.index) == [*reports, standing.FLOOR]
+    assert table.perplexity["uniform guess"] == pytest.approx(V)
+    assert table.above_floor_nats.tolist()[1:] == pytest.approx([1, 0.5, 0])
+    assert table.accuracy.tolist()[0] == 1 / V and math.isnan(table.accuracy[standing.FLOOR])
+    assert table.accuracy["1-block model"] == pytest.approx(0.25, abs=1e-3)
+    assert (table.window["1-block model"], table.stride["1-block model"]) == (32, 16)
+    assert table.window.isna().sum() == 3 and (table.low <= table.perplexity).all()
+    bits = (n + 1) * math.log2(V) / language.n_bytes["test"]
+    assert table.bits_per_byte["uniform guess"] == pytest.approx(bits)
+    assert standing.same_tokens(reports, n) and not standing.same_tokens(reports, n + 1)
+    shown = standing.shown(table.reset_index())
+    assert shown.perplexity.is_monotonic_decreasing and shown.system.iloc[-1] == standing.FLOOR
+    assert standing.FLOOR not in set(standing.ladder(table.reset_index()).system)
+    assert standing.best_name(reports) == "unigram (best on validation)"
+    (best, _), (without, _) = standing.limits(language)
+    assert best == pytest.approx(math.exp(floor.mean())) and without > best
+
+
+def test_of_a_text_nothing_is_said_of_a_floor(text):
+    n = len(text.splits["test"]) - 1
+    table = standing.table(text, {"uniform guess": report(np.full(n, 2.0))}, {})
+    assert table.system.tolist() == ["uniform guess"] and standing.limits(text) == []
+    assert "above_floor_nats" not in standing.shown(table) and standing.oracle(text) is None
+    assert len(standing.orders(text)) == 9
+
+
+def test_n_grams_are_named_and_compared_at_their_best_on_test(language):
+    train, valid, test = language.splits.values()
+    best, grams, tuning = best_order(train, valid, standing.orders(language), V)
+    counted = {order: gram.report(test) for order, gram in grams.items()}
+    table = standing.by_order(counted, tuning, V).set_index("order")
+    assert table.test_perplexity[0] == pytest.approx(V)
+    assert table.validation_perplexity.idxmin() == best and list(table.index) == list(range(6))
+    assert table.test_accuracy_percent[0] == 100 / V
+    chosen = standing.chosen(counted, 3)
+    assert list(chosen) == ["uniform guess", "unigram", "bigram", "3-gram (best on validation)"]
+    assert list(standing.chosen(counted, 1)) == [
+        "uniform guess", "unigram (best on validation)", "bigram",
+    ]  # fmt: skip
+    strongest = table.test_perplexity.idxmin()
+    reports = {"better": report(counted[strongest].nll - 0.25)}
+    row = standing.ahead(reports, counted, ["better"]).iloc[0]
+    assert row.difference_nats == pytest.approx(-0.25) and row.low == pytest.approx(row.high)
+    assert row.opponent == f"order {strongest}"
+
+
+def test_metrics_are_finite_and_keep_the_order_of_the_systems(language):
+    n = len(language.splits["test"]) - 1
+    reports = {"uniform guess": report(np.full(n, 5.0)), "model": shifted(language, [0.1] * 5)}
+    budget = error_budget.table(language, reports)
+    rungs = standing.table(language, reports, {"model": 32})
+    rows = standing.metrics(rungs, budget, {"model": 0.01}, {"split": "test", "tokens": n})
+    assert json.loads(json.dumps(rows, allow_nan=False)) == rows
+    perplexities = [row["system"] for row in rows if row["measure"] == "perplexity"]
+    assert perplexities == ["uniform guess", "model", standing.FLOOR]
+    own = [r for r in rows if r["system"] == "model" and r["measure"] == "excess_nats"]
+    assert [row["kind"] for row in own] == list(MECHANISMS)
+    assert sum(row["tokens"] for row in own) == n
+    assert [r["value"] for r in own] == pytest.approx([0.1] * 5)
+    plain = standing.metrics(rungs, budget.assign(floor_nats=0), {}, {})
+    assert {row["measure"] for row in plain if "kind" in row} == {"nll_nats"}
+
+
+# error budget
+
+
+def test_recovered_is_all_at_the_oracle_and_nothing_without_the_mechanism(language):
+    worth = list(error_budget.worth(language, list(MECHANISMS)).values())
+    hidden, spec = hidden_bits(language.language), SMALL
+    wanted = [math.log(2) * (hidden[m] - entropy(spec.ranks(m))) for m in MECHANISMS]
+    assert worth == pytest.approx(wanted)
+    half = [0.5 * w for w in worth]
+    reports = {
+        "oracle": shifted(language, [0] * 5),
+        "half": shifted(language, half),
+        "nothing": shifted(language, worth),
+    }
+    budget = error_budget.table(language, reports)
+    wide = error_budget.recovered(budget).set_index("kind")
+    assert list(wide.index) == list(MECHANISMS) and wide.share_percent.sum() == pytest.approx(100)
+    for name, share in (("oracle", 100), ("half", 50), ("nothing", 0)):
+        assert wide[name].iloc[1:].tolist() == pytest.approx([share] * 4, abs=1e-9)
+    assert wide[list(reports)].iloc[0].isna().all()  # nothing is to be gained on a free word
+
+
+def test_the_parts_of_a_budget_make_the_whole(language, text):
+    rng = np.random.default_rng(0)
+    for data in (language, text):
+        some = report(rng.exponential(size=len(data.splits["test"]) - 1))
+        budget = error_budget.table(data, {"model": some}).set_index("kind")
+        parts = budget.drop("all")
+        whole = (parts.excess_nats * parts.share_percent).sum() / 100
+        assert whole == pytest.approx(budget.excess_nats["all"])
+        assert parts.tokens.sum() == budget.tokens["all"] == len(some.nll)
+        assert (budget.low <= budget.excess_nats).all()
+        assert (budget.excess_nats <= budget.high).all()
+
+
+def test_kinds_of_a_text_are_how_often_a_token_was_seen(text):
+    kind, names = error_budget.kinds(text)
+    count = np.bincount(text.splits["train"], minlength=text.vocab_size)
+    test = text.splits["test"][1:]
+    bounds = dict(zip(names, (0, 1, 10, 100, 1_000, 10_000, 100_000), strict=True))
+    for token, k in zip(test[:60], kind[:60], strict=True):
+        times = count[token]
+        assert times >= bounds[names[k]] and times < bounds.get(names[min(k + 1, 6)], math.inf)
+    assert names[kind[np.argmax(test == text.tokenizer.token_to_id("t"))]] == "100 to 999"
+    assert error_budget.worth(text, names)["never"] == math.log(text.vocab_size)
+
+
+def test_kinds_are_drawn_from_the_largest_loss_down(language):
+    reports = {"a": shifted(language, [0.1, 0.5, 0.3, 0.2, 0.4]), "b": shifted(language, [1] * 5)}
+    rows = error_budget.drawn(error_budget.table(language, reports), by="a")
+    order = ["bigram", "induction", "offset", "recency", "free"]
+    assert rows[rows.system == "a"]["kind"].tolist() == order
+    assert list(dict.fromkeys(rows["kind"])) == order
+
+
+@pytest.mark.parametrize("spec", [SMALL, replace(SMALL, keys=3)])
+def test_what_is_left_without_the_key_is_what_a_count_of_memories_gives(spec):
+    """Against a replay of the source: every value in memory is known, the key is not."""
+    own = Language(3, SALT, spec)
+    sample = own.generate("test", 120_000)
+    q, memory, losses, before = np.array(spec.stay) / 65536, [0] * spec.keys, [], 0
+    index, steps = own.index_of_id[sample.ids].tolist(), sample.mechanism.tolist()
+    for word, mechanism in zip(index, steps, strict=True):
+        if MECHANISMS[mechanism] == "induction":
+            p = np.mean([q[(word - spec.unit * value) % spec.words] for value in memory])
+            losses.append(-math.log2(p))
+            memory[before % spec.keys] = word % spec.values
+        before = word
+    hidden, known = hidden_bits(own)["induction"], entropy(spec.stay)
+    share = 100 * (hidden - np.mean(losses)) / (hidden - known)
+    assert error_budget.without_key(own) == pytest.approx(share, abs=2)
+
+
+def test_induction_is_found_or_not_by_the_whole_interval(language, text):
+    bound = error_budget.without_key(language.language)
+    worth = error_budget.worth(language, list(MECHANISMS))["induction"]
+    noise = np.random.default_rng(0).normal(size=len(language.splits["test"]) - 1)
+    reports = {}
+    for name, share in (("above", bound + 20), ("below", bound - 20), ("near", bound)):
+        base = shifted(language, [0, 0, 0, 0, worth * (1 - share / 100)])
+        reports[name] = report(base.nll + 0.3 * (noise - noise.mean()))
+    budget = error_budget.table(language, reports)
+    found = error_budget.induction(language, budget, reports).set_index("system")
+    assert found.verdict.to_dict() == {
+        "above": "found", "below": "not found", "near": "undecided",
+    }  # fmt: skip
+    assert (found.without_key_percent == bound).all()
+    some = {"model": report(np.ones(len(text.splits["test"]) - 1))}
+    none = error_budget.induction(text, error_budget.table(text, some), some)
+    assert len(none) == 0 and error_budget.last(none) == {}
+    assert error_budget.last(found.reset_index())["system"] == "near"
+    with pytest.raises(ValueError, match="recall 'index' has no values"):
+        error_budget.without_key(Language(1, SALT, replace(SMALL, recall="index")))
+
+
+# the worth of context
+
+
+def test_a_curve_of_a_guess_is_flat_and_bins_hold_every_place(text, model):
+    class Guess(torch.nn.Module):
+        cfg = replace(CFG, vocab_size=text.vocab_size, context=16)
+
+        def forward(self, ids):
+            return torch.zeros(*ids.shape, self.cfg.vocab_size)
+
+    where = context_worth.curve(text, {"guess": Guess()})
+    assert where.loss_nats.to_numpy() == pytest.approx(math.log(text.vocab_size))
+    n = len(text.splits["test"]) - 1
+    assert where.tokens.sum() == n and where.position.is_monotonic_increasing
+    assert where.position.iloc[0] == 1 and context_worth.limits(text, where) == []
+    few = context_worth.curve(text, {"guess": Guess()}, most=3)
+    assert few.tokens.sum() == 3 * 16
+
+
+def test_the_oracle_is_taken_from_a_curve_and_given_back(language, model):
+    where = context_worth.curve(language, {"model": model})
+    whole = token_report(model, language.splits["test"], 48, 48)
+    parts = (where.loss_nats * where.tokens).sum() / where.tokens.sum()
+    assert parts == pytest.approx(whole.nll.mean())
+    (floor, _), ((seen, best), _) = context_worth.limits(language, where)
+    assert (np.diff(best) <= 1e-12).all() and best[-1] > language.floor_nats
+    assert len(seen) == len(where) and floor == pytest.approx(standing.oracle(language).mean())
+
+
+def test_the_best_at_each_place_adds_up_to_the_best_in_a_window(language):
+    source, w = language.language, 20
+    total = math.log(2) * window_bits(source, 1)
+    total += sum(context_worth.best_at(source, place) for place in range(1, w))
+    assert total == pytest.approx(w * math.log(2) * window_bits(source, w))
+
+
+# reliability
+
+
+@pytest.mark.parametrize(
+    "bias, verdict", [(0.0, "sure enough"), (-0.15, "too sure"), (0.15, "not sure enough")]
+)
+def test_the_worst_bin_says_in_which_direction(bias, verdict):
+    rng = np.random.default_rng(1)
+    sure = rng.uniform(0.2, 0.8, 6000)
+    right = rng.uniform(size=6000) < sure + bias
+    one = report(np.ones(6000), correct=right, confidence=sure)
+    table = reliability.table({"model": one})
+    assert table.tokens.sum() == 6000 and list(table.bin)[0] == "20 to 30 %"
+    assert table.gap_points.to_numpy() == pytest.approx(100 * (table.accuracy - table.confidence))
+    assert (table.low <= table.accuracy).all() and (table.accuracy <= table.high).all()
+    row = reliability.worst(table, "model")
+    assert row.verdict == verdict or (verdict == "sure enough" and abs(row.gap_points) < 6)
+    assert row.gap_points == pytest.approx(100 * bias, abs=6)
+    error = reliability.errors({"model": one})["model"]
+    assert error == pytest.approx(abs(bias), abs=0.03)
+    weighted = (table.gap_points.abs() * table.tokens).sum() / 6000
+    assert 100 * error == pytest.approx(weighted)
+
+
+def test_a_bin_of_few_tokens_is_not_spoken_of():
+    sure = np.array([0.25] * 200 + [0.95] * 5)
+    right = np.array([True] * 50 + [False] * 155)
+    table = reliability.table({"model": report(np.ones(205), right, sure)})
+    assert reliability.worst(table, "model").confidence == pytest.approx(0.25)
+    assert reliability.worst(table, "model", least=5).confidence == pytest.approx(0.95)
+    assert reliability.worst(table, "model", least=500).confidence == pytest.approx(0.95)
+
+
+# samples
+
+
+def test_samples_start_at_fixed_places_and_repeat(text):
+    cfg = replace(CFG, vocab_size=text.vocab_size, context=256)
+    made = {"model": initialize(Transformer(cfg), "scaled", 0).eval()}
+    prompts = samples.prompts(text)
+    half = len(text.splits["test"]) // 2
+    assert prompts[1][0].tolist() == text.splits["test"][half : half + 40].tolist()
+    first = samples.drawn(text, made, Sampling(temperature=1.0))
+    assert len(first) == 4 and first.equals(samples.drawn(text, made, Sampling(temperature=1.0)))
+    assert first.prompt[0] == text.text("test")[:40].replace("\n", " / ")
+    assert first.continuation[0] != first.continuation[1]  # another seed
+    greedy = samples.drawn(text, made, Sampling(temperature=0.0))
+    assert greedy.continuation[0] == greedy.continuation[1]
+
+
+# attention
+
+
+def test_attention_is_causal_sums_to_one_and_is_what_the_model_uses(model):
+    ids = torch.randint(0, V, (3, 12), generator=torch.Generator().manual_seed(0))
+    heads = attention.probabilities(model, ids)
+    assert list(heads) == [f"{b}.{h}" for b in (1, 2) for h in (1, 2, 3, 4)]
+    for p in heads.values():
+        assert torch.allclose(p.sum(-1), torch.ones(3, 12), atol=1e-5)
+        assert (p.triu(1) == 0).all()
+    block = model.blocks[0].attention
+    x, rope = model.embed(ids, torch.arange(12), 12)
+    v = block.project(model.blocks[0].attention_norm(x), rope)[2].repeat_interleave(2, dim=1)
+    p = torch.stack([heads[f"1.{h}"] for h in (1, 2, 3, 4)], dim=1)
+    mixed = (p @ v).transpose(1, 2).flatten(2)
+    used = block(model.blocks[0].attention_norm(x), rope)
+    assert torch.allclose(block.out(mixed), used, atol=1e-5)
+
+
+def test_distances_count_from_the_predicted_token():
+    T = 32
+    query = torch.arange(T)
+    three = torch.zeros(2, T, T)
+    three[:, query, (query - 2).clamp(min=0)] = 1  # the token three before the next one
+    even = torch.ones(2, T, T).tril() / torch.arange(1, T + 1)[:, None]
+    table = attention.by_distance({"three": three, "even": even})
+    assert table.loc["three", 3] == pytest.approx(100) and table.loc["three"].sum() == 100
+    wanted = 100 * np.mean([1 / t for t in range(T // 2 + 1, T + 1)])
+    assert table.loc["even"].to_numpy() == pytest.approx(wanted, rel=1e-5)
+    assert attention.most(table, 3).index.tolist() == ["three", "even"]
+    assert attention.most(table, 1, heads=1).index.tolist() == ["even"]
+
+
+def test_a_map_shows_the_end_of_the_first_window(language, text, model):
+    test = language.splits["test"]
+    heads = attention.of_models({"2-block model": model}, test, 40)
+    assert set(heads) == {f"2-block, {b}.{h}" for b in (1, 2) for h in (1, 2, 3, 4)}
+    p = heads["2-block, 1.1"]
+    assert p.shape == (16, 40, 40)
+    grid = attention.map_of(language, p, test)
+    assert grid.shape == (20, 20) and grid.index[-1] == f"20 {language.language.words[test[39]]}"
+    assert grid.to_numpy() == pytest.approx(100 * p[0, 20:, 20:].numpy())
+    table = attention.by_distance(heads)
+    assert attention.distance(language, table) == SMALL.offset
+    loud = pd.DataFrame({1: [99.0], 2: [5.0], 3: [1.0]}, index=["a"])
+    assert attention.distance(text, loud) == 2  # the previous token is left aside
+    narrow = attention.of_models({"model": model}, test[:9], 40)
+    assert narrow["model, 1.1"].shape == (1, 9, 9)
