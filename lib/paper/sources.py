@@ -16,7 +16,16 @@ PACKAGES = ("minitransformer", "studies", "paper")
 RUN_SIDE = {
     f"paper/{name}.py"
     for name in (
-        *("__main__", "targets", "commands", "runner", "progress", "scrub"),
+        *(
+            "__main__",
+            "targets",
+            "commands",
+            "runner",
+            "execution",
+            "schedule",
+            "progress",
+            "scrub",
+        ),
         *("project", "names", "parameters", "files", "sources", "stages", "variants", "derived"),
         *("revision", "provenance", "evidence", "pack", "idempotence"),
     )
