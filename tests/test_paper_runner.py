@@ -17,6 +17,7 @@ from paper.files import read_json, write_text
 from paper.notebook import OUT
 from paper.parameters import resolve
 from paper.project import Project
+from paper.warm import POSSIBLE, serve
 from paper_project import PARAMETERS, SETTING, make_project, write_notebook
 
 
@@ -74,24 +75,22 @@ def test_an_executed_notebook_holds_no_paths_times_or_random_ids(finished):
     nbformat.validate(book)
 
 
-@pytest.mark.parametrize(
-    "steps, error, message",
-    [
-        (67, execution.CellError, "^02-train: ValueError: steps 67 is bad: give 3$"),
-        (
-            66,
-            execution.KernelDied,
-            "^02-train: the kernel died, probably out of memory: close other programs",
-        ),
-    ],
-)
-def test_a_failure_leaves_what_was_there_before_whole(project, steps, error, message):
-    run_dir = project.reports / "quick"
-    before = bytes_of(run_dir)
+BAD = (67, execution.CellError, "^02-train: ValueError: steps 67 is bad: give 3$")
+DIED = "^02-train: the kernel died, probably out of memory: close other programs"
+DEAD = (66, execution.KernelDied, DIED)
+
+
+@pytest.mark.parametrize("warm", [False, True])
+@pytest.mark.parametrize("steps, error, message", [BAD, DEAD])
+def test_a_failure_leaves_what_was_there_before_whole(project, steps, error, message, warm):
+    if warm and not POSSIBLE:
+        pytest.skip("this system forks no kernels")
+    if warm:
+        serve((), {})
+    run_dir, params = project.reports / "quick", resolve(project.notebooks, given={"steps": steps})
+    before, kernels = bytes_of(run_dir), execution.Kernels(warm)
     with pytest.raises(error, match=message):
-        runner.run_stage(
-            project, "02-train", resolve(project.notebooks, given={"steps": steps}), run_dir
-        )
+        runner.run_stage(project, "02-train", params, run_dir, kernels=kernels)
     assert bytes_of(run_dir) == before and (run_dir / "02-train.failed.ipynb").is_file()
     assert stages.current(project, "02-train", resolve(project.notebooks), run_dir)
 
@@ -112,7 +111,8 @@ def test_the_command_tells_a_full_disk_in_one_line_and_recovers(project, monkeyp
 
 
 MEETING = """
-import time
+import sys, time
+assert ("wave" in sys.modules) == warm and os.path.basename(os.getcwd()) == "notebooks"
 (out / f"{name}.pid").write_text(str(os.getpid()))
 for _ in range(600):
     if all((out.parent / stage / f"{stage}.pid").is_file() for stage in ("02-train", "03-eval")):
@@ -125,10 +125,13 @@ time.sleep(seconds)
 """
 
 
-def two_that_meet(project, seconds):
+def two_that_meet(project, seconds, warm=False):
     """02-train and 03-eval, each of which goes on only when the other has begun."""
+    if warm:
+        write_text(project.root / "pyproject.toml", '[tool.paper]\npreload = ["wave"]\n')
     for stage in ("02-train", "03-eval"):
-        cell = SETTING + f"name, seconds = {stage!r}, {seconds}" + MEETING
+        known = f"name, seconds, warm = {stage!r}, {seconds}, {warm and POSSIBLE}"
+        cell = SETTING + known + MEETING
         write_notebook(project.notebook(stage), PARAMETERS, cell, needs=["01-data"])
 
 
@@ -160,8 +163,9 @@ def test_one_that_fails_lets_the_other_come_to_its_end(project, capsys):
     assert not stages.current(project, "02-train", params, run_dir)
 
 
-def test_ctrl_c_ends_the_kernels_and_keeps_what_was_finished(project):
-    two_that_meet(project, seconds=60)
+@pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGKILL])
+def test_a_run_that_ends_ends_its_kernels_and_keeps_what_was_finished(project, number):
+    two_that_meet(project, seconds=60, warm=True)
     command = [sys.executable, "-m", "paper", "report", "--profile", "quick", "--jobs", "2"]
     heed = lambda: signal.signal(signal.SIGINT, signal.SIG_DFL)  # noqa: E731  a background job is born ignoring Ctrl-C
     process = subprocess.Popen(
@@ -178,13 +182,12 @@ def test_ctrl_c_ends_the_kernels_and_keeps_what_was_finished(project):
         if all(pid.is_file() and pid.read_text() for pid in pids):
             break
         time.sleep(0.1)
-    process.send_signal(signal.SIGINT)
+    process.send_signal(number)
     _, err = process.communicate(timeout=60)
-    assert process.returncode == 130
-    assert (
-        err.strip()
-        == "interrupted: what was finished is kept, and the same command goes on from there"
-    )
+    if number == signal.SIGINT:
+        assert process.returncode == 130
+        interrupted = "interrupted: what was finished is kept, and the same command goes on from"
+        assert err.strip() == f"{interrupted} there"
     assert stages.read_stamp(project.reports / "quick", "01-data")
     for pid in pids:
         with pytest.raises(ProcessLookupError):

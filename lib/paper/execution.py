@@ -20,6 +20,7 @@ from papermill import execute_notebook
 from papermill.exceptions import PapermillExecutionError
 from traitlets import default
 
+from . import warm
 from .notebook import OUT
 from .project import Project, read_notebook
 from .sources import LIB
@@ -49,10 +50,11 @@ class KernelDied(RuntimeError):
 
 
 class Kernels:
-    """The kernels of a run, so that whoever interrupts it can end them all."""
+    """The kernels of a run, so that whoever interrupts it can end them all. `warm`: they are forked
+    from the server of `paper.warm`, which runs."""
 
-    def __init__(self):
-        self.stopped = False
+    def __init__(self, warm: bool = False):
+        self.stopped, self.warm = False, warm
         self._lock, self._processes = threading.Lock(), []
 
     def add(self, process) -> None:
@@ -90,6 +92,14 @@ class Kernel(AsyncKernelManager):
     async def start_kernel(self, **options):
         await super().start_kernel(**options, cwd=self.folder, env=self.environment)
         self.kernels.add(self.provisioner.process)
+
+    async def _async_launch_kernel(self, kernel_cmd, **options):
+        if not self.kernels.warm:
+            return await super()._async_launch_kernel(kernel_cmd, **options)
+        provisioner = self.provisioner
+        provisioner.process = warm.Forked(kernel_cmd, options["env"], options["cwd"])
+        provisioner.pid = provisioner.pgid = provisioner.process.pid
+        self._reconcile_connection_info(provisioner.connection_info)
 
 
 def kernel(folder: Path, environment: dict, kernels: Kernels) -> type[Kernel]:

@@ -111,7 +111,7 @@ def execute(
     to_run = [*dropwhile(at_rest, needed)]  # what comes after one that runs will mostly run too
     if not to_run:
         return
-    run_stage, kernels = load("paper.runner:run_stage"), load("paper.execution:Kernels")()
+    run_stage, kernels = load("paper.runner:run_stage"), started(project, params, run_dir)
     expected = dict.fromkeys(needed, 0.0)
     expected |= {stage: stages.expected(project, stage, run_dir) for stage in to_run}
     live = sys.stderr.isatty()
@@ -119,6 +119,17 @@ def execute(
     progress = Progress(expected, live, out=sys.stderr if live else sys.stdout, rules=rules)
     with load("paper.execution:quiet")(), progress:
         run_all(rules, expected, current, one, kernels.stop, progress.failing)
+
+
+def started(project: Project, params: dict, run_dir: Path):
+    """The kernels of a run, warm at the quick size if the project names what to start with; with
+    what is measured in earnest nothing is shared."""
+    preload = project.settings.get("preload") if params["profile"] == "quick" else None
+    warm = bool(preload) and load("paper.warm:POSSIBLE")
+    if warm:
+        inherited = load("paper.execution:environment")(project, params, run_dir, live=False)
+        load("paper.warm:serve")(tuple(preload), inherited)
+    return load("paper.execution:Kernels")(warm)
 
 
 def side_by_side(project: Project, params: dict, needed: list[str], jobs: int | None) -> Rules:
