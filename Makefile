@@ -41,8 +41,8 @@ SETTINGS = $(foreach p,$(PARAMETERS),$(if $(call given,$(call variable,$p)),\
   --set $(call quote,$(call parameter,$p)=$($(call variable,$p)))))
 
 # A variable of the command line that nothing reads is an error before anything runs. The environment is left alone.
-KNOWN := $(foreach p,$(PARAMETERS),$(call variable,$p)) PROFILE PYTHON VENV TORCH_INDEX LAB_OPTIONS PYTEST_OPTIONS DEBUG \
-  FORMAT MODEL EXPORT_OPTIONS   SOURCE_DATE_EPOCH
+KNOWN := $(foreach p,$(PARAMETERS),$(call variable,$p)) PROFILE JOBS PYTHON VENV TORCH_INDEX LAB_OPTIONS PYTEST_OPTIONS DEBUG \
+  FORMAT MODEL EXPORT_OPTIONS SOURCE_DATE_EPOCH
 ALSO := SHELL PWD TMPDIR MAKEFLAGS MAKEFILES GNUMAKEFLAGS UPGRADE CHROMIUM PIP_% UV_% OMP_% MKL_% CUDA_% TQDM_% \
   PYTHONPATH PYTHONWARNINGS PYTHONUNBUFFERED PYTHONDONTWRITEBYTECODE PYTEST_ADDOPTS# read by what is called
 UNKNOWN := $(strip $(foreach v,$(.VARIABLES),$(if $(findstring command,$(origin $v)),$(filter-out $(KNOWN) $(ALSO),$v))))
@@ -58,7 +58,8 @@ $(error $(WORD) is unknown: $(or $(REMEDY),make help lists what is known:) nothi
 endif
 
 RUN = $(PY) -m paper
-OPTIONS = --profile $(call quote,$(PROFILE)) --caller $(call quote,$(PWD)) $(SETTINGS)
+OPTIONS = --profile $(call quote,$(PROFILE)) --caller $(call quote,$(PWD)) $(SETTINGS) \
+  $(if $(findstring command,$(origin JOBS)),--jobs $(call quote,$(JOBS)))
 
 .PHONY: help setup report publish test lab data tokenize train eval bench bench-quant ablations plot plot-quant \
   verify-corpus test-idem export pack verify clean clean-cache distclean notebooks picture lock
@@ -77,6 +78,7 @@ help: ## this list
 ## QUANT_BITS      32, 8 or 4
 ## TEMP TOPK TOPP BEAM LENGTH_PENALTY    of sampling and beam search
 ## FORMAT MODEL EXPORT_OPTIONS    of make export: what to write, of which folder, and the options of its command
+## JOBS            chapters at once (default: as many as the cores allow; those that measure times run alone, except in quick)
 ## PYTHON VENV     the interpreter (python3); the environment's folder (.venv), or none: PYTHON as it is
 ## TORCH_INDEX     where setup takes torch from: an address; none: pip's own index (on Linux a CUDA build, +2.2 GB)
 ## DEBUG=1         a whole traceback instead of the one line

@@ -14,10 +14,12 @@ from hypothesis import example, given, settings
 from hypothesis import strategies as st
 
 from paper import __main__ as command
-from paper import html, names, pack, provenance, runner
-from paper.files import read_json, write_bytes, write_json, write_text
+from paper import execution, html, names, pack, provenance
+from paper.files import read_json, sha256, write_bytes, write_json, write_text
+from paper.notebook import OUT
 from paper.project import NAME_BYTES, Project
 from paper.scrub import naming
+from paper.sources import LIB
 from paper_project import make_project
 
 NAMES = [
@@ -105,7 +107,7 @@ def project(tmp_path_factory):
 def without_kernels(project, monkeypatch):
     """A chapter "runs" by reading its corpus and by writing down what it was given."""
 
-    def execute(source, part, parameters, **_):
+    def execute(source, part, parameters, kernel_manager_class, **_):
         book = read_json(source)
         code = [cell for cell in book["cells"] if cell["cell_type"] == "code"]
         for cell in code:
@@ -115,14 +117,14 @@ def without_kernels(project, monkeypatch):
         shown = {"output_type": "stream", "name": "stderr", "text": f"{project.root}/x.py: a\n"}
         more = {"cell_type": "code", "id": "given", "execution_count": 1, "outputs": [shown]}
         book["cells"].insert(2, cell | more)
-        out, text = Path(os.environ[runner.OUT]), project.root / parameters["corpus"]
+        out, text = Path(kernel_manager_class.environment[OUT]), project.root / parameters["corpus"]
         name = book["metadata"]["paper"]["name"]
         write_bytes(out / f"{name}.txt", text.read_bytes())
         write_json(out / f"{name}.json", {"name": text.stem})
         write_json(out / "claims" / f"{name}.json", [])
         write_json(part, book)
 
-    monkeypatch.setattr(runner, "execute_notebook", execute)
+    monkeypatch.setattr(execution, "execute_notebook", execute)
     monkeypatch.setattr(provenance, "PACKAGES", ())
     monkeypatch.setattr(html, "build_html", lambda run_dir: write_text(run_dir / "index.html", "<"))
     monkeypatch.chdir(project.root.parent / "texts")
@@ -204,7 +206,7 @@ def test_a_text_that_changes_is_another_run(project, capsys):
 def test_an_undecodable_name_reaches_a_terminal_that_takes_ascii_only(project):
     name = os.fsdecode(b"caf\xe9.txt")
     words = [sys.executable, "-m", "paper", "data", "--profile", "quick", "--set"]
-    environment = os.environ | {"PYTHONIOENCODING": "ascii", "PYTHONPATH": str(runner.LIB)}
+    environment = os.environ | {"PYTHONIOENCODING": "ascii", "PYTHONPATH": str(LIB)}
     done = subprocess.run(
         [*words, f"corpus=no such {name}"],
         cwd=project.root,
@@ -255,7 +257,7 @@ def test_sha256sum_reads_the_lines_of_every_name(tmp_path):
     kept = [name for name in NAMES if name not in ("-", "~")]
     for name in kept:
         write_bytes(tmp_path / name, name.encode(errors="surrogateescape"))
-    lines = [names.hash_line(runner.sha256(tmp_path / name), name) for name in kept]
+    lines = [names.hash_line(sha256(tmp_path / name), name) for name in kept]
     write_text(tmp_path / "HASHES.txt", "".join(lines))
     check = subprocess.run(
         ["sha256sum", "--strict", "-c", "HASHES.txt"], cwd=tmp_path, capture_output=True

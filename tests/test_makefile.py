@@ -65,7 +65,7 @@ def test_help_lists_every_target_and_every_variable():
     assert head.startswith("make <target>") and lines[len(TARGETS)].startswith("VARIABLES")
     listed = {line.split()[0]: line.split(None, 1)[1] for line in targets}
     assert set(listed) == set(TARGETS) and all(listed.values())
-    for name in (*PARAMETERS, "PROFILE", "PYTHON", "VENV", "TORCH_INDEX", "DEBUG"):
+    for name in (*PARAMETERS, "PROFILE", "JOBS", "PYTHON", "VENV", "TORCH_INDEX", "DEBUG"):
         assert re.search(rf"\b{name}\b", variables), name
     assert make().stdout == make("help").stdout
 
@@ -88,6 +88,12 @@ def test_an_export_is_of_the_profiles_model_or_of_a_folder():
 def test_a_variable_reaches_its_parameter(variable):
     words = command("train", f"{variable}=7", "PROFILE=quick")
     assert settings(words) == [f"{PARAMETERS[variable]}=7"]
+
+
+def test_the_number_of_chapters_at_once_is_that_of_the_command_line_only():
+    words = command("report", "JOBS=3")
+    assert words[words.index("--jobs") + 1] == "3" and settings(words) == []
+    assert "--jobs" not in command("report", JOBS="64")
 
 
 @pytest.mark.parametrize(

@@ -9,6 +9,7 @@ from paper import progress as module
 from paper import stages
 from paper.progress import Progress, clock
 from paper.project import Project
+from paper.schedule import Rules
 
 
 @pytest.mark.parametrize(
@@ -32,10 +33,10 @@ def test_without_a_terminal_there_is_a_line_for_every_stage_and_between(now, mon
     monkeypatch.setattr(module, "EVERY_S", 0.01)
     progress = Progress({"01-data": 0.0, "02-train": 90.0, "03-eval": 30.0}, False, out)
     progress.skip("01-data")
-    with progress.of("02-train"):
-        progress.cell(4, 9, "train-model")
+    with progress, progress.of("02-train") as stage:
+        stage.cell(4, 9, "train-model")
         now[0] += 60
-        progress.write("50 %|#####     |\r")
+        stage.write("50 %|#####     |\r")
         while out.getvalue().count("\n") < 3:
             time.sleep(0.005)
     with progress.of("03-eval"):
@@ -61,6 +62,26 @@ def test_what_nobody_knows_is_not_guessed(now):
         assert progress.status().endswith("starting, 20 s, longer than last time")
 
 
+def test_two_at_once_share_a_line_and_the_time_left_knows_that_they_do(now):
+    out = io.StringIO()
+    rules = Rules({"01-data": (), "02-train": (), "03-eval": ("01-data", "02-train")}, jobs=2)
+    progress = Progress({"01-data": 20.0, "02-train": 60.0, "03-eval": 5.0}, False, out, rules)
+    with progress.of("01-data") as first, progress.of("02-train") as second:
+        now[0] += 10
+        first.cell(1, 3, "make")
+        second.cell(2, 9, "train-model")
+        assert progress.status() == (
+            "[1/3] 01-data: 1 of 3 cells; [2/3] 02-train: 2 of 9 cells, about 55 s left in all"
+        )
+        progress.failing("01-data", ["02-train"])
+    assert out.getvalue().splitlines()[:2] == [
+        "[1/3] 01-data ... (about 20 s; 1 min 5 s for all that is left)",
+        "[2/3] 02-train ... (about 1 min 0 s; 1 min 5 s for all that is left)",
+    ]
+    failed = "[1/3] 01-data failed: the run ends when 02-train has come to an end"
+    assert out.getvalue().splitlines()[2] == failed
+
+
 def test_a_stage_that_fails_is_not_done(now):
     out = io.StringIO()
     progress = Progress({"01-data": None}, False, out)
@@ -74,12 +95,12 @@ def test_on_a_terminal_one_line_holds_the_run_and_the_kernels_own_bar(now, monke
     monkeypatch.setattr(module, "REDRAW_S", 60)
     monkeypatch.setenv("COLUMNS", "100")
     progress = Progress({"01-data": 10.0}, True, out)
-    with progress.of("01-data"):
-        progress.cell(1, 3, "make")
-        progress.write("\rsteps: 10%\rsteps: 50%")
+    with progress.of("01-data") as stage:
+        stage.cell(1, 3, "make")
+        stage.write("\rsteps: 10%\rsteps: 50%")
         drawn = out.getvalue().rpartition("\x1b[2K")[2]
-        progress.write("\r          \ra warning\nsteps: 60%")
-        progress.flush()
+        stage.write("\r          \ra warning\nsteps: 60%")
+        stage.flush()
     assert drawn == (
         "[1/1] 01-data: 1 of 3 cells, now make, 0 s, about 10 s left in all steps: 50%"
     )

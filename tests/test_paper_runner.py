@@ -11,12 +11,14 @@ import nbformat
 import pytest
 from nbformat.v4 import new_code_cell, new_markdown_cell, new_notebook, new_output
 
-from paper import runner, stages
+from paper import execution, provenance, runner, stages, targets
 from paper.__main__ import main
 from paper.files import read_json, write_text
+from paper.notebook import OUT
 from paper.parameters import resolve
 from paper.project import Project
-from paper_project import make_project
+from paper.warm import POSSIBLE, serve
+from paper_project import PARAMETERS, SETTING, make_project, write_notebook
 
 
 @pytest.fixture(scope="module")
@@ -73,24 +75,22 @@ def test_an_executed_notebook_holds_no_paths_times_or_random_ids(finished):
     nbformat.validate(book)
 
 
-@pytest.mark.parametrize(
-    "steps, error, message",
-    [
-        (67, runner.CellError, "^02-train: ValueError: steps 67 is bad: give 3$"),
-        (
-            66,
-            runner.KernelDied,
-            "^02-train: the kernel died, probably out of memory: close other programs",
-        ),
-    ],
-)
-def test_a_failure_leaves_what_was_there_before_whole(project, steps, error, message):
-    run_dir = project.reports / "quick"
-    before = bytes_of(run_dir)
+BAD = (67, execution.CellError, "^02-train: ValueError: steps 67 is bad: give 3$")
+DIED = "^02-train: the kernel died, probably out of memory: close other programs"
+DEAD = (66, execution.KernelDied, DIED)
+
+
+@pytest.mark.parametrize("warm", [False, True])
+@pytest.mark.parametrize("steps, error, message", [BAD, DEAD])
+def test_a_failure_leaves_what_was_there_before_whole(project, steps, error, message, warm):
+    if warm and not POSSIBLE:
+        pytest.skip("this system forks no kernels")
+    if warm:
+        serve((), {})
+    run_dir, params = project.reports / "quick", resolve(project.notebooks, given={"steps": steps})
+    before, kernels = bytes_of(run_dir), execution.Kernels(warm)
     with pytest.raises(error, match=message):
-        runner.run_stage(
-            project, "02-train", resolve(project.notebooks, given={"steps": steps}), run_dir
-        )
+        runner.run_stage(project, "02-train", params, run_dir, kernels=kernels)
     assert bytes_of(run_dir) == before and (run_dir / "02-train.failed.ipynb").is_file()
     assert stages.current(project, "02-train", resolve(project.notebooks), run_dir)
 
@@ -110,16 +110,63 @@ def test_the_command_tells_a_full_disk_in_one_line_and_recovers(project, monkeyp
     assert read_json(project.reports / "quick" / "model" / "config.json")["steps"] == 4
 
 
-def test_ctrl_c_ends_the_kernel_and_keeps_what_was_finished(project):
+MEETING = """
+import sys, time
+assert ("wave" in sys.modules) == warm and os.path.basename(os.getcwd()) == "notebooks"
+(out / f"{name}.pid").write_text(str(os.getpid()))
+for _ in range(600):
+    if all((out.parent / stage / f"{stage}.pid").is_file() for stage in ("02-train", "03-eval")):
+        break
+    time.sleep(0.1)
+else:
+    raise TimeoutError("alone")
+assert str(out).endswith(name)
+time.sleep(seconds)
+"""
+
+
+def two_that_meet(project, seconds, warm=False):
+    """02-train and 03-eval, each of which goes on only when the other has begun."""
+    if warm:
+        write_text(project.root / "pyproject.toml", '[tool.paper]\npreload = ["wave"]\n')
+    for stage in ("02-train", "03-eval"):
+        known = f"name, seconds, warm = {stage!r}, {seconds}, {warm and POSSIBLE}"
+        cell = SETTING + known + MEETING
+        write_notebook(project.notebook(stage), PARAMETERS, cell, needs=["01-data"])
+
+
+def test_two_kernels_run_side_by_side_each_in_its_own_environment(project, capsys):
+    two_that_meet(project, seconds=0)
+    run_dir, params = project.reports / "quick", resolve(project.notebooks)
+    before = {**os.environ}, os.getcwd()
+    targets.execute(project, params, run_dir, ["01-data", "02-train", "03-eval"], jobs=2)
+    assert ({**os.environ}, os.getcwd()) == before
+    stamps = {s: stages.read_stamp(run_dir, s) for s in ("01-data", "02-train", "03-eval")}
+    beside = {stage: stamp.get("beside") for stage, stamp in stamps.items()}
+    assert beside == {"01-data": [], "02-train": ["03-eval"], "03-eval": ["02-train"]}
+    assert set(stamps["03-eval"]["artefacts"]) == {"03-eval.ipynb", "03-eval.pid"}
+    assert "[2/3] 02-train done in" in capsys.readouterr().out
+    recorded = provenance.write_run(project, run_dir, params)["side_by_side"]
+    assert recorded == {"02-train": ["03-eval"], "03-eval": ["02-train"]}
+
+
+def test_one_that_fails_lets_the_other_come_to_its_end(project, capsys):
+    two_that_meet(project, seconds=0)
     path = project.notebook("02-train")
-    path.write_text(
-        path.read_text().replace(
-            "if steps == 66:",
-            "print(os.getpid()); (out / 'pid').write_text(str(os.getpid())); "
-            "__import__('time').sleep(60)\\nif steps == 66:",
-        )
-    )
-    command = [sys.executable, "-m", "paper", "train", "--profile", "quick"]
+    path.write_text(path.read_text().replace("time.sleep(seconds)", "1 / 0"))
+    run_dir, params = project.reports / "quick", resolve(project.notebooks)
+    needed = ["01-data", "02-train", "03-eval"]
+    with pytest.raises(execution.CellError, match="02-train: ZeroDivisionError"):
+        targets.execute(project, params, run_dir, needed, jobs=2)
+    assert stages.current(project, "03-eval", params, run_dir)
+    assert (run_dir / "02-train.failed.ipynb").is_file()
+    assert not stages.current(project, "02-train", params, run_dir)
+
+
+@pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGKILL])
+def test_a_run_that_ends_ends_its_kernels_and_keeps_what_was_finished(project, number):
+    two_that_meet(project, seconds=60, warm=True)
+    command = [sys.executable, "-m", "paper", "report", "--profile", "quick", "--jobs", "2"]
     heed = lambda: signal.signal(signal.SIGINT, signal.SIG_DFL)  # noqa: E731  a background job is born ignoring Ctrl-C
     process = subprocess.Popen(
         command,
@@ -129,24 +176,24 @@ def test_ctrl_c_ends_the_kernel_and_keeps_what_was_finished(project):
         text=True,
         preexec_fn=heed,
     )
-    pid = project.reports / "quick" / ".work" / "02-train" / "pid"
+    work = project.reports / "quick" / ".work"
+    pids = [work / stage / f"{stage}.pid" for stage in ("02-train", "03-eval")]
     for _ in range(600):
-        if pid.is_file() and pid.read_text():
+        if all(pid.is_file() and pid.read_text() for pid in pids):
             break
         time.sleep(0.1)
-    kernel = int(pid.read_text())
-    process.send_signal(signal.SIGINT)
+    process.send_signal(number)
     _, err = process.communicate(timeout=60)
-    assert process.returncode == 130
-    assert (
-        err.strip()
-        == "interrupted: what was finished is kept, and the same command goes on from there"
-    )
+    if number == signal.SIGINT:
+        assert process.returncode == 130
+        interrupted = "interrupted: what was finished is kept, and the same command goes on from"
+        assert err.strip() == f"{interrupted} there"
     assert stages.read_stamp(project.reports / "quick", "01-data")
-    with pytest.raises(ProcessLookupError):
-        for _ in range(50):
-            os.kill(kernel, 0)
-            time.sleep(0.1)
+    for pid in pids:
+        with pytest.raises(ProcessLookupError):
+            for _ in range(50):
+                os.kill(int(pid.read_text()), 0)
+                time.sleep(0.1)
 
 
 def test_a_kernel_that_did_not_start_gets_a_second_try_and_only_one(
@@ -158,7 +205,7 @@ def test_a_kernel_that_did_not_start_gets_a_second_try_and_only_one(
         calls.append(1)
         raise RuntimeError(message)
 
-    monkeypatch.setattr(runner, "execute_notebook", execute)
+    monkeypatch.setattr(execution, "execute_notebook", execute)
     with pytest.raises(RuntimeError, match="before replying"):
         runner.run_stage(project, "01-data", resolve(project.notebooks), tmp_path)
     assert len(calls) == 2 and not list(tmp_path.glob("*.failed.ipynb"))
@@ -171,9 +218,9 @@ def test_a_kernel_that_did_not_start_gets_a_second_try_and_only_one(
 def test_a_notebook_that_was_not_run_to_its_end_is_no_success(finished, monkeypatch, tmp_path):
     project = finished[0]
     monkeypatch.setattr(
-        runner, "execute_notebook", lambda source, part, **_: shutil.copy(source, part)
+        execution, "execute_notebook", lambda source, part, **_: shutil.copy(source, part)
     )
-    with pytest.raises(runner.CellError, match="01-data: cell 'parameters' was not executed"):
+    with pytest.raises(execution.CellError, match="01-data: cell 'parameters' was not executed"):
         runner.run_stage(project, "01-data", resolve(project.notebooks), tmp_path)
     assert (tmp_path / "01-data.failed.ipynb").is_file() and stages.read_stamp(
         tmp_path, "01-data"
@@ -188,16 +235,16 @@ def test_incomplete_sees_errors_and_ignores_empty_cells():
             new_code_cell("1", id="good", execution_count=1),
         ]
     )
-    assert runner.incomplete(book) is None
+    assert execution.incomplete(book) is None
     error = new_output("error", ename="E", evalue="e", traceback=[])
     book.cells.append(new_code_cell("1", id="bad", execution_count=2, outputs=[error]))
-    assert runner.incomplete(book) == "cell 'bad' ended in an error"
+    assert execution.incomplete(book) == "cell 'bad' ended in an error"
 
 
 def test_erased_progress_bars_leave_no_output():
     bar = new_output("stream", name="stderr", text="\r10%\r100%\r    \r")
     kept = new_output("display_data", {"text/plain": "x"})
-    book = runner.normalise(
+    book = execution.normalise(
         new_notebook(cells=[new_code_cell("1", execution_count=1, outputs=[bar, kept])])
     )
     assert book.cells[0].outputs == [kept]
@@ -237,27 +284,24 @@ def test_two_stages_cannot_leave_the_same_file(tmp_path):
     for name in ("tables/control.csv", ".work/03-eval/tables/control.csv"):
         write_text(tmp_path / name, name)
     with pytest.raises(
-        runner.CellError, match="03-eval: tables/control.csv is left by 02-train too"
+        execution.CellError, match="03-eval: tables/control.csv is left by 02-train too"
     ):
         runner.adopt(tmp_path, "03-eval", tmp_path / ".work" / "03-eval")
     assert (tmp_path / "tables" / "control.csv").read_text() == "tables/control.csv"
 
 
-def test_the_environment_of_kernels_is_the_projects_and_goes_back(tmp_path, monkeypatch):
+def test_a_kernel_inherits_the_projects_settings_and_this_process_keeps_its_own(
+    tmp_path, monkeypatch
+):
     monkeypatch.setenv("MPLBACKEND", "agg")
     monkeypatch.setenv("PYTHONHASHSEED", "5")
     monkeypatch.setenv("TQDM_DISABLE", "1")
-    monkeypatch.delenv("IPYTHONDIR", raising=False)
-    with runner.environment(Project(tmp_path), {"threads": 2}, tmp_path / "work", live=True):
-        assert os.environ["PYTHONHASHSEED"] == "0" and os.environ["OMP_NUM_THREADS"] == "2"
-        assert os.environ["IPYTHONDIR"].startswith(str(tmp_path)) and not {
-            "MPLBACKEND",
-            "TQDM_DISABLE",
-        } & set(os.environ)
-    assert (
-        os.environ["MPLBACKEND"] == "agg"
-        and os.environ["PYTHONHASHSEED"] == "5"
-        and "IPYTHONDIR" not in os.environ
-    )
-    with runner.environment(Project(tmp_path), {}, tmp_path / "work", live=False):
-        assert os.environ["TQDM_DISABLE"] == "1" and os.environ["OMP_NUM_THREADS"] == "1"
+    before = {**os.environ}
+    project, out = Project(tmp_path), tmp_path / "work"
+    live = execution.environment(project, {"threads": 2}, out, live=True)
+    assert live["PYTHONHASHSEED"] == "0" and live["OMP_NUM_THREADS"] == "2"
+    assert live["IPYTHONDIR"].startswith(str(tmp_path)) and live[OUT] == str(out)
+    assert not {"MPLBACKEND", "TQDM_DISABLE"} & set(live)
+    silent = execution.environment(project, {}, out, live=False)
+    assert silent["TQDM_DISABLE"] == "1" and silent["OMP_NUM_THREADS"] == "1"
+    assert {**os.environ} == before

@@ -101,21 +101,29 @@ def test_a_corpus_counts_by_its_content_not_its_path(project, params, tmp_path):
     assert key("a.txt") != before
 
 
-def test_imports_are_followed_through_the_package_and_its_lazy_root():
+def test_names_are_followed_through_packages_to_the_files_that_define_them():
     found = sources.imports(
         "%matplotlib inline\nimport torch\nimport minitransformer.quant\n"
-        "from minitransformer import generate\n"
-        "from minitransformer.corpus import Batches\nfrom . import x"
+        "from minitransformer import generate, bench\n"
+        "from minitransformer.corpus import Batches, named_corpora\nfrom . import x"
     )
     assert found == {
         "minitransformer.quant",
-        "minitransformer.decode",
-        "minitransformer.corpus.Batches",
+        "minitransformer.decode.generation",
+        "minitransformer.bench",
+        "minitransformer.corpus.batches",
+        "minitransformer.corpus",  # named_corpora is defined in the package itself
     }
-    files = sources.library_files({"minitransformer.decode"})
-    assert {"minitransformer/decode/__init__.py", "minitransformer/model.py"} <= set(
-        files
-    ) and "minitransformer/train/loop.py" not in files
+    files = sources.library_files({"minitransformer.decode.generation"})
+    assert "minitransformer/model.py" in files and "minitransformer/cache/__init__.py" in files
+    assert not [
+        f
+        for f in files
+        if f.startswith(("minitransformer/train", "minitransformer/d"))
+        and f.endswith(("__init__.py", "loop.py", "scheduler.py"))
+    ]
+    whole = sources.library_files({"minitransformer.bench"})  # a module: any name of it may be used
+    assert {"minitransformer/bench/__init__.py", "minitransformer/bench/timing.py"} <= {*whole}
 
 
 def test_the_runner_is_no_dependency_of_a_notebook_but_figures_and_their_style_are():
@@ -133,9 +141,9 @@ def test_the_runner_is_no_dependency_of_a_notebook_but_figures_and_their_style_a
 
 
 def test_modules_that_are_not_ours_have_no_files():
-    assert sources.files_of("minitransformer.nothing_such") == [
-        sources.LIB / "minitransformer" / "__init__.py"
-    ]
+    assert sources.file_of("minitransformer.nothing_such") is None
+    assert sources.library_files({"torch", "minitransformer.nothing_such"}) == {}
+    assert sources.imports("from minitransformer import nothing_such") == {"minitransformer"}
     assert sources.literal(sources.LIB / "minitransformer" / "model.py", "_EXPORTS") == {}
 
 

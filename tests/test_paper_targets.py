@@ -3,13 +3,15 @@
 import json
 import runpy
 import sys
+from pathlib import Path
 from types import SimpleNamespace
 
 import pytest
 
 from paper import __main__ as command
-from paper import commands, evidence, html, idempotence, pack, readme, runner, targets
+from paper import commands, evidence, execution, html, idempotence, pack, readme, runner, targets
 from paper.files import read_json, write_json, write_text
+from paper.notebook import OUT
 from paper.project import Project
 from paper_project import PARAMETERS, make_project, write_notebook
 
@@ -23,17 +25,17 @@ def project(tmp_path, monkeypatch):
     monkeypatch.delenv("SOURCE_DATE_EPOCH", raising=False)
     ran = []
 
-    def execute(source, part, parameters, **_):
+    def execute(source, part, parameters, kernel_manager_class, **_):
         stage = part.rsplit(".part.ipynb")[0].rsplit(".", 1)[1]
         ran.append(stage)
-        out = runner.Path(runner.os.environ[runner.OUT])
+        out = Path(kernel_manager_class.environment[OUT])
         write_json(
             out / "model" / "config.json" if stage == "02-train" else out / f"{stage}.json",
             parameters,
         )
         write_text(out / "figures" / f"{stage}.csv", "n\n1\n")
         write_json(out / "claims" / f"{stage}.json", [{"id": stage, "verdict": "pass"}])
-        book = json.loads(runner.Path(source).read_text())
+        book = json.loads(Path(source).read_text())
         for cell in book["cells"]:
             if cell["cell_type"] == "code":
                 cell["execution_count"] = 1
@@ -50,9 +52,9 @@ def project(tmp_path, monkeypatch):
             "source": "# Parameters",
         }
         book["cells"].insert(2, injected | {"execution_count": 2, "outputs": []})
-        write_json(runner.Path(part), book)
+        write_json(Path(part), book)
 
-    monkeypatch.setattr(runner, "execute_notebook", execute)
+    monkeypatch.setattr(execution, "execute_notebook", execute)
     monkeypatch.setattr(
         html, "build_html", lambda run_dir: write_text(run_dir / "index.html", f"<p>{len(ran)}")
     )
@@ -182,6 +184,42 @@ def test_bad_parameters_are_one_line_and_nothing_runs(project, capsys, arguments
     assert not project.reports.exists()
 
 
+@pytest.mark.parametrize("jobs", ["0", "-1", "two", "1.5", "²", "99999"])
+def test_a_number_of_chapters_at_once_that_is_none_is_refused(project, capsys, jobs):
+    assert main("train", f"--jobs={jobs}") == 2 and not project.__dict__["ran"]
+    assert capsys.readouterr().err == (
+        f"error: JOBS = {jobs!r} is no number of chapters: give 1 or more, or leave it out\n"
+    )
+
+
+@pytest.mark.parametrize(
+    "profile, threads, given, jobs, room",
+    [
+        ("quick", 1, None, 4, 4),
+        ("quick", 2, None, 2, 2),
+        ("quick", 9, None, 1, 1),
+        ("quick", 1, 9, 9, 4),
+        ("paper", 2, None, 2, 1),
+        ("paper", 2, 1, 1, 1),
+    ],
+)
+def test_chapters_run_side_by_side_as_cores_profile_and_jobs_have_it(
+    project, monkeypatch, profile, threads, given, jobs, room
+):
+    monkeypatch.setattr(targets, "cores", lambda: 4)
+    write_notebook(project.notebook("03-speed"), PARAMETERS, "1", timed=["a.csv"])
+    order = ["01-data", "02-train", "03-speed", "report"]
+    params = {"profile": profile, "threads": threads}
+    rules = targets.side_by_side(project, params, order, given)
+    assert (rules.jobs, rules.room, rules.timed) == (jobs, room, {"03-speed"})
+    assert rules.needs == {
+        "01-data": (),
+        "02-train": ("01-data",),
+        "03-speed": (),
+        "report": ("01-data", "02-train", "03-speed"),
+    }
+
+
 def test_the_check_that_the_project_names_refuses_before_anything_runs(
     project, capsys, monkeypatch, tmp_path
 ):
@@ -212,7 +250,7 @@ def test_the_traceback_is_printed_only_with_the_debug_switch(project, capsys, mo
     )
 
     def fail(*_, **__):
-        raise runner.CellError("02-train: ValueError: bad", "the cell's own traceback")
+        raise execution.CellError("02-train: ValueError: bad", "the cell's own traceback")
 
     monkeypatch.setattr(runner, "run_stage", fail)
     monkeypatch.setenv("DEBUG", "1")
@@ -223,7 +261,11 @@ def test_the_traceback_is_printed_only_with_the_debug_switch(project, capsys, mo
     "error, status, message",
     [
         (KeyboardInterrupt(), 130, "interrupted: what was finished is kept"),
-        (runner.KernelDied("02-train: the kernel died"), 138, "error: 02-train: the kernel died"),
+        (
+            execution.KernelDied("02-train: the kernel died"),
+            138,
+            "error: 02-train: the kernel died",
+        ),
         (OSError(28, "No space left on device"), 1, "free some disk space"),
         (PermissionError(13, "Permission denied", "x"), 1, "make the folder writable"),
         (OSError(122, "Disk quota exceeded"), 1, "your quota is used up"),

@@ -71,7 +71,7 @@ def apart(a, b):
 
 
 @torch.no_grad()
-@settings(deadline=None, max_examples=50)
+@settings(deadline=None, max_examples=24)
 @given(schemes(), METHOD, DTYPES, st.booleans())
 def test_a_quantized_model_runs_in_every_type(scheme, method, dtype, tied):
     """Against the float32 model of the same rounded weights, so that only the type differs."""
@@ -93,7 +93,7 @@ def test_a_quantized_model_runs_in_every_type(scheme, method, dtype, tied):
 
 
 @torch.no_grad()
-@settings(deadline=None, max_examples=40)
+@settings(deadline=None, max_examples=16)
 @given(schemes(), st.lists(DTYPES, min_size=1, max_size=3))
 def test_a_change_of_type_changes_what_is_read_and_nothing_that_is_stored(scheme, types):
     small = quantize(uneven(), scheme)

@@ -2,10 +2,12 @@
 leaves the numbers."""
 
 import math
+from functools import cache
 
 import pytest
 import torch
 
+from covering import pairwise
 from minitransformer.quant import QuantScheme
 from minitransformer.train import NonFiniteError, loop, optimizer, prepare_qat, train
 from minitransformer.train.finite import non_finite
@@ -79,15 +81,23 @@ def break_weight(model, step, value, monkeypatch):
     return NAME
 
 
-@pytest.mark.parametrize("kind", MODELS)
-@pytest.mark.parametrize("step", PLACES)
-@pytest.mark.parametrize("fault", [break_loss, break_gradient, break_state, break_weight])
-@pytest.mark.parametrize("value", [math.nan, math.inf])
+@cache
+def undisturbed(kind):
+    """(model, rows) of the whole run."""
+    model = MODELS[kind]()
+    return model, train(model, batch, RUN)
+
+
+FAULTS = [break_loss, break_gradient, break_state, break_weight]
+
+
+@pytest.mark.parametrize(
+    "fault, kind, step, value", pairwise(FAULTS, [*MODELS], PLACES, [math.nan, math.inf])
+)
 def test_the_run_stops_at_the_step_names_what_and_resumes(
-    tmp_path, monkeypatch, kind, step, fault, value
+    tmp_path, monkeypatch, fault, kind, step, value
 ):
-    straight, path = MODELS[kind](), tmp_path / "run.pt"
-    whole = train(straight, batch, RUN)
+    (straight, whole), path = undisturbed(kind), tmp_path / "run.pt"
     broken, taken = MODELS[kind](), []
     with monkeypatch.context() as patch:
         what = fault(broken, step, value, patch)

@@ -4,7 +4,12 @@ rendered.
 A notebook needs `open_notebook`; it is imported on first use, because a command that finds nothing
 to do needs no figures and data frames."""
 
+import sys
 from importlib import import_module
+
+# nbformat's schemas name no internationalised addresses. Where jsonschema finds this package, it
+# builds a grammar of them for seconds, whenever a notebook is read.
+sys.modules.setdefault("rfc3987_syntax", None)
 
 _EXPORTS = {"open_notebook": "notebook"}
 __all__ = sorted(_EXPORTS)

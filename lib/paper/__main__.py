@@ -71,11 +71,11 @@ def perform(options) -> None:
         near = difflib.get_close_matches(options.target, known, n=1, cutoff=0.5)
         remedy = f"did you mean {near[0]}?" if near else f"known are {', '.join(sorted(known))}"
         raise ParameterError(f"target {short(options.target)!r} is unknown: {remedy}")
-    params = targets.read(project, options)
+    params, options.jobs = targets.read(project, options), targets.jobs(options.jobs)
     if options.target in COMMANDS:
         load(COMMANDS[options.target])(project, params, options)
     else:
-        targets.run(project, params, options.target, options.into)
+        targets.run(project, params, options.target, options.into, options.jobs)
 
 
 def line(error: Exception) -> str:
@@ -104,6 +104,7 @@ def arguments() -> argparse.ArgumentParser:
         metavar="NAME=VALUE",
         help="a parameter; may be repeated",
     )
+    parser.add_argument("--jobs", help="chapters at once (default: as many as the cores allow)")
     parser.add_argument("--into", type=Path, help="the run's folder (default: reports/<run>)")
     parser.add_argument(
         "--caller",

@@ -6,6 +6,7 @@ from pathlib import Path
 import nbformat
 
 from . import claims, evidence, idempotence, pack, readme, runner, variants
+from .execution import quiet
 from .files import write_bytes, write_text
 from .names import short
 from .parameters import resolve
@@ -20,9 +21,10 @@ PUBLISHED = ("index.html", "claims.json", "run.json", "HASHES.txt")
 def verify_corpus(project: Project, params: dict, options) -> None:
     """Makes the corpus again from its parameters and compares it with the run's; RuntimeError names
     what differs."""
-    run_dir = run(project, params, "data", options.into)
+    run_dir = run(project, params, "data", options.into, options.jobs)
     with tempfile.TemporaryDirectory() as fresh:
-        runner.run_stage(project, project.targets["data"], params, Path(fresh).resolve())
+        with quiet():
+            runner.run_stage(project, project.targets["data"], params, Path(fresh).resolve())
         found = idempotence.compare(run_dir, Path(fresh), only=idempotence.CORPUS)
     bad = [*found["differ"], *found["missing"]]
     about = {"run": run_dir.name, "compared": len(found["equal"]), "differ": bad}
@@ -39,7 +41,8 @@ def test_idem(project: Project, params: dict, options) -> None:
     what differs."""
     quick = resolve(project.notebooks)
     with tempfile.TemporaryDirectory() as fresh:
-        folders = [run(project, quick, "report", Path(fresh) / name) for name in ("one", "two")]
+        places = [Path(fresh) / name for name in ("one", "two")]
+        folders = [run(project, quick, "report", place, options.jobs) for place in places]
         found = idempotence.compare(*folders)
         reasons = {name: idempotence.why(name, folders[0]) for name in found["varies"]}
     bad, equal = [*found["differ"], *found["missing"]], len(found["equal"])
@@ -109,7 +112,7 @@ def publish(project: Project, params: dict, options) -> None:
 def execute_notebooks(project: Project, params: dict, options) -> None:
     """Runs notebooks/ at the quick size and writes their outputs into them, so that a visitor sees
     them executed."""
-    run_dir = run(project, resolve(project.notebooks), "report")
+    run_dir = run(project, resolve(project.notebooks), "report", jobs=options.jobs)
     for stage in project.stages:
         notebook = nbformat.read(run_dir / f"{stage}.ipynb", as_version=4)
         notebook.cells = [

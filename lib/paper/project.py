@@ -161,10 +161,15 @@ class Project:
         return self.reports / (f"{profile}-{self.corpus_tag(corpus)}" if corpus else profile)
 
     @cached_property
-    def preflight(self) -> str:
-        """`module:function` that checks a run's parameters, from pyproject.toml; "" for none."""
+    def settings(self) -> dict:
+        """What pyproject.toml says in [tool.paper]: `preflight`, the `module:function` that checks
+        a run's parameters, and `preload`, the modules that kernels start with."""
         text = (self.root / "pyproject.toml").read_text(encoding="utf-8")
-        return tomllib.loads(text).get("tool", {}).get("paper", {}).get("preflight", "")
+        return tomllib.loads(text).get("tool", {}).get("paper", {})
+
+    @property
+    def preflight(self) -> str:
+        return self.settings.get("preflight", "")
 
     @cached_property
     def catalogue(self) -> dict:

@@ -111,6 +111,7 @@ def write_run(project: Project, run_dir: Path, params: dict) -> dict:
         "machine": machine(),
         "threads": params.get("threads"),
         "versions": versions(),
+        "side_by_side": {s: beside(stamp) for s, stamp in stamps.items() if beside(stamp)},
         "durations_s": {s: stamp["seconds"] for s, stamp in stamps.items() if stamp},
         "keys": {s: stamp["key"] for s, stamp in stamps.items() if stamp},
         "inputs": {
@@ -126,6 +127,11 @@ def write_run(project: Project, run_dir: Path, params: dict) -> dict:
     }
     write_json(run_dir / "run.json", run)
     return run
+
+
+def beside(stamp: dict | None) -> list[str]:
+    """The stages that ran while that of `stamp` did."""
+    return (stamp or {}).get("beside", [])
 
 
 def write_hashes(run_dir: Path) -> Path:

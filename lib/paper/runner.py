@@ -1,73 +1,36 @@
-"""A thin runner over papermill: one notebook at a time, whole or not at all."""
+"""One stage, whole or not at all: what its notebook wrote joins the run when it is done."""
 
-import itertools
-import logging
 import os
-import re
 import shutil
-import sys
+import threading
 import time
-import warnings
-from contextlib import contextmanager, suppress
+from contextlib import suppress
 from fnmatch import fnmatch
 from pathlib import Path
 
 import nbformat
-from jupyter_client.kernelspec import KernelSpec, KernelSpecManager
-from jupyter_client.manager import AsyncKernelManager
-from nbclient.exceptions import DeadKernelError
-from papermill import execute_notebook
-from papermill.exceptions import PapermillExecutionError
-from traitlets import default
 
 from . import stages
+from .execution import CellError, Kernels, environment, execute, incomplete, kernel, normalise
 from .files import digest, read_record, sha256, tree, write_bytes, write_json, write_text
 from .names import brief_name
-from .notebook import OUT
 from .parameters import parameters_cell
-from .project import Project, read_notebook
+from .project import Project
 from .scrub import scrub_notebook
-from .sources import LIB
 
-START_TIMEOUT_S = 180  # a cold disk and two busy cores
-
-
-class CellError(RuntimeError):
-    """A cell of a notebook raised; `details` is its traceback."""
-
-    def __init__(self, message: str, details: str = ""):
-        super().__init__(message)
-        self.details = details
+ADOPTING = threading.Lock()  # one stage at a time joins a run
 
 
-class KernelDied(RuntimeError):
-    """The kernel's process ended in the middle of a notebook."""
-
-    status = 138  # of the command
-
-
-class CurrentInterpreter(KernelSpecManager):
-    """Whatever name is asked for, the kernel is the interpreter that runs this: no kernelspec in
-    anyone's home decides."""
-
-    def get_kernel_spec(self, kernel_name):
-        argv = [sys.executable, "-m", "ipykernel_launcher", "-f", "{connection_file}"]
-        return KernelSpec(argv=argv, display_name="Python 3", language="python")
-
-
-class Kernel(AsyncKernelManager):
-    @default("kernel_spec_manager")
-    def _specs(self):
-        return CurrentInterpreter(parent=self)
-
-
-def run_stage(project: Project, stage: str, params: dict, run_dir: Path, watch=None) -> float:
+def run_stage(
+    project: Project, stage: str, params: dict, run_dir: Path, watch=None, kernels=None, beside=()
+) -> float:
     """Executes the notebook of `stage`, moves what it wrote into `run_dir` and stamps it; returns
     the seconds it took.
 
     The notebook writes into a working folder, so on failure everything in `run_dir` is as it was,
-    and `<stage>.failed.ipynb` shows the cell. Raises CellError or KernelDied; KeyboardInterrupt
-    passes after the kernel is gone. `watch` is told of every cell (a `progress.Progress`)."""
+    and `<stage>.failed.ipynb` shows the cell. Raises CellError or KernelDied. `watch` is told of
+    every cell (a `progress.Stage`), `kernels` ends the kernel when the run is interrupted, and
+    `beside` names the stages that run meanwhile; the stamp keeps them."""
     found = stages.parts(project, stage, params, run_dir)
     key, computation = digest(found), stages.computation(found)
     work = working_folder(run_dir, stage, key)
@@ -78,8 +41,9 @@ def run_stage(project: Project, stage: str, params: dict, run_dir: Path, watch=N
     start = time.monotonic()
     try:
         own = own_parameters(project, stage, params, run_dir)
-        with environment(project, params, work, watch is not None and watch.live):
-            _execute(project, stage, own, part, watch)
+        inherited = environment(project, params, work, watch is not None and watch.live)
+        started = kernel(project.notebooks, inherited, kernels or Kernels())
+        execute(project.notebook(stage), part, own, started, watch)
         notebook = normalise(nbformat.read(part, as_version=4))
         scrub_notebook(notebook, project.root, *given)
         reason = incomplete(notebook)
@@ -91,10 +55,15 @@ def run_stage(project: Project, stage: str, params: dict, run_dir: Path, watch=N
         raise
     for done in (part, failed):
         done.unlink(missing_ok=True)
-    seconds = round(time.monotonic() - start, 1)
-    about = {"params": stages.stage_params(project, stage, params), "computation": computation}
-    adopt(run_dir, stage, work, key=key, seconds=seconds, **about)
-    return seconds
+    about = {
+        "params": stages.stage_params(project, stage, params),
+        "computation": computation,
+        "seconds": round(time.monotonic() - start, 1),
+        "beside": sorted({*beside}),
+    }
+    with ADOPTING:
+        adopt(run_dir, stage, work, key=key, **about)
+    return about["seconds"]
 
 
 def keep_failed(part: Path, failed: Path) -> None:
@@ -171,119 +140,3 @@ def adopt(run_dir: Path, stage: str, work: Path, **about) -> dict:
     moving.unlink()
     shutil.rmtree(work)
     return written
-
-
-def _execute(project, stage, params, part, watch, retry=True) -> None:
-    """papermill, with its exceptions made ours; a kernel that did not start (a lost race for a
-    port) gets a second try."""
-    total = sum(
-        cell["cell_type"] == "code" for cell in read_notebook(project.notebook(stage))["cells"]
-    )
-    done = itertools.count()
-    tell = {}
-    if watch is not None:
-        tell["on_cell_start"] = lambda cell, cell_index: (
-            watch.cell(next(done), total + 1, cell.get("id", ""))
-            if cell.cell_type == "code"
-            else None
-        )
-        tell["stderr_file"] = watch if watch.live else None
-    try:
-        # its messages say what the one line says
-        logging.getLogger("papermill").setLevel(logging.CRITICAL)
-        with warnings.catch_warnings():
-            warnings.simplefilter("ignore")
-            execute_notebook(
-                str(project.notebook(stage)),
-                str(part),
-                parameters=params,
-                cwd=str(project.notebooks),
-                language="python",
-                kernel_name="python3",
-                kernel_manager_class=Kernel,
-                extra_arguments=["--IPKernelApp.log_level=CRITICAL"],
-                start_timeout=START_TIMEOUT_S,
-                coalesce_streams=True,
-                record_timing=False,
-                progress_bar=False,
-                **tell,
-            )
-    except PapermillExecutionError as error:
-        message = " ".join(line.strip() for line in str(error.evalue).splitlines() if line.strip())
-        raise CellError(f"{stage}: {error.ename}: {message}", "\n".join(error.traceback)) from None
-    except DeadKernelError:
-        raise KernelDied(
-            f"{stage}: the kernel died, probably out of memory: close other programs, lower "
-            "batch_size, d_model or train_tokens, or try PROFILE=quick"
-        ) from None
-    except RuntimeError as error:
-        if not retry or "before replying" not in str(error) and "respond in" not in str(error):
-            raise
-        _execute(project, stage, params, part, watch, retry=False)
-
-
-@contextmanager
-def environment(project: Project, params: dict, out: Path, live: bool):
-    """What kernels inherit, the same for everyone: hash seed, threads, and settings from the
-    project's folder only."""
-    cache = project.root / ".cache"
-    threads = str(params.get("threads", 1))
-    folders = {
-        "IPYTHONDIR": "ipython",
-        "JUPYTER_CONFIG_DIR": "jupyter",
-        "JUPYTER_DATA_DIR": "jupyter-data",
-        "JUPYTER_RUNTIME_DIR": "runtime",
-        "MPLCONFIGDIR": "matplotlib",
-    }
-    chosen = {
-        "PYTHONHASHSEED": "0",
-        "OMP_NUM_THREADS": threads,
-        "MKL_NUM_THREADS": threads,
-        "CUBLAS_WORKSPACE_CONFIG": ":4096:8",
-        "PYTHONPATH": str(LIB),
-        OUT: str(out),
-        "TQDM_DISABLE": "1",
-        **{name: str(cache / folder) for name, folder in folders.items()},
-    }
-    for name in folders:
-        Path(chosen[name]).mkdir(parents=True, exist_ok=True)
-    saved = {name: os.environ.get(name) for name in (*chosen, "MPLBACKEND", "PYTHONSTARTUP")}
-    os.environ.update(chosen)
-    for name in ("MPLBACKEND", "PYTHONSTARTUP", *(["TQDM_DISABLE"] if live else [])):
-        os.environ.pop(name, None)
-    try:
-        yield
-    finally:
-        for name, value in saved.items():
-            os.environ.pop(name, None) if value is None else os.environ.__setitem__(name, value)
-
-
-def incomplete(notebook) -> str | None:
-    """Why an executed notebook does not count as finished: a cell that never ran, or an error among
-    its outputs."""
-    for place, cell in enumerate(notebook.cells):
-        if cell.cell_type == "code" and cell.source.strip():
-            if cell.execution_count is None:
-                return f"cell {cell.get('id', place)!r} was not executed"
-            if any(output.output_type == "error" for output in cell.outputs):
-                return f"cell {cell.get('id', place)!r} ended in an error"
-    return None
-
-
-def normalise(notebook):
-    """The executed notebook without what changes from run to run: paths, times, versions, random
-    ids, erased progress bars."""
-    for key in ("papermill", "widgets"):
-        notebook.metadata.pop(key, None)
-    notebook.metadata.get("language_info", {}).pop("version", None)
-    for cell in notebook.cells:
-        for key in ("papermill", "execution"):
-            cell.metadata.pop(key, None)
-        if "injected-parameters" in cell.metadata.get("tags", ()):
-            cell["id"] = "injected-parameters"
-        if cell.cell_type == "code":
-            for output in cell.outputs:
-                if output.output_type == "stream":
-                    output.text = re.sub(r"[^\n]*\r(?!\n)", "", output.text)
-            cell.outputs = [o for o in cell.outputs if o.output_type != "stream" or o.text.strip()]
-    return notebook

@@ -16,7 +16,8 @@ PACKAGES = ("minitransformer", "studies", "paper")
 RUN_SIDE = {
     f"paper/{name}.py"
     for name in (
-        *("__main__", "targets", "commands", "runner", "progress", "scrub"),
+        *("__main__", "targets", "commands", "schedule", "progress"),
+        *("runner", "execution", "warm", "scrub"),
         *("project", "names", "parameters", "files", "sources", "stages", "variants", "derived"),
         *("revision", "provenance", "evidence", "pack", "idempotence"),
     )
@@ -24,79 +25,89 @@ RUN_SIDE = {
 
 
 def imports(source: str) -> set[str]:
-    """The modules of our packages that a notebook's code imports, as dotted names."""
+    """The modules of our packages that a notebook's code uses, as dotted names."""
     python = [line for line in source.splitlines() if not line.lstrip().startswith(("%", "!"))]
-    found = set()
-    for node in ast.walk(ast.parse("\n".join(python))):
-        if isinstance(node, ast.Import):
-            found |= {alias.name for alias in node.names}
-        elif isinstance(node, ast.ImportFrom) and node.module and not node.level:
-            found |= named(node.module, node.names)
-    return {name for name in found if name.partition(".")[0] in PACKAGES}
-
-
-def named(base: str, aliases) -> set[str]:
-    """What `from base import aliases` names; names of a lazy root are resolved to their modules."""
-    lazy = exports(base)
-    return {f"{base}.{lazy.get(alias.name, alias.name)}" for alias in aliases}
-
-
-def exports(module: str) -> dict:
-    """The lazy exports of a package's root, name -> module; {} for anything else."""
-    if "." in module or module not in PACKAGES:
-        return {}
-    return literal(LIB / module / "__init__.py", "_EXPORTS")
+    return used(ast.parse("\n".join(python)), ())
 
 
 def library_files(modules: set[str]) -> dict[str, str]:
-    """SHA-256 of the files behind `modules` and of all that they import, by path in lib/."""
-    found, queue = {}, [f for m in modules for f in files_of(m)]
+    """SHA-256 of the files behind `modules` and of all that they use, by path in lib/."""
+    found, queue = {}, [*modules]
     while queue:
-        path = queue.pop()
-        name = path.relative_to(LIB).as_posix()
-        if name not in found and name not in RUN_SIDE:
+        path = file_of(queue.pop())
+        name = path and path.relative_to(LIB).as_posix()
+        if path is not None and name not in found and name not in RUN_SIDE:
             found[name] = sha256(path)
-            queue += [f for m in relative_imports(path, found[name]) for f in files_of(m)]
+            queue += used_by(path, found[name])
     if "paper/figures.py" in found:
         styles = (LIB / "paper").glob("*.mplstyle")
         found |= {f.relative_to(LIB).as_posix(): sha256(f) for f in styles}
     return dict(sorted(found.items()))
 
 
-def files_of(module: str) -> list[Path]:
-    """The files that importing `module` (dotted; its last part may be a name in a module) runs."""
-    folder, files = LIB, []
-    for part in module.split("."):
-        if (folder / part).is_dir():
-            folder = folder / part
-            files.append(folder / "__init__.py")
-        elif (folder / f"{part}.py").is_file():
-            return [*files, folder / f"{part}.py"]
-    return [f for f in files if f.is_file()]
+def file_of(module: str) -> Path | None:
+    """The file of a dotted module of ours; None where there is none."""
+    place = LIB.joinpath(*module.split("."))
+    files = (place / "__init__.py", place.with_name(f"{place.name}.py"))
+    return next((path for path in files if path.is_file()), None)
 
 
 @cache
-def relative_imports(path: Path, sha: str) -> frozenset[str]:
-    """The modules of our packages that a file of them imports, anywhere in it, as dotted names;
-    `sha` keeps the cache true."""
-    parts = path.relative_to(LIB).parent.parts
+def used_by(path: Path, sha: str) -> frozenset[str]:
+    """The modules of our packages that a file of them uses, anywhere in it, as dotted names; `sha`
+    keeps the cache true."""
+    folders = path.relative_to(LIB).parent.parts
+    return frozenset(used(ast.parse(path.read_text(encoding="utf-8")), folders))
+
+
+def used(tree: ast.AST, folders: tuple[str, ...]) -> set[str]:
+    """The modules of ours that define what the code `tree` imports; relative imports start from
+    `folders`."""
     found = set()
-    for node in ast.walk(ast.parse(path.read_text(encoding="utf-8"))):
-        if isinstance(node, ast.ImportFrom) and node.level:
-            base = [*parts[: len(parts) - node.level + 1], *([node.module] if node.module else [])]
-            found |= named(".".join(base), node.names)
-        elif isinstance(node, ast.ImportFrom):
-            found |= named(node.module, node.names)
-        elif isinstance(node, ast.Import):
+    for node in ast.walk(tree):
+        if isinstance(node, ast.Import):
             found |= {alias.name for alias in node.names}
-    return frozenset(name for name in found if name.partition(".")[0] in PACKAGES)
+        elif isinstance(node, ast.ImportFrom):
+            base = absolute(node, folders)
+            found |= {origin(base, alias.name) for alias in node.names}
+    return {name for name in found if name.partition(".")[0] in PACKAGES}
+
+
+def absolute(node: ast.ImportFrom, folders: tuple[str, ...]) -> str:
+    """The module that `from ... import` names, as a dotted name."""
+    above = folders[: len(folders) - node.level + 1] if node.level else ()
+    return ".".join([*above, *([node.module] if node.module else [])])
+
+
+def origin(base: str, name: str) -> str:
+    """The module that defines `name` of the module `base`. A package only passes on what its files
+    define: what it passes on besides is no dependency."""
+    if base.partition(".")[0] not in PACKAGES or file_of(f"{base}.{name}"):
+        return f"{base}.{name}"
+    path = file_of(base)
+    if path is None or path.name != "__init__.py":
+        return base
+    passed = passed_on(path, sha256(path))
+    return origin(*passed[name]) if name in passed else base
+
+
+@cache
+def passed_on(path: Path, sha: str) -> dict[str, tuple[str, str]]:
+    """Name -> (module, its name there) of what an __init__.py imports, at once or (`_EXPORTS`) when
+    it is asked for."""
+    folders = path.relative_to(LIB).parent.parts
+    found = {n: (".".join([*folders, m]), n) for n, m in literal(path, "_EXPORTS").items()}
+    for node in ast.parse(path.read_text(encoding="utf-8")).body:
+        if isinstance(node, ast.ImportFrom):
+            base = absolute(node, folders)
+            found |= {alias.asname or alias.name: (base, alias.name) for alias in node.names}
+    return found
 
 
 def literal(path: Path, name: str):
     """The literal that a module assigns to `name`, without importing it; {} where it assigns
     none."""
-    if path.is_file():
-        for node in ast.parse(path.read_text(encoding="utf-8")).body:
-            if isinstance(node, ast.Assign) and getattr(node.targets[0], "id", None) == name:
-                return ast.literal_eval(node.value)
+    for node in ast.parse(path.read_text(encoding="utf-8")).body:
+        if isinstance(node, ast.Assign) and getattr(node.targets[0], "id", None) == name:
+            return ast.literal_eval(node.value)
     return {}

@@ -1,6 +1,7 @@
 """What a run is made of: its parameters, the stages that are not current, and what is derived from
 them. What the other make targets do is in `commands`."""
 
+import re
 import shutil
 import sys
 from itertools import dropwhile
@@ -13,6 +14,7 @@ from .names import short
 from .parameters import ParameterError, notes, preflight, resolve
 from .progress import Progress
 from .project import Project
+from .schedule import Rules, cores, run_all
 
 NEEDED_BYTES = 64 * 2**20  # a quick run leaves about 20 MiB: with less there is no use in starting
 
@@ -46,9 +48,22 @@ def corpus_path(project: Project, corpus: str, caller: Path) -> str:
     return corpus if path is None else str(path)
 
 
-def run(project: Project, params: dict, target: str, into: Path | None = None) -> Path:
-    """Runs what is not current of the target's stages and derives the rest; the summing chapter
-    ends in index.html. Returns the run's folder."""
+def jobs(text: str | None) -> int | None:
+    """How many chapters run at once at most; None where nothing is said. ParameterError."""
+    if not text:
+        return None
+    if not re.fullmatch(r"[1-9]\d{0,3}", text, re.ASCII):
+        raise ParameterError(
+            f"JOBS = {short(repr(text))} is no number of chapters: give 1 or more, or leave it out"
+        )
+    return int(text)
+
+
+def run(
+    project: Project, params: dict, target: str, into: Path | None = None, jobs: int | None = None
+) -> Path:
+    """Runs what is not current of the target's stages, at most `jobs` at once, and derives the
+    rest; the summing chapter ends in index.html. Returns the run's folder."""
     last = project.targets[target]
     page = project.declared[last].sums_up
     run_dir = (into or project.run_dir(params)).resolve()
@@ -65,7 +80,7 @@ def run(project: Project, params: dict, target: str, into: Path | None = None) -
         check_folder(project, run_dir)
         with locked(run_dir):
             sweep(run_dir)
-            execute(project, params, run_dir, needed)
+            execute(project, params, run_dir, needed, jobs)
             derived.finish(project, params, run_dir, page)
     pack_model(project, run_dir, last, page)
     where = project.relative(run_dir)
@@ -73,25 +88,60 @@ def run(project: Project, params: dict, target: str, into: Path | None = None) -
     return run_dir
 
 
-def execute(project: Project, params: dict, run_dir: Path, needed: list[str]) -> None:
+def execute(
+    project: Project, params: dict, run_dir: Path, needed: list[str], jobs: int | None = None
+) -> None:
     """Runs the stages of `needed` that are not current, with words about how far it is."""
 
-    def current(stage):
+    def at_rest(stage):
         return stages.current(project, stage, params, run_dir)
 
-    expected = dict.fromkeys(needed, 0.0)
-    for stage in dropwhile(current, needed):  # what comes after one that runs will mostly run too
-        expected[stage] = stages.expected(project, stage, run_dir)
-    live = sys.stderr.isatty()
-    progress = Progress(expected, live, out=sys.stderr if live else sys.stdout)
-    for stage in needed:
-        if current(stage):
+    def current(stage):
+        if at_rest(stage):
             progress.skip(stage)
-            continue
+            return True
         if project.declared[stage].sums_up:
             derived.summarise(project, params, run_dir)
-        with progress.of(stage):
-            load("paper.runner:run_stage")(project, stage, params, run_dir, progress)
+        return False
+
+    def one(stage, beside):
+        with progress.of(stage) as watch:
+            run_stage(project, stage, params, run_dir, watch, kernels, beside)
+
+    to_run = [*dropwhile(at_rest, needed)]  # what comes after one that runs will mostly run too
+    if not to_run:
+        return
+    run_stage, kernels = load("paper.runner:run_stage"), started(project, params, run_dir)
+    expected = dict.fromkeys(needed, 0.0)
+    expected |= {stage: stages.expected(project, stage, run_dir) for stage in to_run}
+    live = sys.stderr.isatty()
+    rules = side_by_side(project, params, needed, jobs)
+    progress = Progress(expected, live, out=sys.stderr if live else sys.stdout, rules=rules)
+    with load("paper.execution:quiet")(), progress:
+        run_all(rules, expected, current, one, kernels.stop, progress.failing)
+
+
+def started(project: Project, params: dict, run_dir: Path):
+    """The kernels of a run, warm at the quick size if the project names what to start with; with
+    what is measured in earnest nothing is shared."""
+    preload = project.settings.get("preload") if params["profile"] == "quick" else None
+    warm = bool(preload) and load("paper.warm:POSSIBLE")
+    if warm:
+        inherited = load("paper.execution:environment")(project, params, run_dir, live=False)
+        load("paper.warm:serve")(tuple(preload), inherited)
+    return load("paper.execution:Kernels")(warm)
+
+
+def side_by_side(project: Project, params: dict, needed: list[str], jobs: int | None) -> Rules:
+    """As many of the stages `needed` at once as `jobs` says, by default as there are cores for;
+    those that measure times alone, but at the quick size, where no bar is set for them."""
+    room = max(1, cores() // params.get("threads", 1))
+    return Rules(
+        needs={stage: project.upstream(stage) for stage in needed},
+        jobs=jobs or room,
+        timed=frozenset(stage for stage in needed if project.declared[stage].timed),
+        room=room if params["profile"] == "quick" else 1,
+    )
 
 
 def pack_model(project: Project, run_dir: Path, last: str, page: bool) -> None:

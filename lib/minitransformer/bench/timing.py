@@ -72,7 +72,7 @@ def read_seconds(nbytes: int, repeats: int = 20) -> float:
     """Seconds to read `nbytes` of FP32 once, from wherever a working set of that size lives."""
     nbytes = whole("nbytes", nbytes, high=2**62)
     x = torch.ones(max(nbytes // 4, 1))
-    return best_of(x.sum, repeats, max(1, int(2e7 // nbytes)))
+    return best_of(x.sum, repeats, max(1, min(1000, int(2e7 // nbytes))))
 
 
 def matmul_flops_per_second(n: int = 1024, repeats: int = 5) -> float:

@@ -2,6 +2,7 @@
 kernels that torch has."""
 
 from ..affine import pack, unpack
+from .accelerate import accelerate
 from .calibration import Moments, collect, layer_output_errors
 from .clipping import clip_tensor
 from .equalize import equalize
@@ -9,16 +10,9 @@ from .gptq import gptq_tensor
 from .kernels import KERNELS, TOLERANCE
 from .layers import QuantEmbedding, QuantLinear, QuantWeight
 from .methods import METHODS, quantize
-from .mixed import (
-    Mixed,
-    load_scheme,
-    save_scheme,
-    scheme_from_json,
-    scheme_to_json,
-    search,
-    sensitivity,
-)
+from .mixed import Mixed, load_scheme, save_scheme, search, sensitivity
 from .packed import KernelError
+from .scheme_json import scheme_from_json, scheme_to_json
 from .schemes import QuantScheme, codebook, dequantize_tensor, fake_quantize, quantize_tensor
 from .sizes import (
     bits_per_weight,
@@ -30,7 +24,7 @@ from .sizes import (
     resident_bytes,
     seed_bytes,
 )  # fmt: skip
-from .walker import accelerate, quantize_structure, spread
+from .walker import quantize_structure, spread
 
 __all__ = [
     "KERNELS",

@@ -5,7 +5,6 @@ The search takes losses as adding up, which holds for small ones (a second-order
 Dong et al. 2019); so it ends by measuring what it chose. The result, a mapping from layer to
 scheme, is what `quantize` takes and what a scheme file holds."""
 
-import dataclasses
 import json
 import math
 from collections.abc import Callable, Iterable, Mapping
@@ -14,10 +13,10 @@ from pathlib import Path
 
 import torch.nn as nn
 
-from ..fields import near
 from ..files import replacing
 from ..model import ModelConfig
 from .methods import quantize
+from .scheme_json import scheme_from_json, scheme_to_json
 from .schemes import QuantScheme, as_scheme
 from .sizes import computed_bytes, matrices, matrix_bytes
 
@@ -140,42 +139,6 @@ def _spend(options, chosen, left):
 
 def _schemes(chosen):
     return {layer: row["scheme"] for layer, row in chosen.items()}
-
-
-def scheme_to_json(scheme: QuantScheme | Mapping[str, QuantScheme | None] | None):
-    """What config.json and a scheme file hold: the fields of one scheme, {"layers": {name: fields
-    or null}}, or null."""
-    if isinstance(scheme, Mapping):
-        return {"layers": {name: scheme_to_json(own) for name, own in scheme.items()}}
-    return scheme and dataclasses.asdict(scheme)
-
-
-def scheme_from_json(data):
-    """The inverse of `scheme_to_json`; ValueError naming a field that no scheme has, or the layer
-    with an impossible one."""
-    if data is None:
-        return None
-    layers = data.get("layers", {}) if isinstance(data, dict) else None
-    if not isinstance(layers, dict):
-        raise ValueError(
-            f"{data!r} is no scheme: give an object of its fields, or null for floating point"
-        )
-    if layers:
-        return {name: _layer_from_json(name, own) for name, own in layers.items()}
-    known = [field.name for field in dataclasses.fields(QuantScheme)]
-    for name in data:
-        if name not in known:
-            raise ValueError(
-                f"a scheme has no field {name!r}{near(name, known)}: choose from {', '.join(known)}"
-            )
-    return QuantScheme(**data)
-
-
-def _layer_from_json(name, data):
-    try:
-        return scheme_from_json(data)
-    except ValueError as error:
-        raise ValueError(f"{name}: {error}") from None
 
 
 def save_scheme(path: str | Path, scheme: Mapping[str, QuantScheme | None]) -> Path:

@@ -1,5 +1,5 @@
-"""Walks over a model: every `nn.Linear` and `nn.Embedding` becomes its quantized twin, or every
-quantized layer a kernel's; everything else stays."""
+"""Walks over a model: every `nn.Linear` and `nn.Embedding` becomes its quantized twin; everything
+else stays."""
 
 import copy
 from collections.abc import Mapping
@@ -8,11 +8,8 @@ from functools import partial
 import torch
 import torch.nn as nn
 
-from ..fields import choice, near
-from .kernels import KERNELS
+from ..fields import near
 from .layers import QuantEmbedding, QuantLinear, QuantWeight
-from .packed import KernelError
-from .rows import lookup
 from .schemes import QuantScheme, as_scheme
 
 Schemes = Mapping[str, QuantScheme | None]
@@ -111,34 +108,3 @@ def _swap(model, scheme, encode, observe=None, outliers=None):
                 setattr(model.get_submodule(parent), child, twin.train(layer.training))
     model.scheme = dict(scheme) if isinstance(scheme, Mapping) else scheme
     return model
-
-
-def accelerate(model: nn.Module, backend: str) -> nn.Module:
-    """A new model whose quantized layers run on `backend` and hold only the kernel's own copy of
-    the weights.
-
-    "dequantized": FP32 weights made once, "int8pack" and "int4pack": bf16 activations, "onednn",
-    "fbgemm" and "onnxruntime": int8 activations, scales of a token's own. KernelError names the
-    layer and the reason; the argument is untouched. ValueError for a model that has no
-    quantized layer."""
-    choice("backend", backend, KERNELS)
-    if not any(isinstance(m, QuantWeight) for m in model.modules()):
-        raise ValueError("the model has no quantized layer to accelerate: quantize() it first")
-    model = copy.deepcopy(model)  # before packing: opaque weights cannot be copied
-    for name, layer in list(model.named_modules()):
-        if isinstance(layer, (QuantLinear, QuantEmbedding)):
-            parent, _, child = name.rpartition(".")
-            try:
-                fast = _accelerated(layer, backend).train(layer.training)
-            except KernelError as error:
-                raise KernelError(f"{name}: {error}") from None
-            setattr(model.get_submodule(parent), child, fast)
-    return model
-
-
-def _accelerated(layer, backend):
-    if isinstance(layer, QuantLinear):
-        return KERNELS[backend](layer)
-    if backend == "dequantized":
-        return nn.Embedding.from_pretrained(layer.weight())
-    return lookup(layer)
