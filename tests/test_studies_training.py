@@ -254,6 +254,8 @@ def test_words_follow_holm_and_never_an_interval_alone():
     assert row.p < 0.05 < row.p_holm and row.reading == seeds.UNCLEAR
     told = seeds.listed(found.reset_index(), "worse", "better")
     assert told.startswith("costs +") and "gains −0" in told
+    named = found.rename({"gains": "multi-query"}).reset_index()
+    assert "multi-query −0" in seeds.listed(named, "better")
     assert seeds.listed(found.reset_index(), "nothing") == "none"
 
 

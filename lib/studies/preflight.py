@@ -50,7 +50,7 @@ MOST = {
     "lr": 1.0,
     "qat_lr": 1.0,
     "control_lr": 1.0,
-    "ablation_window": 512,  # the context of every arm
+    "ablation_window": 512,  # half the context of every arm
     "ablation_seeds": 100,
     "control_runs": 1000,
     "spread_runs": 1000,

@@ -86,5 +86,6 @@ def listed(table: pd.DataFrame, *readings: str) -> str:
     """The changes that have one of these readings, with their size, the largest first; or none."""
     found = table[table.reading.isin(readings)]
     found = found.sort_values("difference_nats", key=abs, ascending=False)
-    told = [f"{row.change} {row.difference_nats:+.3f} nats" for row in found.itertuples()]
-    return ", ".join(told).replace("-", "−") if told else "none"
+    sizes = [f"{size:+.3f}".replace("-", "−") for size in found.difference_nats]
+    told = [f"{name} {size} nats" for name, size in zip(found.change, sizes, strict=True)]
+    return ", ".join(told) or "none"
