@@ -70,6 +70,7 @@ HOSTILE = [
     {"control_runs": 1},
     {"ablation_seeds": 1},
     {"ablation_window": 600},
+    {"width_runs": 1},
     {"threads": 100000},
     {"context": 160, "corpus": "x.txt"},
 ]

@@ -46,7 +46,8 @@ def quantization(p):
 
 
 def ablations(p):
-    yield "train", 257, "windows of 256 tokens"
+    longest = max(p["ablation_window"], 64)
+    yield "train", longest + 1, f"windows of {longest} tokens"
     yield "test", 2 * max(p["ablation_window"], 65), f"ablation_window {p['ablation_window']}"
 
 

@@ -21,6 +21,7 @@ HUGE = 2**31  # counts and sizes beyond it are slips of the keyboard
 LEAST = {  # the smallest value that the chapters can use; a list is held item by item
     **dict.fromkeys(("seed", "bench_seed", "lr", "top_k", "spread_runs", "short_steps"), 0),
     **dict.fromkeys(("short_window", "quant_tokens", "qat_tokens", "length_penalty"), 0),
+    "width_runs": 0,
     **dict.fromkeys(("steps", "twin_steps", "gqa_steps", "draft_steps", "spread_steps"), 1),
     **dict.fromkeys(("batch_size", "threads", "n_layers", "large_layers", "context"), 1),
     **dict.fromkeys(("repeats", "step_repeats", "certificate_tokens", "certificate_seeds"), 1),
@@ -57,10 +58,11 @@ MOST = {
     "lr": 1.0,
     "qat_lr": 1.0,
     "control_lr": 1.0,
-    "ablation_window": 512,  # the context of every arm
+    "ablation_window": 512,  # half the context of every arm
     "ablation_seeds": 100,
     "control_runs": 1000,
     "spread_runs": 1000,
+    "width_runs": 1000,
 }
 ABOVE_ZERO = ("qat_lr", "control_lr")
 KNOWN = {
@@ -216,12 +218,18 @@ def beams(p):
         raise ValueError(f"beam_width {p['beam_width']} is out of range: give at most 256")
 
 
+def spread(p):
+    if p["width_runs"] == 1:
+        raise ValueError("width_runs 1 is a single run, which has no spread: give 0, or 2 or more")
+
+
 RULES = {  # rule -> the chapters it is about; () for what no model could have
     language: (),
     shape: (),
     larger: (),
     sampling: (),
     beams: (),
+    spread: (),
     windows: ("02-train", "03-eval", "04-kv-bench", "05-quant-bench", "A2-quant"),
     samples: ("03-eval",),
     generated: ("04-kv-bench",),

@@ -1,0 +1,167 @@
+"""Jobs side by side, in worker processes of one thread each.
+
+Matrices as small as these leave a second thread little to do: two jobs of one thread are done
+sooner than one job of two threads after another. A job runs on one thread wherever it runs, so
+what it finds does not depend on how many run beside it.
+"""
+
+import os
+import signal
+from collections.abc import Callable, Sequence
+from concurrent.futures import FIRST_COMPLETED, ProcessPoolExecutor, wait
+from concurrent.futures.process import BrokenProcessPool
+from contextlib import contextmanager
+from multiprocessing import get_context
+
+import torch
+
+from .processes import end_with_parent
+
+LOOK_S = 0.2  # how often progress is told
+_own = {}  # in a worker process: what it was given when it began
+
+
+class JobFailed(RuntimeError):
+    """A job raised; the message names it and says what, on one line."""
+
+
+class WorkerDied(RuntimeError):
+    """A worker process ended in the middle of a job; the message names what was at work."""
+
+
+class Stopped(Exception):
+    """Ends a job whose result nobody waits for."""
+
+
+def at_once(threads: int, jobs: int) -> int:
+    """How many jobs run side by side: one a thread, no more than there are cores or jobs."""
+    return max(min(threads, os.cpu_count() or 1, jobs), 1)
+
+
+def side_by_side(
+    job: Callable,
+    items: Sequence,
+    shared,
+    *,
+    workers: int = 1,
+    done: Callable[[int], None] | None = None,
+    cost: Callable | None = None,
+) -> list:
+    """[job(item, shared, tick) for item in items], in their order, in `workers` fresh processes;
+    one worker is this process itself.
+
+    `job` is a function of a module; `shared`, the items and the results are pickled and hold no
+    tensors. A job calls `tick(steps it has taken)` as it goes, and `done` is told how many more
+    steps all have taken. What has the largest `cost(item)` begins first. The first failure ends
+    all: JobFailed or WorkerDied, which name the item by its str; so does an interrupt, and no
+    worker outlives this process.
+    """
+    if workers <= 1:
+        return _in_turn(job, items, shared, done or ignore)
+    spawn = get_context("spawn")
+    taken = spawn.Array("q", [-1] * len(items) + [0], lock=False)  # steps; the last says stop
+    given = (shared, taken)
+    order = sorted(range(len(items)), key=lambda i: -cost(items[i]) if cost else i)
+    with ProcessPoolExecutor(workers, spawn, initializer=_enter, initargs=given) as pool:
+        futures = {}
+        try:
+            futures |= {pool.submit(_run, job, i, items[i]): i for i in order}
+            return _gathered(futures, items, taken, done or ignore)
+        except WorkerDied:  # the pool has ended the others
+            raise
+        except BaseException:
+            taken[-1] = 1  # leaving the block waits until all have seen it
+            for future in futures:
+                future.cancel()
+            raise
+
+
+def ignore(steps: int) -> None:
+    """Tells nobody."""
+
+
+def _in_turn(job, items, shared, done):
+    found = []
+    with one_thread():
+        for item in items:
+            try:
+                found.append(job(item, shared, _ticker(done)))
+            except Exception as error:
+                raise JobFailed(_line(item, error)) from error
+    return found
+
+
+def _ticker(done):
+    """Takes how many steps were taken in all, and tells how many more."""
+    told = 0
+
+    def tick(steps):
+        nonlocal told
+        done(steps - told)
+        told = steps
+
+    return tick
+
+
+@contextmanager
+def one_thread():
+    """One thread of torch and gradients on; both as they were afterwards."""
+    before = torch.get_num_threads()
+    torch.set_num_threads(1)
+    try:
+        with torch.enable_grad():
+            yield
+    finally:
+        torch.set_num_threads(before)
+
+
+def _gathered(futures, items, taken, done):
+    """The results in the order of `items`; raises what the first failed job says."""
+    found, told, pending = {}, 0, set(futures)
+    while pending:
+        ended, pending = wait(pending, LOOK_S, FIRST_COMPLETED)
+        now = sum(max(steps, 0) for steps in taken[:-1])
+        done(now - told)
+        told = now
+        for future in ended:
+            i = futures[future]
+            try:
+                found[i] = future.result()
+            except BrokenProcessPool as error:
+                begun = [i for i, n in enumerate(taken[:-1]) if n >= 0 and i not in found]
+                raise WorkerDied(_death([str(items[i]) for i in begun])) from error
+            except Exception as error:
+                raise JobFailed(_line(items[i], error)) from error
+    return [found[i] for i in range(len(items))]
+
+
+def _line(item, error) -> str:
+    return f"{item}: {type(error).__name__}: {' '.join(str(error).split())}"
+
+
+def _death(begun) -> str:
+    where = f"at {' or '.join(begun)}" if begun else "before its first job"
+    return (
+        f"a worker process died {where}, probably out of memory: close other programs, or lower "
+        "threads, so that fewer run at once"
+    )
+
+
+def _enter(shared, taken) -> None:
+    """What a worker does first; an interrupt is the parent's to answer."""
+    signal.signal(signal.SIGINT, signal.SIG_IGN)
+    end_with_parent()
+    torch.set_num_threads(1)
+    _own.update(shared=shared, taken=taken)
+
+
+def _run(job, i, item):
+    taken = _own["taken"]
+
+    def tick(steps):
+        if taken[-1]:
+            raise Stopped
+        taken[i] = steps
+
+    tick(0)
+    return job(item, _own["shared"], tick)

@@ -1,0 +1,455 @@
+"""The experiments of the chapters on training and ablations, at tiny size: known answers and
+invariants."""
+
+import os
+import signal
+import subprocess
+import sys
+import time
+from dataclasses import replace
+
+import numpy as np
+import pandas as pd
+import psutil
+import pytest
+import torch
+
+from minitransformer.corpus import SMALL, language_corpus, uniform_corpus
+from minitransformer.evaluate import t_interval
+from minitransformer.model import ModelConfig, Transformer
+from minitransformer.train import GOOD, SEED, TrainConfig, initialize
+from studies import (
+    ablation,
+    activations,
+    architecture,
+    arms,
+    learning,
+    seed_ablations,
+    seeds,
+    workers,
+)
+from studies.arms import Arm, Text
+
+SALT = "1a2b3c4d5e6f7890"
+CFG = ModelConfig(vocab_size=43, d_model=16, n_heads=2, context=64)
+TIMED = ["seconds", "tokens_per_second"]
+RUN = TrainConfig(steps=9, batch_size=2, window=16, lr=1e-2, warmup=2)
+
+
+@pytest.fixture(scope="module")
+def texts():
+    rng = np.random.default_rng(0)
+    return {"train": Text(rng.integers(0, 43, 900), rng.integers(0, 43, 129), 16)}
+
+
+@pytest.fixture(scope="module")
+def small():
+    """A language of a few words, and the arms of the ablations on it."""
+    words = language_corpus(1, SALT, SMALL, 1500, 60, 400)
+    control = uniform_corpus(1, SALT, 300, 0, 150)
+    texts = {"language": Text.of(words, "test", 16), "control": Text.of(control, "test", 16)}
+    cfg = ModelConfig(vocab_size=words.vocab_size, d_model=32, n_heads=4, context=128)
+    recipe = replace(GOOD, steps=3, batch_size=4, window=16, short_steps=1, warmup=1)
+    return words, texts, ablation.changes(cfg, recipe)
+
+
+# workers
+
+
+def refused(item, shared, tick):
+    if item == 2:
+        raise ValueError(f"item {item}\nis too large: give 1")
+    for step in range(600):
+        tick(step)
+        time.sleep(0.1)
+
+
+def test_as_many_run_at_once_as_threads_cores_and_jobs_allow(monkeypatch):
+    monkeypatch.setattr(os, "cpu_count", lambda: 4)
+    assert [workers.at_once(t, 9) for t in (1, 2, 64)] == [1, 2, 4]
+    assert workers.at_once(64, 3) == 3 and workers.at_once(2, 0) == 1
+
+
+@pytest.mark.parametrize("count", [1, 2])
+def test_a_job_that_fails_is_named_on_one_line_and_ends_the_others(count):
+    began = time.monotonic()
+    with pytest.raises(workers.JobFailed) as caught:
+        workers.side_by_side(refused, [2, 1], None, workers=count)
+    assert str(caught.value) == "2: ValueError: item 2 is too large: give 1"
+    assert time.monotonic() - began < 50  # the other would take a minute
+    assert not [
+        child for child in psutil.Process().children() if "spawn_main" in str(child.cmdline())
+    ]
+
+
+def lasting(item, shared, tick):
+    """Says where it runs, and goes on until it is stopped."""
+    (shared / f"{os.getpid()}").write_text("")
+    for step in range(600):
+        tick(step)
+        time.sleep(0.1)
+
+
+def test_an_interrupt_ends_the_workers_too(tmp_path):
+    code = (
+        "if __name__ == '__main__':\n"
+        f"    import sys; sys.path[:0] = {sys.path!r}\n"
+        "    from pathlib import Path; from test_studies_training import lasting\n"
+        "    from studies.workers import side_by_side\n"
+        f"    side_by_side(lasting, [1, 2], Path({str(tmp_path)!r}), workers=2)"
+    )
+    parent = subprocess.Popen(
+        [sys.executable, "-c", code], start_new_session=True, stderr=subprocess.PIPE, text=True
+    )
+    until = time.monotonic() + 120
+    while len(list(tmp_path.iterdir())) < 2 and time.monotonic() < until:
+        time.sleep(0.1)
+    os.killpg(parent.pid, signal.SIGINT)  # as a terminal does: to all of them
+    said = parent.communicate(timeout=60)[1]
+    assert said.count("KeyboardInterrupt") == 1 and "Process Spawn" not in said
+    pids = [int(path.name) for path in tmp_path.iterdir()]
+    assert len(pids) == 2 and not any(psutil.pid_exists(pid) for pid in pids)
+
+
+# arms
+
+
+def logged(arm, texts, tick):
+    log = learning.learnt(arm, texts, tick).drop(columns=TIMED)
+    model, _ = arms.fit(replace(arm, points=0), texts[arm.text], tick)
+    weights = [p.detach().numpy().copy() for p in model.parameters()]
+    return log, weights, (os.getpid(), torch.get_num_threads(), torch.is_grad_enabled())
+
+
+def test_arms_are_the_same_to_the_bit_however_many_run_beside_them(texts):
+    deep = Arm("deep", replace(CFG, n_layers=2), RUN, 5)
+    mixed, told = [*arms.repeated(Arm("a", CFG, RUN, 3, points=3), 2), deep], []
+    before = torch.get_num_threads()
+    with torch.no_grad():
+        alone = arms.run(logged, mixed, texts, 1)
+    assert torch.get_num_threads() == before
+    beside = arms.run(logged, mixed, texts, 2, done=told.append)
+    for (log, weights, here), (other, others, there) in zip(alone, beside, strict=True):
+        pd.testing.assert_frame_equal(log, other, check_exact=True)
+        assert all(np.array_equal(a, b) for a, b in zip(weights, others, strict=True))
+        assert here == (os.getpid(), 1, True) and there[0] != here[0] and there[1:] == here[1:]
+    assert [log.model[0] for log, *_ in beside] == ["a", "a", "deep"]
+    assert not np.array_equal(alone[0][1][0], alone[1][1][0])  # another seed, other weights
+    assert sum(told) == arms.steps(mixed)
+
+
+def test_a_log_says_what_was_trained_and_scores_the_end(texts):
+    told = []
+    arm = Arm("a", CFG, RUN, 3, points=24)
+    log = arms.run(learning.learnt, [arm], texts, 1, done=told.append)[0]
+    assert sum(told) == arms.steps([arm]) == len(log) == 9
+    assert log.valid_nats.notna().sum() == 3 and log.valid_nats.notna().iloc[-1]
+    assert set(log.model) == {"a"} and set(log.seed) == {3}
+    assert set(log.parameters) == {architecture.counted(Transformer(CFG))}
+    assert arms.scored_steps(replace(arm, points=1)) == [9]
+    assert arms.scored_steps(replace(arm, points=0)) == []
+
+
+def dying(arm, texts, tick):
+    """As `learnt`, in a process that is killed once there is a checkpoint."""
+
+    def deadly(steps):
+        tick(steps)
+        if arm.checkpoint is None:
+            time.sleep(0.2)
+        elif arm.checkpoint.exists():
+            os.kill(os.getpid(), signal.SIGKILL)
+
+    return learning.learnt(arm, texts, deadly)
+
+
+def test_a_killed_worker_is_reported_and_its_run_goes_on_to_the_bit(texts, tmp_path):
+    arm = Arm("long", CFG, replace(RUN, steps=230, batch_size=1), 3, points=4)
+    kept = replace(arm, folder=tmp_path / "model", checkpoint=tmp_path / "run.pt")
+    other = Arm("other", CFG, replace(RUN, steps=10_000), 1)
+    said = "^a worker process died at (other, seed 1 or )?long, seed 3, probably out of memory: "
+    with pytest.raises(workers.WorkerDied, match=said):
+        arms.run(dying, [other, kept], texts, 2)
+    assert kept.checkpoint.exists() and not kept.folder.exists()
+    told = []
+    whole = arms.run(learning.learnt, [arm], texts, 1)[0]
+    resumed = arms.run(learning.learnt, [kept], texts, 1, done=told.append)[0]
+    equal = pd.testing.assert_frame_equal
+    equal(whole.drop(columns=TIMED), resumed.drop(columns=TIMED), check_exact=True)
+    assert sum(told) == 230  # what the killed one took counts as taken
+    assert (kept.folder / "model.safetensors").is_file()
+    again = arms.run(learning.learnt, [kept], texts, 1)[0]
+    equal(again, resumed, check_exact=True)  # the very seconds: no step was taken
+
+
+def test_the_arms_of_the_chapter_are_whole(small, tmp_path):
+    words, _, _ = small
+    shapes = learning.shapes(ModelConfig(n_heads=4, n_layers=2), 64)
+    assert [name for name, _ in shapes.values()][:2] == ["2 blocks", "2-block twin"]
+    assert shapes["model-gqa"][1].kv_heads == 2 and shapes["model-draft"][1].d_model == 64
+    assert learning.shapes(replace(CFG, n_heads=1), 64)["model-gqa"][1].kv_heads == 1
+    of_seed = learning.of_seed(SEED, 99, 5, 3, tmp_path)
+    assert [arm.seed for arm in of_seed] == [5, 6, 7, 5] and of_seed[-1].cfg.vocab_size == 99
+    kept = [arm.folder.name for arm in of_seed if arm.folder]
+    assert kept == ["model-control", "model-seed"]
+    assert of_seed[0].checkpoint == tmp_path / "train" / "model-control.pt"
+    texts = learning.texts(words, uniform_corpus(1, SALT, 300, 0, 150), 1)
+    assert {arm.text for arm in of_seed} <= set(texts)
+    assert len(texts["train"].held_out) == learning.WATCHED + 1 == len(texts["train"].groups)
+
+
+# seeds
+
+
+def test_the_smallest_change_is_found_as_often_as_it_says():
+    rng = np.random.default_rng(0)
+    for n, comparisons in ((5, 1), (5, 8), (3, 4)):
+        size = seeds.smallest_shown(2.0, n, comparisons)
+        draws = rng.normal(size, 2.0, (20_000, n))
+        score = draws.mean(1) / (draws.std(1, ddof=1) / np.sqrt(n))
+        wide = t_interval(draws[0], seeds.family_level(comparisons))
+        critical = (wide.interval[1] - wide.mean) / (wide.sd / np.sqrt(n))
+        assert (score > critical).mean() == pytest.approx(seeds.POWER, abs=0.01)
+    assert np.isfinite(seeds.smallest_shown(1.0, 2, 10))
+    assert seeds.smallest_shown(0.0, 5) == 0
+
+
+def test_a_further_run_falls_into_its_interval_as_often_as_it_says():
+    rng = np.random.default_rng(0)
+    inside = []
+    for _ in range(4000):
+        *seen, new = rng.normal(3.0, 2.0, 5)
+        _, (low, high) = seeds.one_more(seen)
+        inside.append(low <= new <= high)
+    assert np.mean(inside) == pytest.approx(0.95, abs=0.012)
+    assert seeds.one_more([]) == seeds.mean([]) == (None, None)
+    mean, (low, high) = seeds.mean([1.0, 2.0, 3.0])
+    _, wide = seeds.one_more([1.0, 2.0, 3.0])
+    assert wide[1] - mean == pytest.approx(2 * (high - mean))  # sqrt(n + 1)
+
+
+def test_words_follow_holm_and_never_an_interval_alone():
+    rng = np.random.default_rng(1)
+    base = rng.normal(3.0, 0.5, 5)
+    noise = rng.normal(0, 0.01, (5, 3))
+    table = pd.DataFrame(
+        {"default": base, "alike": base + noise[:, 0] - noise[:, 0].mean() + 0.001}
+    )
+    table["costs"] = base + 1 + noise[:, 1]
+    table["gains"] = base - 0.2 + noise[:, 2]
+    found = seeds.effects(table).set_index("change")
+    assert found.reading.to_dict() == {"alike": seeds.UNCLEAR, "costs": "worse", "gains": "better"}
+    assert (found.pairs == 5).all() and (found.p_holm >= found.p).all()
+    assert found.difference_nats["costs"] == pytest.approx(1, abs=0.02)
+    clear = found[found.reading != seeds.UNCLEAR]
+    assert ((clear.low > 0) | (clear.high < 0)).all() and found.low["alike"] < 0 < found.high[
+        "alike"
+    ]
+    # one comparison by itself would show it; among many it is not told as found
+    shift = base + 0.02 * np.array([0.4, 0.9, 1.0, 1.3, 1.8])
+    many = pd.DataFrame(
+        {"default": base, "small": shift} | {f"x{i}": base + noise[:, i % 3] for i in range(40)}
+    )
+    row = seeds.effects(many).set_index("change").loc["small"]
+    assert row.p < 0.05 < row.p_holm and row.reading == seeds.UNCLEAR
+    told = seeds.listed(found.reset_index(), "worse", "better")
+    assert told.startswith("costs +") and "gains −0" in told
+    named = found.rename({"gains": "multi-query"}).reset_index()
+    assert "multi-query −0" in seeds.listed(named, "better")
+    assert seeds.listed(found.reset_index(), "nothing") == "none"
+
+
+# architecture
+
+
+def test_the_object_is_asked_and_not_its_configuration():
+    cfg = replace(CFG, context=80)
+    model = initialize(Transformer(cfg), "torch", 0).eval()
+    assert architecture.leak(model, 32) == 0
+    taken, said = architecture.longest(model)
+    assert taken == 80 and "81" in said
+    for position in ("rope", "sinusoidal", "none"):
+        assert architecture.positions(replace(cfg, position=position), 0) == position
+    assert architecture.feed_forward(model) == "2 linear layers, relu, layernorm"
+    gated = Transformer(replace(cfg, ffn="swiglu", norm="rmsnorm"))
+    assert architecture.feed_forward(gated) == "3 linear layers, swiglu, rmsnorm"
+    assert architecture.optimizer_name(SEED) == "Adam"
+    assert architecture.optimizer_name(GOOD) == "AdamW"
+    told = architecture.found(cfg, 0)
+    assert (told["blocks"], told["width"], told["heads"]) == (1, 16, 2)
+    assert told["parameters"] == architecture.counted(model) and told["tokens accepted"] == 80
+    table = architecture.parameter_table(cfg, (16, 32)).set_index("part")
+    assert table["width 16"]["total"] == architecture.counted(model)
+
+
+def test_a_leak_is_seen():
+    model = initialize(Transformer(CFG), "torch", 0).eval()
+    block, plain = model.blocks[0], model.blocks[0].forward
+
+    def looking_ahead(*args, **kwargs):
+        x = plain(*args, **kwargs)
+        return x + x.mean(1, keepdim=True)
+
+    block.forward = looking_ahead
+    assert architecture.leak(model, 32) > 0
+
+
+# learning
+
+
+def test_the_scaled_initialisation_starts_at_a_uniform_guess(texts):
+    table = learning.first_losses(replace(CFG, context=128), texts["train"].train, (32, 64), 0)
+    by = table.set_index(["width", "initialisation"]).above_uniform_nats
+    assert by[32, "scaled"] == pytest.approx(0.02, abs=0.03) and by[32, "torch"] > by[32, "scaled"]
+
+
+def test_word_counts_cost_their_cross_entropy():
+    text = Text(np.array([0, 0, 1]), np.array([2, 0, 1]), 2)
+    assert learning.word_counts(text, 3) == pytest.approx(-np.log([3 / 6, 2 / 6]).mean())
+
+
+def test_tables_are_read_off_the_log():
+    log = pd.DataFrame({"model": ["a"] * 4 + ["b"] * 2, "seed": [1, 1, 2, 2, 1, 1]})
+    log["step"], log["tokens"], log["parameters"] = [1, 2] * 3, [10, 20] * 3, 7
+    log["loss_nats"] = [5.0, 4, 6, 5, 3, 2]
+    log["valid_nats"] = [np.nan, 4.5, np.nan, 5.5, 3.5, 2.5]
+    log["excess_bigram_nats"] = [np.nan, 1, np.nan, 2, 4, 1]
+    log["tokens_per_second"] = [1.0, 3, 2, 2, 5, 5]
+    found = learning.runs(log, "a")
+    assert found.run.tolist() == [0, 1] and found.seed.tolist() == [1, 2]
+    assert found.first_nats.tolist() == [5, 6] and found.test_nats.tolist() == [4.5, 5.5]
+    end = learning.ends(log).set_index("model")
+    assert end.valid_nats.tolist() == [4.5, 2.5] and end.tokens_per_second.tolist() == [2, 5]
+    assert len(learning.curves(log, ["b"])) == 2
+    own = learning.mechanisms(log, "b")
+    assert own.mechanism.tolist() == ["bigram"] * 2 and own.excess_nats.tolist() == [4, 1]
+    half = learning.halved(log[log.seed == 1], ["a", "b"]).set_index("model")
+    assert half.halved_at_tokens.isna()["a"] and half.halved_at_tokens["b"] == 20
+    assert half.first_nats.tolist() == [1, 4] and half.last_nats.tolist() == [1, 1]
+    assert learning.mechanisms(log.drop(columns="excess_bigram_nats"), "b").empty
+
+
+# ablations
+
+
+def test_every_arm_changes_one_thing_at_equal_tokens():
+    cfg, recipe = ModelConfig(vocab_size=254), replace(GOOD, batch_size=4, window=128)
+    changed = ablation.changes(cfg, recipe)
+    sizes = {name: arms.size(own) for name, (own, _) in changed.items()}
+    assert len({plan.tokens for _, plan in changed.values()}) == 1
+    for name in ("grouped queries", "multi-query"):
+        assert abs(sizes[name] / sizes["default"] - 1) < 1e-3
+        assert changed[name][0].kv_heads < cfg.n_heads
+    for name, (own, plan) in changed.items():
+        differs = [k for k in vars(own) if vars(own)[k] != vars(cfg)[k] and k != "d_ff"]
+        assert len(differs) + (plan.window != recipe.window) == (name != "default"), name
+    assert "window 64" not in ablation.changes(cfg, replace(recipe, window=64))
+    assert len(ablation.arms(changed, 7, 3)) == 3 * len(changed)
+    told = ablation.described(changed).set_index("arm")
+    assert told.changes["default"] == "-" and told.changes["window 64"] == "window"
+    assert told.changes["multi-query"] == "n_kv_heads, d_ff" and told.parameters.to_dict() == sizes
+
+
+@pytest.fixture(scope="module")
+def found(small):
+    words, texts, changed = small
+    few = {
+        name: changed[name]
+        for name in ("default", "sinusoidal positions", "no positions", "multi-query")
+    }
+    both = [*ablation.arms(few, 1, 2), *seed_ablations.arms(replace(SEED, steps=1), 1, 2)]
+    both = [arm for arm in both if arm.name != "width 256"]
+    return arms.run(ablation.scored, both, texts, 1)
+
+
+def test_arms_are_scored_where_they_were_trained_and_positions_beyond(small, found):
+    words, texts, changed = small
+    losses = ablation.joined(found, "losses")
+    own = losses[losses.text == "language"]
+    assert set(own[own.arm == "multi-query"].evaluated_window) == {16}
+    assert set(own[own.arm == "no positions"].evaluated_window) == {16, 64, 128}
+    home = ablation.at_home(own, 16)
+    assert list(home)[0] == "default" and home.notna().all(axis=None) and len(home) == 2
+    # the excesses by mechanism, weighted by how often each occurs, are the loss over the oracle
+    first = own[(own.arm == "default") & (own.seed == 1)].iloc[0]
+    shares = pd.Series(words.mechanism["test"][1:]).value_counts(normalize=True)
+    excess = sum(
+        shares[i] * first[f"excess_{n}_nats"] for i, n in enumerate(texts["language"].names)
+    )
+    assert excess == pytest.approx(first.nats + words.oracle["test"][1:].mean())
+    stops = ablation.stops(own, 16, np.log(words.vocab_size), words.floor_nats).set_index("arm")
+    assert stops.nats["default"] == pytest.approx(
+        own[own.arm == "default"].groupby("evaluated_window").nats.mean()[16]
+    )
+
+
+def test_contrasts_are_paired_by_seed(small, found):
+    losses = ablation.joined(found, "losses")
+    own = losses[losses.text == "language"]
+    wide = own[own.evaluated_window == 128].pivot(index="seed", columns="arm", values="nats")
+    mean, (low, high) = ablation.rotary_gain(own, 128, 0.99)
+    assert mean == pytest.approx((wide["default"] - wide["sinusoidal positions"]).mean())
+    assert low < mean < high
+    assert ablation.rotary_gain(own, None, 0.95) == (None, None)
+    assert ablation.longest(own, 64) == 128 and ablation.longest(own, 512) is None
+    lengths = ablation.by_length(own)
+    assert set(lengths.positions) == {"rotary", "sinusoidal", "none"}
+    assert ((lengths.low <= lengths.nats) & (lengths.nats <= lengths.high)).all()
+    home = pd.DataFrame({"width 64": [4.0, 4.2], "default": [3.0, 3.0], "width 256": [2.5, 2.6]})
+    assert ablation.bend(home, 0.95)[0] == pytest.approx(0.65)  # 1.1 gained first, then 0.45
+
+
+def test_costs_stand_beside_changes(small, found):
+    _, _, changed = small
+    own = ablation.joined(found, "losses").query("text == 'language'")
+    effects = seeds.effects(ablation.at_home(own, 16))
+    names = {"multi-query": "all share", "default": "none shares"}
+    table = ablation.costs(effects, own, changed, names).set_index("what")
+    assert table.difference_nats["none shares"] == 0 and np.isnan(table.low["none shares"])
+    change = effects.set_index("change").difference_nats["multi-query"]
+    assert table.difference_nats["all share"] == change and list(table.index) == [*names.values()]
+    assert table.cache_bytes_per_token.tolist() == [2 * 8 * 4, 2 * 32 * 4]
+    assert table.kv_heads.tolist() == [1, 4] and (table.step_ms > 0).all()
+
+
+def test_formats_are_added_to_the_float_model(small, found):
+    added = ablation.joined(found, "formats")
+    assert set(added.seed) == {1, 2} and len(added) == 2 * len(activations.formats())
+    table = activations.over_seeds(added).set_index("format")
+    assert (
+        abs(table.added_nats["int8 weights"]) < 0.01 < abs(table.added_nats["int4 weights"]) + 0.01
+    )
+    mean, _ = activations.between(added, "int4 weights", "int8 weights", 0.95)
+    difference = table.added_nats["int4 weights"] - table.added_nats["int8 weights"]
+    assert mean == pytest.approx(difference)
+    wide = added.pivot(index="seed", columns="format", values="added_nats")
+    gain = wide["+ int8 activations by token, asymmetric"]
+    gain -= wide["+ int8 activations by token, symmetric"]
+    assert activations.zero_points(added, 0.95).value == pytest.approx(gain.mean())
+    both = activations.on_int4(added, 0.95)
+    assert both.value == pytest.approx((wide[activations.BOTH] - wide[activations.FOUR]).mean())
+    percent = seeds.percent(both)
+    assert percent.value == pytest.approx(100 * (np.exp(both.value) - 1))
+    assert percent.interval[0] < percent.value < percent.interval[1]
+
+
+def test_the_seeds_table_without_runs_is_empty_and_says_so(found):
+    losses = ablation.joined(found, "losses")
+    table = seed_ablations.table(losses).set_index("variant")
+    assert table.runs.to_dict() == {"width 64": 2, "width 128": 2, "width 256": 0, "sinusoidal": 2}
+    assert table.low["width 64"] < table.perplexity["width 64"] < table.high["width 64"]
+    none = losses[losses.text == "language"]
+    assert seed_ablations.widths(losses) == "64, 128" and seed_ablations.widths(none) is None
+    rotary = seed_ablations.losses(losses, "width 128") - seed_ablations.losses(
+        losses, "sinusoidal"
+    )
+    assert seed_ablations.rotary_gain(losses).value == pytest.approx(rotary.mean())
+    assert seed_ablations.rotary_gain(none) == seeds.Estimate()
+    assert seed_ablations.sizes()[128] == 456_556
+    assert seed_ablations.table(none).perplexity.isna().all()
+    assert seed_ablations.per_doubling(none) == (None, None)
+    assert len(seed_ablations.losses(losses, "sinusoidal")) == 2
+    times = pd.DataFrame({"seed": [1, 1, 1, 2, 2, 2], "text": "control"})
+    times["arm"] = ["width 64", "width 128", "width 256"] * 2
+    times["step_ms"] = [1.0, 2, 6, 1, 3, 6]
+    assert seed_ablations.per_doubling(times)[0] == pytest.approx(2.0)
