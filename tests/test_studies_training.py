@@ -83,9 +83,9 @@ def test_a_job_that_fails_is_named_on_one_line_and_ends_the_others(count):
 
 
 def lasting(item, shared, tick):
-    """Says where it runs, and goes on until it is stopped."""
+    """Says where it runs, and goes on until it is stopped, or ends at once."""
     (shared / f"{os.getpid()}").write_text("")
-    for step in range(600):
+    for step in range(600 * item):
         tick(step)
         time.sleep(0.1)
 
@@ -96,7 +96,7 @@ def test_an_interrupt_ends_the_workers_too(tmp_path):
         f"    import sys; sys.path[:0] = {sys.path!r}\n"
         "    from pathlib import Path; from test_studies_training import lasting\n"
         "    from studies.workers import side_by_side\n"
-        f"    side_by_side(lasting, [1, 2], Path({str(tmp_path)!r}), workers=2)"
+        f"    side_by_side(lasting, [0, 1], Path({str(tmp_path)!r}), workers=2)"
     )
     parent = subprocess.Popen(
         [sys.executable, "-c", code], start_new_session=True, stderr=subprocess.PIPE, text=True
@@ -104,7 +104,8 @@ def test_an_interrupt_ends_the_workers_too(tmp_path):
     until = time.monotonic() + 120
     while len(list(tmp_path.iterdir())) < 2 and time.monotonic() < until:
         time.sleep(0.1)
-    os.killpg(parent.pid, signal.SIGINT)  # as a terminal does: to all of them
+    time.sleep(0.5)
+    os.killpg(parent.pid, signal.SIGINT)  # as a terminal does: to all, the idle one too
     said = parent.communicate(timeout=60)[1]
     assert said.count("KeyboardInterrupt") == 1 and "Process Spawn" not in said
     pids = [int(path.name) for path in tmp_path.iterdir()]
@@ -121,7 +122,8 @@ def logged(arm, texts, tick):
     return log, weights, (os.getpid(), torch.get_num_threads(), torch.is_grad_enabled())
 
 
-def test_arms_are_the_same_to_the_bit_however_many_run_beside_them(texts):
+def test_arms_are_the_same_to_the_bit_however_many_run_beside_them(texts, monkeypatch):
+    monkeypatch.setenv("OMP_NUM_THREADS", "2")  # what a worker would take
     deep = Arm("deep", replace(CFG, n_layers=2), RUN, 5)
     mixed, told = [*arms.repeated(Arm("a", CFG, RUN, 3, points=3), 2), deep], []
     before = torch.get_num_threads()

@@ -58,11 +58,11 @@ def table(scored: pd.DataFrame) -> pd.DataFrame:
     rows = []
     for variant, stated in STATED.items():
         middle, interval = further(scored, variant)
-        low, high = interval or (None, None)
+        low, high = interval or (np.nan, np.nan)
         own = scored[(scored.text == "control") & (scored.arm == variant)]
         row = {"variant": variant, "seed_report": stated, "runs": len(own), "perplexity": middle}
         rows.append(row | {"low": low, "high": high, "step_ms": own.step_ms.median()})
-    return pd.DataFrame(rows)
+    return pd.DataFrame(rows).astype({"perplexity": float})
 
 
 def per_doubling(scored: pd.DataFrame) -> seeds.Estimate:
