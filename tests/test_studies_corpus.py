@@ -106,6 +106,21 @@ def test_what_is_saved_comes_back_and_a_loss_is_seen(language, texts, tmp_path, 
     assert table["text"] and not table["held-out text, encoded again"]
 
 
+@pytest.mark.parametrize(
+    "lost, change",
+    [
+        ("text", {"texts": {"train": "", "valid": "", "test": ""}}),
+        ("ids", {"splits": {s: np.zeros(3, np.int32) for s in ("train", "valid", "test")}}),
+        ("provenance", {"meta": {}}),
+    ],
+)
+def test_each_part_that_does_not_come_back_is_named(language, tmp_path, monkeypatch, lost, change):
+    changed = SimpleNamespace(load=lambda folder: replace(language, **change))
+    monkeypatch.setattr(reproducible, "Corpus", changed)
+    same = reproducible.saved(language, tmp_path).set_index("what").same
+    assert not same[lost] and same.drop([lost, "held-out text, encoded again"]).all()
+
+
 def test_a_split_begins_as_a_shorter_one_and_the_control_has_one_hash_a_salt():
     assert reproducible.prefix(7, SALT, 50, 90) == (50, 50)
     made = reproducible.controls().set_index("control")
