@@ -419,7 +419,7 @@ def test_a_request_that_cannot_be_served_is_refused_when_it_is_submitted(change,
 # 6. Speculation over every kind
 
 
-LONG = replace(CFG, context=112)  # the groups of 32 tokens behind a residual of 32 are exchanged
+LONG = replace(CFG, context=96)  # the groups of 32 tokens behind a residual of 32 are exchanged
 
 
 @pytest.mark.parametrize("kind", KINDS)
@@ -428,9 +428,9 @@ def test_speculation_rolls_every_kind_back_or_refuses_before_the_first_token(kin
     model, other = make_model(cfg=LONG), make_model(seed=9, cfg=LONG)
     if kind == "window":
         options["window"] = 40
-    plain = generate(model, PROMPT, 90, cache=kind)
+    plain = generate(model, PROMPT, 66, cache=kind)
     for draft in (PromptLookup(), ModelDraft(other, kind)):
-        found = speculate(model, draft, PROMPT, 90, gamma=gamma, cache=kind)
+        found = speculate(model, draft, PROMPT, 66, gamma=gamma, cache=kind)
         assert torch.equal(found.ids, plain) and found.accepted < found.proposed
         shorter = PROMPT[:, :3]  # a draft serves another text, as far back as it must
         own = generate(model, shorter, 20, cache=kind)
