@@ -39,6 +39,20 @@ class Scores:
                 self.done(1)
         return self.kept[name]
 
+    def save(self, path) -> None:
+        """Everything, for a chapter that goes on from here."""
+        given = {"ids": np.asarray(self.ids), "window": self.window}
+        np.savez(path, **given, **{f"of {name}": own for name, own in self.kept.items()})
+
+    @classmethod
+    def load(cls, path) -> "Scores":
+        """What `save` wrote."""
+        with np.load(path) as file:
+            found = cls(file["ids"], int(file["window"]))
+            names = [name for name in file.files if name.startswith("of ")]
+            found.kept = {name.removeprefix("of "): file[name] for name in names}
+        return found
+
     def perplexity(self, name: str) -> float:
         return float(np.exp(self.kept[name].mean()))
 

@@ -170,15 +170,20 @@ def off_theory(results: pd.DataFrame) -> float:
     return float(100 * (steady.tokens_a_forward / steady.theory - 1).abs().max())
 
 
-def circle_summary(circles: pd.DataFrame) -> pd.DataFrame:
-    """Greedy beside sampled: median distinct tokens, texts that run in circles, their period."""
-    return (
-        circles.groupby("text", sort=False)
-        .agg(
-            texts=("prompt", "size"),
-            distinct_tokens=("distinct_tokens", "median"),
-            circles=("period", "count"),
-            period=("period", "median"),
-        )
-        .reset_index()
-    )
+def circles(model, prompts, tokens: int) -> dict[str, float]:
+    """Of `greedy_loops`: texts, those that end in a circle when they are greedy and when they are
+    sampled, and the median number of different tokens of both (`few`, `many`)."""
+    found = greedy_loops(model, prompts, tokens).groupby("text")
+    ended, held = found.period.count(), found.distinct_tokens.median()
+    return {
+        "texts": len(prompts),
+        **ended[["greedy", "sampled"]].to_dict(),
+        "few": held["greedy"],
+        "many": held["sampled"],
+    }
+
+
+def best(results: pd.DataFrame) -> dict:
+    """The draft that gains most time: its name and the gain."""
+    row = results.loc[results.measured_speedup.idxmax()]
+    return {"draft": row.draft, "gain": row.measured_speedup}
