@@ -11,7 +11,6 @@ from minitransformer.quant import (
     collect,
     computed_bytes,
     layer_output_errors,
-    matrices,
     quantize,
     resident_bytes,
 )
@@ -28,6 +27,11 @@ def windows(ids, tokens: int, window: int) -> torch.Tensor:
     n = max(min(tokens, len(ids)) // window, 1)
     own = min(window, len(ids))
     return torch.from_numpy(np.ascontiguousarray(ids[: n * own], dtype=np.int64)).view(n, own)
+
+
+def chosen_on(splits: dict):
+    """The ids that choose among methods: validation text, training text where there is none."""
+    return splits["valid"] if len(splits["valid"]) > 1 else splits["train"]
 
 
 def compare(name: str, model, scores: Scores, bits, fitting, chosen_on) -> pd.DataFrame:
@@ -67,18 +71,6 @@ def output_errors(model, bits: int, fitting, watched) -> pd.DataFrame:
     table = pd.DataFrame(rows)
     grid = table.pivot(index="layer", columns="method", values="relative_output_error")
     return 100 * grid.loc[table.layer.unique(), table.method.unique()]
-
-
-def embedding_alone(model, scores: Scores, bits: int, fitting) -> pd.DataFrame:
-    """The embedding, which no data can help, and the rest, each quantized alone."""
-    scheme = formats()[f"int{bits} g32 asym"]
-    layers = list(matrices(model.cfg))
-    embedding = {layer: scheme if layer == "embedding" else None for layer in layers}
-    rest = {layer: None if layer == "embedding" else scheme for layer in layers}
-    scores.add("embedding, clipped", quantize(model, embedding, "mse"))
-    scores.add("rest, rounded", quantize(model, rest))
-    scores.add("rest, GPTQ", quantize(model, rest, "gptq", fitting))
-    return scores.table(["embedding, clipped", "rest, rounded", "rest, GPTQ"])
 
 
 def activations(model, scores: Scores, fitting) -> pd.DataFrame:

@@ -175,6 +175,23 @@ def quickest_formats(table: pd.DataFrame) -> tuple[float, tuple[float, float]]:
     return slower.time_ratio, (slower.low, slower.high)
 
 
+def told(table: pd.DataFrame) -> str:
+    """The native formats of `step_table` in a sentence of the chapter's answer."""
+    own = table[(table.kernel == "native") & (table.format != "fp32")]
+    if own.empty:
+        return "The native engine, in which formats could be faster, was not measured here."
+    times = " and ".join(f"{100 * row.time_ratio:.0f} % ({row.format})" for row in own.itertuples())
+    return f"In the native engine a step takes {times} of FP32's time."
+
+
+def missing(refused: list) -> str:
+    """What was not run, and why, in words."""
+    reasons = [f"{name} ({why})" for name, why in refused]
+    if why := native.missing():
+        reasons.append(f"the native engine ({why})")
+    return "; ".join(reasons) or "nothing"
+
+
 def as_run(ways: dict, engines: dict, scores) -> pd.Series:
     """Perplexity added by each way as it runs, its own rounding of activations included; `scores`
     know the formats."""

@@ -27,7 +27,9 @@ class Processes:
         self.started = _started()
 
     def run(
-        self, *measures: Callable[[], dict[str, pd.DataFrame]], done: Callable[[int], None] = None
+        self,
+        *measures: Callable[[], dict[str, pd.DataFrame]],
+        done: Callable[[int], None] | None = None,
     ) -> dict[str, pd.DataFrame]:
         """Every one of `measures` in every process: tables of samples by name, with a column
         `process` that counts from 0.
@@ -114,6 +116,11 @@ def one_more(found) -> tuple[float, float]:
     the interval of the mean in `over_processes`'s result; NaN where one process has none."""
     half = np.log(found["high"] / found["estimate"]) * np.sqrt(found["processes"] + 1)
     return found["estimate"] / np.exp(half), found["estimate"] * np.exp(half)
+
+
+def mean(found: dict[str, float]) -> tuple[float, tuple[float, float]]:
+    """The estimate of `over_processes`, and the interval of the mean."""
+    return found["estimate"], (found["low"], found["high"])
 
 
 def speedup(samples: pd.DataFrame, slow: str, fast: str) -> dict[str, float]:

@@ -31,15 +31,17 @@ def cases(scores: dict[str, Scores], name: str) -> pd.DataFrame:
 
 
 def recovery_cases(table: pd.DataFrame) -> pd.DataFrame:
-    """The recovered share of each row with its interval under the names `low` and `high`."""
+    """The recovered share of each row with its interval under the names `low` and `high`. Where
+    nothing was surely lost it is 0 without an interval, which decides nothing."""
     own = table.drop(columns=["low", "high"])
-    return own.rename(columns={"recovered_low": "low", "recovered_high": "high"})
+    own = own.rename(columns={"recovered_low": "low", "recovered_high": "high"})
+    return own.assign(recovered_percent=own.recovered_percent.fillna(0.0))
 
 
 def recovered_at(table: pd.DataFrame, bits: int) -> tuple:
     """The recovered share at a width, in per cent, and its interval; (None, None) where it was not
-    tried."""
-    own = table[table.bits == bits]
+    tried, or nothing was surely lost."""
+    own = table[(table.bits == bits) & table.recovered_percent.notna()]
     if own.empty:
         return None, None
     return own.recovered_percent.iloc[0], (own.recovered_low.iloc[0], own.recovered_high.iloc[0])
@@ -89,6 +91,12 @@ def front(sizes, costs, methods, qat, speed, model: str = "1 block") -> pd.DataF
     return table.assign(label=table.format + timed)
 
 
+def highlighted(front: pd.DataFrame, bits: int) -> dict[str, str]:
+    """The colour of the format of so many bits in the figure of `front`."""
+    format = {32: "fp32", 8: "int8 channel", 4: "int4 g32"}[bits]
+    return dict.fromkeys(front.label[front.format == format], "plum")
+
+
 def native_us(speed: pd.DataFrame) -> dict[str, float]:
     """Microseconds of a decode step in the native engine, by the format that is stored."""
     own = speed[speed.kernel == "native"].set_index("how").step_us
@@ -133,3 +141,8 @@ def smallest_free(scores: Scores, sizes: pd.DataFrame, bound: float = 1.0) -> pd
     """The row of the smallest file whose added perplexity surely stays below `bound` per cent."""
     highs = sizes.format.map(lambda name: scores.added(name)["high"])
     return sizes[(highs < bound) | (sizes.format == "fp32")].sort_values("file_bytes").iloc[0]
+
+
+def sizes_in(folder) -> pd.DataFrame:
+    """The formats of a bench_quant.csv with the bytes of their files, a row each."""
+    return pd.read_csv(folder / "bench_quant.csv").drop_duplicates("format")

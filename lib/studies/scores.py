@@ -40,9 +40,10 @@ class Scores:
         return self.kept[name]
 
     def save(self, path) -> None:
-        """Everything, for a chapter that goes on from here."""
+        """Everything, in single precision, for a chapter that goes on from here."""
         given = {"ids": np.asarray(self.ids), "window": self.window}
-        np.savez(path, **given, **{f"of {name}": own for name, own in self.kept.items()})
+        losses = {f"of {name}": own.astype(np.float32) for name, own in self.kept.items()}
+        np.savez(path, **given, **losses)
 
     @classmethod
     def load(cls, path) -> "Scores":
@@ -62,8 +63,11 @@ class Scores:
         return {"added_percent": mean, "low": low, "high": high}
 
     def recovered(self, name: str, rounded: str, exact: str = "fp32") -> dict[str, float]:
-        """The share of what rounding lost that `name` wins back, in per cent, with its interval."""
-        share = recovered(self.kept[name], self.kept[rounded], self.kept[exact])
+        """The share of what rounding lost that `name` wins back, in per cent, with its interval;
+        NaN where these tokens do not show that anything was lost."""
+        share = (np.nan, np.nan, np.nan)
+        if self.added(rounded, exact)["low"] > 0:
+            share = recovered(self.kept[name], self.kept[rounded], self.kept[exact])
         return dict(
             zip(("recovered_percent", "recovered_low", "recovered_high"), share, strict=True)
         )

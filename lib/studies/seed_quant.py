@@ -179,13 +179,3 @@ def rule_facts(model) -> dict[str, float]:
         "treated otherwise": len(otherwise),
         "difference": gap.abs().max().item(),
     }
-
-
-def dequantizing_cost(timings: pd.DataFrame) -> tuple[float, tuple[float, float]]:
-    """Time against FP32 of int8 unpacked once, with its interval over processes."""
-    return mean(speedup(timings, "int8 once", "fp32"))
-
-
-def mean(found: dict) -> tuple[float, tuple[float, float]]:
-    """The estimate of a ratio over processes, and the interval of its mean."""
-    return found["estimate"], (found["low"], found["high"])
