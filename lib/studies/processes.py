@@ -25,6 +25,7 @@ class Processes:
             raise ValueError(f"processes {count} measures nothing: give at least 1")
         self.count, self.threads = count, threads
         self.started = _started()
+        self.imported = self.started.submit(int)  # done when the process has this module
 
     def run(
         self,
@@ -52,10 +53,8 @@ class Processes:
 
 
 def _started() -> ProcessPoolExecutor:
-    """A pool of one new process, which begins to import this module."""
-    pool = ProcessPoolExecutor(1, get_context("spawn"), initializer=end_with_parent)
-    pool.submit(int)
-    return pool
+    """A pool of one process, which begins with its first job and imports this module."""
+    return ProcessPoolExecutor(1, get_context("spawn"), initializer=end_with_parent)
 
 
 def end_with_parent() -> None:

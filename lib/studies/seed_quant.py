@@ -62,33 +62,35 @@ def further_run(values) -> tuple[float, tuple[float, float]]:
 
 
 def beside(runs: pd.DataFrame, timings: pd.DataFrame) -> pd.DataFrame:
-    """The seed's numbers and the same here: a row a format and quantity, with the interval in which
-    one further run, or one further process, would fall."""
+    """The seed's numbers and the same here: a row a format and quantity (perplexity; drop, what is
+    added to FP32's; percent, the same; ms; times FP32's ms), with the interval in which one further
+    run, or one further process, would fall."""
     rows, seed = [], SEED.set_index("format")
     stated = {
-        "perplexity": "seed_perplexity",
-        "added_perplexity": "seed_drop",
-        "added_percent": "seed_percent",
+        "perplexity": ("perplexity", "seed_perplexity"),
+        "drop": ("added_perplexity", "seed_drop"),
+        "percent": ("added_percent", "seed_percent"),
     }
     for name, own in runs.groupby("format", sort=False):
-        for quantity, column in stated.items():
+        for quantity, (column, printed) in stated.items():
             if name != "fp32" or quantity == "perplexity":
-                rows.append((name, quantity, seed[column][name], *further_run(own[quantity])))
+                rows.append((name, quantity, seed[printed][name], *further_run(own[column])))
     for name, ms in (1e3 * process_medians(timings)[list(seed.index)]).items():
         found = over_processes(ms)
         rows.append((name, "ms", seed.seed_ms[name], found["estimate"], one_more(found)))
     for name in ("int8", "int4"):
-        found, stated = speedup(timings, name, "fp32"), seed.seed_ms[name] / seed.seed_ms["fp32"]
-        rows.append((name, "times FP32's ms", stated, found["estimate"], one_more(found)))
+        found, printed = speedup(timings, name, "fp32"), seed.seed_ms[name] / seed.seed_ms["fp32"]
+        rows.append((name, "times", printed, found["estimate"], one_more(found)))
     table = pd.DataFrame(rows, columns=["format", "quantity", "seed", "here", "ends"])
     low, high = zip(*table.pop("ends"), strict=True)
     return table.assign(low=low, high=high)
 
 
 def stated(table: pd.DataFrame) -> dict:
-    """(format, quantity) -> (value, interval) of `beside`."""
+    """ "format quantity" -> (value, interval) of `beside`."""
     return {
-        (row.format, row.quantity): (row.here, (row.low, row.high)) for row in table.itertuples()
+        f"{row.format} {row.quantity}": (row.here, (row.low, row.high))
+        for row in table.itertuples()
     }
 
 
@@ -116,6 +118,11 @@ def own_differences() -> pd.Series:
     """What the seed's own rows say a format costs."""
     own = SEED.set_index("format").seed_perplexity
     return (own - own["fp32"]).drop("fp32").round(2)
+
+
+def row_off() -> float:
+    """By how much the FP32 row lies below the baseline that the drops imply."""
+    return float(implied_baselines()["int8"] - SEED.seed_perplexity[0])
 
 
 def initialisations_apart(runs: pd.DataFrame) -> float:
@@ -153,7 +160,7 @@ def named_percent(bits: int) -> float:
 def compression(table: pd.DataFrame, bound: float = 1.0) -> tuple:
     """The greatest compression of the seed's layouts whose rise of perplexity on the control surely
     stays below `bound` per cent, of `beside`; without an interval nothing is sure."""
-    own, times = table[table.quantity == "added_percent"], layout().layout_times
+    own, times = table[table.quantity == "percent"], layout().layout_times
     if own.high.isna().any():
         return times[own.format].max(), NOWHERE
     return times[[*own.format[own.high < bound], "fp32"]].max(), None
