@@ -5,6 +5,7 @@ import hashlib
 import json
 import subprocess
 import sys
+from dataclasses import replace
 
 import pytest
 import torch
@@ -116,6 +117,18 @@ def test_a_mixed_scheme_comes_back_layer_by_layer(tmp_path):
         ]
         is None
     )
+
+
+def test_saving_and_loading_do_not_import_torchs_compiler(tmp_path):
+    """Which takes two seconds of every process that loads a model."""
+    code = (
+        "import sys; from minitransformer import load, quantize, save, QuantScheme; "
+        "save(quantize(load(sys.argv[1])[0], QuantScheme(4, 'group', 32)), sys.argv[2]); "
+        "load(sys.argv[2]); print('torch._dynamo' in sys.modules)"
+    )
+    save(Transformer(replace(ModelConfig(), n_layers=2)), tmp_path / "whole")
+    command = [sys.executable, "-c", code, tmp_path / "whole", tmp_path / "small"]
+    assert subprocess.run(command, capture_output=True, text=True).stdout.strip() == "False"
 
 
 def test_a_fresh_process_gives_the_same_logits_bit_for_bit(tmp_path):

@@ -29,7 +29,6 @@ TINY = {
     "context": 160,
     "ablation_test_tokens": 150,
     "cache_tokens": 40,
-    "cache_window": 16,
     "large_vocab": 50,
     "lengths": [2, 4],
     "method_bits": [4],

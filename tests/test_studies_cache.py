@@ -5,6 +5,7 @@ import subprocess
 import sys
 import time
 from dataclasses import replace
+from functools import partial
 from pathlib import Path
 
 import numpy as np
@@ -24,7 +25,9 @@ from studies import (
     latency,
     memory,
     native,
+    operations,
     processes,
+    seed_latency,
     serving,
     speculation,
     texts,
@@ -71,20 +74,39 @@ def pid():
     return {"where": pd.DataFrame({"pid": [os.getpid()], "threads": [torch.get_num_threads()]})}
 
 
+def named(name):
+    found = pid()["where"]
+    torch.set_num_threads(2)
+    return {name: found}
+
+
 def failing():
     raise ValueError("lengths 0 is too short: give at least 1")
 
 
 def test_each_process_is_new_and_an_error_comes_through():
     ticks = []
-    found = processes.in_processes(pid, 2, threads=1, done=ticks.append)["where"]
-    assert found.process.tolist() == [0, 1] and ticks == [1, 1]
-    assert found.pid.nunique() == 2 and os.getpid() not in set(found.pid)
-    assert set(found.threads) == {1}
+    fresh = processes.Processes(2, threads=1)
+    found = fresh.run(pid, partial(named, "also"), done=ticks.append)
+    assert found["where"].process.tolist() == [0, 1] and ticks == [1, 1]
+    assert found["where"].pid.nunique() == 2 and os.getpid() not in set(found["where"].pid)
+    assert found["also"].pid.tolist() == found["where"].pid.tolist()  # all of it in each of them
+    assert found["also"].threads.tolist() == [1, 1]  # whatever another measure had set
     with pytest.raises(ValueError, match="lengths 0 is too short"):
-        processes.in_processes(failing, 1)
+        processes.Processes(1).run(failing)
+    with pytest.raises(ValueError, match="two measures return 'where'"):
+        processes.Processes(1).run(pid, pid)
     with pytest.raises(ValueError, match="processes 0 measures nothing"):
-        processes.in_processes(failing, 0)
+        processes.Processes(0)
+
+
+def test_the_first_process_is_ready_before_it_is_asked():
+    fresh = processes.Processes(1)
+    until = time.monotonic() + 120
+    while fresh.imported.running() or not fresh.imported.done():
+        assert time.monotonic() < until
+        time.sleep(0.05)
+    assert fresh.run(pid)["where"].pid.nunique() == 1
 
 
 def waiting(path):
@@ -97,8 +119,8 @@ def test_a_worker_ends_with_a_killed_parent(tmp_path):
         tmp_path / "pid",
         "import sys; sys.path[:0] = {path!r}; "
         + (
-            "from test_studies_cache import waiting; from studies.processes import in_processes; "
-            "in_processes(waiting, 1, {told!r})"
+            "from functools import partial; from test_studies_cache import waiting; "
+            "from studies.processes import Processes; Processes(1).run(partial(waiting, {told!r}))"
         ),
     )
     command = code.format(path=sys.path, told=str(told))
@@ -136,6 +158,44 @@ def test_ratios_are_paired_inside_each_process():
     assert processes.speedup(samples, "a", "b")["estimate"] == pytest.approx(3.0)
 
 
+def test_one_more_process_falls_wider_than_the_mean():
+    mean = processes.over_processes([1.0, 2.0, 4.0, 2.0, 2.0])
+    low, high = processes.one_more(mean)
+    assert low < mean["low"] and high > mean["high"] and low * high == pytest.approx(4)
+    assert np.log(high / 2) == pytest.approx(np.log(mean["high"] / 2) * 6**0.5)
+    assert np.isnan(processes.one_more(processes.over_processes([2.0]))).all()
+    assert processes.mean(mean) == (mean["estimate"], (mean["low"], mean["high"]))
+
+
+# operations
+
+
+def test_operations_are_those_of_the_loops(text):
+    """Token passes are counted by the model that the real loops call."""
+    model, passes = made(), []
+    model.embedding.register_forward_hook(lambda layer, given, out: passes.append(given[0].numel()))
+    found = operations.counted((5, 9)).set_index(["new_tokens", "loop"])
+    for loop, cache in (("naive", None), ("cached", "static")):
+        passes.clear()
+        texts.generate(model, texts.as_row(text[:1]), 9, cache=cache)
+        assert sum(passes) == found.token_passes[9, loop]
+    # the pairs of a causal mask: token i of a sequence sees i tokens
+    assert found.attention_pairs[5, "naive"] == sum(sum(range(1, t + 1)) for t in range(1, 6))
+    assert found.attention_pairs[5, "cached"] == sum(range(1, 6))
+
+
+def test_exponents_are_those_of_the_powers_that_counts_follow():
+    table = operations.counted((1000, 4000))
+    for loop, column, power in (
+        ("naive", "token_passes", 2),
+        ("cached", "token_passes", 1),
+        ("naive", "attention_pairs", 3),
+        ("cached", "attention_pairs", 2),
+    ):
+        assert operations.exponent(table, loop, column) == pytest.approx(power, abs=0.01)
+    assert operations.times_fewer(operations.counted((50,)), 50) == 25.5
+
+
 # certificates
 
 
@@ -144,13 +204,13 @@ def test_every_cache_and_decoder_is_certified_and_a_broken_one_is_seen(text):
     prompts = [torch.from_numpy(text[i : i + 6].copy())[None] for i in (0, 50)]
     found = certificates.caches(models, prompts, 8, KINDS)
     assert set(found.kind) == set(KINDS) and set(found.model) == {"one", "two"}
-    drafts = {name: {"a draft model": made(5, d_model=8)} for name in models}
-    ways = certificates.decoders(models, drafts, prompts, 8, prompts, 4)
-    told = certificates.agreement(pd.concat([found, ways]))
+    every = certificates.every(models, made(5, d_model=8), prompts, 8, KINDS, 4)
+    assert len(every) > len(found) and set(every.subject) > set(found.subject)
+    told = certificates.agreement(every)
     assert told["float32_same"] == told["float32_steps"] == 2 * 3 * 2 * 8
     assert told["float64_same"] == told["float64_steps"] > told["float32_steps"]
     assert told["float64_error"] < 1e-10 and told["law_error"] < 1e-12
-    table = certificates.summary(pd.concat([found, ways]))
+    table = certificates.summary(every)
     assert set(table.verdict) <= {"certified", "identical"}
     broken = pd.concat([found, found.iloc[[-1]].assign(verdict="different", error=1.0)])
     assert certificates.agreement(broken)["float64_same"] < told["float64_steps"]
@@ -163,7 +223,9 @@ def test_every_cache_and_decoder_is_certified_and_a_broken_one_is_seen(text):
 def test_bytes_in_objects_are_those_computed_for_every_kind():
     found = cache_bytes.measured_and_computed(CFG, KINDS, (50, 96))
     assert (found.measured_bytes == found.computed_bytes).all() and len(found) == 2 * len(KINDS)
-    table = cache_bytes.formats(CFG, 512)
+    assert cache_bytes.per_token(CFG) == 2 * CFG.d_model
+    assert cache_bytes.per_token(replace(CFG, n_layers=2), 1) == 2 * CFG.head_dim
+    table = cache_bytes.formats(CFG, 512, 90)
     assert table.measured.all()
     own = table.set_index(["heads", "cache"])
     assert own.times["MHA", "static"] == 1 and own.times_all["MQA", "static"] == CFG.n_heads
@@ -193,12 +255,12 @@ def test_added_perplexity_is_paired_and_grows_as_bits_fall(text):
 def test_a_window_that_holds_all_costs_nothing_and_the_way_of_reading_is_compared(text):
     losses = cache_quality.endless(made(), text, 2, 192, 32)
     assert {x.shape for x in losses.values()} == {(2, 192)}
-    curves, costs = cache_quality.against_recomputing(losses, 32, 64)
+    curves, costs = cache_quality.against_recomputing(losses, 32)
     assert set(costs.cache) == set(losses) - {"window recomputed"}
     assert curves.groupby("cache").tokens.max().eq(192).all()
     slow = losses["window recomputed"]
     same = {"same": slow.copy(), "window recomputed": slow}
-    _, none = cache_quality.against_recomputing(same, 32, 64)
+    _, none = cache_quality.against_recomputing(same, 32)
     assert none.added_percent.tolist() == [0.0]
 
 
@@ -226,9 +288,24 @@ def test_a_process_times_all_that_the_chapter_compares(timed):
     gains = latency.speedups(samples["loops"])
     assert gains[gains.loop == "naive"].speedup.tolist() == [1.0, 1.0]
     assert gains.high.isna().all()  # one process decides no bar
-    quality = pd.DataFrame({"cache": ["int8"], "added_percent": [0.1]})
-    table = latency.kind_costs(samples["kinds"], quality, CFG, ("static", "int8"))
-    assert table.added_percent.tolist() == [0.0, 0.1] and table.time_ratio[0] == pytest.approx(1)
+    columns = {"cache": ["int8"] * 2, "added_percent": [0.1, 0.3], "low": [0, 0.2], "high": [1, 2]}
+    table = latency.kind_costs(samples["kinds"], pd.DataFrame(columns), CFG, ("static", "int8"))
+    assert table.added_percent.tolist() == [0.0, 0.3] and table.high.tolist() == [0.0, 2]
+    assert table.time_ratio[0] == pytest.approx(1) and plan.usual == 8
+    assert set(latency.cached(gains).loop) == {"dynamic cache", "static cache"}
+
+
+def test_the_seeds_row_has_its_tokens_its_repeats_and_where_one_more_process_falls(timed):
+    _, samples = timed
+    assert seed_latency.setting(samples["seed"]) == "50 tokens, 3 repeats"
+    assert seed_latency.rows(samples["seed"]).filter(regex="low|high").isna().any(axis=None)
+    several = [samples["seed"].assign(process=i) for i in range(3)]
+    several[2] = several[2].assign(seconds=lambda t: t.seconds * 1.5)
+    table = seed_latency.rows(pd.concat(several)).set_index("loop")
+    assert table.seed_ms["dynamic cache"] == 8.98 and len(table) == 4
+    assert (table.ms_low < table.ms).all() and (table.ms < table.ms_high).all()
+    one = table.loc["head at all positions"]
+    assert one.speedup == one.low == one.high == one.mean_low == pytest.approx(1)
 
 
 def test_a_larger_model_is_predicted_from_its_own_steps(timed):
@@ -247,6 +324,7 @@ def test_growth_is_seen_where_there_is_any():
     assert set(found.cache) == set(memory.KINDS) and found.tokens.max() == 40
     table = pd.DataFrame({"cache": ["a"] * 4, "tokens": [1, 10, 20, 40]})
     assert memory.later(table.assign(process_bytes=[0, 9, 11, 14]))["a"] == 3
+    assert set(memory.constant(found).index) == {"static", "paged", "window"}
     absolute = memory.growth(made(position="sinusoidal"), np.arange(4), 8, 16, ("window", "static"))
     assert set(absolute.cache) == {"static"}
 
@@ -273,7 +351,9 @@ def test_predictions_of_a_known_machine_are_exact():
     told = latency.predictions(gains, law, law, CFG, 8)
     assert told.of_model_percent[0] == pytest.approx(100)
     assert told.operations[0] > told.measured[0]
-    curves = latency.limit_curves(law, law, CFG, 8, 50)
+    assert latency.fixed_percent(law, 50) == pytest.approx(100 * 4e-4 / 4.1e-4)
+    assert law.knee == pytest.approx(40) and latency.at_the_knee(law) == pytest.approx(8 / 4.1)
+    curves = latency.limit_curves(law, law, CFG, latency.Plan((50,), 1, 1, 8))
     (tokens, gains), name = curves[1]
     assert (tokens[-1], name) == (50, "time model")
     assert gains[-1] == pytest.approx(law.speedup(8, 50))
@@ -284,28 +364,48 @@ def test_medians_of_steps_are_over_processes():
     steps = pd.DataFrame(rows, columns=["process", "phase", "tokens", "seconds"])
     told = latency.step_medians(steps).set_index("tokens")
     assert told.estimate[4] == pytest.approx(400) and told.quiet[2] == pytest.approx(200)
-    assert latency.free_width(steps, "rows") == 1
 
 
 # speculation
 
 
-def test_a_draft_that_is_the_target_is_always_accepted(folder, text):
-    samples = speculation.measure(folder, [text[:8], text[50:58]], 12, 1)
-    samples = {name: table.assign(process=0) for name, table in samples.items()}
-    table = speculation.results(samples)
-    assert len(table) == 6 and set(table.target) == {"1 block", "2 blocks"}
+def test_a_draft_that_is_the_target_is_always_accepted(text):
     model = made()
-    same = speculation.speculated(
-        model,
-        lambda: speculation.ModelDraft(model),
-        [torch.from_numpy(text[:8].copy())[None]],
-        20,
-        4,
-    )
-    counts = speculation.counted(same, 4)
-    assert counts["alpha"] == 1 and counts["theory"] == 5 and counts["tokens_a_forward"] > 3
+    prompt, ids = texts.as_row(text[:8]), texts.as_row(text[:60])
+    same = speculation.speculated(model, lambda: speculation.ModelDraft(model), [prompt], 18, 4)
+    expected = speculation.overlap(model, model, ids)
+    counts = speculation.counted(same, expected)
+    assert expected == pytest.approx(1) and counts["alpha"] == 1
+    assert counts["tokens_a_forward"] == pytest.approx(counts["theory"])
+    assert counts["off_percent"] == pytest.approx(0, abs=1e-6)
+    assert counts["off_low"] == 0 < counts["off_high"]  # the last forward proposes fewer
     assert speculation.pays_from(4, 0.0, 1.0) == 0.0 and np.isnan(speculation.pays_from(4, 1, 1.5))
+
+
+def test_the_overlap_predicts_what_is_accepted(text):
+    """Two unequal models of nearly uniform distributions, on many forwards: the prediction from
+    other text holds, and one from half the overlap does not."""
+    target, draft = made(), made(1)
+    prompts = [texts.as_row(text[i : i + 8]) for i in range(0, 400, 40)]
+    expected = speculation.overlap(target, draft, texts.as_row(text[1000:1090]))
+    runs = speculation.speculated(target, lambda: speculation.ModelDraft(draft), prompts, 60, 4)
+    found = speculation.counted(runs, expected)
+    assert 0.3 < expected < 0.95 and found["off_low"] == 0
+    assert speculation.counted(runs, expected / 2)["off_low"] > 10
+
+
+def test_drafts_are_timed_and_counted(folder, text):
+    prompts = [texts.as_row(text[:8]), texts.as_row(text[50:58])]
+    samples = speculation.measure(folder, texts.arrays(prompts), 12, 1)
+    samples = {name: table.assign(process=0) for name, table in samples.items()}
+    counts = speculation.counts(folder, prompts, 12, text)
+    table = speculation.results(samples, counts)
+    assert len(table) == 6 and set(table.target) == {"1 block", "2 blocks"}
+    assert table.theory.isna().sum() == table.expected_alpha.isna().sum() == 2  # prompt lookup
+    steady = speculation.steady(counts)
+    assert len(steady) == 4 and (steady.low <= steady.off_percent).all()
+    best = speculation.best(table)
+    assert best["gain"] == table.measured_speedup.max() and best["draft"] in set(table.draft)
 
 
 def test_loops_of_greedy_text_are_seen(text):
@@ -313,52 +413,35 @@ def test_loops_of_greedy_text_are_seen(text):
     prompts = [torch.from_numpy(text[:8].copy())[None]]
     found = speculation.greedy_loops(made(), prompts, 40).set_index("text")
     assert found.distinct_tokens["sampled"] > found.distinct_tokens["greedy"]
+    told = speculation.circles(made(), prompts, 40)
+    assert told["texts"] == 1 and told["few"] == found.distinct_tokens["greedy"]
+    assert told["greedy"] == int(np.isfinite(found.period["greedy"])) and told["sampled"] == 0
 
 
 # serving
 
 
 def test_rows_of_a_batch_are_their_own_run_and_continuous_batching_serves_all(folder, text):
-    model, prompts = made(), serving.draw(text, 4, 0)
-    samples = serving.measure(folder, prompts, prompts, 6, (2,), 4, 1)
+    model, many = made(), serving.several(text, CFG.context, 0, 4, 4)
+    samples = serving.measure(folder, many, 1)
     timed = {name: table.assign(process=0) for name, table in samples.items()}
     seconds = pd.Series({1: 1e-3, 8: 2e-3})
-    table = serving.batches(model, prompts, 6, timed["batches"], seconds)
+    table = serving.batches(model, many, timed["batches"], seconds)
     assert (table.equal == table.texts).all() and table.limit_speedup.iloc[0] > 2
-    found = serving.beams(
-        model,
-        prompts,
-        (2, 4),
-        4,
-        pd.concat([timed["beams"], timed["beams"][timed["beams"].name == "2"].assign(name="4")]),
-    )
-    scores = found.log_probability_a_token
+    found = serving.beams(model, many, timed["beams"])
+    scores = found.log_probability_per_token
     assert found.width.tolist() == [1, 2, 4] and scores.iloc[-1] >= scores.iloc[0]
     served = serving.served(model, text, 6, seconds, 0, slots=2)
     again = serving.served(model, text, 6, seconds, 0, slots=2)
     pd.testing.assert_frame_equal(served, again)
     at = served[served.load == 1.2].set_index("policy")
-    assert at.tokens_per_s["continuous"] >= at.tokens_per_s["static"]
-
-
-def test_one_more_process_falls_wider_than_the_mean():
-    mean = processes.over_processes([1.0, 2.0, 4.0, 2.0, 2.0])
-    row = pd.Series({"speedup": mean["estimate"], **mean})
-    low, high = latency.one_more(row)
-    assert low < mean["low"] and high > mean["high"] and low * high == pytest.approx(4)
-
-
-def test_at_least_two_is_refuted_where_an_interval_lies_below():
-    table = pd.DataFrame({"low": [1.0, 3.0], "high": [1.5, 4.0], "measured": [1.2, 3.5]})
-    assert latency.at_least_two(table) == "refuted"
-    assert latency.at_least_two(table.iloc[1:]) == "reproduced"
-    assert latency.at_least_two(table.assign(high=[2.5, 4.0])) == "corrected"
-    assert latency.at_least_two(table.assign(low=np.nan, high=np.nan)) == "refuted"
+    gain = at.tokens_per_s["continuous"] / at.tokens_per_s["static"]
+    assert serving.at_most_load(served) == gain >= 1
 
 
 def test_pieces_of_text():
     ids = np.arange(100) % 41
-    found = texts.prompts(ids, 8, 2, 3, 0)
+    found = texts.prompts(ids, 8, 6, 0)
     assert len(found) == 6 and {p.shape for p in found} == {(1, 8)}
     assert texts.arrays(found)[0].tolist() == found[0][0].tolist()
     assert texts.stream_length(ids, 1000, 2, 20) == 49
@@ -369,24 +452,24 @@ def test_pieces_of_text():
 
 @pytest.mark.skipif(bool(native.missing()), reason="no C compiler: the engine cannot be built")
 def test_the_engine_is_timed_beside_eager_and_certified(folder, text):
-    samples = native.measure(folder, text[:8], (5, 9, 9), 2)["native"].assign(process=0)
-    assert set(samples.name) == {native.EAGER, *native.FORMATS} and set(samples.tokens) == {5, 9}
+    plan = latency.Plan((5, 60), 1, 1, 8)
+    samples = native.measure(folder, text, plan)["native"].assign(process=0)
+    assert set(samples.name) == {native.EAGER, *native.FORMATS} and set(samples.tokens) == {50, 60}
     table = native.table(samples)
-    value, ends = native.gain(table, native.EAGER, 9, "eager")
+    value, ends = native.gain(table, native.EAGER, plan)
     assert value == pytest.approx(1) and np.isnan(ends).all()
-    assert native.gain(table, "native FP32", 5, "fp32")[0] == pytest.approx(1)
     prompts = [texts.as_row(text[:8])]
     found = native.certified(made(), prompts, 12)
     assert native.same_tokens(found) == (12, 12)
     assert native.same_tokens(found.assign(mismatches=3)) == (9, 12)
-    assert set(native.per_token(table, 9)) == {native.EAGER, *native.FORMATS}
-    assert native.told({native.EAGER: 500.0, "native int4": 14.2}) == (
-        " Without the framework (native int4) a token takes 14 µs instead of 500."
-    )
-    assert native.told({}) == ""
-    steps = pd.DataFrame({"new_tokens": [9] * 3, "ms_per_token": [3.0, 2.0, 1.0]})
-    fall = native.waterfall(steps.assign(loop=latency.LOOPS[1:]), table, 9)
+    told = native.told({"native": samples}, 60)
+    assert told.startswith(" Without the framework (native ") and "µs instead of" in told
+    assert native.told({}, 60) == ""
+    steps = pd.DataFrame({"new_tokens": [60] * 3, "ms_per_token": [3.0, 2.0, 1.0]})
+    fall = native.waterfall(steps.assign(loop=latency.LOOPS[1:]), table, 60)
     assert fall.us_per_token.tolist()[:3] == [3000, 2000, 1000] and len(fall) == 6
+    steps = native.steps(made(), 2)["native_steps"]
+    assert set(steps.name) == set(native.STORED) and set(steps.tokens) == {64}
 
 
 def test_without_a_compiler_the_reason_is_told(monkeypatch):
@@ -395,3 +478,5 @@ def test_without_a_compiler_the_reason_is_told(monkeypatch):
 
     monkeypatch.setattr(native, "library", broken)
     assert native.missing() == "no C compiler: install one"
+    plan = latency.Plan((5,), 1, 1, 8)
+    assert native.measure(None, None, plan) == native.steps(None, 1) == {}

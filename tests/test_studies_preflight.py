@@ -119,8 +119,10 @@ def test_a_chapter_asks_only_for_itself_and_those_before_it():
     """Training at a context too short for the benchmark is no mistake."""
     short = KNOWN | {"context": 64, "train_window": 64}
     check(short, ("01-data", "02-train"))
-    with pytest.raises(ValueError, match="lengths 100 after prompt_tokens 8 passes context 64"):
-        check(short, ("01-data", "02-train", "04-kv-bench"))
+    with pytest.raises(ValueError, match="lengths 60 after prompt_tokens 8 passes context 64"):
+        check(short | {"lengths": [60]}, ("01-data", "02-train", "04-kv-bench"))
+    with pytest.raises(ValueError, match="certificate_prompt 60 and 12 more passes context 64"):
+        check(short | {"certificate_prompt": 60, "certificate_tokens": 1, "speculation_tokens": 1})
     with pytest.raises(ValueError, match="bits 5 is unknown: choose of 32, 8, 4"):
         check(KNOWN | {"bits": 5}, ("01-data",))
 

@@ -8,7 +8,7 @@ import torch
 from minitransformer.checkpoint import save
 from minitransformer.model import ModelConfig, Transformer
 from minitransformer.train import initialize
-from studies import calibration, finetune, formats, kernels, mixed, seed_quant
+from studies import calibration, finetune, formats, kernels, mixed, native, quant_tables, seed_quant
 from studies.scores import Scores
 
 CFG = ModelConfig(vocab_size=41, d_model=32, n_heads=2, context=64)
@@ -44,6 +44,28 @@ def test_scores_are_paired_and_kept(model, ids):
     found.kept["half"] = found.kept["fp32"] + 0.05
     assert found.recovered("half", "worse")["recovered_percent"] == pytest.approx(50)
     assert found.table(["worse"]).format.tolist() == ["worse"]
+    found.kept["same"] = found.kept["fp32"] - 0.05  # nothing was lost: no share of it
+    assert np.isnan(list(found.recovered("half", "same").values())).all()
+
+
+def test_scores_go_on_in_another_chapter(model, ids, tmp_path):
+    found = Scores(ids[:65], WINDOW)
+    found.add("fp32", model)
+    found.kept["1 block, odd / name"] = found.kept["fp32"] + 0.25
+    found.save(tmp_path / "scores.npz")
+    back = Scores.load(tmp_path / "scores.npz")
+    assert (
+        back.window == WINDOW
+        and (back.ids == ids[:65]).all()
+        and list(back.kept)
+        == [
+            "fp32",
+            "1 block, odd / name",
+        ]
+    )
+    for name, own in found.kept.items():
+        np.testing.assert_allclose(back.kept[name], own, rtol=1e-6)
+    assert back.add("again", model) == pytest.approx(found.kept["fp32"])
 
 
 def test_three_counts_of_bytes_agree_and_the_seeds_model_is_as_small_as_known(model):
@@ -55,7 +77,7 @@ def test_three_counts_of_bytes_agree_and_the_seeds_model_is_as_small_as_known(mo
     assert ratios["int8 channel"] == pytest.approx(3.85, abs=0.01)
     assert ratios["int4 g32"] == pytest.approx(6.78, abs=0.01)
     assert formats.round_trips().back_exactly.all()
-    assert formats.packed_bits() == 4.5
+    assert formats.codes_alone(8) == 4 and formats.codes_alone(4) == 8
 
 
 def test_errors_follow_the_step_and_codes_the_rule(model):
@@ -63,9 +85,11 @@ def test_errors_follow_the_step_and_codes_the_rule(model):
     errors = formats.matrix_errors(model, formats.made(model, names))
     assert formats.snr_grid(errors).shape == (len(errors) // 2, 2)
     assert formats.off_the_step(errors) < 2
-    ranges = formats.code_ranges(model).set_index("bits")
-    assert (ranges.lowest[8], ranges.highest[8], ranges.codes[4]) == (-127, 127, 16)
-    assert formats.centres(model).abs().max() < 0.5
+    assert formats.off_centre(model) < 0.5
+    moved = initialize(Transformer(CFG), "scaled", 0)
+    with torch.no_grad():
+        moved.head.weight += 3 * moved.head.weight.std()
+    assert formats.off_centre(moved) == pytest.approx(3, abs=0.1)
     layout = formats.seed_layout()
     assert layout.share_percent.sum() == pytest.approx(100)
     assert layout.set_index("part").bytes["position table, FP32"] == 4 * 512 * 128
@@ -81,17 +105,17 @@ def test_zero_points_are_compared_with_both_symmetric_rules(model, scores):
 def test_methods_are_compared_in_one_format_and_chosen_on_validation(model, ids, scores):
     fitting = calibration.windows(ids, 200, WINDOW)
     assert fitting.shape == (6, WINDOW)
-    table, models = calibration.compare("one", model, scores, [4, 2], fitting, ids[400:500])
-    assert len(table) == 8 and table[table.method == "rtn"].recovered_percent.abs().max() < 1e-9
+    table = calibration.compare("one", model, scores, [4, 2], fitting, ids[400:500])
+    shares = table[table.method == "rtn"].recovered_percent  # NaN where nothing was surely lost
+    assert len(table) == 8 and not (shares.abs() > 1e-9).any()
     pick = calibration.chosen(table)
     assert pick.bits.tolist() == [2, 4] and "rtn" not in set(pick.method)
     for row in pick.itertuples():
         rivals = table[(table.bits == row.bits) & (table.method != "rtn")]
         assert row.validation_nats == rivals.validation_nats.min()
-    grid = calibration.output_errors(model, models, 2, calibration.windows(ids, 64, WINDOW))
+    grid = calibration.output_errors(model, 2, fitting, calibration.windows(ids, 64, WINDOW))
     assert (grid["GPTQ"] < grid["rounded"]).mean() > 0.5
-    parts = calibration.embedding_alone(model, scores, 2, fitting)
-    assert parts.format.tolist() == ["embedding, clipped", "rest, rounded", "rest, GPTQ"]
+    assert calibration.chosen_on({"valid": ids[:1], "train": ids}) is ids
     table = calibration.activations(model, scores, fitting)
     assert table.activations_added_percent.abs().max() < 1 and (table.times_smaller > 3).all()
     assert (calibration.outliers(model, fitting) >= 1).all()
@@ -112,9 +136,10 @@ def test_fine_tunes_learn_from_their_control_and_pack_exactly(model, ids, scores
     assert torch.equal(back[4][1](probe), tuned[4][1](probe))
     told = finetune.teachers("one", model, tuned, ids, plan, scores)
     assert len(told) == 3 and np.isnan(told.teacher_added_percent[0])
-    grown, curves = finetune.from_scratch(CFG, ids, plan, scores)
-    assert grown.bits.tolist() == [4, 2] and set(curves.run) == {"control", "int4", "int2"}
-    assert finetune.uniform_nats(CFG) == pytest.approx(np.log(41))
+    grown = finetune.from_scratch(CFG, ids, plan, scores)
+    assert (
+        grown.bits.tolist() == [4, 2] and (grown.over_rounded_low < grown.over_rounded_high).all()
+    )
 
 
 def test_a_mixture_keeps_its_limit_and_its_file(model, ids, scores, tmp_path):
@@ -127,29 +152,102 @@ def test_a_mixture_keeps_its_limit_and_its_file(model, ids, scores, tmp_path):
     assert set(mixed.spent(scheme).format) <= set(mixed.palette())
 
 
+ENGINE = pytest.mark.skipif(bool(native.missing()), reason="no C compiler")
+
+
+def timed(model, folder):
+    save(model, folder / "model")
+    return {n: t.assign(process=0) for n, t in kernels.measure(folder, 2, 0).items()}
+
+
 def test_every_way_to_run_is_timed_beside_fp32(model, tmp_path, scores):
-    for name in ("model", "model-control"):
-        save(model, tmp_path / name)
-    samples = {n: t.assign(process=0) for n, t in kernels.measure(tmp_path, 2, 0).items()}
-    ways, checked, refused = kernels.running(model)
+    samples, (ways, checked, _) = timed(model, tmp_path), kernels.running(model)
     assert set(samples["steps"].name) == set(ways)
-    theirs = kernels.measure_seed(tmp_path, 2)
-    theirs = {name: table.assign(process=0) for name, table in theirs.items()}
-    table = seed_quant.table(model, np.arange(300) % 41, theirs["seed"]).set_index("format")
-    assert table.layout_mib["fp32"] == pytest.approx(1.99, abs=0.005)
-    assert table.layout_mib["int8"] == pytest.approx(1.06, abs=0.005)
-    assert table.added_percent["fp32"] == 0 and table.time_ratio["fp32"] == pytest.approx(1)
-    assert set(theirs["heads"].name) == {"symmetric", "zero-points"}
-    assert seed_quant.dequantizing_cost(theirs["seed"])["estimate"] > 0
     assert all(error < 0.05 for _, error, _ in checked)
     assert kernels.worst_error(checked) == max(error for _, error, _ in checked)
     sizes = formats.sizes(formats.made(model, ["fp32", *kernels.SUITS]))
-    table = kernels.step_table(samples["steps"], ways, sizes).set_index("how")
+    table = kernels.step_table(samples, ways, {}, sizes).set_index("how")
     assert table.label["fp32"] == "baseline" and table.time_ratio["fp32"] == pytest.approx(1)
     assert set(table.label[table.kernel == "dequantized"]) == {"FP32-resident"}
     assert "not decided" in set(table.label) and "fast" not in set(table.label)
-    costs = kernels.kernel_costs(ways, scores)
+    costs = kernels.as_run(ways, {}, scores)
     assert costs["fp32"] == 0 and set(costs.index) == set(ways)
+    kept = scores.added("int4 g32")["added_percent"]
+    assert costs["int4 g32, each call"] == costs["int4 g32, once"] == kept
+    assert "was not measured" in kernels.told(table.reset_index())
+
+
+@ENGINE
+def test_native_formats_are_held_against_the_engines_own_fp32(model, tmp_path, scores):
+    samples, engines = timed(model, tmp_path), native.packed(model)
+    sizes = formats.sizes(formats.made(model, ["fp32", *kernels.SUITS]))
+    slower = samples["native_steps"].assign(process=1)
+    slower.loc[slower.name == "native int8", "seconds"] *= 3
+    samples["native_steps"] = pd.concat([samples["native_steps"], slower])
+    ways = {"fp32": model}
+    table = kernels.step_table(samples, ways, engines, sizes).set_index("how")
+    assert table.label["native FP32"] == "baseline" and table.time_ratio["native FP32"] == 1
+    assert table.format[["native int8", "native int4"]].tolist() == ["int8 channel", "int4 g32"]
+    assert table.resident_bytes["native int4"] < table.resident_bytes["native FP32"]
+    gains = kernels.native_gains(table.reset_index())
+    own, eight = table.loc["native int8"], gains.set_index("format").loc["native int8"]
+    assert eight.times == pytest.approx(1 / own.time_ratio)
+    assert (eight.low, eight.high) == pytest.approx((1 / own.high, 1 / own.low))
+    assert eight.low < eight.times < eight.high
+    costs = kernels.as_run(ways, engines, scores)
+    assert abs(costs["native FP32"]) < 1e-3 < abs(costs["native int4"])
+    assert "(int8 channel) and" in kernels.told(table.reset_index())
+
+
+def speeds(rows):
+    columns = ["how", "format", "kernel", "time_ratio", "low", "high", "step_us"]
+    return pd.DataFrame(rows, columns=columns)
+
+
+def test_the_slower_of_the_fastest_kernels_answers():
+    table = speeds(
+        [
+            ("fp32", "fp32", "", 1.0, 1.0, 1.0, 500.0),
+            ("int8, once", "int8 channel", "dequantized", 0.1, 0.1, 0.1, 50.0),
+            ("int8, each call", "int8 channel", "each call", 0.2, 0.1, 0.3, 90.0),
+            ("int8 a", "int8 channel", "int8pack", 1.2, 1.1, 1.3, 600.0),
+            ("native int8", "int8 channel", "native", 0.7, 0.6, 0.8, 24.0),
+            ("int4 a", "int4 g32", "int4pack", 0.9, 0.8, 1.0, 450.0),
+            ("native int4", "int4 g32", "native", 0.5, 0.4, 0.6, 20.0),
+        ]
+    )
+    assert kernels.quickest_formats(table) == (0.7, (0.6, 0.8))
+    without = table[table.kernel != "native"]
+    assert kernels.quickest_formats(without) == (1.2, (1.1, 1.3))
+
+
+def test_the_figures_give_bytes_quality_and_time():
+    speed = speeds(
+        [
+            ("fp32", "fp32", "", 1.0, 1.0, 1.0, 500.0),
+            ("int8 a", "int8 channel", "int8pack", 2.0, 1.5, 2.5, 1000.0),
+            ("native int8", "int8 channel", "native", 0.5, 0.4, 0.6, 20.0),
+        ]
+    )
+    sizes = pd.DataFrame({"format": ["fp32", "int8 channel"], "file_bytes": [4096, 1024]})
+    steps = quant_tables.bytes_and_time(speed, sizes).set_index("how")
+    assert steps.file_kib["native int8"] == 1 and steps.step_us["native int8"] == 20
+    assert steps.loc["native int8", ["low", "high"]].tolist() == [16, 24]
+    assert steps.loc["int8 a", ["low", "high"]].tolist() == [750, 1250]
+    costs = pd.DataFrame(
+        {
+            "format": ["fp32", "int8 channel"],
+            "added_percent": [0.0, 2.0],
+            "low": [0.0, 1.0],
+            "high": [0.0, 3.0],
+        }
+    )
+    none = pd.DataFrame(columns=["model", "bits", "method", "added_percent", "low", "high"])
+    none["validation_nats"] = pd.Series(dtype=float)
+    front = quant_tables.front(sizes, costs, none, none, speed)
+    assert front.label.tolist() == ["fp32", "int8 channel · 20 µs"]
+    assert front.drawn.tolist() == [0.01, 2.0] and front.file_kib.tolist() == [4.0, 1.0]
+    assert quant_tables.highlighted(front, 8) == {"int8 channel · 20 µs": "plum"}
 
 
 def test_products_are_named_by_their_quickest_fp32_among_them():
@@ -165,14 +263,94 @@ def test_products_are_named_by_their_quickest_fp32_among_them():
 def test_the_seeds_drops_belong_to_one_baseline_that_it_does_not_report():
     assert seed_quant.implied_baselines().tolist() == [1052.43, 1052.43]
     assert seed_quant.own_differences().tolist() == [7.18, 9.44]
-    assert seed_quant.verdict_below(0.1, 0.2, 1) == "reproduced"
-    assert seed_quant.verdict_below(0.1, 2.0, 1) == "corrected"
-    assert seed_quant.verdict_below(1.1, 2.0, 1) == "refuted"
+
+
+def test_where_a_further_run_falls():
+    mean, (low, high) = seed_quant.further_run([1.0, 2.0, 3.0])
+    # Student's t with two degrees of freedom, 4.303, times sqrt(1 + 1/3) standard deviations of 1
+    assert mean == 2 and (high - low) / 2 == pytest.approx(4.303 * (4 / 3) ** 0.5, rel=1e-3)
+    assert np.isnan(seed_quant.further_run([1.0])[1]).all()
+    assert seed_quant.apart((3, (2, 4)), (1, (0, 2))) == (2, (0, 4))
+
+
+def test_the_seeds_numbers_stand_beside_the_same_here(ids, tmp_path):
+    for i, name in enumerate(("model-control", "model-control-1", "model", "model-2block")):
+        save(initialize(Transformer(CFG), "scaled", i).eval(), tmp_path / name)
+    controls = seed_quant.controls(tmp_path)
+    assert len(controls) == 2  # of every initialisation there is, and nothing else
+    runs = seed_quant.drops(controls, ids[:257])
+    assert runs.groupby("format").size().eq(2).all()
+    whole = runs[runs.format == "fp32"].set_index("run").perplexity
+    four = runs[runs.format == "int4"].set_index("run")
+    assert (four.added_perplexity == four.perplexity - whole).all()
+    assert four.added_percent.tolist() == pytest.approx(
+        (100 * (four.perplexity / whole - 1)).tolist()
+    )
+    assert seed_quant.initialisations_apart(runs) == pytest.approx(abs(whole[0] - whole[1]))
+    samples = kernels.measure_seed(tmp_path, 2)
+    timings = samples["seed"].assign(process=0)
+    assert set(samples["heads"].name) == {"symmetric", "zero-points"}
+    table = seed_quant.beside(runs, timings)
+    assert len(table) == 12 and table.seed.notna().all()
+    found = seed_quant.stated(table)
+    assert found["int4 drop"][0] == pytest.approx(four.added_perplexity.mean())
+    assert found["int8 times"][0] > 0 and np.isnan(found["fp32 ms"][1]).all()
+    told = seed_quant.compression(table)
+    assert told == (pytest.approx(1.88, abs=0.005), None)
+    surely = table.assign(high=5.0)  # per cent: no format is surely below 1
+    assert seed_quant.compression(surely) == (1.0, None)
+    single = seed_quant.beside(runs[runs.run == 0], timings)
+    assert np.isnan(seed_quant.compression(single)[1]).all()
+
+
+def test_the_seeds_layout_is_as_it_reports_in_mib():
+    layout = seed_quant.layout()
+    assert layout.layout_mib.round(2).tolist() == [1.99, 1.06, 1.06]
+    assert layout.layout_times.round(2).tolist() == [1.0, 1.88, 1.88]
+    assert layout.packed_times["int4"] > 6.5 > layout.packed_times["int8"] > 3.7
+    assert 100 > seed_quant.named_percent(8) > seed_quant.named_percent(4) > 50
+
+
+def test_the_seeds_rule_is_described(model, ids, scores):
+    rule = seed_quant.rule_facts(model)
+    assert rule["lowest int8"] in (-127, -126) and rule["lowest int4"] in (-7, -6)
+    assert rule["bits of int4"] == 8 and rule["zero-points"] == rule["treated otherwise"] == 0
+    assert rule["difference"] == 0
+    value, (low, high) = seed_quant.rule_on(model, 4, scores)
+    assert low <= value <= high and abs(value) > abs(seed_quant.rule_on(model, 8, scores)[0])
 
 
 def test_several_models_are_judged_together(scores):
-    both = seed_quant.cases({"a": scores, "b": scores}, "int4 g32")
+    both = quant_tables.cases({"a": scores, "b": scores}, "int4 g32")
     assert both.model.tolist() == ["a", "b"] and (both.low <= both.high).all()
-    assert seed_quant.total(iter([(1, 2), (3, 3)])) == (4, 5)
-    table = pd.DataFrame({"low": [0], "high": [1], "recovered_low": [2], "recovered_high": [3]})
-    assert seed_quant.recovery_cases(table).to_dict("records") == [{"low": 2, "high": 3}]
+    assert quant_tables.total(iter([(1, 2), (3, 3)])) == (4, 5)
+
+
+def test_a_share_of_nothing_decides_nothing():
+    table = pd.DataFrame(
+        {
+            "bits": [4, 2],
+            "low": [0, 0],
+            "high": [1, 1],
+            "recovered_percent": [np.nan, 60.0],
+            "recovered_low": [np.nan, 50.0],
+            "recovered_high": [np.nan, 70.0],
+        }
+    )
+    cases = quant_tables.recovery_cases(table)
+    assert cases.recovered_percent.tolist() == [0, 60] and cases.high.tolist()[1] == 70
+    assert np.isnan(cases.low[0])
+    assert quant_tables.recovered_at(table, 2) == (60, (50, 70))
+    assert (
+        quant_tables.recovered_at(table, 4) == quant_tables.recovered_at(table, 3) == (None, None)
+    )
+
+
+def test_the_smallest_file_that_surely_costs_little(scores, tmp_path):
+    own = Scores(scores.ids, WINDOW)
+    own.kept = {"fp32": scores.kept["fp32"], "good": scores.kept["fp32"] + 0.001}
+    own.kept["bad"] = scores.kept["fp32"] + 0.1
+    sizes = pd.DataFrame({"format": ["fp32", "good", "bad", "bad"], "file_bytes": [9, 5, 2, 2]})
+    assert quant_tables.smallest_free(own, sizes).format == "good"
+    sizes.to_csv(tmp_path / "bench_quant.csv")
+    assert quant_tables.sizes_in(tmp_path).format.tolist() == ["fp32", "good", "bad"]

@@ -47,9 +47,10 @@ def measured_and_computed(cfg, kinds, tokens) -> pd.DataFrame:
     return pd.DataFrame(rows, columns=["cache", "tokens", "measured_bytes", "computed_bytes"])
 
 
-def formats(cfg, tokens: int = 8192) -> pd.DataFrame:
+def formats(cfg, tokens: int = 8192, filled: int = 1024) -> pd.DataFrame:
     """Heads x formats: bytes of one sequence, how much smaller than FP32 with the same heads
-    (`times`) and with all of them (`times_all`), and whether a filled cache holds as many."""
+    (`times`) and with all of them (`times_all`), and whether a cache of `filled` tokens holds as
+    many as are computed."""
     far = replace(cfg, context=tokens)
     rows = []
     for name, n in heads(cfg).items():
@@ -63,10 +64,16 @@ def formats(cfg, tokens: int = 8192) -> pd.DataFrame:
                     "bytes": held,
                     "times": kv_bytes(own, tokens) / held,
                     "times_all": kv_bytes(far, tokens) / held,
-                    "measured": full(own, kind, tokens).nbytes == held,
+                    "measured": full(own, kind, filled).nbytes == kv_bytes(own, filled, kind=kind),
                 }
             )
     return pd.DataFrame(rows)
+
+
+def per_token(cfg, n_kv_heads: int | None = None) -> float:
+    """Numbers that a filled static cache holds for each token and layer."""
+    own = replace(cfg, n_kv_heads=n_kv_heads)
+    return full(own, "static", own.context).nbytes / 4 / own.context / own.n_layers
 
 
 def in_use(cfg, room: int = 8192, points: int = 60) -> pd.DataFrame:

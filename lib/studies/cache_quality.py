@@ -63,11 +63,12 @@ def endless(model, text, texts: int, n: int, window: int, sinks: int = 4) -> dic
     return {name: np.stack([way(piece) for piece in pieces]) for name, way in ways.items()}
 
 
-def against_recomputing(losses: dict[str, np.ndarray], window: int, begin: int):
-    """Two tables: the excess loss over the tokens read, in means of `window`; and after `begin`
-    tokens the added perplexity of each way in per cent, with its interval."""
+def against_recomputing(losses: dict[str, np.ndarray], window: int):
+    """Two tables: the excess loss over the tokens read, in means of `window`; and late in the text,
+    after eight windows or a half, the added perplexity of each way in per cent, with its
+    interval."""
     slow = losses["window recomputed"]
-    n = slow.shape[1] // window * window
+    n, begin = slow.shape[1] // window * window, min(8 * window, slow.shape[1] // 2)
     curves, costs = [], []
     for name, own in losses.items():
         if own is slow:

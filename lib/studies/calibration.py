@@ -11,7 +11,6 @@ from minitransformer.quant import (
     collect,
     computed_bytes,
     layer_output_errors,
-    matrices,
     quantize,
     resident_bytes,
 )
@@ -30,23 +29,28 @@ def windows(ids, tokens: int, window: int) -> torch.Tensor:
     return torch.from_numpy(np.ascontiguousarray(ids[: n * own], dtype=np.int64)).view(n, own)
 
 
-def compare(name: str, model, scores: Scores, bits, fitting, chosen_on) -> tuple:
-    """Every method at every width, in groups of 32 with zero-points: a table, and the models.
+def chosen_on(splits: dict):
+    """The ids that choose among methods: validation text, training text where there is none."""
+    return splits["valid"] if len(splits["valid"]) > 1 else splits["train"]
+
+
+def compare(name: str, model, scores: Scores, bits, fitting, chosen_on) -> pd.DataFrame:
+    """Every method at every width, in groups of 32 with zero-points: a row each.
 
     `fitting` (n, window) is what methods may watch; `chosen_on` are validation ids. `scores` must
     know `fp32`."""
-    rows, models = [], {}
+    rows = []
     for width in sorted(bits, reverse=True):
         scheme, rounded = formats()[f"int{width} g32 asym"], f"int{width} rtn"
         for how in METHODS:
             data = fitting if how in ("gptq", "awq") else None
-            own = models[width, how] = quantize(model, scheme, how, data)
+            own = quantize(model, scheme, how, data)
             scores.add(f"int{width} {how}", own)
             row = {"model": name, "bits": width, "method": how}
             row |= scores.added(f"int{width} {how}")
             row["validation_nats"] = losses(own, chosen_on, scores.window).mean()
             rows.append(row | scores.recovered(f"int{width} {how}", rounded))
-    return pd.DataFrame(rows), models
+    return pd.DataFrame(rows)
 
 
 def chosen(table: pd.DataFrame) -> pd.DataFrame:
@@ -56,29 +60,17 @@ def chosen(table: pd.DataFrame) -> pd.DataFrame:
     return calibrated.loc[best].reset_index(drop=True)
 
 
-def output_errors(model, models: dict, bits: int, watched) -> pd.DataFrame:
+def output_errors(model, bits: int, fitting, watched) -> pd.DataFrame:
     """Relative error of each layer's outputs in per cent under each method, fed what it sees in
-    FP32: layers down, methods across."""
-    rows = [
-        {"method": TITLES[how], **row}
-        for how in ("rtn", "mse", "gptq")
-        for row in layer_output_errors(model, models[bits, how], watched)
-    ]
+    FP32 of the `watched` windows: layers down, methods across."""
+    scheme, rows = formats()[f"int{bits} g32 asym"], []
+    for how in ("rtn", "mse", "gptq"):
+        own = quantize(model, scheme, how, fitting if how == "gptq" else None)
+        for row in layer_output_errors(model, own, watched):
+            rows.append({"method": TITLES[how], **row})
     table = pd.DataFrame(rows)
     grid = table.pivot(index="layer", columns="method", values="relative_output_error")
     return 100 * grid.loc[table.layer.unique(), table.method.unique()]
-
-
-def embedding_alone(model, scores: Scores, bits: int, fitting) -> pd.DataFrame:
-    """The embedding, which no data can help, and the rest, each quantized alone."""
-    scheme = formats()[f"int{bits} g32 asym"]
-    layers = list(matrices(model.cfg))
-    embedding = {layer: scheme if layer == "embedding" else None for layer in layers}
-    rest = {layer: None if layer == "embedding" else scheme for layer in layers}
-    scores.add("embedding, clipped", quantize(model, embedding, "mse"))
-    scores.add("rest, rounded", quantize(model, rest))
-    scores.add("rest, GPTQ", quantize(model, rest, "gptq", fitting))
-    return scores.table(["embedding, clipped", "rest, rounded", "rest, GPTQ"])
 
 
 def activations(model, scores: Scores, fitting) -> pd.DataFrame:

@@ -19,6 +19,8 @@ from minitransformer.decode import (
     speculate,
 )
 
+from .speculation import int4
+
 EXACT = ("dynamic", "static", "paged")  # kinds that change nothing but the time
 SMALL = {  # options under which short texts fill a window and finish groups
     "window": {"window": 24, "sinks": 4},
@@ -26,6 +28,17 @@ SMALL = {  # options under which short texts fill a window and finish groups
     "int2": {"residual": 16, "group": 16},
 }
 WARM = Sampling(temperature=1.0)
+
+
+def every(models: dict, draft, prompts, tokens: int, kinds, beam_tokens: int = 12) -> pd.DataFrame:
+    """Every cache and every way of decoding over the same prompts: see `caches`, `decoders`. Each
+    model is drafted for by `draft` and by its own int4 copy; beams start from four prompts."""
+    drafts = {name: {"a draft model": draft, "its own int4": int4(m)} for name, m in models.items()}
+    parts = (
+        caches(models, prompts, tokens, kinds),
+        decoders(models, drafts, prompts, tokens, prompts[:4], beam_tokens),
+    )
+    return pd.concat(parts, ignore_index=True)
 
 
 def caches(models: dict, prompts, tokens: int, kinds) -> pd.DataFrame:

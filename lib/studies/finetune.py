@@ -4,7 +4,6 @@ from collections.abc import Callable
 from copy import deepcopy
 from dataclasses import dataclass, replace
 
-import numpy as np
 import pandas as pd
 import torch
 
@@ -135,9 +134,8 @@ def teachers(name: str, model, tuned: dict, ids, plan: Plan, scores: Scores, don
     return pd.DataFrame(rows)
 
 
-def from_scratch(cfg, ids, plan: Plan, scores: Scores, bits=(4, 2), done=None) -> tuple:
-    """One initialisation trained in FP32 and on each grid, on the same batches: a table, and the
-    learning curves."""
+def from_scratch(cfg, ids, plan: Plan, scores: Scores, bits=(4, 2), done=None) -> pd.DataFrame:
+    """One initialisation trained in FP32 and on each grid, on the same batches: a row a width."""
     recipe = replace(
         plan.recipe,
         lr=GOOD.lr,
@@ -151,10 +149,8 @@ def from_scratch(cfg, ids, plan: Plan, scores: Scores, bits=(4, 2), done=None) -
     batches = Batches(ids, seed=plan.seed + 1, **recipe.batches).batch
     start = initialize(Transformer(cfg), recipe.initialization, plan.seed)
     runs = {"control": deepcopy(start)} | {f"int{b}": on_grid(start, b) for b in bits}
-    curves = []
-    for name, model in runs.items():
-        log = train(model, batches, recipe, on_step=lambda row: done(1) if done else None)
-        curves.append(pd.DataFrame(log)[["step", "loss_nats"]].assign(run=name))
+    for model in runs.values():
+        train(model, batches, recipe, on_step=lambda row: done(1) if done else None)
         model.eval()
     scores.add("scratch control", runs["control"])
     rows = []
@@ -167,16 +163,4 @@ def from_scratch(cfg, ids, plan: Plan, scores: Scores, bits=(4, 2), done=None) -
         rows[-1]["control_perplexity"] = scores.perplexity("scratch control")
         rows[-1]["over_control_percent"] = scores.added(own, "scratch control")["added_percent"]
         rows[-1] |= {f"over_rounded_{key}": value for key, value in over.items()}
-    return pd.DataFrame(rows), smoothed(pd.concat(curves, ignore_index=True))
-
-
-def smoothed(curves: pd.DataFrame, points: int = 40) -> pd.DataFrame:
-    """Learning curves in means of equal parts."""
-    part = (curves.step - 1) // max(int(curves.step.max()) // points, 1)
-    by = curves.assign(part=part).groupby(["run", "part"], sort=False)
-    return by[["step", "loss_nats"]].mean().reset_index().drop(columns="part")
-
-
-def uniform_nats(cfg) -> float:
-    """The loss of knowing nothing."""
-    return float(np.log(cfg.vocab_size))
+    return pd.DataFrame(rows)

@@ -17,7 +17,6 @@ from minitransformer.quant import (
     computed_bytes,
     file_bytes,
     layer_errors,
-    matrix_bytes,
     quantize,
     resident_bytes,
     seed_bytes,
@@ -96,6 +95,14 @@ BARRED = {
 }
 
 
+def codes_alone(bits: int) -> float:
+    """FP32 bytes of the seed model's linear weights over those of their packed codes: the limit
+    that scales keep from being reached."""
+    shrunk = quantize(Transformer(ModelConfig()), seed_rule(bits))
+    inside = [m for m in shrunk.modules() if isinstance(m, QuantWeight)]
+    return 4 * sum(m.rows * m.columns for m in inside) / sum(m.codes.nbytes for m in inside)
+
+
 def default_ratios() -> pd.DataFrame:
     """How many times smaller the seed report's model is in the formats that have a bar, on disk and
     in memory; the smaller of the two counts."""
@@ -150,20 +157,10 @@ def zero_points(model, scores) -> pd.DataFrame:
     return pd.DataFrame(rows)
 
 
-def centres(model) -> pd.Series:
-    """Mean over standard deviation of every matrix."""
-    matrices = {name: p for name, p in model.named_parameters() if p.ndim == 2}
-    return pd.Series({name: (p.mean() / p.std()).item() for name, p in matrices.items()})
-
-
-def code_ranges(model) -> pd.DataFrame:
-    """The codes that the seed's rule reaches: lowest, highest, and how many of all."""
-    rows = []
-    for bits in (8, 4):
-        found = pd.DataFrame(layer_errors(model, quantize(model, seed_rule(bits))))
-        ends = found.lowest_code.min(), found.highest_code.max()
-        rows.append((bits, *ends, found.codes_used.max(), 2**bits))
-    return pd.DataFrame(rows, columns=["bits", "lowest", "highest", "used", "codes"])
+def off_centre(model) -> float:
+    """The greatest |mean| over standard deviation of a matrix."""
+    matrices = [p.detach() for p in model.parameters() if p.ndim == 2]
+    return max((p.mean() / p.std()).abs().item() for p in matrices)
 
 
 def seed_layout() -> pd.DataFrame:
@@ -181,8 +178,3 @@ def seed_layout() -> pd.DataFrame:
     parts["biases and norms, FP32"] = whole - sum(parts.values())
     table = pd.DataFrame({"part": list(parts), "bytes": list(parts.values())})
     return table.assign(share_percent=100 * table.bytes / whole)
-
-
-def packed_bits(rows: int = 128, columns: int = 128) -> float:
-    """Bits a weight of a matrix in int4, groups of 32, scales included."""
-    return 8 * matrix_bytes(rows, columns, formats()["int4 g32"]) / (rows * columns)

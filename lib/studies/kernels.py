@@ -22,6 +22,7 @@ from minitransformer.quant import (
 )
 from minitransformer.quant.layers import QuantWeight
 
+from . import native
 from .formats import formats, made, seed_rule
 from .processes import over_processes, process_medians, speedup
 
@@ -31,13 +32,16 @@ SUITS = {
     "int4 g128": ("int4pack", "onnxruntime"),
     "int2 g32": ("onnxruntime",),
 }
+WHOLE = ("int8 channel", "int4 g32")  # formats in which whole models are timed
+STEPS = 10  # decode steps of one timing
+AS_STORED = ("each call", "once")  # ways that compute with the weights as they were rounded
 
 
 def running(model) -> tuple[dict, list, list]:
     """The model on every kernel that runs here, by "format, kernel"; the largest error that each
     shows at load; and why the others refuse."""
     ways, checked, refused = {"fp32": model}, [], []
-    for name, packed in made(model, SUITS).items():
+    for name, packed in made(model, WHOLE).items():
         ways[f"{name}, each call"] = packed
         ways[f"{name}, once"] = accelerate(packed, "dequantized")
         for kernel in SUITS[name]:
@@ -54,12 +58,15 @@ def running(model) -> tuple[dict, list, list]:
 
 
 def measure(folder, repeats: int, seed: int) -> dict[str, pd.DataFrame]:
-    """Samples of one process: `steps`, ten decode steps after 32 tokens on every kernel."""
+    """Samples of one process, one thread: `steps`, decode steps after 32 tokens on every kernel;
+    and `native_steps` where there is an engine."""
+    torch.set_num_threads(1)
     model = load(folder / "model")[0]
     generator = torch.Generator().manual_seed(seed)
     prompt = torch.randint(model.cfg.vocab_size, (1, 32), generator=generator)
     ways = {name: stepper(own, prompt) for name, own in running(model)[0].items()}
-    return {"steps": bench.interleaved(ways, repeats, warmup=2)}
+    steps = bench.interleaved(ways, repeats, warmup=2).assign(tokens=STEPS)
+    return {"steps": steps} | native.steps(model, repeats)
 
 
 def measure_seed(folder, repeats: int) -> dict[str, pd.DataFrame]:
@@ -76,7 +83,7 @@ def measure_seed(folder, repeats: int) -> dict[str, pd.DataFrame]:
     }
 
 
-def stepper(model, prompt, steps: int = 10):
+def stepper(model, prompt, steps: int = STEPS):
     """A call that decodes `steps` tokens after the prompt and forgets them."""
     cache = make_cache(model.cfg, "static", capacity=prompt.shape[1] + 1)
     last_logits(model, prompt, cache)
@@ -104,41 +111,96 @@ def seed_models(control) -> dict:
     return {"fp32": control, "int8": eight, "int4": unpacked, "int8 once": once}
 
 
-def step_table(steps: pd.DataFrame, ways: dict, sizes: pd.DataFrame) -> pd.DataFrame:
-    """A row a way: microseconds a step, the time against FP32 over processes, the memory held, and
-    what it may be called (`bench.labels`)."""
-    files, medians = sizes.set_index("format").file_bytes, process_medians(steps)
-    rows = []
-    for name, model in ways.items():
-        time = speedup(steps, name, "fp32")
-        own, _, kernel = name.partition(", ")
-        held = resident_bytes(model)
-        rows.append(
-            {
-                "how": name,
-                "format": own,
-                "kernel": kernel.replace("once", "dequantized"),
-                "step_us": 1e5 * over_processes(medians[name])["estimate"],
-                "time_ratio": time["estimate"],
-                "low": time["low"],
-                "high": time["high"],
-                "resident_bytes": held,
-                "resident_of_disk": held / files[own],
-            }
-        )
+def step_table(samples: dict, ways: dict, engines: dict, sizes: pd.DataFrame) -> pd.DataFrame:
+    """A row a way: microseconds a step, the time against FP32 in the same engine over processes,
+    the memory held, and what it may be called (`bench.labels`). `engines` are the native models,
+    {} where there is no engine."""
+    files = sizes.set_index("format").file_bytes
+    rows = [
+        way_row(samples["steps"], name, "fp32", *split(name), resident_bytes(model), files)
+        for name, model in ways.items()
+    ]
+    for name, engine in engines.items():
+        own, table = native.STORED[name], samples["native_steps"]
+        rows.append(way_row(table, name, "native FP32", own, "native", engine.nbytes, files))
     table = pd.DataFrame(rows)
-    alone = table.high.isna() & (table.how != "fp32")  # one process decides nothing
+    alone = table.high.isna() & (table.format != "fp32")  # one process decides nothing
     label = pd.Series(bench.labels(table.assign(high=table.high.fillna(np.inf))))
     return table.assign(label=label.mask(alone & (label == "slower"), "not decided"))
 
 
-def kernel_costs(ways: dict, scores) -> pd.Series:
-    """Perplexity added by each way as it runs, its own rounding of activations included."""
+def split(name: str) -> tuple[str, str]:
+    """Format and kernel of a way that PyTorch runs."""
+    own, _, kernel = name.partition(", ")
+    return own, kernel.replace("once", "dequantized")
+
+
+def way_row(samples, name: str, base: str, own: str, kernel: str, held: int, files) -> dict:
+    """One row of `step_table`: `name` against `base`, of the format `own`."""
+    time = speedup(samples, name, base)
+    seconds = over_processes(process_medians(samples)[name])["estimate"]
+    return {
+        "how": name,
+        "format": own,
+        "kernel": kernel,
+        "step_us": 1e6 * seconds / samples.tokens.iloc[0],
+        "time_ratio": time["estimate"],
+        "low": time["low"],
+        "high": time["high"],
+        "resident_bytes": held,
+        "resident_of_disk": held / files[own],
+    }
+
+
+def native_gains(table: pd.DataFrame) -> pd.DataFrame:
+    """How many times as fast as FP32 each native format is, of `step_table`: format, times, low,
+    high."""
+    own = table[(table.kernel == "native") & (table.format != "fp32")]
+    return pd.DataFrame(
+        {
+            "format": own.how,
+            "times": 1 / own.time_ratio,
+            "low": 1 / own.high,
+            "high": 1 / own.low,
+        }
+    )
+
+
+def quickest_formats(table: pd.DataFrame) -> tuple[float, tuple[float, float]]:
+    """Of the fastest kernel for int8 and that for int4 the slower: its time against FP32 in the
+    same engine, with its interval. What computes in floating point is no such kernel."""
+    real = table[(table.format != "fp32") & ~table.kernel.isin(["dequantized", "each call"])]
+    best = real.loc[real.groupby(real.format.str[:4]).time_ratio.idxmin()]
+    slower = best.loc[best.time_ratio.idxmax()]
+    return slower.time_ratio, (slower.low, slower.high)
+
+
+def told(table: pd.DataFrame) -> str:
+    """The native formats of `step_table` in a sentence of the chapter's answer."""
+    own = table[(table.kernel == "native") & (table.format != "fp32")]
+    if own.empty:
+        return "The native engine, in which formats could be faster, was not measured here."
+    times = " and ".join(f"{100 * row.time_ratio:.0f} % ({row.format})" for row in own.itertuples())
+    return f"In the native engine a step takes {times} of FP32's time."
+
+
+def missing(refused: list) -> str:
+    """What was not run, and why, in words."""
+    reasons = [f"{name} ({why})" for name, why in refused]
+    if why := native.missing():
+        reasons.append(f"the native engine ({why})")
+    return "; ".join(reasons) or "nothing"
+
+
+def as_run(ways: dict, engines: dict, scores) -> pd.Series:
+    """Perplexity added by each way as it runs, its own rounding of activations included; `scores`
+    know the formats."""
     found = {}
-    for name, model in ways.items():
-        if name == "fp32" or name.endswith(", each call"):
-            scores.add(name, model)
-        else:
+    for name, model in {**ways, **engines}.items():
+        own, _, kernel = name.partition(", ")
+        if own in scores.kept and kernel in ("", *AS_STORED):
+            scores.kept[name] = scores.kept[own]
+        elif name not in scores.kept:
             scores.kept[name] = token_losses(model, scores.ids, scores.window)
         found[name] = scores.added(name)["added_percent"]
     return pd.Series(found, name="added_percent")

@@ -1,6 +1,6 @@
 """How much faster is decoding with a cache, and what bounds it?
 
-`measure` runs in a fresh process (`processes.in_processes`) and times everything that the chapter
+`measure` runs in a fresh process (`processes.Processes`) and times everything that the chapter
 compares, interleaved; the other functions read its samples.
 """
 
@@ -12,11 +12,13 @@ import pandas as pd
 import torch
 
 from minitransformer import bench
+from minitransformer.cache import KINDS
 from minitransformer.checkpoint import load
 from minitransformer.decode import generate, generate_all_positions
 from minitransformer.model import ModelConfig, Transformer
 from minitransformer.train import initialize
 
+from . import seed_latency
 from .processes import over_processes, process_medians, speedup
 
 WIDTHS = (1, 2, 4, 8, 16, 32, 64, 128)  # tokens or sequences of one forward
@@ -32,6 +34,11 @@ class Plan:
     step_repeats: int  # of each single forward, at every length
     prompt_tokens: int
     larger: ModelConfig | None = None  # a model with random weights, for `larger`
+
+    @property
+    def usual(self) -> int:
+        """New tokens where one length must do: 50, or the longest."""
+        return min(50, max(self.lengths))
 
     def grid(self) -> list[int]:
         """Lengths of the single forwards that are recomputed, or cached before one token."""
@@ -67,15 +74,22 @@ def measure(folder, text: np.ndarray, plan: Plan, kinds) -> dict[str, pd.DataFra
         ways = loops(model, prompt, new, LOOPS[1:])
         timed.append(bench.interleaved(ways, plan.repeats).assign(tokens=new))
         steps.append(bench.step_times(model, ids, *at, plan.step_repeats))
-    new = min(50, max(plan.lengths))
-    ways = {kind: partial(generate, model, prompt, new, cache=kind) for kind in kinds}
-    start = torch.full((1, 1), 5)
+    ways = {kind: partial(generate, model, prompt, plan.usual, cache=kind) for kind in kinds}
+    seed = loops(seed_model, torch.full((1, 1), 5), seed_latency.TOKENS)
     return {
         "loops": pd.concat(timed),
         "steps": pd.concat(steps),
         "kinds": bench.interleaved(ways, 3 * plan.repeats),
-        "seed": bench.interleaved(loops(seed_model, start, 50, LOOPS[:3]), 3 * plan.repeats),
+        "seed": bench.interleaved(seed, seed_latency.REPEATS).assign(tokens=seed_latency.TOKENS),
     }
+
+
+def larger_config(vocab_size: int, width: int, layers: int) -> ModelConfig:
+    """A larger model with heads of 64 channels and a tied head."""
+    heads = max(width // 64, 1)
+    return ModelConfig(
+        vocab_size=vocab_size, d_model=width, n_layers=layers, n_heads=heads, tied=True
+    )
 
 
 def larger(plan: Plan, seed: int) -> dict[str, pd.DataFrame]:
@@ -131,7 +145,7 @@ def roofline(model: bench.TimeModel, cfg: ModelConfig) -> bench.TimeModel:
 
 def predictions(gains: pd.DataFrame, model, roof, cfg, prompt_tokens: int) -> pd.DataFrame:
     """Measured speed-ups of the static cache beside what the time model, the machine without
-    overhead and a count of operations give; shares in per cent, with the measured interval's."""
+    overhead and a count of operations give; shares in per cent."""
     own = gains[gains.loop == "static cache"]
     rows = []
     for row in own.itertuples():
@@ -147,18 +161,22 @@ def predictions(gains: pd.DataFrame, model, roof, cfg, prompt_tokens: int) -> pd
                 "roofline": limit,
                 "operations": bench.flop_speedup(cfg, prompt_tokens, n),
                 "of_model_percent": 100 * row.speedup / expected,
-                "of_model_low": 100 * row.low / expected,
-                "of_model_high": 100 * row.high / expected,
                 "of_roofline_percent": 100 * row.speedup / limit,
             }
         )
     return pd.DataFrame(rows)
 
 
-def limit_curves(model, roof, cfg, prompt_tokens: int, most: int, points: int = 30) -> list:
+def cached(gains: pd.DataFrame) -> pd.DataFrame:
+    """The loops with a cache, of `speedups`."""
+    return gains[gains.loop.isin(["dynamic cache", "static cache"])]
+
+
+def limit_curves(model, roof, cfg, plan: Plan, points: int = 30) -> list:
     """Speed-up over new tokens by roofline, time model and count of operations, as a figure's
     limits: ((tokens, speed-ups), name)."""
-    tokens = np.unique(np.geomspace(2, most, points).astype(int))
+    tokens = np.unique(np.geomspace(2, max(plan.lengths), points).astype(int))
+    prompt_tokens = plan.prompt_tokens
     of = {
         "roofline: no overhead": lambda n: roof.speedup(prompt_tokens, n),
         "time model": lambda n: model.speedup(prompt_tokens, n),
@@ -167,44 +185,26 @@ def limit_curves(model, roof, cfg, prompt_tokens: int, most: int, points: int = 
     return [((tokens, [curve(int(n)) for n in tokens]), name) for name, curve in of.items()]
 
 
-def one_more(row) -> tuple[float, float] | None:
-    """Where one more process, such as the seed report's, would fall: the prediction interval that
-    belongs to a row's interval of the mean; None for a single process."""
-    if not np.isfinite(row.high):
-        return None
-    half = np.log(row.high / row.speedup) * np.sqrt(row.processes + 1)
-    return (row.speedup / np.exp(half), row.speedup * np.exp(half))
-
-
-def at_least_two(compared: pd.DataFrame) -> str:
-    """Verdict on "at least 2 times at every length", by whole intervals where there are any."""
-    low, high = (compared[end].fillna(compared.measured) for end in ("low", "high"))
-    if (high < 2).any():
-        return "refuted"
-    return "corrected" if (low < 2).any() else "reproduced"
+def kinds_of(cfg) -> list[str]:
+    """Kinds of cache that the model can use: absolute positions cannot slide."""
+    return [kind for kind in KINDS if kind != "window" or cfg.position != "sinusoidal"]
 
 
 def kind_costs(samples: pd.DataFrame, quality: pd.DataFrame, cfg, kinds) -> pd.DataFrame:
-    """Each cache at the full context: bytes, added perplexity and time against the static one."""
-    full = bench.kv_bytes(cfg, cfg.context)
-    added = quality.groupby("cache").added_percent.max()
-    rows = []
+    """Each cache at the full context: bytes, the perplexity that it adds to the model it costs
+    most, with its interval, and time against the static one over processes."""
+    full, rows = bench.kv_bytes(cfg, cfg.context), []
+    worst = quality.loc[quality.groupby("cache").added_percent.idxmax()].set_index("cache")
     for kind in kinds:
-        held = bench.kv_bytes(cfg, cfg.context, kind=kind)
-        time = speedup(samples, kind, "static")
-        rows.append({"cache": kind, "bytes": held, "times_smaller": full / held})
-        rows[-1] |= {"added_percent": added.get(kind.replace("paged-int8", "int8"), np.nan)}
-        rows[-1] |= {"time_ratio": time["estimate"], "low": time["low"], "high": time["high"]}
-    table = pd.DataFrame(rows)
-    exact = table.cache.isin(("dynamic", "static", "paged"))
-    return table.assign(added_percent=table.added_percent.mask(exact, 0.0))
-
-
-def free_width(steps: pd.DataFrame, phase: str, most: float = 1.5) -> int:
-    """The most tokens (`several`) or sequences (`rows`) that one forward takes in at most `most`
-    times the time of one."""
-    quiet = steps.groupby(["phase", "tokens"]).seconds.quantile(0.1)[phase]
-    return int(quiet.index[quiet <= most * quiet.iloc[0]].max())
+        held, time = bench.kv_bytes(cfg, cfg.context, kind=kind), speedup(samples, kind, "static")
+        row = {"cache": kind, "bytes": held, "times_smaller": full / held}
+        same = kind.replace("paged-int8", "int8")  # rounds as the other does
+        for column in ("added_percent", "low", "high"):
+            exact = 0.0 if kind in ("dynamic", "static", "paged") else np.nan
+            row[column] = worst[column].get(same, exact)
+        row |= {"time_ratio": time["estimate"], "time_low": time["low"], "time_high": time["high"]}
+        rows.append(row)
+    return pd.DataFrame(rows)
 
 
 def text_needed(plan: Plan, context: int) -> int:
@@ -238,18 +238,20 @@ def step_limits(model: bench.TimeModel, steps: pd.DataFrame) -> list:
     return [(curve, "model"), (1e6 * model.weights, "weights read once")]
 
 
-def seed_rows(samples: pd.DataFrame) -> pd.DataFrame:
-    """The seed report's two loops and the fair one: milliseconds beside its figures, and speed-ups
-    over its naive loop with the interval in which one more process would fall."""
-    names = {"head at all positions": 17.47, "dynamic cache": 8.98, "naive": np.nan}
-    medians = process_medians(samples)
-    rows = []
-    for name, seed_ms in names.items():
-        gain = speedup(samples, "head at all positions", name)
-        ms = 1e3 * over_processes(medians[name])["estimate"]
-        rows.append({"loop": name, "seed_ms": seed_ms, "ms": ms, "speedup": gain["estimate"]})
-        rows[-1] |= {"low": gain["low"], "high": gain["high"], "processes": gain["processes"]}
-    return pd.DataFrame(rows)
+def held_kib(cfg, tokens: int) -> dict[str, float]:
+    """KiB of a cache of so many tokens, and of all weights."""
+    weights = 4 * sum(bench.parameters(cfg).values())
+    return {"cache": bench.kv_bytes(cfg, tokens) / 1024, "weights": weights / 1024}
+
+
+def fixed_percent(model: bench.TimeModel, past: int) -> float:
+    """Share of a cached step after `past` tokens that it costs whatever is computed."""
+    return 100 * (model.cached_overhead + model.weights) / float(model.cached(past))
+
+
+def at_the_knee(model: bench.TimeModel) -> float:
+    """A forward over t* tokens over one of a single token."""
+    return float(model.uncached(model.knee) / model.uncached(1))
 
 
 def raw(samples: pd.DataFrame, prompt_tokens: int, seed: int, threads: int) -> pd.DataFrame:

@@ -12,7 +12,7 @@ from minitransformer.model import Transformer
 
 from .texts import as_row
 
-KINDS = ("static", "paged", "window", "dynamic", "int8")
+KINDS = ("static", "paged", "window", "dynamic")
 
 
 def growth(
@@ -46,3 +46,9 @@ def later(grown: pd.DataFrame, share: float = 0.25) -> pd.Series:
     """Bytes each kind still adds after this share of the text."""
     settled = grown[grown.tokens > share * grown.tokens.max()]
     return settled.groupby("cache", sort=False).process_bytes.agg(lambda b: b.max() - b.iloc[0])
+
+
+def constant(grown: pd.DataFrame) -> pd.Series:
+    """`later` of the kinds that should not grow."""
+    added = later(grown)
+    return added[[kind for kind in ("static", "paged", "window") if kind in added]]

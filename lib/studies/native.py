@@ -7,6 +7,7 @@ from functools import partial
 
 import numpy as np
 import pandas as pd
+import torch
 
 from minitransformer import bench
 from minitransformer.checkpoint import load
@@ -22,7 +23,13 @@ FORMATS = {
     "native int8": QuantScheme(8, activation_bits=8),
     "native int4": QuantScheme(4, "group", 32, activation_bits=8),
 }
+STORED = {
+    "native FP32": "fp32",
+    "native int8": "int8 channel",
+    "native int4": "int4 g32",
+}  # as files
 EAGER = "eager, static cache"
+STEP_TOKENS = 64
 
 
 def missing() -> str:
@@ -42,41 +49,55 @@ def packed(model) -> dict:
     }
 
 
-def measure(folder, prompt: np.ndarray, lengths, repeats: int) -> dict[str, pd.DataFrame]:
-    """Samples of one process: `native`, loops of each length over a static cache, one thread."""
+def measure(folder, text: np.ndarray, plan) -> dict[str, pd.DataFrame]:
+    """Samples of one process: `native`, loops of two lengths of a `latency.Plan` over a static
+    cache, one thread; {} where the engine cannot be had."""
+    if missing():
+        return {}
+    torch.set_num_threads(1)
     model = load(folder / "model")[0]
-    engines, ids, timed = packed(model), as_row(prompt), []
-    for new in sorted(set(lengths)):
+    engines, ids, timed = packed(model), as_row(text[: plan.prompt_tokens]), []
+    for new in sorted({plan.usual, max(plan.lengths)}):
         ways = {EAGER: partial(generate, model, ids, new)}
         for name, engine in engines.items():
             ways[name] = partial(generate, engine, ids, new, backend="native")
-        timed.append(bench.interleaved(ways, repeats, warmup=2).assign(tokens=new))
+        timed.append(bench.interleaved(ways, plan.repeats + 1, warmup=2).assign(tokens=new))
     return {"native": pd.concat(timed)}
 
 
+def steps(model, repeats: int) -> dict[str, pd.DataFrame]:
+    """Samples of one process: `native_steps`, `STEP_TOKENS` decode steps after one token, each
+    format beside the engine's FP32, one thread; {} where the engine cannot be had."""
+    if missing():
+        return {}
+    torch.set_num_threads(1)
+    start, new = torch.zeros(1, 1, dtype=torch.long), min(STEP_TOKENS, model.cfg.context - 1)
+    ways = {
+        name: partial(generate, engine, start, new, backend="native")
+        for name, engine in packed(model).items()
+    }
+    return {"native_steps": bench.interleaved(ways, repeats, warmup=2).assign(tokens=new)}
+
+
 def table(samples: pd.DataFrame) -> pd.DataFrame:
-    """Microseconds a token, and how many times as fast as eager and as native FP32, over
-    processes: a row a length and way."""
+    """Microseconds a token, and how many times as fast as eager, over processes: a row a length and
+    way."""
     rows = []
     for tokens, part in samples.groupby("tokens"):
         medians = process_medians(part)
         for name in (EAGER, *FORMATS):
-            eager, own = speedup(part, EAGER, name), speedup(part, "native FP32", name)
+            gain = speedup(part, EAGER, name)
             us = 1e6 * over_processes(medians[name])["estimate"] / tokens
             row = {"new_tokens": tokens, "loop": name, "us_per_token": us}
-            row |= {"over_eager": eager["estimate"], "low": eager["low"], "high": eager["high"]}
-            row |= {f"over_fp32_{key}": own[key] for key in ("estimate", "low", "high")}
-            rows.append(row | {"spread": eager["spread"]})
+            row |= {"over_eager": gain["estimate"], "low": gain["low"], "high": gain["high"]}
+            rows.append(row | {"spread": gain["spread"]})
     return pd.DataFrame(rows)
 
 
-def gain(table: pd.DataFrame, name: str, tokens: int, over: str) -> tuple[float, tuple]:
-    """How many times as fast `name` is at so many tokens, and its interval, over "eager" or
-    "fp32"."""
-    row = table[(table.loop == name) & (table.new_tokens == tokens)].iloc[0]
-    if over == "eager":
-        return row.over_eager, (row.low, row.high)
-    return row.over_fp32_estimate, (row.over_fp32_low, row.over_fp32_high)
+def gain(table: pd.DataFrame, name: str, plan) -> tuple[float, tuple[float, float]]:
+    """How many times as fast as eager `name` is at the plan's usual length, and its interval."""
+    row = table[(table.loop == name) & (table.new_tokens == plan.usual)].iloc[0]
+    return row.over_eager, (row.low, row.high)
 
 
 def certified(model, prompts, new: int) -> pd.DataFrame:
@@ -104,17 +125,14 @@ def same_tokens(certificates: pd.DataFrame) -> tuple[int, int]:
     return steps - int(certificates.mismatches.sum()), steps
 
 
-def per_token(table: pd.DataFrame, tokens: int) -> dict[str, float]:
-    """Microseconds a token of each way at one length."""
-    own = table[table.new_tokens == tokens]
-    return dict(zip(own.loop, own.us_per_token, strict=True))
-
-
-def told(us: dict[str, float]) -> str:
+def told(samples: dict[str, pd.DataFrame], tokens: int) -> str:
     """The engine's part of the chapter's answer; "" where there is no engine."""
-    if not us:
+    if "native" not in samples:
         return ""
-    eager, best = us[EAGER], min(us, key=us.get)
+    own = table(samples["native"])
+    us = own[own.new_tokens == tokens].set_index("loop").us_per_token
+    best = us.idxmin()
     return (
-        f" Without the framework ({best}) a token takes {us[best]:.0f} µs instead of {eager:.0f}."
+        f" Without the framework ({best}) a token takes {us[best]:.0f} µs instead of "
+        f"{us[EAGER]:.0f}."
     )

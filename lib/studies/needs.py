@@ -26,6 +26,7 @@ def cache(p):
     longest = max(p["lengths"]) + p["prompt_tokens"]
     yield "test", longest + 1, f"lengths up to {max(p['lengths'])}"
     yield "test", p["prompt_tokens"] + 129, f"prompt_tokens {p['prompt_tokens']} and 128 more"
+    yield "test", p["certificate_prompt"] + 1, f"certificate_prompt {p['certificate_prompt']}"
     texts = 2 * p["train_window"] * p["stream_texts"]
     yield (
         "test",

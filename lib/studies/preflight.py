@@ -24,7 +24,7 @@ LEAST = {  # the smallest value that the chapters can use; a list is held item b
     "width_runs": 0,
     **dict.fromkeys(("steps", "twin_steps", "gqa_steps", "draft_steps", "spread_steps"), 1),
     **dict.fromkeys(("batch_size", "threads", "n_layers", "large_layers", "context"), 1),
-    **dict.fromkeys(("repeats", "step_repeats", "certificate_tokens", "certificate_seeds"), 1),
+    **dict.fromkeys(("repeats", "step_repeats", "certificate_tokens", "certificate_prompt"), 1),
     **dict.fromkeys(("certificate_texts", "stream_texts", "speculation_tokens", "beam_width"), 1),
     **dict.fromkeys(("beam_tokens", "requests", "qat_steps", "qat_batch"), 1),
     **dict.fromkeys(("scratch_steps", "quant_repeats", "layer_repeats", "calibration_tokens"), 1),
@@ -34,7 +34,7 @@ LEAST = {  # the smallest value that the chapters can use; a list is held item b
     "peer_tokens": 2,
     # an interval over runs needs two of them, a window's stride half of it
     **dict.fromkeys(("control_runs", "ablation_seeds", "lengths", "cache_tokens"), 2),
-    **dict.fromkeys(("cache_window", "stream_windows", "search_tokens", "ablation_window"), 2),
+    **dict.fromkeys(("stream_windows", "search_tokens", "ablation_window"), 2),
     "train_window": 24,  # chapter 3 draws the last 20 tokens of a window
     "prompt_tokens": 4,  # unequal prompts in a batch are up to two shorter
     "draft_width": 32,
@@ -182,8 +182,11 @@ def samples(p):
 
 def generated(p):
     """A prompt and what is generated after it fit the context."""
-    for name in ("lengths", "certificate_tokens", "speculation_tokens"):
-        fits(p, name)
+    fits(p, "lengths")
+    for name in ("certificate_tokens", "speculation_tokens"):
+        fits(p, name, "certificate_prompt")
+    longest, remedy = p["certificate_prompt"] + 12, "lower certificate_prompt"  # beams, and a look
+    within(p, "certificate_prompt", "and 12 more", longest, p["context"], remedy)
     if p["context"] < 64:
         raise ValueError(f"context {p['context']} is too short for the beams of chapter 4: give 64")
 
@@ -195,11 +198,11 @@ def appendix(p):
         raise ValueError(f"context {p['context']} is too short for batches and serving: give 64")
 
 
-def fits(p, name: str) -> None:
+def fits(p, name: str, before: str = "prompt_tokens") -> None:
     longest = max(p[name]) if isinstance(p[name], list) else p[name]
-    prompt, told = p["prompt_tokens"], f"after prompt_tokens {p['prompt_tokens']}"
+    prompt, told = p[before], f"after {before} {p[before]}"
     if prompt >= p["context"]:
-        within(p, "prompt_tokens", "and one more", prompt + 1, p["context"], "lower it")
+        within(p, before, "and one more", prompt + 1, p["context"], "lower it")
     remedy = f"give at most {p['context'] - prompt}, or raise context"
     within({name: longest}, name, told, longest + prompt, p["context"], remedy)
 

@@ -1,7 +1,7 @@
 """Timings in fresh processes: one process shows the luck of its memory layout and of its minute.
 
-A measurement runs whole in each of several new processes, one after another; what is reported is
-the spread between them.
+A chapter's measurements run whole in each of several new processes, one after another; what is
+reported is the spread between them.
 """
 
 import os
@@ -16,32 +16,45 @@ import torch
 from scipy.stats import t
 
 
-def in_processes(
-    measure: Callable[..., dict[str, pd.DataFrame]],
-    processes: int,
-    *arguments,
-    threads: int = 1,
-    done: Callable[[int], None] | None = None,
-    **options,
-) -> dict[str, pd.DataFrame]:
-    """`measure(*arguments, **options)` in as many fresh processes, one after another.
+class Processes:
+    """`count` fresh processes, one after another, each of which runs all the measurements of a
+    chapter once. The first starts at once: it loads what it imports while the chapter goes on."""
 
-    `measure` is a function of a module and returns tables of samples by name; a column `process`
-    counts from 0. `done(1)` is called after each. An exception of a process is raised here.
-    """
-    if processes < 1:
-        raise ValueError(f"processes {processes} measures nothing: give at least 1")
-    found = []
-    for _ in range(processes):
-        spawn = get_context("spawn")
-        with ProcessPoolExecutor(1, mp_context=spawn, initializer=end_with_parent) as pool:
-            found.append(pool.submit(_measured, measure, threads, arguments, options).result())
-        if done:
-            done(1)
-    return {
-        name: pd.concat([tables[name].assign(process=i) for i, tables in enumerate(found)])
-        for name in found[0]
-    }
+    def __init__(self, count: int, threads: int = 1):
+        if count < 1:
+            raise ValueError(f"processes {count} measures nothing: give at least 1")
+        self.count, self.threads = count, threads
+        self.started = _started()
+        self.imported = self.started.submit(int)  # done when the process has this module
+
+    def run(
+        self,
+        *measures: Callable[[], dict[str, pd.DataFrame]],
+        done: Callable[[int], None] | None = None,
+    ) -> dict[str, pd.DataFrame]:
+        """Every one of `measures` in every process: tables of samples by name, with a column
+        `process` that counts from 0.
+
+        A measure is a function of a module, or a `partial` of one, that returns such tables; no
+        name may be another's. `done(1)` is called after each process. An exception of a process is
+        raised here.
+        """
+        found = []
+        for _ in range(self.count):
+            with self.started or _started() as pool:
+                self.started = None
+                found.append(pool.submit(_measured, measures, self.threads).result())
+            if done:
+                done(1)
+        return {
+            name: pd.concat([tables[name].assign(process=i) for i, tables in enumerate(found)])
+            for name in found[0]
+        }
+
+
+def _started() -> ProcessPoolExecutor:
+    """A pool of one process, which begins with its first job and imports this module."""
+    return ProcessPoolExecutor(1, get_context("spawn"), initializer=end_with_parent)
 
 
 def end_with_parent() -> None:
@@ -54,10 +67,16 @@ def end_with_parent() -> None:
     threading.Thread(target=watch, daemon=True).start()
 
 
-def _measured(measure, threads, arguments, options):
-    torch.set_num_threads(threads)
+def _measured(measures, threads: int) -> dict[str, pd.DataFrame]:
     torch.set_grad_enabled(False)
-    return measure(*arguments, **options)
+    found = {}
+    for measure in measures:
+        torch.set_num_threads(threads)  # a measure may set its own
+        tables = measure()
+        if twice := found.keys() & tables.keys():
+            raise ValueError(f"two measures return {min(twice)!r}: give each table its own name")
+        found |= tables
+    return found
 
 
 def process_ratios(samples: pd.DataFrame, slow: str, fast: str) -> pd.Series:
@@ -89,6 +108,18 @@ def over_processes(values, level: float = 0.95) -> dict[str, float]:
         "spread": float(np.exp(logs.max() - logs.min())),
         "processes": n,
     }
+
+
+def one_more(found) -> tuple[float, float]:
+    """Where one more process would fall, at the same level: the prediction interval that belongs to
+    the interval of the mean in `over_processes`'s result; NaN where one process has none."""
+    half = np.log(found["high"] / found["estimate"]) * np.sqrt(found["processes"] + 1)
+    return found["estimate"] / np.exp(half), found["estimate"] * np.exp(half)
+
+
+def mean(found: dict[str, float]) -> tuple[float, tuple[float, float]]:
+    """The estimate of `over_processes`, and the interval of the mean."""
+    return found["estimate"], (found["low"], found["high"])
 
 
 def speedup(samples: pd.DataFrame, slow: str, fast: str) -> dict[str, float]:

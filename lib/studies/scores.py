@@ -39,6 +39,21 @@ class Scores:
                 self.done(1)
         return self.kept[name]
 
+    def save(self, path) -> None:
+        """Everything, in single precision, for a chapter that goes on from here."""
+        given = {"ids": np.asarray(self.ids), "window": self.window}
+        losses = {f"of {name}": own.astype(np.float32) for name, own in self.kept.items()}
+        np.savez(path, **given, **losses)
+
+    @classmethod
+    def load(cls, path) -> "Scores":
+        """What `save` wrote."""
+        with np.load(path) as file:
+            found = cls(file["ids"], int(file["window"]))
+            names = [name for name in file.files if name.startswith("of ")]
+            found.kept = {name.removeprefix("of "): file[name] for name in names}
+        return found
+
     def perplexity(self, name: str) -> float:
         return float(np.exp(self.kept[name].mean()))
 
@@ -48,8 +63,11 @@ class Scores:
         return {"added_percent": mean, "low": low, "high": high}
 
     def recovered(self, name: str, rounded: str, exact: str = "fp32") -> dict[str, float]:
-        """The share of what rounding lost that `name` wins back, in per cent, with its interval."""
-        share = recovered(self.kept[name], self.kept[rounded], self.kept[exact])
+        """The share of what rounding lost that `name` wins back, in per cent, with its interval;
+        NaN where these tokens do not show that anything was lost."""
+        share = (np.nan, np.nan, np.nan)
+        if self.added(rounded, exact)["low"] > 0:
+            share = recovered(self.kept[name], self.kept[rounded], self.kept[exact])
         return dict(
             zip(("recovered_percent", "recovered_low", "recovered_high"), share, strict=True)
         )

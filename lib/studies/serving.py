@@ -1,5 +1,6 @@
 """Several texts at once: beams, batches of unequal prompts, and a server under load."""
 
+from dataclasses import dataclass
 from functools import partial
 
 import numpy as np
@@ -17,6 +18,23 @@ BATCH_KINDS = ("static", "paged")
 ROWS = (1, 2, 4, 8, 16)  # sequences of one timed forward
 
 
+@dataclass(frozen=True)
+class Several:
+    """What is decoded side by side: prompts of beams and of one batch, as ids (T,)."""
+
+    prompts: list[torch.Tensor]
+    widths: list[int]  # of the beams, 1 (greedy) among them
+    beam_tokens: int
+    batch: list[torch.Tensor]
+    new: int  # tokens after each prompt of the batch
+
+
+def several(text: np.ndarray, context: int, seed: int, beam_tokens: int, beam_width: int):
+    """Four prompts for beams of up to `beam_width`, and eight for a batch."""
+    widths, new = sorted({1, 2, 4, beam_width}), min(40, context - 32)
+    return Several(draw(text, 4, seed + 1), widths, beam_tokens, draw(text, 8, seed), new)
+
+
 def draw(text: np.ndarray, requests: int, seed: int, short=(4, 25)):
     """Prompts of random length from random places of a text, as ids (T,)."""
     rng = np.random.default_rng(seed)
@@ -26,19 +44,18 @@ def draw(text: np.ndarray, requests: int, seed: int, short=(4, 25)):
     return [torch.from_numpy(text[s : s + k].astype(np.int64)) for s, k in pairs]
 
 
-def measure(folder, prompts, batch, new: int, widths, beam_tokens: int, repeats: int):
+def measure(folder, many: Several, repeats: int) -> dict[str, pd.DataFrame]:
     """Samples of one process: `beams` by width, `batches` against one by one, and `rows`: a forward
     over so many sequences."""
-    model = load(folder / "model")[0]
-    prompts, batch = ([torch.as_tensor(p) for p in each] for each in (prompts, batch))
-    ways = {str(w): partial(searched, model, prompts, w, beam_tokens) for w in sorted({1, *widths})}
-    many = {"one by one": partial(alone, model, batch, new)}
-    many |= {kind: partial(generate_batch, model, batch, new, cache=kind) for kind in BATCH_KINDS}
+    model, batch = load(folder / "model")[0], many.batch
+    ways = {str(w): partial(searched, model, many, w) for w in many.widths}
+    apart = {"one by one": partial(alone, model, batch, many.new)}
+    kinds = {k: partial(generate_batch, model, batch, many.new, cache=k) for k in BATCH_KINDS}
     ids = batch[0].repeat(-(-64 // len(batch[0])))[None]
     steps = bench.step_times(model, ids, [1], ROWS, past=8, repeats=10 * repeats)
     return {
         "beams": bench.interleaved(ways, repeats),
-        "batches": bench.interleaved(many, repeats),
+        "batches": bench.interleaved(apart | kinds, repeats),
         "rows": steps[steps.phase == "rows"],
     }
 
@@ -48,44 +65,37 @@ def row_seconds(samples: pd.DataFrame) -> pd.Series:
     return samples.groupby("tokens").seconds.quantile(0.1)
 
 
-def searched(model, prompts, width, tokens, length_penalty: float = 1.0):
+def searched(model, many: Several, width: int, length_penalty: float = 1.0):
     options = {"width": width, "length_penalty": length_penalty}
-    return [beam(model, p[None], tokens, **options)[0] for p in prompts]
+    return [beam(model, p[None], many.beam_tokens, **options)[0] for p in many.prompts]
 
 
 def alone(model, prompts, new):
     return [generate(model, p[None], new)[0] for p in prompts]
 
 
-def beams(model, prompts, widths, tokens: int, timed: pd.DataFrame, length_penalty: float = 1.0):
+def beams(model, many: Several, timed: pd.DataFrame, length_penalty: float = 1.0) -> pd.DataFrame:
     """A row a width: log-probability a token, texts better than greedy, and time against greedy."""
-    best = {w: searched(model, prompts, w, tokens, length_penalty) for w in sorted({1, *widths})}
+    best = {w: searched(model, many, w, length_penalty) for w in many.widths}
     rows = []
     for w, found in best.items():
-        better = [
-            b.log_probability > g.log_probability + 1e-6
-            for b, g in zip(found, best[1], strict=True)
-        ]
+        pairs = zip(found, best[1], strict=True)
+        better = sum(b.log_probability > g.log_probability + 1e-6 for b, g in pairs)
+        mean = np.mean([b.log_probability for b in found]) / many.beam_tokens
+        row = {"width": w, "log_probability_per_token": mean, "texts_better_than_greedy": better}
         time = speedup(timed, str(w), "1")
         rows.append(
-            {
-                "width": w,
-                "log_probability_a_token": np.mean([b.log_probability for b in found]) / tokens,
-                "texts_better_than_greedy": sum(better),
-                "time_ratio": time["estimate"],
-                "low": time["low"],
-                "high": time["high"],
-            }
+            row | {"time_ratio": time["estimate"], "low": time["low"], "high": time["high"]}
         )
     return pd.DataFrame(rows)
 
 
-def batches(model, prompts, new: int, timed: pd.DataFrame, rows_seconds: pd.Series):
+def batches(model, many: Several, timed: pd.DataFrame, rows_seconds: pd.Series):
     """A row a kind of cache: texts equal to their own run in float64, and time against one by one.
 
     `rows_seconds` are the seconds of a forward over so many sequences; they bound the gain.
     """
-    double = in_float64(model)
+    double, prompts, new = in_float64(model), many.batch, many.new
     wanted = alone(double, prompts, new)
     limit = (
         len(prompts) * rows_seconds[1] / np.interp(len(prompts), rows_seconds.index, rows_seconds)
@@ -150,3 +160,9 @@ def told(done) -> dict:
         "token_ms": 1e3 * np.nanmedian([s.token_s for s in done]),
         "preempted": sum(s.preemptions for s in done),
     }
+
+
+def at_most_load(served: pd.DataFrame) -> float:
+    """Tokens a second of continuous over those of static batching, at the highest load."""
+    high = served[served.load == served.load.max()].set_index("policy").tokens_per_s
+    return float(high["continuous"] / high["static"])

@@ -1,4 +1,5 @@
-"""Does a draft pay? Tokens a forward and time, beside what acceptance and single steps predict."""
+"""Does a draft pay? Tokens a forward and time, beside what the models' distributions and single
+steps predict."""
 
 from functools import partial
 
@@ -8,7 +9,14 @@ import torch
 
 from minitransformer import bench
 from minitransformer.checkpoint import load
-from minitransformer.decode import ModelDraft, PromptLookup, Sampling, generate, speculate
+from minitransformer.decode import (
+    ModelDraft,
+    PromptLookup,
+    Sampling,
+    distribution,
+    generate,
+    speculate,
+)
 from minitransformer.quant import QuantScheme, accelerate, quantize
 
 from .processes import speedup
@@ -42,41 +50,73 @@ def plain(target, prompts, tokens: int):
 
 def measure(folder, prompts, tokens: int, repeats: int, gamma: int = 4) -> dict[str, pd.DataFrame]:
     """Samples of one process: `speculation` times each draft and plain decoding, interleaved;
-    `judging` times the forwards; `counts` are of the texts, the same in every process."""
+    `judging` times the forwards."""
     prompts = [torch.from_numpy(np.asarray(p, dtype=np.int64))[None] for p in prompts]
-    small = load(folder / "model-draft")[0]
-    timed, judged, counts = [], [], []
-    for name, stored in TARGETS.items():
-        target = load(folder / stored)[0]
+    timed, judged = [], []
+    for name, target, drafts in pairs(folder):
         ways = {"plain": partial(plain, target, prompts, tokens)}
-        for draft, make in makers(small, target).items():
-            texts = partial(speculated, target, make, prompts, tokens, gamma)
-            ways[draft] = texts
-            counts.append({"target": name, "draft": draft, **counted(texts(), gamma)})
+        for draft, make in drafts.items():
+            ways[draft] = partial(speculated, target, make, prompts, tokens, gamma)
             judged.append(forwards(target, make(), prompts[0], gamma, repeats, name, draft))
         timed.append(bench.interleaved(ways, repeats).assign(target=name))
-    tables = {"speculation": timed, "judging": judged}
-    return {name: pd.concat(each) for name, each in tables.items()} | {
-        "counts": pd.DataFrame(counts)
-    }
+    return {"speculation": pd.concat(timed), "judging": pd.concat(judged)}
+
+
+def pairs(folder):
+    """(name, target, {draft: how it is made}) of every target."""
+    small = load(folder / "model-draft")[0]
+    for name, stored in TARGETS.items():
+        target = load(folder / stored)[0]
+        yield name, target, makers(small, target)
+
+
+def counts(folder, prompts, tokens: int, text, gamma: int = 4) -> pd.DataFrame:
+    """What each draft gives on sampled texts, and what the overlap of the two models on held-out
+    `text` (ids) predicts: a row a target and draft."""
+    rows = []
+    for name, target, drafts in pairs(folder):
+        ids = torch.from_numpy(np.asarray(text[: target.cfg.context], dtype=np.int64))[None]
+        for draft, make in drafts.items():
+            own = make()
+            expected = overlap(target, own.model, ids) if isinstance(own, ModelDraft) else np.nan
+            runs = speculated(target, make, prompts, tokens, gamma)
+            rows.append({"target": name, "draft": draft, **counted(runs, expected)})
+    return pd.DataFrame(rows)
+
+
+@torch.no_grad()
+def overlap(target, draft, ids) -> float:
+    """The share of proposals that the target accepts, Σ min(p, q) in the mean over the positions of
+    ids (1, T): Leviathan et al. 2023, corollary 3.6."""
+    p, q = (distribution(each(ids)[0].double(), WARM) for each in (target, draft))
+    return float(torch.minimum(p, q).sum(dim=-1).mean())
 
 
 def speculated(target, make, prompts, tokens, gamma):
     return [run(target, make(), p, tokens, gamma, i) for i, p in enumerate(prompts)]
 
 
-def counted(runs, gamma: int) -> dict:
-    """Tokens and proposals a forward, the share accepted, and what that share predicts."""
-    forwards, proposed = sum(r.forwards for r in runs), sum(r.proposed for r in runs)
-    judged = sum(a + (a < g) for r in runs for g, a in r.steps)
-    alpha = sum(r.accepted for r in runs) / max(judged, 1)
-    tokens = sum(a + 1 for r in runs for _, a in r.steps)
+def counted(runs, expected: float) -> dict:
+    """The share of proposals accepted, tokens and proposals a forward, the tokens that an
+    `expected` share predicts for as many proposals, and by how many per cent these are missed, with
+    the 95 % interval over forwards."""
+    steps = [step for r in runs for step in r.steps]
+    judged, accepted = sum(a + (a < g) for g, a in steps), np.array([a for _, a in steps])
+    found, n = accepted.mean() + 1, len(steps)
+    theory = np.nan
+    if np.isfinite(expected):
+        theory = np.mean([bench.speculative_tokens(expected, g) for g, _ in steps])
+    off = 100 * abs(found / theory - 1)
+    half = 196 * (accepted.std(ddof=1) if n > 1 else np.nan) / np.sqrt(n) / theory
     return {
-        "alpha": alpha,
-        "tokens_a_forward": tokens / forwards,
-        "proposed_a_forward": proposed / forwards,
-        "theory": bench.speculative_tokens(alpha, gamma),
-        "distinct_tokens": int(np.median([len(set(r.ids[0].tolist())) for r in runs])),
+        "alpha": accepted.sum() / max(judged, 1),
+        "expected_alpha": expected,
+        "tokens_a_forward": found,
+        "theory": theory,
+        "off_percent": off,
+        "off_low": max(off - half, 0.0),
+        "off_high": off + half,
+        "proposed_a_forward": sum(g for g, _ in steps) / n,
     }
 
 
@@ -97,10 +137,9 @@ def forwards(target, draft, prompt, gamma, repeats, name, label) -> pd.DataFrame
     return times.assign(target=name, draft=label)
 
 
-def results(samples: dict[str, pd.DataFrame], gamma: int = 4) -> pd.DataFrame:
-    """A row a target and draft: acceptance, tokens a forward, the gain in time over processes,
-    the gain that counts and single forwards predict, and the acceptance from which it pays."""
-    counts = samples["counts"].drop_duplicates(["target", "draft"]).drop(columns="process")
+def results(samples: dict[str, pd.DataFrame], counts: pd.DataFrame, gamma: int = 4):
+    """A row a target and draft: what was counted, the gain in time over processes, the gain that
+    counts and single forwards predict, and the acceptance from which it pays."""
     rows = []
     for row in counts.to_dict("records"):
         timed = samples["speculation"][samples["speculation"].target == row["target"]]
@@ -114,15 +153,14 @@ def results(samples: dict[str, pd.DataFrame], gamma: int = 4) -> pd.DataFrame:
         judged = np.interp(wide, [1, gamma + 1], [one, times["judging"]])
         forward = (judged + calls * times["proposal"]) / one
         costs = (times["proposal"] / one, times["judging"] / one)
+        shown = ("target", "draft", "alpha", "expected_alpha", "tokens_a_forward", "theory")
         rows.append(
             {
-                **row,
+                **{name: row[name] for name in shown},
                 "measured_speedup": gain["estimate"],
                 "low": gain["low"],
                 "high": gain["high"],
-                "forward_time_ratio": forward,
                 "predicted_speedup": row["tokens_a_forward"] / forward,
-                "draft_time_ratio": costs[0],
                 "pays_from_alpha": pays_from(gamma, calls / gamma * costs[0], costs[1]),
             }
         )
@@ -163,22 +201,34 @@ def int4(model):
     return accelerate(quantize(model, INT4), "dequantized")
 
 
-def off_theory(results: pd.DataFrame) -> float:
-    """By how many per cent tokens a forward miss what acceptance predicts, at worst, for drafts
-    that always propose as many."""
-    steady = results[results.draft != "prompt lookup"]
-    return float(100 * (steady.tokens_a_forward / steady.theory - 1).abs().max())
-
-
-def circle_summary(circles: pd.DataFrame) -> pd.DataFrame:
-    """Greedy beside sampled: median distinct tokens, texts that run in circles, their period."""
-    return (
-        circles.groupby("text", sort=False)
-        .agg(
-            texts=("prompt", "size"),
-            distinct_tokens=("distinct_tokens", "median"),
-            circles=("period", "count"),
-            period=("period", "median"),
-        )
-        .reset_index()
+def steady(counts: pd.DataFrame) -> pd.DataFrame:
+    """Of drafts that always propose as many, by how many per cent the prediction is missed: draft,
+    off_percent, low, high."""
+    own = counts[counts.draft != "prompt lookup"]
+    return pd.DataFrame(
+        {
+            "draft": own.draft + " of " + own.target,
+            "off_percent": own.off_percent,
+            "low": own.off_low,
+            "high": own.off_high,
+        }
     )
+
+
+def circles(model, prompts, tokens: int) -> dict[str, float]:
+    """Of `greedy_loops`: texts, those that end in a circle when they are greedy and when they are
+    sampled, and the median number of different tokens of both (`few`, `many`)."""
+    found = greedy_loops(model, prompts, tokens).groupby("text")
+    ended, held = found.period.count(), found.distinct_tokens.median()
+    return {
+        "texts": len(prompts),
+        **ended[["greedy", "sampled"]].to_dict(),
+        "few": held["greedy"],
+        "many": held["sampled"],
+    }
+
+
+def best(results: pd.DataFrame) -> dict:
+    """The draft that gains most time: its name and the gain."""
+    row = results.loc[results.measured_speedup.idxmax()]
+    return {"draft": row.draft, "gain": row.measured_speedup}

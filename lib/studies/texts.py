@@ -1,19 +1,22 @@
-"""Pieces of held-out text that the experiments start from."""
+"""What the experiments start from: the trained models, and pieces of held-out text."""
 
 import numpy as np
 import torch
 
-from minitransformer import generate, make_cache
+from minitransformer import generate, load, make_cache
+
+TRAINED = {"1 block": "model", "grouped queries": "model-gqa", "2 blocks": "model-2block"}
 
 
-def prompts(ids: np.ndarray, tokens: int, texts: int, seeds: int, seed: int) -> list[torch.Tensor]:
-    """`texts` prompts (1, tokens) for each of `seeds` seeds, from random places of `ids`."""
-    found = []
-    for i in range(max(seeds, 1)):
-        rng = np.random.default_rng(seed + i)
-        starts = rng.integers(0, len(ids) - tokens, max(texts, 1))
-        found += [as_row(ids[start : start + tokens]) for start in starts]
-    return found
+def trained(folder) -> dict:
+    """The trained models by what tells them apart."""
+    return {name: load(folder / where)[0] for name, where in TRAINED.items()}
+
+
+def prompts(ids: np.ndarray, tokens: int, texts: int, seed: int) -> list[torch.Tensor]:
+    """`texts` prompts (1, tokens) from random places of `ids`."""
+    starts = np.random.default_rng(seed).integers(0, len(ids) - tokens, texts)
+    return [as_row(ids[start : start + tokens]) for start in starts]
 
 
 def as_row(ids: np.ndarray) -> torch.Tensor:

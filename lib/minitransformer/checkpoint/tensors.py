@@ -1,7 +1,11 @@
 """The tensors of a saved model: which there are, in which types, and the way in and out of a
 model."""
 
+from dataclasses import replace
+
 import torch
+from torch import nn
+from torch.overrides import TorchFunctionMode
 
 from ..model import Transformer
 from ..quant import quantize_structure
@@ -19,11 +23,23 @@ def _build(cfg, scheme):
     return model if scheme is None else quantize_structure(model, scheme)
 
 
+class _Undrawn(TorchFunctionMode):
+    """Draws no numbers where there is no room for them: on meta torch would load its compiler for
+    it, which takes longer than any model here."""
+
+    def __torch_function__(self, func, types, args=(), kwargs=None):
+        kwargs = kwargs or {}
+        if func is nn.init.normal_:
+            return args[0] if args else kwargs["tensor"]
+        return func(*args, **kwargs)
+
+
 def _layout(cfg, scheme) -> tuple[dict[str, torch.Tensor], dict[str, str]]:
     """Name -> tensor on meta of all that such a model has, and name -> the one it is stored
-    under."""
-    with torch.device("meta"):
-        wanted = _build(cfg, scheme).state_dict(keep_vars=True)
+    under. Positions store nothing."""
+    with torch.device("meta"), _Undrawn():
+        built = _build(replace(cfg, position="none"), scheme)
+        wanted = built.state_dict(keep_vars=True)
     first: dict[int, str] = {}
     for name in sorted(wanted):
         first.setdefault(id(wanted[name]), name)

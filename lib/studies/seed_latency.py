@@ -1,0 +1,31 @@
+"""The seed report's row of latencies: its loops, its 50 tokens, its 3 repeats, on its own model."""
+
+import numpy as np
+import pandas as pd
+
+from .processes import one_more, over_processes, process_medians, speedup
+
+TOKENS, REPEATS = 50, 3
+MS = {"head at all positions": 17.47, "dynamic cache": 8.98}
+
+
+def rows(samples: pd.DataFrame) -> pd.DataFrame:
+    """The seed report's two loops, and the two that compute no more logits than they need:
+    milliseconds beside its figures, and how many times as fast as its naive loop. `mean_` is the
+    interval of the mean, the others are where one more process would fall."""
+    medians, found = process_medians(samples), []
+    for name in ("head at all positions", "dynamic cache", "naive", "static cache"):
+        ms = over_processes(1e3 * medians[name])
+        gain = speedup(samples, "head at all positions", name)
+        row = {"loop": name, "seed_ms": MS.get(name, np.nan), "ms": ms["estimate"]}
+        row |= dict(zip(("ms_low", "ms_high"), one_more(ms), strict=True))
+        row |= {"speedup": gain["estimate"]}
+        row |= dict(zip(("low", "high"), one_more(gain), strict=True))
+        found.append(row | {"mean_low": gain["low"], "mean_high": gain["high"]})
+    return pd.DataFrame(found)
+
+
+def setting(samples: pd.DataFrame) -> str:
+    """Tokens and repeats a process of the seed report's rows as they were timed here."""
+    repeats = samples.groupby(["process", "name"]).size().unique()
+    return f"{samples.tokens.iloc[0]} tokens, {', '.join(map(str, repeats))} repeats"
