@@ -42,7 +42,7 @@ SETTINGS = $(foreach p,$(PARAMETERS),$(if $(call given,$(call variable,$p)),\
 
 # A variable of the command line that nothing reads is an error before anything runs. The environment is left alone.
 KNOWN := $(foreach p,$(PARAMETERS),$(call variable,$p)) PROFILE JOBS PYTHON VENV TORCH_INDEX LAB_OPTIONS PYTEST_OPTIONS DEBUG \
-  FORMAT MODEL EXPORT_OPTIONS SOURCE_DATE_EPOCH
+  FORMAT MODEL EXPORT_OPTIONS PUBLISH_OPTIONS SOURCE_DATE_EPOCH
 ALSO := SHELL PWD TMPDIR MAKEFLAGS MAKEFILES GNUMAKEFLAGS UPGRADE CHROMIUM PIP_% UV_% OMP_% MKL_% CUDA_% TQDM_% \
   PYTHONPATH PYTHONWARNINGS PYTHONUNBUFFERED PYTHONDONTWRITEBYTECODE PYTEST_ADDOPTS# read by what is called
 UNKNOWN := $(strip $(foreach v,$(.VARIABLES),$(if $(findstring command,$(origin $v)),$(filter-out $(KNOWN) $(ALSO),$v))))
@@ -157,8 +157,8 @@ pack: $(READY) ## dist/mini-transformer-<run>-v<version>.tar.gz, the same bytes 
 verify: $(READY) ## check that pack: one changed byte fails
 	@$(RUN) verify $(OPTIONS)
 
-publish: $(READY) ## copy the run's page, claims, provenance and CSVs to reports/reference/
-	@$(RUN) publish $(OPTIONS)
+publish: $(READY) ## run what is lacking of tests and checks, render, copy the page to reports/reference/ (PUBLISH_OPTIONS=--anyway: failing ones too)
+	@$(RUN) publish $(OPTIONS) $(PUBLISH_OPTIONS)
 	@echo "the README's picture of it is made by: make picture"
 
 lab: $(READY) ## open JupyterLab at notebooks/, with reports/ beside it (LAB_OPTIONS=... are passed on)

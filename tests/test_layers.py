@@ -34,7 +34,15 @@ SPEAKING = (
     "minitransformer/export/__main__.py",
     *(
         f"paper/{name}.py"
-        for name in ("__main__", "commands", "execution", "files", "progress", "targets", "variants")
+        for name in (
+            "__main__",
+            "commands",
+            "execution",
+            "files",
+            "progress",
+            "targets",
+            "variants",
+        )
     ),
 )
 EVERY = sorted(LIB.rglob("*.py"))

@@ -83,6 +83,11 @@ def save(run, name, cells, rows=()):
     return rows
 
 
+def front_table():
+    told = [("03-eval", "ppl"), ("Limits", "none of these names"), ("all", "pass")]
+    return pd.DataFrame(told, columns=["where", "what"])
+
+
 def make_run(folder, shown):
     """A run of two chapters and the front matter, with every kind of output."""
     own = own_row(
@@ -103,7 +108,7 @@ def make_run(folder, shown):
         interval=(0.87, 1.09),
         threshold="≥ 1.05×",
     )
-    exact = own_row("same", "The text is the same", True, True)
+    exact = {**own_row("same", "The text is the same", True, True), "sort": "identity"}
     seed = audit_row(
         LEDGER,
         "S1-cache-speedup",
@@ -120,7 +125,9 @@ def make_run(folder, shown):
     finding = "The finding is $x$. Then details with `code`."
     first = [
         markdown(
-            "# Evaluation\n\n*Where does it stand,\nin one number?*\n\nIntroduction.", "title"
+            "# Evaluation\n\n*Where does it stand,\nin one number?*\n\nIntroduction [@su2021].\n\n"
+            "The outputs stored in this file are of the quick profile; the rest is not.",
+            "title",
         ),
         code("parameters", "seed = 42  # a seed\n", count=1, tags=["parameters"]),
         code("zufall99", "seed = 7", count=2, tags=["injected-parameters"]),
@@ -219,22 +226,28 @@ def make_run(folder, shown):
         ],
     )
     save(folder, "04-kv-bench", [markdown("# KV-cache", "title")])
+    save(folder, "A1-cache", [markdown("# More\n\nAs in [@su2021; @chen1999].", "title")])
     front = [
         markdown("# The report\n\n*What is true?*\n\nLead.", "title"),
         markdown(
             "## Audit of the original report\n\nAfter the table.\n\n## Claims\n\nAfter the claims.",
             "audit",
         ),
+        markdown("## Findings\n\nIt starts here [@vaswani2017].", "findings"),
+        code("drawn", "fig", shown((display.show_figure, PNG, "story", "Shown.", ALT))),
+        markdown("## Architecture\n\nBoxes.", "architecture"),
         markdown("## Abstract", "abstract-prose"),
         code(
             "abstract",
             "nb.say(text)",
             shown(
                 (display.show_markdown, "We train."),
-                (display.show_table, ladder, "front", "First on the page."),
+                (display.show_table, front_table(), "front", "First on the page."),
             ),
         ),
-        markdown("## Limits\n\n- One machine.\n\n## Grading sheet\n\n### Gates", "end"),
+        markdown("## Resumen\n\nEntrenamos.", "resumen"),
+        markdown("## Limits\n\n- One machine.\n\n## Provenance\n\nMade.", "end"),
+        markdown("## Grading sheet\n\n### Gates", "grading"),
         code("answer", "nb.answer(x)", shown((display.show_answer, "Of 5 **all**."))),
     ]
     save(folder, "report", front)
@@ -256,7 +269,7 @@ def make_run(folder, shown):
             "unit": "perplexity",
             "interval": [60.1, 62.0],
             "limit_text": "floor 31.2",
-            "seed_text": "seed report: 1,045.31",
+            "seed_text": "original 1,045.31; repeated 1,154",
             "strip": strip,
         },
         {
@@ -314,31 +327,54 @@ def text(tag):
 
 
 def test_the_page_says_what_ran_and_what_did_not(page):
-    assert "02-train" in text(page.select_one(".notice")) and "03-eval" not in text(
-        page.select_one(".notice")
-    )
+    missing, profile = page.select(".notice")
+    assert "02-train" in text(missing) and "03-eval" not in text(missing)
+    assert "profile “quick”" in text(profile) and "set for the profile “paper”" in text(profile)
     byline = text(page.select_one(".byline"))
-    assert (
-        "Andre Joaquin Pacheco Taboada" in byline
-        and "2026-01-02" in byline
-        and "0123456789 with changes" in byline
-    )
-    assert "31 s on 2 threads" in byline.replace("\u202f", " ")
+    for part in (
+        "Mini-Transformer authors",
+        "MIT",
+        "Andre Joaquin Pacheco Taboada",
+        "CC0C2A Procesamiento del Lenguaje Natural",
+        "2026-01-02 in 31 s on 2 threads",
+        "0123456789 with changes",
+    ):
+        assert part in byline.replace("\u202f", " ")
+    assert "Repository" not in byline  # pyproject.toml names none
     assert "corpus tiny" in text(page.select_one(".kicker"))
-    assert [text(a) for a in page.select(".toc > ol > li > a")] == [
-        "Abstract",
-        "Claims",
-        "Audit of the original report",
+
+
+def test_only_the_profile_that_the_bars_were_set_for_says_nothing_of_them(run):
+    about = json.loads((run / "run.json").read_text())
+    (run / "run.json").write_text(json.dumps({**about, "profile": "paper"}))
+    source = build_html(run).read_text(encoding="utf-8")
+    assert "set for the profile" not in source
+
+
+def test_the_page_has_its_order_and_the_contents_show_it(page):
+    order = [section["id"] for section in page.select("main > section, .masthead > section")]
+    assert order == [
+        *("abstract", "findings", "resumen", "architecture", "03-eval", "04-kv-bench"),
+        *("claims", "audit", "A1-cache", "references", "limits", "provenance", "files"),
+        "grading-sheet",
+    ]
+    links = page.select(".toc > ol > li > a")
+    assert [link["href"].removeprefix("#") for link in links] == order
+    assert [text(link) for link in links][4:8] == [
         "3 Evaluation",
         "4 KV-cache",
-        "Limits",
-        "Grading sheet",
+        "Claims",
+        "Audit of the original report",
     ]
-    below = page.select(".toc details a")
+    below = page.select(".toc li details a")
     assert [(a["href"], text(a)) for a in below] == [
         ("#03.results", "Results"),
         ("#03.results-2", "Results"),
     ]
+    assert len(page.select(".toc li.sep")) == 4
+    assert page.find(id="resumen")["lang"] == "es" and page.select_one('.also[href="#resumen"]')
+    assert page.find(id="findings").select_one("figure") and page.select_one("#all-code")
+    assert page.select_one('.bar a[href="#contents"]') and page.find(id="contents")
 
 
 def test_headline_numbers_link_to_their_claims(page):
@@ -348,14 +384,15 @@ def test_headline_numbers_link_to_their_claims(page):
     )
     assert (
         first.a["href"] == "#claim-ppl"
-        and "seed report: 1,045.31" in text(first)
+        and "original 1,045.31; repeated 1,154" in text(first)
         and "floor 31.2" in text(first)
     )
-    assert second.a["href"] == "#claim-faster-50" and "not in the seed report" in text(second)
+    assert second.a["href"] == "#claim-faster-50" and "not in the original report" in text(second)
     assert len(first.select(".strip .limit")) == 1 and not second.select(".limit")
 
 
-def test_claims_come_first_and_link_to_the_cells_that_computed_them(page):
+def test_claims_count_identities_apart_and_link_to_the_cells_that_computed_them(page):
+    claims = page.find(id="claims")
     assert [text(row) for row in page.select("table.claims tr.group")] == ["3 Evaluation"]
     rows = page.select("table.claims tbody tr:not(.group)")
     assert [row["id"] for row in rows] == ["claim-ppl", "claim-faster-50", "claim-same"]
@@ -367,9 +404,42 @@ def test_claims_come_first_and_link_to_the_cells_that_computed_them(page):
         and link["aria-label"] == "Cell 03.3, which computed ppl"
     )
     assert "61.0 perplexity" in rows[0].get_text() and "[60.1, 62.0]" in text(rows[0])
-    assert "exact" in text(rows[2]) and "yes" in text(rows[2]) and not rows[2].select(".strip")
-    assert "After the claims." in text(page.select_one("#claims"))
-    assert [text(b) for b in page.select("#claims .legend b")] == ["2", "1"]
+    assert "identity" in text(rows[2]) and "yes" in text(rows[2]) and not rows[2].select(".strip")
+    assert "After the claims." in text(claims)
+    told = text(claims.p)
+    assert "identities and counts of bytes, 1 of 1 hold" in told
+    assert (
+        "Of 2 measured quantities 1 meets the bar set for it, 1 fails and 0 are undecided" in told
+    )
+
+
+def test_works_and_citations_link_both_ways(page):
+    entries = page.select(".references > li")
+    assert [entry["id"] for entry in entries] == ["ref-chen1999", "ref-su2021", "ref-vaswani2017"]
+    for link in page.select("a.cite"):
+        entry = page.find(id=link["href"].removeprefix("#"))
+        assert f"#{link['id']}" in [a["href"] for a in entry.select("small a")]
+    assert [text(a) for a in entries[1].select("small a")] == ["chapter 3", "appendix A1"]
+    assert text(entries[2].select("small a")[0]) == "Findings"
+    assert "Chen, S. F., and Goodman, J. (1999)." in text(entries[0])
+
+
+def test_files_are_listed_once_and_all_links_to_them_lead_there(page):
+    files = page.find(id="files")
+    relative = [a for a in page.select("a[href]") if not re.match("#|https://", a["href"])]
+    assert relative and all(a.find_parent(id="files") for a in relative)
+    names = [text(entry.a) for entry in files.select("li")]
+    assert names[:2] == ["03-eval.ipynb", "04-kv-bench.ipynb"] and "HASHES.txt" in names
+    assert page.find(id="03-eval").select_one(".kicker a")["href"] == "#file-03-eval.ipynb"
+    assert page.find(id="file-figures-ladder.csv").a["href"] == "figures/ladder.csv"
+    assert "python -m paper report --profile quick --set corpus=texts/tiny.txt" in text(files)
+    assert "at commit 0123456789" in text(files)
+
+
+def test_a_cell_that_names_a_chapter_a_claim_or_a_section_leads_there(page):
+    links = [(text(a), a["href"]) for a in page.find(id="tbl-front").select("tbody a")]
+    assert links == [("03-eval", "#03-eval"), ("ppl", "#claim-ppl"), ("Limits", "#limits")]
+    assert text(page.find(id="tbl-front").select_one("tbody .badge.pass")) == "pass"
 
 
 def test_the_audit_judges_a_statement_at_its_own_setting_and_where_it_can_be_answered(page):
@@ -435,7 +505,8 @@ def test_a_chapter_has_its_head_and_its_cells(page):
         "removed" not in body
         and "receipt" not in body
         and "A reading: 61." in body
-        and "Introduction." in body
+        and "Introduction (Su et al. 2021)." in body
+        and "stored in this file" not in body
     )
     stream = page.find(id="03-speed").select_one("pre.stream")
     assert stream.get_text() == "1 < 2\nred\n" and "a < b" in page.find(id="03-plain").get_text()
@@ -460,7 +531,7 @@ def test_figures_and_tables_are_numbered_in_reading_order_with_captions_and_link
         and image["width"] == "1152"
         and image["src"].startswith("data:image/png;base64,")
     )
-    assert text(figure.figcaption).startswith("Figure 1. The finding is x. Then details")
+    assert text(figure.figcaption).startswith("Figure 2. The finding is x. Then details")
     assert (
         figure.figcaption.find("strong").find("math")
         and "details" not in figure.figcaption.find("strong").get_text()
@@ -470,7 +541,7 @@ def test_figures_and_tables_are_numbered_in_reading_order_with_captions_and_link
         "#claim-S1-cache-speedup",
         "#claim-S1-deterministic",
         "#03-speed",
-        "figures/ladder.csv",
+        "#file-figures-ladder.csv",
     ]
     table = page.find(id="tbl-ladder")
     assert [th.get("scope") for th in table.select("thead th")] == ["col"] * 3 and not table.select(
@@ -532,8 +603,7 @@ def test_the_page_keeps_its_promises(run):
     source = (run / "index.html").read_text(encoding="utf-8")
     assert (
         "<script" not in source
-        and "https://" not in source
-        and "http://" not in source
+        and not re.search(r"(src|data|action)=.https?:", source)
         and "@import" not in source
     )
     check(source)
@@ -642,7 +712,9 @@ PAGE = '<html lang="en"><body><h1>T</h1>{}</body></html>'
         ('<pre role="group">x</pre>', "scrollable <pre> has no name"),
         ("<table><tr><th>x</th></tr></table>", "'x' has no scope"),
         ('<a href="#nowhere">x</a>', "'#nowhere' points nowhere"),
-        ('<a href="b.html"></a>', "has no text"),
+        ('<a href="#a" id="a"></a>', "has no text"),
+        ('<a href="b.html">x</a>', "'b.html' leads out of the page"),
+        ('<a class="cite" id="c" href="#c">x</a>', "citation '#c' has no link back"),
         ('<p id="a"></p><p id="a"></p>', "'a' occurs 2 times"),
         ("x" * 5_000_000, "the limit is 5,000,000"),
     ],
@@ -677,7 +749,7 @@ def test_warnings_stay_in_the_notebook_and_companions_that_are_missing_are_no_li
     assert "Glyph" not in page.get_text() and "red" in page.find(id="03-speed").get_text()
     links = page.find(id="fig-ladder").select_one(".links")
     assert "ladder.csv" in links.get_text() and not links.select('a[href$=".csv"]')
-    assert page.select_one('a[href="03-eval.ipynb"]')["title"].endswith("beside this page")
+    assert page.select_one('#files a[href="03-eval.ipynb"]')
 
 
 def test_a_heading_above_nothing_but_the_answer_s_code_is_left_out(tmp_path, shown):
@@ -692,11 +764,13 @@ def test_a_heading_above_nothing_but_the_answer_s_code_is_left_out(tmp_path, sho
     ]
     save(tmp_path, "01-data", cells)
     page = BeautifulSoup(build_html(tmp_path).read_text(encoding="utf-8"), "html.parser")
-    assert [h.get_text() for h in page.select("h3")] == ["Kept#"] and page.find(id="01-answer")
+    assert [h.get_text() for h in page.select(".chapter h3")] == ["Kept#"] and page.find(
+        id="01-answer"
+    )
     cells[5].outputs = [new_output("stream", name="stdout", text="more")]
     save(tmp_path, "01-data", cells)
     page = BeautifulSoup(build_html(tmp_path).read_text(encoding="utf-8"), "html.parser")
-    assert [h.get_text() for h in page.select("h3")] == ["Kept#", "Answer#"]
+    assert [h.get_text() for h in page.select(".chapter h3")] == ["Kept#", "Answer#"]
 
 
 def test_code_is_a_tab_stop_only_where_it_scrolls(tmp_path):
@@ -714,6 +788,34 @@ def test_heads_of_columns_are_words_with_units():
     names = ["step_ms", "cache_bytes_a_token", "what", 3, "added_nats", "Not_this", "_x"]
     wanted = ["step, ms", "cache bytes a token", "what", 3, "added, nats", "Not_this", "_x"]
     assert [heading(name) for name in names] == wanted
+
+
+def test_a_number_and_its_interval_share_a_column(shown):
+    frame = pd.DataFrame(
+        {
+            "loop": ["a", "b", "c"],
+            "gain": [1.8123, 1.0, 0.002],
+            "low": [1.7601, 1.0, -0.001],
+            "high": [1.8502, 1.0, 0.0051],
+            "step_ms": [2, 3, 4],
+            "step_low": [1.5, float("nan"), 3.5],
+            "step_high": [2.5, float("nan"), 4.5],
+            "follow": [1.0, 2.0, 3.0],
+            "high_water": [4.0, 5.0, 6.0],
+        }
+    )
+    out = display.joined(frame)
+    assert list(out.columns) == ["loop", "gain", "step_ms", "follow", "high_water"]
+    assert list(out["gain"]) == [
+        "1.812 [1.760, 1.850]",
+        "1.000",
+        "0.0020 [−0.0010, 0.0051]",
+    ]
+    assert list(out["step_ms"]) == ["2.0 [1.5, 2.5]", "3.000", "4.0 [3.5, 4.5]"]
+    assert len(frame.columns) == 9 and display.joined(frame[["low", "high"]]).shape == (3, 2)
+    (table,) = shown((display.show_table, frame, "t", "A caption."))
+    cells = BeautifulSoup(restyle(table.data["text/html"]), "html.parser").select("td.n")
+    assert "1.812 [1.760, 1.850]" in [cell.get_text() for cell in cells]  # set as a number
 
 
 def test_what_is_allowed_passes():

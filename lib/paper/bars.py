@@ -21,6 +21,7 @@ PASS, FAIL, UNDECIDED = VERDICTS = ("pass", "fail", "undecided")
 OPERATORS = {"<": operator.lt, "<=": operator.le, ">": operator.gt, ">=": operator.ge}
 SIGNS = {"<": "<", "<=": "≤", ">": ">", ">=": "≥"}
 RULES = ("interval", "exact", "all")
+SORTS = ("quantity", "size", "identity")  # measured; counted in bytes; true by construction
 
 
 @dataclass(frozen=True)
@@ -35,6 +36,7 @@ class Bar:
     value: float = math.nan
     unit: str = ""
     against: str = ""  # what is measured as the bound, in words; `value` is then given with `at`
+    sort: str = ""  # one of SORTS; "" is an identity for the rule "all", else a quantity
     changes: tuple = ()  # {date, was, why}, oldest first
 
     def __post_init__(self):
@@ -42,6 +44,12 @@ class Bar:
             raise ValueError(
                 f"bar {self.id!r}: rule {self.rule!r} is not one of {', '.join(RULES)}"
             )
+        if self.sort not in ("", *SORTS):
+            raise ValueError(
+                f"bar {self.id!r}: sort {self.sort!r} is not one of {', '.join(SORTS)}"
+            )
+        if not self.sort:
+            object.__setattr__(self, "sort", "identity" if self.rule == "all" else "quantity")
         bound = bool(self.against) or math.isfinite(self.value)
         if self.rule != "all" and (self.op not in OPERATORS or not bound):
             raise ValueError(
@@ -106,6 +114,18 @@ class Bar:
             return rank[self.verdict(measured, interval)], sign * end
 
         return max(cases, key=hardness)
+
+
+def tally(rows: list[dict]) -> dict:
+    """How many of our own rows have which verdict: {"exact", "quantities"}, each {pass, fail,
+    undecided, total}; `exact` are identities and byte counts."""
+
+    def count(chosen):
+        verdicts = [row["verdict"] for row in chosen]
+        return {v: verdicts.count(v) for v in VERDICTS} | {"total": len(verdicts)}
+
+    exact = [row for row in rows if row.get("sort") in ("identity", "size")]
+    return {"exact": count(exact), "quantities": count([r for r in rows if r not in exact])}
 
 
 def read(path: Path = BARS) -> dict[str, Bar]:

@@ -8,6 +8,7 @@ Figures are made without pyplot, so nothing is global and a notebook shows each 
 import io
 import re
 from contextlib import contextmanager
+from contextvars import ContextVar
 from pathlib import Path
 
 import matplotlib as mpl
@@ -44,6 +45,7 @@ PALETTE = {
 SEED = re.compile("seed('s|’s| report)", re.I)
 ORDER = ("blue", "teal", "plum", "ochre", "grey")
 DASHED = (0, (5, 2.6))
+WIDTH = ContextVar("width", default=6.0)  # of a figure in inches, as wide as the text
 SEED_MARK = dict(
     marker="D", ls="", mfc="white", mec=PALETTE["vermilion"][0], mew=1.6, ms=6, zorder=5
 )
@@ -81,10 +83,31 @@ def png_bytes(fig) -> bytes:
     return small.getvalue()
 
 
+@contextmanager
+def narrow(inches=4.4):
+    """Figures of this width for as long as the block lasts: two stand beside each other."""
+    token = WIDTH.set(inches)
+    try:
+        yield
+    finally:
+        WIDTH.reset(token)
+
+
+def sheet(tall):
+    """An empty figure, `tall` pixels of the page high, and its axes, whose data are such pixels
+    from the top left."""
+    fig, ax = canvas(tall / 96)
+    fig.set_layout_engine("none")
+    ax.set_position((0, 0, 1, 1))
+    ax.set(xlim=(0, fig.get_figwidth() * 96), ylim=(tall, 0))
+    ax.set_axis_off()
+    return fig, ax
+
+
 def canvas(height=3.5, columns=1, log=""):
-    """An empty figure, 6 inches wide, and its axes (an array of them for several columns); `log`
-    "x", "y", "xy" or ""."""
-    fig = LiteralFigure(figsize=(6.0, height), layout="constrained")
+    """An empty figure, 6 inches wide unless `narrow`, and its axes (an array of them for several
+    columns); `log` "x", "y", "xy" or ""."""
+    fig = LiteralFigure(figsize=(WIDTH.get(), height), layout="constrained")
     FigureCanvasAgg(fig)
     axes = fig.subplots(1, columns)
     for name in log:

@@ -17,15 +17,20 @@ from pygments import highlight
 from pygments.formatters import HtmlFormatter
 from pygments.lexers import PythonLexer
 
-from . import marks, prose
+from . import bibliography, companions, marks, prose
+from .bars import VERDICTS
 from .claims import settled
 from .display import KEY
+from .names import slug
 from .numerals import number
 from .tables import restyle
 
 FITS = 96  # characters of code that stand beside the contents without scrolling
 HEADING = re.compile("h[2-6]")
 NUMBERED = re.compile(r"(\d\d|A\d+)-")  # chapters and appendices
+APPENDIX = re.compile(r"A\d+-")
+# What a first cell says of the notebook's own outputs, of a chapter on the page untrue.
+STORED = re.compile(r"The outputs stored in this file are of[^.]*\.\s*")
 HEAD = re.compile(
     r"\s*# +(?P<title>.+?)\s*\n+(?:\*(?P<question>[^*\n]+(?:\n[^*\n]+)*)\*\s*(?:\n|$))?"
 )
@@ -61,9 +66,10 @@ class Book:
     together.
 
     `template` is the folder with chapter/ and outputs.html.j2; `claims` the rows of claims.json,
-    `run_dir` the folder in which the page's companions lie."""
+    `run_dir` the folder in which the page's companions lie, `chapters` the names that a table's
+    cells link to. `cites` collects where each work is cited."""
 
-    def __init__(self, template: Path, claims=(), run_dir=None):
+    def __init__(self, template: Path, claims=(), run_dir=None, chapters=()):
         self.template = template
         self.env = Environment(
             loader=FileSystemLoader(template), autoescape=True, trim_blocks=True, lstrip_blocks=True
@@ -73,6 +79,7 @@ class Book:
             caption=prose.caption,
             quiet=prose.quiet,
             key=claim_anchor,
+            file=companions.anchor,
             number=number,
             written=marks.written,
             stated=marks.stated,
@@ -82,6 +89,9 @@ class Book:
         self.env.globals.update(strip=marks.strip, ruler=marks.ruler, beside=self._beside)
         self.run_dir = run_dir
         self.claims = {row["id"]: row for row in claims}
+        self.links = {name: f"#{name}" for name in chapters if self._beside(f"{name}.ipynb")}
+        self.links |= {id: f"#{claim_anchor(id)}" for id in self.claims}
+        self.cites = {}
         self.numbered = count(1)
         self.token = secrets.token_hex(8)  # marks what in_order numbers: no text can hold it
 
@@ -93,6 +103,8 @@ class Book:
         title, question = _take_head(notebook, name)
         answer = self._number(notebook, name)
         shift = 1 if NUMBERED.match(name) else 0
+        if not shift:
+            self.links |= {title: f"#{slug(title)}" for title in _titles(notebook)}
         renderer = prose.Renderer(prefix(name), shift)
         computed = prose.Renderer(prefix(name), shift, computed=True)
         computed.used = renderer.used
@@ -113,18 +125,21 @@ class Book:
             if c.cell_type == "code"
         }
         answer = answer and prose.inline(answer)
-        return Chapter(
-            name,
-            title,
-            question,
-            answer,
-            seconds,
-            len(labels),
-            Markup(soup),
-            _parts(soup),
-            labels,
-            _sections(soup),
-        )
+        about = (name, title, question, answer, seconds, len(labels))
+        if shift:
+            kind = "appendix" if APPENDIX.match(name) else "chapter"
+            place = f"{kind} {prefix(name).lstrip('0')}"
+            return Chapter(*about, self._cited(soup, place), {}, labels, _sections(soup))
+        parts = {title: self._cited(body, title) for title, body in _parts(soup).items()}
+        return Chapter(*about, Markup(""), parts, labels)
+
+    def _badges(self):
+        """The verdicts about our own bars, which stand in tables as they do elsewhere."""
+        badge = self.env.get_template("outputs.html.j2").module.badge
+        return {verdict: str(badge(verdict)) for verdict in VERDICTS}
+
+    def _cited(self, html, place):
+        return Markup(bibliography.anchored(str(html), place, self.cites))
 
     def _beside(self, path):
         """Whether a file lies beside the page, so that a link to it has an end."""
@@ -185,9 +200,9 @@ class Book:
             if kind == "figure":
                 about["src"] = f"data:image/png;base64,{''.join(data['image/png'].split())}"
             if kind == "table":
-                head, found, body = restyle(data["text/html"], id=f"tbl-{about['id']}").partition(
-                    "<thead>"
-                )
+                id = f"tbl-{about['id']}"
+                source = restyle(data["text/html"], id, self.links, self._badges())
+                head, found, body = source.partition("<thead>")
                 columns = (found + body).partition("</tr>")[0].count("<th ")
                 about |= {
                     "before": Markup(head),
@@ -207,7 +222,9 @@ class Book:
         if "text/markdown" in data:
             return prose.markdown(data["text/markdown"], renderer)
         if "text/html" in data:
-            return Markup(_scroll(restyle(data["text/html"]), f"Table of cell {at['number']}"))
+            source = restyle(data["text/html"])
+            tabled = "<table" in source  # else a listing, which scrolls by itself
+            return Markup(_scroll(source, f"Table of cell {at['number']}") if tabled else source)
         if any(mime.startswith("image/") for mime in data):
             raise ValueError(
                 f"{name}, cell {cell.id} shows an image without alt text: show it with "
@@ -285,7 +302,7 @@ def _take_head(notebook, name):
             found = HEAD.match(cell.source + "\n")
             if not found:
                 break
-            cell.source = cell.source[found.end() :].strip()
+            cell.source = STORED.sub("", cell.source[found.end() :]).strip()
             return found["title"], " ".join((found["question"] or "").split())
     raise ValueError(
         f"{name}: the first Markdown cell has no title: start it with '# Title' and then "
@@ -305,6 +322,12 @@ def _drop_empty_headings(soup, notebook):
         after = tag.find_next_sibling(lambda other: "silent" not in other.get("class", ()))
         if after is None or HEADING.fullmatch(after.name):
             tag.find_previous_sibling().decompose()
+
+
+def _titles(notebook):
+    """The `##` headings of a notebook's Markdown."""
+    texts = (cell.source for cell in notebook.cells if cell.cell_type == "markdown")
+    return [title for text in texts for title in re.findall(r"^## +(.+?)\s*$", text, re.M)]
 
 
 def _sections(soup):

@@ -119,7 +119,16 @@ def _outline(soup):
 
 
 def _links(soup, ids):
+    """Inner links that lead nowhere, links without words, citations that nothing links back to, and
+    relative links outside the list that says where such files lie."""
+    back = {link["href"] for entry in soup.select(".references") for link in entry.find_all("a")}
     for link in soup.find_all("a", href=True):
+        if "cite" in link.get("class", ()) and f"#{link.get('id')}" not in back:
+            yield f"citation {link['href']!r} has no link back: cite in a cell's text"
+        if not re.match(r"#|[a-z][a-z0-9+.-]*:", link["href"], re.I) and not link.find_parent(
+            class_="files"
+        ):
+            yield f"link {link['href']!r} leads out of the page: name a file that is listed in it"
         if link["href"].startswith("#") and link["href"][1:] not in ids:
             yield f"link {link['href']!r} points nowhere"
         if not (link.get_text(strip=True) or link.get("aria-label")):

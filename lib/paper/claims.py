@@ -46,7 +46,7 @@ def bar_row(bar: Bar, measured, interval=None, of: str = "") -> dict:
     ends = known(interval)
     row = _row(bar.id, statement, None, shown, bar.unit, ends, bar.threshold, verdict)
     bound = {} if bar.rule == "all" else {"op": bar.op, "bound": bar.value}
-    return {**row, "rule": bar.rule, **bound}
+    return {**row, "rule": bar.rule, "sort": bar.sort, "case": of, **bound}
 
 
 def table_cases(rows, value: str, case: str) -> dict:

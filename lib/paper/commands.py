@@ -1,21 +1,18 @@
-"""What the make targets do that are not a run: compare, pack, verify, publish, clear."""
+"""What the make targets do that are not a run: compare, pack, verify, clear."""
 
 import tempfile
 from pathlib import Path
 
 import nbformat
 
-from . import claims, evidence, idempotence, pack, readme, runner, variants
+from . import evidence, idempotence, pack, runner, variants
 from .execution import quiet
-from .files import write_bytes, write_text
+from .files import write_text
 from .names import short
 from .parameters import resolve
 from .progress import clock
 from .project import Project
-from .scrub import naming
 from .targets import run
-
-PUBLISHED = ("index.html", "claims.json", "run.json", "HASHES.txt")
 
 
 def verify_corpus(project: Project, params: dict, options) -> None:
@@ -67,46 +64,16 @@ def make_pack(project: Project, params: dict, options) -> None:
 
 def verify(project: Project, params: dict, options) -> None:
     """Checks the run's pack and its checksum file; PackError names what was changed."""
-    name = pack.pack_name(options.into or project.run_dir(params))
-    path = project.root / "dist" / f"{name}.tar.gz"
+    run_dir = options.into or project.run_dir(params)
+    path = project.root / "dist" / f"{pack.pack_name(run_dir)}.tar.gz"
+    about = {"run": run_dir.name, "pack": path.name}
     try:
         count = pack.verify(path)
     except pack.PackError:
-        evidence.write(project, "verify", False, pack=path.name)
+        evidence.write(project, "verify", False, **about)
         raise
-    evidence.write(project, "verify", True, pack=path.name, files=count)
+    evidence.write(project, "verify", True, **about, files=count)
     print(f"{project.relative(path)}: {count} files verified")
-
-
-def publish(project: Project, params: dict, options) -> None:
-    """Copies a finished run's page, claims, provenance and hashes to reports/reference/, the
-    committed rendering; refuses a run that names a folder of this machine.
-
-    So too its CSVs and executed notebooks, which the page links. README.md, where there is one,
-    gets its headline table."""
-    run_dir = options.into or project.run_dir(params)
-    missing = [name for name in PUBLISHED if not (run_dir / name).is_file()]
-    if missing:
-        where = f"{project.relative(run_dir)}/{missing[0]}"
-        raise FileNotFoundError(f"{where} is missing: run make report PROFILE={params['profile']}")
-    found = naming(run_dir, project.root)
-    if found:
-        raise RuntimeError(
-            f"{named(found)} in {project.relative(run_dir)} name a folder of this machine: run it "
-            "again where that folder is not written"
-        )
-    target = project.reports / "reference"
-    linked = [*run_dir.rglob("*.csv"), *run_dir.glob("*.ipynb")]
-    names = [*PUBLISHED, *sorted(p.relative_to(run_dir).as_posix() for p in linked)]
-    for path in target.rglob("*"):
-        if path.is_file() and path.relative_to(target).as_posix() not in names:
-            path.unlink()
-    for name in names:
-        write_bytes(target / name, (run_dir / name).read_bytes())
-    page = project.root / "README.md"
-    if page.is_file():
-        readme.update(page, target / "claims.json", claims.seed_claims())
-    print(f"{project.relative(target)}: {len(names)} files")
 
 
 def execute_notebooks(project: Project, params: dict, options) -> None:

@@ -27,7 +27,7 @@ from IPython.display import display
 
 from .canvas import png_bytes
 from .claims import audited, settled
-from .marks import stated, written
+from .marks import interval_text, stated, written
 from .numerals import heading, number, readable
 from .words import seen
 
@@ -64,16 +64,39 @@ def show_figure(fig, id, caption, alt, csv=None):
 def show_table(df, id, caption, csv=None):
     """Display a DataFrame as a plain HTML table with a caption; numbers are set by `readable`.
 
-    A default RangeIndex is left out; any other index becomes the row heads. Raises ValueError if
-    the caption is empty."""
+    A default RangeIndex is left out; any other index becomes the row heads; a number and the `low`
+    and `high` that follow it share a column. Raises ValueError if the caption is empty."""
     _need("table", id, caption=caption)
     index = not isinstance(df.index, pd.RangeIndex)
-    shown = readable(df).rename(columns=heading)
+    shown = readable(joined(df)).rename(columns=heading)
     with pd.option_context("display.html.use_mathjax", False, "display.max_colwidth", None):
         body = shown.to_html(border=0, index=index, index_names=index, na_rep="–")
     body = body.replace("<thead>", f"<caption>{html.escape(caption)}</caption>\n  <thead>", 1)
     about = {"kind": "table", "id": id, "caption": caption, "csv": csv}
     _show({"text/html": body, "text/plain": shown.to_string(index=index)}, about)
+
+
+def joined(df):
+    """A copy in which a column of numbers and the interval that follows it, in columns that end in
+    "low" and "high", are one column of texts: 1.81 [1.76, 1.85]. Where the interval is the number
+    itself, or none, the number stands alone."""
+    out, names = df.copy(), list(df.columns)
+    for name, low, high in zip(names, names[1:], names[2:], strict=False):
+        ends = isinstance(low, str) and low.endswith("low") and high == f"{low[:-3]}high"
+        if ends and all(df[each].dtype.kind in "fi" for each in (name, low, high)):
+            out[name] = _with_interval(*(df[each].astype(float) for each in (name, low, high)))
+            out = out.drop(columns=[low, high])
+    return out
+
+
+def _with_interval(values, lows, highs):
+    """Numbers with their intervals as in running text: as many digits as each interval supports."""
+    return [
+        f"{written(value, '', (low, high))} {interval_text((low, high))}"
+        if low < high
+        else number(value)
+        for value, low, high in zip(values, lows, highs, strict=True)
+    ]
 
 
 def show_markdown(text):

@@ -1,196 +1,196 @@
-"""The headline numbers of a run, each a claim beside its limit, and the abstract made of them."""
+"""The run in a few numbers: facts from its claims and metrics, the tiles and the abstract that
+data/summary.toml makes of them, in English and in Spanish."""
 
 import math
-import re
+import tomllib
+from dataclasses import dataclass
+from functools import cache
+from pathlib import Path
+from string import Formatter
 
-from .findings import findings
+from .bars import tally
+from .claims import audited, seed_claims
 from .marks import interval_text, stated, written
 from .numerals import number
-from .statements import HOLDS, INCOMPARABLE
-from .summary import audit_by_kind, counts
+from .summary import audit_by_kind
 from .words import literal
 
-# claim, what the tile says, the seed report's row, where nothing can lie; the first five that a run
-# holds are shown
-HEADLINES = (
-    ("report-perplexity", "Test perplexity", "S1-perplexity", "below"),
-    ("speedup", "Cache speed-up", "S1-cache-speedup", "above"),
-    ("quant-ratio-int8", "Smaller in int8", "S1-int8-compression", "above"),
-    ("quant-ratio-int4-g32", "Smaller in int4", "S1-int4-compression", "above"),
-    ("report-gap", "Gap to the floor closed", None, None),
-    ("report-bits-per-byte", "Bits per byte", None, None),
-)
+SUMMARY = Path(__file__).resolve().parents[2] / "data" / "summary.toml"
+TILES = 5
+LONG = 5  # letters of a unit that is a word, such as "parameters"
+
+
+@dataclass(frozen=True)
+class Fact:
+    """A measured number, for a template: "{x}" with its interval, "{x:value}" without, "{x:n}" the
+    length it was measured at, "{x:seed}" what the original report states."""
+
+    value: object
+    unit: str = ""
+    interval: tuple | None = None
+    seed: object = None
+    case: str = ""
+
+    def __format__(self, spec):
+        unit = self.unit if len(self.unit) < LONG else ""  # the sentence says a unit that is a word
+        value = written(self.value, unit, self.interval)
+        if spec == "value":
+            return value
+        if spec == "n":
+            return self.case.split(" ")[0]
+        if spec == "seed":
+            return stated(self.seed, unit)
+        return f"{value} {interval_text(self.interval)}".rstrip()
+
+
+class Counts(dict):
+    """Counts by name, for a template: "{x:pass}"."""
+
+    def __format__(self, spec):
+        return number(self[spec])
+
+
+@cache
+def summary(path: Path = SUMMARY) -> dict:
+    """The tiles and sentences as data/summary.toml lists them."""
+    return tomllib.loads(Path(path).read_text(encoding="utf-8"))
+
+
+def facts(rows: list[dict], metrics: list[dict], corpus: dict, time_model: dict, **more) -> dict:
+    """Everything that a template may name: claims and statements by id, `<id>:<verdict>`, where
+    the headline model stands, the roofline, counts of verdicts and of statements by kind, and
+    `more`.
+
+    `rows` are those of claims.json, `metrics` of metrics.json, and so on."""
+    found = {row["id"]: _fact(row) for row in rows if row["measured"] is not None}
+    found |= {f"{row['id']}:{row['verdict']}": True for row in rows}
+    found |= standing(metrics)
+    length = format(found["speedup"], "n") if "speedup" in found else None
+    for each in time_model.get("speedup", ()):
+        if str(each["new_tokens"]) == length:
+            found["roofline"] = Fact(each["roofline"], "×")
+    found["floor" if "floor" in found else "no floor"] = found.get("floor", True)
+    found |= tally([row for row in rows if not audited(row)])
+    found |= {name: Counts(found[name]) for name in ("exact", "quantities")}
+    ledger = seed_claims()
+    if any(map(audited, rows)):
+        kinds = audit_by_kind(rows, ledger).set_index("kind").to_dict("index")
+        found |= {kind: Counts(counts) for kind, counts in kinds.items()}
+    found |= {"corpus": corpus, "statements": Fact(len(ledger))}
+    return found | {name.replace("_", "-"): value for name, value in more.items()}
+
+
+def _fact(row: dict) -> Fact:
+    more = (row.get("unit") or "", row.get("interval"), row.get("seed_value"))
+    return Fact(row["measured"], *more, row.get("case", ""))
 
 
 def standing(metrics: list[dict]) -> dict:
-    """Where the headline model stands: {model, twin, gram, floor, gap, gap_of_gram} from
-    metrics.json, {} where there is none.
+    """Where the headline model stands on the test split, from metrics.json; {} where there is none.
 
-    `model`, `twin` and `gram` (the n-gram order chosen on validation) are {system, perplexity, low,
-    high, bits_per_byte} on the test split; `gap` is the share, in %, of the way from the uniform
-    guess to the floor, in nats, None without a floor."""
+    {perplexity, bits, ngram, ngram-bits, uniform, floor, gap}: of the model, of the n-gram whose
+    order validation chose, of the uniform guess, and the share, in %, of the way from there to the
+    floor, in nats; `floor` and `gap` only where the floor is known."""
     found = {}
     for row in metrics:
         if row["measure"] in ("perplexity", "bits_per_byte"):
-            bounds = {key: row[key] for key in ("low", "high") if key in row}
-            found.setdefault(row["system"], {"system": row["system"]}).update(
-                {row["measure"]: row["value"]} | bounds
-            )
+            known = (row["low"], row["high"]) if "low" in row else None
+            found.setdefault(row["system"], {})[row["measure"]] = Fact(row["value"], "", known)
     names = [name for name in found if not name.startswith("floor")]
     if len(names) < 3:
         return {}
-    gram = next(name for name in names if "best on validation" in name)
-    floor = next(
-        (row["perplexity"] for name, row in found.items() if name.startswith("floor")), None
-    )
-    top = math.log(found[names[0]]["perplexity"])
-    gaps = [
-        100 * (top - math.log(found[name]["perplexity"])) / (top - math.log(floor))
-        if floor
-        else None
-        for name in (names[-2], gram)
-    ]
+    model, gram = names[-2], next(name for name in names if "best on validation" in name)
+    told = {
+        "perplexity": found[model]["perplexity"],
+        "ngram": Fact(found[gram]["perplexity"].value),
+        "uniform": Fact(found[names[0]]["perplexity"].value),
+        "bits": found[model].get("bits_per_byte"),
+        "ngram-bits": found[gram].get("bits_per_byte"),
+    }
+    floor = next((each for name, each in found.items() if name.startswith("floor")), None)
+    if floor:
+        top, low = told["uniform"].value, floor["perplexity"].value
+        told |= {"floor": Fact(low), "gap": _gap(top, told["perplexity"], low)}
+    return {name: fact for name, fact in told.items() if fact}
+
+
+def _gap(top: float, model: Fact, floor: float) -> Fact:
+    """The share of the way from `top` to `floor` in nats, its interval that of the perplexity."""
+
+    def share(value):
+        return 100 * math.log(top / value) / math.log(top / floor)
+
+    interval = tuple(map(share, reversed(model.interval))) if model.interval else None
+    return Fact(share(model.value), "%", interval)
+
+
+def nats_above(fact: Fact | None, base: float) -> tuple:
+    """(log of a perplexity over `base`, its interval); (None, None) where it was not measured, and
+    an interval of NaN where a single run gives none."""
+    if fact is None:
+        return None, None
+    ends = tuple(math.log(x / base) for x in fact.interval or ())
+    return math.log(fact.value / base), ends or (math.nan, math.nan)
+
+
+def tiles(found: dict, rows: list[dict]) -> list[dict]:
+    """At most five headline numbers, each of the claim that judges it, beside its limit and what
+    the original report's own setting gives.
+
+    A tile is {claim, label, value, unit, interval, bar, verdict, limit_text, seed_text, strip}, the
+    last as `marks.strip` takes it."""
+    claims = {row["id"]: row for row in rows}
+    kept = [it for it in summary()["tile"] if it["fact"] in found and it["claim"] in claims]
+    return [_tile(it, found, claims[it["claim"]]) for it in kept[:TILES]]
+
+
+def _tile(it: dict, found: dict, claim: dict) -> dict:
+    fact = found[it["fact"]]
+    limit, start = (_value(it.get(end), found) for end in ("limit", "start"))
+    seed = "original {0:seed}; repeated {0:value}".replace("0", it["seed"]) if "seed" in it else ""
     return {
-        "model": found[names[-2]],
-        "twin": found[names[-1]],
-        "gram": found[gram],
-        "floor": floor,
-        "gap": gaps[0],
-        "gap_of_gram": gaps[1],
+        "claim": claim["id"],
+        "label": said(it["label"], found),
+        "value": fact.value,
+        "unit": fact.unit,
+        "interval": fact.interval,
+        "bar": said(it.get("bar", ""), found) or claim["threshold"],
+        "verdict": claim["verdict"],
+        "limit_text": said(it.get("note", ""), found),
+        "seed_text": said(seed, found),
+        "strip": {
+            "value": fact.value,
+            "interval": fact.interval,
+            "limit": limit,
+            "start": start if limit else None,
+            "beyond": it.get("beyond") if limit else None,
+            "log": True,
+        },
     }
 
 
-def headlines(rows: list[dict], ledger: dict, limits: dict) -> list[dict]:
-    """At most five tiles, each the claim of a chapter beside its limit and the seed report's
-    number.
-
-    `limits` maps a claim id to (limit, what sets it). A tile is {claim, label, value, unit,
-    interval, threshold, verdict, limit_text, seed_text, strip}, the last as `marks.strip` takes it.
-    """
-    claims, found = {row["id"]: row for row in rows}, []
-    for id, label, seed, beyond in HEADLINES:
-        if id not in claims:
-            continue
-        row = claims[id]
-        limit, setter = limits.get(id, (None, ""))
-        said = ledger[seed]["seed_value"] if seed in ledger else None
-        reached = (
-            f", {number(100 * row['measured'] / limit, 2)} % reached"
-            if limit and beyond == "above"
-            else ""
-        )
-        length = re.search(r"(\d+) new tokens", row["statement"])
-        found.append(
-            {
-                "claim": id,
-                "label": f"{label}, n = {length[1]}" if length else label,
-                "value": row["measured"],
-                **{key: row[key] for key in ("unit", "interval", "threshold", "verdict")},
-                "limit_text": f"{setter} {written(limit, row['unit'])}{reached}" if limit else "",
-                "seed_text": "" if said is None else "seed report: " + stated(said, row["unit"]),
-                "strip": {
-                    "value": row["measured"],
-                    "interval": row["interval"],
-                    "limit": limit,
-                    "seed": said,
-                    "beyond": beyond if limit else None,
-                    "log": True,
-                },
-            }
-        )
-    return found[:5]
+def _value(given, found: dict):
+    """A number as data/summary.toml gives it, or that of the fact it names."""
+    return found[given].value if given in found else None if isinstance(given, str) else given
 
 
-def limits(floor: float | None, time_model: dict) -> dict:
-    """What sets the limit of each headline claim: the source's floor, 32 bits over the width, the
-    roofline of timemodel.json."""
-    found = {"quant-ratio-int8": (4.0, "limit"), "quant-ratio-int4-g32": (8.0, "limit")}
-    if floor:
-        found["report-perplexity"] = (floor, "floor")
-    if time_model.get("speedup"):
-        found["speedup"] = (time_model["speedup"][-1]["roofline"], "roofline")
-    return found
+def said(template: str, found: dict) -> str:
+    """A template with its facts, "" where one was not measured."""
+    return template.format_map(found) if _names(template) <= set(found) else ""
 
 
-def abstract(tiles: list[dict], rows: list[dict], corpus: dict, ledger: dict) -> str:
-    """The run in a paragraph of Markdown; only what it measured is mentioned."""
-    by = {tile["claim"]: tile for tile in tiles}
-    parts = [
-        f"We train a decoder-only transformer on {_text(corpus)}, decode it with and without "
-        "a key-value cache, and shrink "
-        "it to eight and four bits."
-    ]
-    if tile := by.get("report-perplexity"):
-        limit = tile["strip"]["limit"]
-        ratio = number(tile["value"] / limit, 3) if limit else ""
-        floor = (
-            f", {ratio} times the floor of {number(limit)} that no predictor can pass"
-            if limit
-            else ""
-        )
-        parts.append(f"Its test perplexity is **{measured(tile)}**{floor}.")
-    if tile := by.get("report-gap"):
-        parts.append(
-            f"It closes **{measured(tile)}** of the gap between a uniform guess and that floor."
-        )
-    if tile := by.get("report-bits-per-byte"):
-        parts.append(f"That is **{measured(tile)}** bits per byte.")
-    if tile := by.get("speedup"):
-        limit, length = tile["strip"]["limit"], tile["label"].partition("n = ")[2]
-        share = (
-            f", {number(100 * tile['value'] / limit, 2)} % of what this machine would allow "
-            "without overhead"
-            if limit
-            else ""
-        )
-        parts.append(
-            f"A cache makes decoding **{measured(tile)}** "
-            f"faster{f' at {length} tokens' if length else ''}{share}."
-        )
-    sizes = [
-        f"**{measured(by[id])}** in {kind}"
-        for kind, id in (("int8", "quant-ratio-int8"), ("int4", "quant-ratio-int4-g32"))
-        if id in by
-    ]
-    if sizes:
-        parts.append(f"Its weights shrink {' and '.join(sizes)}, counted in bytes with all scales.")
-    return " ".join([*parts, _verdicts(rows, ledger)])
+def _names(template: str) -> set[str]:
+    return {name for _, name, _, _ in Formatter().parse(template) if name}
 
 
-def _text(corpus: dict) -> str:
-    if corpus.get("kind") == "text":
-        return f"the text *{literal(corpus.get('name', 'given'))}*"
-    if corpus.get("kind") == "uniform":
-        return "independent uniform words, in which there is nothing to learn"
-    return "a synthetic language whose entropy rate is known in closed form"
-
-
-def measured(tile: dict) -> str:
-    """A headline's value with unit and interval, for running text."""
-    value = written(tile["value"], tile["unit"], tile["interval"])
-    return f"{value} {interval_text(tile['interval'])}".strip()
-
-
-def _verdicts(rows: list[dict], ledger: dict) -> str:
-    """The audit and our own bars in three sentences."""
-    own = counts(rows)
-    told = [_audit(audit_by_kind(rows, ledger).set_index("kind"), len(ledger))]
-    if strongest := [one["title"] for one in findings(rows, ledger)[:3]]:
-        titles = "; ".join(title[0].lower() + title[1:] for title in strongest)
-        told.append(f"Its strongest findings: {titles}.")
-    if total := sum(own.values()):
-        told.append(f"Of {total} bars of our own, {own['pass']} hold.")
-    return " ".join(told)
-
-
-def _audit(kinds, statements: int) -> str:
-    """How many statements of each kind hold at the original's own setting; settings apart."""
-    all_of, hold = kinds["statements"], kinds[HOLDS]
-    return (
-        f"We audit the {statements} statements of the original report, each first at its own "
-        f"setting. Of {all_of['arithmetic']} counts and calculations {hold['arithmetic']} hold, "
-        f"of {all_of['measurement']} measured numbers {hold['measurement']} "
-        f"({kinds.loc['measurement', INCOMPARABLE]} cannot be compared: another machine or text "
-        f"decides them), of {all_of['conclusion']} conclusions {hold['conclusion']}; "
-        f"{all_of['setting']} settings are only copied."
-    )
+def abstract(found: dict, language: str = "en") -> str:
+    """The run in a few sentences of Markdown; only what it measured is mentioned."""
+    kind = found["corpus"].get("kind", "uniform")
+    name = literal(found["corpus"].get("name", ""))
+    known = found | {"corpus": summary()["corpus"][kind][language].format(name=name)}
+    paragraphs = [[]]
+    for it in summary()["sentence"]:
+        paragraphs += [[]] if it.get("break") else []
+        if {*it.get("when", ())} <= set(known):
+            paragraphs[-1].append(said(it.get(language, ""), known))
+    return "\n\n".join(" ".join(filter(None, told)) for told in paragraphs if any(told))

@@ -1,18 +1,19 @@
 """The report as one HTML file: executed notebooks, claims and provenance in, index.html out.
 
 Conventions
-    chapter      NN-name.ipynb, executed, in the run's folder; a chapter that has not run is named
-    in a notice head         first Markdown cell: `# Title`, then `*Question?*`; the answer is what
-    nb.answer showed front        report.ipynb: "## Abstract" stands in the masthead; what stands
-    under "## Claims" and "## Audit …" follows
-                 the tables that are built here; its other `##` sections (Limits, Provenance,
-Grading sheet) close the page
-    headline     headline.json, the tiles of `headline.headlines`: {claim, label, value, unit,
-interval, limit_text, seed_text,
-                 strip}, the last as `marks.strip` takes it
-    claims       claims/NN-name.json of the notebooks shown; rows with a kind form the audit
+    chapter      NN-name.ipynb, executed, in the run's folder; one that has not run is named in a
+                 notice; the appendices A1-... stand behind the claims and the audit
+    head         first Markdown cell: `# Title`, then `*Question?*`; the answer is what nb.answer
+                 showed
+    front        report.ipynb by its `##` headings: Abstract stands in the masthead, Findings,
+                 Resumen and Architecture before the chapters, what is under Claims and Audit below
+                 the tables that are built here; its other sections close the page in their order
+    headline     headline.json, the tiles of `headline.tiles`, each with a strip as `marks.strip`
+                 takes it
+    claims       claims/NN-name.json of the notebooks shown; rows about the original report form
+                 the audit
     anchors      cell "NN-<cell id>", claim "claim-<id>", figure "fig-<id>", table "tbl-<id>",
-    chapter its notebook's name
+                 file "file-<path>", work "ref-<key>", chapter its notebook's name
 
 The file loads nothing: no script, no style sheet, font or image from anywhere. `check` refuses a
 page that would."""
@@ -20,20 +21,23 @@ page that would."""
 import json
 from pathlib import Path
 
-from . import bars
+from . import bars, bibliography, companions, prose
+from .about import about
 from .audit_section import audit_section
-from .chapter import Book, claim_anchor, in_order, prefix
+from .chapter import APPENDIX, Book, claim_anchor, in_order, prefix
 from .checks import check
 from .claims import audited, seed_claims
 from .files import read_json, write_text
 from .marks import strip, written
 from .names import slug
 from .project import Project
-from .summary import counts
+from .record import made_by
 from .words import visible
 
 TEMPLATE = Path(__file__).resolve().parents[2] / "reports" / "template"
-BUILT = ("abstract", "claims", "audit")
+STYLES = ("style.css", "audit.css")
+BUILT = ("abstract", "findings", "resumen", "architecture", "claims", "audit")
+BARS_FOR = "paper"  # the profile that the bars were set for
 
 
 def build_html(run_dir, notebooks_dir=None) -> Path:
@@ -43,37 +47,81 @@ def build_html(run_dir, notebooks_dir=None) -> Path:
     FileNotFoundError if there is no executed notebook; ValueError if the page would break one of
     the report's promises."""
     run_dir = Path(run_dir)
-    folder = Path(notebooks_dir or run_dir)
-    chapters_of_book = Project.find(run_dir).chapters
-    names = [name for name in chapters_of_book if (folder / f"{name}.ipynb").is_file()]
+    folder, project = Path(notebooks_dir or run_dir), Project.find(run_dir)
+    names = [name for name in project.chapters if (folder / f"{name}.ipynb").is_file()]
     front = folder / "report.ipynb"
     if not names and not front.is_file():
         raise FileNotFoundError(f"no executed notebook in {folder}: run make report first")
     run = _json(run_dir / "run.json", {})
-    seconds = run.get("durations_s", {})
     shown = [*names, *(["report"] if front.is_file() else [])]
     claims = [row for name in shown for row in _json(run_dir / "claims" / f"{name}.json", [])]
-    book = Book(TEMPLATE, claims, run_dir)
-    chapters = [book.chapter(folder / f"{name}.ipynb", seconds.get(name)) for name in names]
+    book = Book(TEMPLATE, claims, run_dir, project.chapters)
+    seconds = run.get("durations_s", {})
     matter = book.chapter(front, seconds.get("report")) if front.is_file() else None
+    chapters = [book.chapter(folder / f"{name}.ipynb", seconds.get(name)) for name in names]
     parts = dict(
-        style="".join(
-            (TEMPLATE / name).read_text(encoding="utf-8") for name in ("style.css", "audit.css")
-        ),
-        run=run,
-        chapters=chapters,
-        missing=[name for name in chapters_of_book if name not in names]
-        + ([] if matter else ["report"]),
+        style="".join((TEMPLATE / name).read_text(encoding="utf-8") for name in STYLES),
+        about=about(project.root),
+        missing=[name for name in (*project.chapters, "report") if name not in shown],
+        took=sum(seconds.get(name, 0) for name in shown),
+        **_run(project, run),
         **_claims(claims, chapters, matter),
         **_front(matter),
+        chapters=[chapter for chapter in chapters if not APPENDIX.match(chapter.name)],
+        appendices=[chapter for chapter in chapters if APPENDIX.match(chapter.name)],
+        references=bibliography.listed(book.cites),
+        companions=companions.listed(run_dir),
         stats=[_tile(it) for it in _json(run_dir / "headline.json", [])],
-        corpus=Path(str(run.get("parameters", {}).get("corpus", ""))).stem,
-        took=sum(seconds.get(name, 0) for name in shown),
     )
+    parts["ending"] = _ending(parts)
+    parts["contents"] = _contents(parts)
     page = visible(in_order(book.env.get_template("page.html.j2").render(parts), book.token))
     cells = {claim_anchor(row["id"]): cell_anchor(row) for row in claims}
     check(page, cells, _folders(run_dir, run))
     return write_text(run_dir / "index.html", page)
+
+
+def _run(project, run):
+    """What the page says of the run as a whole."""
+    profile = run.get("profile")
+    return {
+        "run": run,
+        "corpus": Path(str(run.get("parameters", {}).get("corpus", ""))).stem,
+        "made_by": made_by(project, run),
+        "bars_for": BARS_FOR,
+        "other_bars": profile not in (None, BARS_FOR),
+    }
+
+
+def _ending(parts):
+    """What closes the page: the works cited, the last sections of report.ipynb, and behind its
+    provenance the files beside the page."""
+    files = {"id": "files", "title": "Files beside this page"}
+    ending = [{"id": "references", "title": "References"}] if parts["references"] else []
+    for it in parts["closing"]:
+        ending += [it, files] if it["id"] == "provenance" else [it]
+    return ending if files in ending else [*ending, files]
+
+
+def _contents(parts):
+    """Groups of {id, title, no, sections, lang}, in the page's order."""
+
+    def entry(id, title, no="", sections=(), lang=""):
+        return {"id": id, "title": title, "no": no, "sections": sections, "lang": lang}
+
+    def chapters(found):
+        return [entry(it.name, prose.inline(it.title), it.no, it.sections) for it in found]
+
+    front = [
+        entry(name, parts["front"][name]["title"], lang="es" if name == "resumen" else "")
+        for name in ("abstract", "findings", "resumen", "architecture")
+        if parts["front"][name]["body"]
+    ]
+    judged = [entry("claims", "Claims")] if parts["own"] else []
+    judged += [entry("audit", "Audit of the original report")] if parts["audit"]["examined"] else []
+    closing = [entry(it["id"], it["title"]) for it in parts["ending"]]
+    groups = (front, chapters(parts["chapters"]), judged, chapters(parts["appendices"]), closing)
+    return [group for group in groups if group]
 
 
 def _folders(run_dir, run):
@@ -114,7 +162,7 @@ def _claims(claims, chapters, matter):
     own = [row for row in rows if not audited(row)]
     return {
         "own": _by_chapter(own, chapters),
-        "counts": counts(rows),
+        "tally": bars.tally(own),
         "changed": _changed(own),
         "audit": audit_section(rows, seed_claims()),
     }
@@ -146,17 +194,14 @@ def _tile(tile):
 
 
 def _front(matter):
-    """The sections of report.ipynb: abstract, what follows the built tables, and the rest in
-    order."""
-    parts = {
-        (slug(title).partition("-")[0] if slug(title).startswith("audit") else slug(title)): (
-            title,
-            body,
-        )
-        for title, body in (matter.parts if matter else {}).items()
-    }
-    named = {name: parts.pop(name, ("", ""))[1] for name in BUILT}
-    return {
-        "front": named,
-        "closing": [(name, title, body) for name, (title, body) in parts.items()],
-    }
+    """The sections of report.ipynb: those with a place of their own by name, the rest in order."""
+    named = {name: {"title": "", "body": ""} for name in BUILT}
+    closing = []
+    for title, body in (matter.parts if matter else {}).items():
+        id = slug(title)
+        name = id if id in BUILT else id.partition("-")[0]
+        if name in BUILT:
+            named[name] = {"title": title, "body": body}
+        else:
+            closing.append({"id": id, "title": title, "body": body})
+    return {"front": named, "closing": closing}

@@ -27,15 +27,17 @@ def bound(threshold):
     return sign, float(found["value"].replace(",", "").replace(MINUS, "-"))
 
 
-def strip(value, interval=None, threshold=None, seed=None, limit=None, beyond=None, log=None):
+def strip(
+    value, interval=None, threshold=None, seed=None, limit=None, beyond=None, log=None, start=None
+):
     """One row's number line as inline SVG, its marks clamped to 3-97 %; "" where `value` is not a
     number.
 
     `threshold` "≥ 3.7" stands at 50 %, with the side where the claim holds shaded; the interval, or
     else the threshold itself, sets the scale, and "" is returned where neither does or
     nothing is there to compare with. Without one the line spans all the numbers given,
-    logarithmically if they differ more than fivefold (or as `log` says); `limit` is dashed and
-    `beyond` ("above" | "below") hatches what lies past it."""
+    logarithmically if they differ more than fivefold (or as `log` says), and `start`, where nothing
+    is gained; `limit` is dashed and `beyond` ("above" | "below") hatches what lies past it."""
     if not _is_number(value):
         return Markup("")
     interval = interval if interval and all(_is_number(x) for x in interval) else None
@@ -48,7 +50,7 @@ def strip(value, interval=None, threshold=None, seed=None, limit=None, beyond=No
     place = (
         _around(bar[1], value, interval)
         if bar
-        else _across([value, *(interval or ()), seed, limit], log)
+        else _across([value, *(interval or ()), seed, limit, start], log)
     )
     marks = []
     if bar:

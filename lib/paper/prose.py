@@ -1,5 +1,5 @@
-"""Markdown of a notebook to the report's HTML: mathematics as MathML, headings one level down with
-unique ids.
+"""Markdown of a notebook to the report's HTML: mathematics as MathML, citations as links, headings
+one level down with unique ids.
 
 An author's cell may hold HTML. What a cell computed may hold words of a user's text or a file's
 name: HTML, images and links that run something are shown there as they were written."""
@@ -11,9 +11,12 @@ from markupsafe import Markup, escape
 from mistune.util import safe_entity
 from nbconvert.filters.markdown_mistune import IPythonRenderer, MarkdownWithMath
 
+from .bibliography import cited
 from .names import slug
 
-SAFE_LINK = re.compile(r"(#(claim|fig|tbl|\d\d)[-.]|https?://|(?!#|//|[a-z][a-z0-9+.-]*:))", re.I)
+SAFE_LINK = re.compile(
+    r"(#(claim|fig|tbl|ref|\d\d)[-.]|https?://|(?!#|//|[a-z][a-z0-9+.-]*:))", re.I
+)
 SENTENCE = re.compile(r"(?s)(.+?[.!?])(\s+(?=[A-Z0-9“\"(\[$]).*)")
 
 
@@ -47,6 +50,8 @@ class Renderer(IPythonRenderer):
     def link(self, text, url, title=None):
         if self.computed and not (text.strip() and SAFE_LINK.match(url.strip())):
             return f"{text} ({escape(url)})"
+        if url.startswith("#ref-"):
+            return f'<a class="cite" href="{escape(url)}">{text}</a>'
         return super().link(text, url, title)
 
     def image(self, text, url, title=None):
@@ -97,8 +102,8 @@ def mathml(latex, display):
 
 
 def markdown(text, renderer):
-    """Markdown as HTML blocks."""
-    return Markup(MarkdownWithMath(renderer=renderer).render(text))
+    """Markdown as HTML blocks, its citations linked."""
+    return Markup(MarkdownWithMath(renderer=renderer).render(cited(text)))
 
 
 def inline(text):

@@ -1,26 +1,28 @@
-"""The headline table of README.md, made from the committed rendering's claims."""
+"""The headline table of README.md, made from the tiles of the committed rendering."""
 
 import re
 from pathlib import Path
 
-from .files import read_json, write_text
-from .headline import headlines, measured
+from .files import write_text
+from .marks import interval_text, written
 
 START, END = "<!-- headline:start -->", "<!-- headline:end -->"
 
 
-def headline_table(rows: list[dict], ledger: dict) -> str:
-    """The headline claims as a Markdown table: what, the seed report's figure, measured with its
-    interval, bar, verdict."""
-    lines = ["| what | seed report | here | bar | verdict |", "| --- | ---: | ---: | --- | --- |"]
-    for tile in headlines(rows, ledger, {}):
-        said = tile["seed_text"].removeprefix("seed report: ") or "–"
-        cells = (tile["label"], said, measured(tile), tile["threshold"] or "–", tile["verdict"])
-        lines.append(f"| {' | '.join(cells)} |")
+def headline_table(tiles: list[dict]) -> str:
+    """The headline numbers as a Markdown table: measured with its interval, limit, bar, verdict,
+    and the original report's number beside what its own setting gives here."""
+    lines = ["| what | here | limit | bar | verdict | at the original report's setting |"]
+    lines.append("| --- | ---: | --- | --- | --- | --- |")
+    for tile in tiles:
+        value = written(tile["value"], tile["unit"], tile["interval"])
+        shown = f"{value} {interval_text(tile['interval'])}".strip()
+        cells = (tile["label"], shown, tile["limit_text"], tile["bar"], tile["verdict"])
+        lines.append(f"| {' | '.join(cell or '–' for cell in (*cells, tile['seed_text']))} |")
     return "\n".join(lines)
 
 
-def update(readme: Path, claims: Path, ledger: dict) -> Path:
+def update(readme: Path, tiles: list[dict]) -> Path:
     """Rewrites the headline table between the markers in `readme`, and nothing else; ValueError if
     a marker is missing."""
     text = Path(readme).read_text(encoding="utf-8")
@@ -30,5 +32,5 @@ def update(readme: Path, claims: Path, ledger: dict) -> Path:
             f"{Path(readme).name} does not hold {START} and {END} once each: put them back "
             "around the table"
         )
-    block = f"{START}\n{headline_table(read_json(claims), ledger)}\n{END}"
+    block = f"{START}\n{headline_table(tiles)}\n{END}"
     return write_text(readme, pattern.sub(lambda _: block, text))

@@ -19,7 +19,7 @@ RUN_SIDE = {
         *("__main__", "targets", "commands", "schedule", "progress"),
         *("runner", "execution", "warm", "scrub"),
         *("project", "names", "parameters", "files", "sources", "stages", "variants", "derived"),
-        *("revision", "provenance", "evidence", "pack", "idempotence"),
+        *("revision", "provenance", "evidence", "pack", "idempotence", "publish"),
     )
 }
 

@@ -5,12 +5,13 @@ import re
 
 from bs4 import BeautifulSoup
 
-NUMERIC = re.compile(r"(exact|yes|no|–|[<>≤≥=≈±]?\s*\[?[−+±-]?[\d.∞].{0,22})?")
+NUMERIC = re.compile(r"(exact|yes|no|–|[<>≤≥=≈±]?\s*\[?[−+±-]?[\d.∞].{0,40})?")
 
 
-def restyle(source, id=None):
+def restyle(source, id=None, links=None, badges=None):
     """A DataFrame's HTML with the report's marks: no inline style, `scope` on heads, numbers right,
-    words left."""
+    words left; a cell that is a name of `links` leads to what it names, and one that is a word of
+    `badges` is set as the HTML given there."""
     soup = BeautifulSoup(source, "html.parser")
     if id:
         soup.table["id"] = id
@@ -21,6 +22,11 @@ def restyle(source, id=None):
             tag.attrs.pop(attribute, None)
     for table in soup.find_all("table"):
         _restyle_table(table)
+    for cell in soup.select("tbody td, tbody th"):
+        if cell.string in (links or ()):
+            cell.string.wrap(soup.new_tag("a", href=links[cell.string]))
+        elif cell.string in (badges or ()):
+            cell.string.replace_with(BeautifulSoup(badges[cell.string], "html.parser"))
     return str(soup)
 
 

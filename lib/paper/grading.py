@@ -1,0 +1,178 @@
+"""The grading sheet: what data/rubric.toml asks, with the evidence and the section of each."""
+
+import ast
+import tomllib
+from pathlib import Path
+
+import pandas as pd
+
+from .bars import VERDICTS
+from .claims import audited
+from .files import sha256
+from .numerals import number
+from .project import Project
+from .revision import commit, git
+from .sources import LIB, files_of, imports, relative_imports
+
+RUBRIC = Path(__file__).resolve().parents[2] / "data" / "rubric.toml"
+LEFT = ("corpus.txt", "tokens.jsonl", "vocab.txt", "model/model.safetensors", "metrics.json")
+LEFT += (
+    "bench.csv",
+    "bench_quant.csv",
+)  # what the original's pipeline leaves, as it is called here
+PLOTS = ("latency.png", "quant.png")
+COLUMNS = ("asked", "outcome", "evidence", "section", "commit")
+NOT_RUN, SHOWN, LACKING = "not run at this commit", "shown", "not in this run"
+OUTCOMES = ("pass", "fail", NOT_RUN, SHOWN, LACKING)
+
+
+def history(root: Path) -> dict:
+    """{commit, dirty, commits, unnamed}: how many commits lead to this state and how many of them
+    carry no message."""
+    lines = git(
+        root, "log", "--format=%h %s"
+    ).splitlines()  # a commit without a message is its hash alone
+    return {
+        **commit(root),
+        "commits": len(lines),
+        "unnamed": sum(not line.partition(" ")[2].strip() for line in lines),
+    }
+
+
+def rubric(path: Path = RUBRIC) -> list[dict]:
+    """What is asked, in order: {asked, gate or chapter, section}."""
+    return tomllib.loads(Path(path).read_text(encoding="utf-8"))["row"]
+
+
+def grading(asked: list[dict], evidence: dict, past: dict, rows: list[dict], run: str):
+    """A table of what is asked, its outcome, evidence, section, and the commit of the evidence.
+
+    `evidence` is that of the project's present state, `past` its history, `rows` the claims of the
+    run called `run`: evidence about another run is none."""
+    table = [_graded(it, evidence, past, rows, run) for it in asked]
+    return pd.DataFrame(table, columns=COLUMNS)
+
+
+def _graded(it: dict, evidence: dict, past: dict, rows: list[dict], run: str) -> dict:
+    section = it.get("section") or it["chapter"]
+    if "chapter" in it:
+        own = [row for row in rows if row["notebook"] == it["chapter"] and not audited(row)]
+        found = [row["verdict"] for row in own]
+        told = [f"{found.count(v)} {v}" for v in VERDICTS if v in found]
+        outcome = SHOWN if found else LACKING
+        about = (outcome, f"bars: {', '.join(told)}" if told else "", section, "")
+    elif it["gate"] == "history":
+        traced = past["commits"] > 0 and not past["unnamed"]
+        told = f"{number(past['commits'])} commits, {past['unnamed']} without a message"
+        about = ("pass" if traced else "fail", told, section, past["commit"][:12])
+    else:
+        row = holding(evidence, it["gate"], run)
+        made = row and row["commit"][:12] + (" with changes" if row.get("dirty") else "")
+        outcome = NOT_RUN if row is None else "pass" if row["passed"] else "fail"
+        about = (outcome, details(row) if row else f"make {it['gate']}", section, made or "")
+    return dict(zip(COLUMNS, (it["asked"], *about), strict=True))
+
+
+def holding(evidence: dict, gate: str, run: str) -> dict | None:
+    """The evidence of a gate, None where there is none, or it is about another run than `run`."""
+    row = evidence.get(gate)
+    return row if row and row.get("run", run) == run else None
+
+
+def details(row: dict) -> str:
+    """What an evidence row found, in words."""
+    differ = len(row.get("differ", ()))
+    if row["name"] == "test":
+        percent = row["coverage_percent"]
+        coverage = (
+            "coverage unknown" if percent is None else f"{percent:.1f} % covered, branches included"
+        )
+        return (
+            f"{number(row['tests'])} tests, {row['failures'] + row['errors']} failed, "
+            f"{row['skipped']} skipped; {coverage}"
+        )
+    if row["name"] == "test-idem":
+        return (
+            f"{row['equal']} artefacts of two runs equal, {differ} differ; "
+            f"{len(row['varies'])} hold times and are named"
+        )
+    if row["name"] == "verify-corpus":
+        return (
+            f"{row['compared']} files of {row['run']} made again from seed and salt are equal, "
+            f"{differ} differ"
+        )
+    return (
+        f"{row['pack']}: {row['files']} files match"
+        if row["passed"]
+        else f"{row['pack']} was changed"
+    )
+
+
+def process(gates: dict, past: dict, run: dict, run_dir: Path, project: Project) -> dict:
+    """What the original report says of its own process, looked for in this reproduction, as
+    {statement: (answer, note)}; None where there is no evidence of this state of the project."""
+    test, idem, packed = (gates.get(name) for name in ("test", "test-idem", "verify"))
+    lacking = [name for name in LEFT if not (run_dir / name).is_file()]
+    plots = [name for name in PLOTS if not (run_dir / "figures" / name).is_file()]
+    reached, modules = modules_reached(project)
+    differ = idem and len(idem["differ"])
+    unclean = idem and packed and (not idem["passed"]) + (not packed["passed"])
+    return {
+        "S1-tests": (
+            test and test["failures"] + test["errors"],
+            f"{number(test['tests'])} tests ran." if test else "",
+        ),
+        "S1-coverage": (
+            test and test["coverage_percent"],
+            "Of this library, branches included; the original does not say which kind it measured.",
+        ),
+        "S7-unit-tests": (
+            modules - reached,
+            f"A judgement; its countable part: a test reaches {reached} of {modules} modules.",
+        ),
+        "S5-outputs": (len(lacking), f"Looked for: {', '.join(LEFT)}."),
+        "S5-plots": (len(plots), f"Looked for: {', '.join(PLOTS)}."),
+        "S5-idempotent": (
+            differ,
+            f"{idem['equal']} are equal; {len(idem['varies'])} hold times, which cannot be equal, "
+            "and are named instead."
+            if idem
+            else "",
+        ),
+        "S5-package": (
+            packed and int(not packed["passed"]),
+            f"{packed.get('files', 0)} files match." if packed else "",
+        ),
+        "S7-discipline": (
+            unclean,
+            "Fixed thread counts, and integer arithmetic for the corpus, were needed as well.",
+        ),
+        "S7-logbooks": (past["unnamed"], f"Of {number(past['commits'])} commits."),
+        "S6-cpu": (int(bool(run.get("machine", {}).get("gpu"))), ""),
+    }
+
+
+def modules_reached(project: Project) -> tuple[int, int]:
+    """(modules of the library that the tests' imports reach, all its modules)."""
+    trees = [
+        ast.parse(path.read_text(encoding="utf-8"))
+        for path in sorted((project.root / "tests").glob("*.py"))
+    ]
+    lines = [
+        ast.unparse(node)
+        for tree in trees
+        for node in ast.walk(tree)
+        if isinstance(node, (ast.Import, ast.ImportFrom))
+    ]
+    queue = [path for module in imports("\n".join(lines)) for path in files_of(module)]
+    seen = set()
+    while queue:
+        path = queue.pop()
+        if path not in seen:
+            seen.add(path)
+            queue += [
+                other
+                for module in relative_imports(path, sha256(path))
+                for other in files_of(module)
+            ]
+    return len(seen), len(list(LIB.rglob("*.py")))

@@ -1,0 +1,78 @@
+"""What a run's numbers do not say, as bullets of Markdown made from what it recorded."""
+
+import pandas as pd
+
+from .numerals import number
+from .record import tokens
+from .words import literal
+
+
+def source_limit(corpus: dict) -> str:
+    """What the kind of corpus keeps the results from saying, in a sentence or two."""
+    return {
+        "language": "The language is synthetic, and its offset, recency and induction mechanisms "
+        "favour attention by design: that a transformer beats n-grams there shows that it learns "
+        "what is there, not that it would win as clearly on natural text. In exchange its floor "
+        "is known.",
+        "text": "One text, split by position: style and vocabulary drift between its splits, and "
+        "no floor is known, so distances to the best possible cannot be given.",
+        "uniform": "Independent uniform words hold nothing to learn: only the cost of not knowing "
+        "that can be measured.",
+    }.get(corpus.get("kind"), "What it holds is not recorded in this run.")
+
+
+def limits(run: dict, corpus: dict, found: dict, formats: pd.DataFrame) -> str:
+    """The limits of a run: of scale, source, machine, profile, and of what looks alike.
+
+    `found` are its facts (`headline.facts`), `formats` bench_quant.csv."""
+    machine, profile = run.get("machine", {}), run.get("profile", "")
+    threads = run.get("threads") or "all"
+    told = {
+        "Scale": f"A model of {found['parameters']} parameters answers questions about mechanisms "
+        "and arithmetic; its speeds are dominated by fixed overhead, and neither sizes nor ratios "
+        "carry over to large models without the time model.",
+        "Source": source_limit(corpus),
+        "One machine": f"Times are from one processor ({machine.get('cpu', 'unknown')}, "
+        f"{machine.get('cores', '?')} cores, {threads} threads used) that other work may have "
+        "shared. Milliseconds are of this machine, and so are the ratios: overhead, compute and "
+        "bandwidth, which the time model separates, differ from one machine to the next.",
+        "Profile": _profile(profile),
+        "Numbers that look alike": _alike(run, corpus, found, formats),
+        "Not available": "The code, corpus generator, hashes and logbooks of the original report: "
+        "its text is inferred, not repeated, and its milliseconds belong to another machine.",
+        "No accelerator": ""
+        if machine.get("gpu")
+        else "What the original report says of CUDA kernels was not examined.",
+    }
+    return "\n".join(f"- **{name}.** {text}" for name, text in told.items() if text)
+
+
+def _profile(profile: str) -> str:
+    told = f"This is the {literal(profile)} run."
+    if profile == "quick":
+        told += (
+            " Its models are trained for seconds: it tests the machinery, and its verdicts about "
+            "quality are not those of a trained model."
+        )
+    return told
+
+
+def _alike(run: dict, corpus: dict, found: dict, formats: pd.DataFrame) -> str:
+    """Why the same quantity stands in the report with more than one value."""
+    told = []
+    if "format" in formats and "perplexity" in found:
+        plain = formats.loc[formats["format"] == "fp32", "perplexity"]
+        used = run.get("parameters", {}).get("quant_tokens", 0)
+        if len(plain) and used < tokens({"splits": {"test": corpus["splits"]["test"]}}):
+            told.append(
+                f"The headline's perplexity, {found['perplexity']:value}, is of the whole test "
+                f"split; formats are compared on its first {number(used)} tokens, where the same "
+                f"model has {number(float(plain.iloc[0]))}."
+            )
+    if "floor" in found and corpus.get("floor_perplexity"):
+        told.append(
+            f"The floor in closed form is {number(corpus['floor_perplexity'])}; on the tokens of "
+            f"the test split the oracle reaches {found['floor']:value}, and this is what models "
+            "are held against."
+        )
+    return " ".join(told)

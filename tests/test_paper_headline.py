@@ -1,0 +1,216 @@
+"""The run in a few numbers: facts, tiles, the abstract in two languages, the README's table."""
+
+from string import Formatter
+
+import pytest
+
+from claim_rows import own_row
+from paper import bars, headline, marks, readme
+from paper.claims import audit_row, seed_claims
+from paper.headline import Counts, Fact
+from paper.project import Project
+
+LEDGER = seed_claims()
+LANGUAGE = {"kind": "language", "name": "language"}
+LAW = {"speedup": [{"new_tokens": 50, "roofline": 2.2}, {"new_tokens": 500, "roofline": 14.0}]}
+SYSTEMS = {"uniform guess": 1000.0, "bigram": 120.0, "3-gram (best on validation)": 100.0}
+MODELS = {"1 block": 50.0, "2 blocks": 40.0}
+
+
+def metric(system, value, measure="perplexity"):
+    row = {"system": system, "measure": measure, "value": value}
+    return row | {"low": value - 1, "high": value + 1} if measure == "perplexity" else row
+
+
+METRICS = [metric(*pair) for pair in (SYSTEMS | MODELS).items()]
+METRICS += [metric("1 block", 1.5, "bits_per_byte"), metric(next(iter(SYSTEMS)), 9, "accuracy")]
+METRICS += [metric("3-gram (best on validation)", 1.9, "bits_per_byte")]
+FLOOR = metric("floor (oracle)", 10.0)
+
+
+def own(id, measured, holds=True, case="", **options):
+    row = own_row(id, id, measured, holds, **options)
+    return {**row, "notebook": "04-kv-bench", "cell_id": "x", "case": case}
+
+
+@pytest.fixture
+def rows():
+    audited = [
+        audit_row(LEDGER, "S1-cache-speedup", 1.42, (1.21, 1.63)),
+        audit_row(LEDGER, "S1-perplexity", 1060.0, (1000.0, 1120.0)),
+        audit_row(LEDGER, "S2-parameters", 456_556),
+        audit_row(LEDGER, "S1-int8-compression", 1.88),
+        audit_row(LEDGER, "S1-tests", answer=0),
+    ]
+    return [
+        own("eval-one-beats-ngrams", -0.7, unit="nats per token", interval=(-0.8, -0.6)),
+        own(
+            "speedup", 11.2, unit="×", interval=(11, 11.4), threshold="≥ 9×", case="500 new tokens"
+        ),
+        own("native-speed", 15.8, unit="×", interval=(14.0, 18.0)),
+        {**own("quant-ratio-int8", 3.81, unit="×", threshold="≥ 3.7×"), "sort": "size"},
+        {**own("quant-ratio-int4-g32", 6.1, False, unit="×", threshold="≥ 6.3×"), "sort": "size"},
+        own("quant-int8-perplexity", 0.004, unit="%", interval=(-0.01, 0.02)),
+        own("quant-int4-perplexity", 1.26, unit="%", interval=(1.1, 1.4)),
+        own("quant-fast", 0, False, unit="formats"),
+        own("report-gap", 65.05, unit="%", interval=(64.0, 66.0)),
+        *({**row, "notebook": "02-train", "cell_id": "y"} for row in audited),
+    ]
+
+
+def found(rows, metrics=(*METRICS, FLOOR), corpus=LANGUAGE):
+    return headline.facts(rows, metrics, corpus, LAW, parameters=Fact(456_556), made_by="make it")
+
+
+def test_a_fact_is_written_as_the_template_asks():
+    fact = Fact(3.68, "×", (3.2, 4.2), 1.95, "500 new tokens")
+    assert f"{fact}" == "3.7× [3.2, 4.2]" and f"{fact:value}" == "3.7×"
+    assert f"{fact:n}" == "500" and f"{fact:seed}" == "1.95×"
+    assert f"{Fact(456_556, 'parameters', seed=149_000):seed}" == "149,000"
+    assert f"{Counts(total=1234):total}" == "1,234"
+
+
+def test_standing_finds_model_best_n_gram_uniform_guess_and_floor():
+    stands = headline.standing([*METRICS, FLOOR])
+    values = {name: fact.value for name, fact in stands.items()}
+    assert values["gap"] == pytest.approx(65.05, abs=0.01) and stands["gap"].unit == "%"
+    assert stands["gap"].interval == pytest.approx((64.6, 65.5), abs=0.1)
+    assert (values["perplexity"], values["ngram"], values["uniform"]) == (50.0, 100.0, 1000.0)
+    assert (values["bits"], values["ngram-bits"], values["floor"]) == (1.5, 1.9, 10.0)
+    assert stands["perplexity"].interval == (49.0, 51.0)
+    assert not {"floor", "gap"} & set(headline.standing(METRICS)) and headline.standing([]) == {}
+
+
+def test_tiles_show_the_claim_that_judges_and_the_original_at_its_own_setting(rows):
+    tiles = headline.tiles(found(rows), rows)
+    assert [tile["claim"] for tile in tiles] == [
+        *("eval-one-beats-ngrams", "speedup", "native-speed"),
+        *("quant-ratio-int8", "quant-ratio-int4-g32"),
+    ]
+    assert [tile["seed_text"] for tile in tiles] == [
+        "original 1,045.31; repeated 1,060",
+        "original 1.95×; repeated 1.42×",
+        "",
+        "original 1.88×; repeated 1.88×",
+        "",
+    ]
+    assert tiles[0]["value"] == 50.0 and tiles[0]["bar"] == "below the best n-gram's 100"
+    assert tiles[1]["label"] == "Cache speed-up, n = 500" and tiles[1]["bar"] == "≥ 9×"
+    assert [(tile["strip"]["limit"], tile["strip"]["start"]) for tile in tiles] == [
+        *((10.0, 1000.0), (14.0, 1), (None, None), (4.0, 1), (8.0, 1))
+    ]
+    assert [bool(marks.strip(**tile["strip"])) for tile in tiles] == [True, True, False, True, True]
+
+
+def test_without_a_floor_or_a_compiler_other_numbers_are_shown(rows):
+    rows = [row for row in rows if row["id"] not in ("native-speed", "quant-ratio-int8")]
+    tiles = headline.tiles(found(rows), rows)
+    assert [tile["claim"] for tile in tiles][-1] == "report-gap"
+    tiles = headline.tiles(found(rows, METRICS), rows)
+    assert tiles[0]["strip"]["limit"] is None and tiles[0]["limit_text"] == ""
+    assert "report-gap" not in [tile["claim"] for tile in tiles]
+
+
+@pytest.mark.parametrize(
+    "language, parts",
+    [
+        (
+            "en",
+            (
+                "of 456,556 parameters on a synthetic language whose entropy rate is known",
+                "**50.0 [49.0, 51.0]**: the best n-gram reaches 100, an oracle that knows the "
+                "language 10, and from a uniform guess the model has gone 65.05\u202f% of the way",
+                "500 new tokens come **11.20× [11.00, 11.40]** as fast",
+                "At 50 tokens, where the original report measured 1.95×, the same comparison gives "
+                "1.42× [1.21, 1.63].",
+                "**3.81×** in int8 and **6.1×** in int4",
+                "by 0.004\u202f% [−0.010, 0.020] and 1.26\u202f% [1.10, 1.40]",
+                "In PyTorch no format is surely as fast as FP32.",
+                "1,045.31, is worse than that of a uniform guess",
+                f"Of its {len(LEDGER)} statements",
+                "1 of 2 identities and byte counts hold; of 7 measured quantities 6 meet theirs, "
+                "1 do not, and 0 are undecided",
+            ),
+        ),
+        (
+            "es",
+            (
+                "de 456,556 parámetros con un lenguaje sintético",
+                "**50.0 [49.0, 51.0]**",
+                "1.42× [1.21, 1.63]",
+                "no unos 149,000",
+                "`make it` lo repite todo.",
+            ),
+        ),
+    ],
+)
+def test_the_abstract_says_what_was_measured_like_with_like(rows, language, parts):
+    text = headline.abstract(found(rows), language)
+    for part in parts:
+        assert part in text
+    assert "{" not in text and "  " not in text
+
+
+def test_the_abstract_of_a_real_text_has_no_floor(rows):
+    text = headline.abstract(found(rows, METRICS, {"kind": "text", "name": "el *quijote*"}))
+    assert "on the text *el &#42;quijote&#42;*" in text
+    assert "**1.5** bits per byte against 1.9" in text
+    assert not any(word in text for word in ("floor", "synthetic", "entropy", "oracle"))
+
+
+def test_the_abstract_of_an_empty_run_still_reads():
+    told = headline.facts([], [], {"kind": "uniform"}, {}, parameters=Fact(1))
+    text = headline.abstract(told)
+    assert "nothing to learn" in text and "original" not in text
+
+
+def test_every_sentence_names_facts_that_can_be_and_both_languages_tell_the_same(rows):
+    known = {*found(rows), "no floor", "native-int8", "verdicts", *bars.read(), *LEDGER}
+    for it in headline.summary()["sentence"]:
+        names = {lang: fields(it[lang]) for lang in ("en", "es") if lang in it}
+        assert set().union(*names.values()) <= known and len({*map(frozenset, names.values())}) == 1
+    for it in headline.summary()["tile"]:
+        assert it["claim"] in bars.read() and it.get("seed", "S1-perplexity") in LEDGER
+
+
+def fields(template):
+    return {name for _, name, _, _ in Formatter().parse(template) if name}
+
+
+def test_nats_above_a_guess():
+    assert headline.nats_above(None, 10) == (None, None)
+    value, ends = headline.nats_above(Fact(100.0, "", (10.0, 1000.0)), 10)
+    assert value == pytest.approx(2.302585) and ends == pytest.approx((0, 4.60517))
+    assert all(end != end for end in headline.nats_above(Fact(100.0), 10)[1])
+
+
+def test_the_readme_table_names_value_limit_bar_verdict_and_the_originals_setting(rows):
+    lines = readme.headline_table(headline.tiles(found(rows), rows)).splitlines()
+    assert lines[3] == (
+        "| Cache speed-up, n = 500 | 11.20× [11.00, 11.40] | roofline 14× | ≥ 9× | pass | "
+        "original 1.95×; repeated 1.42× |"
+    )
+    assert lines[4].endswith("| pass | – |") and len({line.count("|") for line in lines}) == 1
+
+
+def test_update_rewrites_between_the_markers_only(tmp_path):
+    page = tmp_path / "README.md"
+    page.write_text(f"before\n{readme.START}\nold\n{readme.END}\nafter\n")
+    readme.update(page, [])
+    text = page.read_text()
+    assert text.startswith(f"before\n{readme.START}\n| what |")
+    assert text.endswith(f"|\n{readme.END}\nafter\n") and "old" not in text
+    assert readme.update(page, []).read_text() == text
+
+
+def test_update_without_markers_says_so(tmp_path):
+    page = tmp_path / "README.md"
+    page.write_text("no markers\n")
+    with pytest.raises(ValueError, match="README.md does not hold <!-- headline:start -->"):
+        readme.update(page, [])
+    assert page.read_text() == "no markers\n"
+
+
+def test_the_projects_readme_has_the_markers():
+    text = (Project.find().root / "README.md").read_text(encoding="utf-8")
+    assert text.count(readme.START) == text.count(readme.END) == 1 and len(text.splitlines()) <= 140
