@@ -37,7 +37,7 @@ def of_seed(recipe: TrainConfig, vocab_size: int, seed: int, runs: int, root: Pa
     kept in model-control of the folder `root`, and on this corpus, kept in model-seed."""
     control = Arm("seed recipe, control", ModelConfig(), recipe, seed, "control", points=1)
     own = ModelConfig(vocab_size=vocab_size)
-    here = Arm("seed recipe, this corpus", own, recipe, seed, "first tokens", points=24)
+    here = Arm("seed recipe, this corpus", own, recipe, seed, "first tokens", points=8)
     return [
         kept(control, root / "model-control"),
         *repeated(replace(control, seed=seed + 1), runs - 1),
