@@ -193,7 +193,7 @@ def test_the_arms_of_the_chapter_are_whole(small, tmp_path):
     of_seed = learning.of_seed(SEED, 99, 5, 3, tmp_path)
     assert [arm.seed for arm in of_seed] == [5, 6, 7, 5] and of_seed[-1].cfg.vocab_size == 99
     kept = [arm.folder.name for arm in of_seed if arm.folder]
-    assert kept == ["model-control", "model-seed"]
+    assert kept == ["model-control", "model-control-1", "model-control-2", "model-seed"]
     assert of_seed[0].checkpoint == tmp_path / "train" / "model-control.pt"
     texts = learning.texts(words, uniform_corpus(1, SALT, 300, 0, 150), 1)
     assert {arm.text for arm in of_seed} <= set(texts)

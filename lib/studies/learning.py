@@ -12,7 +12,7 @@ from minitransformer.corpus import MECHANISMS, Corpus
 from minitransformer.model import ModelConfig, Transformer
 from minitransformer.train import TrainConfig, initialize
 
-from .arms import Arm, Text, fit, kept, repeated, size
+from .arms import Arm, Text, fit, kept, size
 
 WATCHED = 32  # windows of validation text that are scored on the way
 SEED_TOKENS = 40_000  # of the seed report's training split
@@ -33,14 +33,17 @@ def shapes(cfg: ModelConfig, draft_width: int) -> dict[str, tuple[str, ModelConf
 
 
 def of_seed(recipe: TrainConfig, vocab_size: int, seed: int, runs: int, root: Path) -> list[Arm]:
-    """The seed report's recipe: on the control from as many initialisations, the first of which is
-    kept in model-control of the folder `root`, and on this corpus, kept in model-seed."""
+    """The seed report's recipe: on the control from as many initialisations, kept in model-control,
+    model-control-1, … of the folder `root`, and on this corpus, kept in model-seed."""
     control = Arm("seed recipe, control", ModelConfig(), recipe, seed, "control", points=1)
     own = ModelConfig(vocab_size=vocab_size)
     here = Arm("seed recipe, this corpus", own, recipe, seed, "first tokens", points=8)
     return [
         kept(control, root / "model-control"),
-        *repeated(replace(control, seed=seed + 1), runs - 1),
+        *(
+            replace(control, seed=seed + i, folder=root / f"model-control-{i}")
+            for i in range(1, runs)
+        ),
         kept(here, root / "model-seed"),
     ]
 

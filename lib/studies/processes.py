@@ -8,6 +8,7 @@ import os
 import threading
 from collections.abc import Callable
 from concurrent.futures import ProcessPoolExecutor
+from functools import partial
 from multiprocessing import get_context, parent_process
 
 import numpy as np
@@ -50,6 +51,19 @@ class Processes:
             name: pd.concat([tables[name].assign(process=i) for i, tables in enumerate(found)])
             for name in found[0]
         }
+
+
+def in_processes(
+    measure: Callable[..., dict[str, pd.DataFrame]],
+    processes: int,
+    *arguments,
+    threads: int = 1,
+    done: Callable[[int], None] | None = None,
+    **options,
+) -> dict[str, pd.DataFrame]:
+    """`measure(*arguments, **options)` alone in `processes` fresh processes; see `Processes`."""
+    alone = partial(measure, *arguments, **options)
+    return Processes(processes, threads).run(alone, done=done)
 
 
 def _started() -> ProcessPoolExecutor:

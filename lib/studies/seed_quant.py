@@ -57,8 +57,7 @@ def further_run(values) -> tuple[float, tuple[float, float]]:
     if len(values) < 2:
         return float(values[0]), NOWHERE
     found = t_interval(values)
-    half = (found.interval[1] - found.mean) * np.sqrt(len(values) + 1)
-    return found.mean, (found.mean - half, found.mean + half)
+    return found.mean, found.one_more
 
 
 def beside(runs: pd.DataFrame, timings: pd.DataFrame) -> pd.DataFrame:
