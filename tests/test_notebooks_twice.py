@@ -10,6 +10,7 @@ from pathlib import Path
 import pytest
 
 from paper.parameters import known_parameters, literals
+from paper.project import Project, read_notebook
 from studies.preflight import check
 
 ROOT = Path(__file__).resolve().parent.parent
@@ -37,9 +38,22 @@ TINY = {
 }
 
 
+CHAPTERS = Project(ROOT).chapters
+TWICE = [stage for stage in CHAPTERS for _ in range(2)]
+
+
+def guard(stage):
+    """The chapter's cell that checks the parameters, as <stage>:<cell>."""
+    cells = read_notebook(ROOT / "notebooks" / f"{stage}.ipynb")["cells"]
+    return next(f"{stage}:{c['id']}" for c in cells if "open_notebook(" in "".join(c["source"]))
+
+
+GUARDS = [guard(CHAPTERS[0]), guard(CHAPTERS[2])]
+
+
 @pytest.fixture(scope="module")
 def rows(tmp_path_factory):
-    """Three chapters twice in one kernel, one after another, at tiny parameters that were saved in
+    """Every chapter twice in one kernel, one after another, at tiny parameters that were saved in
     all notebooks; then the guard cells of the first and of another alone."""
     root = tmp_path_factory.mktemp("tiny")
     (root / "notebooks").mkdir()
@@ -52,12 +66,10 @@ def rows(tmp_path_factory):
                 lines = [f"{n} = {TINY.get(n, v)!r}\n" for n, v in values.items()]
                 cell["source"] = "".join(lines)
         (root / "notebooks" / path.name).write_text(json.dumps(book), encoding="utf-8")
-    twice = [stage for stage in order() for _ in range(2)]
-    guards = ["01-data:setup", "03-eval:setup"]
     folders = {"PYTHONPATH": str(ROOT / "lib"), "IPYTHONDIR": str(root / "ipython")}
     settings = {"MPLBACKEND": "agg", "TQDM_DISABLE": "1", "OMP_NUM_THREADS": "1"}
     done = subprocess.run(
-        [sys.executable, str(ROOT / "tests" / "one_kernel.py"), str(root), *twice, *guards],
+        [sys.executable, str(ROOT / "tests" / "one_kernel.py"), str(root), *TWICE, *GUARDS],
         cwd=root,
         env=os.environ | folders | settings,
         capture_output=True,
@@ -67,18 +79,13 @@ def rows(tmp_path_factory):
     return json.loads(done.stdout)
 
 
-def order():
-    """The chapters that are cheap enough to run twice in every test: those that all others read."""
-    return ["01-data", "02-train", "03-eval"]
-
-
 def test_the_tiny_parameters_are_enough_for_every_chapter():
     check(known_parameters(ROOT / "notebooks") | TINY)
 
 
 @pytest.mark.pipeline
 def test_a_chapter_runs_twice_in_one_kernel_after_any_other(rows):
-    assert [row["ran"] for row in rows[:4]] == ["01-data", "01-data", "02-train", "02-train"]
+    assert [row["ran"] for row in rows] == [*TWICE, *GUARDS]
     assert not [f"{row['ran']}: {row['error']}" for row in rows if row["error"]]
 
 
