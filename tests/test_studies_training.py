@@ -439,6 +439,9 @@ def test_the_seeds_table_without_runs_is_empty_and_says_so(found):
     losses = ablation.joined(found, "losses")
     table = seed_ablations.table(losses).set_index("variant")
     assert table.runs.to_dict() == {"width 64": 2, "width 128": 2, "width 256": 0, "sinusoidal": 2}
+    nats = seeds.one_more(seed_ablations.losses(losses, "width 64"))
+    assert table.perplexity["width 64"] == pytest.approx(np.exp(nats.value))
+    assert table.high["width 64"] == pytest.approx(np.exp(nats.interval[1]))
     assert table.low["width 64"] < table.perplexity["width 64"] < table.high["width 64"]
     none = losses[losses.text == "language"]
     assert seed_ablations.widths(losses) == "64, 128" and seed_ablations.widths(none) is None

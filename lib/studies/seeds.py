@@ -40,12 +40,11 @@ def mean(values, level: float = 1 - LEVEL) -> Estimate:
 
 def one_more(values) -> Estimate:
     """Mean of a value a seed, and where a single further run falls with 95 %: the prediction
-    interval, sqrt(n + 1) times as wide as that of the mean."""
+    interval."""
     if not len(values):
         return Estimate()
     found = t_interval(values)
-    half = (found.interval[1] - found.mean) * np.sqrt(found.n + 1)
-    return Estimate(found.mean, (found.mean - half, found.mean + half))
+    return Estimate(found.mean, found.one_more)
 
 
 def percent(found: Estimate) -> Estimate:
