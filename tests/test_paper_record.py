@@ -105,7 +105,10 @@ def test_limits_say_what_the_run_cannot_and_why_numbers_differ():
     assert "A model of 456,556 parameters" in text and "Some CPU, 2 cores, 2 threads" in text
     assert "30.59, is of the whole test split; formats are compared on its first 60 tokens" in text
     assert "30.42" in text and "in closed form is 24.86" in text and "reaches 24.83" in text
-    assert "trained for seconds" not in text
+    assert "trained for seconds" not in text and "side by side" not in text
+    busy = {**RUN, "side_by_side": {"04-kv-bench": ["A1-cache"], "A1-cache": ["04-kv-bench"]}}
+    told = "Chapters ran side by side (04-kv-bench, A1-cache; run.json says which beside which)"
+    assert told in limits.limits(busy, CORPUS, found, formats)
 
 
 def test_limits_of_a_quick_run_of_a_text_on_an_accelerator():

@@ -25,7 +25,7 @@ def limits(run: dict, corpus: dict, found: dict, formats: pd.DataFrame) -> str:
     """The limits of a run: of scale, source, machine, profile, and of what looks alike.
 
     `found` are its facts (`headline.facts`), `formats` bench_quant.csv."""
-    machine, profile = run.get("machine", {}), run.get("profile", "")
+    machine = run.get("machine", {})
     threads = run.get("threads") or "all"
     told = {
         "Scale": f"A model of {found['parameters']} parameters answers questions about mechanisms "
@@ -36,7 +36,7 @@ def limits(run: dict, corpus: dict, found: dict, formats: pd.DataFrame) -> str:
         f"{machine.get('cores', '?')} cores, {threads} threads used) that other work may have "
         "shared. Milliseconds are of this machine, and so are the ratios: overhead, compute and "
         "bandwidth, which the time model separates, differ from one machine to the next.",
-        "Profile": _profile(profile),
+        "Profile": _profile(run.get("profile", ""), run.get("side_by_side", {})),
         "Numbers that look alike": _alike(run, corpus, found, formats),
         "Not available": "The code, corpus generator, hashes and logbooks of the original report: "
         "its text is inferred, not repeated, and its milliseconds belong to another machine.",
@@ -47,12 +47,18 @@ def limits(run: dict, corpus: dict, found: dict, formats: pd.DataFrame) -> str:
     return "\n".join(f"- **{name}.** {text}" for name, text in told.items() if text)
 
 
-def _profile(profile: str) -> str:
+def _profile(profile: str, side_by_side: dict) -> str:
     told = f"This is the {literal(profile)} run."
     if profile == "quick":
         told += (
             " Its models are trained for seconds: it tests the machinery, and its verdicts about "
             "quality are not those of a trained model."
+        )
+    if side_by_side:
+        told += (
+            f" Chapters ran side by side ({', '.join(map(literal, side_by_side))}; run.json says "
+            "which beside which): what they timed, they timed on a machine that was busy with "
+            "another."
         )
     return told
 
