@@ -3,7 +3,7 @@
 import pytest
 
 from paper.claims import audit_row, seed_claims
-from paper.summary import findings
+from paper.findings import findings
 
 LEDGER = seed_claims()
 FULL = {

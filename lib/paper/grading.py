@@ -12,7 +12,7 @@ from .files import sha256
 from .numerals import number
 from .project import Project
 from .revision import commit, git
-from .sources import LIB, files_of, imports, relative_imports
+from .sources import LIB, file_of, imports, used_by
 
 RUBRIC = Path(__file__).resolve().parents[2] / "data" / "rubric.toml"
 LEFT = ("corpus.txt", "tokens.jsonl", "vocab.txt", "model/model.safetensors", "metrics.json")
@@ -164,15 +164,11 @@ def modules_reached(project: Project) -> tuple[int, int]:
         for node in ast.walk(tree)
         if isinstance(node, (ast.Import, ast.ImportFrom))
     ]
-    queue = [path for module in imports("\n".join(lines)) for path in files_of(module)]
-    seen = set()
+    queue, seen = [*imports("\n".join(lines))], set()
     while queue:
-        path = queue.pop()
-        if path not in seen:
+        name = queue.pop()
+        path = file_of(name)
+        if path is not None and path not in seen:
             seen.add(path)
-            queue += [
-                other
-                for module in relative_imports(path, sha256(path))
-                for other in files_of(module)
-            ]
+            queue += [*used_by(path, sha256(path)), name.rpartition(".")[0]]  # and its package
     return len(seen), len(list(LIB.rglob("*.py")))
