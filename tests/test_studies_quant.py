@@ -187,6 +187,9 @@ def test_native_formats_are_held_against_the_engines_own_fp32(model, tmp_path, s
     ways = {"fp32": model}
     table = kernels.step_table(samples, ways, engines, sizes).set_index("how")
     assert table.label["native FP32"] == "baseline" and table.time_ratio["native FP32"] == 1
+    slow = table[(table.label == "slower") | (table.label == "not decided")]
+    assert ((slow.low > 1) == (slow.label == "slower")).all() and len(slow) > 0
+    assert table.label["native int8"] != "slower"  # three times as long in one process of two
     assert table.format[["native int8", "native int4"]].tolist() == ["int8 channel", "int4 g32"]
     assert table.resident_bytes["native int4"] < table.resident_bytes["native FP32"]
     gains = kernels.native_gains(table.reset_index())
