@@ -4,7 +4,7 @@ import pandas as pd
 import pytest
 
 from claim_rows import own_row
-from paper import about, companions, limits, record
+from paper import about, companions, limits, prose, record
 from paper.claims import audit_row, seed_claims
 from paper.files import write_json, write_text
 from paper.headline import Fact
@@ -107,8 +107,8 @@ def test_limits_say_what_the_run_cannot_and_why_numbers_differ():
     assert "30.42" in text and "in closed form is 24.86" in text and "reaches 24.83" in text
     assert "trained for seconds" not in text and "side by side" not in text
     busy = {**RUN, "side_by_side": {"04-kv-bench": ["A1-cache"], "A1-cache": ["04-kv-bench"]}}
-    told = "Chapters ran side by side (04-kv-bench, A1-cache; run.json says which beside which)"
-    assert told in limits.limits(busy, CORPUS, found, formats)
+    text = prose.inline(limits.limits(busy, CORPUS, found, formats))
+    assert "Chapters ran side by side (04-kv-bench, A1-cache; run.json says which" in text
 
 
 def test_limits_of_a_quick_run_of_a_text_on_an_accelerator():
