@@ -40,6 +40,7 @@ SPEAKING = (
             "execution",
             "files",
             "progress",
+            "publish",
             "targets",
             "variants",
         )

@@ -122,6 +122,27 @@ def test_a_row_says_what_decided():
     assert one["verdict"] == "undecided" and one["interval"] is None
 
 
+def test_identities_and_sizes_are_counted_apart():
+    size = bars.Bar("a", "s", "exact", "2026-11-25", ">=", 3.7, "×", sort="size")
+    same = bars.Bar("b", "s", "all", "2026-11-25")
+    assert (size.sort, same.sort, AT_MOST.sort) == ("size", "identity", "quantity")
+    with pytest.raises(ValueError, match="bar 'a': sort 'bytes' is not one of quantity, size"):
+        bars.Bar("a", "s", "all", "2026-11-25", sort="bytes")
+    rows = [
+        claims.bar_row(size, 3.8),
+        claims.bar_row(same, (3, 3)),
+        claims.bar_row(same, (2, 3)),
+        claims.bar_row(AT_MOST, 0.5, (0.4, 0.6), "2 blocks"),
+        claims.bar_row(AT_MOST, 0.5, (0.4, 1.6)),
+    ]
+    assert [row["sort"] for row in rows] == ["size", *["identity"] * 2, *["quantity"] * 2]
+    assert [row["case"] for row in rows[3:]] == ["2 blocks", ""]
+    assert bars.tally(rows) == {
+        "exact": {"pass": 2, "fail": 1, "undecided": 0, "total": 3},
+        "quantities": {"pass": 1, "fail": 0, "undecided": 1, "total": 2},
+    }
+
+
 def test_rows_of_a_table_are_cases():
     table = pd.DataFrame({"m": ["a", "b"], "x": [1, 2], "low": [0, 1], "high": [2, 3]})
     assert claims.table_cases(table, "x", "m") == {"a": (1.0, (0.0, 2.0)), "b": (2.0, (1.0, 3.0))}

@@ -842,6 +842,7 @@ def test_what_is_allowed_passes():
         (dict(value=10, interval=(5, 12), seed=20), 37.3, {"seed": 88}),
         (dict(value=50, seed=5000, limit=30, beyond="below"), 19.6, {"limit": 12, "seed": 88}),
         (dict(value=2, limit=4, beyond="above", log=False), 12, {"limit": 88}),
+        (dict(value=2, limit=4, beyond="above", log=True, start=1), 50, {"limit": 88}),
         (dict(value=3, interval=(2, 4), threshold="> 0"), 80.0, {"hold": (50, 50), "limit": 50}),
     ],
 )
