@@ -7,20 +7,15 @@ import matplotlib as mpl
 import numpy as np
 import pandas as pd
 import pytest
+from matplotlib.colors import to_hex, to_rgb
 from matplotlib.text import Text
 
 from paper import figures
-from paper.canvas import (
-    PALETTE,
-    TickText,
-    assign,
-    canvas,
-    png_bytes,
-    set_scale,
-    styled,
-)
-from paper.labels import Labels, spread
-from paper.numerals import column, number, readable
+from paper.boxes import overlaps
+from paper.canvas import PALETTE, assign, canvas, png_bytes, set_scale, styled
+from paper.matrix import ABOVE, BELOW, FAINT, _Shade, luminance, over
+from paper.svg import DARK
+from paper.ticks import written
 
 LINES = pd.DataFrame(
     {
@@ -127,7 +122,8 @@ def test_reserves_draw_what_is_used_below_what_is_held_in_panels_of_one_scale():
     )
     first, last = fig.axes
     assert len(first.lines) == len(last.lines) == 4 and first.get_ylim() == last.get_ylim()
-    assert {"KiB; MHA", "MQA", "static", "paged", "fp32", "int8"} <= set(texts(fig))
+    assert {"KiB (log scale)", "MHA", "MQA", "static", "paged", "fp32", "int8"} <= set(texts(fig))
+    assert "tokens (log scale)" in texts(fig)
     assert disjoint(boxes(fig, ["static", "paged", "fp32", "int8"])) and len(first.collections) == 1
     assert (
         first.lines[0].get_ydata().tolist() == [4 * 4 * 512] * 3
@@ -147,11 +143,7 @@ def test_histograms_draw_each_panel_over_its_own_grid():
         df, "x", "share", "matrix", {"head": [-1, 0, 1]}, xlabel="weight", ylabel="share"
     )
     head, other = fig.axes
-    assert (
-        head.get_title(loc="left") == "head"
-        and head.get_xlim() == (-1.5, 1.5)
-        and head.get_ylabel() == "share"
-    )
+    assert {"share", "head", "input"} <= set(texts(fig)) and head.get_xlim() == (-1.5, 1.5)
     assert [segment[0][0] for segment in head.collections[0].get_segments()] == [-1, 0, 1]
     assert not other.collections[0].get_segments() and other.get_xlabel() == "weight"
     assert (
@@ -206,7 +198,9 @@ def test_dots_show_single_observations_and_given_texts():
         mean, "name", "d", xlabel="Δ nats", limits=[(0, "no difference")], raw=raw, values="shown"
     )
     assert {"+0.15", "+0.50", "no difference"} <= set(texts(fig))
-    assert sum(len(c.get_offsets()) for c in fig.axes[0].collections) == 3
+    single = [line for line in fig.axes[0].lines if line.get_marker() == "|"]
+    assert [line.get_xdata().tolist() for line in single] == [[0.1, 0.2, 0.5]]
+    assert single[0].get_ydata().tolist() == [0, 0, 1]
     above = figures.dots(mean, "name", "d", xlabel="share", limits=[(1.0, "all")], beyond="above")
     assert above.axes[0].get_xlim()[1] > 1.0
 
@@ -235,7 +229,7 @@ def test_bars_start_at_zero_and_name_groups_on_the_first_row():
         0.2,
         0.9,
     ]
-    assert {"0.100  1 block", "0.200  2 blocks", "0.900"} <= set(texts(fig))
+    assert {"0.10  1 block", "0.20  2 blocks", "0.90"} <= set(texts(fig))
     plain = figures.bars(df[:1], "m", "v", xlabel="nats")
     assert "0.100" in texts(plain)
 
@@ -273,29 +267,64 @@ def test_pareto_fills_the_front_only_and_labels_do_not_overlap():
 def test_heatmap_annotates_one_matrix_and_shares_the_scale_of_two():
     frame = pd.DataFrame([[0.1, 0.25], [0.5, 2.0]], index=["a", "b"], columns=["x", "y"])
     fig = figures.heatmap(frame, label="Δ nats", xlabel="layer", ylabel="scheme", annotate=True)
-    assert {"0.100", "0.250", "0.500", "2.000", "Δ nats", "scheme"} <= set(texts(fig))
+    assert {"0.10", "0.25", "0.50", "2.00", "Δ nats; rows: scheme", "a", "y"} <= set(texts(fig))
+    scaled = figures.heatmap(frame, label="Δ nats", ylabel="scheme")
+    assert {"Δ nats", "scheme", "0", "2"} <= set(texts(scaled))
     two = figures.heatmap({"head 1": frame, "head 2": frame * 2}, label="weight", ylabel="query")
-    assert [ax.collections[0].get_clim() for ax in two.axes[:2]] == [(0.1, 4.0)] * 2
-    assert (
-        two.axes[0].get_title("left") == "head 1; rows: query"
-        and two.axes[1].get_title("left") == "head 2"
+    assert {"weight; rows: query", "head 1", "head 2", "4"} <= set(texts(two))
+    assert shades(two.axes[0])[-1] == pytest.approx(FAINT + (1 - FAINT) * 0.5, abs=0.006)
+    assert shades(two.axes[1])[-1] == 1
+    fixed = figures.heatmap(frame, label="p", limits=(0, 4))
+    assert shades(fixed.axes[0])[-1] == pytest.approx(FAINT + (1 - FAINT) * 0.5, abs=0.006)
+
+
+def shades(ax):
+    """The opacities of a matrix's cells, each once, from the faintest."""
+    return sorted(ax.collections[0].get_facecolors()[:, 3])
+
+
+def test_a_centre_parts_the_values_into_two_hues():
+    frame = pd.DataFrame([[0.5, 1.0, 1.25, np.nan]])
+    ax = figures.heatmap(frame, label="times FP32", annotate=True, center=1).axes[0]
+    hues = {to_hex(color[:3]): round(float(color[3]), 2) for color in shown_colors(ax)}
+    assert hues[BELOW] == 1.0 and set(hues) == {ABOVE, BELOW}
+    found = sorted(shades(ax))
+    assert found == pytest.approx([FAINT, (1 + FAINT) / 2, 1.0], abs=0.006)  # of equal distance
+
+
+def shown_colors(ax):
+    return ax.collections[0].get_facecolors()
+
+
+def test_names_of_columns_that_would_touch_are_broken_or_turned_and_numbers_thinned():
+    frame = pd.DataFrame(np.ones((2, 10)), columns=[f"format {c}" for c in "abcdefghij"])
+    broken = figures.heatmap(frame, label="%")
+    assert "format\na" in texts(broken)
+    many = pd.DataFrame(
+        np.ones((2, 24)), columns=[f"format {c}" for c in "abcdefghijklmnopqrstuvwx"]
     )
-    fixed = figures.heatmap(frame, label="p", limits=(0, 1))
-    assert fixed.axes[0].collections[0].get_clim() == (0, 1)
+    assert texts(figures.heatmap(many, label="%"))["format a"].get_rotation() == 90
+    numbered = figures.heatmap(many.set_axis(range(1000, 1024), axis=1), label="%")
+    assert {"1000", "1002"} <= set(texts(numbered)) and "1001" not in texts(numbered)
+
+
+def test_numbers_that_do_not_fit_into_their_cells_give_way_to_a_scale():
+    frame = pd.DataFrame(np.linspace(1000, 2000, 60).reshape(2, 30))
+    assert overlaps(figures.heatmap(frame, label="%", annotate=True)) == []
+    found = texts(figures.heatmap(frame, label="%", annotate=True))
+    assert "2,000" in found and "1,017" not in found
 
 
 def test_waterfall_writes_each_factor_and_the_gap_that_remains():
     df = pd.DataFrame({"s": ["naive", "cache", "int8"], "us": [1000.0, 250.0, 50.0]})
     fig = figures.waterfall(df, "s", "us", xlabel="time, µs", limit=(10.0, "bandwidth"), unit=" µs")
-    assert {
-        "1,000 µs",
-        "250 µs   4.0×",
-        "50.0 µs   5.0×",
-        "10.0 µs   5.0×",
-        "remaining gap",
-        "bandwidth",
-    } <= set(texts(fig))
+    columns = {"1,000 µs", "250 µs", "50.0 µs", "10.0 µs", "4.0×", "5.0×"}
+    assert columns | {"remaining gap", "bandwidth"} <= set(texts(fig))
     assert "remaining gap" not in texts(figures.waterfall(df, "s", "us", xlabel="time"))
+    ends = [texts(fig)[text].get_window_extent().x1 for text in ("1,000 µs", "50.0 µs")]
+    assert ends[0] == pytest.approx(ends[1], abs=1)  # decimals stand below one another
+    low, high = fig.axes[0].get_xlim()
+    assert low < 10 and high > 1000  # no mark is cut by the edge
 
 
 def test_png_is_two_pixels_a_point_and_the_same_every_time_whatever_the_caller_set():
@@ -310,14 +339,6 @@ def test_png_is_two_pixels_a_point_and_the_same_every_time_whatever_the_caller_s
     assert first[25] == 3  # a palette: a third of the bytes
 
 
-def test_spread_keeps_order_and_room_and_stays_in_the_frame():
-    placed = spread([50, 49, 10, 99.5], [10] * 4, 0, 100)
-    assert sorted(range(4), key=lambda i: placed[i]) == [2, 1, 0, 3]
-    assert min(abs(a - b) for i, a in enumerate(placed) for b in placed[i + 1 :]) >= 10 - 1e-9
-    assert max(placed) <= 95 and min(placed) >= 5
-    assert len(spread([1, 1, 1], [50] * 3, 0, 100)) == 3  # more than fits: still apart
-
-
 def test_colours_follow_the_palette_and_the_seed_report_is_vermilion():
     chosen = assign(["a", "seed report", "b"])
     assert chosen == {"a": "blue", "seed report": "vermilion", "b": "teal"}
@@ -328,14 +349,9 @@ def test_colours_follow_the_palette_and_the_seed_report_is_vermilion():
 
 
 def test_ticks_are_written_out():
-    assert [TickText()(v) for v in (1000, 0.05, -2, 0, 1e-6, 2e9)] == [
-        "1,000",
-        "0.05",
-        "−2",
-        "0",
-        "10⁻⁶",
-        "2·10⁹",
-    ]
+    values = (1000, 0.05, -2, 0, 1e-6, 2e9)
+    assert written(values, linear=False) == ["1,000", "0.05", "−2", "0", "10⁻⁶", "2·10⁹"]
+    assert written([0, 0.5, 1], linear=True) == ["0.0", "0.5", "1.0"]
     with styled():
         for low, high, wanted in (
             (1, 8, {"1", "2", "5"}),
@@ -346,102 +362,6 @@ def test_ticks_are_written_out():
             ax.set_xlim(low, high)
             set_scale(ax.xaxis)
             assert wanted <= set(texts(fig)), (low, high)
-
-
-def test_labels_of_an_empty_list_of_ends_change_nothing():
-    with styled():
-        fig, ax = canvas()
-        ax.bar([1], [2])
-        labels = Labels(ax)
-        labels.ends([])
-        assert labels.boxes == [] and len(labels.lines) > 0
-
-
-def test_numbers_are_written_for_reading():
-    nothing = [None, float("nan"), pd.NA]
-    assert [number(v) for v in nothing] == ["–"] * 3
-    assert [number(v) for v in (True, np.bool_(False), 3, np.int64(-1234567))] == [
-        "yes",
-        "no",
-        "3",
-        "−1,234,567",
-    ]
-    assert [number(v) for v in (1e-6, -2.5e12, 12.3456, 0.0)] == [
-        "1.0·10⁻⁶",
-        "−2.5·10¹²",
-        "12.35",
-        "0.0",
-    ]
-    assert [number(v) for v in (-np.inf, np.inf)] == ["−∞", "∞"]
-    assert number(0.00123, 2) == "0.0012"
-    assert column([0.5, 12.0, np.nan, 0]) == ["0.50", "12.00", "–", "0.00"] and column(
-        [np.nan]
-    ) == ["–"]
-    assert column([5.0, 5.0, 1e-9]) == ["5.00", "5.00", "1.0·10⁻⁹"]
-    table = readable(
-        pd.DataFrame(
-            {"n": [1000, 2], "x": [1.5, 1004.25], "s": ["a", "b"], "ok": [True, False]},
-            index=["r", "s"],
-        )
-    )
-    assert table.to_dict("list") == {
-        "n": ["1,000", "2"],
-        "x": ["1.5", "1,004.2"],
-        "s": ["a", "b"],
-        "ok": ["yes", "no"],
-    }
-    assert list(table.index) == ["r", "s"]
-
-
-# Shapes of the report's two most crowded figures: file or memory in KiB against rise in % or ms.
-QUALITY = [
-    ("int8 channel", 463.1, 0.01), ("int4 tensor", 235.4, 11.079), ("int4 g128", 242.4, 1.818),
-    ("int4 g32", 263.1, 1.260), ("int4 g32 asym", 271.1, 0.861), ("int4 full range", 263.1, 0.98),
-    ("int4 GPTQ", 271.1, 0.31), ("int4 QAT", 271.1, 0.157), ("nf4 g64", 239.1, 1.69),
-    ("int3 g32 asym", 215.4, 3.72), ("int3 full range", 207.9, 4.16), ("int3 GPTQ", 215.4, 1.36),
-    ("int3 QAT", 215.4, 0.52), ("mixed 1", 211.2, 3.76), ("mixed 2", 249.6, 1.56),
-    ("int2 g32 asym", 156.7, 23.9), ("int2 GPTQ", 156.7, 9.05), ("int2 QAT", 156.7, 2.23),
-]  # fmt: skip
-SPEED = [
-    ("fp32", 1783.4, 0.533), ("int8 channel, each call", 460.6, 1.079),
-    ("int8, int8pack", 462.6, 0.601),
-    ("int8 channel, onnxruntime", 499.0, 0.717), ("int4 g128, each call", 240.0, 2.31),
-    ("int4 g32, each call", 261.0, 2.30), ("int4 g128, int4pack", 248.0, 0.651),
-    ("int4 g32, int4pack", 284.0, 0.655), ("int4 g128, onnxruntime", 281.0, 0.742),
-    ("int4 g32, onnxruntime", 377.0, 0.757), ("int2 g32, onnxruntime", 263.0, 0.816),
-    ("int2 g32, each call", 150.0, 2.21),
-]  # fmt: skip
-SCATTER = [
-    (f"point {i}", *xy) for i, xy in enumerate(np.random.default_rng(7).uniform(1, 9, (24, 2)))
-]
-
-
-@pytest.mark.parametrize("points", [QUALITY, SPEED, SCATTER], ids=["quality", "speed", "scatter"])
-def test_crowded_labels_cover_no_mark_no_limit_s_name_and_no_other_label(points):
-    df = pd.DataFrame(points, columns=["name", "x", "y"])
-    fig = figures.pareto(
-        df, "x", "y", "name", xlabel="x", ylabel="y", log="xy", limits=[(1.2, "bar")], height=4.6
-    )
-    fig.canvas.draw()
-    ax = fig.axes[0]
-    found = [Text.get_window_extent(t) for t in ax.texts if t.get_text()]
-    assert len(found) == len(df) + 1 and disjoint(found)
-    for line in (line for line in ax.lines if line.get_marker() == "o"):
-        (x, y), radius = ax.transData.transform(line.get_xydata())[0], line.get_markersize() / 2
-        near = [b for b in found if b.x0 < x + radius and b.x1 > x - radius]
-        assert not [b for b in near if b.y0 < y + radius and b.y1 > y - radius]
-    assert all(ax.bbox.x0 - 1 < b.x0 and b.x1 < ax.bbox.x1 + 5 for b in found)
-
-
-def test_a_label_s_name_does_not_stand_on_a_limit_that_crosses_the_axis():
-    df = pd.DataFrame({"x": [1.0, 2, 3], "y": [1.0, 1.0, 1.0], "n": ["one", "two", "three"]})
-    fig = figures.pareto(
-        df, "x", "y", "n", xlabel="x", ylabel="y", front=None, limits=[(1.0, "no gain")]
-    )
-    level = fig.axes[0].transData.transform((1, 1))[1]
-    assert all(
-        not box.y0 < level < box.y1 for box in boxes(fig, ["one", "two", "three", "no gain"])
-    )
 
 
 @pytest.mark.parametrize("top", [3e4, 2.6e6, 1e9])
@@ -462,29 +382,31 @@ def test_tick_labels_keep_apart_whatever_the_range_and_the_names(top):
     assert shown and all(a.x1 < b.x0 for a, b in zip(shown, shown[1:], strict=False))
 
 
-def test_numbers_in_a_heatmap_stand_out_from_every_colour():
+def test_numbers_in_a_heatmap_stand_out_from_every_shade_on_a_light_and_a_dark_page():
     frame = pd.DataFrame([np.linspace(0, 1, 12), np.r_[np.linspace(1, 2, 11), np.nan]])
-    ax = figures.heatmap(frame, label="%", annotate=True).axes[0]
-    cells = ax.collections[0].to_rgba(frame.to_numpy().ravel()[:-1])[:, :3]
+    for center in (None, 0.5, 1, 3):
+        ax = figures.heatmap(frame, label="%", annotate=True, center=center).axes[0]
+        shade = _Shade(frame.to_numpy().ravel(), None, center)
+        for text, value in zip(cell_texts(ax), frame.to_numpy().ravel()[:-1], strict=True):
+            *hue, depth = shade(value)
+            black, dark = text.get_color() == "black", DARK[to_hex(hue)]
+            pairs = [
+                (over(hue, depth, (1, 1, 1)), 0.0 if black else 1.0),
+                (over(to_rgb(dark), depth, to_rgb("#15181b")), 1.0 if black else 0.0),
+            ]
+            for cell, ink in pairs:
+                low, high = sorted((luminance(cell), ink))
+                assert (high + 0.05) / (low + 0.05) >= 4.4, (center, value)
 
-    def luminance(rgb):
-        linear = np.where(rgb <= 0.04045, rgb / 12.92, ((rgb + 0.055) / 1.055) ** 2.4)
-        return linear @ (0.2126, 0.7152, 0.0722)
 
-    for text, cell in zip(ax.texts, cells, strict=True):
-        pair = sorted(luminance(np.array(c)) for c in (mpl.colors.to_rgb(text.get_color()), cell))
-        assert (pair[1] + 0.05) / (pair[0] + 0.05) >= 4.5
+def cell_texts(ax):
+    return [text for text in ax.texts if text.get_color() in ("black", "white")]
 
 
 def test_the_numbers_beside_dots_have_the_decimals_their_intervals_support():
     df = pd.DataFrame({"n": ["a", "b", "c"], "v": [0.0000359, 0.0165, -0.00004]})
     df["lo"], df["hi"] = df.v - 0.002, df.v + 0.002
     assert {"0.0000", "0.0165"} <= set(texts(figures.dots(df, "n", "v", "lo", "hi", xlabel="x")))
-
-
-def test_what_rounds_to_zero_has_no_sign():
-    assert column([-0.0, 12.5]) == ["0.0", "12.5"] and number(-0.0) == "0.0"
-    assert column([-0.004, 0.1], intervals=[(0, 0.2)]) == ["0.00", "0.10"]
 
 
 def test_only_the_seed_report_s_own_groups_are_vermilion():

@@ -19,6 +19,7 @@ from paper.chapter import Book, claim_anchor
 from paper.checks import check
 from paper.claims import AUDIT as VERDICTS
 from paper.claims import audit_row, seed_claims
+from paper.figures import ladder
 from paper.html import TEMPLATE, build_html
 from paper.numerals import heading
 from paper.tables import restyle
@@ -688,6 +689,7 @@ PAGE = '<html lang="en"><body><h1>T</h1>{}</body></html>'
     [
         ("<script>1</script>", "<script> is not allowed"),
         ('<img src="https://x.org/a.png" alt="a" width="1" height="1">', "would load something"),
+        ('<svg role="img" aria-label=" "></svg>', "has no alternative text"),
         ('<link rel="stylesheet" href="https://x.org/a.css">', "would load something"),
         ('<svg><use xlink:href="other.svg#i"/></svg>', "would load something"),
         ('<a href="javascript:alert(1)">x</a>', "would run a script"),
@@ -908,6 +910,41 @@ def test_the_ruler_shows_the_room_between_error_and_margin(error, margin, words)
     assert all(0 <= float(t["x"]) <= 560 for t in soup.find_all("text"))
 
 
+def test_a_figure_of_ours_is_shown_as_svg_and_png_with_what_its_labels_cover(shown):
+    fig, ax = canvas(1.0)
+    ax.set(xticks=[], yticks=[])
+    figure, caption = shown((display.show_figure, fig, "a", "Caption.", "Alt."))
+    assert figure.metadata["image/png"] == {"width": 576, "height": 96, "alt": "Alt."}
+    assert caption.data["text/markdown"] == "Caption."
+    assert figure.data["image/svg+xml"].startswith("<svg ") and figure.data["image/png"]
+    assert figure.metadata[display.KEY]["overlaps"] == []
+    ax.plot([0.5], [0.5], "o")
+    ax.text(0.5, 0.5, "here", ha="center", va="center")
+    figure, _ = shown((display.show_figure, fig, "a", "Caption.", "Alt."))
+    assert figure.metadata[display.KEY]["overlaps"] == ["'here' covers a point"]
+    ax.imshow([[1.0]])
+    figure, _ = shown((display.show_figure, fig, "a", "Caption.", "Alt."))
+    assert "image/svg+xml" not in figure.data and figure.data["image/png"]
+    figure, _ = shown((display.show_figure, PNG, "a", "Caption.", "Alt."))
+    assert "overlaps" not in figure.metadata[display.KEY]
+
+
+def test_the_page_holds_a_figure_as_svg_that_turns_over_in_the_dark(tmp_path, shown):
+    fig = ladder(pd.DataFrame({"w": ["model", "floor"], "v": [3.0, 2.0]}), "w", "v")
+    outputs = shown(
+        (display.show_figure, fig, "one", "One.", ALT),
+        (display.show_figure, fig, "two", "Two.", ALT),
+    )
+    head = markdown("# Title\n\n*Question?*", "head")
+    save(tmp_path, "01-data", [head, code("pic", "x", outputs)])
+    page = BeautifulSoup(build_html(tmp_path).read_text(encoding="utf-8"), "html.parser")
+    for id in ("one", "two"):
+        drawn = page.find(id=f"fig-{id}").svg
+        assert drawn["role"] == "img" and drawn["aria-label"] == ALT
+        assert "model" in [tag.get_text() for tag in drawn.find_all("text")]
+    assert not page.find_all("img") and "prefers-color-scheme:dark){.plot" in page.style.get_text()
+
+
 def test_display_refuses_what_the_report_could_not_show(shown):
     with pytest.raises(ValueError, match="figure 'a' has no alt"):
         display.show_figure(PNG, "a", "Caption.", " ")
@@ -916,10 +953,6 @@ def test_display_refuses_what_the_report_could_not_show(shown):
     for ruler in ((1, 0), (-1, 2), (0, float("inf"))):
         with pytest.raises(ValueError, match="ruler"):
             display.show_certificate("t", "s", [], True, ruler)
-    fig, _ = canvas(1.0)
-    figure, caption = shown((display.show_figure, fig, "a", "Caption.", "Alt."))
-    assert figure.metadata["image/png"] == {"width": 576, "height": 96, "alt": "Alt."}
-    assert caption.data["text/markdown"] == "Caption."
     (table,) = shown(
         (
             display.show_table,

@@ -7,6 +7,8 @@ makes from the same arguments, as `fig.alt`.
 import inspect
 from functools import wraps
 
+import numpy as np
+
 from .numerals import number
 
 MOST = 12  # things named one by one; of more only how many there are
@@ -86,9 +88,10 @@ def matrix(frames, label, xlabel="", ylabel="", **_):
     """The size of each matrix and where its largest and smallest numbers stand."""
     told = []
     for title, frame in (frames if isinstance(frames, dict) else {"": frames}).items():
-        cells = frame.stack()
+        values = frame.to_numpy(float).ravel()
         ends = [
-            f"{number(cells[at], 3)} at {_place(at)}" for at in (cells.idxmin(), cells.idxmax())
+            f"{number(values[at], 3)} at {_place(frame, at)}"
+            for at in (np.nanargmin(values), np.nanargmax(values))
         ]
         size = f"{frame.shape[0]} by {frame.shape[1]}"
         told.append(f"{title}{': ' if title else ''}{size}, from {ends[0]} to {ends[1]}")
@@ -112,8 +115,10 @@ def _interval(row, value, low, high):
     return text
 
 
-def _place(at):
-    return ", ".join(map(str, at)) if isinstance(at, tuple) else str(at)
+def _place(frame, at):
+    """The names of a cell's row and column; names may repeat."""
+    row, column = divmod(int(at), frame.shape[1])
+    return f"{frame.index[row]}, {frame.columns[column]}"
 
 
 def _sentences(opening, told, *limits):

@@ -198,6 +198,7 @@ class Book:
         if kind in ("figure", "table", "certificate", "negative", "claims"):
             about = dict(output.metadata[KEY])
             if kind == "figure":
+                about["svg"] = Markup(data.get("image/svg+xml", ""))
                 about["src"] = f"data:image/png;base64,{''.join(data['image/png'].split())}"
             if kind == "table":
                 id = f"tbl-{about['id']}"

@@ -93,6 +93,10 @@ def _images(soup):
             yield f"the image in {name!r} has no alt text: give nb.figure an alt= from the data"
         if not (image.get("width") and image.get("height")):
             yield f"the image in {name!r} has no width and height"
+    for drawn in soup.find_all("svg", role="img"):
+        if not drawn.get("aria-label", "").strip():
+            where = drawn.find_parent(id=True)
+            yield f"the drawing in {where['id'] if where else ''!r} has no alternative text"
 
 
 def _outline(soup):

@@ -2,7 +2,8 @@
 carries, in its metadata under "minitransformer", everything the HTML report needs to set it
 properly.
 
-    kind "figure"       id, caption, alt, csv, width, height      PNG
+    kind "figure"       id, caption, alt, csv, width, height,     PNG, and of a figure of ours SVG
+                        overlaps (what its labels cover)
     kind "table"        id, caption, csv                          plain HTML table
     kind "say"          none                                      Markdown
     kind "answer"       text                                      Markdown; stands under the
@@ -21,44 +22,43 @@ import base64
 import html
 import math
 import struct
+from contextlib import suppress
 
 import pandas as pd
 from IPython.display import display
 
-from .canvas import png_bytes
+from .boxes import overlaps
+from .canvas import LiteralFigure, png_bytes
 from .claims import audited, settled
 from .marks import interval_text, stated, written
 from .numerals import heading, number, readable
+from .svg import svg_text
 from .words import seen
 
 KEY = "minitransformer"
 
 
-def show_figure(fig, id, caption, alt, csv=None):
-    """Display a matplotlib Figure as PNG, its caption below; `csv` is the path, relative to the
-    run, of what it draws.
+def show_figure(fig, id, caption, alt, csv=None) -> bytes:
+    """Display a matplotlib Figure, its caption below; `csv` is the path, relative to the run, of
+    what it draws. Returns its PNG.
 
-    `fig` may also be the PNG's bytes. Raises ValueError if the caption or the alt text is empty.
-    """
+    `fig` may also be the PNG's bytes. A figure of ours is shown as SVG too, which JupyterLab and
+    the page prefer, and tells in its metadata what its labels cover. Raises ValueError if the
+    caption or the alt text is empty."""
     _need("figure", id, caption=caption, alt=alt)
     png = fig if isinstance(fig, bytes) else png_bytes(fig)
     width, height = struct.unpack(">II", png[16:24])  # the IHDR chunk comes first, at a fixed place
-    about = {
-        "kind": "figure",
-        "id": id,
-        "caption": caption,
-        "alt": alt,
-        "csv": csv,
-        "width": width,
-        "height": height,
-    }
+    about = {"kind": "figure", "id": id, "caption": caption, "alt": alt, "csv": csv}
+    about |= {"width": width, "height": height}
+    data = {"image/png": base64.b64encode(png).decode(), "text/plain": f"Figure {id}: {alt}"}
+    if isinstance(fig, LiteralFigure):
+        about["overlaps"] = overlaps(fig)
+        with suppress(NotImplementedError):  # somebody has put a picture into it
+            data["image/svg+xml"] = svg_text(fig, alt)
     size = {"width": width // 2, "height": height // 2, "alt": alt}  # drawn at twice the CSS size
-    _show(
-        {"image/png": base64.b64encode(png).decode(), "text/plain": f"Figure {id}: {alt}"},
-        about,
-        {"image/png": size},
-    )
+    _show(data, about, {"image/png": size})
     _show({"text/markdown": caption, "text/plain": caption}, {"kind": "echo"})
+    return png
 
 
 def show_table(df, id, caption, csv=None):

@@ -3,18 +3,19 @@
 
 Every function takes column names. Common arguments:
 
-    low, high   columns of the 95 % interval, drawn as a band or a bar limits      [(value,
-    "name")], for `lines` also [((xs, ys), "name")]: what physics or information sets,
-                a dashed line named in italics; `xlimits` are upright ones
+    low, high   columns of the 95 % interval, drawn as a band or a bar
+    limits      [(value, "name")], for `lines` also [((xs, ys), "name")]: what physics or
+                information sets, a dashed line named in italics; `xlimits` are upright ones
     beyond      "above" | "below": hatch what lies past the first limit, where nothing can be
-    measured seed        the seed report's numbers, as hollow vermilion diamonds colors      {group:
-    "blue" | "teal" | "plum" | "ochre" | "grey" | "vermilion"} log         "x", "y", "xy" or ""
+                measured
+    seed        the seed report's numbers, as hollow vermilion diamonds
+    colors      {group: "blue" | "teal" | "plum" | "ochre" | "grey" | "vermilion"}
+    log         "x", "y", "xy" or ""
 
 Labels stand beside what they name and are moved apart where they would cover something; there is no
 legend."""
 
 import numpy as np
-import seaborn as sns
 
 from . import alt
 from .alt import described
@@ -24,21 +25,20 @@ from .canvas import (
     INK_2,
     PALETTE,
     SEED_MARK,
-    TickText,
+    arrange,
     assign,
     canvas,
     hatch_beyond,
     name_axes,
-    name_panel,
     png_bytes,
     set_scale,
     styled,
 )
-from .labels import Labels
-from .numerals import column
+from .labels import Labels, at_edge, room
+from .matrix import heatmap
+from .numerals import number
+from .panels import histograms, reserves
 from .rows import bars, dots, ladder, waterfall
-from .words import drawable
-from .words import label as short
 
 __all__ = [
     "bars",
@@ -78,44 +78,38 @@ def lines(
 ):
     """One line a group, labelled at its right end, with its interval as a band.
 
-    `seed` is [(x, y, "label")]; `markers` None draws them where a line has at most 12 points.
+    `seed` is [(x, y, "label")]; `markers` None draws them where no line has more than 12 points.
     """
     with styled():
         fig, ax = canvas(height, log=log)
         parts = dict(list(df.groupby(group, sort=False))) if group else {"": df}
         chosen = assign(list(parts), colors)
+        dotted = markers if markers is not None else max(map(len, parts.values())) <= 12
         ends = []
         for name, part in parts.items():
-            part = part.sort_values(x)
+            part = part[part[y].notna()].sort_values(x)
             line, text = PALETTE[chosen[name]]
-            dotted = len(part) <= 12 if markers is None else markers
-            marks = dict(marker="o", mec=line, ms=5) if dotted else {}
-            sns.lineplot(part, x=x, y=y, ax=ax, color=line, estimator=None, zorder=4, **marks)
+            marks = dict(marker="o", mfc=line, mec="white", mew=0.8, ms=6) if dotted else {}
+            ax.plot(part[x], part[y], color=line, zorder=4, **marks)
             if low:
-                ax.fill_between(
-                    part[x], part[low], part[high], color=line, alpha=0.2, linewidth=0, zorder=3
-                )
-            known = part[part[y].notna()]
-            ends.append((known[y].iloc[-1], name, text))
-        for sx, sy, _ in seed:
-            ax.plot(sx, sy, **SEED_MARK)
-        curves = _limit_curves(ax, limits)
-        for value, _ in xlimits:
-            ax.axvline(value, color=INK, ls=DASHED, lw=1.2, zorder=2.5)
-        ticks = _few(df[x]) if xticks is None and "x" in log else xticks
-        set_scale(ax.xaxis, ticks)
-        set_scale(ax.yaxis)
+                band = dict(color=line, alpha=0.2, linewidth=0, zorder=3)
+                ax.fill_between(part[x], part[low], part[high], **band)
+            if group and len(part):
+                ends.append((part[x].iloc[-1], part[y].iloc[-1], name, text))
+        curves = _limits(ax, limits, xlimits, seed)
         if beyond and limits:
             hatch_beyond(ax, limits[0][0], beyond)
+        set_scale(ax.xaxis, _few(df[x]) if xticks is None and "x" in log else xticks)
+        set_scale(ax.yaxis)
         name_axes(ax, xlabel, ylabel, log)
+        flat = [not np.ptp(ys) or not at_edge(ax, xs[-1], ys[-1]) for xs, ys, _ in curves]
+        for (xs, ys, name), level in zip(curves, flat, strict=True):
+            ends += [] if level else [(xs[-1], ys[-1], name, INK, "italic")]
+        curves = [curve for curve, level in zip(curves, flat, strict=True) if level]
+        arrange(fig, room(ax, ends))
         labels = Labels(ax)
-        labels.ends(ends if group else [])
-        for sx, sy, text in seed:
-            labels.beside(sx, sy, text, PALETTE["vermilion"][1])
-        for xs, ys, text in curves:
-            labels.on_line(xs, ys, text)
-        for value, text in xlimits:
-            labels.on_upright(value, text)
+        labels.ends(ends)
+        _name_limits(labels, curves, xlimits, seed)
         labels.settle()
     return fig
 
@@ -164,248 +158,94 @@ def pareto(
     seed=(),
     colors=None,
     front="min",
+    among=None,
+    least=None,
     height=3.7,
 ):
-    """Every point named; filled and joined where no other is better on both axes, hollow where one
-    is.
+    """Every point named; filled where no other is better on both axes, hollow where one is, by the
+    whole of both intervals where there are any. Filled neighbours are joined, unless their
+    intervals overlap: then nothing is known of an exchange between them.
 
     `front` is "min" (smaller is better on both axes), "max" (larger y is better), or None for a
-    plain scatter; `low` and `high` bound y; `colors` is {label: palette name}."""
+    plain scatter; `among` is a column that says of each point whether it is compared with the
+    others at all; `low` and `high` bound y; `colors` is {label: palette name}. What is below
+    `least`, such as zero on a logarithmic axis, is drawn there as a triangle, its value in its
+    name."""
     with styled():
         fig, ax = canvas(height, log=log)
-        best = _front(df, x, y, front)
+        compared = df[among].to_numpy(bool) if among else np.ones(len(df), bool)
+        best = compared & _front(df, compared, x, y, low, high, front)
         chosen = {name: "blue" if on else "grey" for name, on in zip(df[label], best, strict=True)}
         chosen = assign([], {**chosen, **(colors or {})})
-        edge = df[best].sort_values(x)
-        if front:
-            ax.plot(edge[x], edge[y], color=PALETTE["blue"][0], lw=1.2, alpha=0.45, zorder=2)
-        for record, on in zip(df.to_dict("records"), best, strict=True):
-            line = PALETTE[chosen[record[label]]][0]
-            if low and np.isfinite(record[low]):
-                ax.plot([record[x]] * 2, [record[low], record[high]], color=line, lw=1.4, zorder=3)
+        names = {}
+        for place, (record, on) in enumerate(zip(df.to_dict("records"), best, strict=True)):
+            line, text = PALETTE[chosen[record[label]]]
+            under = least is not None and record[y] < least
+            at = least if under else record[y]
+            if (
+                low
+                and np.isfinite(record[low])
+                and not (least is not None and record[high] < least)
+            ):
+                ends = np.maximum([record[low], record[high]], -np.inf if least is None else least)
+                ax.plot([record[x]] * 2, ends, color=line, lw=1.4, zorder=3)
+            face = dict(mec=line, mfc=line if on or front is None else "white", mew=1.5, ms=6.5)
+            ax.plot(record[x], at, "v" if under else "o", zorder=4, **face)
+            said = f"{record[label]}, {number(float(record[y]), 2)}" if under else record[label]
+            names[place] = (record[x], at, said, text)
+        for a, b in _steps(df[best].sort_values(x), y, low, high) if front else ():
+            ends = [names[df.index.get_loc(i)][:2] for i in (a, b)]
             ax.plot(
-                record[x],
-                record[y],
-                "o",
-                ms=6.5,
-                mec=line,
-                mfc=line if on else "white",
-                mew=1.5,
-                zorder=4,
+                *zip(*ends, strict=True), color=PALETTE["blue"][0], lw=1.2, alpha=0.45, zorder=2
             )
-        for sx, sy, _ in seed:
-            ax.plot(sx, sy, **SEED_MARK)
+        if least is not None and (df[y] < least).any():
+            ax.axhline(least, color=INK_2, lw=0.8, ls=(0, (1, 2)), zorder=2)
         ax.margins(0.08)
-        curves = _limit_curves(ax, limits)
-        for value, _ in xlimits:
-            ax.axvline(value, color=INK, ls=DASHED, lw=1.2)
-        set_scale(ax.xaxis)
+        curves = _limits(ax, limits, xlimits, seed)
+        whole = "x" in log and (df[x] % 1 == 0).all()
+        set_scale(ax.xaxis, _few(df[x]) if whole else None)
         set_scale(ax.yaxis)
         name_axes(ax, xlabel, ylabel, log)
+        arrange(fig)
         labels = Labels(ax)
-        for record in df.to_dict("records"):
-            labels.beside(record[x], record[y], record[label], PALETTE[chosen[record[label]]][1])
-        for sx, sy, text in seed:
-            labels.beside(sx, sy, text, PALETTE["vermilion"][1])
-        for xs, ys, text in curves:
-            labels.on_line(xs, ys, text)
-        for value, text in xlimits:
-            labels.on_upright(value, text)
+        for name in names.values():
+            labels.beside(*name)
+        _name_limits(labels, curves, xlimits, seed)
         labels.settle()
     return fig
 
 
-@described(alt.matrix)
-def heatmap(frames, *, label, xlabel="", ylabel="", annotate=False, limits=None, height=None):
-    """A matrix (DataFrame: index down, columns across), or {title: DataFrame} side by side on one
-    scale, in cividis.
-
-    `limits` is the (low, high) of the colour scale; `annotate` writes the numbers into the cells.
-    """
-    panels = frames if isinstance(frames, dict) else {"": frames}
-    first = next(iter(panels.values()))
-    with styled():
-        fig, axes = canvas(height or min(max(0.27 * len(first) + 1.1, 2.2), 5.5), len(panels))
-        axes = np.atleast_1d(axes)
-        low, high = limits or (
-            min(f.min().min() for f in panels.values()),
-            max(f.max().max() for f in panels.values()),
-        )
-        for ax, (title, frame) in zip(axes, panels.items(), strict=True):
-            texts = np.reshape(column(frame.to_numpy().ravel()), frame.shape) if annotate else None
-            sns.heatmap(
-                frame.set_axis([short(name, 40 // len(panels)) for name in frame.index]).set_axis(
-                    [short(name, 16) for name in frame.columns], axis=1
-                ),
-                ax=ax,
-                cmap="cividis",
-                vmin=low,
-                vmax=high,
-                cbar=False,
-                linewidths=0.5 if annotate else 0,
-                linecolor="white",
-                annot=texts,
-                fmt="",
-                annot_kws={"fontsize": 8.5},
-            )
-            if annotate:
-                _contrast(ax, frame.to_numpy(float))
-            ax.set(xlabel=drawable(xlabel), ylabel="")
-            ax.tick_params(length=0)
-            ax.tick_params(axis="y", rotation=0)
-            name_panel(ax, title or ylabel, panels=len(panels))
-        for ax in axes[1:]:
-            ax.set_yticks([])
-        if ylabel and len(panels) > 1:
-            name_panel(axes[0], f"{next(iter(panels))}; rows: {ylabel}", panels=len(panels))
-        bar = fig.colorbar(
-            axes[0].collections[0],
-            ax=list(axes),
-            shrink=0.9,
-            aspect=22,
-            pad=0.02,
-            format=TickText(),
-        )
-        name_panel(axes[-1], label, loc="right", panels=4)  # beside the colour scale
-        bar.outline.set_visible(False)
-    return fig
-
-
-def _contrast(ax, values):
-    """Each cell's number in black or white, whichever stands out more: 4.58:1 or better on any
-    colour."""
-    for text, rgba in zip(ax.texts, _cells(ax, values), strict=True):
-        linear = np.where(
-            rgba[:3] <= 0.04045, rgba[:3] / 12.92, ((rgba[:3] + 0.055) / 1.055) ** 2.4
-        )
-        luminance = linear @ (0.2126, 0.7152, 0.0722)
-        text.set_color(
-            "white" if 1.05 / (luminance + 0.05) > (luminance + 0.05) / 0.05 else "black"
-        )
-
-
-def _cells(ax, values):
-    """The colours of the cells that hold a number, as seaborn annotates them: row by row."""
-    mesh = ax.collections[0]
-    return mesh.to_rgba(values.ravel()[np.isfinite(values.ravel())])
-
-
-@described(alt.panels)
-def histograms(df, x, y, panel, grids, *, xlabel, ylabel, colors=None, height=2.6):
-    """Steps of y at the evenly spaced centres x, a panel each side by side, and below each the
-    points of its grid.
-
-    `grids` is {panel: levels}: what a number format can represent, drawn as upright ticks over the
-    whole height."""
-    with styled():
-        panels = dict(list(df.groupby(panel, sort=False)))
-        fig, axes = canvas(height, len(panels))
-        chosen = assign([], {name: (colors or {}).get(name, "blue") for name in panels})
-        for ax, (name, part) in zip(np.atleast_1d(axes), panels.items(), strict=True):
-            width = part[x].diff().median()
-            edges = np.r_[part[x].to_numpy() - width / 2, part[x].iloc[-1] + width / 2]
-            ax.vlines(
-                grids.get(name, ()),
-                0,
-                part[y].max() * 1.04,
-                color=INK_2,
-                lw=0.6,
-                alpha=0.7,
-                zorder=2,
-            )
-            ax.stairs(
-                part[y], edges, fill=True, color=PALETTE[chosen[name]][0], alpha=0.75, zorder=3
-            )
-            ax.set(xlim=(edges[0], edges[-1]), ylim=(0, part[y].max() * 1.04), yticks=[])
-            name_panel(ax, name, panels=len(panels))
-            ax.set_xlabel(drawable(xlabel))
-            set_scale(ax.xaxis)
-        np.atleast_1d(axes)[0].set_ylabel(drawable(ylabel))
-    return fig
-
-
-@described(alt.reserves)
-def reserves(
-    df,
-    x,
-    used,
-    reserved,
-    group,
-    panel,
-    *,
-    xlabel,
-    ylabel,
-    words,
-    colors=None,
-    xticks=None,
-    height=3.4,
-):
-    """What grows with x below what is held for it from the start, and between the two the waste;
-    logarithmic, panels alike.
-
-    Of each group a solid line `used` and a dotted one `reserved`, of the first the room between
-    them shaded; groups are named at the right end of the last panel, and `words` (of the dotted, of
-    the solid line) stand in the first."""
-    with styled():
-        panels = dict(list(df.groupby(panel, sort=False)))
-        fig, axes = canvas(height, len(panels))
-        axes, chosen = np.atleast_1d(axes), assign(list(dict.fromkeys(df[group])), colors)
-        top, low = df[reserved].max(), df[used].min()
-        for ax, (name, part) in zip(axes, panels.items(), strict=True):
-            ax.set(xscale="log", yscale="log", ylim=(low / 1.5, top * 1.8))
-            for which, own in part.groupby(group, sort=False):
-                color = PALETTE[chosen[which]][0]
-                ax.plot(own[x], own[reserved], color=color, ls=(0, (1, 1.6)), lw=1.6, zorder=3)
-                ax.plot(own[x], own[used], color=color, zorder=4)
-            own = part[part[group] == part[group].iloc[0]]
-            ax.fill_between(
-                own[x],
-                own[used],
-                own[reserved],
-                color=PALETTE["grey"][0],
-                alpha=0.1,
-                linewidth=0,
-                zorder=1,
-            )
-            set_scale(ax.xaxis, xticks)
-            set_scale(ax.yaxis)
-            ax.set_xlabel(drawable(xlabel))
-            name_panel(ax, name, panels=len(panels))
-        for ax in axes[1:]:
-            ax.tick_params(left=False, labelleft=False)
-        name_panel(axes[0], f"{ylabel}; {next(iter(panels))}", panels=len(panels))
-        ends = [
-            (own[used].iloc[-1], which, PALETTE[chosen[which]][1])
-            for which, own in part.groupby(group, sort=False)
-        ]
-        Labels(axes[-1]).ends(ends)
-        first, labels = next(iter(panels.values())), Labels(axes[0])
-        first = first[first[group] == first[group].iloc[0]]
-        for text, line in zip(words, (reserved, used), strict=True):
-            labels.on_line(first[x], first[line], text)
-        labels.settle()
-    return fig
-
-
-def _limit_curves(ax, limits):
-    """Draws the limits, flat ones across the whole axis; returns (xs, ys, name) of each for
-    labelling."""
+def _limits(ax, limits, xlimits, seed):
+    """Draws limits and the seed report's points; flat limits go across the whole axis. Returns
+    (xs, ys, name) of each limit for labelling."""
+    for x, y, _ in seed:
+        ax.plot(x, y, **SEED_MARK)
     curves = []
+    style = dict(color=INK, ls=DASHED, lw=1.2, zorder=2.5)
     for limit, name in limits:
-        low, high = ax.get_xlim()
         if np.isscalar(limit):
-            ax.axhline(limit, color=INK, ls=DASHED, lw=1.2, zorder=2.5)
-            xs = (
-                np.geomspace(low, high, 60)
-                if ax.get_xscale() == "log"
-                else np.linspace(low, high, 60)
-            )
+            ax.axhline(limit, **style)
+            xs = ax.transScale.inverted().transform(
+                np.linspace(*ax.transScale.transform([(x, 1) for x in ax.get_xlim()]), 60)
+            )[:, 0]
             curves.append((xs, np.full(60, float(limit)), name))
         else:
             xs, ys = (np.asarray(values, float) for values in limit)
-            ax.plot(xs, ys, color=INK, ls=DASHED, lw=1.2, zorder=2.5)
+            ax.plot(xs, ys, **style)
             curves.append((xs, ys, name))
+    for value, _ in xlimits:
+        ax.axvline(value, **style)
+    ax.autoscale_view()  # a limit near the edge gets its margin too
     return curves
+
+
+def _name_limits(labels, curves, xlimits, seed):
+    for x, y, text in seed:
+        labels.beside(x, y, text, PALETTE["vermilion"][1])
+    for xs, ys, text in curves:
+        labels.on_line(xs, ys, text)
+    for value, text in xlimits:
+        labels.on_upright(value, text)
 
 
 def _few(values):
@@ -414,11 +254,27 @@ def _few(values):
     return values if len(values) <= 8 else None
 
 
-def _front(df, x, y, front):
-    """Which points no other point beats on both axes."""
+def _front(df, compared, x, y, low, high, front):
+    """Which points no compared point beats on both axes: no larger x, and a whole interval on the
+    better side; without intervals a better y, or an equal one at a smaller x."""
     if front is None:
         return np.ones(len(df), bool)
-    cost = np.column_stack([df[x], df[y] if front == "min" else -df[y]])
-    return np.array(
-        [not ((cost <= row).all(axis=1) & (cost < row).any(axis=1)).any() for row in cost]
-    )
+    sign = 1 if front == "min" else -1
+    cost, xs = sign * df[y].to_numpy(float), df[x].to_numpy(float)
+    ends = [sign * df[end].fillna(df[y]).to_numpy(float) for end in (low, high)] if low else [cost]
+    good, bad = np.minimum.reduce(ends), np.maximum.reduce(ends)
+    beats = (xs[:, None] <= xs) & (bad[:, None] < good)
+    if not low:
+        beats |= (xs[:, None] < xs) & (cost[:, None] <= cost)
+    return ~beats[compared].any(axis=0)
+
+
+def _steps(edge, y, low, high):
+    """Neighbours on the front that a step surely parts, as pairs of their indices."""
+    for a, b in zip(edge.index[:-1], edge.index[1:], strict=True):
+        if not low:
+            yield a, b
+            continue
+        ends = edge.loc[[a, b], [low, high]].fillna({low: edge[y], high: edge[y]})
+        if ends[low].max() > ends[high].min():
+            yield a, b

@@ -21,7 +21,7 @@ page that would."""
 import json
 from pathlib import Path
 
-from . import bars, bibliography, companions, prose
+from . import bars, bibliography, companions, prose, svg
 from .about import about
 from .audit_section import audit_section
 from .chapter import APPENDIX, Book, claim_anchor, in_order, prefix
@@ -60,7 +60,8 @@ def build_html(run_dir, notebooks_dir=None) -> Path:
     matter = book.chapter(front, seconds.get("report")) if front.is_file() else None
     chapters = [book.chapter(folder / f"{name}.ipynb", seconds.get(name)) for name in names]
     parts = dict(
-        style="".join((TEMPLATE / name).read_text(encoding="utf-8") for name in STYLES),
+        style="".join((TEMPLATE / name).read_text(encoding="utf-8") for name in STYLES)
+        + svg.stylesheet(),
         about=about(project.root),
         missing=[name for name in (*project.chapters, "report") if name not in shown],
         took=sum(seconds.get(name, 0) for name in shown),

@@ -113,15 +113,12 @@ class Notebook:
         """Saves figures/<id>.png and the DataFrame it draws as figures/<id>.csv, and shows it with
         its caption."""
         _slug("figure", id)
-        alt = alt or getattr(fig, "alt", "")
-        png = fig if isinstance(fig, bytes) else display.png_bytes(getattr(fig, "figure", fig))
-        display.show_figure(png, id, caption, alt, csv=f"figures/{id}.csv")
+        alt, fig = alt or getattr(fig, "alt", ""), getattr(fig, "figure", fig)
+        png = display.show_figure(fig, id, caption, alt, csv=f"figures/{id}.csv")
         write_bytes(self.out / "figures" / f"{id}.png", png)
         self.write_csv(f"figures/{id}.csv", data)
         if "matplotlib.pyplot" in sys.modules and not isinstance(fig, bytes):
-            sys.modules["matplotlib.pyplot"].close(
-                getattr(fig, "figure", fig)
-            )  # or the inline backend shows it again
+            sys.modules["matplotlib.pyplot"].close(fig)  # or the inline backend shows it again
 
     def table(self, df, id: str, *, caption: str) -> None:
         """Saves tables/<id>.csv and shows the DataFrame with its caption."""

@@ -8,6 +8,7 @@ import numpy as np
 import pandas as pd
 
 MINUS = "\u2212"
+MOST = 6  # decimals that are read; beyond them a number has a power of ten
 
 
 def number(value, digits=4):
@@ -70,29 +71,37 @@ def readable(df):
     out = df.astype(object)
     for place, dtype in enumerate(df.dtypes):
         if dtype.kind == "f":
-            out.isetitem(place, column(df.iloc[:, place], 4))
+            out.isetitem(place, column(df.iloc[:, place], 4, ratios=True))
         elif dtype.kind in "iub":
             out.isetitem(place, [number(value) for value in df.iloc[:, place]])
     return out
 
 
-def column(values, digits=3, intervals=()):
-    """Numbers down a column as texts with one count of decimals: `digits` significant for the
-    median magnitude, or as many as the median width of the `intervals` (low, high) supports."""
+def column(values, digits=3, intervals=(), ratios=False):
+    """Numbers down a column as texts with one count of decimals: that which gives the largest of
+    them `digits` significant ones; where `ratios` matter, as on a logarithmic axis, the median, and
+    what it would write as zero keeps two digits. Fewer where the median width of the `intervals`
+    (low, high) does not support them."""
     values = np.asarray(values, float)
-    usual = np.abs(values[np.isfinite(values) & (values != 0)])
-    known = [places for pair in intervals if (places := supported(*pair)) is not None]
-    places = _decimals(float(np.median(usual)), digits) if len(usual) else 0
+    sizes = np.abs(values[np.isfinite(values) & (values != 0)])
+    places = 0
+    if len(sizes):
+        most = _decimals(float(sizes.max()), digits)
+        places = max(_decimals(float(np.median(sizes)), digits), most) if ratios else most
+    known = [enough for pair in intervals if (enough := supported(*pair)) is not None]
     if known:
         places = min(places, int(np.median(known)))
-    write = fixed if known else _fixed
+    if places > MOST:
+        return [number(value if value else 0, digits) for value in values.tolist()]
+    write = _fixed if ratios and not known else fixed
     return [write(value, places) if np.isfinite(value) else number(value) for value in values]
 
 
 def _fixed(value, places):
+    """With so many decimals, except what they would write as zero."""
     if value == 0 or 0.5 * 10**-places <= abs(value) < 1e9:
         return fixed(value, places)
-    return number(value)
+    return number(value, 2)
 
 
 def _decimals(value, digits=4):

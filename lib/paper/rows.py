@@ -2,7 +2,6 @@
 `figures`."""
 
 import numpy as np
-import seaborn as sns
 
 from . import alt
 from .alt import described
@@ -12,16 +11,21 @@ from .canvas import (
     INK_2,
     PALETTE,
     SEED_MARK,
+    arrange,
     assign,
     canvas,
     hatch_beyond,
     name_axes,
     set_scale,
     styled,
+    text_width,
 )
 from .labels import Labels
 from .numerals import column, number
 from .words import label as short
+
+NEXT = 7  # pixels between a bar and its number
+COLUMN = 12  # pixels before each column of texts at the right
 
 
 @described(alt.rows)
@@ -44,48 +48,35 @@ def dots(
     """One row a label, from the top: a dot with its interval, its number at the right.
 
     `seed` is a column (NaN where the seed report says nothing); `raw` a long DataFrame with `label`
-    and `value` for the single observations (drawn small and grey by seaborn); `values` a column of
-    texts for the right edge."""
+    and `value` for the single observations (drawn small and grey); `values` a column of texts for
+    the right edge."""
     with styled():
-        fig, ax = canvas(0.95 + 0.31 * len(df), log="x" if log else "")
-        rows = np.arange(len(df))
+        fig, ax = canvas(0.85 + 0.31 * len(df), log="x" if log else "")
+        names = list(df[label])
         if raw is not None:
-            sns.stripplot(
-                raw,
-                x=value,
-                y=label,
-                order=list(df[label]),
-                ax=ax,
-                color=PALETTE["grey"][0],
-                marker="|",
-                size=9,
-                linewidth=1.1,
-                jitter=False,
-                zorder=5,
-            )
-        chosen = assign([], {name: (colors or {}).get(name, "blue") for name in df[label]})
-        for row, record in zip(rows, df.to_dict("records"), strict=True):
+            own = raw[raw[label].isin(names)]
+            marks = dict(color=PALETTE["grey"][0], ls="", marker="|", ms=9, mew=1.1, zorder=5)
+            ax.plot(own[value], [names.index(name) for name in own[label]], **marks)
+        chosen = assign([], {name: (colors or {}).get(name, "blue") for name in names})
+        for row, record in enumerate(df.to_dict("records")):
             line = PALETTE[chosen[record[label]]][0]
             if low and np.isfinite(record[low]):
                 ax.plot([record[low], record[high]], [row, row], color=line, lw=1.6, zorder=3)
             ax.plot(record[value], row, "o", color=line, ms=6, mec="white", mew=0.8, zorder=4)
             if seed and np.isfinite(record[seed]):
                 ax.plot(record[seed], row, **SEED_MARK)
-        intervals = zip(df[low], df[high], strict=True) if low else ()
-        texts = (
-            [short(text, 24) for text in df[values]]
-            if values
-            else column(df[value], intervals=intervals)
-        )
-        _rows_axis(ax, rows, df[label], texts)
-        _upright(ax, limits, beyond)
-        name_axes(ax, xlabel, "", "x" if log else "")
-        _name_uprights(ax, limits)
+        if values:
+            texts = [short(text, 24) for text in df[values]]
+        else:
+            intervals = list(zip(df[low], df[high], strict=True)) if low else ()
+            texts = column(df[value], intervals=intervals, ratios=log)
+        _finish(ax, names, [texts], limits, beyond, xlabel, "x" if log else "")
     return fig
 
 
 def ladder(df, label, value, low=None, high=None, *, xlabel="perplexity", limits=(), **options):
-    """The ladder from chance to the floor: `dots` on a logarithmic axis."""
+    """The ladder from chance to the floor: `dots` on a logarithmic axis, the largest on top."""
+    df = df.sort_values(value, ascending=False, kind="stable")
     return dots(df, label, value, low, high, xlabel=xlabel, limits=limits, log=True, **options)
 
 
@@ -108,37 +99,28 @@ def bars(
     with styled():
         names = list(dict.fromkeys(df[label]))
         groups = list(dict.fromkeys(df[group])) if group else [None]
-        fig, ax = canvas(0.95 + (0.1 + 0.22 * len(groups)) * len(names))
+        fig, ax = canvas(0.85 + (0.1 + 0.22 * len(groups)) * len(names))
         chosen = assign(groups, colors)
         thick = 0.8 / len(groups)
         keys = zip(df[group] if group else [None] * len(df), df[label], strict=True)
-        texts = dict(zip(keys, column(df[value]), strict=True))
+        intervals = list(zip(df[low], df[high], strict=True)) if low else ()
+        texts = dict(zip(keys, column(df[value], intervals=intervals), strict=True))
+        ends = []
         for place, name in enumerate(groups):
             part = (df if name is None else df[df[group] == name]).set_index(label).reindex(names)
             at = np.arange(len(names)) + (place - (len(groups) - 1) / 2) * thick
             line, text = PALETTE[chosen[name]]
             ax.barh(at, part[value], thick * 0.86, color=line, zorder=3)
-            ends = part[value]
+            far = part[value]
             if low:
                 ax.hlines(at, part[low], part[high], color=INK, lw=1.4, zorder=4)
-                ends = part[[value, high]].max(axis=1)
-            for row, (y, end) in enumerate(zip(at, ends, strict=True)):
+                far = part[[value, high]].max(axis=1)
+            for row, (y, end) in enumerate(zip(at, far, strict=True)):
                 if np.isfinite(end):
                     title = f"  {short(name)}" if name is not None and row == 0 else ""
-                    ax.annotate(
-                        texts[name, names[row]] + title,
-                        (max(end, 0), y),
-                        xytext=(5, 0),
-                        textcoords="offset points",
-                        va="center",
-                        color=text,
-                    )
-        _rows_axis(ax, np.arange(len(names)), names, None)
-        ax.margins(x=0.16)
+                    ends.append((max(end, 0), y, texts[name, names[row]] + title, text))
         ax.axvline(0, color=INK_2, lw=0.8, zorder=2)
-        _upright(ax, limits, beyond)
-        name_axes(ax, xlabel, "")
-        _name_uprights(ax, limits)
+        _finish(ax, names, [], limits, beyond, xlabel, "", ends)
     return fig
 
 
@@ -150,60 +132,85 @@ def waterfall(df, label, value, *, xlabel, limit=None, unit=""):
     `limit` is (value, "name"): the gap that remains above it is drawn as a dashed empty bar.
     """
     with styled():
-        fig, ax = canvas(1.15 + 0.34 * (len(df) + (limit is not None)), log="x")
-        after = df[value].to_numpy(float)
+        fig, ax = canvas(1.05 + 0.34 * (len(df) + (limit is not None)), log="x")
+        after, names = df[value].to_numpy(float), list(df[label])
+        blue = PALETTE["blue"][0]
         before = np.r_[after[0], after[:-1]]
+        if limit:
+            before, after = np.r_[before, after[-1]], np.r_[after, limit[0]]
+            names = [*names, "remaining gap"]
         factors = [
             "",
-            *(f"   {number(b / a, 2)}×" for b, a in zip(after[:-1], after[1:], strict=True)),
+            *(f"{number(b / a, 2)}×" for b, a in zip(before[1:], after[1:], strict=True)),
         ]
-        texts = [
-            f"{number(value, 3)}{unit}{factor}"
-            for value, factor in zip(after, factors, strict=True)
-        ]
-        rows, names = np.arange(len(df)), list(df[label])
-        ax.barh(
-            rows[1:], (before - after)[1:], 0.56, left=after[1:], color=PALETTE["blue"][0], zorder=3
-        )
-        ax.plot(after, rows, "o", color=PALETTE["blue"][0], ms=6, mec="white", mew=0.8, zorder=4)
+        texts = [f"{number(value, 3)}{unit}" for value in after]
+        rows = np.arange(len(df))
+        spans = (before - after)[1 : len(df)]
+        ax.barh(rows[1:], spans, 0.56, left=after[1 : len(df)], color=blue, zorder=3)
+        ax.plot(after[: len(df)], rows, "o", color=blue, ms=6, mec="white", mew=0.8, zorder=4)
         if limit:
-            rows, names = np.arange(len(df) + 1), [*names, "remaining gap"]
-            texts.append(f"{number(limit[0], 3)}{unit}   {number(after[-1] / limit[0], 2)}×")
             empty = dict(facecolor="none", edgecolor=INK, lw=1.1, ls="--", zorder=3)
-            ax.barh(rows[-1], after[-1] - limit[0], 0.56, left=limit[0], **empty)
-        _rows_axis(ax, rows, names, texts)
-        _upright(ax, [limit] if limit else [])
-        name_axes(ax, xlabel, "", "x")
-        _name_uprights(ax, [limit] if limit else [])
+            ax.barh(len(df), before[-1] - limit[0], 0.56, left=limit[0], **empty)
+        ends = np.log([min(after.min(), before.min()), max(after.max(), before.max())])
+        ax.set_xlim(*np.exp(ends + 0.03 * np.ptp(ends) * np.array([-1, 1])))
+        _finish(ax, names, [texts, factors], [limit] if limit else [], None, xlabel, "x")
     return fig
 
 
-def _rows_axis(ax, rows, names, texts):
-    """Labelled rows from the top; `texts`, if any, in a column at the right edge."""
+def _finish(ax, names, columns, limits, beyond, xlabel, log, ends=()):
+    """Labelled rows from the top, limits, and texts: `columns` of them at the right edge, and
+    `ends` (x, y, text, colour) at bars."""
+    fig = ax.figure
+    rows = range(len(names))
     ax.set_yticks(rows, [short(name) for name in names])
     ax.tick_params(axis="y", length=0, labelcolor=INK)
-    ax.set_ylim(len(rows) - 0.4, -0.75)
-    ax.set_ylabel("")
+    ax.set_ylim(len(names) - 0.4, -0.75)
     ax.grid(False, axis="y")
     ax.grid(True, axis="x")
-    if texts is not None:
-        right = ax.secondary_yaxis("right")
-        right.set_yticks(rows, list(texts))
-        right.tick_params(length=0, labelcolor=INK_2)
-        right.spines["right"].set_visible(False)
-
-
-def _upright(ax, limits, beyond=None):
-    """Vertical limits, the ticks of the x axis, and the hatching beyond the first limit."""
     for value, _ in limits:
         ax.axvline(value, color=INK, ls=DASHED, lw=1.2, zorder=2.5)
     if beyond and limits:
         hatch_beyond(ax, limits[0][0], beyond, vertical=True)
     set_scale(ax.xaxis)
+    name_axes(ax, xlabel, "", log)
+    right = 0.0
+    for texts in columns:  # numbers end below one another, so that their decimals do
+        right += COLUMN + max(text_width(text) for text in texts)
+        for row, text in zip(rows, texts, strict=True):
+            _text(ax, (1, row), ("axes fraction", "data"), text, right, "right", INK_2)
+    arrange(fig, max(right, 16) if ends else right)  # half of the tick that `_make_room` may bring
+    _make_room(ax, ends, [value for value, _ in limits])
+    for x, y, text, color in ends:
+        right = _clear(ax, x, text, [value for value, _ in limits])
+        _text(ax, (x, y), "data", text, right, "left", color)
+    if limits:
+        labels = Labels(ax)
+        for value, name in limits:
+            labels.on_upright(value, name)
+        labels.settle()
 
 
-def _name_uprights(ax, limits):
-    labels = Labels(ax)
-    for value, name in limits:
-        labels.on_upright(value, name)
-    labels.settle()
+def _text(ax, xy, coords, text, right, ha, color):
+    offset = dict(xytext=(right * 72 / ax.figure.dpi, 0), textcoords="offset points")
+    ax.annotate(text, xy, xycoords=coords, ha=ha, va="center_baseline", color=color, **offset)
+
+
+def _make_room(ax, ends, limits):
+    """Widens the axis until the numbers at the bars' ends fit into it."""
+    for _ in range(3):  # each time the limits come nearer to the bars
+        low, high = ax.get_xlim()
+        for x, _, text, _ in ends:
+            free = ax.bbox.width - _clear(ax, x, text, limits) - text_width(text)
+            high = max(high, low + (x - low) * ax.bbox.width / max(free, 1))
+        ax.set_xlim(low, high)
+    set_scale(ax.xaxis)
+
+
+def _clear(ax, x, text, limits):
+    """Pixels from a bar's end to its number, which stands on no limit's line."""
+    end = ax.transData.transform((x, 0))[0]
+    start = end + NEXT
+    for line in sorted(ax.transData.transform((value, 0))[0] for value in limits):
+        if start - 3 < line < start + text_width(text) + 3:
+            start = line + NEXT
+    return start - end

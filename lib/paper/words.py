@@ -21,7 +21,8 @@ UNSEEN = re.compile(
 )
 PUNCTUATION = re.compile(r"[!-/:-@\[-`{-~]")  # of ASCII: all that Markdown and TeX can be made of
 LONGEST = 44  # characters of a label: more would leave no room for what it names
-SPELLED = 4  # characters without a glyph that a label spells out one by one
+CODED = re.compile(r"⟨U\+((?:[0-9A-F]{4,6}\b ?)+)([^⟩]*)⟩")
+SPELLED = 7  # characters without a glyph that a label spells out one by one
 
 
 def visible(text: str) -> str:
@@ -49,13 +50,27 @@ def literal(text) -> str:
 
 def drawable(text, longest=None) -> str:
     """Words for a figure: composed characters, no more than two lines, and `⟨U+7D05 6A13⟩` for
-    what the font cannot draw; cut in the middle to `longest` characters."""
+    what the font cannot draw (`spoken` gives it back); cut in the middle to `longest`
+    characters."""
     lines = [" ".join(line.split()) for line in str(text).splitlines() if line.strip()]
     words = ("\n" if len(lines) == 2 else " ").join(lines)
-    words = re.sub(_lacking(), _spelled, visible(unicodedata.normalize("NFC", words)))
+    words = visible(unicodedata.normalize("NFC", words))
+    words = words.replace("⟨U+", "⟨U+27E8⟩U+")  # what the text itself spells is not taken for ours
+    words = re.sub(_lacking(), _spelled, words)
     if longest and len(words) > longest:
         words = words[: longest * 2 // 3] + "…" + words[-(longest // 3) :]
     return words
+
+
+def spoken(text) -> str:
+    """The characters that `drawable` has spelled by their codes, for where a font has them: `…`
+    stands for those it has left out."""
+    return CODED.sub(
+        lambda found: (
+            "".join(chr(int(code, 16)) for code in found[1].split()) + "…" * bool(found[2])
+        ),
+        text,
+    )
 
 
 def label(text, longest=LONGEST) -> str:

@@ -1,0 +1,153 @@
+"""Where labels stand: the places that each can take, what a place costs alone and beside the other
+labels, and the search for what is best for all."""
+
+import numpy as np
+
+from . import boxes
+
+BESIDE = 12  # points: within them a label stands beside its mark, beyond them a line joins the two
+MARGIN = 1.0  # pixels that stay free around a label
+# Of a label's place: a pixel outside the axes; a text, a point or a bar covered; a point of a line
+# covered; another thing nearer than its own; a text or a point that its line to the mark crosses;
+# a point of distance.
+OUTSIDE, TEXT, MARK, LINE, NEARER, CROSSED, DISTANCE = 60.0, 6000.0, 3000.0, 40.0, 120.0, 400.0, 0.6
+
+
+class Board:
+    """Which place each of several labels takes, by what it costs alone and beside the others."""
+
+    def __init__(self, labels):
+        self.labels, self.at = labels, [0] * len(labels)
+        if not labels:
+            return
+        ends = np.cumsum([0, *(len(label.static) for label in labels)])
+        self.parts = [slice(*ends[i : i + 2]) for i in range(len(labels))]
+        self.alone = np.concatenate([label.static for label in labels])
+        found = np.vstack([label.boxes for label in labels])
+        paths = np.vstack([label.paths for label in labels])
+        distant = np.concatenate([label.distant for label in labels])
+        hit = np.zeros((len(found), len(found)), bool)  # which box, whose line to its mark
+        far = paths[distant]
+        crossing = boxes.within(far.reshape(-1, 2), _grown(found))
+        hit[:, distant] = crossing.reshape(len(found), *far.shape[:2]).any(axis=2)
+        self.beside = TEXT * boxes.meeting(_grown(found), found) + CROSSED * (hit | hit.T)
+
+    def settled(self) -> list[int]:
+        """The place of each label: the best for it where the others stand. A label that ends up
+        badly is tried at each of its better places, with the others making room."""
+        self.relax()
+        for which, label in enumerate(self.labels):
+            cost = self.costs(which)[self.at[which]]
+            if cost > 4:
+                self.kick(which, np.flatnonzero(label.static < cost)[:16])
+        return self.at
+
+    def costs(self, which):
+        """What each place of a label costs where the others stand."""
+        own = self.parts[which]
+        others = [part.start + at for part, at in zip(self.parts, self.at, strict=True)]
+        del others[which]
+        return self.alone[own] + self.beside[own, others].sum(axis=1)
+
+    def relax(self, but=None):
+        """Moves label after label to its best place until none moves."""
+        for _ in range(8):
+            before = list(self.at)
+            for which in range(len(self.at)):
+                if which != but:
+                    self.at[which] = int(np.argmin(self.costs(which)))
+            if before == self.at:
+                break
+
+    def kick(self, which, places):
+        """Holds a label at each of the places in turn; keeps the first that is better for all."""
+        for place in places:
+            before, cost = list(self.at), self.total()
+            self.at[which] = int(place)
+            self.relax(but=which)
+            if self.total() < cost:
+                return
+            self.at = before
+
+    def total(self):
+        return sum(self.costs(which)[at] for which, at in enumerate(self.at))
+
+
+class Label:
+    """A text and the places it can take: a box, a path to the mark and a cost of each."""
+
+    def __init__(self, text, places, coords, size, scale):
+        self.text, self.places, self.coords, self.scale = text, places, coords, scale
+        anchors = coords.transform([place[0] for place in places])
+        offsets = np.array([place[1] for place in places], float)
+        side = np.array([place[2:] for place in places])  # -1, 0, 1: where the text lies
+        low = anchors + offsets * scale + (side - 1) / 2 * size
+        self.boxes = np.hstack([low, low + size])
+        self.away = np.maximum(np.hypot(*offsets.T) - BESIDE, 0)
+        self.distant = self.away > 2
+        ends = np.clip(anchors, self.boxes[:, :2], self.boxes[:, 2:])
+        steps = np.linspace(0, 1, 8)[:, None]
+        self.paths = anchors[:, None] + steps * (ends - anchors)[:, None]
+
+    def judge(self, frame, ink, fixed, rivals):
+        """What each place costs, other labels aside."""
+        grown = _grown(self.boxes)
+        self.static = DISTANCE * self.away + _outside(self.boxes, frame)
+        self.static += TEXT * boxes.meeting(grown, fixed).sum(axis=1)
+        self.static += MARK * boxes.within(ink.discs, grown, ink.discs[:, 2]).sum(axis=1)
+        self.static += MARK * boxes.meeting(grown, ink.bars).sum(axis=1)
+        self.static += LINE * boxes.within(ink.lines, self.boxes).sum(axis=1)
+        far = self.paths[:, 2:-1].reshape(-1, 2)  # past the label's own mark
+        near = np.hypot(*(far[:, None] - ink.discs[None, :, :2]).transpose(2, 0, 1))
+        crossed = (near < ink.discs[:, 2]).reshape(len(self.boxes), -1).any(axis=1)
+        self.static += CROSSED * (crossed & self.distant)
+        if len(rivals):
+            gap = np.maximum(_gaps(self.boxes, rivals[:, :2]) - rivals[:, 2], 0).min(axis=1)
+            own = np.hypot(*(self.paths[:, -1] - self.paths[:, 0]).T)
+            self.static += NEARER * (gap < own - 1) + NEARER / 4 * (gap < own + 4)
+        self._narrow(48)
+
+    def choices(self) -> int:
+        """How many places cover nothing that cannot move."""
+        return int((self.static < MARK / 2).sum())
+
+    def _narrow(self, most):
+        """Forgets all places but the cheapest, in their order of preference."""
+        kept = np.sort(np.argsort(self.static, kind="stable")[:most])
+        self.places = [self.places[i] for i in kept]
+        for name in ("static", "boxes", "paths", "distant"):
+            setattr(self, name, getattr(self, name)[kept])
+
+    def show(self, at):
+        xy, offset, right, up = self.places[at]
+        self.text.xy, self.text.xyann = xy, offset
+        sides = (
+            ("right", "center", "left")[int(right) + 1],
+            ("top", "center", "bottom")[int(up) + 1],
+        )
+        self.text.set(ha=sides[0], va=sides[1])
+
+    def leader(self, at):
+        """The ends of the line from the mark to the label, in points from the mark."""
+        along = (self.paths[at][-1] - self.paths[at][0]) / self.scale
+        return along * 5 / np.hypot(*along), along * (1 - 1.5 / np.hypot(*along))
+
+
+def _grown(found):
+    return found + MARGIN * np.array([-1, -1, 1, 1])
+
+
+def _outside(found, frame):
+    """What it costs boxes to leave the frame, 4 pixels at its right aside."""
+    low = np.maximum(frame.min - found[:, :2], 0).sum(axis=1)
+    high = np.maximum(found[:, 2:] - frame.max - (4, 0), 0).sum(axis=1)
+    return OUTSIDE * (low + high)
+
+
+def _gaps(found, points):
+    """The distance of each point (columns) from each box (rows)."""
+    x, y = points[:, 0], points[:, 1]
+    x0, y0, x1, y1 = (found[:, [i]] for i in range(4))
+    return np.hypot(
+        np.maximum(np.maximum(x0 - x, x - x1), 0), np.maximum(np.maximum(y0 - y, y - y1), 0)
+    )

@@ -1,0 +1,74 @@
+"""Numbers are written for reading, and those of one kind with one count of decimals."""
+
+import numpy as np
+import pandas as pd
+from hypothesis import given
+from hypothesis import strategies as st
+
+from paper.numerals import column, number, readable
+
+
+def test_numbers_are_written_for_reading():
+    nothing = [None, float("nan"), pd.NA]
+    assert [number(v) for v in nothing] == ["–"] * 3
+    assert [number(v) for v in (True, np.bool_(False), 3, np.int64(-1234567))] == [
+        "yes",
+        "no",
+        "3",
+        "−1,234,567",
+    ]
+    assert [number(v) for v in (1e-6, -2.5e12, 12.3456, 0.0)] == [
+        "1.0·10⁻⁶",
+        "−2.5·10¹²",
+        "12.35",
+        "0.0",
+    ]
+    assert [number(v) for v in (-np.inf, np.inf)] == ["−∞", "∞"]
+    assert number(0.00123, 2) == "0.0012"
+    assert column([0.5, 12.0, np.nan, 0]) == ["0.5", "12.0", "–", "0.0"]
+    assert column([np.nan]) == ["–"] and column([]) == []
+    assert column([5.0, 5.0, 1e-9]) == ["5.00", "5.00", "0.00"]
+    assert column([5.0, 5.0, 1e-9], ratios=True) == ["5.00", "5.00", "1.0·10⁻⁹"]
+    assert column([1004.0, 31.84, 24.83], ratios=True) == ["1,004.0", "31.8", "24.8"]
+    table = readable(
+        pd.DataFrame(
+            {"n": [1000, 2], "x": [1.5, 1004.25], "s": ["a", "b"], "ok": [True, False]},
+            index=["r", "s"],
+        )
+    )
+    assert table.to_dict("list") == {
+        "n": ["1,000", "2"],
+        "x": ["1.5", "1,004.2"],
+        "s": ["a", "b"],
+        "ok": ["yes", "no"],
+    }
+    assert list(table.index) == ["r", "s"]
+
+
+def test_what_rounds_to_zero_has_no_sign():
+    assert column([-0.0, 12.5]) == ["0.0", "12.5"] and number(-0.0) == "0.0"
+    assert column([-0.004, 0.1], intervals=[(0, 0.2)]) == ["0.00", "0.10"]
+
+
+VALUES = st.lists(st.floats(-1e6, 1e6, allow_nan=False), min_size=1, max_size=12)
+
+
+@given(VALUES, st.booleans())
+def test_numbers_of_one_column_have_one_count_of_decimals_and_never_many_digits(values, ratios):
+    texts = column(values, ratios=ratios)
+    assert max(len(text.partition(".")[2].partition("·")[0]) for text in texts) <= 7
+    if any("·" in text for text in texts):
+        return  # powers of ten, where plain decimals would not be read
+    places = [len(text.partition(".")[2]) for text in texts]
+    for value, count in zip(values, places, strict=True):
+        assert count == min(places) or ratios and abs(value) < 0.5 * 10.0 ** -min(places)
+    largest = texts[int(np.argmax(np.abs(values)))]
+    digits = largest.replace(".", "").replace(",", "").lstrip("−0")
+    assert ratios or "." not in largest or len(digits) <= 4  # three, or 9.999 as 10.00
+
+
+@given(VALUES, st.floats(1e-6, 1e3))
+def test_no_number_has_more_decimals_than_its_interval_supports(values, half):
+    texts = column(values, intervals=[(v - half, v + half) for v in values])
+    places = [len(text.partition(".")[2]) for text in texts if "·" not in text]
+    assert not places or max(places) == 0 or 10.0 ** -max(places) >= 0.009 * 2 * half
