@@ -274,7 +274,7 @@ def disk(p, folder: Path) -> None:
     """Room for what a run leaves: a token takes about 30 bytes (its text, its id, its oracle), a
     weight four of its own and twelve in its checkpoint, figures and notebooks 64 MiB."""
     width, layers = max(p["d_model"], p["draft_width"]), max(p["n_layers"], 2)
-    weights = 4 * (2 * LARGE.vocab_size * width + 12 * layers * width**2)  # of four models
+    weights = 6 * (2 * LARGE.vocab_size * width + 12 * layers * width**2)  # of six models
     corpus_tokens = p["train_tokens"] + p["valid_tokens"] + p["test_tokens"]
     wanted = 30 * corpus_tokens + 16 * weights + 64 * 2**20
     free = shutil.disk_usage(folder).free
