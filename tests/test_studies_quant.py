@@ -249,7 +249,15 @@ def test_the_figures_give_bytes_quality_and_time():
     none["validation_nats"] = pd.Series(dtype=float)
     front = quant_tables.front(sizes, costs, none, none, speed)
     assert front.label.tolist() == ["fp32", "int8 channel · 20 µs"]
-    assert front.drawn.tolist() == [0.01, 2.0] and front.file_kib.tolist() == [4.0, 1.0]
+    assert front.added_percent.tolist() == [0, 2.0] and front.file_kib.tolist() == [4.0, 1.0]
+    tuned = pd.DataFrame(
+        {"model": ["1 block"], "bits": [4], "added_percent": [1.0], "low": [0.0], "high": [2.0]}
+    )
+    more = pd.DataFrame(
+        {"format": [*sizes.format, "int4 g32 asym"], "file_bytes": [4096, 1024, 512]}
+    )
+    front = quant_tables.front(more, costs, none, tuned, speed)
+    assert front.compared.tolist() == [True, True, False] and front.format[2] == "int4 QAT"
     assert quant_tables.highlighted(front, 8) == {"int8 channel · 20 µs": "plum"}
 
 

@@ -21,7 +21,7 @@ DRAWN = (
     "int3 g32 asym",
     "int2 g32 asym",
 )  # the formats of the Pareto figure: of the rest each has a neighbour here
-DRAWN_FROM = 0.01  # per cent: what costs less is drawn here, on a logarithmic axis
+LEAST = 0.01  # per cent: what costs less is drawn here, on a logarithmic axis
 
 
 def cases(scores: dict[str, Scores], name: str) -> pd.DataFrame:
@@ -67,9 +67,9 @@ def total(counts) -> tuple[int, int]:
 
 
 def front(sizes, costs, methods, qat, speed, model: str = "1 block") -> pd.DataFrame:
-    """Every format and method of one model: KiB of the file against perplexity added, with the
-    columns that a logarithmic figure draws, and `label`, which gives the time of a decode step in
-    the native engine where there is one."""
+    """Every format and method of one model: KiB of the file against perplexity added; `label`,
+    which gives the time of a decode step in the native engine where there is one; and `compared`,
+    false for what is compared with a control of its own."""
     kib = sizes.set_index("format").file_bytes / 1024
     plain = costs[costs.format.isin(DRAWN)].assign(file_kib=lambda t: t.format.map(kib))
     best = chosen(methods[methods.model == model])
@@ -84,8 +84,7 @@ def front(sizes, costs, methods, qat, speed, model: str = "1 block") -> pd.DataF
     )
     columns = ["format", "file_kib", "added_percent", "low", "high"]
     table = pd.concat([each[columns] for each in (plain, best, learned)], ignore_index=True)
-    drawn = {"drawn": "added_percent", "drawn_low": "low", "drawn_high": "high"}
-    table = table.assign(**{new: table[old].clip(lower=DRAWN_FROM) for new, old in drawn.items()})
+    table["compared"] = ~table.format.isin(learned.format)
     table["step_us"] = table.format.map(native_us(speed))
     timed = table.step_us.map(" · {:.0f} µs".format).where(table.step_us.notna(), "")
     return table.assign(label=table.format + timed)
