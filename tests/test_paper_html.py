@@ -1001,6 +1001,7 @@ def test_tables_of_pandas_lose_their_boxes():
 
 def test_captions_put_the_finding_in_bold():
     assert prose.caption("One. Two.") == "<strong>One.</strong> Two."
+    assert prose.inline("88 % of `5 % 3`") == "88\u202f% of <code>5 % 3</code>"
     assert prose.caption("Only one") == "<strong>Only one</strong>"
     assert prose.caption("With **own** marks. Two.") == "With <strong>own</strong> marks. Two."
     environment = prose.markdown("\\begin{equation}a=b\\end{equation}", prose.Renderer("report"))

@@ -8,14 +8,15 @@ from .claims import COPIED, audited, settled
 from .statements import KINDS, UNEXAMINED, VERDICTS
 
 # verdict -> (face, edge, mark within): lightness and marks tell them apart without colour
+GREY, FAINT, EDGE = PALETTE["grey"][0], "#e3e5e8", "#646c76"  # which a dark page turns over
 TILES = {
-    "holds": (PALETTE["blue"][0], PALETTE["blue"][0], ""),
+    "holds": (PALETTE["blue"][0], PALETTE["blue"][0], None),
     "does not hold": (PALETTE["ochre"][0], PALETTE["ochre"][0], "x"),
     "arithmetic slip": ("white", PALETTE["ochre"][0], "+"),
-    "not comparable": ("#c3c8ce", "#c3c8ce", ""),
+    "not comparable": (GREY, GREY, (2, 2, -45)),  # a stroke
     "undecided": ("white", PALETTE["blue"][0], "_"),
-    "not examined": ("white", "#a9afb6", ""),
-    COPIED: ("#eceef0", "#eceef0", ""),
+    "not examined": ("white", EDGE, None),
+    COPIED: (FAINT, FAINT, None),
 }
 NAMES = {
     "setting": "settings",
@@ -82,4 +83,5 @@ def _tile(ax, x, y, verdict, size):
     ax.plot([x], [y], zorder=3, **square)
     if mark:
         line = INK if face == "white" else "white"
-        ax.plot([x], [y], mark, ms=points * 0.5, mec=line, mew=1.3, zorder=4)
+        style = dict(ms=points * 0.5, mec=line, mew=1.3, ls="")
+        ax.plot([x], [y], marker=mark, zorder=4, **style)

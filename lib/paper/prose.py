@@ -17,6 +17,7 @@ from .names import slug
 SAFE_LINK = re.compile(
     r"(#(claim|fig|tbl|ref|\d\d)[-.]|https?://|(?!#|//|[a-z][a-z0-9+.-]*:))", re.I
 )
+PERCENT = re.compile(r"(?<=\d) (?=%)")  # a sign stays with its number
 SENTENCE = re.compile(r"(?s)(.+?[.!?])(\s+(?=[A-Z0-9“\"(\[$]).*)")
 
 
@@ -45,6 +46,7 @@ class Renderer(IPythonRenderer):
         return f'<h{level} id="{name}">{text}{link}</h{level}>\n'
 
     def text(self, text):
+        text = PERCENT.sub("\u202f", text)
         return safe_entity(text)  # with escape=True the base class would show &#36; itself
 
     def link(self, text, url, title=None):
