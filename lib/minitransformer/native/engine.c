@@ -21,18 +21,20 @@
 
 // ---- 1. Shapes --------------------------------------------------------------------------------
 
-enum { LANES = 8, ROWS = 64, RUN = 64 }; // rows of a panel; most rows, and keys, at once
+enum { LANES = 8, ROWS = 60, TILE = 12, RUN = 64 }; // of a panel; most rows, queries, keys at once
 enum { BLOCK = 1 << 17 };                // bytes of weights that meet one row tile after another
 enum { ROPE, SINUSOIDAL, NONE }; enum { RELU, GELU, RELU2, SWIGLU };
 
 // A matrix W (N, K) in panels of 8 rows, the last filled with zeros, so that a lane of a vector is
 // a row and no sum ever crosses lanes. In FP32 a panel is [K][8] numbers, in codes [words][8]: a
-// word of 32 bits holds consecutive columns, 4 codes of 8 bits, or 8 of 4 bits (column i in bits
-// 8 (i % 4) + 4 (i / 4)). W = (code - zero) * scale, or table[code] * scale.
+// word of 32 bits holds consecutive columns, 4 signed codes of 8 bits, or 8 unsigned ones of 4
+// (column i in bits 8 (i % 4) + 4 (i / 4)). W = (code - zero) * scale, or table[code] * scale. The
+// number of panels is even.
 typedef struct {
     const void *data;
+    int64_t column, panel; // of floats: from one to the next, in numbers
     const float *scale;   // [panel][group][8]
-    const uint8_t *zero;  // [panel][group][8]; NULL: `middle` everywhere
+    const uint8_t *zero;  // [panel][group][8], signed; NULL: `middle` everywhere
     const float *bias;    // [panel][8], or NULL
     const float *table;   // 16 levels of a codebook, or NULL
     const uint8_t *exact; // [K], 1 where activations are not rounded; NULL: nowhere
@@ -84,17 +86,17 @@ typedef struct {
 // Working memory, cut from one arena of the caller's, which is zero at first. Rows are padded to 8
 // numbers, and nothing writes to the padding: it stays zero.
 typedef struct {
-    float *x, *h, *q, *k, *v, *a, *f, *g, *rounded, *step, *run, *score;
+    float *x, *h, *q, *k, *v, *a, *f, *g, *rounded, *step, *run, *keys, *score;
     float *logits, *hidden; // of a generation, (B, V) and (B, C)
     int32_t *heap;          // (V,)
-    int16_t *wide; // codes of activations as 16 bits,
-    int8_t *narrow; // as 8 bits,
-    int32_t *sums; // and their sums over each group
+    int8_t *codes; // of activations,
+    int32_t *sums; // and what they sum to over each group, times the zero-point if there is one
     int32_t C, Q, KV, F, K, G; // padded widths; groups at most
     int32_t broken;            // an activation was not finite where it had to be rounded
 } Work;
 
 static int64_t up8(int64_t n) { return (n + 7) & ~(int64_t)7; }
+static int64_t up16(int64_t n) { return (n + 15) & ~(int64_t)15; }
 
 static int64_t lay(const Model *m, int64_t tokens, int64_t B, float *base, Work *w) {
     int64_t C = up8(m->width), Q = up8(m->heads * m->head_dim), KV = up8(m->kv_heads * m->head_dim);
@@ -107,11 +109,11 @@ static int64_t lay(const Model *m, int64_t tokens, int64_t B, float *base, Work 
         *parts[i] = base + n;
         n += ROWS * widths[i];
     }
-    w->wide = (int16_t *)(base + n), n += ROWS * K / 2;
-    w->narrow = (int8_t *)(base + n), n += ROWS * K / 4;
+    w->codes = (int8_t *)(base + n), n += ROWS * K / 4;
     w->sums = (int32_t *)(base + n), n += ROWS * w->G;
-    w->step = base + n, n += ROWS, w->run = base + n, n += RUN * up8(m->head_dim);
-    w->score = base + n, n += m->heads / m->kv_heads * up8(tokens);
+    w->step = base + n, n += ROWS, w->run = base + n, n += RUN * up16(m->head_dim);
+    w->keys = base + n, n += RUN * m->head_dim;
+    w->score = base + n, n += m->heads / m->kv_heads * TILE * up8(tokens);
     w->logits = base + n, n += B * m->vocab, w->hidden = base + n, n += B * m->width;
     w->heap = (int32_t *)(base + n), n += m->vocab;
     return n;
@@ -139,10 +141,56 @@ typedef int32_t v8i __attribute__((vector_size(32), aligned(4), may_alias));
 typedef uint32_t v8u __attribute__((vector_size(32), aligned(4), may_alias));
 typedef uint8_t v8b __attribute__((vector_size(8), aligned(1), may_alias));
 typedef int32_t four_bytes __attribute__((aligned(1), may_alias)); // codes side by side
-typedef int64_t eight_bytes __attribute__((aligned(1), may_alias));
+typedef int32_t float_bits __attribute__((may_alias));
 typedef uint32_t four_codes __attribute__((aligned(1), may_alias)); // low bits first
 
 INLINE v8f load(const float *p) { return *(const v8f *)p; }
+
+// The same, in a register: or GCC loads it anew for each sum that it goes into.
+INLINE v8f held(v8f x) {
+#ifdef AVX2
+    __asm__("" : "+x"(x));
+#endif
+    return x;
+}
+
+INLINE v8i chosen(v8i where, v8i yes, v8i no) { return (yes & where) | (no & ~where); }
+
+// Eight numbers of eight rows, turned.
+INLINE void transpose(const float *from, int64_t stride, float *to) {
+#ifdef AVX2
+    __m256 a[8], b[8];
+    for (int i = 0; i < 8; i += 2) {
+        __m256 one = _mm256_loadu_ps(from + i * stride), two = _mm256_loadu_ps(from + (i + 1) * stride);
+        a[i] = _mm256_unpacklo_ps(one, two), a[i + 1] = _mm256_unpackhi_ps(one, two);
+    }
+    for (int i = 0; i < 8; i += 4)
+        for (int j = 0; j < 2; j++) {
+            b[i + 2 * j] = _mm256_shuffle_ps(a[i + j], a[i + j + 2], 0x44);
+            b[i + 2 * j + 1] = _mm256_shuffle_ps(a[i + j], a[i + j + 2], 0xee);
+        }
+    for (int i = 0; i < 4; i++) {
+        _mm256_storeu_ps(to + i * LANES, _mm256_permute2f128_ps(b[i], b[i + 4], 0x20));
+        _mm256_storeu_ps(to + (i + 4) * LANES, _mm256_permute2f128_ps(b[i], b[i + 4], 0x31));
+    }
+#else
+    for (int i = 0; i < LANES; i++)
+        for (int j = 0; j < LANES; j++)
+            to[j * LANES + i] = from[i * stride + j];
+#endif
+}
+
+// Eight numbers of 8 bits.
+INLINE void narrow(int8_t *p, v8i x) {
+#ifdef AVX2
+    __m128i low = _mm256_castsi256_si128((__m256i)x), high = _mm256_extracti128_si256((__m256i)x, 1);
+    low = _mm_packs_epi32(low, high);
+    _mm_storel_epi64((__m128i *)p, _mm_packs_epi16(low, low));
+#else
+    for (int i = 0; i < LANES; i++)
+        p[i] = (int8_t)x[i];
+#endif
+}
 
 INLINE void store(float *p, v8f x, int n) {
     if (n >= LANES)
@@ -205,40 +253,47 @@ static float float_of(uint16_t h) {
     return h & 0x8000 ? -u.value : u.value;
 }
 
-// ---- 3. Tiles: 8 rows of W times M rows of x --------------------------------------------------
+// ---- 3. Tiles: panels of W times M rows of x --------------------------------------------------
 
-// What an activation row is, for the tiles of codes: floats, or codes with a step and sums.
+// Rows of activations: floats, or codes with sums and steps; y = … or, with `more`, y += ….
 typedef struct {
     const float *x;
-    const int16_t *wide;
-    const int8_t *narrow;
+    int64_t stride; // from one row to the next, in numbers
+    const int8_t *codes;
     const int32_t *sums;
-    int64_t stride, groups; // from one row to the next, in numbers; of `sums`
+    const float *step;
+    int64_t groups; // from one row of sums to the next
+    int more;
 } Input;
 
-// Sums run in U independent chains, so that an addition does not wait for the one before it.
-#define CHAINS(M) ((M) < 4 ? 4 : 1)
-
-INLINE void tile_fp32(const Matrix *w, int64_t panel, Input in, v8f *y, const int M) {
-    const int U = M == 4 ? 2 : CHAINS(M);
-    const float *p = (const float *)w->data + panel * w->columns * LANES;
-    int k = 0, K = w->columns;
-    v8f sum[8] = {0};
+// y[r P + p] += Σ w[k] · x[r][k] for P panels, K columns each, `column` and `panel` numbers apart.
+// 12 sums at once, in 16 registers: an addition takes as long as 8 of them need to begin.
+INLINE void tile_fp32(const float *w, int64_t column, int64_t panel, int64_t K, const float *x,
+                      int64_t stride, v8f *y, const int M, const int P) {
+    const int U = M * P < 12 ? 12 / (M * P) : 1; // columns side by side
+    int64_t k = 0;
+    v8f sum[16];
+    for (int i = 0; i < M * P * U; i++) // not = {0}: that would call memset for the rest
+        sum[i] = (v8f){0};
     for (; k + U <= K; k += U)
         for (int u = 0; u < U; u++) {
-            v8f column = load(p + (k + u) * LANES);
+            v8f part[2];
+            for (int p = 0; p < P; p++)
+                part[p] = held(load(w + (k + u) * column + p * panel));
             for (int r = 0; r < M; r++)
-                sum[r * U + u] += column * in.x[r * in.stride + k + u];
+                for (int p = 0; p < P; p++)
+                    sum[(r * P + p) * U + u] += part[p] * x[r * stride + k + u];
         }
     for (; k < K; k++)
         for (int r = 0; r < M; r++)
-            sum[r * U] += load(p + k * LANES) * in.x[r * in.stride + k];
-    for (int r = 0; r < M; r++)
+            for (int p = 0; p < P; p++)
+                sum[(r * P + p) * U] += load(w + k * column + p * panel) * x[r * stride + k];
+    for (int i = 0; i < M * P; i++)
         for (int u = 0; u < U; u++)
-            y[r] += sum[r * U + u];
+            y[i] += sum[i * U + u];
 }
 
-// The words of a panel, and its first group.
+// The words of a panel.
 INLINE const v8u *words_of(const Matrix *w, int64_t panel) {
     return (const v8u *)w->data + panel * w->words;
 }
@@ -255,7 +310,7 @@ INLINE v8i widened(const uint8_t *p) {
 INLINE v8i zeros_of(const Matrix *w, int64_t group) {
     if (!w->zero)
         return (v8i){0} + w->middle;
-    return widened(w->zero + group * LANES);
+    return (widened(w->zero + group * LANES) ^ 128) - 128; // signed
 }
 
 INLINE v8f looked_up(const float *table, v8i code) {
@@ -271,19 +326,27 @@ INLINE v8f looked_up(const float *table, v8i code) {
 #endif
 }
 
+// The j-th column of a word: 8 bits are signed, 4 are not.
+INLINE v8i code_of(v8u word, int j, const int bits) {
+    if (bits == 8)
+        return (v8i)(word << (24 - 8 * j)) >> 24;
+    return (v8i)(word >> (8 * (j % 4) + 4 * (j / 4)) & 15);
+}
+
 // Codes times floats: each code becomes a float in its lane, for all M rows.
 INLINE void tile_codes(const Matrix *w, int64_t panel, Input in, v8f *y, const int M,
                        const int bits, const int coded) {
-    const int columns = 32 / bits, U = CHAINS(M);
+    const int columns = 32 / bits, U = M < 4 ? 4 : 1;
     const v8u *word = words_of(w, panel);
     for (int64_t g = 0, i = 0; g < w->groups; g++) {
         int64_t group = panel * w->groups + g;
         v8i zero = zeros_of(w, group);
-        v8f sum[8] = {0};
+        v8f sum[8];
+        for (int r = 0; r < M * U; r++)
+            sum[r] = (v8f){0};
         for (int64_t end = i + w->each < w->words ? i + w->each : w->words; i < end; i++)
             for (int j = 0; j < columns; j++) {
-                const int shift = bits == 8 ? 8 * j : 8 * (j % 4) + 4 * (j / 4);
-                v8i code = (v8i)((word[i] >> shift) & (uint32_t)((1 << bits) - 1));
+                v8i code = code_of(word[i], j, bits);
                 v8f value = coded ? looked_up(w->table, code)
                                   : __builtin_convertvector(code - zero, v8f);
                 for (int r = 0; r < M; r++)
@@ -295,114 +358,78 @@ INLINE void tile_codes(const Matrix *w, int64_t panel, Input in, v8f *y, const i
     }
 }
 
-#ifdef AVX2
-// maddubs would saturate, 255 · 127 · 2 > 32767: so pairs of 16 bits, and two lanes for a row.
-INLINE void dots8_some(const v8u *word, int64_t i, int64_t end, Input in, v8i *dot, const int M) {
-    __m256i low[2] = {0}, high[2] = {0};
-    for (; i < end; i++) {
-        const __m128i *p = (const __m128i *)(word + i);
-        __m256i rows03 = _mm256_cvtepu8_epi16(_mm_loadu_si128(p));
-        __m256i rows47 = _mm256_cvtepu8_epi16(_mm_loadu_si128(p + 1));
-        for (int r = 0; r < M; r++) {
-            const int16_t *four = in.wide + r * in.stride + 4 * i;
-            __m256i x = _mm256_set1_epi64x(*(const eight_bytes *)four);
-            low[r] = _mm256_add_epi32(low[r], _mm256_madd_epi16(rows03, x));
-            high[r] = _mm256_add_epi32(high[r], _mm256_madd_epi16(rows47, x));
-        }
-    }
-    for (int r = 0; r < M; r++) // rows 0 1 4 5 2 3 6 7, then in order
-        dot[r] = (v8i)_mm256_permute4x64_epi64(_mm256_hadd_epi32(low[r], high[r]), 0xd8);
-}
-#endif
-
-// The sum of code · activation over words i to end, both integers: exact.
-INLINE void dots8(const v8u *word, int64_t i, int64_t end, Input in, v8i *dot, const int M) {
-#ifdef AVX2
-    for (int r = 0; r < M; r += 2) { // more at once and the compiler spills a sum to memory
-        Input from = in;
-        from.wide += r * in.stride;
-        dots8_some(word, i, end, from, dot + r, M == 1 ? 1 : 2);
-    }
+// dot[r P + p] += Σ code · activation over words i to end of P panels, all integers: exact.
+INLINE void dots8(const v8u *word, int64_t words, int64_t i, int64_t end, Input in, v8i *dot,
+                  const int M, const int P) {
+    for (; i < end; i++)
+        for (int p = 0; p < P; p++) {
+#ifdef AVX2 // sizes times activations of their signs: pairs are 2 · 128 · 127 = 32512 at most
+            __m256i codes = (__m256i)word[p * words + i], size = _mm256_abs_epi8(codes);
+            for (int r = 0; r < M; r++) {
+                const four_bytes *four = (const four_bytes *)(in.codes + r * in.stride + 4 * i);
+                __m256i x = _mm256_sign_epi8(_mm256_set1_epi32(*four), codes);
+                x = _mm256_madd_epi16(_mm256_maddubs_epi16(size, x), _mm256_set1_epi16(1));
+                dot[r * P + p] += (v8i)x;
+            }
 #else
-    for (; i < end; i++)
-        for (int j = 0; j < 4; j++)
-            for (int r = 0; r < M; r++)
-                dot[r] += (v8i)(word[i] >> 8 * j & 255) * in.wide[r * in.stride + 4 * i + j];
+            for (int j = 0; j < 4; j++)
+                for (int r = 0; r < M; r++)
+                    dot[r * P + p] += code_of(word[p * words + i], j, 8) *
+                                      in.codes[r * in.stride + 4 * i + j];
 #endif
-}
-
-#ifdef AVX2
-// Sums of 16 bits over n <= 4 words: 8 products of pairs, 2 · 15 · 127 each, are 30480 at most.
-INLINE void dots4_some(const v8u *word, const int8_t *x, int64_t stride, v8i *dot, const int M,
-                       const int n) {
-    const __m256i nibble = _mm256_set1_epi8(15), ones = _mm256_set1_epi16(1);
-    __m256i sum[8] = {0};
-    for (int i = 0; i < n; i++) {
-        __m256i code = (__m256i)word[i], low = _mm256_and_si256(code, nibble);
-        __m256i high = _mm256_and_si256(_mm256_srli_epi16(code, 4), nibble);
-        for (int r = 0; r < M; r++) {
-            const four_bytes *four = (const four_bytes *)(x + r * stride + 8 * i);
-            __m256i a = _mm256_maddubs_epi16(low, _mm256_set1_epi32(four[0]));
-            __m256i b = _mm256_maddubs_epi16(high, _mm256_set1_epi32(four[1]));
-            sum[r] = _mm256_add_epi16(sum[r], _mm256_add_epi16(a, b));
         }
-    }
-    for (int r = 0; r < M; r++)
-        dot[r] += (v8i)_mm256_madd_epi16(sum[r], ones);
 }
-#endif
 
-INLINE void dots4(const v8u *word, int64_t i, int64_t end, Input in, v8i *dot, const int M) {
-#ifdef AVX2
-    for (; i + 4 <= end; i += 4)
-        dots4_some(word + i, in.narrow + 8 * i, in.stride, dot, M, 4);
+INLINE void dots4(const v8u *word, int64_t words, int64_t i, int64_t end, Input in, v8i *dot,
+                  const int M, const int P) {
     for (; i < end; i++)
-        dots4_some(word + i, in.narrow + 8 * i, in.stride, dot, M, 1);
+        for (int p = 0; p < P; p++) {
+#ifdef AVX2 // pairs are 2 · 15 · 127 = 3810 at most
+            const __m256i codes = (__m256i)word[p * words + i], nibble = _mm256_set1_epi8(15);
+            __m256i low = _mm256_and_si256(codes, nibble);
+            __m256i high = _mm256_and_si256(_mm256_srli_epi16(codes, 4), nibble);
+            for (int r = 0; r < M; r++) {
+                const four_bytes *four = (const four_bytes *)(in.codes + r * in.stride + 8 * i);
+                __m256i a = _mm256_maddubs_epi16(low, _mm256_set1_epi32(four[0]));
+                a = _mm256_add_epi16(a, _mm256_maddubs_epi16(high, _mm256_set1_epi32(four[1])));
+                dot[r * P + p] += (v8i)_mm256_madd_epi16(a, _mm256_set1_epi16(1));
+            }
 #else
-    for (; i < end; i++)
-        for (int j = 0; j < 8; j++)
-            for (int r = 0; r < M; r++)
-                dot[r] += (v8i)(word[i] >> (8 * (j % 4) + 4 * (j / 4)) & 15) *
-                          in.narrow[r * in.stride + 8 * i + j];
+            for (int j = 0; j < 8; j++)
+                for (int r = 0; r < M; r++)
+                    dot[r * P + p] += code_of(word[p * words + i], j, 4) *
+                                      in.codes[r * in.stride + 8 * i + j];
 #endif
+        }
 }
 
 // Codes times codes: Σ (w - zero) · x = Σ w · x - zero · Σ x, in integers, group by group.
 INLINE void tile_integers(const Matrix *w, int64_t panel, Input in, v8f *y, const int M,
-                          const int bits) {
+                          const int P, const int bits) {
     const v8u *word = words_of(w, panel);
-    for (int64_t g = 0, i = 0; g < w->groups; g++) {
-        int64_t end = i + w->each < w->words ? i + w->each : w->words;
-        int64_t group = panel * w->groups + g;
-        v8i dot[8] = {0};
+    for (int64_t g = 0, i = 0; g < w->groups; g++, i += w->each) {
+        const int64_t end = i + w->each < w->words ? i + w->each : w->words;
+        v8i dot[8];
+        for (int j = 0; j < M * P; j++)
+            dot[j] = (v8i){0};
         if (bits == 8)
-            dots8(word, i, end, in, dot, M);
+            dots8(word, w->words, i, end, in, dot, M, P);
         else
-            dots4(word, i, end, in, dot, M);
-        v8f scale = load(w->scale + group * LANES);
-        for (int r = 0; r < M; r++) {
-            int32_t sum = in.sums[r * in.groups + g];
-            v8i zero = w->zero ? zeros_of(w, group) * sum : (v8i){0} + w->middle * sum;
-            y[r] += scale * __builtin_convertvector(dot[r] - zero, v8f);
+            dots4(word, w->words, i, end, in, dot, M, P);
+        for (int p = 0; p < P; p++) {
+            const int64_t group = (panel + p) * w->groups + g;
+            v8f scale = load(w->scale + group * LANES);
+            for (int r = 0; r < M; r++) {
+                v8i less = (v8i){0} + in.sums[r * in.groups + g];
+                if (w->zero)
+                    less *= zeros_of(w, group);
+                y[r * P + p] += scale * __builtin_convertvector(dot[r * P + p] - less, v8f);
+            }
         }
-        i = end;
     }
 }
 
 // ---- 4. Activations and linear layers ---------------------------------------------------------
-
-static void extremes(const float *x, int n, float *least, float *most) {
-    float low[LANES] = {0}, high[LANES] = {0}; // zero is always inside; rows are padded with it
-    for (int i = 0; i < n; i += LANES)
-        for (int l = 0; l < LANES; l++) {
-            low[l] = x[i + l] < low[l] ? x[i + l] : low[l];
-            high[l] = x[i + l] > high[l] ? x[i + l] : high[l];
-        }
-    for (int l = 0; l < LANES; l++) {
-        *least = low[l] < *least ? low[l] : *least;
-        *most = high[l] > *most ? high[l] : *most;
-    }
-}
 
 static float step_of(float span, Work *work) { // as affine.stored_scale, in FP32
     if (span == 0)
@@ -414,38 +441,41 @@ static float step_of(float span, Work *work) { // as affine.stored_scale, in FP3
     return span < 1.4e-45f ? 1.4e-45f : span;
 }
 
-static int finite(const float *x, int n) {
-    float sum[LANES] = {0}; // 0 · x is 0, or no number
+// The largest |x|, infinite where one is no number: a float without its sign, compared as integers.
+static float largest(const float *x, int n) {
+    union { int32_t bits; float value; } all = {0};
+    int32_t most[LANES] = {0};
     for (int i = 0; i < n; i += LANES)
-        for (int l = 0; l < LANES; l++)
-            sum[l] += x[i + l] * 0;
-    return total(load(sum)) == 0;
+        for (int l = 0; l < LANES; l++) {
+            int32_t size = ((const float_bits *)x)[i + l] & 0x7fffffff;
+            most[l] = size > most[l] ? size : most[l];
+        }
+    for (int l = 0; l < LANES; l++)
+        all.bits = most[l] > all.bits ? most[l] : all.bits;
+    return all.bits < 0x7f800000 ? all.value : INFINITY;
 }
 
-// Rows of x to codes around zero, their steps, and their sums over each group of columns.
+// Rows of x, padded with zeros, to codes around zero, their steps, and their sums over each group.
 static void encode(const Matrix *w, const float *x, int64_t stride, int m, Work *work) {
     const int n = up8(w->columns), most = (1 << (w->act_bits - 1)) - 1;
+    const v8f whole = (v8f){0} + 12582912.0f; // added, it rounds: ties to even
     for (int r = 0; r < m; r++, x += stride) {
-        int16_t *wide = work->wide + r * work->K;
-        int8_t *narrow = work->narrow + r * work->K;
-        int32_t *sums = work->sums + r * work->G;
-        float low = 0, high = 0;
-        extremes(x, n, &low, &high);
-        float step = step_of((high > -low ? high : -low) / most, work);
+        int8_t *codes = work->codes + r * work->K;
+        float step = step_of(largest(x, n) / most, work);
         work->step[r] = step;
-        if (!finite(x, n)) {
-            work->broken = 1;
-            memset(wide, 0, n * sizeof *wide), memset(narrow, 0, n);
-        } else
-            for (int i = 0; i < n; i++) {
-                float code = (x[i] / step + 12582912.0f) - 12582912.0f; // ties to even
-                code = code < -most ? -most : code > most ? most : code;
-                wide[i] = (int16_t)code, narrow[i] = (int8_t)code;
+        for (int g = 0, i = 0; i < n; g++) {
+            v8i sum = {0};
+            for (int end = i + w->group < w->columns ? i + w->group : n; i < end; i += LANES) {
+                v8i code = (v8i)(load(x + i) / step + whole) - (v8i)whole;
+                code = chosen(code > most, (v8i){0} + most, code);
+                code = chosen(code < -most, (v8i){0} - most, code);
+                sum += code;
+                narrow(codes + i, code);
             }
-        memset(sums, 0, work->G * sizeof *sums);
-        for (int g = 0, i = 0; i < n; g++)
-            for (int end = i + w->group < w->columns ? i + w->group : n; i < end; i++)
-                sums[g] += wide[i];
+            int32_t *all = work->sums + r * work->G + g;
+            *all = (sum[0] + sum[4]) + (sum[1] + sum[5]) + (sum[2] + sum[6]) + (sum[3] + sum[7]);
+            *all *= w->zero ? 1 : w->middle;
+        }
     }
 }
 
@@ -485,66 +515,82 @@ static int kind_of(const Matrix *w) {
     return w->bits == 8 ? CODES8 : CODES4;
 }
 
-INLINE void tile(const int kind, const Matrix *w, int64_t p, Input in, v8f *y, const int M) {
+// P panels for M rows of x.
+INLINE void tile(const int kind, const Matrix *w, int64_t p, Input in, float *y, int64_t stride,
+                 const int M, const int P) {
+    v8f sum[16];
+    for (int i = 0; i < M * P; i++)
+        sum[i] = (v8f){0};
     if (kind == FP32)
-        tile_fp32(w, p, in, y, M);
+        tile_fp32((const float *)w->data + p * w->panel, w->column, w->panel, w->columns, in.x,
+                  in.stride, sum, M, P);
     else if (kind == INTEGERS8 || kind == INTEGERS4)
-        tile_integers(w, p, in, y, M, kind == INTEGERS8 ? 8 : 4);
+        tile_integers(w, p, in, sum, M, P, kind == INTEGERS8 ? 8 : 4);
     else
-        tile_codes(w, p, in, y, M, kind == CODES8 ? 8 : 4, kind == TABLE4);
+        tile_codes(w, p, in, sum, M, kind == CODES8 ? 8 : 4, kind == TABLE4);
+    for (int i = 0; i < P; i++, p++) {
+        v8f bias = w->bias ? load(w->bias + p * LANES) : (v8f){0};
+        for (int r = 0; r < M; r++) {
+            float *to = y + r * stride + p * LANES;
+            v8f one = sum[r * P + i];
+            if (kind >= INTEGERS8)
+                one *= in.step[r];
+            store(to, one + (kind == FP32 && in.more ? load(to) : bias), w->rows - p * LANES);
+        }
+    }
 }
 
-// One panel for all M rows of x, eight of them at a time.
-INLINE void panel_of(const int kind, const Matrix *w, int64_t p, Input in, const float *step,
-                     float *y, int64_t stride, const int M) {
-    v8f sum[8] = {0}, bias = w->bias ? load(w->bias + p * LANES) : (v8f){0};
-    tile(kind, w, p, in, sum, M);
-    for (int r = 0; r < M; r++)
-        store(y + r * stride + p * LANES, step ? sum[r] * step[r] + bias : sum[r] + bias,
-              w->rows - p * LANES);
+// M rows of x with panels `first` to `end`: two panels at once where registers allow.
+INLINE void tiles(const int kind, const Matrix *w, int64_t first, int64_t end, Input in, float *y,
+                  int64_t stride, const int M) {
+    const int P = kind == FP32 || (kind >= INTEGERS8 && M < 4) ? 2 : 1;
+    for (int64_t p = first; p < end; p += P)
+        tile(kind, w, p, in, y, stride, M, P);
 }
 
-// All panels, in blocks that the second cache holds for the rows that follow: eight at a time.
-INLINE void product(const int kind, const Matrix *w, Input in, const float *step, float *y,
-                    int64_t stride, int m) {
+// All panels, in blocks that the second cache holds for the rows that follow: so many at a time.
+INLINE void product(const int kind, const Matrix *w, Input in, float *y, int64_t stride, int m) {
+    const int most = kind == FP32 ? 6 : 8, half = most / 2;
     const int64_t panels = (w->rows + LANES - 1) / LANES, size = (int64_t)w->columns * w->bits;
-    const int64_t block = size < BLOCK ? BLOCK / size : 1;
+    const int64_t block = size < BLOCK / 2 ? BLOCK / size / 2 * 2 : 2;
     for (int64_t first = 0; first < panels; first += block)
         for (int r = 0, some; r < m; r += some) {
             const int64_t end = first + block < panels ? first + block : panels;
-            const float *steps = step ? step + r : NULL;
-            float *to = y + r * stride;
             Input from = in;
-            from.x += r * in.stride, from.wide += r * in.stride, from.narrow += r * in.stride;
-            from.sums += r * in.groups;
-            some = m - r >= 8 ? 8 : m - r >= 4 ? 4 : m - r >= 2 ? 2 : 1;
-            for (int64_t p = first; p < end; p++)
-                switch (some) {
-                case 8: panel_of(kind, w, p, from, steps, to, stride, 8); break;
-                case 4: panel_of(kind, w, p, from, steps, to, stride, 4); break;
-                case 2: panel_of(kind, w, p, from, steps, to, stride, 2); break;
-                default: panel_of(kind, w, p, from, steps, to, stride, 1);
-                }
+            from.x += r * in.stride, from.codes += r * in.stride, from.sums += r * in.groups;
+            from.step += r;
+            some = m - r >= most ? most : m - r >= half ? half : m - r >= 2 ? 2 : 1;
+            if (some == most)
+                tiles(kind, w, first, end, from, y + r * stride, stride, most);
+            else if (some == half)
+                tiles(kind, w, first, end, from, y + r * stride, stride, half);
+            else if (some == 2)
+                tiles(kind, w, first, end, from, y + r * stride, stride, 2);
+            else
+                tiles(kind, w, first, end, from, y + r * stride, stride, 1);
         }
+}
+
+static void product_fp32(const Matrix *w, Input in, float *y, int64_t stride, int m) {
+    product(FP32, w, in, y, stride, m);
 }
 
 // y = W x + b for m <= ROWS rows. Rows of x are padded with zeros, y is written up to N.
 static void linear(const Matrix *w, const float *x, int64_t from, float *y, int64_t to, int m,
                    Work *work) {
-    int kind = kind_of(w);
-    const float *step = kind == INTEGERS8 || kind == INTEGERS4 ? work->step : NULL;
-    if (step)
-        encode(w, x, from, m, work);
+    const int kind = kind_of(w);
+    if (kind >= INTEGERS8)
+        encode(w, x, from, m, work), from = work->K;
     else if (w->act_bits)
         x = rounded(w, x, from, m, work), from = work->K;
-    Input in = {x, work->wide, work->narrow, work->sums, step ? work->K : from, work->G};
+    Input in = {x, from, work->codes, work->sums, work->step, work->G, 0};
     switch (kind) {
-    case FP32: product(FP32, w, in, step, y, to, m); break;
-    case CODES8: product(CODES8, w, in, step, y, to, m); break;
-    case CODES4: product(CODES4, w, in, step, y, to, m); break;
-    case TABLE4: product(TABLE4, w, in, step, y, to, m); break;
-    case INTEGERS8: product(INTEGERS8, w, in, step, y, to, m); break;
-    default: product(INTEGERS4, w, in, step, y, to, m);
+    case FP32: product_fp32(w, in, y, to, m); break;
+    case CODES8: product(CODES8, w, in, y, to, m); break;
+    case CODES4: product(CODES4, w, in, y, to, m); break;
+    case TABLE4: product(TABLE4, w, in, y, to, m); break;
+    case INTEGERS8: product(INTEGERS8, w, in, y, to, m); break;
+    default: product(INTEGERS4, w, in, y, to, m);
     }
 }
 
@@ -561,10 +607,9 @@ static void row_of(const Matrix *w, int64_t n, float *y) {
     const int columns = 32 / w->bits;
     for (int g = 0, k = 0; g < w->groups; g++) {
         int64_t at = (panel * w->groups + g) * LANES + lane;
-        int zero = w->zero ? w->zero[at] : w->middle;
+        int zero = w->zero ? (int8_t)w->zero[at] : w->middle;
         for (int end = k + w->group < w->columns ? k + w->group : w->columns; k < end; k++) {
-            int i = k % columns, shift = w->bits == 8 ? 8 * i : 8 * (i % 4) + 4 * (i / 4);
-            int code = word[k / columns * LANES] >> shift & ((1 << w->bits) - 1);
+            int code = code_of((v8u){word[k / columns * LANES]}, k % columns, w->bits)[0];
             y[k] = (w->table ? w->table[code] : code - zero) * w->scale[at];
         }
     }
@@ -673,13 +718,17 @@ static int put(const Cache *c, const float *x, char *to, char *affine, int D) {
     return 0;
 }
 
-// Read n rows of D codes as floats, eight at a time.
+// Read n rows of D numbers as floats, eight codes at a time, into rows of up16(D).
 static void decode(const Cache *c, const char *from, const char *affine, int n, int D, float *y) {
-    for (int t = 0; t < n; t++, from += c->token_stride, affine += c->affine_token, y += D) {
+    for (int t = 0; t < n; t++, from += c->token_stride, y += up16(D)) {
+        if (c->bits == 32) {
+            memcpy(y, from, D * sizeof *y);
+            continue;
+        }
         const uint8_t *code = (const uint8_t *)from;
         const int bits = c->bits, middle = bits == 8 ? 128 : 0;
         uint16_t half[2] = {0};
-        memcpy(half, affine, bits == 8 ? 2 : 4);
+        memcpy(half, affine + t * c->affine_token, bits == 8 ? 2 : 4);
         float scale = float_of(half[0]), least = float_of(half[1]);
         int i = 0;
         for (; bits == 8 && i + LANES <= D; i += LANES) {
@@ -716,44 +765,59 @@ static Sight sight_of(const Cache *c, int64_t position) {
     return s;
 }
 
-// Up to RUN seen tokens from the i-th on that lie one behind the other in memory, as floats:
-// where they are, or decoded and, in a window, rotated to their places in `buffer`.
+// Seen tokens from the i-th on that lie one behind the other in memory, `most` of them and not more
+// than RUN where they do not stay there, as rows of floats: where they are or, where they are codes,
+// no multiple of 16 numbers or, in a window, to be rotated to their places, in `buffer`.
 static int64_t run_of(const Model *m, const Cache *c, char *base, char *affine, int64_t sequence,
-                      int head, Sight s, int64_t i, int keys, float *buffer, const float **rows,
-                      int64_t *stride) {
-    int D = m->head_dim;
+                      int head, Sight s, int64_t i, int64_t most, int keys, float *buffer,
+                      const float **rows, int64_t *stride) {
+    const int D = m->head_dim, turn = keys && c->window && m->position == ROPE;
+    const int moved = c->bits != 32 || turn || D % 16;
+    const int32_t *table = c->table + sequence * c->blocks;
     int64_t token = i < s.sinks ? i : s.first + i - s.sinks, slot = slot_of(c, token), where;
-    int64_t n = (i < s.sinks ? s.sinks : s.count) - i, left = c->block - slot % c->block;
+    int64_t n = (i < s.sinks ? s.sinks : s.count) - i, b = slot / c->block;
+    int64_t left = c->block - slot % c->block; // and blocks that follow in memory as well
+    most = moved && most > RUN ? RUN : most, n = n < most ? n : most;
+    for (; left < n && c->block_stride == c->block * c->token_stride && b + 1 < c->blocks &&
+           table[b + 1] == table[b] + 1; b++)
+        left += c->block;
     n = n < left ? n : left;
-    n = n < RUN ? n : RUN;
     const char *from = base + place_of(c, sequence, slot, head, &where);
-    int turn = keys && c->window && m->position == ROPE;
-    *rows = (const float *)from, *stride = c->token_stride / sizeof(float);
-    if (c->bits == 32 && !turn)
-        return n;
-    if (c->bits == 32)
-        for (int t = 0; t < n; t++)
-            memcpy(buffer + t * D, *rows + t * *stride, D * sizeof(float));
-    else
+    *rows = moved ? buffer : (const float *)from;
+    *stride = moved ? up16(D) : c->token_stride / (int64_t)sizeof(float);
+    if (moved)
         decode(c, from, affine + where, n, D, buffer);
-    if (turn) // the query stands at 0: sinks as far behind it as the window is long, at most
-        for (int t = 0; t < n; t++) {
-            int64_t far = c->sinks + c->window - 1;
-            far = (s.position < far ? s.position : far) - (token + t);
-            const float *row = m->table + (i < s.sinks ? far : s.position - token - t) * D;
-            rotate(buffer + t * D, row, row + D / 2, -1, D);
-        }
-    *rows = buffer, *stride = D;
+    for (int t = 0; turn && t < n; t++) { // the query stands at 0, sinks as far as the window is long
+        int64_t far = c->sinks + c->window - 1;
+        far = (s.position < far ? s.position : far) - (token + t);
+        const float *row = m->table + (i < s.sinks ? far : s.position - token - t) * D;
+        rotate(buffer + t * *stride, row, row + D / 2, -1, D);
+    }
     return n;
 }
 
-// scores[t] = q · k[t] for n keys.
+// Keys (n, D) as the rows of a matrix, in panels.
+static Matrix as_panels(const float *k, int64_t stride, int n, int D, float *to) {
+    Matrix w = {.data = to, .rows = n, .columns = D, .bits = 32};
+    w.column = LANES, w.panel = D * LANES;
+    for (int t = 0; t < n; t += LANES, k += LANES * stride, to += D * LANES)
+        if (n - t >= LANES && D % LANES == 0)
+            for (int d = 0; d < D; d += LANES)
+                transpose(k + d, stride, to + d * LANES);
+        else
+            for (int i = 0; i < LANES && t + i < n; i++)
+                for (int d = 0; d < D; d++)
+                    to[d * LANES + i] = k[i * stride + d];
+    return w;
+}
+
+// scores[t] = q · k[t] for n keys, D a multiple of 8.
 static void dots(const float *q, const float *k, int64_t stride, int n, int D, float *scores) {
-    int whole = D / LANES * LANES, t = 0;
+    int t = 0;
 #ifdef AVX2
     for (; t + 8 <= n; t += 8, k += 8 * stride) { // eight keys, then their sums side by side
         __m256 s[8] = {0};
-        for (int d = 0; d < whole; d += LANES)
+        for (int d = 0; d < D; d += LANES)
             for (int j = 0; j < 8; j++)
                 s[j] = _mm256_fmadd_ps(_mm256_loadu_ps(q + d),
                                        _mm256_loadu_ps(k + j * stride + d), s[j]);
@@ -761,56 +825,20 @@ static void dots(const float *q, const float *k, int64_t stride, int n, int D, f
         __m256 b = _mm256_hadd_ps(_mm256_hadd_ps(s[4], s[5]), _mm256_hadd_ps(s[6], s[7]));
         __m256 low = _mm256_permute2f128_ps(a, b, 0x20), high = _mm256_permute2f128_ps(a, b, 0x31);
         _mm256_storeu_ps(scores + t, _mm256_add_ps(low, high));
-        for (int j = 0; whole < D && j < 8; j++)
-            for (int d = whole; d < D; d++)
-                scores[t + j] += q[d] * k[j * stride + d];
     }
 #endif
     for (; t < n; t++, k += stride) {
         v8f sum = {0};
-        for (int d = 0; d < whole; d += LANES)
+        for (int d = 0; d < D; d += LANES)
             sum += load(q + d) * load(k + d);
         scores[t] = total(sum);
-        for (int d = whole; d < D; d++)
-            scores[t] += q[d] * k[d];
     }
 }
 
-// y += Σ p[t] · v[t] over n values, for `wide` vectors of the D numbers.
-INLINE void weigh(const float *p, const float *v, int64_t stride, int n, float *y, const int wide) {
-    v8f sum[8] = {0};
-    const int U = wide > 2 ? 2 : 4 / wide;
-    int t = 0;
-    for (; t + U <= n; t += U)
-        for (int u = 0; u < U; u++)
-            for (int d = 0; d < wide; d++)
-                sum[u * wide + d] += load(v + (t + u) * stride + d * LANES) * p[t + u];
-    for (; t < n; t++)
-        for (int d = 0; d < wide; d++)
-            sum[d] += load(v + t * stride + d * LANES) * p[t];
-    for (int d = 0; d < wide; d++) {
-        v8f all = load(y + d * LANES);
-        for (int u = 0; u < U; u++)
-            all += sum[u * wide + d];
-        store(y + d * LANES, all, LANES);
-    }
-}
-
-static void mix(const float *p, const float *v, int64_t stride, int n, int D, float *y) {
-    int d = 0;
-    for (; d + 4 * LANES <= D; d += 4 * LANES)
-        weigh(p, v + d, stride, n, y + d, 4);
-    for (; d + LANES <= D; d += LANES)
-        weigh(p, v + d, stride, n, y + d, 1);
-    for (; d < D; d++)
-        for (int t = 0; t < n; t++)
-            y[d] += p[t] * v[t * stride + d];
-}
-
-// Scores to weights, in place; n numbers and room up to a multiple of 8. Returns their sum.
-static float soften(float *s, int n, float scale) {
+// Scores to weights, in place, and zeros behind them up to `room`, a multiple of 8. Returns their sum.
+static float soften(float *s, int n, int room, float scale) {
     float most[LANES], sum[LANES] = {0}, high = s[0];
-    int whole = up8(n);
+    const int whole = up8(n);
     for (int i = n; i < whole; i++)
         s[i] = s[0];
     memcpy(most, s, sizeof most);
@@ -821,7 +849,7 @@ static float soften(float *s, int n, float scale) {
         high = most[l] > high ? most[l] : high;
     for (int i = 0; i < whole; i++)
         s[i] = exponential((s[i] - high) * scale);
-    for (int i = n; i < whole; i++)
+    for (int i = n; i < room; i++)
         s[i] = 0;
     for (int i = 0; i < whole; i += LANES)
         for (int l = 0; l < LANES; l++)
@@ -829,34 +857,46 @@ static float soften(float *s, int n, float scale) {
     return total(load(sum));
 }
 
-// y = softmax(q Kᵀ / √D) V for one row: the heads of a group read each key once.
+// y = softmax(q Kᵀ / √D) V for rows of one sequence from `position` on: keys and values are read once
+// for all rows, and for all heads of a group.
 static void attend(const Model *m, const Cache *c, int layer, int64_t sequence, int64_t position,
-                   const float *q, float *y, Work *w) {
+                   int rows, const float *q, float *y, Work *w) {
     const int D = m->head_dim, group = m->heads / m->kv_heads;
-    const Sight s = sight_of(c, position);
-    const int64_t room = up8(s.count);
+    const Sight s = sight_of(c, position + rows - 1);
+    const int64_t room = up8(s.count), alone = rows == 1 && D % LANES == 0;
     char *ka = c->bits == 32 ? NULL : c->k_affine[layer];
     char *va = c->bits == 32 ? NULL : c->v_affine[layer];
     for (int h = 0; h < m->kv_heads; h++, q += group * D, y += group * D) {
-        const float *rows;
-        float sum[group];
+        const float *from;
         int64_t stride;
         for (int64_t i = 0, n; i < s.count; i += n) {
-            n = run_of(m, c, c->k[layer], ka, sequence, h, s, i, 1, w->run, &rows, &stride);
+            n = run_of(m, c, c->k[layer], ka, sequence, h, s, i, alone ? s.count : RUN, 1, w->run,
+                       &from, &stride);
+            Matrix k = alone ? (Matrix){0} : as_panels(from, stride, n, D, w->keys);
             for (int g = 0; g < group; g++)
-                dots(q + g * D, rows, stride, n, D, w->score + g * room + i);
+                if (alone)
+                    dots(q + g * D, from, stride, n, D, w->score + g * room + i);
+                else
+                    product_fp32(&k, (Input){.x = q + g * D, .stride = w->Q},
+                                 w->score + g * rows * room + i, room, rows);
         }
+        float sum[group * rows];
         for (int g = 0; g < group; g++)
-            sum[g] = soften(w->score + g * room, s.count, 1 / sqrtf(D));
-        memset(y, 0, group * D * sizeof *y);
+            for (int r = 0; r < rows; r++)
+                sum[g * rows + r] = soften(w->score + (g * rows + r) * room,
+                                           s.count - (rows - 1 - r), room, 1 / sqrtf(D));
         for (int64_t i = 0, n; i < s.count; i += n) {
-            n = run_of(m, c, c->v[layer], va, sequence, h, s, i, 0, w->run, &rows, &stride);
+            n = run_of(m, c, c->v[layer], va, sequence, h, s, i, s.count, 0, w->run, &from, &stride);
+            Matrix v = {.data = from, .rows = D, .columns = n, .bits = 32};
+            v.column = stride, v.panel = LANES;
             for (int g = 0; g < group; g++)
-                mix(w->score + g * room + i, rows, stride, n, D, y + g * D);
+                product_fp32(&v, (Input){.x = w->score + g * rows * room + i, .stride = room,
+                                         .more = i > 0}, y + g * D, w->Q, rows);
         }
         for (int g = 0; g < group; g++)
-            for (int d = 0; d < D; d++)
-                y[g * D + d] /= sum[g];
+            for (int r = 0; r < rows; r++)
+                for (int d = 0; d < D; d++)
+                    y[r * w->Q + g * D + d] /= sum[g * rows + r];
     }
 }
 
@@ -874,7 +914,7 @@ static int residual(const Model *m, const Cache *c, int layer, const int32_t *se
     linear(&b->q, w->h, w->C, w->q, w->Q, rows, w);
     linear(&b->k, w->h, w->C, w->k, w->KV, rows, w);
     linear(&b->v, w->h, w->C, w->v, w->KV, rows, w);
-    for (int r = 0; r < rows; r++) { // rows in order: each writes its own key before it looks
+    for (int r = 0, n = 1; r < rows; r++, n++) { // n rows look at once
         float *q = w->q + r * w->Q, *k = w->k + r * w->KV, *v = w->v + r * w->KV;
         const float *turn = m->table + (int64_t)position[r] * D;
         int turned = m->position == ROPE && !c->window;
@@ -896,7 +936,12 @@ static int residual(const Model *m, const Cache *c, int layer, const int32_t *se
                 put(c, v + h * D, c->v[layer] + at, va, D))
                 return SCALE_OVERFLOW;
         }
-        attend(m, c, layer, sequence[r], position[r], q, w->a + r * w->Q, w);
+        // A window is looked at before the next token takes a slot of it.
+        if (r + 1 < rows && sequence[r + 1] == sequence[r] && n < TILE && !c->window)
+            continue;
+        attend(m, c, layer, sequence[r], position[r] - n + 1, n, w->q + (r - n + 1) * w->Q,
+               w->a + (r - n + 1) * w->Q, w);
+        n = 0;
     }
     linear(&b->out, w->a, w->Q, w->h, w->C, rows, w);
     for (int r = 0; r < rows; r++) {
