@@ -175,9 +175,9 @@ def test_what_is_not_finite_is_an_error():
 def test_words_hold_the_codes(N, K, bits):
     codes = torch.randint(0, 2**bits, (N, K), dtype=torch.uint8)
     made = words(codes, bits)
-    assert made.shape == (-(-N // 8), -(-K // (32 // bits)), 8)
+    assert made.shape == (2 * -(-N // 16), -(-K // (32 // bits)), 8)
     for n, k in ((0, 0), (N - 1, K - 1)):
         i = k % (32 // bits)
         word = int(made[n // 8, k // (32 // bits), n % 8]) & 0xFFFFFFFF
         assert word >> (8 * (i % 4) + 4 * (i // 4)) & (2**bits - 1) == codes[n, k]
-    assert panels(codes).shape == (-(-N // 8), K, 8)
+    assert panels(codes).shape == (2 * -(-N // 16), K, 8)

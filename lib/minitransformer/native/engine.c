@@ -14,34 +14,40 @@
 #include <stdint.h>
 #include <string.h>
 
-#if defined(__AVX2__) && defined(__FMA__) && !defined(PORTABLE)
-#define AVX2
+#if defined(__AVX2__) && defined(__FMA__) && defined(__F16C__) && !defined(PORTABLE)
 #include <immintrin.h>
+#define AVX2
+#define INSTRUCTIONS "avx2"
+#define HELD(x) ({ v8f held = x; __asm__("" : "+x"(held)); held; }) // or GCC loads it for each use
+#else
+#define INSTRUCTIONS "portable"
+#define HELD(x) (x)
 #endif
 
 // ---- 1. Shapes --------------------------------------------------------------------------------
 
-enum { LANES = 8, ROWS = 64, RUN = 64 }; // rows of a panel; most rows, and keys, at once
-enum { BLOCK = 1 << 17 };                // bytes of weights that meet one row tile after another
-enum { ROPE, SINUSOIDAL, NONE }; enum { RELU, GELU, RELU2, SWIGLU };
+enum { LANES = 8, ROWS = 60, RUN = 128 }; // rows of a panel; most rows, and most keys, at once
+enum { BLOCK = 1 << 17 };                 // bytes of weights that meet one row tile after another
+enum { ROPE, SINUSOIDAL, NONE };
+enum { RELU, GELU, RELU2, SWIGLU };
 
 // A matrix W (N, K) in panels of 8 rows, the last filled with zeros, so that a lane of a vector is
 // a row and no sum ever crosses lanes. In FP32 a panel is [K][8] numbers, in codes [words][8]: a
-// word of 32 bits holds consecutive columns, 4 codes of 8 bits, or 8 of 4 bits (column i in bits
-// 8 (i % 4) + 4 (i / 4)). W = (code - zero) * scale, or table[code] * scale.
+// word of 32 bits holds consecutive columns, 4 signed codes of 8 bits, or 8 unsigned ones of 4
+// (column i in bits 8 (i % 4) + 4 (i / 4)). W = (code - zero) * scale, or table[code] * scale. The
+// number of panels is even.
 typedef struct {
     const void *data;
-    const float *scale;   // [panel][group][8]
-    const uint8_t *zero;  // [panel][group][8]; NULL: `middle` everywhere
-    const float *bias;    // [panel][8], or NULL
-    const float *table;   // 16 levels of a codebook, or NULL
-    const uint8_t *exact; // [K], 1 where activations are not rounded; NULL: nowhere
+    int64_t column, panel;       // of floats: from one to the next, in numbers
+    const float *scale;          // [panel][group][8]
+    const uint8_t *zero;         // [panel][group][8], signed; NULL: `middle` everywhere
+    const float *bias, *table;   // [panel][8], or NULL; 16 levels of a codebook, or NULL
+    const uint8_t *exact;        // [K], 1 where activations are not rounded; NULL: nowhere
     int32_t rows, columns, bits;
-    int32_t group;  // columns that share a scale: a multiple of 8, or all
+    int32_t group;               // columns that share a scale: a multiple of 8, or all
     int32_t groups, words, each; // groups and words of a panel, words of a group
-    int32_t middle; // the zero-point of a symmetric scheme
-    int32_t act_bits; // bits the input is rounded to, 0: none
-    int32_t act_symmetric; // codes around zero
+    int32_t middle;              // the zero-point of a symmetric scheme
+    int32_t act_bits, act_symmetric; // bits the input is rounded to, 0: none; codes around zero
 } Matrix;
 
 typedef struct {
@@ -66,7 +72,8 @@ typedef struct {
 // sinks first, then a ring), slot s in block table[sequence][s / block], and the D numbers of a
 // head at block * block_stride + (s % block) * token_stride + head * head_stride bytes from the
 // layer's base. 32 bits: floats. 8 bits: codes around 128 times a scale. 4 bits: codes times a
-// scale plus a minimum. Both are halves, at the same kind of distance from a base of their own.
+// scale plus a minimum. Both are halves, at the same kind of distance from a base of their own; of
+// floats that base is any and those distances are 0.
 typedef struct {
     char **k, **v, **k_affine, **v_affine; // [layer]
     const int32_t *table;                  // [sequence][blocks]
@@ -84,36 +91,36 @@ typedef struct {
 // Working memory, cut from one arena of the caller's, which is zero at first. Rows are padded to 8
 // numbers, and nothing writes to the padding: it stays zero.
 typedef struct {
-    float *x, *h, *q, *k, *v, *a, *f, *g, *rounded, *step, *run, *score;
-    float *logits, *hidden; // of a generation, (B, V) and (B, C)
-    int32_t *heap;          // (V,)
-    int16_t *wide; // codes of activations as 16 bits,
-    int8_t *narrow; // as 8 bits,
-    int32_t *sums; // and their sums over each group
-    int32_t C, Q, KV, F, K, G; // padded widths; groups at most
-    int32_t broken;            // an activation was not finite where it had to be rounded
+    float *x, *h, *q, *k, *v, *a, *f, *g, *rounded; // rows
+    int8_t *codes; // of activations,
+    float *step;   // their steps,
+    int32_t *sums; // and what they sum to over each group, times a zero-point that all share
+    float *run, *queries, *score, *mixed; // of attention
+    float *logits, *hidden;               // of a generation, (B, V) and (B, C)
+    int32_t *heap;                        // (V,)
+    int32_t C, Q, KV, F, K, G;            // padded widths; groups at most
+    int32_t broken; // an activation was not finite where it had to be rounded
 } Work;
 
 static int64_t up8(int64_t n) { return (n + 7) & ~(int64_t)7; }
+static int64_t up16(int64_t n) { return (n + 15) & ~(int64_t)15; }
 
 static int64_t lay(const Model *m, int64_t tokens, int64_t B, float *base, Work *w) {
-    int64_t C = up8(m->width), Q = up8(m->heads * m->head_dim), KV = up8(m->kv_heads * m->head_dim);
-    int64_t F = up8(m->ffn_dim), K = C > F ? C : F;
+    int64_t D = m->head_dim, C = up8(m->width), Q = up8(m->heads * D), KV = up8(m->kv_heads * D);
+    int64_t F = up8(m->ffn_dim), K = C > F ? C : F, pairs = up16(m->heads / m->kv_heads), n = 0;
+    int64_t scores = (pairs > m->heads ? pairs : m->heads) * up8(tokens);
     K = K > Q ? K : Q;
     *w = (Work){.C = C, .Q = Q, .KV = KV, .F = F, .K = K, .G = K / 8};
-    float **parts[] = {&w->x, &w->h, &w->q, &w->k, &w->v, &w->a, &w->f, &w->g, &w->rounded};
-    int64_t widths[] = {C, C, Q, KV, KV, Q, F, K, K}, n = 0;
-    for (int i = 0; i < 9; i++) {
-        *parts[i] = base + n;
-        n += ROWS * widths[i];
-    }
-    w->wide = (int16_t *)(base + n), n += ROWS * K / 2;
-    w->narrow = (int8_t *)(base + n), n += ROWS * K / 4;
-    w->sums = (int32_t *)(base + n), n += ROWS * w->G;
-    w->step = base + n, n += ROWS, w->run = base + n, n += RUN * up8(m->head_dim);
-    w->score = base + n, n += m->heads / m->kv_heads * up8(tokens);
-    w->logits = base + n, n += B * m->vocab, w->hidden = base + n, n += B * m->width;
-    w->heap = (int32_t *)(base + n), n += m->vocab;
+    float *codes, *sums, *heap;
+    struct { float **at; int64_t rows, size; } parts[] = {
+        {&w->x, ROWS, C}, {&w->h, ROWS, C}, {&w->q, ROWS, Q}, {&w->k, ROWS, KV}, {&w->v, ROWS, KV},
+        {&w->a, ROWS, Q}, {&w->f, ROWS, F}, {&w->g, ROWS, K}, {&w->rounded, ROWS, K},
+        {&codes, ROWS, K / 4}, {&sums, ROWS, K / 8}, {&w->step, ROWS, 1}, {&w->run, RUN, up16(D)},
+        {&w->queries, pairs, D}, {&w->mixed, pairs, up16(D)}, {&w->score, 1, scores},
+        {&w->logits, B, m->vocab}, {&w->hidden, B, m->width}, {&heap, 1, m->vocab}};
+    for (unsigned i = 0; i < sizeof parts / sizeof *parts; i++)
+        *parts[i].at = base + n, n += up8(parts[i].rows * parts[i].size);
+    w->codes = (int8_t *)codes, w->sums = (int32_t *)sums, w->heap = (int32_t *)heap;
     return n;
 }
 
@@ -122,38 +129,61 @@ int64_t engine_arena(const Model *m, int64_t tokens, int64_t B) {
     return lay(m, tokens, B, (float *)64, &w); // addresses are computed, none is used
 }
 
-const char *engine_instructions(void) {
-#ifdef AVX2
-    return "avx2";
-#else
-    return "portable";
-#endif
-}
+const char *engine_instructions(void) { return INSTRUCTIONS; }
 
 // ---- 2. Lanes ---------------------------------------------------------------------------------
 
 #define INLINE static inline __attribute__((always_inline))
 
+// Eight lanes, from any address.
 typedef float v8f __attribute__((vector_size(32), aligned(4), may_alias));
 typedef int32_t v8i __attribute__((vector_size(32), aligned(4), may_alias));
 typedef uint32_t v8u __attribute__((vector_size(32), aligned(4), may_alias));
-typedef uint8_t v8b __attribute__((vector_size(8), aligned(1), may_alias));
-typedef int32_t four_bytes __attribute__((aligned(1), may_alias)); // codes side by side
-typedef int64_t eight_bytes __attribute__((aligned(1), may_alias));
-typedef uint32_t four_codes __attribute__((aligned(1), may_alias)); // low bits first
+typedef uint16_t v8h __attribute__((vector_size(16)));
+typedef int32_t float_bits __attribute__((may_alias));
+typedef uint16_t half_bits __attribute__((aligned(1), may_alias));
+typedef uint32_t four_bytes __attribute__((aligned(1), may_alias)); // codes, low bits first
 
 INLINE v8f load(const float *p) { return *(const v8f *)p; }
 
-INLINE void store(float *p, v8f x, int n) {
-    if (n >= LANES)
-        *(v8f *)p = x;
-    else
-        for (int i = 0; i < n; i++)
-            p[i] = x[i];
+// The nearest whole numbers, ties to even, from low to high; |x| < 2^22.
+INLINE v8i nearest(v8f x, int low, int high) {
+    const v8f whole = (v8f){0} + 12582912.0f; // added, it rounds
+    v8i n = (v8i)(x + whole) - (v8i)whole, under = n < low, over = n > high;
+    return (n & ~under & ~over) | (low & under) | (high & over);
+}
+
+// Eight numbers as bytes.
+INLINE void narrow(uint8_t *p, v8i x) {
+#ifdef AVX2
+    const __m256i order = _mm256_set1_epi32(0x0c080400);
+    __m256i bytes = _mm256_shuffle_epi8((__m256i)x, order);
+    *(four_bytes *)p = _mm256_extract_epi32(bytes, 0);
+    *(four_bytes *)(p + 4) = _mm256_extract_epi32(bytes, 4);
+#else
+    for (int i = 0; i < LANES; i++) p[i] = (uint8_t)x[i];
+#endif
+}
+
+INLINE void store(float *p, v8f x, int64_t n) {
+    if (n >= LANES) *(v8f *)p = x;
+    for (int i = 0; n < LANES && i < n; i++) p[i] = x[i];
 }
 
 INLINE float total(v8f x) {
     return ((x[0] + x[4]) + (x[1] + x[5])) + ((x[2] + x[6]) + (x[3] + x[7]));
+}
+
+// The largest of n numbers, n > 0.
+static float highest(const float *x, int n) {
+    float most[LANES], high = x[0];
+    int i = 0;
+    for (int l = 0; l < LANES; l++) most[l] = x[0];
+    for (; i + LANES <= n; i += LANES)
+        for (int l = 0; l < LANES; l++) most[l] = x[i + l] > most[l] ? x[i + l] : most[l];
+    for (; i < n; i++) high = x[i] > high ? x[i] : high;
+    for (int l = 0; l < LANES; l++) high = most[l] > high ? most[l] : high;
+    return high;
 }
 
 // e^x by 2^n · polynomial, |error| < 2e-7 of the result; a loop over it becomes vectors.
@@ -190,57 +220,58 @@ static uint16_t half_of(float x) {
     return sign | (uint16_t)((a - 0x38000000) >> 13);
 }
 
-static float float_of(uint16_t h) {
-#if defined(AVX2) && defined(__F16C__)
-    return _cvtsh_ss(h);
-#endif
+INLINE float float_of(uint16_t h) { // what is not finite becomes 65536 or more
     union { uint32_t bits; float value; } u = {(uint32_t)(h & 0x7fff) << 13};
-    int exponent = h >> 10 & 31;
-    if (exponent == 31)
-        u.bits += 0x70000000;
-    else if (exponent)
-        u.bits += 0x38000000;
-    else
-        u.value = (h & 0x3ff) / 16777216.0f;
+    u.value *= 0x1p112f;
     return h & 0x8000 ? -u.value : u.value;
 }
 
-// ---- 3. Tiles: 8 rows of W times M rows of x --------------------------------------------------
-
-// What an activation row is, for the tiles of codes: floats, or codes with a step and sums.
-typedef struct {
-    const float *x;
-    const int16_t *wide;
-    const int8_t *narrow;
-    const int32_t *sums;
-    int64_t stride, groups; // from one row to the next, in numbers; of `sums`
-} Input;
-
-// Sums run in U independent chains, so that an addition does not wait for the one before it.
-#define CHAINS(M) ((M) < 4 ? 4 : 1)
-
-INLINE void tile_fp32(const Matrix *w, int64_t panel, Input in, v8f *y, const int M) {
-    const int U = M == 4 ? 2 : CHAINS(M);
-    const float *p = (const float *)w->data + panel * w->columns * LANES;
-    int k = 0, K = w->columns;
-    v8f sum[8] = {0};
-    for (; k + U <= K; k += U)
-        for (int u = 0; u < U; u++) {
-            v8f column = load(p + (k + u) * LANES);
-            for (int r = 0; r < M; r++)
-                sum[r * U + u] += column * in.x[r * in.stride + k + u];
-        }
-    for (; k < K; k++)
-        for (int r = 0; r < M; r++)
-            sum[r * U] += load(p + k * LANES) * in.x[r * in.stride + k];
-    for (int r = 0; r < M; r++)
-        for (int u = 0; u < U; u++)
-            y[r] += sum[r * U + u];
+INLINE v8f floats_of(v8h half) {
+#ifdef AVX2
+    return (v8f)_mm256_cvtph_ps((__m128i)half);
+#else
+    v8f x = {0};
+    for (int i = 0; i < LANES; i++) x[i] = float_of(half[i]);
+    return x;
+#endif
 }
 
-// The words of a panel, and its first group.
-INLINE const v8u *words_of(const Matrix *w, int64_t panel) {
-    return (const v8u *)w->data + panel * w->words;
+// ---- 3. Tiles: panels of W times M rows of x --------------------------------------------------
+
+// Rows of activations: floats, or codes with sums and steps; y = … or, with `more`, y += ….
+typedef struct {
+    const float *x;
+    int64_t stride, across; // from row to row, in numbers; in floats from column to column
+    const int8_t *codes;
+    const int32_t *sums;
+    const float *step;
+    int64_t groups; // from one row of sums to the next
+    int more;
+} Input;
+
+// y[r P + p] += Σ w[k] · x[r][k] for P panels; from column to column it is `column` numbers in w,
+// `across` in x. 12 sums at once, in 16 registers: an addition takes as long as 8 need to begin.
+INLINE void tile_fp32(const float *w, int64_t column, int64_t panel, int64_t K, const float *x,
+                      int64_t stride, int64_t across, v8f *y, const int M, const int P) {
+    const int U = M * P < 12 ? 12 / (M * P) : 1; // columns side by side
+    int64_t k = 0;
+    v8f sum[16];
+    for (int i = 0; i < M * P * U; i++) // not = {0}: that would call memset for the rest
+        sum[i] = (v8f){0};
+    for (; k + U <= K; k += U)
+        for (int u = 0; u < U; u++) {
+            v8f part[2];
+            for (int p = 0; p < P; p++) part[p] = HELD(load(w + (k + u) * column + p * panel));
+            for (int r = 0; r < M; r++)
+                for (int p = 0; p < P; p++)
+                    sum[(r * P + p) * U + u] += part[p] * x[r * stride + (k + u) * across];
+        }
+    for (int i = 0; i < M * P; i++) {
+        const float *last = x + i / P * stride;
+        for (int64_t l = k; l < K; l++)
+            y[i] += load(w + l * column + i % P * panel) * last[l * across];
+        for (int u = 0; u < U; u++) y[i] += sum[i * U + u];
+    }
 }
 
 // Eight bytes as eight lanes.
@@ -248,14 +279,13 @@ INLINE v8i widened(const uint8_t *p) {
 #ifdef AVX2
     return (v8i)_mm256_cvtepu8_epi32(_mm_loadl_epi64((const __m128i *)p));
 #else
-    return __builtin_convertvector(*(const v8b *)p, v8i);
+    return (v8i){p[0], p[1], p[2], p[3], p[4], p[5], p[6], p[7]};
 #endif
 }
 
 INLINE v8i zeros_of(const Matrix *w, int64_t group) {
-    if (!w->zero)
-        return (v8i){0} + w->middle;
-    return widened(w->zero + group * LANES);
+    if (!w->zero) return (v8i){0} + w->middle;
+    return (widened(w->zero + group * LANES) ^ 128) - 128; // signed
 }
 
 INLINE v8f looked_up(const float *table, v8i code) {
@@ -265,187 +295,121 @@ INLINE v8f looked_up(const float *table, v8i code) {
     return (v8f)_mm256_blendv_ps(low, high, (__m256)_mm256_slli_epi32((__m256i)code, 28));
 #else
     v8f x;
-    for (int i = 0; i < LANES; i++)
-        x[i] = table[code[i]];
+    for (int i = 0; i < LANES; i++) x[i] = table[code[i]];
     return x;
 #endif
+}
+
+// The j-th column of a word: 8 bits are signed, 4 are not.
+INLINE v8i code_of(v8u word, int j, const int bits) {
+    if (bits == 8) return (v8i)(word << (24 - 8 * j)) >> 24;
+    return (v8i)(word >> (8 * (j % 4) + 4 * (j / 4)) & 15);
 }
 
 // Codes times floats: each code becomes a float in its lane, for all M rows.
 INLINE void tile_codes(const Matrix *w, int64_t panel, Input in, v8f *y, const int M,
                        const int bits, const int coded) {
-    const int columns = 32 / bits, U = CHAINS(M);
-    const v8u *word = words_of(w, panel);
+    const int columns = 32 / bits, U = M < 4 ? 4 : 1;
+    const v8u *word = (const v8u *)w->data + panel * w->words;
     for (int64_t g = 0, i = 0; g < w->groups; g++) {
         int64_t group = panel * w->groups + g;
         v8i zero = zeros_of(w, group);
-        v8f sum[8] = {0};
+        v8f sum[8];
+        for (int r = 0; r < M * U; r++) sum[r] = (v8f){0};
         for (int64_t end = i + w->each < w->words ? i + w->each : w->words; i < end; i++)
             for (int j = 0; j < columns; j++) {
-                const int shift = bits == 8 ? 8 * j : 8 * (j % 4) + 4 * (j / 4);
-                v8i code = (v8i)((word[i] >> shift) & (uint32_t)((1 << bits) - 1));
+                v8i code = code_of(word[i], j, bits);
                 v8f value = coded ? looked_up(w->table, code)
                                   : __builtin_convertvector(code - zero, v8f);
                 for (int r = 0; r < M; r++)
                     sum[r * U + j % U] += value * in.x[r * in.stride + i * columns + j];
             }
         for (int r = 0; r < M; r++)
-            for (int u = 0; u < U; u++)
-                y[r] += sum[r * U + u] * load(w->scale + group * LANES);
+            for (int u = 0; u < U; u++) y[r] += sum[r * U + u] * load(w->scale + group * LANES);
     }
 }
 
-#ifdef AVX2
-// maddubs would saturate, 255 · 127 · 2 > 32767: so pairs of 16 bits, and two lanes for a row.
-INLINE void dots8_some(const v8u *word, int64_t i, int64_t end, Input in, v8i *dot, const int M) {
-    __m256i low[2] = {0}, high[2] = {0};
-    for (; i < end; i++) {
-        const __m128i *p = (const __m128i *)(word + i);
-        __m256i rows03 = _mm256_cvtepu8_epi16(_mm_loadu_si128(p));
-        __m256i rows47 = _mm256_cvtepu8_epi16(_mm_loadu_si128(p + 1));
-        for (int r = 0; r < M; r++) {
-            const int16_t *four = in.wide + r * in.stride + 4 * i;
-            __m256i x = _mm256_set1_epi64x(*(const eight_bytes *)four);
-            low[r] = _mm256_add_epi32(low[r], _mm256_madd_epi16(rows03, x));
-            high[r] = _mm256_add_epi32(high[r], _mm256_madd_epi16(rows47, x));
-        }
-    }
-    for (int r = 0; r < M; r++) // rows 0 1 4 5 2 3 6 7, then in order
-        dot[r] = (v8i)_mm256_permute4x64_epi64(_mm256_hadd_epi32(low[r], high[r]), 0xd8);
-}
-#endif
-
-// The sum of code · activation over words i to end, both integers: exact.
-INLINE void dots8(const v8u *word, int64_t i, int64_t end, Input in, v8i *dot, const int M) {
-#ifdef AVX2
-    for (int r = 0; r < M; r += 2) { // more at once and the compiler spills a sum to memory
-        Input from = in;
-        from.wide += r * in.stride;
-        dots8_some(word, i, end, from, dot + r, M == 1 ? 1 : 2);
+// dot[r P] += Σ code · activation over the columns of a word, for M rows: integers, exact.
+INLINE void dots_of(v8u word, const int8_t *x, int64_t stride, v8i *dot, const int M, const int P,
+                    const int bits) {
+#ifdef AVX2 // of 8 bits sizes times activations of their signs: pairs are 2 · 128 · 127 at most
+    const __m256i codes = (__m256i)word, nibble = _mm256_set1_epi8(15);
+    __m256i first = bits == 8 ? _mm256_abs_epi8(codes) : _mm256_and_si256(codes, nibble);
+    __m256i second = _mm256_and_si256(_mm256_srli_epi16(codes, 4), nibble);
+    for (int r = 0; r < M; r++) {
+        const four_bytes *four = (const four_bytes *)(x + r * stride);
+        __m256i a = _mm256_set1_epi32(four[0]);
+        a = _mm256_maddubs_epi16(first, bits == 8 ? _mm256_sign_epi8(a, codes) : a);
+        if (bits == 4)
+            a = _mm256_add_epi16(a, _mm256_maddubs_epi16(second, _mm256_set1_epi32(four[1])));
+        dot[r * P] += (v8i)_mm256_madd_epi16(a, _mm256_set1_epi16(1));
     }
 #else
-    for (; i < end; i++)
-        for (int j = 0; j < 4; j++)
-            for (int r = 0; r < M; r++)
-                dot[r] += (v8i)(word[i] >> 8 * j & 255) * in.wide[r * in.stride + 4 * i + j];
-#endif
-}
-
-#ifdef AVX2
-// Sums of 16 bits over n <= 4 words: 8 products of pairs, 2 · 15 · 127 each, are 30480 at most.
-INLINE void dots4_some(const v8u *word, const int8_t *x, int64_t stride, v8i *dot, const int M,
-                       const int n) {
-    const __m256i nibble = _mm256_set1_epi8(15), ones = _mm256_set1_epi16(1);
-    __m256i sum[8] = {0};
-    for (int i = 0; i < n; i++) {
-        __m256i code = (__m256i)word[i], low = _mm256_and_si256(code, nibble);
-        __m256i high = _mm256_and_si256(_mm256_srli_epi16(code, 4), nibble);
-        for (int r = 0; r < M; r++) {
-            const four_bytes *four = (const four_bytes *)(x + r * stride + 8 * i);
-            __m256i a = _mm256_maddubs_epi16(low, _mm256_set1_epi32(four[0]));
-            __m256i b = _mm256_maddubs_epi16(high, _mm256_set1_epi32(four[1]));
-            sum[r] = _mm256_add_epi16(sum[r], _mm256_add_epi16(a, b));
-        }
-    }
-    for (int r = 0; r < M; r++)
-        dot[r] += (v8i)_mm256_madd_epi16(sum[r], ones);
-}
-#endif
-
-INLINE void dots4(const v8u *word, int64_t i, int64_t end, Input in, v8i *dot, const int M) {
-#ifdef AVX2
-    for (; i + 4 <= end; i += 4)
-        dots4_some(word + i, in.narrow + 8 * i, in.stride, dot, M, 4);
-    for (; i < end; i++)
-        dots4_some(word + i, in.narrow + 8 * i, in.stride, dot, M, 1);
-#else
-    for (; i < end; i++)
-        for (int j = 0; j < 8; j++)
-            for (int r = 0; r < M; r++)
-                dot[r] += (v8i)(word[i] >> (8 * (j % 4) + 4 * (j / 4)) & 15) *
-                          in.narrow[r * in.stride + 8 * i + j];
+    for (int j = 0; j < 32 / bits; j++)
+        for (int r = 0; r < M; r++) dot[r * P] += code_of(word, j, bits) * x[r * stride + j];
 #endif
 }
 
 // Codes times codes: Σ (w - zero) · x = Σ w · x - zero · Σ x, in integers, group by group.
 INLINE void tile_integers(const Matrix *w, int64_t panel, Input in, v8f *y, const int M,
-                          const int bits) {
-    const v8u *word = words_of(w, panel);
-    for (int64_t g = 0, i = 0; g < w->groups; g++) {
-        int64_t end = i + w->each < w->words ? i + w->each : w->words;
-        int64_t group = panel * w->groups + g;
-        v8i dot[8] = {0};
-        if (bits == 8)
-            dots8(word, i, end, in, dot, M);
-        else
-            dots4(word, i, end, in, dot, M);
-        v8f scale = load(w->scale + group * LANES);
-        for (int r = 0; r < M; r++) {
-            int32_t sum = in.sums[r * in.groups + g];
-            v8i zero = w->zero ? zeros_of(w, group) * sum : (v8i){0} + w->middle * sum;
-            y[r] += scale * __builtin_convertvector(dot[r] - zero, v8f);
+                          const int P, const int bits) {
+    const v8u *word = (const v8u *)w->data + panel * w->words;
+    for (int64_t g = 0, i = 0; g < w->groups; g++, i += w->each) {
+        const int64_t end = i + w->each < w->words ? i + w->each : w->words;
+        v8i dot[8];
+        for (int j = 0; j < M * P; j++) dot[j] = (v8i){0};
+        for (int64_t k = i; k < end; k++)
+            for (int p = 0; p < P; p++)
+                dots_of(word[p * w->words + k], in.codes + k * 32 / bits, in.stride, dot + p, M, P,
+                        bits);
+        for (int p = 0; p < P; p++) {
+            const int64_t group = (panel + p) * w->groups + g;
+            v8f scale = load(w->scale + group * LANES);
+            for (int r = 0; r < M; r++) {
+                v8i less = (v8i){0} + in.sums[r * in.groups + g];
+                if (w->zero) less *= zeros_of(w, group);
+                y[r * P + p] += scale * __builtin_convertvector(dot[r * P + p] - less, v8f);
+            }
         }
-        i = end;
     }
 }
 
 // ---- 4. Activations and linear layers ---------------------------------------------------------
 
-static void extremes(const float *x, int n, float *least, float *most) {
-    float low[LANES] = {0}, high[LANES] = {0}; // zero is always inside; rows are padded with it
+static float step_of(float span, Work *work) { // as affine.stored_scale, in FP32
+    work->broken |= !(span <= 3.4028235e38f);
+    return span == 0 || work->broken ? 1 : span < 1.4e-45f ? 1.4e-45f : span;
+}
+
+// The largest |x|, infinite where one is no number: a float without its sign, compared as integers.
+static float largest(const float *x, int n) {
+    union { int32_t bits; float value; } all = {0};
+    int32_t most[LANES] = {0};
     for (int i = 0; i < n; i += LANES)
         for (int l = 0; l < LANES; l++) {
-            low[l] = x[i + l] < low[l] ? x[i + l] : low[l];
-            high[l] = x[i + l] > high[l] ? x[i + l] : high[l];
+            int32_t size = ((const float_bits *)x)[i + l] & 0x7fffffff;
+            most[l] = size > most[l] ? size : most[l];
         }
-    for (int l = 0; l < LANES; l++) {
-        *least = low[l] < *least ? low[l] : *least;
-        *most = high[l] > *most ? high[l] : *most;
-    }
+    for (int l = 0; l < LANES; l++) all.bits = most[l] > all.bits ? most[l] : all.bits;
+    return all.bits < 0x7f800000 ? all.value : INFINITY;
 }
 
-static float step_of(float span, Work *work) { // as affine.stored_scale, in FP32
-    if (span == 0)
-        return 1;
-    if (!(span <= 3.4028235e38f)) {
-        work->broken = 1;
-        return 1;
-    }
-    return span < 1.4e-45f ? 1.4e-45f : span;
-}
-
-static int finite(const float *x, int n) {
-    float sum[LANES] = {0}; // 0 · x is 0, or no number
-    for (int i = 0; i < n; i += LANES)
-        for (int l = 0; l < LANES; l++)
-            sum[l] += x[i + l] * 0;
-    return total(load(sum)) == 0;
-}
-
-// Rows of x to codes around zero, their steps, and their sums over each group of columns.
+// Rows of x, padded with zeros, to codes around zero, their steps, and their sums over each group.
 static void encode(const Matrix *w, const float *x, int64_t stride, int m, Work *work) {
     const int n = up8(w->columns), most = (1 << (w->act_bits - 1)) - 1;
     for (int r = 0; r < m; r++, x += stride) {
-        int16_t *wide = work->wide + r * work->K;
-        int8_t *narrow = work->narrow + r * work->K;
-        int32_t *sums = work->sums + r * work->G;
-        float low = 0, high = 0;
-        extremes(x, n, &low, &high);
-        float step = step_of((high > -low ? high : -low) / most, work);
-        work->step[r] = step;
-        if (!finite(x, n)) {
-            work->broken = 1;
-            memset(wide, 0, n * sizeof *wide), memset(narrow, 0, n);
-        } else
-            for (int i = 0; i < n; i++) {
-                float code = (x[i] / step + 12582912.0f) - 12582912.0f; // ties to even
-                code = code < -most ? -most : code > most ? most : code;
-                wide[i] = (int16_t)code, narrow[i] = (int8_t)code;
+        const float step = work->step[r] = step_of(largest(x, n) / most, work);
+        for (int g = 0, i = 0; i < n; g++) {
+            v8i sum = {0};
+            for (int end = i + w->group < w->columns ? i + w->group : n; i < end; i += LANES) {
+                v8i code = nearest(load(x + i) / step, -most, most);
+                sum += code;
+                narrow((uint8_t *)work->codes + r * work->K + i, code);
             }
-        memset(sums, 0, work->G * sizeof *sums);
-        for (int g = 0, i = 0; i < n; g++)
-            for (int end = i + w->group < w->columns ? i + w->group : n; i < end; i++)
-                sums[g] += wide[i];
+            int32_t *all = work->sums + r * work->G + g;
+            *all = (sum[0] + sum[4]) + (sum[1] + sum[5]) + (sum[2] + sum[6]) + (sum[3] + sum[7]);
+            *all *= w->zero ? 1 : w->middle;
+        }
     }
 }
 
@@ -473,121 +437,116 @@ static const float *rounded(const Matrix *w, const float *x, int64_t stride, int
     return work->rounded;
 }
 
-enum { FP32, CODES8, CODES4, TABLE4, INTEGERS8, INTEGERS4 };
+enum { FP32, ACROSS, CODES8, CODES4, TABLE4, INTEGERS8, INTEGERS4 }; // ACROSS: FP32, x by columns
 
 static int kind_of(const Matrix *w) {
-    if (w->bits == 32)
-        return FP32;
-    if (w->table)
-        return TABLE4;
-    if (w->act_bits && w->act_symmetric && !w->exact)
-        return w->bits == 8 ? INTEGERS8 : INTEGERS4;
+    if (w->bits == 32) return FP32;
+    if (w->table) return TABLE4;
+    if (w->act_bits && w->act_symmetric && !w->exact) return w->bits == 8 ? INTEGERS8 : INTEGERS4;
     return w->bits == 8 ? CODES8 : CODES4;
 }
 
-INLINE void tile(const int kind, const Matrix *w, int64_t p, Input in, v8f *y, const int M) {
-    if (kind == FP32)
-        tile_fp32(w, p, in, y, M);
-    else if (kind == INTEGERS8 || kind == INTEGERS4)
-        tile_integers(w, p, in, y, M, kind == INTEGERS8 ? 8 : 4);
-    else
-        tile_codes(w, p, in, y, M, kind == CODES8 ? 8 : 4, kind == TABLE4);
+// M rows of x with panels `first` to `end`: two panels at once where registers allow.
+INLINE void tiles(const int kind, const Matrix *w, int64_t first, int64_t end, Input in, float *y,
+                  int64_t stride, const int M) {
+    const int P = kind <= ACROSS || (kind >= INTEGERS8 && M < 4) ? 2 : 1;
+    for (int64_t p = first; p < end; p += P) {
+        v8f sum[16];
+        for (int i = 0; i < M * P; i++) sum[i] = (v8f){0};
+        if (kind <= ACROSS)
+            tile_fp32((const float *)w->data + p * w->panel, w->column, w->panel, w->columns, in.x,
+                      in.stride, kind == FP32 ? 1 : in.across, sum, M, P);
+        else if (kind >= INTEGERS8)
+            tile_integers(w, p, in, sum, M, P, kind == INTEGERS8 ? 8 : 4);
+        else
+            tile_codes(w, p, in, sum, M, kind == CODES8 ? 8 : 4, kind == TABLE4);
+        for (int i = 0; i < M * P; i++) {
+            const int64_t n = (p + i % P) * LANES;
+            float *to = y + i / P * stride + n;
+            if (kind >= INTEGERS8) sum[i] *= in.step[i / P];
+            if (w->bias) sum[i] += load(w->bias + n);
+            if (kind <= ACROSS && in.more) sum[i] += load(to);
+            store(to, sum[i], w->rows - n);
+        }
+    }
 }
 
-// One panel for all M rows of x, eight of them at a time.
-INLINE void panel_of(const int kind, const Matrix *w, int64_t p, Input in, const float *step,
-                     float *y, int64_t stride, const int M) {
-    v8f sum[8] = {0}, bias = w->bias ? load(w->bias + p * LANES) : (v8f){0};
-    tile(kind, w, p, in, sum, M);
-    for (int r = 0; r < M; r++)
-        store(y + r * stride + p * LANES, step ? sum[r] * step[r] + bias : sum[r] + bias,
-              w->rows - p * LANES);
-}
-
-// All panels, in blocks that the second cache holds for the rows that follow: eight at a time.
-INLINE void product(const int kind, const Matrix *w, Input in, const float *step, float *y,
-                    int64_t stride, int m) {
+// All panels, in blocks that the second cache holds for the rows that follow: so many at a time.
+INLINE void product(const int kind, const Matrix *w, Input in, float *y, int64_t stride, int m) {
+    const int most = kind <= ACROSS ? 6 : 8, half = most / 2;
     const int64_t panels = (w->rows + LANES - 1) / LANES, size = (int64_t)w->columns * w->bits;
-    const int64_t block = size < BLOCK ? BLOCK / size : 1;
+    const int64_t block = size < BLOCK / 2 ? BLOCK / size / 2 * 2 : 2;
     for (int64_t first = 0; first < panels; first += block)
         for (int r = 0, some; r < m; r += some) {
             const int64_t end = first + block < panels ? first + block : panels;
-            const float *steps = step ? step + r : NULL;
             float *to = y + r * stride;
             Input from = in;
-            from.x += r * in.stride, from.wide += r * in.stride, from.narrow += r * in.stride;
-            from.sums += r * in.groups;
-            some = m - r >= 8 ? 8 : m - r >= 4 ? 4 : m - r >= 2 ? 2 : 1;
-            for (int64_t p = first; p < end; p++)
-                switch (some) {
-                case 8: panel_of(kind, w, p, from, steps, to, stride, 8); break;
-                case 4: panel_of(kind, w, p, from, steps, to, stride, 4); break;
-                case 2: panel_of(kind, w, p, from, steps, to, stride, 2); break;
-                default: panel_of(kind, w, p, from, steps, to, stride, 1);
-                }
+            from.x += r * in.stride, from.codes += r * in.stride, from.sums += r * in.groups;
+            from.step += r;
+            some = m - r >= most ? most : m - r >= half ? half : m - r >= 2 ? 2 : 1;
+            if (some == most) tiles(kind, w, first, end, from, to, stride, most);
+            if (some == half) tiles(kind, w, first, end, from, to, stride, half);
+            if (some == 2) tiles(kind, w, first, end, from, to, stride, 2);
+            if (some == 1) tiles(kind, w, first, end, from, to, stride, 1);
         }
+}
+
+static void product_fp32(const Matrix *w, Input in, float *y, int64_t stride, int m) {
+    product(FP32, w, in, y, stride, m);
 }
 
 // y = W x + b for m <= ROWS rows. Rows of x are padded with zeros, y is written up to N.
 static void linear(const Matrix *w, const float *x, int64_t from, float *y, int64_t to, int m,
                    Work *work) {
-    int kind = kind_of(w);
-    const float *step = kind == INTEGERS8 || kind == INTEGERS4 ? work->step : NULL;
-    if (step)
-        encode(w, x, from, m, work);
+    const int kind = kind_of(w);
+    if (kind >= INTEGERS8)
+        encode(w, x, from, m, work), from = work->K;
     else if (w->act_bits)
         x = rounded(w, x, from, m, work), from = work->K;
-    Input in = {x, work->wide, work->narrow, work->sums, step ? work->K : from, work->G};
+    Input in = {x, from, 1, work->codes, work->sums, work->step, work->G, 0};
     switch (kind) {
-    case FP32: product(FP32, w, in, step, y, to, m); break;
-    case CODES8: product(CODES8, w, in, step, y, to, m); break;
-    case CODES4: product(CODES4, w, in, step, y, to, m); break;
-    case TABLE4: product(TABLE4, w, in, step, y, to, m); break;
-    case INTEGERS8: product(INTEGERS8, w, in, step, y, to, m); break;
-    default: product(INTEGERS4, w, in, step, y, to, m);
+    case CODES8: product(CODES8, w, in, y, to, m); return;
+    case CODES4: product(CODES4, w, in, y, to, m); return;
+    case TABLE4: product(TABLE4, w, in, y, to, m); return;
+    case INTEGERS8: product(INTEGERS8, w, in, y, to, m); return;
+    case INTEGERS4: product(INTEGERS4, w, in, y, to, m); return;
+    default: product_fp32(w, in, y, to, m);
     }
 }
 
 // Row n of W, for the embedding: every eighth number of its panel.
 static void row_of(const Matrix *w, int64_t n, float *y) {
-    int64_t panel = n / LANES, lane = n % LANES;
-    if (w->bits == 32) {
-        const float *p = (const float *)w->data + panel * w->columns * LANES + lane;
-        for (int k = 0; k < w->columns; k++)
-            y[k] = p[k * LANES];
-        return;
-    }
-    const uint32_t *word = (const uint32_t *)words_of(w, panel) + lane;
-    const int columns = 32 / w->bits;
+    const int64_t panel = n / LANES, lane = n % LANES, columns = 32 / w->bits;
+    const float *from = (const float *)w->data + panel * w->panel + lane;
+    const uint32_t *word = (const uint32_t *)w->data + panel * w->words * LANES + lane;
+    for (int k = 0; w->bits == 32 && k < w->columns; k++) y[k] = from[k * LANES];
     for (int g = 0, k = 0; g < w->groups; g++) {
         int64_t at = (panel * w->groups + g) * LANES + lane;
-        int zero = w->zero ? w->zero[at] : w->middle;
+        int zero = w->zero ? (int8_t)w->zero[at] : w->middle;
         for (int end = k + w->group < w->columns ? k + w->group : w->columns; k < end; k++) {
-            int i = k % columns, shift = w->bits == 8 ? 8 * i : 8 * (i % 4) + 4 * (i / 4);
-            int code = word[k / columns * LANES] >> shift & ((1 << w->bits) - 1);
+            int code = code_of((v8u){word[k / columns * LANES]}, k % columns, w->bits)[0];
             y[k] = (w->table ? w->table[code] : code - zero) * w->scale[at];
         }
     }
 }
 
-static void normalize(const Norm *norm, const float *x, float *y, int n) {
-    float mean = 0;
+// Σ (x - mean), or of its squares.
+INLINE float moment(const float *x, float mean, int n, const int squares) {
     v8f sum = {0};
-    int whole = n / LANES * LANES;
-    if (norm->bias) { // LayerNorm
-        for (int i = 0; i < whole; i += LANES)
-            sum += load(x + i);
-        mean = total(sum);
-        for (int i = whole; i < n; i++)
-            mean += x[i];
-        mean /= n, sum = (v8f){0};
+    int i = 0;
+    for (; i + LANES <= n; i += LANES) {
+        v8f one = load(x + i) - mean;
+        if (squares) one *= one;
+        sum += one;
     }
-    for (int i = 0; i < whole; i += LANES)
-        sum += (load(x + i) - mean) * (load(x + i) - mean);
-    float square = total(sum);
-    for (int i = whole; i < n; i++)
-        square += (x[i] - mean) * (x[i] - mean);
-    float scale = 1 / sqrtf(square / n + norm->eps);
+    float all = total(sum);
+    for (; i < n; i++) all += squares ? (x[i] - mean) * (x[i] - mean) : x[i] - mean;
+    return all;
+}
+
+static void normalize(const Norm *norm, const float *x, float *y, int n) { // a bias: LayerNorm
+    const float mean = norm->bias ? moment(x, 0, n, 0) / n : 0;
+    const float scale = 1 / sqrtf(moment(x, mean, n, 1) / n + norm->eps);
     for (int i = 0; i < n; i++)
         y[i] = (x[i] - mean) * scale * norm->weight[i] + (norm->bias ? norm->bias[i] : 0);
 }
@@ -595,17 +554,13 @@ static void normalize(const Norm *norm, const float *x, float *y, int n) {
 // f = act(f), or silu(g) · f.
 static void activate(int kind, float *restrict f, const float *restrict g, int n) {
     if (kind == RELU)
-        for (int i = 0; i < n; i++)
-            f[i] = f[i] > 0 ? f[i] : 0;
+        for (int i = 0; i < n; i++) f[i] = f[i] > 0 ? f[i] : 0;
     else if (kind == RELU2)
-        for (int i = 0; i < n; i++)
-            f[i] = f[i] > 0 ? f[i] * f[i] : 0;
+        for (int i = 0; i < n; i++) f[i] = f[i] > 0 ? f[i] * f[i] : 0;
     else if (kind == GELU)
-        for (int i = 0; i < n; i++)
-            f[i] = 0.5f * f[i] * (1 + error_function(f[i] * 0.70710678f));
+        for (int i = 0; i < n; i++) f[i] *= 0.5f + 0.5f * error_function(f[i] * 0.70710678f);
     else
-        for (int i = 0; i < n; i++)
-            f[i] *= g[i] / (1 + exponential(-g[i]));
+        for (int i = 0; i < n; i++) f[i] *= g[i] / (1 + exponential(-g[i]));
 }
 
 // ---- 5. Keys and values -----------------------------------------------------------------------
@@ -626,87 +581,91 @@ static int64_t place_of(const Cache *c, int64_t sequence, int64_t slot, int head
 }
 
 static int64_t slot_of(const Cache *c, int64_t token) {
-    if (!c->window || token < c->sinks)
-        return token;
+    if (!c->window || token < c->sinks) return token;
     return c->sinks + (token - c->sinks) % c->ring;
 }
 
 // Write D numbers of one head, by the rules of the library's caches. 0, or -1 where a scale
 // overflows a half.
 static int put(const Cache *c, const float *x, char *to, char *affine, int D) {
-    if (c->bits == 32) {
-        memcpy(to, x, D * sizeof *x);
-        return 0;
+    const int bits = c->bits, levels = bits == 8 ? 127 : 15, first = bits == 8 ? 128 : 0;
+    uint8_t *code = (uint8_t *)to, two[LANES];
+    if (bits == 32) memcpy(to, x, D * sizeof *x);
+    if (bits == 32) return 0;
+    float low = bits == 8 ? 0 : x[0], high = low, least = 0, sum = 0;
+    for (int i = 0; i < D; i++) low = x[i] < low ? x[i] : low, high = x[i] > high ? x[i] : high;
+    for (int i = 0; i < D; i++) sum += x[i] * 0; // 0, or no number
+    if (bits == 4) { // the minimum is rounded first, and the scale covers what is left
+        const uint16_t half = half_of(low < -65504 ? -65504 : low > 65504 ? 65504 : low);
+        memcpy(affine + 2, &half, 2), least = float_of(half);
     }
-    float low = 0, high = 0, least = 0;
-    if (c->bits == 4)
-        low = high = x[0];
-    for (int i = 0; i < D; i++)
-        low = x[i] < low ? x[i] : low, high = x[i] > high ? x[i] : high;
-    if (c->bits == 4) { // the minimum is rounded first, and the scale covers what is left
-        low = low < -65504 ? -65504 : low > 65504 ? 65504 : low;
-        uint16_t half = half_of(low);
-        memcpy(affine + 2, &half, 2);
-        least = float_of(half);
-    }
-    int levels = c->bits == 8 ? 127 : 15, middle = c->bits == 8 ? 128 : 0;
-    float span = c->bits == 8 ? (high > -low ? high : -low) / levels : (high - least) / levels;
-    uint16_t half = half_of(span <= 0 ? 1 : span);
-    half = half ? half : 1;
+    const float span = (bits == 4 ? high - least : high > -low ? high : -low) / levels;
+    const uint16_t half = half_of(span <= 0 ? 1 : span < 0x1p-24f ? 0x1p-24f : span);
+    const float scale = float_of(half);
     memcpy(affine, &half, 2);
-    float scale = float_of(half);
-    if (!(scale <= 65504))
-        return -1;
-    if (c->bits == 4)
-        memset(to, 0, (D + 1) / 2);
-    for (int i = 0; i < D; i++) {
-        float code = rintf((x[i] - least) / scale) + middle;
-        code = code < (c->bits == 8) ? c->bits == 8 : code;
-        code = code > levels + middle ? levels + middle : code;
-        if (!(code == code))
-            return -1;
-        if (c->bits == 8)
-            ((uint8_t *)to)[i] = (uint8_t)code;
-        else
-            ((uint8_t *)to)[i / 2] |= (uint8_t)code << 4 * (i % 2);
+    if (!(scale <= 65504 && sum == 0)) return -1;
+    for (int i = 0; i < D; i += LANES) {
+        v8f eight = {0};
+        for (int j = 0; j < LANES && i + j < D; j++) eight[j] = x[i + j];
+        narrow(two, nearest((eight - least) / scale, bits == 8 ? -127 : 0, levels) + first);
+        for (int j = 0; j < LANES && i + j < D; j += bits == 8 ? 1 : 2)
+            code[(i + j) * bits / 8] = two[j] | (bits == 4 && i + j + 1 < D ? two[j + 1] << 4 : 0);
     }
     return 0;
 }
 
-// Read n rows of D codes as floats, eight at a time.
+// Eight numbers of a row from the i-th on: floats, or codes without their scale and minimum.
+INLINE v8f numbers(const char *row, int i, const int bits) {
+    if (bits == 32) return load((const float *)row + i);
+    if (bits == 8) return __builtin_convertvector(widened((const uint8_t *)row + i), v8f);
+    v8u word = (v8u){0} + *(const four_bytes *)(row + i / 2);
+    return __builtin_convertvector((v8i)(word >> (v8u){0, 4, 8, 12, 16, 20, 24, 28} & 15), v8f);
+}
+
+// Scales of eight rows of codes, `next` bytes apart, and what is added to codes times scale.
+INLINE v8f scales_of(const char *affine, int64_t next, v8f *least, const int bits) {
+    v8h half = {0}, low = {0};
+    for (int j = 0; j < LANES; j++) {
+        half[j] = *(const half_bits *)(affine + j * next);
+        if (bits == 4) low[j] = *(const half_bits *)(affine + j * next + 2);
+    }
+    const v8f scale = floats_of(half);
+    *least = scale * -128.0f;
+    if (bits == 4) *least = floats_of(low);
+    return scale;
+}
+
+// n rows of D numbers as floats, in rows of up16(D).
 static void decode(const Cache *c, const char *from, const char *affine, int n, int D, float *y) {
-    for (int t = 0; t < n; t++, from += c->token_stride, affine += c->affine_token, y += D) {
-        const uint8_t *code = (const uint8_t *)from;
-        const int bits = c->bits, middle = bits == 8 ? 128 : 0;
-        uint16_t half[2] = {0};
-        memcpy(half, affine, bits == 8 ? 2 : 4);
-        float scale = float_of(half[0]), least = float_of(half[1]);
+    const int bits = c->bits;
+    for (int t = 0; t < n; t++, from += c->token_stride, affine += c->affine_token, y += up16(D)) {
+        v8f least = {0}, scale = {1};
         int i = 0;
-        for (; bits == 8 && i + LANES <= D; i += LANES) {
-            v8i codes = widened(code + i) - middle;
-            store(y + i, __builtin_convertvector(codes, v8f) * scale, LANES);
-        }
-        for (; bits == 4 && i + LANES <= D; i += LANES) {
-            v8u word = (v8u){0} + *(const four_codes *)(code + i / 2);
-            v8i codes = (v8i)(word >> (v8u){0, 4, 8, 12, 16, 20, 24, 28} & 15);
-            store(y + i, __builtin_convertvector(codes, v8f) * scale + least, LANES);
-        }
+        if (bits != 32) scale = scales_of(affine, 0, &least, bits);
+        for (; i + LANES <= D; i += LANES)
+            store(y + i, numbers(from, i, bits) * scale[0] + least[0], LANES);
+        for (; i < D && bits == 32; i++) y[i] = ((const float *)from)[i];
         for (; i < D; i++) {
-            int one = bits == 8 ? code[i] : code[i / 2] >> 4 * (i % 2) & 15;
-            y[i] = (one - middle) * scale + least;
+            int code = (uint8_t)from[i * bits / 8] >> (bits == 4 ? 4 * (i % 2) : 0);
+            y[i] = (code & ((1 << bits) - 1)) * scale[0] + least[0];
         }
     }
 }
 
 // ---- 6. Attention -----------------------------------------------------------------------------
 
-// The tokens that the query at `position` sees, counted from 0: sinks, then the rest from `first`.
+// What the query at `position` sees in one layer: sinks, then the rest from `first` on.
 typedef struct {
-    int64_t position, sinks, first, count;
+    const Model *m;
+    const Cache *c;
+    int64_t sequence, position, sinks, first, count;
+    float *buffer; // (RUN, up16(D))
+    int layer;
 } Sight;
 
-static Sight sight_of(const Cache *c, int64_t position) {
-    Sight s = {position, 0, 0, position + 1};
+static Sight sight_of(const Model *m, const Cache *c, int layer, int64_t sequence,
+                      int64_t position, float *buffer) {
+    Sight s = {m, c, sequence, position, 0, 0, position + 1, buffer, layer};
     if (c->window) {
         s.sinks = c->sinks < position + 1 ? c->sinks : position + 1;
         s.first = position + 1 - c->window > c->sinks ? position + 1 - c->window : c->sinks;
@@ -716,147 +675,205 @@ static Sight sight_of(const Cache *c, int64_t position) {
     return s;
 }
 
-// Up to RUN seen tokens from the i-th on that lie one behind the other in memory, as floats:
-// where they are, or decoded and, in a window, rotated to their places in `buffer`.
-static int64_t run_of(const Model *m, const Cache *c, char *base, char *affine, int64_t sequence,
-                      int head, Sight s, int64_t i, int keys, float *buffer, const float **rows,
-                      int64_t *stride) {
-    int D = m->head_dim;
-    int64_t token = i < s.sinks ? i : s.first + i - s.sinks, slot = slot_of(c, token), where;
-    int64_t n = (i < s.sinks ? s.sinks : s.count) - i, left = c->block - slot % c->block;
-    n = n < left ? n : left;
-    n = n < RUN ? n : RUN;
-    const char *from = base + place_of(c, sequence, slot, head, &where);
-    int turn = keys && c->window && m->position == ROPE;
-    *rows = (const float *)from, *stride = c->token_stride / sizeof(float);
-    if (c->bits == 32 && !turn)
-        return n;
-    if (c->bits == 32)
-        for (int t = 0; t < n; t++)
-            memcpy(buffer + t * D, *rows + t * *stride, D * sizeof(float));
-    else
-        decode(c, from, affine + where, n, D, buffer);
-    if (turn) // the query stands at 0: sinks as far behind it as the window is long, at most
-        for (int t = 0; t < n; t++) {
-            int64_t far = c->sinks + c->window - 1;
-            far = (s.position < far ? s.position : far) - (token + t);
-            const float *row = m->table + (i < s.sinks ? far : s.position - token - t) * D;
-            rotate(buffer + t * D, row, row + D / 2, -1, D);
-        }
-    *rows = buffer, *stride = D;
-    return n;
+// Rows of a head that lie one behind the other, `stride` bytes apart.
+typedef struct {
+    const char *at, *affine;
+    int64_t stride, next, n; // `next`: from one scale to the next
+    int bits;
+} Run;
+
+enum { KEYS = 1, RAW = 2 };
+
+// Up to RUN seen tokens from the i-th on: where they are or, moved to the buffer, as floats in rows
+// of up16(D). Keys in a window move, to be rotated to their places, and, unless RAW ones will do,
+// codes and numbers that do not fill 16 lanes.
+static Run run_of(const Sight *s, int head, int64_t i, int how) {
+    const Cache *c = s->c;
+    const int D = s->m->head_dim, turn = how & KEYS && c->window && s->m->position == ROPE;
+    const int32_t *table = c->table + s->sequence * c->blocks;
+    int64_t token = i < s->sinks ? i : s->first + i - s->sinks, slot = slot_of(c, token), affine;
+    int64_t n = (i < s->sinks ? s->sinks : s->count) - i, b = slot / c->block;
+    int64_t left = c->block - slot % c->block; // and blocks that follow in memory as well
+    int64_t together = c->block_stride == c->block * c->token_stride ? c->blocks - 1 : 0;
+    for (; left < RUN && b < together && table[b + 1] == table[b] + 1; b++) left += c->block;
+    n = n < left ? n : left, n = n < RUN ? n : RUN;
+    Run run = {NULL, NULL, c->token_stride, c->affine_token, n, c->bits};
+    run.at = (how & KEYS ? c->k : c->v)[s->layer] + place_of(c, s->sequence, slot, head, &affine);
+    run.affine = (how & KEYS ? c->k_affine : c->v_affine)[s->layer] + affine;
+    if (!turn && (how & RAW || (c->bits == 32 && D % 16 == 0))) return run;
+    decode(c, run.at, run.affine, n, D, s->buffer);
+    for (int t = 0; turn && t < n; t++) { // the query is at 0, sinks as far as the window is long
+        int64_t far = c->sinks + c->window - 1;
+        far = (s->position < far ? s->position : far) - (token + t);
+        const float *row = s->m->table + (i < s->sinks ? far : s->position - token - t) * D;
+        rotate(s->buffer + t * up16(D), row, row + D / 2, -1, D);
+    }
+    return (Run){(char *)s->buffer, NULL, up16(D) * sizeof(float), 0, n, 32};
 }
 
-// scores[t] = q · k[t] for n keys.
-static void dots(const float *q, const float *k, int64_t stride, int n, int D, float *scores) {
-    int whole = D / LANES * LANES, t = 0;
+// What lies a few rows on is fetched in time where heads lie side by side: the processor does not
+// guess strides as long.
+INLINE void fetch(Run run, const char *row, int D) {
+    if (run.stride > D * run.bits / 8)
+        for (int b = 0; b < D * run.bits / 8; b += 64)
+            __builtin_prefetch(row + LANES * run.stride + b);
+}
+
+// scores[t] = q · k[t] for the keys of a run; D is a multiple of 8.
+INLINE void dots(Run k, const float *q, int D, float *scores, const int bits) {
+    float all = 0;
+    v8f least, one;
+    int64_t t = 0;
+    for (int d = 0; bits != 32 && d < D; d++) all += q[d];
 #ifdef AVX2
-    for (; t + 8 <= n; t += 8, k += 8 * stride) { // eight keys, then their sums side by side
-        __m256 s[8] = {0};
-        for (int d = 0; d < whole; d += LANES)
-            for (int j = 0; j < 8; j++)
-                s[j] = _mm256_fmadd_ps(_mm256_loadu_ps(q + d),
-                                       _mm256_loadu_ps(k + j * stride + d), s[j]);
+    for (; t + LANES <= k.n; t += LANES) { // eight keys, then their sums side by side
+        const char *at = k.at + t * k.stride;
+        __m256 s[LANES] = {0};
+        for (int j = 0; j < LANES; j++) fetch(k, at + j * k.stride, D);
+        for (int d = 0; d < D; d += LANES)
+            for (int j = 0; j < LANES; j++)
+                s[j] += (__m256)(load(q + d) * numbers(at + j * k.stride, d, bits));
         __m256 a = _mm256_hadd_ps(_mm256_hadd_ps(s[0], s[1]), _mm256_hadd_ps(s[2], s[3]));
         __m256 b = _mm256_hadd_ps(_mm256_hadd_ps(s[4], s[5]), _mm256_hadd_ps(s[6], s[7]));
-        __m256 low = _mm256_permute2f128_ps(a, b, 0x20), high = _mm256_permute2f128_ps(a, b, 0x31);
-        _mm256_storeu_ps(scores + t, _mm256_add_ps(low, high));
-        for (int j = 0; whole < D && j < 8; j++)
-            for (int d = whole; d < D; d++)
-                scores[t + j] += q[d] * k[j * stride + d];
+        one = (v8f)_mm256_permute2f128_ps(a, b, 0x20) + (v8f)_mm256_permute2f128_ps(a, b, 0x31);
+        if (bits != 32)
+            one *= scales_of(k.affine + t * k.next, k.next, &least, bits), one += least * all;
+        store(scores + t, one, LANES);
     }
 #endif
-    for (; t < n; t++, k += stride) {
+    for (; t < k.n; t++) {
         v8f sum = {0};
-        for (int d = 0; d < whole; d += LANES)
-            sum += load(q + d) * load(k + d);
+        for (int d = 0; d < D; d += LANES)
+            sum += load(q + d) * numbers(k.at + t * k.stride, d, bits);
         scores[t] = total(sum);
-        for (int d = whole; d < D; d++)
-            scores[t] += q[d] * k[d];
+        if (bits != 32) {
+            one = scales_of(k.affine + t * k.next, 0, &least, bits);
+            scores[t] = scores[t] * one[0] + all * least[0];
+        }
     }
 }
 
-// y += Σ p[t] · v[t] over n values, for `wide` vectors of the D numbers.
-INLINE void weigh(const float *p, const float *v, int64_t stride, int n, float *y, const int wide) {
-    v8f sum[8] = {0};
-    const int U = wide > 2 ? 2 : 4 / wide;
-    int t = 0;
-    for (; t + U <= n; t += U)
-        for (int u = 0; u < U; u++)
-            for (int d = 0; d < wide; d++)
-                sum[u * wide + d] += load(v + (t + u) * stride + d * LANES) * p[t + u];
-    for (; t < n; t++)
-        for (int d = 0; d < wide; d++)
-            sum[d] += load(v + t * stride + d * LANES) * p[t];
-    for (int d = 0; d < wide; d++) {
-        v8f all = load(y + d * LANES);
-        for (int u = 0; u < U; u++)
-            all += sum[u * wide + d];
-        store(y + d * LANES, all, LANES);
+// y = Σ p[t] · v[t] + rest for `wide` vectors of the values of a run, plus y if there is more.
+INLINE void weigh(Run v, const float *p, int d, int D, float *y, float rest, int more,
+                  const int bits, const int wide) {
+    v8f sum[8];
+    int64_t t = 0;
+    for (int i = 0; i < 2 * wide; i++) sum[i] = (v8f){0};
+    for (; t + 2 <= v.n; t += 2, v.at += 2 * v.stride)
+        for (int u = 0; u < 2; u++) {
+            fetch(v, v.at + u * v.stride, D);
+            for (int j = 0; j < wide; j++)
+                sum[u * wide + j] += numbers(v.at + u * v.stride, d + j * LANES, bits) * p[t + u];
+        }
+    for (int j = 0; j < wide; j++) {
+        v8f one = sum[j] + sum[wide + j] + rest;
+        if (t < v.n) one += numbers(v.at, d + j * LANES, bits) * p[t];
+        if (more) one += load(y + d + j * LANES);
+        store(y + d + j * LANES, one, LANES);
     }
 }
 
-static void mix(const float *p, const float *v, int64_t stride, int n, int D, float *y) {
+// The same for all D numbers; p becomes p times scale.
+INLINE void mix(Run v, float *p, int D, float *y, int more, const int bits) {
+    v8f rest = {0}, least;
     int d = 0;
-    for (; d + 4 * LANES <= D; d += 4 * LANES)
-        weigh(p, v + d, stride, n, y + d, 4);
-    for (; d + LANES <= D; d += LANES)
-        weigh(p, v + d, stride, n, y + d, 1);
-    for (; d < D; d++)
-        for (int t = 0; t < n; t++)
-            y[d] += p[t] * v[t * stride + d];
+    for (int64_t t = 0, some; bits != 32 && t < v.n; t += some) {
+        some = v.n - t < LANES ? 1 : LANES;
+        v8f scale = scales_of(v.affine + t * v.next, some == 1 ? 0 : v.next, &least, bits);
+        v8f one = some == 1 ? (v8f){p[t]} : *(v8f *)(p + t);
+        rest += least * one;
+        store(p + t, load(p + t) * scale, some);
+    }
+    for (; d + 4 * LANES <= D; d += 4 * LANES) weigh(v, p, d, D, y, total(rest), more, bits, 4);
+    for (; d < D; d += LANES) weigh(v, p, d, D, y, total(rest), more, bits, 1);
 }
 
-// Scores to weights, in place; n numbers and room up to a multiple of 8. Returns their sum.
-static float soften(float *s, int n, float scale) {
-    float most[LANES], sum[LANES] = {0}, high = s[0];
-    int whole = up8(n);
-    for (int i = n; i < whole; i++)
-        s[i] = s[0];
-    memcpy(most, s, sizeof most);
-    for (int i = LANES; i < whole; i += LANES)
-        for (int l = 0; l < LANES; l++)
-            most[l] = s[i + l] > most[l] ? s[i + l] : most[l];
-    for (int l = 0; l < LANES; l++)
-        high = most[l] > high ? most[l] : high;
-    for (int i = 0; i < whole; i++)
-        s[i] = exponential((s[i] - high) * scale);
-    for (int i = n; i < whole; i++)
-        s[i] = 0;
-    for (int i = 0; i < whole; i += LANES)
-        for (int l = 0; l < LANES; l++)
-            sum[l] += s[i + l];
-    return total(load(sum));
+// Scores to weights, in place: n numbers, and room up to a multiple of 8.
+static void soften(float *s, int n, float scale) {
+    const int whole = up8(n);
+    const float high = highest(s, n);
+    v8f sum = {0};
+    for (int i = n; i < whole; i++) s[i] = s[0];
+    for (int i = 0; i < whole; i++) s[i] = exponential((s[i] - high) * scale);
+    for (int i = n; i < whole; i++) s[i] = 0;
+    for (int i = 0; i < whole; i += LANES) sum += load(s + i);
+    for (int i = 0; i < whole; i += LANES) store(s + i, load(s + i) / total(sum), LANES);
 }
 
-// y = softmax(q Kᵀ / √D) V for one row: the heads of a group read each key once.
+// The same of queries side by side, s (tokens, width), each in a lane.
+static void soften_lanes(float *s, int64_t tokens, int64_t width, float scale) {
+    for (float *column = s; column < s + width; column += LANES) {
+        float most[LANES], sum[LANES] = {0};
+        memcpy(most, column, sizeof most);
+        for (float *one = column; one < s + tokens * width; one += width)
+            for (int l = 0; l < LANES; l++) most[l] = one[l] > most[l] ? one[l] : most[l];
+        for (float *one = column; one < s + tokens * width; one += width)
+            for (int l = 0; l < LANES; l++) {
+                one[l] = exponential((one[l] - most[l]) * scale);
+                sum[l] += one[l];
+            }
+        for (float *one = column; one < s + tokens * width; one += width)
+            for (int l = 0; l < LANES; l++) one[l] /= sum[l];
+    }
+}
+
+#define BY_BITS(bits, f, ...)                                                                      \
+    ((bits) == 32 ? f(__VA_ARGS__, 32) : (bits) == 8 ? f(__VA_ARGS__, 8) : f(__VA_ARGS__, 4))
+
+// y = softmax(q Kᵀ / √D) V for one query: the heads of a group read each key once.
 static void attend(const Model *m, const Cache *c, int layer, int64_t sequence, int64_t position,
                    const float *q, float *y, Work *w) {
-    const int D = m->head_dim, group = m->heads / m->kv_heads;
-    const Sight s = sight_of(c, position);
+    const int D = m->head_dim, H = m->heads, group = H / m->kv_heads;
+    const Sight s = sight_of(m, c, layer, sequence, position, w->run);
     const int64_t room = up8(s.count);
-    char *ka = c->bits == 32 ? NULL : c->k_affine[layer];
-    char *va = c->bits == 32 ? NULL : c->v_affine[layer];
+    Run run = {0};
+    for (int64_t i = 0; i < s.count; i += run.n)
+        for (int h = 0; h < H; h++) {
+            if (h % group == 0) run = run_of(&s, h / group, i, KEYS | RAW);
+            BY_BITS(run.bits, dots, run, q + h * D, D, w->score + h * room + i);
+        }
+    for (int h = 0; h < H; h++) soften(w->score + h * room, s.count, 1 / sqrtf(D));
+    for (int64_t i = 0; i < s.count; i += run.n)
+        for (int h = 0; h < H; h++) {
+            if (h % group == 0) run = run_of(&s, h / group, i, RAW);
+            BY_BITS(run.bits, mix, run, w->score + h * room + i, D, y + h * D, i > 0);
+        }
+}
+
+// The same for `rows` queries of a sequence from `position` on: those of a head's keys stand side
+// by side in lanes, and keys and values are read once for all of them.
+static void attend_many(const Model *m, const Cache *c, int layer, int64_t sequence,
+                        int64_t position, int rows, const float *q, float *y, Work *w) {
+    const int D = m->head_dim, group = m->heads / m->kv_heads, pairs = rows * group;
+    const int64_t width = up16(pairs);
+    const Sight s = sight_of(m, c, layer, sequence, position + rows - 1, w->run);
+    Matrix queries = {.data = w->queries, .column = LANES, .panel = D * LANES, .bits = 32};
+    queries.rows = width, queries.columns = D;
+    Run run = {0};
     for (int h = 0; h < m->kv_heads; h++, q += group * D, y += group * D) {
-        const float *rows;
-        float sum[group];
-        int64_t stride;
-        for (int64_t i = 0, n; i < s.count; i += n) {
-            n = run_of(m, c, c->k[layer], ka, sequence, h, s, i, 1, w->run, &rows, &stride);
-            for (int g = 0; g < group; g++)
-                dots(q + g * D, rows, stride, n, D, w->score + g * room + i);
-        }
-        for (int g = 0; g < group; g++)
-            sum[g] = soften(w->score + g * room, s.count, 1 / sqrtf(D));
-        memset(y, 0, group * D * sizeof *y);
-        for (int64_t i = 0, n; i < s.count; i += n) {
-            n = run_of(m, c, c->v[layer], va, sequence, h, s, i, 0, w->run, &rows, &stride);
-            for (int g = 0; g < group; g++)
-                mix(w->score + g * room + i, rows, stride, n, D, y + g * D);
-        }
-        for (int g = 0; g < group; g++)
+        for (int j = 0; j < pairs; j++)
             for (int d = 0; d < D; d++)
-                y[g * D + d] /= sum[g];
+                w->queries[(j / LANES * D + d) * LANES + j % LANES] =
+                    q[j / group * w->Q + j % group * D + d];
+        for (int64_t i = 0; i < s.count; i += run.n) {
+            run = run_of(&s, h, i, c->bits == 32 ? KEYS | RAW : KEYS);
+            Input keys = {.x = (const float *)run.at, .stride = run.stride / sizeof(float)};
+            product_fp32(&queries, keys, w->score + i * width, width, run.n);
+        }
+        for (int j = 0; j < pairs; j++)
+            for (int64_t t = position + j / group + 1; t < s.count; t++)
+                w->score[t * width + j] = -INFINITY;
+        soften_lanes(w->score, s.count, width, 1 / sqrtf(D));
+        for (int64_t i = 0; i < s.count; i += run.n) {
+            run = run_of(&s, h, i, 0);
+            Matrix v = {.data = run.at, .panel = LANES, .rows = D, .columns = run.n, .bits = 32};
+            v.column = run.stride / sizeof(float);
+            Input in = {.x = w->score + i * width, .stride = 1, .across = width, .more = i > 0};
+            product(ACROSS, &v, in, w->mixed, up16(D), pairs);
+        }
+        for (int j = 0; j < pairs; j++)
+            for (int d = 0; d < D; d++)
+                y[j / group * w->Q + j % group * D + d] = w->mixed[j * up16(D) + d];
     }
 }
 
@@ -864,56 +881,57 @@ static void attend(const Model *m, const Cache *c, int layer, int64_t sequence, 
 
 enum { OK = 0, NOT_FINITE = -1, SCALE_OVERFLOW = -2 };
 
+// A head's query or key: normed, and rotated to its place.
+static void prepare(const Norm *norm, const float *turn, float *x, int D) {
+    if (norm->weight) normalize(norm, x, x, D);
+    if (turn) rotate(x, turn, turn + D / 2, 1, D);
+}
+
 // The residual block: x += attention(norm(x)); x += ffn(norm(x)).
 static int residual(const Model *m, const Cache *c, int layer, const int32_t *sequence,
                     const int32_t *position, int rows, Work *w) {
     const Block *b = m->blocks + layer;
-    const int D = m->head_dim, C = m->width;
+    const int D = m->head_dim, C = m->width, group = m->heads / m->kv_heads;
+    const int side = group < 16 ? 16 / group : 1; // rows that look side by side
     for (int r = 0; r < rows; r++)
         normalize(&b->attention_norm, w->x + r * w->C, w->h + r * w->C, C);
     linear(&b->q, w->h, w->C, w->q, w->Q, rows, w);
     linear(&b->k, w->h, w->C, w->k, w->KV, rows, w);
     linear(&b->v, w->h, w->C, w->v, w->KV, rows, w);
-    for (int r = 0; r < rows; r++) { // rows in order: each writes its own key before it looks
+    for (int r = 0, n = 1; r < rows; r++, n++) { // n rows look at once
         float *q = w->q + r * w->Q, *k = w->k + r * w->KV, *v = w->v + r * w->KV;
-        const float *turn = m->table + (int64_t)position[r] * D;
-        int turned = m->position == ROPE && !c->window;
-        for (int h = 0; h < m->heads; h++) {
-            if (b->q_norm.weight)
-                normalize(&b->q_norm, q + h * D, q + h * D, D);
-            if (turned)
-                rotate(q + h * D, turn, turn + D / 2, 1, D);
-        }
+        const int turned = m->position == ROPE && !c->window;
+        const float *turn = turned ? m->table + (int64_t)position[r] * D : NULL;
+        for (int h = 0; h < m->heads; h++) prepare(&b->q_norm, turn, q + h * D, D);
         for (int h = 0; h < m->kv_heads; h++) {
-            if (b->k_norm.weight)
-                normalize(&b->k_norm, k + h * D, k + h * D, D);
-            if (turned)
-                rotate(k + h * D, turn, turn + D / 2, 1, D);
+            prepare(&b->k_norm, turn, k + h * D, D);
             int64_t affine, at = place_of(c, sequence[r], slot_of(c, position[r]), h, &affine);
-            char *ka = c->bits == 32 ? NULL : c->k_affine[layer] + affine;
-            char *va = c->bits == 32 ? NULL : c->v_affine[layer] + affine;
-            if (put(c, k + h * D, c->k[layer] + at, ka, D) ||
-                put(c, v + h * D, c->v[layer] + at, va, D))
+            if (put(c, k + h * D, c->k[layer] + at, c->k_affine[layer] + affine, D) ||
+                put(c, v + h * D, c->v[layer] + at, c->v_affine[layer] + affine, D))
                 return SCALE_OVERFLOW;
         }
-        attend(m, c, layer, sequence[r], position[r], q, w->a + r * w->Q, w);
+        // A window is looked at before the next token takes a slot of it.
+        if (r + 1 < rows && sequence[r + 1] == sequence[r] && n < side && !c->window) continue;
+        float *from = w->q + (r - n + 1) * w->Q, *to = w->a + (r - n + 1) * w->Q;
+        if (n * 4 >= side || D % LANES)
+            attend_many(m, c, layer, sequence[r], position[r] - n + 1, n, from, to, w);
+        else
+            for (int i = 0; i < n; i++, from += w->Q, to += w->Q)
+                attend(m, c, layer, sequence[r], position[r] - n + 1 + i, from, to, w);
+        n = 0;
     }
     linear(&b->out, w->a, w->Q, w->h, w->C, rows, w);
     for (int r = 0; r < rows; r++) {
         float *x = w->x + r * w->C, *h = w->h + r * w->C;
-        for (int i = 0; i < C; i++)
-            x[i] += h[i];
+        for (int i = 0; i < C; i++) x[i] += h[i];
         normalize(&b->ffn_norm, x, h, C);
     }
-    if (m->ffn == SWIGLU)
-        linear(&b->gate, w->h, w->C, w->g, w->F, rows, w);
+    if (m->ffn == SWIGLU) linear(&b->gate, w->h, w->C, w->g, w->F, rows, w);
     linear(&b->up, w->h, w->C, w->f, w->F, rows, w);
-    for (int r = 0; r < rows; r++)
-        activate(m->ffn, w->f + r * w->F, w->g + r * w->F, m->ffn_dim);
+    for (int r = 0; r < rows; r++) activate(m->ffn, w->f + r * w->F, w->g + r * w->F, m->ffn_dim);
     linear(&b->down, w->f, w->F, w->h, w->C, rows, w);
     for (int r = 0; r < rows; r++)
-        for (int i = 0; i < C; i++)
-            w->x[r * w->C + i] += w->h[r * w->C + i];
+        for (int i = 0; i < C; i++) w->x[r * w->C + i] += w->h[r * w->C + i];
     return w->broken ? NOT_FINITE : OK;
 }
 
@@ -933,11 +951,8 @@ int engine_step(const Model *m, const Cache *c, const int32_t *token, const int3
                 for (int i = 0; i < m->width; i++)
                     x[i] += m->table[(int64_t)position[first + r] * m->width + i];
         }
-        for (int i = 0; i < m->layers; i++) {
-            int bad = residual(m, c, i, sequence + first, position + first, some, &w);
-            if (bad)
-                return bad;
-        }
+        for (int i = 0, bad; i < m->layers; i++)
+            if ((bad = residual(m, c, i, sequence + first, position + first, some, &w))) return bad;
         for (int r = 0; hidden && r < some; r++)
             normalize(&m->norm, w.x + r * w.C, hidden + (int64_t)(first + r) * m->width, m->width);
     }
@@ -973,76 +988,53 @@ static void sink(const float *x, int32_t *heap, int i, int n) {
     for (int32_t id = heap[i]; 2 * i + 1 < n;) {
         int child = 2 * i + 1;
         child += child + 1 < n && before(x, heap[child + 1], heap[child]);
-        if (!before(x, heap[child], id))
-            return;
+        if (!before(x, heap[child], id)) return;
         heap[i] = heap[child], heap[child] = id, i = child;
     }
 }
 
-// The first of the largest; 0 where one is no number.
-static int32_t best_of(const float *x, int n) {
-    float most[LANES], high = x[0];
-    int i = 0;
-    for (int l = 0; l < LANES; l++)
-        most[l] = x[0];
-    for (; i + LANES <= n; i += LANES)
-        for (int l = 0; l < LANES; l++)
-            most[l] = x[i + l] > most[l] ? x[i + l] : most[l];
-    for (; i < n; i++)
-        high = x[i] > high ? x[i] : high;
-    for (int l = 0; l < LANES; l++)
-        high = most[l] > high ? most[l] : high;
-    for (i = 0; i < n; i++)
-        if (x[i] == high)
-            return i;
-    return 0;
+// The best of n, which goes to their end.
+static int32_t pop(const float *x, int32_t *heap, int n) {
+    const int32_t id = heap[0];
+    heap[0] = heap[n - 1], heap[n - 1] = id;
+    sink(x, heap, 0, n - 1);
+    return id;
+}
+
+static int32_t first_of(const float *x, float value, int n) {
+    int32_t i = 0;
+    while (i < n - 1 && x[i] != value) i++;
+    return i;
 }
 
 // The next token from logits x (V), which it changes; `seen` marks tokens already there; `noise` is
 // exponential, and the token the winner of the race p / E. -1 where there is no distribution.
 static int32_t choose(float *x, int V, const Sampling *s, const uint8_t *seen, const float *noise,
                       int32_t *heap) {
+    const int keep = s->top_k && s->top_k < V ? s->top_k : V;
     for (int i = 0; s->penalty != 1 && i < V; i++)
-        if (seen[i])
-            x[i] = x[i] > 0 ? x[i] / s->penalty : x[i] * s->penalty;
-    if (s->temperature == 0)
-        return best_of(x, V);
-    float most = x[best_of(x, V)], sum = 0;
-    for (int i = 0; i < V; i++) {
-        if (!(x[i] - most <= 0)) // no number, or infinite
-            return -1;
-        x[i] = (x[i] - most) / s->temperature;
-    }
-    int keep = s->top_k && s->top_k < V ? s->top_k : V;
-    if (keep == V && s->top_p >= 1) {
-        for (int i = 0; i < V; i++)
-            x[i] = exponential(x[i]) / noise[i];
-        return best_of(x, V);
-    }
-    for (int i = 0; i < V; i++)
-        heap[i] = i;
-    for (int i = V / 2; i-- > 0;)
-        sink(x, heap, i, V);
-    for (int i = 0; keep == V && i < V; i++)
-        sum += exponential(x[i]);
-    for (int n = V; n > V - keep && keep < V; n--) { // the best go to the end, in order
-        int32_t id = heap[0];
-        sum += exponential(x[id]);
-        heap[0] = heap[n - 1], heap[n - 1] = id;
-        sink(x, heap, 0, n - 1);
-    }
-    float passed = 0, won = -1;
+        if (seen[i]) x[i] = x[i] > 0 ? x[i] / s->penalty : x[i] * s->penalty;
+    const float most = highest(x, V);
+    float sum = 0, passed = 0, won = -1, wrong = 0;
     int32_t winner = -1;
-    for (int i = 0, n = V; i < keep && (passed < s->top_p || s->top_p >= 1); i++, n--) {
-        int32_t id = keep < V ? heap[V - 1 - i] : heap[0];
-        float p = exponential(x[id]) / sum;
+    for (int i = 0; i < V; i++) wrong += x[i] - most <= 0 ? 0 : 1; // no number, or infinite
+    if (wrong) return -1;
+    if (s->temperature == 0) return first_of(x, most, V);
+    for (int i = 0; i < V; i++) x[i] = (x[i] - most) / s->temperature;
+    if (keep == V && s->top_p >= 1) {
+        for (int i = 0; i < V; i++) x[i] = exponential(x[i]) / noise[i];
+        return first_of(x, highest(x, V), V);
+    }
+    for (int i = 0; i < V; i++) heap[i] = i;
+    for (int i = V / 2; i-- > 0;) sink(x, heap, i, V);
+    for (int i = 0; keep == V && i < V; i++) sum += exponential(x[i]);
+    for (int i = 0; keep < V && i < keep; i++) sum += exponential(x[pop(x, heap, V - i)]);
+    for (int i = 0; i < keep && (passed < s->top_p || s->top_p >= 1); i++) {
+        const int32_t id = keep < V ? heap[V - 1 - i] : pop(x, heap, V - i);
+        const float p = exponential(x[id]) / sum;
         passed += p;
         if (p / noise[id] > won || (p / noise[id] == won && id < winner))
             won = p / noise[id], winner = id;
-        if (keep == V) {
-            heap[0] = heap[n - 1];
-            sink(x, heap, 0, n - 1);
-        }
     }
     return winner;
 }
@@ -1068,10 +1060,8 @@ int engine_generate(const Model *m, const Cache *c, const Sampling *s, int B, in
         else if (++b < B)
             t = fed[b];
         if (rows == ROWS || (rows && b == B)) {
-            bad = engine_step(m, c, token, sequence, position, rows, NULL, arena, tokens);
-            if (bad)
-                return bad;
-            rows = 0;
+            bad = engine_step(m, c, token, sequence, position, rows, NULL, arena, tokens), rows = 0;
+            if (bad) return bad;
         }
     }
     for (int i = 0; i < steps; i++) {
@@ -1079,26 +1069,20 @@ int engine_generate(const Model *m, const Cache *c, const Sampling *s, int B, in
         for (int b = 0; b < B; b++) {
             int64_t at = length[b] + i, *next = ids + b * stride + at;
             *next = next[-1];
-            if (!done[b])
-                token[rows] = *next, sequence[rows] = b, position[rows++] = at - 1;
+            if (!done[b]) token[rows] = *next, sequence[rows] = b, position[rows++] = at - 1;
         }
-        if (rows == 0)
-            return i;
+        if (rows == 0) return i;
         bad = engine_step(m, c, token, sequence, position, rows, w.hidden, arena, tokens);
         bad = bad ? bad : engine_multiply(m, &m->head, w.hidden, rows, w.logits, arena);
-        if (bad)
-            return bad;
+        if (bad) return bad;
         for (int r = 0; r < rows; r++) {
             int b = sequence[r];
             const float *e = noise ? noise + (i * (int64_t)B + b) * V : NULL;
             int32_t next = choose(w.logits + r * V, V, s, seen ? seen + b * V : NULL, e, w.heap);
-            if (next < 0)
-                return NOT_FINITE;
-            if (seen)
-                seen[b * V + next] = 1;
+            if (next < 0) return NOT_FINITE;
+            if (seen) seen[b * V + next] = 1;
             ids[b * stride + length[b] + i] = next;
-            for (int j = 0; j < stops; j++)
-                done[b] |= next == stop[j];
+            for (int j = 0; j < stops; j++) done[b] |= next == stop[j];
         }
     }
     return steps;

@@ -190,7 +190,7 @@ class NativeModel:
             tokens = max(tokens, min(self.cfg.context, 64))
             Hkv, D = self.cfg.kv_heads, self.cfg.head_dim
             store = torch.empty(self.cfg.n_layers, 2, B, Hkv, tokens, D)
-            parts = [(k, v, None, None) for k, v in store]
+            parts = [(k, v, k, v) for k, v in store]
             strides = 4 * Hkv * tokens * D, 4 * D, 4 * tokens * D
             own = self.local.room = View(parts, rows(B), strides, bits=32, block=tokens)
         return own

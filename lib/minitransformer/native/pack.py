@@ -32,8 +32,10 @@ class Held:
 
 
 def panels(x: torch.Tensor) -> torch.Tensor:
-    """Rows side by side, eight at a time, the last filled with zeros: (N, n) -> (panels, n, 8)."""
-    return F.pad(x, (0, 0, 0, -len(x) % LANES)).unflatten(0, (-1, LANES)).transpose(1, 2)
+    """Rows side by side, eight at a time, filled with zeros to pairs of panels: (N, n) -> (panels,
+    n, 8)."""
+    short = -len(x) % (2 * LANES)
+    return F.pad(x, (0, 0, 0, short)).unflatten(0, (-1, LANES)).transpose(1, 2)
 
 
 def words(codes: torch.Tensor, bits: int) -> torch.Tensor:
@@ -46,9 +48,9 @@ def words(codes: torch.Tensor, bits: int) -> torch.Tensor:
 
 
 def padded_bias(layer: nn.Module) -> torch.Tensor | None:
-    """The bias filled with zeros to whole panels, or None."""
+    """The bias filled with zeros to pairs of panels, or None."""
     bias = getattr(layer, "bias", None)
-    return None if bias is None else F.pad(bias.detach().float(), (0, -len(bias) % LANES))
+    return None if bias is None else F.pad(bias.detach().float(), (0, -len(bias) % (2 * LANES)))
 
 
 def matrix(layer: nn.Module, held: Held) -> Matrix:
@@ -73,6 +75,7 @@ def full(weight: torch.Tensor, made: Matrix, held: Held) -> Matrix:
         )
     made.rows, made.columns = weight.shape
     made.data, made.bits = held.pointer(panels(weight.detach())), 32
+    made.column, made.panel = LANES, LANES * made.columns
     return made
 
 
@@ -106,12 +109,16 @@ def quantized(layer: QuantLinear | QuantEmbedding, made: Matrix, held: Held) -> 
         -(-weight.columns // columns),
         -(-made.group // columns),
     )
-    made.middle = 2 ** (s.bits - 1)
-    made.data = held.pointer(words(weight.integers(), made.bits))
+    middle, codes = 2 ** (s.bits - 1), weight.integers()
+    if made.bits == 8:  # signed, in bytes
+        codes, made.middle = codes - middle, 0
+    else:
+        made.middle = middle
+    made.data = held.pointer(words(codes, made.bits))
     made.scale = held.pointer(panels(weight.scale.float().expand(weight.rows, groups)))
     if weight.zero is not None:
         zero = unpack(weight.zero, s.bits, groups).expand(weight.rows, groups)
-        made.zero = held.pointer(panels(zero))
+        made.zero = held.pointer(panels(zero - (middle - made.middle)))
     if s.codebook:
         made.table = held.pointer(codebook())
     return made

@@ -20,7 +20,9 @@ def structure(name: str, **fields) -> type[Structure]:
 
 Matrix = structure(
     "Matrix",
-    data__scale__zero__bias__table__exact=c_void_p,
+    data=c_void_p,
+    column__panel=c_int64,
+    scale__zero__bias__table__exact=c_void_p,
     rows__columns__bits__group__groups__words__each__middle__act_bits__act_symmetric=c_int32,
 )
 Norm = structure("Norm", weight__bias=c_void_p, eps=c_float)

@@ -100,7 +100,7 @@ def contiguous(cache, step) -> View:
     if window and step.end > room:  # it evicts, and might not come to its end
         slots = step.plan.slots
         step.overwritten += [(x, slots, x[:, :, slots].clone()) for pair in pairs for x in pair]
-    parts = [(float32(k), float32(v), None, None) for k, v in pairs]
+    parts = [(float32(k), float32(v), k, v) for k, v in pairs]
     fields = {"window": cache.window, "sinks": cache.sinks, "ring": cache.ring} if window else {}
     strides = 4 * Hkv * room * D, 4 * D, 4 * room * D
     made = View(parts, rows(cache.batch), strides, bits=32, block=room, **fields)
@@ -143,7 +143,7 @@ def paged(cache, step) -> View:
     parts = []
     for k, v in zip(*pool.store.unbind(), strict=True):
         behind = packed_bytes(D, bits) if pool.bits else 0
-        scales = (k[..., behind:], v[..., behind:]) if pool.bits else (None, None)
+        scales = (k[..., behind:], v[..., behind:]) if pool.bits else (k, v)
         parts.append((k, v, *scales))
     widest = max(1, *map(len, blocks))
     table = torch.tensor([row + [0] * (widest - len(row)) for row in blocks])
