@@ -62,6 +62,12 @@ def test_the_format_is_valid_with_authored_unique_ids(path):
 
 
 @each
+def test_no_cell_is_called_as_its_chapter(path):
+    """On the page cell "train" of chapter 02 is #02-train, and so is the chapter itself."""
+    assert path.stem.partition("-")[2] not in [cell.id for cell in read(path).cells]
+
+
+@each
 def test_it_opens_with_title_and_question(path):
     first = read(path).cells[0]
     lines = [line for line in first.source.splitlines() if line.strip()]
