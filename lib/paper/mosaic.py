@@ -68,7 +68,7 @@ def mosaic(df, kind="kind", verdict="verdict"):
             for place, word in enumerate(part[verdict]):
                 _tile(ax, LEFT + (place + 0.5) * step, y, word, step - 1.5)
         for place, word in enumerate(seen):
-            x, y = 12 + wide * (0, 0.37, 0.69)[place % 3], keys + place // 3 * 22
+            x, y = 12 + wide * (0, 0.36, 0.67)[place % 3], keys + place // 3 * 22
             _tile(ax, x, y, word, 13)
             text = f"{word}: {(df[verdict] == word).sum()}"
             ax.text(x + 12, y, text, va="center", color=INK_2)
