@@ -5,6 +5,7 @@ import pandas as pd
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
+from matplotlib.patches import Rectangle
 
 from paper import figures
 from paper.boxes import overlaps
@@ -101,7 +102,7 @@ def drawing(text, xy, **options):
         ((5, 8.5), []),
         ((2, 8), ["'label' covers a point"]),
         ((5, 2), ["'label' covers a line"]),
-        ((7, 5), ["'label' covers a bar"]),
+        ((9, 5), ["'label' covers a bar"]),
         ((1.5, 5), ["'label' covers 'another'"]),
         ((-1.5, 7), ["'label' leaves the figure"]),
     ],
@@ -140,7 +141,7 @@ def frames(points, fewest=2):
 LOGARITHMIC = st.floats(-2, 1.5).map(lambda power: 10.0**power)
 
 
-@settings(max_examples=10, deadline=None)
+@settings(max_examples=8, deadline=None)
 @given(frames([st.floats(100, 900), LOGARITHMIC]), st.booleans(), st.booleans())
 def test_points_are_named_beside_them(df, limited, least):
     fig = figures.pareto(
@@ -150,7 +151,7 @@ def test_points_are_named_beside_them(df, limited, least):
     assert overlaps(fig) == []
 
 
-@settings(max_examples=10, deadline=None)
+@settings(max_examples=8, deadline=None)
 @given(frames([st.floats(-1, 1)]), st.sampled_from([(), (0,), (0, 0.5)]), st.booleans())
 def test_rows_are_named_beside_them(df, limits, hatched):
     limits = [(value, f"limit {value}") for value in limits]
@@ -166,7 +167,7 @@ def test_rows_are_named_beside_them(df, limits, hatched):
 WALK = st.lists(st.floats(-0.4, 0.4), min_size=12, max_size=12).map(np.cumsum)
 
 
-@settings(max_examples=10, deadline=None)
+@settings(max_examples=8, deadline=None)
 @given(st.lists(st.tuples(NAMES, WALK, st.integers(5, 12)), min_size=1, max_size=5), st.booleans())
 def test_lines_are_named_at_their_ends(walks, log):
     x = np.geomspace(16, 4096, 12)
@@ -183,7 +184,7 @@ def test_lines_are_named_at_their_ends(walks, log):
     assert overlaps(fig) == []
 
 
-@settings(max_examples=10, deadline=None)
+@settings(max_examples=8, deadline=None)
 @given(
     st.lists(NAMES, min_size=1, max_size=14), st.lists(NAMES, min_size=1, max_size=12),
     st.integers(1, 2), st.booleans(), st.integers(-4, 4),
@@ -194,3 +195,26 @@ def test_matrices_are_named_beside_them(rows, columns, panels, annotate, power):
     shown = {f"panel {i}": frame for i in range(panels)} if panels > 1 else frame
     fig = figures.heatmap(shown, label="times FP32", ylabel="head", annotate=annotate)
     assert overlaps(fig) == []
+
+
+def test_a_figure_becomes_taller_where_its_labels_find_no_room():
+    df = pd.DataFrame({"x": np.repeat([1.0, 2, 3, 4], 6), "y": np.tile(np.arange(6.0), 4)})
+    df["n"] = [f"a rather long name {i}" for i in range(len(df))]
+    fig = figures.pareto(df, "x", "y", "n", xlabel="x", ylabel="y", front=None, height=2.0)
+    assert fig.get_figheight() > 2.0 and overlaps(fig) == []
+    assert len([text for text in fig.axes[0].texts if text.get_text()]) == len(df)
+
+
+def test_what_lies_behind_a_filled_box_is_not_covered_and_what_is_written_into_it_neither():
+    with styled():
+        fig, ax = canvas(3.0)
+        ax.set(xlim=(0, 10), ylim=(0, 10), xticks=[], yticks=[])
+        ax.plot([0, 10], [5, 5], zorder=2)
+        box = Rectangle((3, 3), 4, 4, facecolor="white", zorder=3)
+        ax.add_patch(box)
+        ax.text(5, 5, "written", ha="center", va="center", zorder=4)
+        assert overlaps(fig) == []
+        box.set_zorder(1)
+        assert overlaps(fig) == ["'written' covers a line"]
+        ax.text(3, 6, "across", ha="center", va="center")
+    assert "'across' covers a bar" in overlaps(fig)

@@ -86,20 +86,22 @@ def test_the_dark_rules_hold_on_a_screen_and_for_inline_figures_only():
     assert rules.index("#000") < rules.index(":is(text,g)")  # numbers on shades: after and above
 
 
-@pytest.mark.parametrize("word", [word for word in HOSTILE if len(visible(word).strip()) > 1])
-def test_every_word_is_literal_text(word):
-    fig = figures.ladder(pd.DataFrame({"w": [word, "other"], "v": [1.5, 3.0]}), "w", "v")
-    shown = words(svg_text(fig, word))
-    assert "other" in shown and {
-        " ".join(line.split()) for line in spoken(drawable(word, 44)).splitlines()
-    } <= set(shown)
+@pytest.mark.parametrize("start", range(0, len(HOSTILE), 12))
+def test_every_word_is_literal_text(start):
+    some = [word for word in HOSTILE[start : start + 12] if visible(word).strip()]
+    fig = figures.ladder(pd.DataFrame({"w": some, "v": np.arange(1.0, len(some) + 1)}), "w", "v")
+    shown = words(svg_text(fig, " ".join(some)))
+    for word in some:
+        lines = spoken(drawable(word, 44)).splitlines()
+        assert {" ".join(line.split()) for line in lines} <= set(shown), word
 
 
-@pytest.mark.parametrize("word", [*SCRIPTS, "⟨U+7D05⟩", "紅" * 4])
-def test_the_text_of_every_script_stands_in_its_own_characters(word):
-    fig = figures.ladder(pd.DataFrame({"w": [word], "v": [1.5]}), "w", "v")
-    wanted = visible(unicodedata.normalize("NFC", word))
-    assert wanted in words(svg_text(fig)), words(svg_text(fig))
+def test_the_text_of_every_script_stands_in_its_own_characters():
+    some = [*SCRIPTS, "⟨U+7D05⟩", "紅" * 4]
+    fig = figures.ladder(pd.DataFrame({"w": some, "v": np.arange(1.0, len(some) + 1)}), "w", "v")
+    shown = words(svg_text(fig))
+    for word in some:
+        assert visible(unicodedata.normalize("NFC", word)) in shown, shown
 
 
 @given(st.text(max_size=30))

@@ -22,32 +22,40 @@ class Ink:
 
 
 def ink(ax) -> Ink:
-    """The marks of axes that stand in their place; grids, bands and hatching are no marks."""
-    discs, bars, lines = [np.empty((0, 3))], [np.empty((0, 4))], []
+    """The marks of axes that are seen; grids, bands and hatching are no marks, nor is what lies
+    behind a filled box."""
+    discs, lines = [np.empty((0, 3))], []
     scale = ax.figure.dpi / 72
     for line in ax.lines:
         xy = np.column_stack([np.asarray(v, float) for v in line.get_data(orig=False)])
         xy = line.get_transform().transform(xy)
         if line.get_linestyle() != "None":
-            lines.append(xy)
+            lines.append((line.zorder, xy))
         if line.get_marker() not in ("None", "", None):
             radius = scale * (line.get_markersize() + line.get_markeredgewidth()) / 2
             discs.append(np.column_stack([xy, np.full(len(xy), radius)]))
     for group in ax.collections:
         if isinstance(group, LineCollection):
             parts = [np.reshape(part, (-1, 2)) for part in group.get_segments()]
-            lines += [group.get_transform().transform(part) for part in parts]
+            lines += [(group.zorder, group.get_transform().transform(part)) for part in parts]
         elif len(sizes := getattr(group, "get_sizes", tuple)()):
             xy = group.get_offset_transform().transform(group.get_offsets())
             radius = scale * np.sqrt(np.max(sizes)) / 2
             discs.append(np.column_stack([xy, np.full(len(xy), radius)]))
-    for patch in (patch for patch in ax.patches if not patch.get_hatch()):
-        if isinstance(patch, Rectangle):
-            bars.append([patch.get_window_extent().extents])
-        else:
-            lines.append(patch.get_transform().transform(patch.get_path().vertices))
-    found = [np.column_stack([xy, np.full(len(xy), i)]) for i, xy in enumerate(map(dense, lines))]
-    return Ink(np.vstack(discs), np.vstack(bars), np.vstack([np.empty((0, 3)), *found]))
+    patches = [patch for patch in ax.patches if not patch.get_hatch()]
+    boxes = [patch for patch in patches if isinstance(patch, Rectangle)]
+    for patch in (patch for patch in patches if patch not in boxes):
+        shapes = patch.get_path().to_polygons(patch.get_transform(), closed_only=False)
+        lines += [(patch.zorder, shape) for shape in shapes]
+    bars = np.array([box.get_window_extent().extents for box in boxes]).reshape(-1, 4)
+    filled = [(box.zorder, bar) for box, bar in zip(boxes, bars, strict=True) if box.get_fill()]
+    found = [np.empty((0, 3))]
+    for i, (above, xy) in enumerate(lines):
+        hides = np.array([bar for zorder, bar in filled if zorder > above]).reshape(-1, 4)
+        points = dense(xy)
+        seen = points[~within(points, hides).any(axis=0)]
+        found.append(np.column_stack([seen, np.full(len(seen), i)]))
+    return Ink(np.vstack(discs), bars, np.vstack(found))
 
 
 def dense(xy) -> np.ndarray:
@@ -65,7 +73,15 @@ def texts(fig) -> list[Text]:
     for ax in fig.axes:
         for axis in (ax.xaxis, ax.yaxis):
             axis.get_tightbbox(fig.canvas.get_renderer())
-    return [t for t in fig.findobj(Text) if t.get_visible() and t.get_text().strip()]
+    off = {
+        id(t)
+        for ax in fig.axes
+        if not ax.axison
+        for axis in (ax.xaxis, ax.yaxis)
+        for t in axis.findobj(Text)
+    }
+    found = [t for t in fig.findobj(Text) if t.get_visible() and t.get_text().strip()]
+    return [text for text in found if id(text) not in off]
 
 
 def extents(found, renderer) -> np.ndarray:
@@ -90,6 +106,12 @@ def meeting(boxes, others) -> np.ndarray:
     return (a[..., :2] < b[..., 2:]).all(axis=-1) & (b[..., :2] < a[..., 2:]).all(axis=-1)
 
 
+def _inside(boxes, others) -> np.ndarray:
+    """Which of the boxes (rows) lie within which of the others (columns): written into them."""
+    a, b = boxes[:, None, :], others[None, :, :]
+    return (a[..., :2] >= b[..., :2]).all(axis=-1) & (a[..., 2:] <= b[..., 2:]).all(axis=-1)
+
+
 def overlaps(fig) -> list[str]:
     """What the texts of a figure cover, one sentence each, nothing where all is well: another text,
     a point, a line, a bar, the figure's edge."""
@@ -105,7 +127,7 @@ def overlaps(fig) -> list[str]:
         kinds = {
             "a point": within(part.discs, boxes, part.discs[:, 2]),
             "a line": within(part.lines, boxes),
-            "a bar": meeting(boxes, part.bars),
+            "a bar": meeting(boxes, part.bars) & ~_inside(boxes, part.bars),
         }
         for what, hit in kinds.items():
             told += [f"{names[i]!r} covers {what}" for i in np.flatnonzero(hit.any(axis=1))]

@@ -25,7 +25,6 @@ from .canvas import (
     INK_2,
     PALETTE,
     SEED_MARK,
-    arrange,
     assign,
     canvas,
     hatch_beyond,
@@ -34,9 +33,9 @@ from .canvas import (
     set_scale,
     styled,
 )
-from .labels import Labels, at_edge, room
+from .labels import at_edge, name_marks, room
 from .matrix import heatmap
-from .numerals import number
+from .numerals import column
 from .panels import histograms, reserves
 from .rows import bars, dots, ladder, waterfall
 
@@ -106,11 +105,12 @@ def lines(
         for (xs, ys, name), level in zip(curves, flat, strict=True):
             ends += [] if level else [(xs[-1], ys[-1], name, INK, "italic")]
         curves = [curve for curve, level in zip(curves, flat, strict=True) if level]
-        arrange(fig, room(ax, ends))
-        labels = Labels(ax)
-        labels.ends(ends)
-        _name_limits(labels, curves, xlimits, seed)
-        labels.settle()
+
+        def say(labels):
+            labels.ends(ends)
+            _name_limits(labels, curves, xlimits, seed)
+
+        name_marks(ax, say, room(ax, ends))
     return fig
 
 
@@ -177,6 +177,8 @@ def pareto(
         best = compared & _front(df, compared, x, y, low, high, front)
         chosen = {name: "blue" if on else "grey" for name, on in zip(df[label], best, strict=True)}
         chosen = assign([], {**chosen, **(colors or {})})
+        lower = [] if least is None else [v for v in df[y] if v < least]
+        written = iter(column(lower, 2))
         names = {}
         for place, (record, on) in enumerate(zip(df.to_dict("records"), best, strict=True)):
             line, text = PALETTE[chosen[record[label]]]
@@ -191,14 +193,14 @@ def pareto(
                 ax.plot([record[x]] * 2, ends, color=line, lw=1.4, zorder=3)
             face = dict(mec=line, mfc=line if on or front is None else "white", mew=1.5, ms=6.5)
             ax.plot(record[x], at, "v" if under else "o", zorder=4, **face)
-            said = f"{record[label]}, {number(float(record[y]), 2)}" if under else record[label]
+            said = f"{record[label]}, {next(written)}" if under else record[label]
             names[place] = (record[x], at, said, text)
         for a, b in _steps(df[best].sort_values(x), y, low, high) if front else ():
             ends = [names[df.index.get_loc(i)][:2] for i in (a, b)]
             ax.plot(
                 *zip(*ends, strict=True), color=PALETTE["blue"][0], lw=1.2, alpha=0.45, zorder=2
             )
-        if least is not None and (df[y] < least).any():
+        if lower:
             ax.axhline(least, color=INK_2, lw=0.8, ls=(0, (1, 2)), zorder=2)
         ax.margins(0.08)
         curves = _limits(ax, limits, xlimits, seed)
@@ -206,12 +208,13 @@ def pareto(
         set_scale(ax.xaxis, _few(df[x]) if whole else None)
         set_scale(ax.yaxis)
         name_axes(ax, xlabel, ylabel, log)
-        arrange(fig)
-        labels = Labels(ax)
-        for name in names.values():
-            labels.beside(*name)
-        _name_limits(labels, curves, xlimits, seed)
-        labels.settle()
+
+        def say(labels):
+            for name in names.values():
+                labels.beside(*name)
+            _name_limits(labels, curves, xlimits, seed)
+
+        name_marks(ax, say)
     return fig
 
 

@@ -9,7 +9,7 @@ from matplotlib.lines import Line2D
 from matplotlib.transforms import Affine2D, ScaledTranslation
 
 from . import boxes
-from .canvas import INK, text_width
+from .canvas import INK, arrange, text_width
 from .places import Board, Label
 from .words import label as short
 
@@ -34,7 +34,7 @@ class Labels:
         self.renderer = self.fig.canvas.get_renderer()
         self.ink = boxes.ink(ax)
         self.fixed = boxes.extents(boxes.texts(self.fig), self.renderer)
-        self.placed = []
+        self.placed, self.drawn = [], []
 
     def ends(self, entries):
         """A label for each line at its right end: `entries` of (x, y, text, colour[, style]). Those
@@ -109,17 +109,23 @@ class Labels:
         ]
         self._add(places, text, INK, "italic", self.ax.get_xaxis_transform())
 
-    def settle(self):
-        """Places every label, the hardest first, then again in view of all the others until none
-        moves. Each that ends up far away is then tried near by, with the others making room. Joins
-        the distant ones to what they name."""
+    def settle(self) -> bool:
+        """Places every label, the hardest first, and joins the distant ones to what they name;
+        whether none of them covers anything."""
         self.placed.sort(key=Label.choices)
-        for label, at in zip(self.placed, Board(self.placed).settled(), strict=True):
+        board = Board(self.placed)
+        for label, at in zip(self.placed, board.settled(), strict=True):
             label.show(at)
             if label.distant[at]:
                 start, end = label.leader(at)
                 to = ScaledTranslation(*label.text.xy, label.coords)
                 self._join(to, start, end, label.text.get_color())
+        return board.clear()
+
+    def clear(self):
+        """Takes all labels away again."""
+        for artist in self.drawn:
+            artist.remove()
 
     def _text(self, text, color, style="normal"):
         text = self.ax.annotate(
@@ -127,6 +133,7 @@ class Labels:
         )
         text.set(zorder=6, annotation_clip=False)
         text.set_in_layout(False)
+        self.drawn.append(text)
         return text
 
     def _add(self, places, text, color, style="normal", coords=None, rivals=()):
@@ -145,7 +152,7 @@ class Labels:
         x, y = zip(start, end, strict=True)
         line = Line2D(x, y, lw=0.6, color=color, alpha=0.6, zorder=2, transform=scale)
         line.set(clip_on=False, in_layout=False)
-        self.ax.add_artist(line)
+        self.drawn.append(self.ax.add_artist(line))
 
 
 def _place(xy, far, dx, dy):
@@ -168,6 +175,19 @@ def spread(wanted, heights, low, high):
     starts = np.concatenate([[total / count] * count for total, count in blocks] or [[]])
     starts = np.maximum(np.minimum(starts, high - edges[-1]), low) + edges[:-1]
     return [starts[order.index(i)] + heights[i] / 2 for i in range(len(wanted))]
+
+
+def name_marks(ax, say, right=0.0):
+    """Arranges the figure and calls `say` with the labels of its axes; where they find no room the
+    figure becomes taller, twice at most."""
+    for more in (0.5, 0.5, 0):
+        arrange(ax.figure, right)
+        labels = Labels(ax)
+        say(labels)
+        if labels.settle() or not more:
+            break
+        labels.clear()
+        ax.figure.set_figheight(ax.figure.get_figheight() + more)
 
 
 def room(ax, ends) -> float:

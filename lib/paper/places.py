@@ -10,7 +10,7 @@ MARGIN = 1.0  # pixels that stay free around a label
 # Of a label's place: a pixel outside the axes; a text, a point or a bar covered; a point of a line
 # covered; another thing nearer than its own; a text or a point that its line to the mark crosses;
 # a point of distance.
-OUTSIDE, TEXT, MARK, LINE, NEARER, CROSSED, DISTANCE = 60.0, 6000.0, 3000.0, 40.0, 120.0, 400.0, 0.6
+OUTSIDE, TEXT, MARK, LINE, NEARER, CROSSED, DISTANCE = 60.0, 6000.0, 3000.0, 80.0, 120.0, 400.0, 0.6
 
 
 class Board:
@@ -68,6 +68,10 @@ class Board:
             if self.total() < cost:
                 return
             self.at = before
+
+    def clear(self) -> bool:
+        """Whether no label covers anything where it stands."""
+        return all(self.costs(which)[at] < 2 * LINE for which, at in enumerate(self.at))
 
     def total(self):
         return sum(self.costs(which)[at] for which, at in enumerate(self.at))
