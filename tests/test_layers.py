@@ -27,7 +27,7 @@ LEVELS = {
 # train takes batches, evaluate takes any callable
 FORBIDDEN = {("train", "corpus"), ("evaluate", "corpus")}
 # Lines of code, blank and comment lines aside.
-BUDGETS = {"minitransformer": 8600, "studies": 4700, "paper": 7000}
+BUDGETS = {"minitransformer": 8600, "studies": 4700, "paper": 7400}
 FILE_LINES = 430
 # the command line is what may print and read the environment
 SPEAKING = (
