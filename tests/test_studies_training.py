@@ -83,8 +83,10 @@ def test_a_job_that_fails_is_named_on_one_line_and_ends_the_others(count):
 
 
 def lasting(item, shared, tick):
-    """Says where it runs, and goes on until it is stopped, or ends at once."""
+    """Says where it runs, and goes on until it is stopped, or ends once both are at work."""
     (shared / f"{os.getpid()}").write_text("")
+    while len(list(shared.iterdir())) < 2:
+        time.sleep(0.1)
     for step in range(600 * item):
         tick(step)
         time.sleep(0.1)
@@ -93,6 +95,7 @@ def lasting(item, shared, tick):
 def test_an_interrupt_ends_the_workers_too(tmp_path):
     code = (
         "if __name__ == '__main__':\n"
+        "    import signal; signal.signal(signal.SIGINT, signal.default_int_handler)\n"
         f"    import sys; sys.path[:0] = {sys.path!r}\n"
         "    from pathlib import Path; from test_studies_training import lasting\n"
         "    from studies.workers import side_by_side\n"
@@ -168,10 +171,11 @@ def dying(arm, texts, tick):
 def test_a_killed_worker_is_reported_and_its_run_goes_on_to_the_bit(texts, tmp_path):
     arm = Arm("long", CFG, replace(RUN, steps=230, batch_size=1), 3, points=4)
     kept = replace(arm, folder=tmp_path / "model", checkpoint=tmp_path / "run.pt")
-    other = Arm("other", CFG, replace(RUN, steps=10_000), 1)
+    other, told = Arm("other", CFG, replace(RUN, steps=1_000), 1), []
     said = "^a worker process died at (other, seed 1 or )?long, seed 3, probably out of memory: "
     with pytest.raises(workers.WorkerDied, match=said):
-        arms.run(dying, [other, kept], texts, 2)
+        arms.run(dying, [other, kept], texts, 2, done=told.append)
+    assert sum(told) < 1_000  # at once, not when the other has ended
     assert kept.checkpoint.exists() and not kept.folder.exists()
     told = []
     whole = arms.run(learning.learnt, [arm], texts, 1)[0]

@@ -66,6 +66,9 @@ def side_by_side(
         futures = {}
         try:
             futures |= {pool.submit(_run, job, i, items[i]): i for i in order}
+            # The pool watches the workers that it had when a submit last woke it, and wakes before
+            # it starts one: without a submit more, the death of the last would go unseen.
+            pool.submit(int)
             return _gathered(futures, items, taken, done or ignore)
         except WorkerDied:  # the pool has ended the others
             raise
