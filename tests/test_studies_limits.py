@@ -3,7 +3,6 @@ are of the same process, and everything is timed that the tables ask for."""
 
 from dataclasses import replace
 
-import numpy as np
 import pandas as pd
 import pytest
 
@@ -30,36 +29,41 @@ def tiny(monkeypatch):
     monkeypatch.setattr(limits, "SEED", TINY)
 
 
-def peaks(seconds, **columns):
-    return samples({limits.PEAK: seconds}, shape="tiny", rows=0, **columns)
+def floors(read, operation, processes=3, drift=0.2):
+    """Floors of every process, which drift as the samples do: `read` seconds a format."""
+    seconds = {**read, limits.CACHE: 0.5e-3, limits.OPERATION: operation}
+    rows = [
+        dict(shape="tiny", name=name, seconds=t * (1 + drift * p), process=p)
+        for name, t in seconds.items()
+        for p in range(processes)
+    ]
+    return pd.DataFrame(rows)
 
 
 def test_a_step_is_held_against_the_larger_of_reading_and_arithmetic(tiny):
     times = {limits.EAGER: 8.0, "native FP32": 2.0, "native int8": 1.0, "native int4": 0.5}
-    times |= {f"{limits.READ}, {name}": t / 4 for name, t in times.items()}
     steps = samples(times, shape="tiny", calls=10)
-    fast = limits.step_table(steps, peaks(1e-9)).set_index("format")
+    read = {name: t / 40 for name, t in times.items() if name != limits.EAGER}
+    fast = limits.step_table(steps, floors(read, 1e-15)).set_index("format")
     assert fast.over_least["native FP32"] == pytest.approx(4)  # reading bounds it
     assert fast.over_fp32["native int4"] == pytest.approx(4)
     assert fast.over_eager["native int8"] == pytest.approx(8)
     assert fast.over_eager_low["native int8"] == pytest.approx(fast.over_eager_high["native int8"])
-    work = 2 * bench.weights_read(TINY) / (2 * limits.PEAK_SIZE**3 / 1.0)
-    slow = limits.step_table(steps, peaks(1.0 / work)).set_index("format")
-    assert slow.least_us["native int4"] == pytest.approx(
-        1e6 * np.exp(np.log([1, 1.2, 1.4]).mean()), rel=1e-6
-    )
+    work = 1.0 / (2 * bench.weights_read(TINY))  # seconds an operation: a second for a step
+    slow = limits.step_table(steps, floors(read, work)).set_index("format")
+    assert slow.over_least["native int4"] == pytest.approx(0.05)  # arithmetic bounds it
 
 
 def test_several_rows_cost_one_reading_until_arithmetic_is_more(tiny):
     names = [*native.FORMATS]
-    steps = samples({f"{limits.READ}, {n}": 10.0 for n in names}, shape="tiny", calls=10)
-    steps = pd.concat([steps, samples(dict.fromkeys(names, 10.0), shape="tiny", calls=10)])
-    parts = [samples(dict.fromkeys(names, 1.0 + m / 16), shape="tiny", rows=m) for m in limits.ROWS]
-    flat = limits.row_table(pd.concat([*parts, peaks(1e-12)]), steps)
+    read, work = dict.fromkeys(names, 1.0), 1.0 / (2 * bench.weights_read(TINY))
+    found = pd.concat(
+        samples(dict.fromkeys(names, 1.0 + m / 16), shape="tiny", rows=m) for m in limits.ROWS
+    )
+    flat = limits.row_table(found, floors(read, 1e-15))
     eight = flat[(flat.rows == 8) & (flat.format == "native FP32")].iloc[0]
     assert eight.over_least == pytest.approx(1.5) and eight.over_one == pytest.approx(1.5 / 1.0625)
-    numbers = 2 * bench.weights_read(TINY)
-    bound = limits.row_table(pd.concat([*parts, peaks(2 * limits.PEAK_SIZE**3 / numbers)]), steps)
+    bound = limits.row_table(found, floors(read, work))
     eight = bound[(bound.rows == 8) & (bound.format == "native FP32")].iloc[0]
     assert eight.over_least == pytest.approx(1.5 / 8)
 
@@ -77,8 +81,8 @@ def test_a_cache_kind_is_compared_with_static_and_with_itself():
 
 def test_what_a_cache_is_worth_is_bounded_by_the_roofline(tiny):
     times = {limits.CACHED: 1.0, limits.RECOMPUTED: 30.0, limits.NAIVE: 90.0}
-    times |= {limits.READ: 1e-3, "reading the cache": 0.5e-3, limits.PEAK: 1e-9}
-    found = limits.worth(samples(times), new=500)
+    read = dict.fromkeys(native.FORMATS, 1e-3)
+    found = limits.worth(samples(times), floors(read, 1e-15))
     assert found["speedup"]["estimate"] == pytest.approx(30)
     assert found["over_naive"]["estimate"] == pytest.approx(90)
     assert found["reached_percent"]["estimate"] == pytest.approx(75)
@@ -93,17 +97,16 @@ def test_one_process_measures_all_that_the_tables_ask_for(tiny, monkeypatch):
     monkeypatch.setattr(limits, "SHAPES", {"tiny": cfg})
     monkeypatch.setattr(limits, "SEED", cfg)
     found = {k: t.assign(process=0) for k, t in limits.measure(1, 1, 0, deep=64).items()}
-    assert len(limits.step_table(found["steps"], found["rows"])) == len(native.FORMATS)
-    table = limits.row_table(found["rows"], found["steps"])
+    assert len(limits.step_table(found["steps"], found["floors"])) == len(native.FORMATS)
+    table = limits.row_table(found["rows"], found["floors"])
     assert len(table) == len(native.FORMATS) * len(limits.ROWS)
     assert list(limits.prompt_table(found["prompts"]).tokens) == [8, 16]
     assert (limits.kind_table(found["kinds"]).us > 0).all()
-    assert limits.worth(found["loops"])["over_naive"]["estimate"] > 0
+    assert limits.worth(found["loops"], found["floors"])["over_naive"]["estimate"] > 0
 
 
-def test_bytes_read_are_those_of_the_format():
-    model = limits.initialize(limits.Transformer(TINY), "scaled", 0)
-    whole = limits.read_bytes(model, None)
+def test_bytes_read_are_those_of_the_format(tiny):
+    whole, eight, four = (limits.read_bytes(TINY, scheme) for scheme in native.FORMATS.values())
     assert whole == 4 * bench.weights_read(TINY)
-    eight, four = (limits.read_bytes(model, s) for s in list(native.FORMATS.values())[1:])
     assert 3.9 < whole / eight < 4 and 7 < whole / four < 7.2  # scales included
+    assert list(limits.stored(["tiny"]).KiB) == [n // 1024 for n in (whole, eight, four)]

@@ -1,8 +1,8 @@
 """How near to what this machine allows does the native engine come, by shape, format and rows?
 
 What a step must do at the least: read its weights and its cache once, at the speed at which this
-machine reads that many bytes, and multiply at the speed of its best matrix product. Both are
-measured in the same process, between the repeats of what they bound. One thread.
+machine reads that many bytes, and multiply at the speed of its best matrix product. Both are the
+least times seen in the same process, because noise can only raise a limit. One thread.
 """
 
 from dataclasses import replace
@@ -34,15 +34,15 @@ ROWS = (1, 2, 4, 8, 16)
 PROMPTS = (64, 128, 256, 512)
 KINDS = ("static", "paged", "int8", "window")
 CACHED, RECOMPUTED, NAIVE = "native, static cache", "native, recomputed", "eager, recomputed"
-READ, PEAK, EAGER = "reading the weights", "matrix product", "eager"
-PEAK_SIZE = 256  # rows and columns of the matrix product
+EAGER, CACHE, OPERATION = "eager", "reading the cache", "one operation"
+LOOP = 500  # tokens of a loop with and without a cache
 WINDOW = 256  # tokens that a windowed cache keeps, its sinks apart
 
 
 def measure(count: int, repeats: int, seed: int, deep: int) -> dict[str, pd.DataFrame]:
-    """Samples of one process over the first `count` shapes: `steps`, `rows` and `prompts` of each,
-    and of the first `kinds` at 512 and `deep` tokens and `loops` of 500."""
-    found = {"steps": [], "rows": [], "prompts": []}
+    """Samples of one process: `steps`, `rows`, `prompts` and `floors` of the first `count` shapes,
+    and of the first of them `kinds`, at 512 and `deep` tokens, and `loops`."""
+    found = {"steps": [], "rows": [], "prompts": [], "floors": []}
     for name in list(SHAPES)[:count]:
         model = initialize(Transformer(SHAPES[name]), "scaled", seed).eval()
         engines = packed(model)
@@ -50,6 +50,7 @@ def measure(count: int, repeats: int, seed: int, deep: int) -> dict[str, pd.Data
             ("steps", steps(model, engines, repeats)),
             ("rows", rows(engines, repeats)),
             ("prompts", prompts(model, engines["native FP32"], repeats)),
+            ("floors", floors(model.cfg)),
         ):
             found[table].append(samples.assign(shape=name))
     first = initialize(Transformer(SEED), "scaled", seed).eval()
@@ -63,9 +64,8 @@ def ids_of(cfg, tokens: int) -> torch.Tensor:
     return torch.from_numpy(draw)
 
 
-def read_bytes(model, scheme) -> int:
+def read_bytes(cfg: ModelConfig, scheme) -> int:
     """Bytes of weights that one step reads: every matrix once, of the embedding one row."""
-    cfg = model.cfg
     numbers = bench.weights_read(cfg)
     if scheme is None:
         return 4 * numbers
@@ -74,37 +74,33 @@ def read_bytes(model, scheme) -> int:
     return int(numbers * held / (8 * 256))
 
 
-def reader(nbytes: int):
-    """Reads so many bytes of FP32 once."""
-    return torch.ones(max(nbytes // 4, 1)).sum
+def floors(cfg: ModelConfig) -> pd.DataFrame:
+    """The least seconds seen, by name: reading the weights of each format once, reading the cache
+    at the middle of a loop, and one operation of a large FP32 matrix product."""
+    nbytes = {name: read_bytes(cfg, scheme) for name, scheme in FORMATS.items()}
+    nbytes[CACHE] = bench.kv_bytes(cfg, LOOP // 2)
+    least = {name: bench.read_seconds(n) for name, n in nbytes.items()}
+    least[OPERATION] = 1 / bench.matmul_flops_per_second()
+    return pd.DataFrame({"name": [*least], "seconds": [*least.values()]})
 
 
 def steps(model, engines, repeats: int) -> pd.DataFrame:
-    """Decoding after a prompt of 8: every format, eager, and reading each format's weights."""
-    cfg = model.cfg
-    new = 48 if cfg.n_layers == 1 else 8
-    ids, ways = ids_of(cfg, 8), {EAGER: partial(generate, model, ids_of(cfg, 8), new)}
-    for name, scheme in FORMATS.items():
-        ways[name] = partial(generate, engines[name], ids, new, backend="native")
-        ways[f"{READ}, {name}"] = partial(again, reader(read_bytes(model, scheme)), new)
+    """Decoding after a prompt of 8: every format, and eager."""
+    new = 48 if model.cfg.n_layers == 1 else 8
+    ids = ids_of(model.cfg, 8)
+    ways = {EAGER: partial(generate, model, ids, new)}
+    for name, engine in engines.items():
+        ways[name] = partial(generate, engine, ids, new, backend="native")
     return bench.interleaved(ways, repeats, warmup=1).assign(calls=new)
 
 
-def again(function, times: int) -> None:
-    for _ in range(times):
-        function()
-
-
 def rows(engines, repeats: int) -> pd.DataFrame:
-    """One forward of several rows, their logits included, in every format; and a matrix product of
-    the same process, for its peak."""
+    """One forward of several rows, their logits included, in every format."""
     samples = []
     for m in ROWS:
         own = {name: partial(engine, ids_of(engine.cfg, m)) for name, engine in engines.items()}
         samples.append(bench.interleaved(own, repeats, warmup=1).assign(rows=m))
-    a = torch.rand(PEAK_SIZE, PEAK_SIZE)
-    product = bench.interleaved({PEAK: partial(torch.mm, a, a)}, 5 * repeats, warmup=2)
-    return pd.concat([*samples, product.assign(rows=0)])
+    return pd.concat(samples)
 
 
 def prompts(model, engine, repeats: int) -> pd.DataFrame:
@@ -135,22 +131,15 @@ def over(engine, kind: str, tokens: int) -> None:
     generate(engine, ids_of(engine.cfg, 8), tokens - 8, cache=cache, backend="native")
 
 
-def loops(model, repeats: int, new: int = 500) -> pd.DataFrame:
-    """500 tokens with and without a cache in the engine, and recomputed eagerly."""
+def loops(model, repeats: int) -> pd.DataFrame:
+    """`LOOP` tokens with and without a cache in the engine, and recomputed eagerly."""
     engine, ids = NativeModel(model), ids_of(model.cfg, 8)
     ways = {
-        CACHED: partial(generate, engine, ids, new, backend="native"),
-        RECOMPUTED: partial(recompute, engine, ids, new),
-        NAIVE: partial(generate, model, ids, new, cache=None),
+        CACHED: partial(generate, engine, ids, LOOP, backend="native"),
+        RECOMPUTED: partial(recompute, engine, ids, LOOP),
+        NAIVE: partial(generate, model, ids, LOOP, cache=None),
     }
-    samples = [bench.interleaved(ways, max(repeats // 2, 1), warmup=0)]
-    # The least times seen: a limit is not what a call takes on average, its overhead included.
-    read = {READ: 4 * bench.weights_read(model.cfg)}
-    read["reading the cache"] = bench.kv_bytes(model.cfg, new // 2)
-    least = {name: bench.read_seconds(nbytes) for name, nbytes in read.items()}
-    least[PEAK] = 2 * PEAK_SIZE**3 / bench.matmul_flops_per_second(PEAK_SIZE, 20)
-    samples.append(pd.DataFrame({"name": [*least], "repeat": 0, "seconds": [*least.values()]}))
-    return pd.concat(samples)
+    return bench.interleaved(ways, max(repeats // 2, 1), warmup=0)
 
 
 def recompute(engine, ids, new: int) -> torch.Tensor:
@@ -164,41 +153,45 @@ def recompute(engine, ids, new: int) -> torch.Tensor:
 # --- what the samples say
 
 
-def step_table(samples: pd.DataFrame, peaks: pd.DataFrame) -> pd.DataFrame:
+def least(floors: pd.DataFrame, shape: str) -> pd.DataFrame:
+    """The floors of a shape: a row a process, a column a name."""
+    own = floors[floors["shape"] == shape]
+    return own.pivot(index="process", columns="name", values="seconds")
+
+
+def step_table(samples: pd.DataFrame, floors: pd.DataFrame) -> pd.DataFrame:
     """A row a shape and format: microseconds per token and the least that they could be, and over
     processes how many times that, and how many times as fast as eager and as the engine's FP32."""
     found = []
     for shape, part in samples.groupby("shape", sort=False):
-        each, calls = process_medians(part), part.calls.iloc[0]
-        work = 2 * bench.weights_read(SHAPES[shape]) / flops_of(peaks, shape)
+        each, floor = process_medians(part) / part.calls.iloc[0], least(floors, shape)
+        work = 2 * bench.weights_read(SHAPES[shape]) * floor[OPERATION]
         for name in FORMATS:
-            own = each[name] / calls
-            least = np.maximum(each[f"{READ}, {name}"] / calls, work)
-            row = {"shape": shape, "format": name, "us": 1e6 * over_processes(own)["estimate"]}
-            row["least_us"] = 1e6 * over_processes(least)["estimate"]
-            row |= told("over_least", own / least)
+            bound = np.maximum(floor[name], work)
+            row = {"shape": shape, "format": name}
+            row["us"] = 1e6 * over_processes(each[name])["estimate"]
+            row["least_us"] = 1e6 * over_processes(bound)["estimate"]
+            row |= told("over_least", each[name] / bound)
             row |= told("over_fp32", each["native FP32"] / each[name])
             found.append(row | told("over_eager", each[EAGER] / each[name]))
     return pd.DataFrame(found)
 
 
-def row_table(samples: pd.DataFrame, single: pd.DataFrame) -> pd.DataFrame:
+def row_table(samples: pd.DataFrame, floors: pd.DataFrame) -> pd.DataFrame:
     """A row a shape, format and number of rows of one forward: milliseconds, times T(1), and times
     the larger of one reading of the weights and the arithmetic at the machine's peak."""
     found = []
     for shape, part in samples.groupby("shape", sort=False):
-        read = process_medians(single[single["shape"] == shape])
-        read = read.div(single[single["shape"] == shape].calls.iloc[0])
-        flops = 2 * bench.weights_read(SHAPES[shape]) / flops_of(samples, shape)
-        one = process_medians(part[part.rows == 1])
+        floor, one = least(floors, shape), process_medians(part[part.rows == 1])
+        work = 2 * bench.weights_read(SHAPES[shape]) * floor[OPERATION]
         for m in ROWS:
             each = process_medians(part[part.rows == m])
             for name in FORMATS:
-                least = np.maximum(read[f"{READ}, {name}"], m * flops)
                 row = {"shape": shape, "format": name, "rows": m}
                 row["ms"] = 1e3 * over_processes(each[name])["estimate"]
                 row |= told("over_one", each[name] / one[name])
-                found.append(row | told("over_least", each[name] / least))
+                bound = np.maximum(floor[name], m * work)
+                found.append(row | told("over_least", each[name] / bound))
     return pd.DataFrame(found)
 
 
@@ -230,40 +223,39 @@ def kind_table(samples: pd.DataFrame) -> pd.DataFrame:
     return pd.DataFrame(found)
 
 
-def worth(samples: pd.DataFrame, new: int = 500, prompt: int = 8) -> dict[str, dict]:
+def worth(samples: pd.DataFrame, floors: pd.DataFrame, prompt: int = 8) -> dict[str, dict]:
     """What a cache is worth where no framework hides it: times as fast as recomputing in the
     engine, the same by the roofline (bytes read once, arithmetic at the peak), the share of the
     roofline's speed at which the cached loop runs, in %, and times as fast as the seed's way,
     recomputing in eager PyTorch."""
-    each = process_medians(samples)
-    peak = 2 * PEAK_SIZE**3 / each[PEAK]
-    lengths = np.arange(prompt, prompt + new)
-    again = np.array([bench.flops(SEED, int(n)) for n in lengths])
-    roof, reached = {}, {}
-    for process, read in each[READ].items():
-        once = bench.flops(SEED, 1) / peak[process]
-        cached = new * max(read + each["reading the cache"][process], once)
-        roof[process] = np.maximum(read, again / peak[process]).sum() / cached
-        reached[process] = 100 * cached / each[CACHED][process]
-    gain = each[RECOMPUTED] / each[CACHED]
+    each, floor = process_medians(samples), least(floors, next(iter(SHAPES)))
+    read, operation = floor["native FP32"], floor[OPERATION]
+    cached = LOOP * np.maximum(read + floor[CACHE], bench.flops(SEED, 1) * operation)
+    again = sum(
+        np.maximum(read, bench.flops(SEED, n) * operation) for n in range(prompt, prompt + LOOP)
+    )
     return {
-        "speedup": over_processes(gain),
-        "roofline": over_processes(pd.Series(roof)),
-        "reached_percent": over_processes(pd.Series(reached)),
+        "speedup": over_processes(each[RECOMPUTED] / each[CACHED]),
+        "roofline": over_processes(again / cached),
+        "reached_percent": over_processes(100 * cached / each[CACHED]),
         "over_naive": over_processes(each[NAIVE] / each[CACHED]),
     }
-
-
-def flops_of(samples: pd.DataFrame, shape: str) -> pd.Series:
-    """FP32 operations a second of the matrix product, in each process."""
-    own = samples[(samples["shape"] == shape) & (samples.name == PEAK)]
-    return 2 * PEAK_SIZE**3 / own.groupby("process").seconds.median()
 
 
 def told(name: str, values: pd.Series) -> dict[str, float]:
     """A ratio of every process as three columns: `name`, `name`_low, `name`_high."""
     over = over_processes(values)
     return {name: over["estimate"], f"{name}_low": over["low"], f"{name}_high": over["high"]}
+
+
+def stored(shapes: list[str]) -> pd.DataFrame:
+    """What one step reads of each shape's weights in each format, in KiB, scales included."""
+    rows = [
+        {"model": shape, "format": name, "KiB": read_bytes(SHAPES[shape], scheme) // 1024}
+        for shape in shapes
+        for name, scheme in FORMATS.items()
+    ]
+    return pd.DataFrame(rows)
 
 
 def cases(table: pd.DataFrame, value: str, case: str) -> pd.DataFrame:

@@ -285,7 +285,7 @@ def llama(path, prompt):
     params.model.path, params.port = str(path), 0
     params.n_ctx, params.n_parallel, params.n_gpu_layers = 512, 1, 0
     params.cpuparams.n_threads = params.cpuparams_batch.n_threads = 1
-    params.warmup, params.fit_params = True, False
+    params.warmup, params.fit_params, params.verbosity = True, False, -1
     params.cache_type_k = params.cache_type_v = xllamacpp.ggml_type.GGML_TYPE_F32
     params.flash_attn_type = xllamacpp.llama_flash_attn_type.LLAMA_FLASH_ATTN_TYPE_DISABLED
     server = xllamacpp.Server(params)
@@ -315,14 +315,13 @@ def against(table: pd.DataFrame, shape: str, runtime: str) -> tuple[float, tuple
 
 def shown(table: pd.DataFrame) -> pd.DataFrame:
     """The table as a reader wants it: results first, and why there are none last."""
-    times = "over_engine_{}".format
     columns = {
         "shape": "model",
         "runtime": "runtime",
         "us_per_token": "µs per token",
         "low": "low",
         "high": "high",
-        times("estimate"): "times the engine's",
+        "over_engine_estimate": "times the engine's",
         "first_ms": "first token, ms",
         "equal_tokens": "leading tokens equal",
         "file_mb": "files, MB",

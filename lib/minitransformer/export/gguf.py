@@ -13,7 +13,7 @@ model quantized symmetrically to 8 or 4 bits in groups of 32 with float16 scales
 as they are, code for code.
 
 Tokenizers: byte-level BPE is exact. Words become llama.cpp's `t5` type: exact for text whose words
-are known. For characters the file takes ids only (`no_vocab`)."""
+are known. For characters the file takes ids only (`none`)."""
 
 import json
 from dataclasses import replace
