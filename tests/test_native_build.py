@@ -66,8 +66,7 @@ def test_a_source_that_does_not_compile_is_one_line(monkeypatch, tmp_path):
 @needs_compiler
 def test_two_processes_build_one_library(tmp_path):
     code = textwrap.dedent(f"""
-        import logging, pathlib
-        logging.basicConfig(level="INFO")
+        import pathlib
         from minitransformer.native.build import build
         print(build(extra={SMALL}, place=pathlib.Path({str(tmp_path)!r})))
     """)
@@ -78,15 +77,35 @@ def test_two_processes_build_one_library(tmp_path):
     assert {out.strip() for out, _ in said} == {str(p) for p in tmp_path.iterdir()}
     assert len(list(tmp_path.iterdir())) == 1
     lines = [line for _, err in said for line in err.splitlines()]
-    assert lines and all("compiled the engine" in line for line in lines)
+    assert lines and all("compiling the native engine with" in line for line in lines)
     before = next(tmp_path.iterdir()).stat().st_mtime_ns
     assert build(extra=SMALL, place=tmp_path).stat().st_mtime_ns == before  # not built again
     assert build(extra=(*SMALL, "-g"), place=tmp_path) not in {Path(out.strip()) for out, _ in said}
 
 
+def ahead(cc, home):
+    env = {**HERE, "HOME": str(home)} | ({"CC": cc} if cc else {})
+    command = [sys.executable, "-m", "minitransformer.native"]
+    done = subprocess.run(command, env=env, capture_output=True, text=True)
+    return done.returncode, (done.stdout + done.stderr).splitlines()
+
+
+def test_building_ahead_of_time_never_fails(tmp_path):
+    code, lines = ahead("/bin/false", tmp_path)
+    assert code == 0 and len(lines) == 1 and "backend 'eager'" in lines[0]
+
+
+@needs_compiler
+def test_building_ahead_of_time_is_said_once(tmp_path):
+    code, lines = ahead(None, tmp_path)
+    assert code == 0 and len(lines) == 1 and "compiling the native engine" in lines[0]
+    assert ahead(None, tmp_path) == (0, [])
+
+
 @needs_compiler
 def test_no_sanitizer_complains(tmp_path):
-    """Addresses and undefined behaviour, in every format, cache and choice, in one process."""
+    """Addresses and undefined behaviour, in every format, cache and choice, and in calls that are
+    mostly wrong."""
     flags = ("-fsanitize=address,undefined", "-fno-sanitize-recover=all", "-O1", "-g0")
     try:
         built = build(extra=flags, place=tmp_path)
@@ -96,10 +115,13 @@ def test_no_sanitizer_complains(tmp_path):
     asan = subprocess.run(asked, capture_output=True, text=True).stdout.strip()
     if not Path(asan).is_absolute():
         pytest.skip("no libasan.so to preload")
-    script = Path(__file__).with_name("native_sanitized.py")
     env = {**HERE, "LD_PRELOAD": asan, "ASAN_OPTIONS": "detect_leaks=0", "OMP_NUM_THREADS": "1"}
-    done = subprocess.run(
-        [sys.executable, str(script), str(built)], env=env, capture_output=True, text=True
-    )
-    assert done.returncode == 0, done.stderr[-3000:]
-    assert done.stdout.split() == ["clean"]
+    here = Path(__file__).parent
+    for script, *arguments in (
+        ("native_sanitized.py", str(built)),
+        ("native_random.py", "1500", "5", str(built)),
+    ):
+        command = [sys.executable, str(here / script), *arguments]
+        done = subprocess.run(command, env=env, capture_output=True, text=True)
+        assert done.returncode == 0, done.stderr[-3000:]
+        assert done.stdout.split()[0] in ("clean", "1500")
