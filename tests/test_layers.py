@@ -27,7 +27,7 @@ LEVELS = {
 # train takes batches, evaluate takes any callable
 FORBIDDEN = {("train", "corpus"), ("evaluate", "corpus")}
 # Lines of code, blank and comment lines aside.
-BUDGETS = {"minitransformer": 8600, "studies": 4700, "paper": 7400}
+BUDGETS = {"minitransformer": 8650, "studies": 4700, "paper": 7400}
 FILE_LINES = 430
 # the command line is what may print and read the environment
 SPEAKING = (
@@ -180,5 +180,5 @@ def test_the_engine_is_read_in_one_sitting():
     source = (PACKAGE / "native" / "engine.c").read_text("utf-8")
     lines = source.splitlines()
     code = [line for line in lines if line.strip() and not line.strip().startswith("//")]
-    assert len(code) < 950 and max(map(len, lines)) <= 100
+    assert len(code) <= 900 and max(map(len, lines)) <= 100
     assert "TODO" not in source and "printf" not in source and "malloc" not in source

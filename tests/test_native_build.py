@@ -84,15 +84,35 @@ def test_two_processes_build_one_library(tmp_path, monkeypatch):
     with multiprocessing.get_context("fork").Pool(2) as pool:
         (path, said), (other, more) = pool.map(built, [place] * 2, chunksize=1)
     assert [*place.iterdir()] == [path] == [other]
-    assert said + more and all("compiled the engine" in line for line in said + more)
+    assert said + more and all("compiling the native engine" in line for line in said + more)
     before = path.stat().st_mtime_ns
     assert build(extra=SMALL, place=place).stat().st_mtime_ns == before  # not built again
     assert build(extra=(*SMALL, "-g"), place=place) != path
 
 
+def ahead(cc, home):
+    env = {**HERE, "HOME": str(home)} | ({"CC": cc} if cc else {})
+    command = [sys.executable, "-m", "minitransformer.native"]
+    done = subprocess.run(command, env=env, capture_output=True, text=True)
+    return done.returncode, (done.stdout + done.stderr).splitlines()
+
+
+def test_building_ahead_of_time_never_fails(tmp_path):
+    code, lines = ahead("/bin/false", tmp_path)
+    assert code == 0 and len(lines) == 1 and "backend 'eager'" in lines[0]
+
+
+@needs_compiler
+def test_building_ahead_of_time_is_said_once(tmp_path):
+    code, lines = ahead(None, tmp_path)
+    assert code == 0 and len(lines) == 1 and "compiling the native engine" in lines[0]
+    assert ahead(None, tmp_path) == (0, [])
+
+
 @needs_compiler
 def test_no_sanitizer_complains(tmp_path):
-    """Addresses and undefined behaviour, in every format, cache and choice, in one process."""
+    """Addresses and undefined behaviour, in every format, cache and choice, and in calls that are
+    mostly wrong."""
     flags = ("-fsanitize=address,undefined", "-fno-sanitize-recover=all", "-O1", "-g0")
     try:
         built = build(extra=flags, place=tmp_path)
@@ -102,10 +122,13 @@ def test_no_sanitizer_complains(tmp_path):
     asan = subprocess.run(asked, capture_output=True, text=True).stdout.strip()
     if not Path(asan).is_absolute():
         pytest.skip("no libasan.so to preload")
-    script = Path(__file__).with_name("native_sanitized.py")
     env = {**HERE, "LD_PRELOAD": asan, "ASAN_OPTIONS": "detect_leaks=0", "OMP_NUM_THREADS": "1"}
-    done = subprocess.run(
-        [sys.executable, str(script), str(built)], env=env, capture_output=True, text=True
-    )
-    assert done.returncode == 0, done.stderr[-3000:]
-    assert done.stdout.split() == ["clean"]
+    here = Path(__file__).parent
+    for script, *arguments in (
+        ("native_sanitized.py", str(built)),
+        ("native_random.py", "1500", "5", str(built)),
+    ):
+        command = [sys.executable, str(here / script), *arguments]
+        done = subprocess.run(command, env=env, capture_output=True, text=True)
+        assert done.returncode == 0, done.stderr[-3000:]
+        assert done.stdout.split()[0] in ("clean", "1500")

@@ -1,16 +1,22 @@
 """Whatever is asked of the engine wrongly is an error in Python: nothing reaches a pointer."""
 
-import random
+import os
+import subprocess
+import sys
+from copy import deepcopy
+from pathlib import Path
 
 import pytest
 import torch
 
+import minitransformer
 from minitransformer.cache import make_cache
 from minitransformer.decode import Sampling
 from minitransformer.model import ModelConfig
 from minitransformer.native import NativeModel, generate
+from minitransformer.native.build import build
 from minitransformer.quant import QuantScheme, accelerate, quantize
-from native_models import ids_of, model_of, needs_compiler
+from native_models import FORCES, ids_of, model_of, needs_compiler
 
 pytestmark = needs_compiler
 CFG = ModelConfig(vocab_size=20, d_model=16, n_heads=2, context=24)
@@ -102,31 +108,17 @@ def test_wrong_states(engine):
     assert engine.head(torch.rand(16)).shape == (20,)
 
 
-def test_some_thousands_of_random_rows(engine):
-    """Any integers at all as tokens, sequences and positions of a step: logits where they fit the
-    cache, else a ValueError, and the memory around the cache stays as it was."""
-    rng = random.Random(1)
-    numbers = [*range(-2, 5), 11, 12, 13, 19, 20, 23, 24, 2**31 - 1, 2**31, -(2**31), 2**40]
-    paged = make_cache(CFG, "paged", 3, 24, block_size=4)
-    for table in paged.tables:
-        table.reserve(12)  # blocks for twelve tokens a row, and none beyond
-    caches = [make_cache(CFG, "static", 3, 12), make_cache(CFG, "int8", 3, 12), paged]
-    fine = 0
-    for _ in range(3000):
-        cache, n = rng.choice(caches), rng.randrange(0, 5)
-        pick = numbers if rng.random() < 0.5 else numbers[2:7]
-        rows = [[rng.choice(pick) for _ in range(n)] for _ in range(3)]
-        if rng.random() < 0.5:  # positions that follow one another
-            first = rng.choice(pick)
-            rows[1], rows[2] = [rng.randrange(3)] * n, list(range(first, first + n))
-        if rng.random() < 0.1:
-            rows[rng.randrange(3)].append(1)
-        try:
-            assert torch.isfinite(engine.step(*rows, cache)).all()
-            fine += 1
-        except ValueError:
-            pass
-    assert 100 < fine < 2900
+@pytest.mark.parametrize("variant", FORCES)
+def test_ten_thousand_random_calls(variant):
+    """Wrong shapes, types, tokens, positions, blocks and caches: in a process of their own, each
+    gives finite numbers or raises a Python error, and nothing crashes."""
+    script = Path(__file__).with_name("native_random.py")
+    env = {**os.environ, "PYTHONPATH": str(Path(minitransformer.__file__).parent.parent)}
+    command = [sys.executable, str(script), "5000", str(len(variant)), str(build(variant))]
+    done = subprocess.run(command, env=env, capture_output=True, text=True)
+    assert done.returncode == 0, done.stderr[-3000:]
+    total, refused, *fine = map(int, done.stdout.split())
+    assert total == 5000 and 1000 < refused < 4500 and min(fine) > 20, done.stdout
 
 
 def test_wrong_blocks_are_refused(engine):
@@ -172,6 +164,11 @@ def test_what_is_not_finite_is_said():
     model.head.bias.data[3] = float("inf")
     with pytest.raises(ValueError, match="NaN or infinity"):
         generate(NativeModel(model), ids, 2, sampling=Sampling(1.0))
+    for kind in ("weight", "bias"):  # greedy finds no best token either
+        model = deepcopy(model_of(CFG, 5))
+        getattr(model.head, kind).data[3] = float("nan")
+        with pytest.raises(ValueError, match="NaN or infinity"):
+            generate(NativeModel(model), ids, 2)
     model = model_of(CFG, 4)
     model.blocks[0].attention.v.weight.data *= 1e9
     for kind in ("int8", "paged-int4"):

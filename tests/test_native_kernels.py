@@ -35,7 +35,7 @@ def multiply(layer, x, force="native"):
     y = torch.full((len(x), structure.rows), float("nan"))
     code = model.engine.engine_multiply(
         *(byref(model.struct), byref(structure), x.data_ptr(), len(x), y.data_ptr()),
-        model.arena(1).data_ptr(),
+        model.arena(1),
     )
     raised(code)
     return y

@@ -108,14 +108,18 @@ class Cache:
     def batch(self) -> int:
         return self.state.batch
 
-    def positions(self, T: int) -> torch.Tensor:
-        """Absolute positions of the next T tokens: (T,). ValueError when they pass the capacity."""
-        pos = self.state.pos
-        if pos + T > self.capacity:
+    def admit(self, T: int) -> None:
+        """ValueError when T tokens more do not fit."""
+        if (tokens := self.state.pos + T) > self.capacity:
             raise ValueError(
-                f"{pos + T} tokens do not fit a cache of capacity {self.capacity}: "
-                f"make_cache(..., capacity={pos + T})"
+                f"{tokens} tokens do not fit a cache of capacity {self.capacity}: "
+                f"make_cache(..., capacity={tokens})"
             )
+
+    def positions(self, T: int) -> torch.Tensor:
+        """Absolute positions of the next T tokens: (T,). ValueError when they do not fit."""
+        self.admit(T)
+        pos = self.state.pos
         return torch.arange(pos, pos + T, device=self.device)
 
     def reach(self, T: int) -> int:
@@ -132,7 +136,7 @@ class Cache:
 
     def begin(self, T: int) -> Any:
         """The step of the next T tokens, from the state alone; nothing is changed yet."""
-        return Step(self, T, self.positions(T), self.mask(T))
+        return Step(self, T)
 
     def step(self, T: int) -> Any:
         """The step of T tokens that is under way, or the one that begins here."""

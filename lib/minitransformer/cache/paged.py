@@ -1,6 +1,8 @@
 """The paged cache: sequences of any length in blocks of one pool, gathered for attention
 (PagedAttention, Kwon et al. 2023)."""
 
+from functools import cached_property
+
 import torch
 
 from .base import Cache, Layer
@@ -10,17 +12,19 @@ from .tables import BlockTable, Change, Reservation
 
 
 class PagedStep(Step):
-    """A step with its blocks: `write` (B·T,) are the slots of its tokens, `read` (B·S,) or a slice
-    those of all; past its end a row repeats its last slot."""
+    """A step with its blocks."""
 
     def __init__(self, cache, T):
-        super().__init__(cache, T, cache.positions(T), cache.mask(T))
+        super().__init__(cache, T)
         pool = cache.pool
         self.room, self.done = Reservation(pool, cache.tables, T), False
         self.store = pool.store, pool.dtype, pool.device
-        self.write, self.read = self._slots(cache, T)
 
-    def _slots(self, cache, T):
+    @cached_property
+    def slots(self):
+        """Where its tokens go, (B·T,), and those of all tokens, (B·S,) or a slice; past its end a
+        row repeats its last."""
+        cache, T = self.cache, self.T
         size, device = cache.pool.block_size, self.positions.device
         rows = [blocks for _, blocks, _ in self.room.rows]
         widest, first = max(map(len, rows)), rows[0]
@@ -69,8 +73,9 @@ class PagedLayer(Layer):
             step.room.prepare()
         B, Hkv, T, D = k.shape
         new = torch.stack((k, v)).transpose(2, 3).reshape(2, B * T, Hkv, D)
-        cache.pool.write(self.index, step.write, new)
-        seen = cache.pool.read(self.index, step.read)
+        write, read = step.slots
+        cache.pool.write(self.index, write, new)
+        seen = cache.pool.read(self.index, read)
         return seen.view(2, B, -1, Hkv, D).transpose(2, 3).unbind()
 
 

@@ -5,6 +5,7 @@ not look; its commit puts the next state in place of the last, which is one assi
 anywhere before (an interrupt, a hook that raises, memory that ends) leaves the state as it was, so
 the same forward may simply be repeated."""
 
+from functools import cached_property
 from typing import TYPE_CHECKING, Any, NamedTuple
 
 import torch
@@ -27,20 +28,35 @@ class State(NamedTuple):
 
 class Step:
     """One forward of `T` tokens: `positions` and `mask` for the model, `step[i].update` for its
-    layers, and what `commit` will put in place of the state it began from."""
+    layers, and what `commit` will put in place of the state it began from.
 
-    def __init__(self, cache: "Cache", T: int, positions: torch.Tensor, mask: torch.Tensor | None):
+    What only some models ask for is made when it is asked for, before the step is committed."""
+
+    def __init__(self, cache: "Cache", T: int):
+        cache.admit(T)
         self.cache, self.T, self.before = cache, T, cache.state
-        self.positions, self.end = positions, cache.state.pos + T
-        if mask is None and T > 1 and self.end > T:  # lower-right causal: the last sees every key
-            ones = torch.ones(T, self.end, dtype=torch.bool, device=positions.device)
-            mask = ones.tril(self.end - T)
-        self.mask = mask
-        self.last = cache.reach(T)  # every position is below it
+        self.end = cache.state.pos + T
         self.stores = list(cache.state.stores)
         # (tensor, slots, what was there) where the state still needs what was written over
         self.overwritten: list[tuple[torch.Tensor, Any, torch.Tensor]] = []
         self.open = self.joined = False
+
+    @cached_property
+    def positions(self) -> torch.Tensor:
+        return self.cache.positions(self.T)
+
+    @cached_property
+    def mask(self) -> torch.Tensor | None:
+        T, mask = self.T, self.cache.mask(self.T)
+        if mask is None and T > 1 and self.end > T:  # lower-right causal: the last sees every key
+            ones = torch.ones(T, self.end, dtype=torch.bool, device=self.positions.device)
+            return ones.tril(self.end - T)
+        return mask
+
+    @cached_property
+    def last(self) -> int:
+        """Every position is below it."""
+        return self.cache.reach(self.T)
 
     def __getitem__(self, i: int) -> "Layer":
         return self.cache.layers[i]

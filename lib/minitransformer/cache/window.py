@@ -6,6 +6,7 @@ inside that cache: no distance passes sinks + window - 1, however long the text.
 so only differences of positions count: a forward's T tokens stand at 0 … T-1 and its past at the
 negative positions that give the right distances."""
 
+from functools import cached_property
 from typing import NamedTuple
 
 import torch
@@ -31,7 +32,9 @@ class Plan(NamedTuple):
 
 
 class WindowStep(Step):
-    plan: Plan
+    @cached_property
+    def plan(self) -> Plan:
+        return self.cache.plan(self.T)
 
 
 class WindowLayer(Pair):
@@ -94,14 +97,17 @@ class WindowCache(Cache):
             angle = places * cfg.rope_theta**-pairs
             self.table = torch.cat((angle.cos(), angle.sin()), dim=-1).to(self.device)
 
-    def positions(self, T):
-        """Positions of the next T tokens inside this forward: (T,). ValueError when it is longer
-        than `chunk`."""
+    def admit(self, T):
+        """ValueError when T is more than `chunk`."""
         if T > self.chunk:
             raise ValueError(
                 f"{T} tokens are more than the {self.chunk} that one forward may feed a window: "
                 "feed them in chunks"
             )
+
+    def positions(self, T):
+        """Positions of the next T tokens inside this forward: (T,)."""
+        self.admit(T)
         return torch.arange(T, device=self.device)
 
     def reach(self, T):
@@ -126,9 +132,7 @@ class WindowCache(Cache):
         super().truncate(pos)
 
     def begin(self, T):
-        step = WindowStep(self, T, self.positions(T), self.mask(T))
-        step.plan = self.plan(T)
-        return step
+        return WindowStep(self, T)
 
     def plan(self, T: int) -> Plan:
         """What a forward of T tokens reads and writes; made once for a state."""

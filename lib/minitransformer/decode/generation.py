@@ -14,7 +14,9 @@ from .sampling import GREEDY, Generators, Sampling, choose, greedy
 
 def last_logits(model, ids: torch.Tensor, cache: Cache | None = None) -> torch.Tensor:
     """Logits after the last token only: (B, T) -> (B, V); the head is applied to one position, and
-    belongs to the forward, which is all or nothing."""
+    belongs to the forward, which is all or nothing. A model may have a way of its own."""
+    if hasattr(model, "last_logits"):
+        return model.last_logits(ids, cache)
     if cache is None:
         return model.head(model.hidden(ids)[:, -1])
 

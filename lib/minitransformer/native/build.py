@@ -16,7 +16,6 @@ import shutil
 import subprocess
 import sys
 import tempfile
-import time
 from functools import cache
 from pathlib import Path
 
@@ -108,7 +107,8 @@ def build(variant: str = "native", *, extra=(), place: Path | None = None) -> Pa
     target = place / f"engine-{variant}-{key}{'.dll' if sys.platform == 'win32' else '.so'}"
     if target.exists():
         return target
-    start = time.perf_counter()
+    name = "zig cc" if "ziglang" in command else Path(command[0]).name
+    log.warning("compiling the native engine with %s, once: a few seconds", name)
     with tempfile.TemporaryDirectory(dir=place) as scratch:
         made = Path(scratch) / target.name
         done = run([*command, *SHARED, *extra, str(SOURCE), "-o", str(made), "-lm"])
@@ -120,7 +120,6 @@ def build(variant: str = "native", *, extra=(), place: Path | None = None) -> Pa
                 f"{REMEDY}"
             )
         os.replace(made, target)  # whole or not at all; the last of two processes wins
-    log.info("compiled the engine with %s in %.1f s", command[0], time.perf_counter() - start)
     return target
 
 

@@ -5,10 +5,9 @@ import torch
 from ..cache import Cache, PagedCache
 from ..model import ModelConfig, Transformer
 from .structs import NOT_FINITE, SCALE_OVERFLOW
-from .views import View, view
+from .views import MOST_TOKENS, View, view
 
 MOST_SEQUENCES = 1024
-MOST_TOKENS = 2**31 - 1
 
 
 def check_model(model) -> None:
@@ -26,8 +25,9 @@ def check_model(model) -> None:
             )
 
 
-def check_ids(ids: torch.Tensor, cfg: ModelConfig) -> tuple[int, int]:
-    """The shape (B, T) of token ids; ValueError unless they are integers of the vocabulary."""
+def check_ids(ids: torch.Tensor, cfg: ModelConfig) -> tuple[int, int, list[int]]:
+    """B, T and the tokens of ids (B, T), row by row; ValueError unless they are integers of the
+    vocabulary."""
     if ids.ndim != 2 or ids.numel() == 0 or len(ids) > MOST_SEQUENCES:
         raise ValueError(
             f"ids of shape {tuple(ids.shape)}: give (B, T), at least one token of 1 to "
@@ -43,7 +43,7 @@ def check_ids(ids: torch.Tensor, cfg: ModelConfig) -> tuple[int, int]:
             f"token {wrong} is outside the vocabulary of {cfg.vocab_size}: give ids from 0 to "
             f"{cfg.vocab_size - 1}"
         )
-    return tuple(ids.shape)
+    return *ids.shape, values
 
 
 def check_length(tokens: int, cfg: ModelConfig) -> None:
@@ -92,6 +92,8 @@ def check_rows(token, sequence, position, cfg: ModelConfig, cache: Cache) -> Vie
 
 def check_cache(cache: Cache, cfg: ModelConfig) -> None:
     """ValueError unless the cache was made for a model of this shape."""
+    if cache.cfg is cfg:
+        return
     shapes = [(c.n_layers, c.kv_heads, c.head_dim, c.position) for c in (cache.cfg, cfg)]
     if shapes[0] != shapes[1]:
         raise ValueError(

@@ -190,8 +190,7 @@ static float highest(const float *x, int n) {
 INLINE float exponential(float x) {
     x = x < -87.0f ? -87.0f : x > 88.0f ? 88.0f : x;
     float n = (x * 1.44269504f + 12582912.0f) - 12582912.0f; // rounds to a whole number
-    float r = (x - n * 0.693359375f) + n * 2.12194440e-4f;
-    float p = 1 / 720.0f;
+    float r = (x - n * 0.693359375f) + n * 2.12194440e-4f, p = 1 / 720.0f;
     p = p * r + 1 / 120.0f, p = p * r + 1 / 24.0f, p = p * r + 1 / 6.0f, p = p * r + 0.5f;
     union { int32_t bits; float value; } power = {((int32_t)n + 127) << 23};
     return (p * r * r + r + 1) * power.value;
@@ -199,8 +198,7 @@ INLINE float exponential(float x) {
 
 // erf by Abramowitz and Stegun 7.1.26, |error| < 1.5e-7.
 INLINE float error_function(float x) {
-    float a = x < 0 ? -x : x, t = 1 / (1 + 0.3275911f * a);
-    float p = 1.061405429f;
+    float a = x < 0 ? -x : x, t = 1 / (1 + 0.3275911f * a), p = 1.061405429f;
     p = p * t - 1.453152027f, p = p * t + 1.421413741f, p = p * t - 0.284496736f;
     p = 1 - (p * t + 0.254829592f) * t * exponential(-a * a);
     return x < 0 ? -p : p;
@@ -417,8 +415,7 @@ static void encode(const Matrix *w, const float *x, int64_t stride, int m, Work 
 static const float *rounded(const Matrix *w, const float *x, int64_t stride, int m, Work *work) {
     const int n = w->columns, levels = (1 << w->act_bits) - 1, half = levels / 2;
     for (int r = 0; r < m; r++, x += stride) {
-        float *y = work->rounded + r * work->K;
-        float low = 0, high = 0;
+        float *y = work->rounded + r * work->K, low = 0, high = 0;
         memset(y, 0, work->K * sizeof *y);
         for (int k = 0; k < n; k++)
             if (!w->exact || !w->exact[k]) {
@@ -590,8 +587,7 @@ static int64_t slot_of(const Cache *c, int64_t token) {
 static int put(const Cache *c, const float *x, char *to, char *affine, int D) {
     const int bits = c->bits, levels = bits == 8 ? 127 : 15, first = bits == 8 ? 128 : 0;
     uint8_t *code = (uint8_t *)to, two[LANES];
-    if (bits == 32) memcpy(to, x, D * sizeof *x);
-    if (bits == 32) return 0;
+    if (bits == 32) return memcpy(to, x, D * sizeof *x), 0;
     float low = bits == 8 ? 0 : x[0], high = low, least = 0, sum = 0;
     for (int i = 0; i < D; i++) low = x[i] < low ? x[i] : low, high = x[i] > high ? x[i] : high;
     for (int i = 0; i < D; i++) sum += x[i] * 0; // 0, or no number
@@ -913,7 +909,7 @@ static int residual(const Model *m, const Cache *c, int layer, const int32_t *se
         // A window is looked at before the next token takes a slot of it.
         if (r + 1 < rows && sequence[r + 1] == sequence[r] && n < side && !c->window) continue;
         float *from = w->q + (r - n + 1) * w->Q, *to = w->a + (r - n + 1) * w->Q;
-        if (n * 4 >= side || D % LANES)
+        if (n * group >= LANES || D % LANES)
             attend_many(m, c, layer, sequence[r], position[r] - n + 1, n, from, to, w);
         else
             for (int i = 0; i < n; i++, from += w->Q, to += w->Q)
@@ -1073,8 +1069,8 @@ int engine_generate(const Model *m, const Cache *c, const Sampling *s, int B, in
         }
         if (rows == 0) return i;
         bad = engine_step(m, c, token, sequence, position, rows, w.hidden, arena, tokens);
-        bad = bad ? bad : engine_multiply(m, &m->head, w.hidden, rows, w.logits, arena);
-        if (bad) return bad;
+        if (bad || (bad = engine_multiply(m, &m->head, w.hidden, rows, w.logits, arena)))
+            return bad;
         for (int r = 0; r < rows; r++) {
             int b = sequence[r];
             const float *e = noise ? noise + (i * (int64_t)B + b) * V : NULL;

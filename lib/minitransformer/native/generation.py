@@ -5,7 +5,7 @@ from ctypes import byref, c_int32, c_uint8
 import torch
 
 from ..cache import Cache, PagedCache, make_cache
-from .checks import check_ids, check_length, most_positions, raised
+from .checks import check_ids, check_length, raised
 from .model import NativeModel
 from .structs import Sampling
 from .views import view
@@ -31,13 +31,13 @@ def generate(
     repetition_penalty, None is greedy. The noise is drawn as the eager path draws it, so that a
     seed gives the same tokens. Rows that met a stop token repeat it, and are fed no more."""
     model = model if isinstance(model, NativeModel) else NativeModel(model)
-    B, T = check_ids(ids, model.cfg)
+    B, T, _ = check_ids(ids, model.cfg)
     if max_new_tokens < 1:
         raise ValueError(f"max_new_tokens {max_new_tokens} is not positive: give at least 1")
     fed = T + max_new_tokens - 1
     if cache == "static":
         check_length(fed, model.cfg)
-        seen, limit = model.room(B, fed), model.cfg.context
+        seen = model.room(B, fed)
     else:
         if isinstance(cache, str):
             cache = make_cache(model.cfg, cache, batch=B, capacity=fed)
@@ -47,13 +47,13 @@ def generate(
         tables = cache.tables if isinstance(cache, PagedCache) else []
         for table in tables:
             table.reserve(fed)
-        seen, limit = view(cache), most_positions(cache, model.cfg)
+        seen = view(cache)
     run = Run(model, seen, list(ids), max_new_tokens, sampling, generator, stop)
     if cache == "static":
         return run.ids[:, : T + run.steps(max_new_tokens, fed)]
     made = 0
     try:
-        made = T + run.steps(max_new_tokens, min(fed, limit)) - 1
+        made = T + run.steps(max_new_tokens, seen.seen(fed)) - 1
     finally:  # all of it has happened, or nothing
         for table in tables:
             table.length = made
@@ -133,10 +133,10 @@ class Run:
         noise, present = (None if x is None else x.data_ptr() for x in (noise, self.present))
         return raised(
             m.engine.engine_generate(
-                *(byref(m.struct), byref(self.seen.struct), byref(self.sampling), B),
+                *(m.reference, self.seen.reference, byref(self.sampling), B),
                 *(self.ids.data_ptr(), stride, self.fed.data_ptr(), self.lengths.data_ptr()),
                 *(steps, noise, present),
-                *(self.stop, len(self.stop), self.done, m.arena(tokens, B).data_ptr(), tokens),
+                *(self.stop, len(self.stop), self.done, m.arena(tokens, B), tokens),
             )
         )
 

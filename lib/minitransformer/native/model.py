@@ -4,6 +4,7 @@ Everything is checked here, in Python, before the engine touches a pointer."""
 
 import threading
 from ctypes import byref, c_int32
+from weakref import WeakKeyDictionary
 
 import torch
 
@@ -13,7 +14,7 @@ from . import structs
 from .build import library
 from .checks import check_cache, check_ids, check_length, check_model, check_rows, raised
 from .pack import Held, matrix, norm, padded_bias
-from .views import View, rows, view
+from .views import View, view
 
 
 class NativeModel:
@@ -44,6 +45,7 @@ class NativeModel:
             *(cfg.n_layers, cfg.n_heads, cfg.kv_heads, cfg.head_dim, cfg.d_model, cfg.ffn_dim),
             *(cfg.vocab_size, POSITIONS.index(cfg.position), FFNS.index(cfg.ffn)),
         )
+        self.reference, self.head_reference = byref(self.struct), byref(self.struct.head)
 
     def _block(self, block) -> structs.Block:
         a, f = block.attention, block.ffn
@@ -96,39 +98,36 @@ class NativeModel:
     def hidden(self, ids: torch.Tensor, cache: Cache | None = None) -> torch.Tensor:
         """Final-normed states: (B, T) integer ids -> (B, T, C). ValueError for ids, positions or a
         cache that do not fit."""
-        B, T = check_ids(ids, self.cfg)
+        B, T, tokens = check_ids(ids, self.cfg)
         if cache is not None:
-            return cache.run(T, lambda step: self._states(ids, cache, step), ids.device)
+            return cache.run(T, lambda step: self._states(cache, step, B, T, tokens), ids.device)
         check_length(T, self.cfg)
-        return self._fed(ids, self.room(B, T), [0] * B)
+        return self._fed(self.room(B, T), [0] * B, T, tokens)
 
-    def _states(self, ids, cache, step):
-        """What `hidden` returns, by a step of the cache."""
-        first = self.join(cache, *ids.shape)
-        return self._fed(ids, view(cache, step), first)
+    def last_logits(self, ids: torch.Tensor, cache: Cache | None = None) -> torch.Tensor:
+        """Logits after the last token only: (B, T) -> (B, V)."""
+        if cache is None:
+            return self.head(self.hidden(ids)[:, -1])
+        B, T, tokens = check_ids(ids, self.cfg)
 
-    def _fed(self, ids, seen: View, first: list[int]) -> torch.Tensor:
-        B, T = ids.shape
-        out = torch.empty(B, T, self.cfg.d_model)
-        sequences = [b for b in range(B) for _ in range(T)]
-        positions = [start + t for start in first for t in range(T)]
-        self.feed(seen, ids.flatten().tolist(), sequences, positions, out)
-        return out
+        def body(step):
+            return self.head(self._states(cache, step, B, T, tokens)[:, -1])
+
+        return cache.run(T, body, ids.device)
 
     def head(self, states: torch.Tensor) -> torch.Tensor:
         """Logits of final-normed states: (..., C) -> (..., V) float32."""
-        if states.shape[-1:] != (self.cfg.d_model,) or states.dtype != torch.float32:
+        C = self.cfg.d_model
+        if states.shape[-1:] != (C,) or states.dtype != torch.float32:
             raise ValueError(
-                f"states {tuple(states.shape)} of {states.dtype}: the head takes float32 (..., "
-                f"{self.cfg.d_model})"
+                f"states {tuple(states.shape)} of {states.dtype}: the head takes float32 (..., {C})"
             )
-        flat = states.detach().reshape(-1, self.cfg.d_model).contiguous()
+        states = states.detach().contiguous()
         out = torch.empty(*states.shape[:-1], self.cfg.vocab_size)
-        arena = self.arena(1)
         raised(
             self.engine.engine_multiply(
-                *(byref(self.struct), byref(self.struct.head), flat.data_ptr(), len(flat)),
-                *(out.data_ptr(), arena.data_ptr()),
+                *(self.reference, self.head_reference, states.data_ptr(), states.numel() // C),
+                *(out.data_ptr(), self.arena(1)),
             )
         )
         return out
@@ -148,6 +147,21 @@ class NativeModel:
 
     # What the entries share.
 
+    def _states(self, cache, step, B, T, tokens):
+        """What `hidden` returns, by a step of the cache."""
+        first = self.join(cache, B, T)
+        return self._fed(view(cache, step, self.own().views), first, T, tokens)
+
+    def _fed(self, seen: View, first: list[int], T: int, tokens: list[int]) -> torch.Tensor:
+        out = torch.empty(len(first), T, self.cfg.d_model)
+        if len(tokens) == 1:
+            self.feed(seen, tokens, [0], first, out)
+        else:
+            sequences = [b for b in range(len(first)) for _ in range(T)]
+            positions = [start + t for start in first for t in range(T)]
+            self.feed(seen, tokens, sequences, positions, out)
+        return out
+
     def join(self, cache: Cache, B: int, T: int) -> list[int]:
         """Where each row's next token stands; ValueError where T more do not fit."""
         check_cache(cache, self.cfg)
@@ -158,39 +172,49 @@ class NativeModel:
         paged = isinstance(cache, PagedCache)
         lengths = [table.length for table in cache.tables] if paged else [cache.pos] * B
         if cache.chunk is None:
-            cache.positions(T)
+            cache.admit(T)
             check_length(max(lengths) + T, self.cfg)
         return lengths
 
     def feed(self, seen: View, tokens, sequences, positions, out: torch.Tensor) -> None:
         """One call of the engine's step, of lists of numbers that were checked; `out` takes the
         states of all rows."""
-        n, most = len(tokens), max(positions) + 1
-        lists = ((c_int32 * n)(*x) for x in (tokens, sequences, positions))
-        arena = self.arena(most).data_ptr()
-        state = byref(self.struct), byref(seen.struct)
-        raised(self.engine.engine_step(*state, *lists, n, out.data_ptr(), arena, most))
+        n, most = len(tokens), seen.seen(max(positions) + 1)
+        kind = c_int32 * n
+        lists = kind(*tokens), kind(*sequences), kind(*positions)
+        places = n, out.data_ptr(), self.arena(most), most
+        raised(self.engine.engine_step(self.reference, seen.reference, *lists, *places))
 
-    def arena(self, tokens: int, sequences: int = 0) -> torch.Tensor:
-        """This thread's working memory for attention over `tokens` and the logits of `sequences`,
-        zero at first."""
+    def own(self):
+        """What belongs to this thread: working memory, the views of caches, a cache of its own."""
         local = self.local
-        if getattr(local, "tokens", 0) < tokens or local.sequences < sequences:
-            local.tokens = max(tokens, getattr(local, "tokens", 0), min(self.cfg.context, 64))
-            local.sequences = max(sequences, getattr(local, "sequences", 1))
-            size = self.engine.engine_arena(byref(self.struct), local.tokens, local.sequences)
-            local.arena = torch.zeros(size)
+        if not hasattr(local, "views"):
+            local.views, local.room = WeakKeyDictionary(), None
+            local.tokens, local.sequences, local.arena = 0, 1, None
+        return local
+
+    def arena(self, tokens: int, sequences: int = 0) -> int:
+        """The address of this thread's working memory for attention over `tokens` and the logits
+        of `sequences`, zero at first."""
+        local = self.own()
+        if local.tokens < tokens or local.sequences < sequences:
+            local.tokens = max(2 * tokens, local.tokens, 64)  # it grows with the text: not often
+            local.sequences = max(sequences, local.sequences)
+            size = self.engine.engine_arena(self.reference, local.tokens, local.sequences)
+            local.memory = torch.zeros(size)
+            local.arena = local.memory.data_ptr()
         return local.arena
 
     def room(self, B: int, tokens: int) -> View:
         """This thread's own contiguous FP32 cache, for a call that brings none; what lies there is
         written before it is read."""
-        own = getattr(self.local, "room", None)
-        if own is None or len(own.table) < B or own.tokens < tokens:
+        local = self.own()
+        if local.room is None or local.room.batch < B or local.room.tokens < tokens:
             tokens = max(tokens, min(self.cfg.context, 64))
             Hkv, D = self.cfg.kv_heads, self.cfg.head_dim
             store = torch.empty(self.cfg.n_layers, 2, B, Hkv, tokens, D)
             parts = [(k, v, k, v) for k, v in store]
             strides = 4 * Hkv * tokens * D, 4 * D, 4 * tokens * D
-            own = self.local.room = View(parts, rows(B), strides, bits=32, block=tokens)
-        return own
+            local.room = View(store, parts, strides, bits=32, block=tokens)
+            local.room.lay([[row] for row in range(B)])
+        return local.room

@@ -1,6 +1,7 @@
 """The caches of `cache` as the engine sees them: addresses and strides, no copies."""
 
-from ctypes import c_void_p
+from collections.abc import MutableMapping
+from ctypes import addressof, byref, c_int32, c_void_p
 
 import torch
 
@@ -8,33 +9,42 @@ from ..affine import packed_bytes
 from ..cache import KINDS, BlockPool, Int8Cache, PagedCache, StaticCache, WindowCache
 from .structs import Cache
 
+MOST_TOKENS = 2**31 - 1
+
 
 class View:
-    """The engine's structure of a cache, and the tensors that keep its memory alive."""
+    """The engine's structure of a cache, and what keeps its memory alive."""
 
-    def __init__(self, parts, table: torch.Tensor, strides, affine=(0, 0, 0), **fields):
-        """`parts`: for each layer the tensors of keys, values and their scales, or None."""
-        addresses = [[None if x is None else x.data_ptr() for x in layer] for layer in parts]
-        arrays = [(c_void_p * len(parts))(*column) for column in zip(*addresses, strict=True)]
-        self.table = table.to(torch.int32)  # (B, blocks)
-        self.tokens = self.table.shape[1] * fields["block"]  # that one sequence has slots for
-        self.held = parts, arrays
-        self.struct = Cache(
-            *arrays,
-            self.table.data_ptr(),
-            *strides,
-            *affine,
-            blocks=self.table.shape[1],
-            **fields,
-        )
+    def __init__(self, storage, parts, strides, affine=(0, 0, 0), **fields):
+        """`parts`: for each layer the tensors of keys, values and the scales of both (of floats:
+        any), which lie in `storage`."""
+        addresses = [[x.data_ptr() for x in layer] for layer in parts]
+        self.arrays = [(c_void_p * len(parts))(*column) for column in zip(*addresses, strict=True)]
+        self.storage, self.parts = storage, parts
+        self.struct = Cache(*self.arrays, None, *strides, *affine, **fields)
+        self.reference = byref(self.struct)
+
+    def lay(self, rows: list[list[int]], tokens: int | None = None) -> "View":
+        """The same over the blocks of each row, and the `tokens` that a row has slots for (None: in
+        its blocks)."""
+        self.batch, widest = len(rows), max(map(len, rows)) or 1
+        flat = [block for row in rows for block in (*row, *[0] * (widest - len(row)))]
+        self.table = (c_int32 * len(flat))(*flat)
+        self.struct.table, self.struct.blocks = addressof(self.table), widest
+        self.tokens = widest * self.struct.block if tokens is None else tokens
+        return self
+
+    def seen(self, tokens: int) -> int:
+        """How many of so many tokens one query sees at the most."""
+        window = self.struct.window
+        return min(tokens, window + self.struct.sinks) if window else tokens
 
 
 class Standing:
     """What a step is to `view` where there is none: stores that the cache has at once."""
 
     def __init__(self, cache):
-        self.cache, self.stores = cache, list(cache.state.stores)
-        self.end, self.overwritten = 0, []
+        self.cache, self.stores, self.end = cache, list(cache.state.stores), 0
 
 
 def check_kind(cache) -> None:
@@ -61,22 +71,72 @@ def check_kind(cache) -> None:
         )
 
 
-def view(cache, step=None) -> View:
+def view(cache, step=None, known: MutableMapping | None = None) -> View:
     """How the engine reads and writes this cache in `step`, or as it stands; storage is made if
-    there is none yet. ValueError as of `check_kind`."""
-    check_kind(cache)
-    if isinstance(cache, PagedCache):
-        return paged(cache, step)
-    into = step or Standing(cache)
-    made = (int8 if isinstance(cache, Int8Cache) else contiguous)(cache, into)
-    if step is None:
-        cache.state = cache.state._replace(stores=tuple(into.stores))
+    there is none yet. ValueError as of `check_kind`.
+
+    `known` keeps the views of caches and pools for as long as their storage stays where it is."""
+    paged = isinstance(cache, PagedCache)
+    holder = cache.pool if paged else cache
+    made = None if known is None else known.get(holder)
+    if made is None:
+        check_kind(cache)
+    into = Standing(cache) if step is None else step
+    rows = blocks_of(cache, step) if paged else [[row] for row in range(cache.batch)]
+    storage = (pool_storage(cache.pool),) if paged else layer_storage(cache, into)
+    if made is None or not same(made.storage, storage):
+        make = pages if paged else int8 if type(cache) is Int8Cache else floats
+        made = make(cache, storage)
+        if known is not None:
+            known[holder] = made
+        made.lay(rows, MOST_TOKENS if type(cache) is WindowCache else None)
+    elif paged:
+        made.lay(rows)
+    if type(cache) is WindowCache:
+        keep(cache, storage, into)
+    if step is None and not paged:
+        cache.state = cache.state._replace(stores=storage)
     return made
 
 
-def empty(cache) -> torch.Tensor:
-    """Keys of no token, of which storage takes its shape."""
-    return torch.empty(cache.batch, cache.cfg.kv_heads, 0, cache.cfg.head_dim)
+def same(old: tuple, new: tuple) -> bool:
+    return len(old) == len(new) and all(a is b for a, b in zip(old, new, strict=True))
+
+
+def blocks_of(cache, step) -> list[list[int]]:
+    """The blocks of each row in a step, ready to be written, or those that the tables have."""
+    if step is None:
+        rows = [table.blocks for table in cache.tables]
+        for block in {block for row in rows for block in row}:
+            cache.pool.check(block)
+        return rows
+    if not step.room.prepared:
+        step.room.prepare()
+    return [row for _, row, _ in step.room.rows]
+
+
+def pool_storage(pool) -> torch.Tensor:
+    """The blocks of every layer, made in float32 if there are none yet."""
+    if pool.store is None:
+        pool._layer(0, like=torch.empty(0))
+    return pool.store if pool.bits else float32(pool.store)
+
+
+def layer_storage(cache, step) -> tuple:
+    """What each layer stores, made by the step if there is nothing yet."""
+    if not all(step.stores):
+        like = torch.empty(cache.batch, cache.cfg.kv_heads, 0, cache.cfg.head_dim)
+        for i, layer in enumerate(cache.layers):
+            if type(cache) is Int8Cache:
+                rows = (2, cache.capacity)
+                step.stores[i] = step.stores[i] or layer.reserve(like, rows, like.shape[3], 1)
+            else:
+                layer.room(step, like, slots_of(cache))
+    return tuple(step.stores)
+
+
+def slots_of(cache) -> int:
+    return cache.sinks + cache.ring if type(cache) is WindowCache else cache.capacity
 
 
 def float32(tensor: torch.Tensor) -> torch.Tensor:
@@ -87,64 +147,40 @@ def float32(tensor: torch.Tensor) -> torch.Tensor:
     return tensor
 
 
-def rows(batch: int) -> torch.Tensor:
-    """A block a sequence."""
-    return torch.arange(batch)[:, None]
+def keep(cache, storage, step) -> None:
+    """What a full ring lets go is written over at once, and comes back if the step does not come
+    to its end."""
+    if step.end <= slots_of(cache):
+        return
+    slots = cache.slots(torch.arange(step.before.pos, step.end))
+    slots = slice(int(slots[0]), int(slots[0]) + 1) if len(slots) == 1 else slots
+    step.overwritten += [(x, slots, x[:, :, slots].clone()) for pair in storage for x in pair]
 
 
-def contiguous(cache, step) -> View:
-    window = isinstance(cache, WindowCache)
-    room = cache.sinks + cache.ring if window else cache.capacity
-    Hkv, D = cache.cfg.kv_heads, cache.cfg.head_dim
-    pairs = [layer.room(step, empty(cache), room) for layer in cache.layers]
-    if window and step.end > room:  # it evicts, and might not come to its end
-        slots = step.plan.slots
-        step.overwritten += [(x, slots, x[:, :, slots].clone()) for pair in pairs for x in pair]
-    parts = [(float32(k), float32(v), k, v) for k, v in pairs]
+def floats(cache, storage) -> View:
+    """Keys and values (B, Hkv, slots, D), of a static cache or a window."""
+    Hkv, D, slots = cache.cfg.kv_heads, cache.cfg.head_dim, slots_of(cache)
+    parts = [(float32(k), float32(v), k, v) for k, v in storage]
+    window = type(cache) is WindowCache
     fields = {"window": cache.window, "sinks": cache.sinks, "ring": cache.ring} if window else {}
-    strides = 4 * Hkv * room * D, 4 * D, 4 * room * D
-    made = View(parts, rows(cache.batch), strides, bits=32, block=room, **fields)
-    if window:
-        made.tokens = 2**31 - 1  # it has a slot for every token
-    return made
+    strides = 4 * Hkv * slots * D, 4 * D, 4 * slots * D
+    return View(storage, parts, strides, bits=32, block=slots, **fields)
 
 
-def int8(cache, step) -> View:
-    parts = []
-    for i, layer in enumerate(cache.layers):
-        if not step.stores[i]:
-            rows_of = (2, cache.capacity)
-            step.stores[i] = layer.reserve(empty(cache), rows_of, cache.cfg.head_dim, 1)
-        codes, scales = step.stores[i]  # (B, Hkv, 2, capacity, D) and (…, 1)
-        parts.append((codes[:, :, 0], codes[:, :, 1], scales[:, :, 0], scales[:, :, 1]))
+def int8(cache, storage) -> View:
+    """Codes (B, Hkv, 2, capacity, D), keys and values side by side, and scales (…, 1)."""
     Hkv, n, D = cache.cfg.kv_heads, cache.capacity, cache.cfg.head_dim
+    parts = [(c[:, :, 0], c[:, :, 1], s[:, :, 0], s[:, :, 1]) for c, s in storage]
     strides, affine = (2 * Hkv * n * D, D, 2 * n * D), (4 * Hkv * n, 2, 4 * n)
-    return View(parts, rows(cache.batch), strides, affine, bits=8, block=n)
+    return View(storage, parts, strides, affine, bits=8, block=n)
 
 
-def paged(cache, step) -> View:
-    """The blocks of the step, or those that the tables have."""
-    pool, D = cache.pool, cache.cfg.head_dim
-    if step is None:
-        blocks = [table.blocks for table in cache.tables]
-        for block in {block for row in blocks for block in row}:
-            pool.check(block)
-    else:
-        if not step.room.prepared:
-            step.room.prepare()
-        blocks = [row for _, row, _ in step.room.rows]
-    if pool.store is None:
-        pool._layer(0, like=torch.empty(0))  # makes the storage, as the first write would
-    if pool.bits is None:
-        float32(pool.store)
-    bits, item = pool.bits or 32, pool.store.element_size()
-    _, _, _, size, Hkv, width = pool.store.shape
+def pages(cache, storage) -> View:
+    """The blocks of a pool, (2, L, blocks, block_size, Hkv, D or bytes), scales behind codes."""
+    pool, store = cache.pool, storage[0]
+    item, (_, _, _, size, Hkv, width) = store.element_size(), store.shape
     strides = item * size * Hkv * width, item * Hkv * width, item * width
-    parts = []
-    for k, v in zip(*pool.store.unbind(), strict=True):
-        behind = packed_bytes(D, bits) if pool.bits else 0
-        scales = (k[..., behind:], v[..., behind:]) if pool.bits else (k, v)
-        parts.append((k, v, *scales))
-    widest = max(1, *map(len, blocks))
-    table = torch.tensor([row + [0] * (widest - len(row)) for row in blocks])
-    return View(parts, table, strides, strides if pool.bits else (0, 0, 0), bits=bits, block=size)
+    behind = packed_bytes(cache.cfg.head_dim, pool.bits) if pool.bits else 0
+    parts = [(k, v, k[..., behind:], v[..., behind:]) for k, v in zip(*store.unbind(), strict=True)]
+    affine = strides if pool.bits else (0, 0, 0)
+    return View(storage, parts, strides, affine, bits=pool.bits or 32, block=size)
