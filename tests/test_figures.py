@@ -12,7 +12,8 @@ from matplotlib.text import Text
 
 from paper import figures
 from paper.boxes import overlaps
-from paper.canvas import PALETTE, assign, canvas, png_bytes, set_scale, styled
+from paper.canvas import PALETTE, assign, canvas, png_bytes, styled
+from paper.layout import set_scale
 from paper.matrix import ABOVE, BELOW, FAINT, _Shade, luminance, over
 from paper.svg import DARK
 from paper.ticks import written
@@ -131,27 +132,6 @@ def test_reserves_draw_what_is_used_below_what_is_held_in_panels_of_one_scale():
     )
 
 
-def test_histograms_draw_each_panel_over_its_own_grid():
-    df = pd.DataFrame(
-        {
-            "x": [-1.0, 0, 1] * 2,
-            "share": [1, 5, 2, 2, 2, 3.0],
-            "matrix": ["head"] * 3 + ["input"] * 3,
-        }
-    )
-    fig = figures.histograms(
-        df, "x", "share", "matrix", {"head": [-1, 0, 1]}, xlabel="weight", ylabel="share"
-    )
-    head, other = fig.axes
-    assert {"share", "head", "input"} <= set(texts(fig)) and head.get_xlim() == (-1.5, 1.5)
-    assert [segment[0][0] for segment in head.collections[0].get_segments()] == [-1, 0, 1]
-    assert not other.collections[0].get_segments() and other.get_xlabel() == "weight"
-    assert (
-        head.patches[0].get_data().values.tolist() == [1, 5, 2]
-        and other.patches[0].get_data().edges[-1] == 1.5
-    )
-
-
 def test_learning_curves_leave_step_zero_out_on_a_log_axis():
     df = pd.DataFrame({"step": [0, 1, 10, 100], "loss": [7, 6, 5, 4.0]})
     fig = figures.learning_curves(df, limits=[(3.4, "floor")])
@@ -262,6 +242,51 @@ def test_pareto_fills_the_front_only_and_labels_do_not_overlap():
     assert faces.count("white") == 3  # only the smallest file and the highest y are undominated
     plain = figures.pareto(df, "mb", "ppl", "f", xlabel="MB", ylabel="y", front=None)
     assert all(line.get_markerfacecolor() != "white" for line in plain.axes[0].lines)
+
+
+def joins(fig):
+    """The lines between neighbours on the front, as pairs of points."""
+    return [line.get_xydata().tolist() for line in fig.axes[0].lines if line.get_alpha() == 0.45]
+
+
+FORMATS = pd.DataFrame(
+    {
+        "kib": [400.0, 260, 150, 1700, 140],
+        "p": [-0.0104, 1.2, 9.0, 0.0, 0.5],
+        "f": ["int8", "int4", "int2", "fp32", "tuned"],
+        "kin": [True, True, True, True, False],
+    }
+).assign(lo=lambda d: d.p - 0.001, hi=lambda d: d.p + 0.001)
+
+
+def test_what_lies_below_the_least_is_a_triangle_with_its_value():
+    options = dict(xlabel="KiB", ylabel="%", log="xy", least=0.01, among="kin")
+    fig = figures.pareto(FORMATS, "kib", "p", "f", "lo", "hi", **options)
+    low = [line for line in fig.axes[0].lines if line.get_marker() == "v"]
+    assert [line.get_ydata()[0] for line in low] == [0.01, 0.01]
+    assert {"int8, −0.010", "fp32, 0.000", "int4"} <= set(texts(fig))
+    assert joins(fig) == [[[150, 9.0], [260, 1.2]], [[260, 1.2], [400, 0.01]]]
+    assert overlaps(fig) == []
+
+
+def test_a_point_of_another_kind_beats_none_and_is_not_joined():
+    options = dict(xlabel="KiB", ylabel="%", front="min")
+    apart = figures.pareto(FORMATS, "kib", "p", "f", **options, among="kin")
+    hollow = [
+        line.get_xdata()[0]
+        for line in apart.axes[0].lines
+        if line.get_marker() == "o" and line.get_markerfacecolor() == "white"
+    ]
+    assert hollow == [1700, 140] and len(joins(apart)) == 2
+    assert len(joins(figures.pareto(FORMATS, "kib", "p", "f", **options))) == 1  # tuned, int8
+
+
+def test_nothing_joins_points_whose_intervals_overlap():
+    noisy = FORMATS[:3].assign(lo=[-9.0, -8, 1], hi=[9.0, 10, 17])
+    fig = figures.pareto(noisy, "kib", "p", "f", "lo", "hi", xlabel="KiB", ylabel="%")
+    assert joins(fig) == []
+    marks = [line for line in fig.axes[0].lines if line.get_marker() == "o"]
+    assert not [line for line in marks if line.get_markerfacecolor() == "white"]  # nor beaten
 
 
 def test_heatmap_annotates_one_matrix_and_shares_the_scale_of_two():

@@ -75,7 +75,6 @@ def draw(name, words):
         "learning_curves": lambda f: f(long, "x", "y", "g", limits=[(1.5, more[2])], **named),
         "pareto": lambda f: f(rows, "v", "v", "w", "lo", "hi", **named, **limits),
         "heatmap": lambda f: f({a: frame, b: frame}, label=c, annotate=True, **named),
-        "histograms": lambda f: f(long, "x", "y", "g", {a: [1, 2]}, **named),
         "reserves": lambda f: f(long.assign(p=d), "x", "y", "z", "g", "p", words=more[2:], **named),
         "dots": lambda f: f(rows, "w", "v", "lo", "hi", xlabel=c, limits=[(2, d)], values="shown"),
         "ladder": lambda f: f(rows, "w", "v", xlabel=c, limits=[(0.5, d)]),
@@ -87,7 +86,7 @@ def draw(name, words):
     return calls[name](getattr(figures, name))
 
 
-FEW = ("histograms", "learning_curves", "reserves")  # take four groups or panels
+FEW = ("learning_curves", "reserves")  # take four groups or panels
 FUNCTIONS = sorted(set(figures.__all__) - {"png_bytes"})
 
 

@@ -34,9 +34,6 @@ def test_points_and_rows_tell_each_value_with_its_interval():
 def test_matrices_panels_and_reserves_tell_where_their_ends_lie():
     frame = pd.DataFrame([[1.0, 2.0], [3.0, 9.0]], index=["r", "s"], columns=["c", "d"])
     assert "2 by 2, from 1.00 at r, c to 9.00 at s, d" in figures.heatmap(frame, label="nats").alt
-    counts = pd.DataFrame({"x": [0.0, 1.0, 2.0], "y": [1, 5, 2], "p": ["w"] * 3})
-    drawn = figures.histograms(counts, "x", "y", "p", {}, xlabel="weight", ylabel="count")
-    assert drawn.alt == "Panels of count over weight. w: highest at 1.00."
     held = pd.DataFrame(
         {"t": [16, 64], "u": [1.0, 4.0], "r": [8.0, 8.0], "f": ["FP32"] * 2, "h": ["MHA"] * 2}
     )

@@ -838,7 +838,6 @@ def test_what_is_allowed_passes():
         (dict(value=12, threshold="≥ 10×"), 58.0, {"hold": (50, 50), "limit": 50}),
         (dict(value=5, threshold="<= 1e1"), 30.0, {"hold": (0, 50), "limit": 50}),
         (dict(value=1e-13, threshold="<= 1e-10"), 10.0, {"hold": (0, 50), "limit": 50}),
-        (dict(value=90, threshold=">= 10"), 97.0, {"hold": (50, 50), "limit": 50}),
         (dict(value=512, threshold="= 512"), 50.0, {"hold": (47, 6), "limit": 50}),
         (dict(value=5, interval=(0, 10), threshold="> 10"), 30.0, {"hold": (50, 50), "limit": 50}),
         (dict(value=10, interval=(5, 12), seed=20), 37.3, {"seed": 88}),
@@ -856,6 +855,32 @@ def test_a_strip_places_its_marks(arguments, dot, marks_expected):
     if "limit" in marks_expected:
         assert float(soup.select_one(".limit")["x1"][:-1]) == marks_expected["limit"]
     assert bool(soup.select(".seedmark")) == ("seed" in marks_expected)
+
+
+def test_a_strip_s_place_is_a_share_of_the_threshold_whatever_the_interval():
+    places = [
+        BeautifulSoup(marks.strip(11, interval, "≥ 10"), "html.parser").circle["cx"]
+        for interval in (None, (10.9, 11.1), (2, 20))
+    ]
+    assert set(places) == {"54%"}
+
+
+@pytest.mark.parametrize(("value", "x"), [(90, "97%"), (-40, "3%")])
+def test_what_is_further_out_than_the_strip_is_an_arrow(value, x):
+    soup = BeautifulSoup(marks.strip(value, threshold=">= 10"), "html.parser")
+    assert not soup.circle and soup.find("path", class_="dot").parent["x"] == x
+
+
+def test_a_logarithmic_strip_has_ticks_that_crowd():
+    def ticks(*arguments, **options):
+        soup = BeautifulSoup(marks.strip(*arguments, **options), "html.parser")
+        return [float(t["x1"][:-1]) for t in soup.select(".axis") if t["y2"] == "10"]
+
+    found = ticks(15, seed=300)
+    assert len(found) == 4  # 20, 50, 100, 200
+    gaps = [b - a for a, b in zip(found, found[1:], strict=False)]
+    assert gaps[0] > gaps[1] and gaps[1] == pytest.approx(gaps[2], abs=0.2)
+    assert ticks(15, seed=30) == [] and len(ticks(1e-6, seed=1.0)) == 7
 
 
 def test_a_strip_clamps_its_marks_and_is_empty_without_a_number():

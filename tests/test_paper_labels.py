@@ -198,7 +198,7 @@ def test_matrices_are_named_beside_them(rows, columns, panels, annotate, power):
 
 
 def test_a_figure_becomes_taller_where_its_labels_find_no_room():
-    df = pd.DataFrame({"x": np.repeat([1.0, 2, 3, 4], 6), "y": np.tile(np.arange(6.0), 4)})
+    df = pd.DataFrame({"x": np.repeat([1.0, 2, 3, 4], 9), "y": np.tile(np.arange(9.0), 4)})
     df["n"] = [f"a rather long name {i}" for i in range(len(df))]
     fig = figures.pareto(df, "x", "y", "n", xlabel="x", ylabel="y", front=None, height=2.0)
     assert fig.get_figheight() > 2.0 and overlaps(fig) == []

@@ -15,6 +15,7 @@ from paper import __main__ as command
 from paper import runner
 from paper.chapter import prefix as numbered
 from paper.claims import AUDIT, OWN
+from paper.display import KEY
 from paper.files import read_json
 from paper.project import Project
 from paper.scrub import naming
@@ -88,6 +89,39 @@ def test_the_run_leaves_what_the_design_lists(run_dir):
         assert png.with_suffix(".csv").is_file(), png.name
     assert not list(run_dir.rglob("*.part*")) and not list(run_dir.glob("*.failed.ipynb"))
     assert subprocess.run(["sha256sum", "--quiet", "-c", "HASHES.txt"], cwd=run_dir).returncode == 0
+
+
+def shown(run_dir, kind):
+    """(where, output) of every output of a kind in the run's notebooks."""
+    for path in sorted(run_dir.glob("*.ipynb")):
+        for cell in nbformat.read(path, as_version=4).cells:
+            for output in cell.get("outputs", ()):
+                about = output.get("metadata", {}).get(KEY, {})
+                if about.get("kind") == kind:
+                    yield f"{path.stem}: {about['id']}", output
+
+
+def test_no_label_of_any_figure_covers_a_mark_or_another_label(run_dir):
+    """At the data of this very run: each figure says what its labels cover when it is drawn."""
+    figures = dict(shown(run_dir, "figure"))
+    assert len(figures) > 30
+    covered = {where: output.metadata[KEY]["overlaps"] for where, output in figures.items()}
+    assert {where: told for where, told in covered.items() if told} == {}
+
+
+def test_every_figure_stands_on_the_page_as_svg_smaller_than_its_png(run_dir, page):
+    for where, output in shown(run_dir, "figure"):
+        svg, png = output.data["image/svg+xml"], output.data["image/png"]
+        assert len(svg) < len(png), where
+        drawn = page.find(id=f"fig-{output.metadata[KEY]['id']}").svg
+        assert drawn["role"] == "img" and drawn["aria-label"].strip(), where
+
+
+def test_the_heads_of_tables_are_words(run_dir):
+    for where, output in shown(run_dir, "table"):
+        heads = BeautifulSoup(output.data["text/html"], "html.parser").select("thead th")
+        names = [head.get_text() for head in heads]
+        assert not [name for name in names if re.search(r"[a-z0-9]_[a-z0-9]", name)], where
 
 
 def test_claims_have_verdicts_and_lead_to_the_cell_that_computed_them(run_dir, page):

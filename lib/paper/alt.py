@@ -99,15 +99,6 @@ def matrix(frames, label, xlabel="", ylabel="", **_):
     return _sentences(f"Matrix of {label}{f', {axes}' if axes else ''}", told)
 
 
-def panels(df, x, y, panel, xlabel, ylabel, **_):
-    """Where each panel's curve is highest."""
-    told = []
-    for name, part in df.groupby(panel, sort=False):
-        top = part.loc[part[y].idxmax()]
-        told.append(f"{name}: highest at {number(top[x], 3)}")
-    return _sentences(f"Panels of {ylabel} over {xlabel}", told)
-
-
 def _interval(row, value, low, high):
     text = number(row[value], 3)
     if low and high and row[low] == row[low]:

@@ -19,31 +19,18 @@ import numpy as np
 
 from . import alt
 from .alt import described
-from .canvas import (
-    DASHED,
-    INK,
-    INK_2,
-    PALETTE,
-    SEED_MARK,
-    assign,
-    canvas,
-    hatch_beyond,
-    name_axes,
-    png_bytes,
-    set_scale,
-    styled,
-)
+from .canvas import DASHED, INK, INK_2, PALETTE, SEED_MARK, assign, canvas, png_bytes, styled
 from .labels import at_edge, name_marks, room
+from .layout import hatch_beyond, name_axes, set_scale
 from .matrix import heatmap
-from .numerals import column
-from .panels import histograms, reserves
+from .numerals import fixed, supported
+from .panels import reserves
 from .rows import bars, dots, ladder, waterfall
 
 __all__ = [
     "bars",
     "dots",
     "heatmap",
-    "histograms",
     "ladder",
     "learning_curves",
     "lines",
@@ -177,30 +164,13 @@ def pareto(
         best = compared & _front(df, compared, x, y, low, high, front)
         chosen = {name: "blue" if on else "grey" for name, on in zip(df[label], best, strict=True)}
         chosen = assign([], {**chosen, **(colors or {})})
-        lower = [] if least is None else [v for v in df[y] if v < least]
-        written = iter(column(lower, 2))
-        names = {}
-        for place, (record, on) in enumerate(zip(df.to_dict("records"), best, strict=True)):
-            line, text = PALETTE[chosen[record[label]]]
-            under = least is not None and record[y] < least
-            at = least if under else record[y]
-            if (
-                low
-                and np.isfinite(record[low])
-                and not (least is not None and record[high] < least)
-            ):
-                ends = np.maximum([record[low], record[high]], -np.inf if least is None else least)
-                ax.plot([record[x]] * 2, ends, color=line, lw=1.4, zorder=3)
-            face = dict(mec=line, mfc=line if on or front is None else "white", mew=1.5, ms=6.5)
-            ax.plot(record[x], at, "v" if under else "o", zorder=4, **face)
-            said = f"{record[label]}, {next(written)}" if under else record[label]
-            names[place] = (record[x], at, said, text)
-        for a, b in _steps(df[best].sort_values(x), y, low, high) if front else ():
-            ends = [names[df.index.get_loc(i)][:2] for i in (a, b)]
-            ax.plot(
-                *zip(*ends, strict=True), color=PALETTE["blue"][0], lw=1.2, alpha=0.45, zorder=2
-            )
-        if lower:
+        filled = best if front else np.ones(len(df), bool)
+        names = _points(ax, df, (x, y, label, low, high), chosen, filled, least)
+        for a, b in _steps(df, best, x, y, low, high) if front else ():
+            ends = np.array([names[a][:2], names[b][:2]], float)
+            if not (ends[:, 1] == least).all():  # what is below it is not drawn to scale
+                ax.plot(*ends.T, color=PALETTE["blue"][0], lw=1.2, alpha=0.45, zorder=2)
+        if least is not None and (df[y] < least).any():
             ax.axhline(least, color=INK_2, lw=0.8, ls=(0, (1, 2)), zorder=2)
         ax.margins(0.08)
         curves = _limits(ax, limits, xlimits, seed)
@@ -210,12 +180,31 @@ def pareto(
         name_axes(ax, xlabel, ylabel, log)
 
         def say(labels):
-            for name in names.values():
+            for name in names:
                 labels.beside(*name)
             _name_limits(labels, curves, xlimits, seed)
 
         name_marks(ax, say)
     return fig
+
+
+def _points(ax, df, columns, chosen, filled, least):
+    """Draws points with their intervals; returns (x, y, name, colour) of each for labelling."""
+    x, y, label, low, high = columns
+    bottom = -np.inf if least is None else least
+    names = []
+    for record, on in zip(df.to_dict("records"), filled, strict=True):
+        line, text = PALETTE[chosen[record[label]]]
+        at, said = max(record[y], bottom), record[label]
+        if low and np.isfinite(record[low]) and record[high] >= bottom:
+            ends = [max(record[low], bottom), record[high]]
+            ax.plot([record[x]] * 2, ends, color=line, lw=1.4, zorder=3)
+        if under := record[y] < bottom:
+            said = f"{said}, {fixed(record[y], supported(0, least))}"
+        face = dict(mec=line, mfc=line if on else "white", mew=1.5, ms=6.5)
+        ax.plot(record[x], at, "v" if under else "o", zorder=4, **face)
+        names.append((record[x], at, said, text))
+    return names
 
 
 def _limits(ax, limits, xlimits, seed):
@@ -272,12 +261,11 @@ def _front(df, compared, x, y, low, high, front):
     return ~beats[compared].any(axis=0)
 
 
-def _steps(edge, y, low, high):
-    """Neighbours on the front that a step surely parts, as pairs of their indices."""
-    for a, b in zip(edge.index[:-1], edge.index[1:], strict=True):
-        if not low:
-            yield a, b
-            continue
-        ends = edge.loc[[a, b], [low, high]].fillna({low: edge[y], high: edge[y]})
-        if ends[low].max() > ends[high].min():
-            yield a, b
+def _steps(df, best, x, y, low, high):
+    """Neighbours on the front that a step surely parts, as pairs of their places."""
+    places = np.flatnonzero(best)
+    places = places[np.argsort(df[x].to_numpy()[places], kind="stable")]
+    ends = [df[end].fillna(df[y]).to_numpy(float) for end in (low, high)] if low else ()
+    for pair in zip(places[:-1], places[1:], strict=True):
+        if not low or max(ends[0][[*pair]]) > min(ends[1][[*pair]]):
+            yield pair

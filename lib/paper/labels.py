@@ -9,20 +9,14 @@ from matplotlib.lines import Line2D
 from matplotlib.transforms import Affine2D, ScaledTranslation
 
 from . import boxes
-from .canvas import INK, arrange, text_width
+from .canvas import INK
+from .layout import arrange, text_width
 from .places import Board, Label
 from .words import label as short
 
 NEAR = 7  # points between a mark and its label
-FAR = (
-    12,
-    18,
-    30,
-    42,
-    56,
-    72,
-    92,
-)  # where there is no room near by, with a thin line back to the mark
+# where there is no room near by, with a thin line back to the mark
+FAR = (12, 18, 30, 42, 56, 72, 92, 116)
 SIDE, ASIDE = 6, 16  # points between the axes and the labels of lines, straight or joined
 
 
@@ -69,9 +63,9 @@ class Labels:
         places += [((x, y), (NEAR * side, up), side, 0) for side in (1, -1) for up in (4, -4)]
         around = [(np.cos(turn), np.sin(turn)) for turn in np.linspace(0, 2 * np.pi, 17)[:-1]]
         places += [_place((x, y), far, *direction) for far in FAR for direction in around]
-        own = self.ax.transData.transform((x, y))
-        rivals = self.ink.discs[np.hypot(*(self.ink.discs[:, :2] - own).T) > 1]
-        self._add(places, text, color, rivals=rivals)
+        away = np.hypot(*(self.ink.discs[:, :2] - self.ax.transData.transform((x, y))).T)
+        radius = self.ink.discs[away <= 1, 2].max(initial=0)
+        self._add(places, text, color, rivals=self.ink.discs[away > 1], radius=radius)
 
     def on_line(self, xs, ys, text):
         """A limit's name in italics along its line, wherever it covers least."""
@@ -136,14 +130,14 @@ class Labels:
         self.drawn.append(text)
         return text
 
-    def _add(self, places, text, color, style="normal", coords=None, rivals=()):
+    def _add(self, places, text, color, style="normal", coords=None, rivals=(), radius=0.0):
         text = self._text(short(text), color, style)
         text.set_bbox(dict(facecolor="white", edgecolor="none", pad=0.8, alpha=0.85, gid="halo"))
         if coords is not None:
             text.xycoords = coords
         size = np.diff(boxes.extents([text], self.renderer).reshape(2, 2), axis=0)[0]
         label = Label(text, places, coords or self.ax.transData, size, self.fig.dpi / 72)
-        label.judge(self.ax.bbox, self.ink, self.fixed, rivals)
+        label.judge(self.ax.bbox, self.ink, self.fixed, rivals, radius)
         self.placed.append(label)
 
     def _join(self, origin, start, end, color):

@@ -33,11 +33,13 @@ def strip(
     """One row's number line as inline SVG, its marks clamped to 3-97 %; "" where `value` is not a
     number.
 
-    `threshold` "≥ 3.7" stands at 50 %, with the side where the claim holds shaded; the interval, or
-    else the threshold itself, sets the scale, and "" is returned where neither does or
-    nothing is there to compare with. Without one the line spans all the numbers given,
-    logarithmically if they differ more than fivefold (or as `log` says), and `start`, where nothing
-    is gained; `limit` is dashed and `beyond` ("above" | "below") hatches what lies past it."""
+    `threshold` "≥ 3.7" stands at 50 %, with the side where the claim holds shaded, nothing at 10 %
+    and twice the threshold at 90 %: one scale for every row, on which a place is a share of the
+    threshold and what is further out is an arrow. About a threshold of zero the interval sets the
+    scale, and "" is returned where there is none or nothing is there to compare with. Without
+    a threshold the line spans all the numbers given, logarithmically if they differ more than
+    fivefold (or as `log` says; ticks at 1, 2, 5, 10, ... tell), and `start`, where nothing is
+    gained; `limit` is dashed and `beyond` ("above" | "below") hatches what lies past it."""
     if not _is_number(value):
         return Markup("")
     interval = interval if interval and all(_is_number(x) for x in interval) else None
@@ -47,7 +49,7 @@ def strip(
     scaled = bar and (interval or bar[1] or not value)  # a margin to zero alone has no scale
     if not (scaled or not bar and (seed, limit) != (None, None)):
         return Markup("")  # nothing to stand beside
-    place = (
+    place, ticks = (
         _around(bar[1], value, interval)
         if bar
         else _across([value, *(interval or ()), seed, limit, start], log)
@@ -65,36 +67,59 @@ def strip(
             f'<rect x="{low:g}%" width="{high - low:g}%" y="1" height="12" fill="url(#beyond)"/>'
         )
     marks.append('<line class="axis" x1="0" x2="100%" y1="7" y2="7"/>')
+    for x in map(place, ticks):
+        marks.append(f'<line class="axis" x1="{x:g}%" x2="{x:g}%" y1="7" y2="10"/>')
     for x in [50.0] if bar else [] if limit is None else [place(limit)]:
         marks.append(f'<line class="limit" x1="{x:g}%" x2="{x:g}%" y1="-1" y2="15"/>')
     if seed is not None:
-        diamond = '<path class="seedmark" d="M0-4.5 4.5 0 0 4.5-4.5 0z"/>'
-        marks.append(f'<svg x="{place(seed):g}%" y="7" overflow="visible">{diamond}</svg>')
+        marks.append(_shape("seedmark", place(seed), "M0-4.5 4.5 0 0 4.5-4.5 0z"))
     if interval:
         marks.append(
             f'<line class="iv" x1="{place(interval[0]):g}%" x2="{place(interval[1]):g}%" y1="7" '
             f'y2="7"/>'
         )
-    marks.append(f'<circle class="dot" cx="{place(value):g}%" cy="7" r="4.2"/>')
+    x = place(value)
+    if FROM < x < TO:
+        marks.append(f'<circle class="dot" cx="{x:g}%" cy="7" r="4.2"/>')
+    else:
+        marks.append(_shape("dot", x, "M-4-5 4 0-4 5z" if x == TO else "M4-5-4 0 4 5z"))
     return Markup(f'<svg class="strip" aria-hidden="true">{"".join(marks)}</svg>')
 
 
+def _shape(kind, x, path):
+    return f'<svg x="{x:g}%" y="7" overflow="visible"><path class="{kind}" d="{path}"/></svg>'
+
+
 def _around(center, value, interval):
-    """Positions in % with `center` at 50: an interval fills 10-90 at most; without one 10 and 90
-    stand for nothing and for twice the threshold."""
-    reach = max(abs(x - center) for x in (value, *interval)) if interval else abs(center)
-    reach = reach or 1.0
-    return lambda x: _clamped(50 + 40 * (x - center) / reach)
+    """Positions in % with `center` at 50 and 10 and 90 for nothing and twice the center, or for
+    the furthest of the interval from a center of zero; no ticks."""
+    reach = abs(center) or max(abs(x) for x in (value, *(interval or ()))) or 1.0
+    return lambda x: _clamped(50 + 40 * (x - center) / reach), ()
 
 
 def _across(values, log):
-    """Positions in % over all `values`, with a margin of 12 at both ends."""
+    """Positions in % over all `values`, with a margin of 12 at both ends, and the ticks of a
+    logarithmic line."""
     known = [x for x in values if x is not None]
     if log is None:
         log = min(known) > 0 and max(known) > 5 * min(known)
-    scale = math.log if log and min(known) > 0 else float
+    log = log and min(known) > 0
+    scale = math.log if log else float
     low, high = scale(min(known)), scale(max(known))
-    return lambda x: _clamped(50 if high == low else 12 + 76 * (scale(x) - low) / (high - low))
+    ticks = _one_two_five(min(known), max(known)) if log else ()
+    return (
+        lambda x: _clamped(50 if high == low else 12 + 76 * (scale(x) - low) / (high - low)),
+        ticks,
+    )
+
+
+def _one_two_five(low, high):
+    """The numbers 1, 2, 5, 10, 20, ... from low to high; over more than three decades the powers
+    of ten alone."""
+    first, last = math.floor(math.log10(low)), math.ceil(math.log10(high))
+    steps = (1, 2, 5) if last - first < 4 else (1,)
+    found = [step * 10.0**power for power in range(first, last + 1) for step in steps]
+    return [x for x in found if low <= x <= high]
 
 
 def _clamped(percent):

@@ -9,7 +9,8 @@ from matplotlib.ticker import MaxNLocator
 
 from . import alt
 from .alt import described
-from .canvas import INK_2, arrange, canvas, name_figure, name_panels, styled, text_width
+from .canvas import INK_2, canvas, styled
+from .layout import arrange, name_figure, name_panels, text_width
 from .numerals import column
 from .ticks import written
 from .words import drawable
@@ -94,7 +95,7 @@ def _name(axes, panels, label, ylabel, annotate):
     rows = f"; rows: {ylabel}" if ylabel else ""
     if len(axes) > 1:
         name_panels(axes, list(panels), label + rows)
-    elif annotate or not ylabel or text_width(ylabel) + text_width(label) > 500:
+    elif annotate or not ylabel or text_width(ylabel + label) > axes[0].figure.bbox.width - 80:
         name_figure(axes[0], label + rows)
     else:
         name_figure(axes[0], ylabel)

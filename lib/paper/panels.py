@@ -1,40 +1,13 @@
-"""Figures of panels side by side: histograms over grids, and what is used below what is reserved.
-Arguments as in `figures`."""
+"""Panels side by side: what is used, below what is reserved. Arguments as in `figures`."""
 
 import numpy as np
 
 from . import alt
 from .alt import described
-from .canvas import INK_2, PALETTE, arrange, assign, canvas, name_panels, set_scale, styled
+from .canvas import PALETTE, assign, canvas, styled
 from .labels import Labels, room
+from .layout import arrange, name_panels, set_scale
 from .words import drawable
-
-
-@described(alt.panels)
-def histograms(df, x, y, panel, grids, *, xlabel, ylabel, colors=None, height=2.6):
-    """Steps of y at the evenly spaced centres x, a panel each side by side, and below each the
-    points of its grid.
-
-    `grids` is {panel: levels}: what a number format can represent, drawn as upright ticks over the
-    whole height."""
-    with styled():
-        panels = dict(list(df.groupby(panel, sort=False)))
-        fig, axes = canvas(height, len(panels))
-        axes = np.atleast_1d(axes)
-        chosen = assign([], {name: (colors or {}).get(name, "blue") for name in panels})
-        for ax, (name, part) in zip(axes, panels.items(), strict=True):
-            width, top = part[x].diff().median(), part[y].max() * 1.04
-            edges = np.r_[part[x].to_numpy() - width / 2, part[x].iloc[-1] + width / 2]
-            grid = dict(color=INK_2, lw=0.6, alpha=0.7, zorder=2)
-            ax.vlines(grids.get(name, ()), 0, top, **grid)
-            paint = dict(color=PALETTE[chosen[name]][0], alpha=0.75, zorder=3)
-            ax.stairs(part[y], edges, fill=True, **paint)
-            ax.set(xlim=(edges[0], edges[-1]), ylim=(0, top), yticks=[])
-            ax.set_xlabel(drawable(xlabel))
-            set_scale(ax.xaxis)
-        name_panels(axes, panels, ylabel)
-        arrange(fig)
-    return fig
 
 
 @described(alt.reserves)

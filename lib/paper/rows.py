@@ -5,22 +5,9 @@ import numpy as np
 
 from . import alt
 from .alt import described
-from .canvas import (
-    DASHED,
-    INK,
-    INK_2,
-    PALETTE,
-    SEED_MARK,
-    arrange,
-    assign,
-    canvas,
-    hatch_beyond,
-    name_axes,
-    set_scale,
-    styled,
-    text_width,
-)
+from .canvas import DASHED, INK, INK_2, PALETTE, SEED_MARK, assign, canvas, styled
 from .labels import Labels
+from .layout import arrange, hatch_beyond, name_axes, set_scale, text_width
 from .numerals import column, number
 from .words import label as short
 

@@ -116,6 +116,8 @@ class Renderer(RendererBase):
         if clip and rgbFace is not None and not _inside(path, transform, clip):
             path, transform = path.transformed(transform).clip_to_bbox(clip), None
         bounds = clip.padded(-1).extents if clip and rgbFace is None else None  # it adds a pixel
+        if "fill" not in paint and "stroke" not in paint:
+            return
         paint["shape-rendering"] = None if gc.get_antialiased() else "crispEdges"
         line = rgbFace is None and path.should_simplify
         self._add("path", paint, _d(path, transform, clip=bounds, simplify=line))
