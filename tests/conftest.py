@@ -4,6 +4,7 @@ a project whose notebooks are not really run.
 HYPOTHESIS_PROFILE=default looks for others, as many as hypothesis likes."""
 
 import json
+import multiprocessing.forkserver
 import os
 from pathlib import Path
 
@@ -18,6 +19,27 @@ from paper_project import make_project
 
 settings.register_profile("fixed", max_examples=40, deadline=None, derandomize=True)
 settings.load_profile(os.environ.get("HYPOTHESIS_PROFILE", "fixed"))
+
+
+@pytest.fixture(scope="session")
+def forking():
+    """A context of processes that fork from a server which has imported what takes long; the usual
+    one where a system cannot."""
+    if "forkserver" not in multiprocessing.get_all_start_methods():
+        return multiprocessing.get_context("spawn")
+    server = multiprocessing.forkserver._forkserver
+    server._stop()  # another test may have started it with nothing imported
+    server.set_forkserver_preload(["torch", "pandas", "scipy.stats", "pytest", "psutil"])
+    return multiprocessing.get_context("forkserver")
+
+
+@pytest.fixture
+def quick_processes(forking, monkeypatch):
+    """The processes of studies are new, and do not import torch each time."""
+    from studies import processes, workers
+
+    for module in (processes, workers):
+        monkeypatch.setattr(module, "get_context", lambda _: forking)
 
 
 @pytest.fixture

@@ -9,6 +9,7 @@ from hypothesis import assume, given, settings
 from hypothesis import strategies as st
 
 import minitransformer.native.model as face
+from covering import pairwise
 from minitransformer.cache import BlockPool, make_cache
 from minitransformer.decode import (
     ModelDraft,
@@ -91,9 +92,9 @@ DECODERS = {
 }
 
 
-@pytest.mark.parametrize("stop", [(), (5, 11)], ids=["to the end", "stops"])
-@pytest.mark.parametrize("sampling", [GREEDY, WARM, NARROW], ids=["greedy", "warm", "narrow"])
-@pytest.mark.parametrize("name", DECODERS)
+@pytest.mark.parametrize(
+    "name, sampling, stop", pairwise([*DECODERS], [GREEDY, WARM, NARROW], [(), (5, 11)])
+)
 def test_every_decoder_gives_the_eager_tokens(name, sampling, stop):
     model, ids = model_of(CFG), ids_of(CFG, 3, 8)
     eager, native, packed, auto = (

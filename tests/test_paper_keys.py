@@ -91,17 +91,21 @@ def test_without_a_change_nothing_runs_again(changed):
     assert changed() == (set(), set())
 
 
-@pytest.mark.parametrize("name", ["gptq", "accelerate", "kernels", "mixed", "equalize"])
-def test_a_method_of_quantization_trains_nothing_again(changed, name):
-    again, computed = changed(f"minitransformer/quant/{name}.py")
+def test_a_method_of_quantization_trains_nothing_again(changed):
+    names = ("gptq", "accelerate", "kernels", "mixed", "equalize")
+    again, computed = changed(*(f"minitransformer/quant/{name}.py" for name in names))
     assert {"05-quant-bench", "A2-quant"} & computed and not again & TRAINED
 
 
-@pytest.mark.parametrize("name", ["decode/scheduler", "bench/timing", "native/engine"])
-def test_what_serves_and_measures_trains_nothing_again(changed, name):
-    file = f"minitransformer/{name}.{'c' if 'native' in name else 'py'}"
-    again, _ = changed(file)
+def test_what_serves_and_measures_trains_nothing_again(changed):
+    names = ("decode/scheduler.py", "bench/timing.py", "native/engine.c")
+    again, _ = changed(*(f"minitransformer/{name}" for name in names))
     assert not again & {"01-data", "02-train"}
+
+
+def test_what_is_no_python_counts_for_those_who_read_it(changed):
+    assert "04-kv-bench" in changed("minitransformer/native/engine.c")[1]
+    assert "01-data" in changed("minitransformer/corpus/corpora.toml")[1]
 
 
 def test_the_model_is_what_all_that_use_one_depend_on(changed):

@@ -33,6 +33,7 @@ from studies import (
     texts,
 )
 
+pytestmark = pytest.mark.usefixtures("quick_processes")
 CFG = ModelConfig(vocab_size=41, d_model=16, n_heads=2, context=96)
 LARGER = ModelConfig(vocab_size=41, d_model=16, n_heads=1, tied=True, context=96)
 

@@ -30,6 +30,7 @@ from studies import (
 )
 from studies.arms import Arm, Text
 
+pytestmark = pytest.mark.usefixtures("quick_processes")
 SALT = "1a2b3c4d5e6f7890"
 CFG = ModelConfig(vocab_size=43, d_model=16, n_heads=2, context=64)
 TIMED = ["seconds", "tokens_per_second"]

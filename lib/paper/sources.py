@@ -10,6 +10,7 @@ from pathlib import Path
 from .files import sha256
 
 LIB = Path(__file__).resolve().parent.parent  # the folder of all our packages
+READ = ("*.c", "*.h", "*.toml", "*.mplstyle")  # what modules read from their own folder
 PACKAGES = ("minitransformer", "studies", "paper")
 # Modules of the paper that decide how notebooks run, not what they compute or show: a change in
 # them reruns nothing. (A new chapter adds nothing here; a new module of the runner does.)
@@ -39,9 +40,9 @@ def library_files(modules: set[str]) -> dict[str, str]:
         if path is not None and name not in found and name not in RUN_SIDE:
             found[name] = sha256(path)
             queue += used_by(path, found[name])
-    if "paper/figures.py" in found:
-        styles = (LIB / "paper").glob("*.mplstyle")
-        found |= {f.relative_to(LIB).as_posix(): sha256(f) for f in styles}
+    folders = {(LIB / name).parent for name in found}
+    for path in (path for folder in folders for kind in READ for path in folder.glob(kind)):
+        found[path.relative_to(LIB).as_posix()] = sha256(path)
     return dict(sorted(found.items()))
 
 
