@@ -27,7 +27,7 @@ LINES = pd.DataFrame(
 ).assign(lo=lambda d: d.s * 0.9, hi=lambda d: d.s * 1.1)
 ROWS = pd.DataFrame(
     {
-        "name": ["uniform", "seed's recipe", "model"],
+        "name": ["uniform", "original recipe", "model"],
         "ppl": [1004.0, 640.0, 41.5],
         "lo": [np.nan, 630, 41],
         "hi": [np.nan, 650, 42],
@@ -229,12 +229,12 @@ def test_pareto_fills_the_front_only_and_labels_do_not_overlap():
         log="xy",
         limits=[(55, "floor")],
         xlimits=[(0.2, "one bit")],
-        seed=[(1.06, 70, "seed report")],
+        seed=[(1.06, 70, "original report")],
         colors={"fp32": "plum"},
     )
     faces = [line.get_markerfacecolor() for line in fig.axes[0].lines if line.get_marker() == "o"]
     assert [face == "white" for face in faces] == [False, False, False, False, True]
-    assert disjoint(boxes(fig, [*df.f, "floor", "one bit", "seed report"]))
+    assert disjoint(boxes(fig, [*df.f, "floor", "one bit", "original report"]))
     larger = figures.pareto(df, "mb", "ppl", "f", xlabel="MB", ylabel="accuracy", front="max")
     faces = [
         line.get_markerfacecolor() for line in larger.axes[0].lines if line.get_marker() == "o"
@@ -365,8 +365,8 @@ def test_png_is_two_pixels_a_point_and_the_same_every_time_whatever_the_caller_s
 
 
 def test_colours_follow_the_palette_and_the_seed_report_is_vermilion():
-    chosen = assign(["a", "seed report", "b"])
-    assert chosen == {"a": "blue", "seed report": "vermilion", "b": "teal"}
+    chosen = assign(["a", "original report", "b"])
+    assert chosen == {"a": "blue", "original report": "vermilion", "b": "teal"}
     assert assign(["a", "b"], {"a": "teal"}) == {"a": "teal", "b": "blue"}
     assert len(assign(list("abcdefg"))) == 7
     with pytest.raises(ValueError, match="'pink' is not in the palette"):

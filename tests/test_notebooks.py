@@ -232,7 +232,7 @@ def test_the_seed_profile_holds_the_seed_reports_values():
     assert {name: values.get(name) for name in wanted} == wanted
     assert (
         values["train_tokens"] + values["test_tokens"] == 50_000
-    )  # split 80/20, as in the seed report
+    )  # split 80/20, as in the original report
 
 
 def test_no_two_chapters_share_a_figure_or_table():

@@ -1,4 +1,4 @@
-"""Sizes: computed from the configuration = resident = on disk, and the seed's own arithmetic."""
+"""Sizes: computed from the configuration = resident = on disk, and the original's arithmetic."""
 
 import pytest
 import torch

@@ -23,8 +23,8 @@ LEDGER = statements.read()
 CHAPTERS = {*Project.find().chapters, "report"}
 OLD_WORDS = re.compile(r"\b(reproduced|corrected|refuted|correct figure)\b", re.I)
 
-# The number tokens of §1-§4 of the seed report, section by section. Names that hold digits (FP32,
-# Int8, SHA-256, float32,
+# The number tokens of §1-§4 of the original report, section by section. Names that hold digits
+# (FP32, Int8, SHA-256, float32,
 # the figure in a heading) are no numbers of its results.
 NUMBERS = {
     "1": "1 1045.31 1.95x 1.88x +0.06 +2.32 97% 42",

@@ -5,8 +5,8 @@ Letters in shape comments, everywhere in this library:
     B batch   T new tokens   S cached tokens   H query heads   Hkv key/value heads
     D head dim   C model width   V vocabulary
 
-The defaults of `ModelConfig` are the model of the seed report: one pre-norm block, width 128, four
-heads, ReLU."""
+The defaults of `ModelConfig` are the model of the original report: one pre-norm block, width 128,
+four heads, ReLU."""
 
 import math
 from dataclasses import dataclass

@@ -22,7 +22,7 @@ from PIL import Image
 
 STYLE = Path(__file__).with_name("figures.mplstyle")
 INK, INK_2, HATCH = "#1a1d21", "#474e57", "#e1e4e7"
-# Name -> (line and marker, text label). Vermilion is the seed report's, blue our main path's, grey
+# Name -> (line and marker, text label). Vermilion is the original's, blue our main path's, grey
 # the baseline's.
 PALETTE = {
     "blue": ("#0b559f", "#0b559f"),
@@ -139,7 +139,7 @@ def canvas(height=3.5, columns=1, log=""):
 
 
 def assign(groups, colors=None) -> dict:
-    """A palette name for each group: those given, else vermilion for the seed report's, else the
+    """A palette name for each group: those given, else vermilion for the original's, else the
     order of the palette."""
     chosen = dict(colors or {})
     free = [name for name in ORDER if name not in chosen.values()] or list(ORDER)

@@ -8,7 +8,7 @@ Every function takes column names. Common arguments:
                 information sets, a dashed line named in italics; `xlimits` are upright ones
     beyond      "above" | "below": hatch what lies past the first limit, where nothing can be
                 measured
-    seed        the seed report's numbers, as hollow vermilion diamonds
+    seed        the original report's numbers, as hollow vermilion diamonds
     colors      {group: "blue" | "teal" | "plum" | "ochre" | "grey" | "vermilion"}
     log         "x", "y", "xy" or ""
 
@@ -208,7 +208,7 @@ def _points(ax, df, columns, chosen, filled, least):
 
 
 def _limits(ax, limits, xlimits, seed):
-    """Draws limits and the seed report's points; flat limits go across the whole axis. Returns
+    """Draws limits and the original report's points; flat limits go across the whole axis. Returns
     (xs, ys, name) of each limit for labelling."""
     for x, y, _ in seed:
         ax.plot(x, y, **SEED_MARK)

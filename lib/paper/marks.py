@@ -2,7 +2,7 @@
 and intervals.
 
 One vocabulary, as in the figures: blue dot and bar = measured with its 95 % interval, hollow
-vermilion diamond = the seed report's number, dashed line = threshold or limit, pale field = the
+vermilion diamond = the original report's number, dashed line = threshold or limit, pale field = the
 claim holds here, hatching = nothing can lie here."""
 
 import math
@@ -141,7 +141,7 @@ def written(value, unit="", interval=None):
 
 
 def stated(value, unit=""):
-    """The seed report's own number: its digits, with a thousands comma."""
+    """The original report's own number: its digits, with a thousands comma."""
     return (
         _with_unit(f"{value:,}".replace("-", MINUS), unit) if _is_number(value) else written(value)
     )

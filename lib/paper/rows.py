@@ -34,9 +34,9 @@ def dots(
 ):
     """One row a label, from the top: a dot with its interval, its number at the right.
 
-    `seed` is a column (NaN where the seed report says nothing); `raw` a long DataFrame with `label`
-    and `value` for the single observations (drawn small and grey); `values` a column of texts for
-    the right edge."""
+    `seed` is a column (NaN where the original report says nothing); `raw` a long DataFrame with
+    `label` and `value` for the single observations (drawn small and grey); `values` a column of
+    texts for the right edge."""
     with styled():
         fig, ax = canvas(0.85 + 0.31 * len(df), log="x" if log else "")
         names = list(df[label])

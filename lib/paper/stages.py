@@ -63,7 +63,7 @@ def parts(project: Project, stage: str, params: dict, run_dir: Path) -> dict | N
 
 @cache
 def ledger(sha: str) -> list[dict]:
-    """What the seed report states; `sha` keeps the cache true."""
+    """What the original report states; `sha` keeps the cache true."""
     return list(seed_claims().values())
 
 

@@ -1,4 +1,4 @@
-"""What does the seed report's number mean, on the kind of corpus that fits it?"""
+"""What does the original report's number mean, on the kind of corpus that fits it?"""
 
 import math
 
@@ -26,8 +26,8 @@ def against_chance(corpora: dict[str, np.ndarray], tokens: int) -> pd.DataFrame:
 
 
 def recipe_runs(runs: pd.DataFrame, vocab_size: int) -> pd.DataFrame:
-    """The seed's recipe from several initialisations (control.csv): first and test loss, each also
-    above a uniform guess."""
+    """The original's recipe from several initialisations (control.csv): first and test loss, each
+    also above a uniform guess."""
     uniform = math.log(vocab_size)
     return pd.DataFrame(
         {

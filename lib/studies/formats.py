@@ -45,7 +45,7 @@ def formats() -> dict[str, QuantScheme | None]:
 
 
 def seed_rule(bits: int) -> QuantScheme:
-    """The seed report's: linear layers only, one FP32 scale a tensor."""
+    """The original report's: linear layers only, one FP32 scale a tensor."""
     return QuantScheme(bits, "tensor", scale_dtype="float32", embeddings=False)
 
 
@@ -104,7 +104,7 @@ def codes_alone(bits: int) -> float:
 
 
 def default_ratios() -> pd.DataFrame:
-    """How many times smaller the seed report's model is in the formats that have a bar, on disk and
+    """How many times smaller the original's model is in the formats that have a bar, on disk and
     in memory; the smaller of the two counts."""
     table = sizes(made(Transformer(ModelConfig()), ["fp32", *BARRED])).set_index("format")
     memory = table.resident_bytes["fp32"] / table.resident_bytes
@@ -164,7 +164,7 @@ def off_centre(model) -> float:
 
 
 def seed_layout() -> pd.DataFrame:
-    """Where the bytes of the seed's int8 file are: a byte a code, FP32 embedding and positions."""
+    """Where the original's int8 bytes are: a byte a code, an FP32 embedding and positions."""
     cfg = ModelConfig()
     shrunk = quantize(Transformer(cfg), seed_rule(8))
     inside = [m for m in shrunk.modules() if isinstance(m, QuantWeight)]

@@ -70,7 +70,7 @@ def measure(folder, repeats: int, seed: int) -> dict[str, pd.DataFrame]:
 
 
 def measure_seed(folder, repeats: int) -> dict[str, pd.DataFrame]:
-    """Samples of one process: `seed`, the seed report's 50 tokens with a cache; and `heads`, the
+    """Samples of one process: `seed`, the original's 50 tokens with a cache; and `heads`, the
     time to dequantize a head with and without zero-points."""
     control, model = (load(folder / name)[0] for name in ("model-control", "model"))
     start = torch.arange(4, 14)[None]
@@ -97,7 +97,7 @@ def stepper(model, prompt, steps: int = STEPS):
 
 
 def seed_models(control) -> dict:
-    """The seed's models: FP32; its int8; its int4, a code kept in a byte; and int8 unpacked
+    """The original's models: FP32; its int8; its int4, a code kept in a byte; and int8 unpacked
     once."""
     eight, four = (quantize(control, seed_rule(bits)) for bits in (8, 4))
     cells = {

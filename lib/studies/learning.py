@@ -15,7 +15,7 @@ from minitransformer.train import TrainConfig, initialize
 from .arms import Arm, Text, fit, kept, size
 
 WATCHED = 32  # windows of validation text that are scored on the way
-SEED_TOKENS = 40_000  # of the seed report's training split
+SEED_TOKENS = 40_000  # of the original report's training split
 
 
 def shapes(cfg: ModelConfig, draft_width: int) -> dict[str, tuple[str, ModelConfig]]:
@@ -33,7 +33,7 @@ def shapes(cfg: ModelConfig, draft_width: int) -> dict[str, tuple[str, ModelConf
 
 
 def of_seed(recipe: TrainConfig, vocab_size: int, seed: int, runs: int, root: Path) -> list[Arm]:
-    """The seed report's recipe: on the control from as many initialisations, kept in model-control,
+    """The original's recipe: on the control from as many initialisations, kept in model-control,
     model-control-1, … of the folder `root`, and on this corpus, kept in model-seed."""
     control = Arm("seed recipe, control", ModelConfig(), recipe, seed, "control", points=1)
     own = ModelConfig(vocab_size=vocab_size)

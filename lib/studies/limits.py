@@ -226,7 +226,7 @@ def kind_table(samples: pd.DataFrame) -> pd.DataFrame:
 def worth(samples: pd.DataFrame, floors: pd.DataFrame, prompt: int = 8) -> dict[str, dict]:
     """What a cache is worth where no framework hides it: times as fast as recomputing in the
     engine, the same by the roofline (bytes read once, arithmetic at the peak), the share of the
-    roofline's speed at which the cached loop runs, in %, and times as fast as the seed's way,
+    roofline's speed at which the cached loop runs, in %, and times as fast as the original's way,
     recomputing in eager PyTorch."""
     each, floor = process_medians(samples), least(floors, next(iter(SHAPES)))
     read, operation = floor["native FP32"], floor[OPERATION]

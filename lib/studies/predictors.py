@@ -10,7 +10,7 @@ from minitransformer.evaluate import KneserNey, block_bootstrap, block_stderr, c
 
 from .frequencies import bits
 
-WINDOWS = (64, 256)  # tokens: what the seed report's model and this one were trained with
+WINDOWS = (64, 256)  # tokens: what the original report's model and this one were trained with
 
 
 def ideal(data) -> pd.DataFrame:

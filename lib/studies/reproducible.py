@@ -9,7 +9,7 @@ import pandas as pd
 
 from minitransformer.corpus import PINNED, SPLITS, Corpus, Language, encode, uniform_corpus
 
-SEED, SALT = 42, "1a2b3c4d5e6f7890abcdef1234567890"  # the seed report's
+SEED, SALT = 42, "1a2b3c4d5e6f7890abcdef1234567890"  # the original report's
 OTHER = "1a2b3c4d5e6f78900000000000000000"
 
 
@@ -47,7 +47,7 @@ def prefix(seed, salt, fewer: int = 1_000, more: int = 4_000) -> tuple[int, int]
 
 
 def controls() -> pd.DataFrame:
-    """SHA-256 of the seed report's kind of corpus: made, made again, saved and loaded, and made
+    """SHA-256 of the original report's kind of corpus: made, made again, saved and loaded, and made
     with another salt; whether it is that of the first, and whether it should be."""
     first = uniform_corpus(SEED, SALT)
     with TemporaryDirectory() as folder:

@@ -1,4 +1,4 @@
-"""The seed report's own ablations: its recipe on the control, at its widths and positions."""
+"""The original report's own ablations: its recipe on the control, at its widths and positions."""
 
 import numpy as np
 import pandas as pd
@@ -57,8 +57,8 @@ def rotary_gain(scored: pd.DataFrame) -> seeds.Estimate:
 
 
 def table(scored: pd.DataFrame) -> pd.DataFrame:
-    """Each variant beside what the seed report states: mean perplexity, where one further run falls
-    with 95 %, and the time of a step; NaN without runs."""
+    """Each variant beside what the original report states: mean perplexity, where one further run
+    falls with 95 %, and the time of a step; NaN without runs."""
     rows = []
     for variant, stated in STATED.items():
         middle, interval = further(scored, variant)

@@ -1,4 +1,4 @@
-"""The seed report's row of latencies: its loops, its 50 tokens, its 3 repeats, on its own model."""
+"""The original's row of latencies: its loops, its 50 tokens, its 3 repeats, on its own model."""
 
 import numpy as np
 import pandas as pd
@@ -10,7 +10,7 @@ MS = {"head at all positions": 17.47, "dynamic cache": 8.98}
 
 
 def rows(samples: pd.DataFrame) -> pd.DataFrame:
-    """The seed report's two loops, and the two that compute no more logits than they need:
+    """The original report's two loops, and the two that compute no more logits than they need:
     milliseconds beside its figures, and how many times as fast as its naive loop. `mean_` is the
     interval of the mean, the others are where one more process would fall."""
     medians, found = process_medians(samples), []
@@ -26,6 +26,6 @@ def rows(samples: pd.DataFrame) -> pd.DataFrame:
 
 
 def setting(samples: pd.DataFrame) -> str:
-    """Tokens and repeats a process of the seed report's rows as they were timed here."""
+    """Tokens and repeats a process of the original report's rows as they were timed here."""
     repeats = samples.groupby(["process", "name"]).size().unique()
     return f"{samples.tokens.iloc[0]} tokens, {', '.join(map(str, repeats))} repeats"

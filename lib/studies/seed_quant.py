@@ -1,4 +1,4 @@
-"""The seed report's quantization at its own setting: its recipe on the control, its rule, its
+"""The original report's quantization at its own setting: its recipe on the control, its rule, its
 layout; and what its own rows say of one another."""
 
 import numpy as np
@@ -26,17 +26,17 @@ SEED = pd.DataFrame(
         "seed_ms": [9.23, 22.68, 22.74],
     }
 )
-WINDOW = 64  # tokens, as the seed report trains
+WINDOW = 64  # tokens, as the original report trains
 NOWHERE = (np.nan, np.nan)
 
 
 def controls(folder) -> list:
-    """The models of the seed report's recipe on the control, an initialisation each."""
+    """The models of the original report's recipe on the control, an initialisation each."""
     return [load(path)[0] for path in sorted(folder.glob("model-control*"))]
 
 
 def drops(models: list, words) -> pd.DataFrame:
-    """What the seed's rules cost each control model on the same test words: a row a run and
+    """What the original's rules cost each control model on the same test words: a row a run and
     format."""
     rows = []
     for run, model in enumerate(models):
@@ -61,9 +61,9 @@ def further_run(values) -> tuple[float, tuple[float, float]]:
 
 
 def beside(runs: pd.DataFrame, timings: pd.DataFrame) -> pd.DataFrame:
-    """The seed's numbers and the same here: a row a format and quantity (perplexity; drop, what is
-    added to FP32's; percent, the same; ms; times FP32's ms), with the interval in which one further
-    run, or one further process, would fall."""
+    """The original's numbers and the same here: a row a format and quantity (perplexity; drop, what
+    is added to FP32's; percent, the same; ms; times FP32's ms), with the interval in which one
+    further run, or one further process, would fall."""
     rows, seed = [], SEED.set_index("format")
     stated = {
         "perplexity": ("perplexity", "seed_perplexity"),
@@ -94,7 +94,7 @@ def stated(table: pd.DataFrame) -> dict:
 
 
 def rule_on(model, bits: int, scores: Scores) -> tuple[float, tuple[float, float]]:
-    """Perplexity that the seed's rule adds to a trained model, in per cent, with its paired
+    """Perplexity that the original's rule adds to a trained model, in per cent, with its paired
     interval."""
     scores.add(f"seed int{bits}", quantize(model, seed_rule(bits)))
     found = scores.added(f"seed int{bits}")
@@ -108,13 +108,13 @@ def apart(one, other) -> tuple[float, tuple[float, float]]:
 
 
 def implied_baselines() -> pd.Series:
-    """The FP32 perplexity from which each of the seed's drops was taken: its row minus its drop."""
+    """The FP32 perplexity from which each of the original's drops was taken: row minus drop."""
     own = SEED[SEED.format != "fp32"].set_index("format")
     return (own.seed_perplexity - own.seed_drop).round(2)
 
 
 def own_differences() -> pd.Series:
-    """What the seed's own rows say a format costs."""
+    """What the original's own rows say a format costs."""
     own = SEED.set_index("format").seed_perplexity
     return (own - own["fp32"]).drop("fp32").round(2)
 
@@ -131,8 +131,8 @@ def initialisations_apart(runs: pd.DataFrame) -> float:
 
 
 def layout() -> pd.DataFrame:
-    """Bytes of the seed's model: in its layout, which keeps an int4 code in a byte, and with every
-    matrix quantized and packed; by format."""
+    """Bytes of the original's model: in its layout, which keeps an int4 code in a byte, and with
+    every matrix quantized and packed; by format."""
     stored = {"fp32": None, "int8": formats()["int8 channel"], "int4": formats()["int4 g32"]}
     rows = [
         (name, seed_bytes(ModelConfig(), bits), computed_bytes(ModelConfig(), stored[name]))
@@ -149,16 +149,16 @@ def layout() -> pd.DataFrame:
 
 
 def named_percent(bits: int) -> float:
-    """Of what the seed's file of this width holds beyond FP32 · bits / 32, the share of the parts
-    that it names: scales, embedding, norms and biases."""
+    """Of what the original's file of this width holds beyond FP32 · bits / 32, the share of the
+    parts that it names: scales, embedding, norms and biases."""
     parts, whole = seed_layout().set_index("part").bytes, seed_bytes(ModelConfig(), 32)
     named = parts["scales"] + parts["embedding, FP32"] + parts["biases and norms, FP32"]
     return 100 * named / (parts.sum() - whole * bits / 32)
 
 
 def compression(table: pd.DataFrame, bound: float = 1.0) -> tuple:
-    """The greatest compression of the seed's layouts whose rise of perplexity on the control surely
-    stays below `bound` per cent, of `beside`; without an interval nothing is sure."""
+    """The greatest compression of the original's layouts whose rise of perplexity on the control
+    surely stays below `bound` per cent, of `beside`; without an interval nothing is sure."""
     own, times = table[table.quantity == "percent"], layout().layout_times
     if own.high.isna().any():
         return times[own.format].max(), NOWHERE
@@ -166,8 +166,8 @@ def compression(table: pd.DataFrame, bound: float = 1.0) -> tuple:
 
 
 def rule_facts(model) -> dict[str, float]:
-    """What the seed's rule does to a model: the lowest code of each width, the bits that an int4
-    weight takes, zero-points, layers treated otherwise than the report says, and the largest
+    """What the original's rule does to a model: the lowest code of each width, the bits that an
+    int4 weight takes, zero-points, layers treated otherwise than the report says, and the largest
     difference of logits between unpacking at each call and once."""
     eight, four = (quantize(model, seed_rule(bits)) for bits in (8, 4))
     held = [m for m in seed_models(model)["int4"].modules() if isinstance(m, QuantWeight)]

@@ -18,14 +18,14 @@ from minitransformer.train import RECIPES
 
 from .corpus_facts import unit
 
-SEED = "seed's recipe"
+SEED = "original recipe"
 FLOOR = "floor (oracle)"
 GRAMS = {0: "uniform guess", 1: "unigram", 2: "bigram"}
 
 
 def models(folder) -> dict:
-    """The trained models of a run by the names the chapter gives them: the seed's recipe on this
-    corpus where it was trained, the model, and its twin last."""
+    """The trained models of a run by the names the chapter gives them: the original's recipe on
+    this corpus where it was trained, the model, and its twin last."""
     found = {}
     for name in ("model-seed", "model", "model-2block"):
         if (folder / name).is_dir():

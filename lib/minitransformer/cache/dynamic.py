@@ -1,4 +1,4 @@
-"""The seed report's cache: keys and values grow by concatenation, which copies everything at every
+"""The original's cache: keys and values grow by concatenation, which copies everything at every
 step."""
 
 import torch

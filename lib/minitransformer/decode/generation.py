@@ -136,7 +136,7 @@ def generate(
 
 
 def generate_all_positions(model, ids: Ids, max_new_tokens: int) -> torch.Tensor:
-    """The seed report's uncached loop: greedy, with the head applied to every position at every
+    """The original report's uncached loop: greedy, with the head applied to every position at every
     step."""
     ids = prepare(model, ids, max_new_tokens, None).ids
     with torch.no_grad():

@@ -10,8 +10,8 @@ Which of their architectures computes what ours does, exactly:
 
 Phi is the only one whose head has a bias, and its blocks run attention and FFN side by side after
 one norm. Two of them make one of ours: the first with an FFN of zeros, the second with an attention
-of zeros. So the model of the seed report needs no code of ours either, at the price of the zeros.
-All use half-split RoPE, as we do: no weight is permuted."""
+of zeros. So the model of the original report needs no code of ours either, at the price of the
+zeros. All use half-split RoPE, as we do: no weight is permuted."""
 
 from pathlib import Path
 

@@ -80,7 +80,7 @@ def computed_bytes(
 
 
 def seed_bytes(cfg: ModelConfig, bits: int) -> int:
-    """Bytes of the seed report's model file: FP32 embedding, one FP32 scale a matrix, a byte a code
+    """Bytes of the original's model file: FP32 embedding, one FP32 scale a matrix, a byte a code
     even for int4, and a saved (context, C) FP32 position table."""
     scheme = (
         None

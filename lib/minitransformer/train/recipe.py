@@ -79,7 +79,7 @@ def _betas(betas) -> tuple[float, float]:
     return first, second
 
 
-# The seed report's: Adam, lr 1e-3, warm-up 10, 100 steps, batch 4 x 64, clip 1.0.
+# The original report's: Adam, lr 1e-3, warm-up 10, 100 steps, batch 4 x 64, clip 1.0.
 SEED = TrainConfig()
 GOOD = TrainConfig(
     steps=1500,
