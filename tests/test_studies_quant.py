@@ -124,7 +124,12 @@ def test_methods_are_compared_in_one_format_and_chosen_on_validation(model, ids,
 def test_fine_tunes_learn_from_their_control_and_pack_exactly(model, ids, scores, tmp_path):
     plan = finetune.Plan(2, 2, WINDOW, 3e-3, 1e-3, 1)
     ticks = []
-    tuned = finetune.fine_tunes(model, ids, [4, 2], plan, done=ticks.append)
+
+    def tick(steps):
+        ticks.append(steps)
+        return True  # as a progress bar does where it has drawn itself again
+
+    tuned = finetune.fine_tunes(model, ids, [4, 2], plan, done=tick)
     assert len(ticks) == 6 and set(tuned) == {"control", 4, 2}
     assert finetune.exact_logits(tuned, torch.from_numpy(ids[:WINDOW].copy())[None]) == (2, 2)
     table = finetune.over_control("one", tuned, scores)
@@ -134,9 +139,9 @@ def test_fine_tunes_learn_from_their_control_and_pack_exactly(model, ids, scores
     assert list(back) == ["control", 4, 2]
     probe = torch.from_numpy(ids[:WINDOW].copy())[None]
     assert torch.equal(back[4][1](probe), tuned[4][1](probe))
-    told = finetune.teachers("one", model, tuned, ids, plan, scores)
+    told = finetune.teachers("one", model, tuned, ids, plan, scores, done=tick)
     assert len(told) == 3 and np.isnan(told.teacher_added_percent[0])
-    grown = finetune.from_scratch(CFG, ids, plan, scores)
+    grown = finetune.from_scratch(CFG, ids, plan, scores, done=tick)
     assert (
         grown.bits.tolist() == [4, 2] and (grown.over_rounded_low < grown.over_rounded_high).all()
     )

@@ -56,10 +56,20 @@ def on_grid(model, bits: int):
     return prepare_qat(model, scheme(bits), "mse" if bits == 2 else "rtn")
 
 
+def telling(done):
+    """An `on_step` that tells of each step; what a progress bar returns is nothing to log."""
+
+    def on_step(row):
+        if done:
+            done(1)
+
+    return on_step
+
+
 def taught(model, batches, recipe, done, teacher=None):
     """`model` after the recipe's steps; it is changed."""
     model.requires_grad_(True)
-    train(model, batches, recipe, teacher=teacher, on_step=lambda row: done(1) if done else None)
+    train(model, batches, recipe, teacher=teacher, on_step=telling(done))
     return model.eval()
 
 
@@ -150,7 +160,7 @@ def from_scratch(cfg, ids, plan: Plan, scores: Scores, bits=(4, 2), done=None) -
     start = initialize(Transformer(cfg), recipe.initialization, plan.seed)
     runs = {"control": deepcopy(start)} | {f"int{b}": on_grid(start, b) for b in bits}
     for model in runs.values():
-        train(model, batches, recipe, on_step=lambda row: done(1) if done else None)
+        train(model, batches, recipe, on_step=telling(done))
         model.eval()
     scores.add("scratch control", runs["control"])
     rows = []
