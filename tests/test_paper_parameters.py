@@ -1,5 +1,7 @@
 """Strict parameters: known names, right types, and messages that say how to write it."""
 
+from pathlib import Path
+
 import numpy as np
 import pytest
 import yaml
@@ -254,3 +256,19 @@ def test_every_finite_float_survives_being_written_and_read(value):
     for given_value in (value, repr(value), np.float64(value), papermill_p(repr(value))):
         got = p.check({"lr": given_value}, KNOWN)["lr"]
         assert got == value and type(got) is float
+
+
+@given(st.lists(st.text(max_size=20), max_size=4))
+def test_a_list_of_texts_is_itself_when_written_and_read(value):
+    known = {"names": ["a"]}
+    assert p.check({"names": str(value)}, known)["names"] == value
+    plain = [text for text in value if text.isalnum()]
+    assert p.check({"names": ", ".join(plain)}, known)["names"] == plain
+
+
+def test_every_default_is_itself_when_written_and_read():
+    """As a notebook that is opened alone hands its parameters on."""
+    known = p.known_parameters(Path(__file__).parent.parent / "notebooks")
+    assert any(isinstance(value, list) and isinstance(value[0], str) for value in known.values())
+    for name, value in known.items():
+        assert p.check({name: str(value)}, known)[name] == value

@@ -201,12 +201,18 @@ READERS = {
 }
 
 
-def listed(text: str) -> list[str] | None:
-    """The items of `[a, b]` or `a, b`; None where the brackets do not match."""
+def listed(text: str) -> list | None:
+    """The items of `[a, b]` or `a, b`, of `['a', "b"]` without their quotes; None where brackets or
+    quotes do not match."""
     inner = text.strip()
     if inner.startswith("[") != inner.endswith("]"):
         return None
     inner = inner[1:-1] if inner.startswith("[") else inner
+    if inner[:1] in ("'", '"'):
+        try:
+            return list(ast.literal_eval(f"[{inner}]"))
+        except (SyntaxError, ValueError):
+            return None
     return [item.strip() for item in inner.split(",")] if inner.strip() else []
 
 
