@@ -16,6 +16,8 @@ import tomllib
 from dataclasses import dataclass, replace
 from pathlib import Path
 
+from .numerals import MINUS
+
 BARS = Path(__file__).resolve().parents[2] / "data" / "bars.toml"
 PASS, FAIL, UNDECIDED = VERDICTS = ("pass", "fail", "undecided")
 OPERATORS = {"<": operator.lt, "<=": operator.le, ">": operator.gt, ">=": operator.ge}
@@ -64,7 +66,8 @@ class Bar:
         """The bound in words: "≤ 0.1 %"."""
         if self.rule == "all":
             return "all"
-        value = f"{self.value:.4g}" if self.against else f"{self.value:g}"
+        value = f"{abs(self.value):.4g}" if self.against else f"{abs(self.value):g}"
+        value = MINUS + value if self.value < 0 else value
         text = f"{SIGNS[self.op]} {value}{' ' * (self.unit != '×')}{self.unit}".rstrip()
         return f"{text}, {self.against}" if self.against else text
 
