@@ -12,7 +12,7 @@ from .files import sha256
 from .numerals import number
 from .project import Project
 from .revision import commit, git
-from .sources import LIB, file_of, imports, used_by
+from .sources import LIB, file_of, used, used_by
 
 RUBRIC = Path(__file__).resolve().parents[2] / "data" / "rubric.toml"
 LEFT = ("corpus.txt", "tokens.jsonl", "vocab.txt", "model/model.safetensors", "metrics.json")
@@ -154,17 +154,9 @@ def process(gates: dict, past: dict, run: dict, run_dir: Path, project: Project)
 
 def modules_reached(project: Project) -> tuple[int, int]:
     """(modules of the library that the tests' imports reach, all its modules)."""
-    trees = [
-        ast.parse(path.read_text(encoding="utf-8"))
-        for path in sorted((project.root / "tests").glob("*.py"))
-    ]
-    lines = [
-        ast.unparse(node)
-        for tree in trees
-        for node in ast.walk(tree)
-        if isinstance(node, (ast.Import, ast.ImportFrom))
-    ]
-    queue, seen = [*imports("\n".join(lines))], set()
+    tests = sorted((project.root / "tests").glob("*.py"))
+    trees = (ast.parse(path.read_text(encoding="utf-8")) for path in tests)
+    queue, seen = [name for tree in trees for name in used(tree, ())], set()
     while queue:
         name = queue.pop()
         path = file_of(name)

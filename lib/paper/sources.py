@@ -65,13 +65,24 @@ def used(tree: ast.AST, folders: tuple[str, ...]) -> set[str]:
     """The modules of ours that define what the code `tree` imports; relative imports start from
     `folders`."""
     found = set()
-    for node in ast.walk(tree):
+    for node in statements(tree):
         if isinstance(node, ast.Import):
             found |= {alias.name for alias in node.names}
         elif isinstance(node, ast.ImportFrom):
             base = absolute(node, folders)
             found |= {origin(base, alias.name) for alias in node.names}
     return {name for name in found if name.partition(".")[0] in PACKAGES}
+
+
+def statements(tree: ast.AST):
+    """The statements of a module, however deep; their expressions, most of its nodes, import
+    nothing."""
+    queue = [tree]
+    while queue:
+        node = queue.pop()
+        yield node
+        for part in ("body", "orelse", "finalbody", "handlers", "cases"):
+            queue += getattr(node, part, ())
 
 
 def absolute(node: ast.ImportFrom, folders: tuple[str, ...]) -> str:
