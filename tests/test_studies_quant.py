@@ -129,19 +129,20 @@ def test_fine_tunes_learn_from_their_control_and_pack_exactly(model, ids, scores
         ticks.append(steps)
         return True  # as a progress bar does where it has drawn itself again
 
-    tuned = finetune.fine_tunes(model, ids, [4, 2], plan, done=tick)
-    assert len(ticks) == 6 and set(tuned) == {"control", 4, 2}
-    assert finetune.exact_logits(tuned, torch.from_numpy(ids[:WINDOW].copy())[None]) == (2, 2)
-    table = finetune.over_control("one", tuned, scores)
+    start, place = tmp_path / "model", tmp_path / "qat"
+    save(model, start)
+    tuned, exact = finetune.fine_tunes({"one": start}, ids, [4, 2], plan, place, done=tick)
+    assert sum(ticks) == 6 and list(tuned["one"]) == ["control", 4, 2] and exact == (2, 2)
+    table = finetune.over_control("one", tuned["one"], scores)
     assert table.bits.tolist() == [4, 2] and (table.low <= table.added_percent).all()
-    finetune.keep(tuned, tmp_path / "qat")
-    back = finetune.kept(tmp_path / "qat", [2, 4])
-    assert list(back) == ["control", 4, 2]
+    again = finetune.fine_tunes({"one": start}, ids, [4, 2], plan, tmp_path / "two", threads=2)[0]
     probe = torch.from_numpy(ids[:WINDOW].copy())[None]
-    assert torch.equal(back[4][1](probe), tuned[4][1](probe))
-    told = finetune.teachers("one", model, tuned, ids, plan, scores, done=tick)
+    for width, each in again["one"].items():
+        assert torch.equal(each(probe), tuned["one"][width](probe))  # however many at once
+    control = place / "model" / "control"
+    told = finetune.teachers("one", start, control, ids, [4, 2], plan, scores, done=tick)
     assert len(told) == 3 and np.isnan(told.teacher_added_percent[0])
-    grown = finetune.from_scratch(CFG, ids, plan, scores, done=tick)
+    grown = finetune.from_scratch(CFG, ids, plan, scores, threads=1, done=tick)
     assert (
         grown.bits.tolist() == [4, 2] and (grown.over_rounded_low < grown.over_rounded_high).all()
     )
@@ -339,7 +340,6 @@ def test_the_seeds_rule_is_described(model, ids, scores):
 def test_several_models_are_judged_together(scores):
     both = quant_tables.cases({"a": scores, "b": scores}, "int4 g32")
     assert both.model.tolist() == ["a", "b"] and (both.low <= both.high).all()
-    assert quant_tables.total(iter([(1, 2), (3, 3)])) == (4, 5)
 
 
 def test_a_share_of_nothing_decides_nothing():

@@ -1,8 +1,9 @@
 """Training with the grid: fine-tunes over an FP32 control, their teacher, and from scratch."""
 
 from collections.abc import Callable
-from copy import deepcopy
 from dataclasses import dataclass, replace
+from pathlib import Path
+from tempfile import TemporaryDirectory
 
 import pandas as pd
 import torch
@@ -11,10 +12,18 @@ from minitransformer.checkpoint import load, save
 from minitransformer.corpus import Batches
 from minitransformer.model import Transformer
 from minitransformer.quant import quantize
-from minitransformer.train import GOOD, convert, initialize, prepare_qat, train
+from minitransformer.train import (
+    GOOD,
+    TrainConfig,
+    convert,
+    initialize,
+    prepare_qat,
+    train,
+)
 
 from .formats import formats
 from .scores import Scores
+from .workers import at_once, side_by_side
 
 
 @dataclass(frozen=True)
@@ -43,8 +52,10 @@ class Plan:
             warmup=min(10, max(self.steps // 10, 1)),
         )
 
-    def batches(self, ids):
-        return Batches(ids, seed=self.seed, **self.recipe.batches).batch
+    def lesson(self, start, folder, bits=None, teacher=None, lr=None) -> "Lesson":
+        """By default the control's."""
+        recipe = replace(self.recipe, lr=self.control_lr if lr is None else lr)
+        return Lesson(start, bits, teacher, recipe, self.seed, folder)
 
 
 def scheme(bits: int):
@@ -56,67 +67,82 @@ def on_grid(model, bits: int):
     return prepare_qat(model, scheme(bits), "mse" if bits == 2 else "rtn")
 
 
-def telling(done):
-    """An `on_step` that tells of each step; what a progress bar returns is nothing to log."""
+@dataclass(frozen=True)
+class Lesson:
+    """One training: the model of a folder, read on the grid of so many bits (None: in FP32), learns
+    from the model of another (None: from the text), and is kept, packed, in a third."""
+
+    start: Path
+    bits: int | None
+    teacher: Path | None
+    recipe: TrainConfig
+    seed: int  # of the batches
+    folder: Path
+
+    def __str__(self):
+        return self.folder.name
+
+
+def learn(lesson: Lesson, words, tick: Callable[[int], None]) -> bool:
+    """Whether what is kept computes, to the last bit, the logits that were trained."""
+    model, teacher = load(lesson.start)[0], lesson.teacher and load(lesson.teacher)[0]
+    learner = model if lesson.bits is None else on_grid(model, lesson.bits)
+    batches = Batches(words, seed=lesson.seed, **lesson.recipe.batches).batch
 
     def on_step(row):
-        if done:
-            done(1)
+        tick(row["step"])
 
-    return on_step
-
-
-def taught(model, batches, recipe, done, teacher=None):
-    """`model` after the recipe's steps; it is changed."""
-    model.requires_grad_(True)
-    train(model, batches, recipe, teacher=teacher, on_step=telling(done))
-    return model.eval()
-
-
-def fine_tunes(model, ids, bits, plan: Plan, done: Callable[[int], None] | None = None) -> dict:
-    """{"control": the FP32 model after as many steps, 4: (learner, packed model), ...}: each learns
-    from the control's distribution, on the same batches in the same order."""
-    batches = plan.batches(ids)
-    control = taught(deepcopy(model), batches, plan.recipe, done)
-    found = {"control": control}
-    for width in sorted(bits, reverse=True):
-        learner = on_grid(model, width)
-        taught(learner, batches, replace(plan.recipe, lr=plan.lr), done, control)
-        found[width] = learner, convert(learner)
-    return found
-
-
-def keep(tuned: dict, folder) -> None:
-    """Saves a control and its packed fine-tunes for who comes after."""
-    save(tuned["control"], folder / "control")
-    for width, pair in tuned.items():
-        if width != "control":
-            save(pair[1], folder / f"int{width}")
-
-
-def kept(folder, bits) -> dict:
-    """What `keep` saved, as `fine_tunes` returns it, without the learners."""
-    found = {width: (None, load(folder / f"int{width}")[0]) for width in sorted(bits, reverse=True)}
-    return {"control": load(folder / "control")[0], **found}
-
-
-def exact_logits(tuned: dict, ids: torch.Tensor) -> tuple[int, int]:
-    """(how many, of how many) packed models compute the logits they were trained with."""
-    pairs = [pair for width, pair in tuned.items() if width != "control"]
+    train(learner.requires_grad_(True), batches, lesson.recipe, teacher=teacher, on_step=on_step)
+    packed = learner.eval() if lesson.bits is None else convert(learner.eval())
+    save(packed, lesson.folder)
+    ids = torch.from_numpy(words[: lesson.recipe.window].copy())[None]
     with torch.no_grad():
-        same = [torch.equal(learner(ids), packed(ids)) for learner, packed in pairs]
-    return sum(same), len(same)
+        return torch.equal(learner(ids), load(lesson.folder)[0](ids))
+
+
+def taught(lessons: list[Lesson], words, threads: int = 1, done=None) -> list[bool]:
+    """`learn` of every lesson, `threads` of them at once; see `side_by_side`."""
+    workers = at_once(threads, len(lessons))
+    return side_by_side(learn, lessons, words, workers=workers, done=done, cost=size)
+
+
+def size(lesson: Lesson) -> int:
+    """What a lesson costs, up to a factor: its model's bytes."""
+    return (lesson.start / "model.safetensors").stat().st_size
+
+
+def fine_tunes(
+    starts: dict[str, Path], words, bits, plan: Plan, folder: Path, threads: int = 1, done=None
+) -> tuple[dict[str, dict], tuple[int, int]]:
+    """Of each model, by its name and folder, the control, which takes the steps in FP32, and for
+    each width what learned from the control's distribution on the same batches in the same order,
+    packed, as `kept` returns them; and how many, of how many, compute the very logits that were
+    trained. `done` is told of `plan.steps` a model and width, and a control."""
+    places = {start: folder / start.name for start in starts.values()}
+    taught([plan.lesson(s, place / "control") for s, place in places.items()], words, threads, done)
+    lessons = [
+        plan.lesson(start, place / f"int{width}", width, place / "control", plan.lr)
+        for width in sorted(bits, reverse=True)
+        for start, place in places.items()
+    ]
+    exact = taught(lessons, words, threads, done)
+    tuned = {name: kept(places[start], bits) for name, start in starts.items()}
+    return tuned, (sum(exact), len(exact))
+
+
+def kept(folder: Path, bits) -> dict:
+    """{"control": model, 4: packed model, ...}: what `fine_tunes` left of one model."""
+    found = {width: load(folder / f"int{width}")[0] for width in sorted(bits, reverse=True)}
+    return {"control": load(folder / "control")[0], **found}
 
 
 def over_control(name: str, tuned: dict, scores: Scores) -> pd.DataFrame:
     """A row a width: the control rounded, and fine-tuned, both over the control."""
     control, rows = f"{name} control", []
     scores.add(control, tuned["control"])
-    for width, pair in tuned.items():
-        if width == "control":
-            continue
+    for width in [w for w in tuned if w != "control"]:
         own, rounded = f"{name} int{width} tuned", f"{name} int{width} control rounded"
-        scores.add(own, pair[1])
+        scores.add(own, tuned[width])
         scores.add(rounded, quantize(tuned["control"], scheme(width)))
         row = {"model": name, "bits": width}
         row["rounded_percent"] = scores.added(rounded, control)["added_percent"]
@@ -124,28 +150,34 @@ def over_control(name: str, tuned: dict, scores: Scores) -> pd.DataFrame:
     return pd.DataFrame(rows)
 
 
-def teachers(name: str, model, tuned: dict, ids, plan: Plan, scores: Scores, done=None):
-    """What the teacher gives: the same fine-tunes from the text, and an FP32 model without a grid
-    that learns from the control. A row each, over the control, and one over the other."""
-    batches, control = plan.batches(ids), f"{name} control"
-    free = taught(
-        deepcopy(model), batches, replace(plan.recipe, lr=plan.lr), done, tuned["control"]
-    )
-    scores.add(f"{name} free", free)
-    rows = [{"format": "FP32, from the control", **scores.added(f"{name} free", control)}]
-    for width in [w for w in tuned if w != "control"]:
-        rate = plan.lr if width == 2 else plan.control_lr  # the better one for the text
-        learner = taught(on_grid(model, width), batches, replace(plan.recipe, lr=rate), done)
-        text, own = f"{name} int{width} from the text", f"{name} int{width} tuned"
-        scores.add(text, convert(learner))
-        row = {"format": f"int{width}, from the text", **scores.added(text, control)}
+def teachers(
+    name: str, start: Path, control: Path, words, bits, plan: Plan, scores: Scores, **how
+) -> pd.DataFrame:
+    """What the teacher gives: the fine-tunes of `fine_tunes` from the text, and an FP32 model
+    without a grid that learns from the control. A row each, over the control, and one over the
+    other; `how` is `threads` and `done`."""
+    with TemporaryDirectory() as place:
+        lessons = [plan.lesson(start, Path(place) / "free", None, control, plan.lr)]
+        for width in sorted(bits, reverse=True):
+            rate = plan.lr if width == 2 else plan.control_lr  # the better one for the text
+            lessons.append(plan.lesson(start, Path(place) / f"int{width}", width, None, rate))
+        taught(lessons, words, **how)
+        models = [load(lesson.folder)[0] for lesson in lessons]
+    over = f"{name} control"
+    scores.add(f"{name} free", models[0])
+    rows = [{"format": "FP32, from the control", **scores.added(f"{name} free", over)}]
+    for lesson, model in zip(lessons[1:], models[1:], strict=True):
+        text, own = f"{name} int{lesson.bits} from the text", f"{name} int{lesson.bits} tuned"
+        scores.add(text, model)
+        row = {"format": f"int{lesson.bits}, from the text", **scores.added(text, over)}
         gap = scores.added(own, text)
         rows.append(row | {f"teacher_{key}": value for key, value in gap.items()})
     return pd.DataFrame(rows)
 
 
-def from_scratch(cfg, ids, plan: Plan, scores: Scores, bits=(4, 2), done=None) -> pd.DataFrame:
-    """One initialisation trained in FP32 and on each grid, on the same batches: a row a width."""
+def from_scratch(cfg, words, plan: Plan, scores: Scores, bits=(4, 2), **how) -> pd.DataFrame:
+    """One initialisation trained in FP32 and on each grid, on the same batches: a row a width;
+    `how` is `threads` and `done`."""
     recipe = replace(
         plan.recipe,
         lr=GOOD.lr,
@@ -156,18 +188,22 @@ def from_scratch(cfg, ids, plan: Plan, scores: Scores, bits=(4, 2), done=None) -
         short_steps=plan.steps // 5,
         warmup=min(GOOD.warmup, max(plan.steps // 10, 1)),
     )
-    batches = Batches(ids, seed=plan.seed + 1, **recipe.batches).batch
-    start = initialize(Transformer(cfg), recipe.initialization, plan.seed)
-    runs = {"control": deepcopy(start)} | {f"int{b}": on_grid(start, b) for b in bits}
-    for model in runs.values():
-        train(model, batches, recipe, on_step=telling(done))
-        model.eval()
-    scores.add("scratch control", runs["control"])
+    names = {None: "control"} | {width: f"int{width}" for width in bits}
+    with TemporaryDirectory() as place:
+        start = Path(place) / "start"
+        save(initialize(Transformer(cfg), recipe.initialization, plan.seed), start)
+        lessons = [
+            Lesson(start, width, None, recipe, plan.seed + 1, Path(place) / name)
+            for width, name in names.items()
+        ]
+        taught(lessons, words, **how)
+        runs = {lesson.bits: load(lesson.folder)[0] for lesson in lessons}
+    scores.add("scratch control", runs[None])
     rows = []
     for b in bits:
         own, rounded = f"scratch int{b}", f"scratch int{b} rounded"
-        scores.add(own, convert(runs[f"int{b}"]))
-        scores.add(rounded, quantize(runs["control"], scheme(b)))
+        scores.add(own, runs[b])
+        scores.add(rounded, quantize(runs[None], scheme(b)))
         over = scores.added(own, rounded)
         rows.append({"bits": b, "perplexity": scores.perplexity(own)})
         rows[-1]["control_perplexity"] = scores.perplexity("scratch control")

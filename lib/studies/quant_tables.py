@@ -60,12 +60,6 @@ def teacher_cases(taught: pd.DataFrame) -> pd.DataFrame:
     return own[["format", *columns]].rename(columns=columns)
 
 
-def total(counts) -> tuple[int, int]:
-    """(how many, of how many) added up."""
-    counts = list(counts)
-    return sum(count for count, _ in counts), sum(of for _, of in counts)
-
-
 def front(sizes, costs, methods, qat, speed, model: str = "1 block") -> pd.DataFrame:
     """Every format and method of one model: KiB of the file against perplexity added; `label`,
     which gives the time of a decode step in the native engine where there is one; and `compared`,
