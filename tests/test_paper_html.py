@@ -904,6 +904,13 @@ def test_values_are_written_with_units_and_the_digits_their_interval_supports():
         and marks.written(4.0, "") == "4"
         and marks.written(-2, "B") == "−2\u202fB"
     )
+    assert [marks.written(1, unit) for unit in ("blocks", "heads, in all", "nats", "bytes")] == [
+        "1 block",
+        "1 head, in all",
+        "1\u202fnats",
+        "1 byte",
+    ]
+    assert marks.stated(1, "blocks") == "1 block" and marks.stated(2, "blocks") == "2 blocks"
     assert (
         marks.written("text", "B") == "text"
         and marks.written(True) == "yes"

@@ -234,9 +234,9 @@ def test_tokenizers_are_compared_per_byte_and_must_give_the_text_back(texts, mon
     table = tokenizers.compared(data, made).set_index("tokenizer")
     assert table.text_comes_back.to_dict() == {"word": False, "character": True, "bpe": True}
     accents = len(data.text("test").encode()) / len(data.text("test"))
-    assert table.bytes_a_token["character"] == pytest.approx(accents)
-    assert table.bytes_a_token["bpe"] > 2
-    assert (table.frequencies_bits_a_byte < table.uniform_bits_a_byte).all()
+    assert table.bytes_per_token["character"] == pytest.approx(accents)
+    assert table.bytes_per_token["bpe"] > 2
+    assert (table.frequencies_bits_per_byte < table.uniform_bits_per_byte).all()
     assert tokenizers.lossless(data, made) == (4, 4)
     monkeypatch.setattr(tokenizers, "decode", lambda tokenizer, ids: "lost")
     assert tokenizers.lossless(data, made) == (0, 4)

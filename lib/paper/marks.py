@@ -154,10 +154,13 @@ def _brief(text):
 
 def _with_unit(text, unit):
     """The number and its unit, kept together where the unit is a symbol; words may go to the next
-    line."""
-    return text + (
-        "" if not unit else "×" if unit in ("×", "x") else (NARROW if len(unit) < 5 else " ") + unit
-    )
+    line; one of what is counted is no plural."""
+    if not unit or unit in ("×", "x"):
+        return text + ("×" if unit else "")
+    space = NARROW if len(unit) < 5 else " "
+    if text == "1":
+        unit = re.sub(r"^([a-z]{4,})s\b", r"\1", unit)
+    return text + space + unit
 
 
 def interval_text(interval):

@@ -31,10 +31,10 @@ def compared(data, made: dict, characters: int = 60_000) -> pd.DataFrame:
             {
                 "tokenizer": kind,
                 "vocabulary": size,
-                "bytes_a_token": n_bytes / len(ids),
+                "bytes_per_token": n_bytes / len(ids),
                 "unknown_percent": 100 * float(np.mean(ids == unknown)),
-                "frequencies_bits_a_byte": -np.log2(count / count.sum())[ids].sum() / n_bytes,
-                "uniform_bits_a_byte": len(ids) * math.log2(size) / n_bytes,
+                "frequencies_bits_per_byte": -np.log2(count / count.sum())[ids].sum() / n_bytes,
+                "uniform_bits_per_byte": len(ids) * math.log2(size) / n_bytes,
                 "text_comes_back": decode(tokenizer, ids) == probe,
             }
         )
