@@ -32,7 +32,7 @@ PALETTE = {
     "grey": ("#6b7280", "#474e57"),
     "vermilion": ("#b93a08", "#b93a08"),
 }
-SEED = re.compile("seed('s|’s| report)", re.I)
+ORIGINAL = re.compile("original('s|’s| report| recipe)", re.I)
 ORDER = ("blue", "teal", "plum", "ochre", "grey")
 DASHED = (0, (5, 2.6))
 WIDTH = ContextVar("width", default=6.0)  # of a figure in inches, as wide as the text
@@ -146,7 +146,7 @@ def assign(groups, colors=None) -> dict:
     for group in groups:
         if group not in chosen:
             used = sum(g in groups and c != "vermilion" for g, c in chosen.items() if c in free)
-            chosen[group] = "vermilion" if SEED.match(str(group)) else free[used % len(free)]
+            chosen[group] = "vermilion" if ORIGINAL.match(str(group)) else free[used % len(free)]
     unknown = [c for c in chosen.values() if c not in PALETTE]
     if unknown:
         raise ValueError(
