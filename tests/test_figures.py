@@ -21,7 +21,7 @@ from paper.ticks import written
 LINES = pd.DataFrame(
     {
         "n": [10, 50, 200] * 3,
-        "kind": ["naive"] * 3 + ["static"] * 3 + ["seed's own"] * 3,
+        "kind": ["naive"] * 3 + ["static"] * 3 + ["original's own"] * 3,
         "s": [1, 1, 1, 1.1, 2, 4, 1, 1.9, 3.9],
     }
 ).assign(lo=lambda d: d.s * 0.9, hi=lambda d: d.s * 1.1)
@@ -68,11 +68,11 @@ def test_lines_label_their_ends_without_overlap_and_name_the_limit():
         beyond="above",
     )
     found = texts(fig)
-    names = ["naive", "static", "seed's own", "roofline", "FLOP ratio", "seed: 1.95×"]
+    names = ["naive", "static", "original's own", "roofline", "FLOP ratio", "seed: 1.95×"]
     assert disjoint(boxes(fig, names))
     assert "tokens (log scale)" in found and "speed-up, times (log scale)" in found
     assert {"10", "50", "200"} <= set(found)  # the values themselves are the ticks
-    assert found["seed's own"].get_color() == PALETTE["vermilion"][1]
+    assert found["original's own"].get_color() == PALETTE["vermilion"][1]
     assert all(box.x1 <= fig.bbox.x1 for box in boxes(fig, names[:3]))
     assert any(patch.get_hatch() for patch in fig.axes[0].patches)
     assert len(fig.axes[0].collections) == 3  # the bands
@@ -435,7 +435,7 @@ def test_the_numbers_beside_dots_have_the_decimals_their_intervals_support():
 
 
 def test_only_the_seed_report_s_own_groups_are_vermilion():
-    assert assign(["seedling.txt", "seed's own"]) == {
-        "seedling.txt": "blue",
-        "seed's own": "vermilion",
+    assert assign(["originality.txt", "original report's"]) == {
+        "originality.txt": "blue",
+        "original report's": "vermilion",
     }
