@@ -9,6 +9,7 @@ import pytest
 LIB = Path(__file__).resolve().parent.parent / "lib"
 PACKAGE = LIB / "minitransformer"
 LEVELS = {
+    "pretrain": 4,
     "export": 4,
     "bench": 4,
     "checkpoint": 3,
@@ -27,11 +28,12 @@ LEVELS = {
 # train takes batches, evaluate takes any callable
 FORBIDDEN = {("train", "corpus"), ("evaluate", "corpus")}
 # Lines of code, blank and comment lines aside.
-BUDGETS = {"minitransformer": 8650, "studies": 4700, "paper": 7400}
+BUDGETS = {"minitransformer": 8950, "studies": 4700, "paper": 7400}
 FILE_LINES = 430
 # the command line is what may print and read the environment
 SPEAKING = (
     "minitransformer/export/__main__.py",
+    "minitransformer/pretrain.py",
     *(
         f"paper/{name}.py"
         for name in (

@@ -13,8 +13,10 @@ class NonFiniteError(RuntimeError):
 
 @torch.no_grad()
 def non_finite(tensors: dict[str, torch.Tensor]) -> str | None:
-    """The name of the first tensor that holds an infinity or a NaN, None when all are finite."""
-    own = {name: t for name, t in tensors.items() if t.is_floating_point() and t.numel()}
+    """The name of the first tensor that holds an infinity or a NaN, None when all are finite; of
+    a tensor in parts, this process's part counts."""
+    parts = {n: t.to_local() if hasattr(t, "to_local") else t for n, t in tensors.items()}
+    own = {name: t for name, t in parts.items() if t.is_floating_point() and t.numel()}
     if not own or math.isfinite(get_total_norm(own.values(), math.inf).item()):
         return None
     return next(name for name, t in own.items() if not torch.isfinite(t).all())

@@ -15,6 +15,7 @@ from ..fields import whole
 from . import resume
 from .finite import NonFiniteError, gradients, non_finite, state
 from .log import row_of
+from .ranks import Alone
 from .recipe import TrainConfig, learning_rate, optimizer
 
 
@@ -27,6 +28,7 @@ def train(
     checkpoint: Path | None = None,
     every: int = 200,
     on_step: Callable[[dict], dict | None] | None = None,
+    ranks: Alone | None = None,
 ) -> list[dict]:
     """Train `model` in place and return one row a step: step (from 1), tokens, loss (nats), lr,
     gradient norm, seconds.
@@ -45,32 +47,41 @@ def train(
     No step is taken on a loss or gradient that is not finite, and none is kept that left a weight
     or the optimizer's state so: NonFiniteError names it, and every checkpoint is finite. ValueError
     for a model, teacher or batch that cannot be trained on; OSError when a checkpoint cannot be
-    written."""
-    every = whole("every", every)
+    written.
+
+    `ranks` are the processes that share the run, by default this one alone: see `distributed`.
+    Every one of them returns the rows and calls `on_step`."""
+    every, ranks = whole("every", every), ranks or Alone()
+    ranks.check(model, cfg)
     _trainable(model, teacher)
-    opt = optimizer(model, cfg)
     rows, owner, path = [], {}, None if checkpoint is None else Path(checkpoint)
-    if path is not None:
+    there = path is not None and path.exists()
+    if path is not None or ranks.size > 1:
         owner = resume.identity(model, cfg, lambda step: _ids(batch(step), step, model), teacher)
-        if path.exists():
-            rows, owner = resume.read(path, model, opt, owner)
-    model.train()
+    ranks.same(owner | {"checkpoint": str(there)})
+    net = ranks.wrap(model)  # what is called; the weights are the model's
+    opt = optimizer(model, cfg)
+    if there:
+        rows, owner = resume.read(path, model, opt, owner, ranks)
+    net.train()
     for step in range(len(rows), cfg.steps):
         began, ids = time.perf_counter(), _ids(batch(step), step, model)
         seen = (rows[-1]["tokens"] if rows else 0) + ids[:, 1:].numel()
         last = step + 1 == cfg.steps
         due = path is not None and (last or (step + 1) % every == 0)
         try:
-            row = {"step": step + 1, "tokens": seen, **_update(model, opt, ids, step, cfg, teacher)}
+            row = {"step": step + 1, "tokens": seen}
+            row |= _update(net, model, opt, ids, step, cfg, teacher, ranks)
             row["seconds"] = time.perf_counter() - began
             rows.append(row | row_of(on_step(dict(row)) if on_step else None))
             if due or last:
-                _finite(non_finite(state(model, opt)))  # on_step, too, may have written to them
+                # on_step, too, may have written to them
+                _finite(ranks.agreed(non_finite(state(model, opt))))
         except (NonFiniteError, ScaleOverflow) as error:
             raise NonFiniteError(f"step {step + 1}: {error}: {_advice(cfg, path)}") from None
         if due:
-            resume.write(path, model, opt, owner, rows)
-    model.eval()
+            resume.write(path, model, opt, owner, rows, ranks)
+    net.eval()
     return rows
 
 
@@ -119,25 +130,29 @@ def _ids(ids, step, model):
     return ids.long()
 
 
-def _update(model, opt, ids, step, cfg, teacher):
+def _update(net, model, opt, ids, step, cfg, teacher, ranks):
     """One optimizer step on (B, window + 1) ids, taken only when loss and gradient are finite;
-    NonFiniteError names what is not, after the step too."""
-    lr, ids = learning_rate(step, cfg), ids.to(next(model.parameters()).device)
+    NonFiniteError names what is not, after the step too. Loss and gradient are those of all rows,
+    of which each process has some."""
+    lr, device = learning_rate(step, cfg), next(model.parameters()).device
     for group in opt.param_groups:
         group["lr"] = lr
     opt.zero_grad(set_to_none=True)
-    logits = model(ids[:, :-1]).flatten(0, 1)
-    loss = F.cross_entropy(logits, _targets(ids, teacher, logits))
-    _finite(None if math.isfinite(loss.item()) else f"the loss {loss.item()}")
+    own = ranks.share(ids).to(device)
+    logits = net(own[:, :-1]).flatten(0, 1)
+    part = len(own) * ranks.size / len(ids)  # what a mean over processes leaves out
+    loss = F.cross_entropy(logits, _targets(own, teacher, logits)) * part
+    loss_nats = ranks.mean(loss.detach()).item()
+    _finite(None if math.isfinite(loss_nats) else f"the loss {loss_nats}")
     loss.backward()
     slopes = gradients(model)
-    norm = get_total_norm(slopes.values())
+    norm = ranks.gathered(get_total_norm(slopes.values()))
     if not torch.isfinite(norm):  # before clipping, which would spread it to every parameter
         _finite(non_finite(slopes) or "the norm of the gradient")
     clip_grads_with_norm_(model.parameters(), cfg.clip, norm)
     opt.step()
-    _finite(non_finite(state(model, opt)))
-    return {"loss_nats": loss.item(), "lr": lr, "gradient_norm": norm.item()}
+    _finite(ranks.agreed(non_finite(state(model, opt))))
+    return {"loss_nats": loss_nats, "lr": lr, "gradient_norm": norm.item()}
 
 
 def _finite(fault: str | None):

@@ -16,6 +16,7 @@ import torch
 from ..files import replacing
 from ..quant import scheme_to_json
 from .finite import non_finite
+from .ranks import Alone, mapped
 from .recipe import TrainConfig
 
 LIBRARY = Path(__file__).parent.parent
@@ -68,15 +69,17 @@ def _code(quantized: bool) -> str:
     return digest.hexdigest()
 
 
-def write(path: Path, model, opt, owner: dict[str, str], rows: list[dict]) -> None:
-    """Write the state of a run in place of the last one. OSError, one line, when the disk refuses:
-    the last one is then still there, whole."""
+def write(path: Path, model, opt, owner: dict[str, str], rows: list[dict], ranks: Alone) -> None:
+    """Write the state of a run in place of the last one; of several processes the first one does.
+    OSError, one line, when the disk refuses: the last one is then still there, whole."""
     state = {
         "identity": owner,
-        "model": model.state_dict(),
-        "optimizer": opt.state_dict(),
+        "model": mapped(model.state_dict(), ranks.gathered),
+        "optimizer": mapped(opt.state_dict(), ranks.gathered),
         "rows": rows,
     }
+    if ranks.rank:
+        return
     with replacing(path) as part:
         try:
             torch.save(state, part)
@@ -84,7 +87,9 @@ def write(path: Path, model, opt, owner: dict[str, str], rows: list[dict]) -> No
             raise OSError(str(error)) from error
 
 
-def read(path: Path, model, opt, owner: dict[str, str]) -> tuple[list[dict], dict[str, str]]:
+def read(
+    path: Path, model, opt, owner: dict[str, str], ranks: Alone
+) -> tuple[list[dict], dict[str, str]]:
     """Load a checkpoint into model and optimizer, on whatever device they are; its rows, and what
     it belongs to. ValueError when it is broken, or another run's."""
     state = _load(path)
@@ -98,8 +103,12 @@ def read(path: Path, model, opt, owner: dict[str, str]) -> tuple[list[dict], dic
         )
     if name := non_finite(state["model"]):
         raise ValueError(f"{path} holds a {name} that is not finite: {OTHER}")
-    model.load_state_dict(state["model"])
-    opt.load_state_dict(state["optimizer"])
+    kept, laid = model.state_dict(), ranks.scattered
+    model.load_state_dict({n: laid(t, kept[n]) for n, t in state["model"].items()})
+    moved = [p for group in opt.param_groups for p in group["params"]]
+    moments = state["optimizer"]["state"]
+    moments = {i: mapped(own, lambda t, p=moved[i]: laid(t, p)) for i, own in moments.items()}
+    opt.load_state_dict(state["optimizer"] | {"state": moments})
     return state["rows"], found
 
 

@@ -1,0 +1,100 @@
+"""`torchrun --nproc-per-node 2 -m minitransformer.pretrain TEXT --out MODEL`: a model from a text's
+tokens, trained by one process or by several.
+
+TEXT is a run's folder (reports/quick), of which the training split is read. The same command goes
+on where a killed one stopped, from the checkpoint beside MODEL."""
+
+import argparse
+import json
+import sys
+import warnings
+from dataclasses import fields
+from pathlib import Path
+
+from .checkpoint import save
+from .corpus import Batches, Corpus
+from .model import ModelConfig, Transformer
+from .train import RECIPES, initialize, plan, train
+from .train.distributed import KINDS, group, whole
+
+SAID = 20  # lines of progress
+
+
+def main(argv=None) -> int:
+    """Trains and writes the model's folder; 2 where that cannot be done, said in one line."""
+    args = parse(argv)
+    warnings.filterwarnings("ignore", "FSDP2-wrapped module")  # of views that nobody writes to
+    try:
+        with group(args.parallel) as ranks:
+            fit(args, ranks)
+    except (OSError, ValueError, RuntimeError) as error:
+        print(f"error: {error}", file=sys.stderr)
+        return 2
+    return 0
+
+
+def fit(args, ranks) -> None:
+    """What each process does; the first one tells of it and writes the model."""
+    ids, tokenizer = read(args.text)
+    size, recipe = settings(args, tokenizer.get_vocab_size())
+    model = initialize(Transformer(size), recipe.initialization, args.seed).to(ranks.device)
+    batches = Batches(ids, seed=args.seed, **recipe.batches)
+    checkpoint = args.out.with_name(f"{args.out.name}.train.pt")
+
+    def tell(row):
+        if ranks.rank == 0 and row["step"] % max(recipe.steps // SAID, 1) == 0:
+            print(
+                f"step {row['step']:,} of {recipe.steps:,}: loss {row['loss_nats']:.4f} nats, "
+                f"{row['tokens']:,} tokens",
+                flush=True,
+            )
+
+    options = {"checkpoint": checkpoint, "every": args.every, "on_step": tell, "ranks": ranks}
+    train(model, batches.batch, recipe, **options)
+    model = whole(model).cpu()
+    if ranks.rank == 0:
+        save(model, args.out, tokenizer)
+        print(f"{args.out}: {recipe.steps:,} steps on {ranks.size} processes", flush=True)
+
+
+def read(folder: Path):
+    """The ids to train on and their tokenizer."""
+    corpus = Corpus.load(folder)
+    return corpus.splits["train"], corpus.tokenizer
+
+
+def settings(args, vocab_size: int):
+    """Model and recipe with what `--set` changes; ValueError for a name that neither has."""
+    given = dict(setting(text) for text in args.set)
+    own = {f.name for f in fields(ModelConfig)} - {"vocab_size"}
+    size = {name: given.pop(name) for name in own & given.keys()}
+    return ModelConfig(vocab_size=vocab_size, **size), plan(args.recipe, **given)
+
+
+def setting(text: str) -> tuple:
+    """NAME=VALUE; the value as JSON, or the word that it is."""
+    name, equals, value = text.partition("=")
+    if not equals:
+        raise ValueError(f"--set {text} is not NAME=VALUE: write --set steps=100")
+    try:
+        return name, json.loads(value)
+    except json.JSONDecodeError:
+        return name, value
+
+
+def parse(argv) -> argparse.Namespace:
+    parser = argparse.ArgumentParser(prog="python -m minitransformer.pretrain", description=__doc__)
+    parser.add_argument("text", type=Path, help="a run's folder")
+    parser.add_argument("--out", type=Path, required=True, help="the model's folder, to be written")
+    parser.add_argument("--parallel", choices=KINDS, default="ddp", help="under torchrun")
+    parser.add_argument("--recipe", choices=RECIPES, default="good")
+    parser.add_argument("--seed", type=int, default=0, help="of weights and batches")
+    parser.add_argument("--every", type=int, default=200, help="steps between checkpoints")
+    parser.add_argument(
+        "--set", action="append", default=[], metavar="NAME=VALUE", help="of model or recipe"
+    )
+    return parser.parse_args(argv)
+
+
+if __name__ == "__main__":
+    sys.exit(main())
