@@ -28,10 +28,11 @@ LEVELS = {
 # train takes batches, evaluate takes any callable
 FORBIDDEN = {("train", "corpus"), ("evaluate", "corpus")}
 # Lines of code, blank and comment lines aside.
-BUDGETS = {"minitransformer": 8950, "studies": 4700, "paper": 7400}
+BUDGETS = {"minitransformer": 9250, "studies": 4700, "paper": 7400}
 FILE_LINES = 430
 # the command line is what may print and read the environment
 SPEAKING = (
+    "minitransformer/corpus/__main__.py",
     "minitransformer/export/__main__.py",
     "minitransformer/pretrain.py",
     *(

@@ -99,7 +99,9 @@ def test_another_command_names_what_exists(line, tmp_path):
     elif module := next((word for word in rest if word.startswith("minitransformer.")), ""):
         # ours, under python or torchrun: what it is given is understood
         assert program(first) in ("python", "torchrun") and rest[rest.index(module) - 1] == "-m"
-        importlib.import_module(module).parse(rest[rest.index(module) + 1 :])
+        package = (ROOT / "lib" / module.replace(".", "/")).is_dir()
+        own = importlib.import_module(f"{module}.__main__" if package else module)
+        own.parse(rest[rest.index(module) + 1 :])
     elif rest[0] == "-m":
         assert program(first) == "python" and importlib.util.find_spec(rest[1])
         assert all((ROOT / word).exists() for word in rest[2:] if not word.startswith("-"))

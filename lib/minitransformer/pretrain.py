@@ -1,8 +1,9 @@
 """`torchrun --nproc-per-node 2 -m minitransformer.pretrain TEXT --out MODEL`: a model from a text's
 tokens, trained by one process or by several.
 
-TEXT is a run's folder (reports/quick), of which the training split is read. The same command goes
-on where a killed one stopped, from the checkpoint beside MODEL."""
+TEXT is a store (`python -m minitransformer.corpus`), or a run's folder (reports/quick), of which
+the training split is read. The same command goes on where a killed one stopped, from the checkpoint
+beside MODEL."""
 
 import argparse
 import json
@@ -12,7 +13,7 @@ from dataclasses import fields
 from pathlib import Path
 
 from .checkpoint import save
-from .corpus import Batches, Corpus
+from .corpus import Batches, Corpus, Store
 from .model import ModelConfig, Transformer
 from .train import RECIPES, initialize, plan, train
 from .train.distributed import KINDS, group, whole
@@ -59,6 +60,9 @@ def fit(args, ranks) -> None:
 
 def read(folder: Path):
     """The ids to train on and their tokenizer."""
+    if (folder / "store.json").is_file():
+        store = Store(folder)
+        return store, store.tokenizer
     corpus = Corpus.load(folder)
     return corpus.splits["train"], corpus.tokenizer
 
@@ -84,7 +88,7 @@ def setting(text: str) -> tuple:
 
 def parse(argv) -> argparse.Namespace:
     parser = argparse.ArgumentParser(prog="python -m minitransformer.pretrain", description=__doc__)
-    parser.add_argument("text", type=Path, help="a run's folder")
+    parser.add_argument("text", type=Path, help="a store, or a run's folder")
     parser.add_argument("--out", type=Path, required=True, help="the model's folder, to be written")
     parser.add_argument("--parallel", choices=KINDS, default="ddp", help="under torchrun")
     parser.add_argument("--recipe", choices=RECIPES, default="good")

@@ -20,6 +20,7 @@ from .language import (
 from .needs import Checked, check_corpus
 from .registry import catalogue
 from .sources import language_corpus, text_corpus, uniform_corpus
+from .store import Store, build
 from .text import SPLITS, read_text, split_text
 from .tokenizers import (
     decode,
@@ -36,9 +37,9 @@ named_corpora = catalogue  # the name that the data notebook uses
 
 __all__ = [
     "Batches", "Checked", "Corpus", "LARGE", "Language", "LanguageSpec", "MECHANISMS", "PINNED",
-    "SMALL", "SPECIALS", "SPLITS", "Sample", "Text", "catalogue", "check_corpus", "decode",
-    "encode", "entropy", "hidden_bits", "ladder", "language_corpus", "marginals", "named_corpora",
-    "read_text", "read_vocabulary", "split_text", "text_corpus", "train_bpe", "train_characters",
-    "train_tokenizer", "train_words", "uniform_corpus", "uniform_words", "vocabulary",
-    "window_bits", "without", "words_tokenizer",
+    "SMALL", "SPECIALS", "SPLITS", "Sample", "Store", "Text", "build", "catalogue",
+    "check_corpus", "decode", "encode", "entropy", "hidden_bits", "ladder", "language_corpus",
+    "marginals", "named_corpora", "read_text", "read_vocabulary", "split_text", "text_corpus",
+    "train_bpe", "train_characters", "train_tokenizer", "train_words", "uniform_corpus",
+    "uniform_words", "vocabulary", "window_bits", "without", "words_tokenizer",
 ]  # fmt: skip

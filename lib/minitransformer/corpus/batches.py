@@ -3,6 +3,7 @@
 import numpy as np
 import torch
 
+from .store import Store
 from .streams import draw
 
 
@@ -11,12 +12,13 @@ class Batches:
     every machine.
 
     So a run resumes by its step alone. The first `short_steps` steps hold the same number of tokens
-    in windows of `short_window` (sequence-length warm-up, Li et al. 2022). ValueError when the
-    array is shorter than one window and its next token."""
+    in windows of `short_window` (sequence-length warm-up, Li et al. 2022). Of the array, which may
+    be mapped or a `Store`, only the windows are read. ValueError when it is shorter than one window
+    and its next token."""
 
     def __init__(
         self,
-        ids: np.ndarray,
+        ids: np.ndarray | Store,
         batch_size: int,
         window: int,
         seed: int,
@@ -37,7 +39,7 @@ class Batches:
                 f"short_window {short_window} does not fit window {window}: give 1 to {window}, or"
                 " short_steps 0"
             )
-        self.ids, self.seed = torch.from_numpy(np.asarray(ids, np.int64)), seed
+        self.ids, self.seed = ids if isinstance(ids, Store) else np.asanyarray(ids), seed
         self.batch_size, self.window, self.short_window, self.short_steps = (
             batch_size,
             window,
@@ -51,5 +53,6 @@ class Batches:
         window = self.short_window if step < self.short_steps else self.window
         rows = self.batch_size * self.window // window
         draws = draw(f"batches/v1|{self.seed}|{step}".encode(), rows)
-        starts = (draws % np.uint64(len(self.ids) - window)).astype(np.int64)
-        return self.ids[torch.from_numpy(starts)[:, None] + torch.arange(window + 1)]
+        starts = (draws % np.uint64(len(self.ids) - window)).tolist()
+        windows = np.stack([self.ids[start : start + window + 1] for start in starts])
+        return torch.from_numpy(windows.astype(np.int64))

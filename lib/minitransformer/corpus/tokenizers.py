@@ -181,6 +181,27 @@ def encode(tokenizer: Tokenizer, text: str) -> np.ndarray:
     return np.concatenate([np.array(x, np.int32) for x in ids]) if ids else np.empty(0, np.int32)
 
 
+def flowing(tokenizer: Tokenizer, parts: Iterator[str], name: str) -> Iterator[np.ndarray]:
+    """The ids, int32 (n,) after int32 (n,), of a text that comes in parts: those of `encode` on the
+    whole, without ever holding it. ValueError, which begins with `name`, for a tokenizer that may
+    look across any border."""
+    if not _separable(tokenizer):
+        raise ValueError(
+            f"{name} is one text, and its tokenizer may look across any border in it: give JSONL, "
+            "or a tokenizer of this library"
+        )
+    text, start = "", 0
+    for part in parts:
+        text, start = text[start:] + part, 0
+        while len(text) - start > 4 * CHUNK:
+            end = _border(tokenizer.pre_tokenizer, text, start)
+            if end > len(text) - LOOK_AHEAD:  # what comes next may belong to this token
+                break
+            yield encode(tokenizer, text[start:end])
+            start = end
+    yield encode(tokenizer, text[start:])
+
+
 def decode(tokenizer: Tokenizer, ids) -> str:
     """Ids (n,) to text; for words, joined by one space. ValueError for ids that are no row or stand
     for no token."""
