@@ -138,6 +138,9 @@ def test_what_cannot_be_shared_is_named(tmp_path):
     with one_of("fsdp", tmp_path) as ranks:
         with pytest.raises(ValueError, match="quantized layers cannot be trained in parts"):
             train(prepare_qat(fresh(), QuantScheme(4)), rows_of_five, SHARED, ranks=ranks)
+        with pytest.raises(ValueError, match="fsdp leaves each process a part of them: choose ddp"):
+            muon = replace(SHARED, optimizer="muon")
+            train(fresh(), rows_of_five, muon, ranks=ranks)
         parted = ranks.wrap(fresh())
         with pytest.raises(ValueError, match="is in parts already: give a whole one"):
             train(parted, rows_of_five, SHARED, ranks=ranks)

@@ -91,6 +91,11 @@ class Sharded(DataParallel):
 
     def check(self, model, cfg):
         super().check(model, cfg)
+        if cfg.optimizer == "muon":
+            raise ValueError(
+                "muon moves whole matrices, and fsdp leaves each process a part of them: "
+                "choose ddp, or adamw"
+            )
         if isinstance(model, FSDPModule):
             raise ValueError("the model is in parts already: give a whole one, as `whole` returns")
         if not isinstance(model, Transformer) or hasattr(model, "scheme"):

@@ -8,8 +8,10 @@ import torch
 import torch.nn as nn
 
 from ..fields import choice, near, real, settle, whole
+from .muon import MuonAdamW, hidden_matrices
 
 INITIALIZATIONS = ("torch", "scaled")
+OPTIMIZERS = ("adamw", "muon")
 
 
 @dataclass(frozen=True)
@@ -20,8 +22,8 @@ class TrainConfig:
     last `cooldown` share of the steps (warm-up, stable, decay: Hägele et al. 2024).
     The first `short_steps` steps hold as many tokens in windows of `short_window`. Gradients are
     scaled down to a norm of `clip`. `initialization` is "torch" (the default of `nn.Linear` and
-    `nn.Embedding`) or "scaled" (see `initialize`). ValueError names the field, its value and the
-    remedy."""
+    `nn.Embedding`) or "scaled" (see `initialize`), `optimizer` "adamw" or "muon" (see `optimizer`).
+    ValueError names the field, its value and the remedy."""
 
     steps: int = 100
     batch_size: int = 4
@@ -35,6 +37,7 @@ class TrainConfig:
     weight_decay: float = 0.0
     clip: float = 1.0
     initialization: str = "torch"
+    optimizer: str = "adamw"
 
     def __post_init__(self):
         for name in ("steps", "batch_size", "window"):
@@ -48,6 +51,7 @@ class TrainConfig:
             cooldown=real("cooldown", self.cooldown, 0, 1),
             weight_decay=real("weight_decay", self.weight_decay),
             initialization=choice("initialization", self.initialization, INITIALIZATIONS),
+            optimizer=choice("optimizer", self.optimizer, OPTIMIZERS),
             betas=_betas(self.betas),
         )
         if self.short_steps and not 1 <= self.short_window <= self.window:
@@ -156,13 +160,20 @@ def initialize(model: nn.Module, initialization: str, seed: int) -> nn.Module:
 
 
 def optimizer(model: nn.Module, cfg: TrainConfig) -> torch.optim.Optimizer:
-    """AdamW (Loshchilov and Hutter 2019) with decay on matrices only; without decay it is Adam."""
-    named = model.named_parameters()
+    """AdamW (Loshchilov and Hutter 2019) with decay on matrices only; without decay it is Adam.
+    "muon": the matrices of the blocks are moved by Muon instead, see `MuonAdamW`."""
+    own = hidden_matrices(model) if cfg.optimizer == "muon" else []
+    apart = {id(p) for p in own}
+    named = [(name, p) for name, p in model.named_parameters() if id(p) not in apart]
     matrices = [p for name, p in named if p.ndim == 2 and "embedding" not in name]
     chosen = {id(p) for p in matrices}
-    rest = [p for p in model.parameters() if id(p) not in chosen]
+    rest = [p for _, p in named if id(p) not in chosen]
     groups = [
         {"params": matrices, "weight_decay": cfg.weight_decay},
         {"params": rest, "weight_decay": 0.0},
     ]
-    return torch.optim.AdamW(groups, lr=cfg.lr, betas=cfg.betas, fused=True)
+    adamw = torch.optim.AdamW(groups, lr=cfg.lr, betas=cfg.betas, fused=True)
+    if not own:
+        return adamw
+    scaled = {"weight_decay": cfg.weight_decay, "adjust_lr_fn": "match_rms_adamw"}
+    return MuonAdamW(torch.optim.Muon(own, lr=cfg.lr, **scaled), adamw)
