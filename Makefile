@@ -42,7 +42,7 @@ SETTINGS = $(foreach p,$(PARAMETERS),$(if $(call given,$(call variable,$p)),\
 
 # A variable of the command line that nothing reads is an error before anything runs. The environment is left alone.
 KNOWN := $(foreach p,$(PARAMETERS),$(call variable,$p)) PROFILE JOBS PYTHON VENV TORCH_INDEX LAB_OPTIONS PYTEST_OPTIONS DEBUG \
-  FORMAT MODEL EXPORT_OPTIONS PUBLISH_OPTIONS SOURCE_DATE_EPOCH
+  FORMAT MODEL EXPORT_OPTIONS PUBLISH_OPTIONS SOURCE_DATE_EPOCH GRID SCHEDULER
 ALSO := SHELL PWD TMPDIR MAKEFLAGS MAKEFILES GNUMAKEFLAGS UPGRADE CHROMIUM PIP_% UV_% OMP_% MKL_% CUDA_% TQDM_% \
   PYTHONPATH PYTHONWARNINGS PYTHONUNBUFFERED PYTHONDONTWRITEBYTECODE PYTEST_ADDOPTS# read by what is called
 UNKNOWN := $(strip $(foreach v,$(.VARIABLES),$(if $(findstring command,$(origin $v)),$(filter-out $(KNOWN) $(ALSO),$v))))
@@ -62,7 +62,7 @@ OPTIONS = --profile $(call quote,$(PROFILE)) --caller $(call quote,$(PWD)) $(SET
   $(if $(findstring command,$(origin JOBS)),--jobs $(call quote,$(JOBS)))
 
 .PHONY: help setup report publish test lab data tokenize train eval bench bench-quant ablations plot plot-quant \
-  verify-corpus test-idem export pack verify clean clean-cache distclean notebooks picture lock
+  verify-corpus test-idem export sweep pack verify clean clean-cache distclean notebooks picture lock
 
 help: ## this list
 	@echo "make <target> [VARIABLE=value ...]"
@@ -78,6 +78,7 @@ help: ## this list
 ## QUANT_BITS      32, 8 or 4
 ## TEMP TOPK TOPP BEAM LENGTH_PENALTY    of sampling and beam search
 ## FORMAT MODEL EXPORT_OPTIONS    of make export: what to write, of which folder, and the options of its command
+## GRID SCHEDULER  of make sweep: a YAML file of name: [values] lines; the address of a Dask cluster (none: one run after another)
 ## JOBS            chapters at once (default: as many as the cores allow; those that measure times run alone, except in quick)
 ## PYTHON VENV     the interpreter (python3); the environment's folder (.venv), or none: PYTHON as it is
 ## TORCH_INDEX     where setup takes torch from: an address; none: pip's own index (on Linux a CUDA build, +2.2 GB)
@@ -158,6 +159,9 @@ test-idem: $(READY) ## run the quick pipeline twice and compare every artefact t
 export: $(READY) ## a model for other runtimes: FORMAT=hf, gguf, onnx or all, of MODEL= (reports/PROFILE/model) to dist/export/
 	@$(PY) -m minitransformer.export $(call quote,$(or $(MODEL),reports/$(PROFILE)/model)) \
 	  --format $(call quote,$(or $(FORMAT),all)) --out dist/export $(EXPORT_OPTIONS)
+
+sweep: $(READY) ## a run for every point of GRID=file.yaml, and one table of all: reports/sweep-<grid>/index.html
+	@$(RUN) sweep $(OPTIONS) $(if $(GRID),--grid $(call quote,$(GRID))) $(if $(SCHEDULER),--scheduler $(call quote,$(SCHEDULER)))
 
 pack: $(READY) ## dist/mini-transformer-<run>-v<version>.tar.gz, the same bytes from the same run
 	@$(RUN) pack $(OPTIONS)

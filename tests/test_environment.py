@@ -19,11 +19,12 @@ ROOT = Path(__file__).resolve().parent.parent
 PROJECT = tomllib.loads((ROOT / "pyproject.toml").read_text(encoding="utf-8"))
 EXTRAS = PROJECT["project"]["optional-dependencies"]
 BASE = [Requirement(line) for line in PROJECT["project"]["dependencies"]]
-ORT, EXPORT, PEERS, PAPER = (
-    [Requirement(line) for line in EXTRAS[name]] for name in ("ort", "export", "peers", "paper")
+ORT, EXPORT, PEERS, SCALE, PAPER = (
+    [Requirement(line) for line in EXTRAS[name]]
+    for name in ("ort", "export", "peers", "scale", "paper")
 )
 TEST = [Requirement(line) for line in PROJECT["dependency-groups"]["test"]]
-DIRECT = [*BASE, *ORT, *EXPORT, *PAPER, *TEST]  # peers are no part of the lock
+DIRECT = [*BASE, *ORT, *EXPORT, *PAPER, *TEST]  # peers and scale are no part of the lock
 PINS = (ROOT / "requirements.lock").read_text(encoding="utf-8").splitlines()
 LOCK = [Requirement(line) for line in PINS if not line.startswith("#")]
 CONDA = yaml.safe_load((ROOT / "environment.yml").read_text(encoding="utf-8"))
@@ -106,7 +107,7 @@ DISTRIBUTION = {
     [
         ("minitransformer", [*BASE, *ORT, *EXPORT]),
         ("studies", [*BASE, *ORT, *PEERS, Requirement("minitransformer")]),
-        ("paper", [*BASE, *PAPER]),
+        ("paper", [*BASE, *PAPER, *SCALE]),
     ],
 )
 def test_what_a_part_imports_is_asked_for_it(part, asked):

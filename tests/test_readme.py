@@ -124,6 +124,7 @@ def test_a_command_in_a_sentence_is_one_of_these(line):
         "pip install .",
         'pip install ".[ort]"',
         'pip install ".[export]"',
+        'pip install ".[scale]"',
     }
 
 

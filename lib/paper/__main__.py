@@ -29,6 +29,7 @@ COMMANDS = {
     "notebooks": "paper.commands:execute_notebooks",
     "evidence": "paper.commands:record",
     "cache": "paper.commands:cache",
+    "sweep": "paper.sweep:sweep",
 }
 WORD = 120  # characters of a word in a message, such as a path
 REMEDIES = {
@@ -118,6 +119,8 @@ def arguments() -> argparse.ArgumentParser:
         "--anyway", action="store_true", help="for publish: with gates that fail, as the page says"
     )
     parser.add_argument("--clear", action="store_true", help="for cache: delete what it holds")
+    parser.add_argument("--grid", type=Path, help="for sweep: the YAML file of values")
+    parser.add_argument("--scheduler", help="for sweep: the address of a Dask cluster")
     debug = os.environ.get("DEBUG", "0") not in ("", "0")
     parser.add_argument(
         "--debug", action="store_true", default=debug, help="print the whole traceback"
