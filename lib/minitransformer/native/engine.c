@@ -18,8 +18,7 @@
 #include <immintrin.h>
 #define AVX2
 #define INSTRUCTIONS "avx2"
-// A value in a register: GCC would load or compute it for each use.
-#define HELD(x) ({ __typeof__((x) + 0) held = x; __asm__("" : "+x"(held)); held; })
+#define HELD(x) ({ v8f held = x; __asm__("" : "+x"(held)); held; }) // or GCC loads it for each use
 #else
 #define INSTRUCTIONS "portable"
 #define HELD(x) (x)
@@ -135,7 +134,7 @@ const char *engine_instructions(void) { return INSTRUCTIONS; }
 // ---- 2. Lanes ---------------------------------------------------------------------------------
 
 #define INLINE static inline __attribute__((always_inline))
-#define UNROLLED _Pragma("GCC unroll 16")
+#define UNROLLED _Pragma("GCC unroll 16") // arrays of sums become registers
 
 // Eight lanes, from any address.
 typedef float v8f __attribute__((vector_size(32), aligned(4), may_alias));
@@ -248,18 +247,21 @@ typedef struct {
     const float *step;
     int64_t groups; // from one row of sums to the next
     int more;
+    const char *next; // what to fetch meanwhile: the next block, a share for each tile of rows
 } Input;
 
 // y[r P + p] = Σ w[k] · x[r][k] for P panels; from column to column it is `column` numbers in w,
 // `across` in x. 12 sums at once, in 16 registers: an addition takes as long as 8 need to begin.
 INLINE void tile_fp32(const float *w, int64_t column, int64_t panel, int64_t K, const float *x,
-                      int64_t stride, int64_t across, v8f *y, const int M, const int P) {
+                      int64_t stride, int64_t across, const char *next, v8f *y, const int M,
+                      const int P) {
     const int U = M * P < 12 ? 12 / (M * P) : 1; // columns side by side
     v8f sum[16];
     UNROLLED for (int i = 0; i < M * P * U; i++) sum[i] = (v8f){0};
     for (; K >= U; K -= U, w += U * column, x += U * across)
         UNROLLED for (int u = 0; u < U; u++) {
             v8f part[3];
+            if (next) __builtin_prefetch(next, 0, 2), next += 64;
             UNROLLED for (int p = 0; p < P; p++) part[p] = HELD(load(w + u * column + p * panel));
             UNROLLED for (int r = 0; r < M; r++)
                 UNROLLED for (int p = 0; p < P; p++)
@@ -342,6 +344,7 @@ INLINE void dots_of(const v8u *word, int64_t panel, int64_t n, const int8_t *x, 
     for (; n > 0; n--, word++, x += 32 / bits)
         UNROLLED for (int p = 0; p < P; p++) {
             const __m256i codes = (__m256i)word[p * panel];
+            if (M == 1) __builtin_prefetch(word + (P + p) * panel, 0, 2); // of the panels to come
             const __m256i low =
                 bits == 8 ? _mm256_abs_epi8(codes) : _mm256_and_si256(codes, nibble);
             const __m256i high = _mm256_and_si256(_mm256_srli_epi16(codes, 4), nibble);
@@ -465,7 +468,7 @@ INLINE void tile(const int kind, const Matrix *w, int64_t p, Input in, float *y,
     v8f sum[12];
     if (kind <= ACROSS)
         tile_fp32((const float *)w->data + p * w->panel, w->column, w->panel, w->columns, in.x,
-                  in.stride, kind == FP32 ? 1 : in.across, sum, M, P);
+                  in.stride, kind == FP32 ? 1 : in.across, M == 4 ? in.next : NULL, sum, M, P);
     else if (kind >= INTEGERS8)
         tile_integers(w, p, in, sum, M, P, kind == INTEGERS8 ? 8 : 4);
     else
@@ -487,16 +490,22 @@ INLINE void tiles(const int kind, const Matrix *w, int64_t first, int64_t end, I
                   int64_t stride, const int M) {
     const int one = kind > ACROSS && kind < INTEGERS8, few = kind == INTEGERS4 && M > 2;
     const int P = one || few ? 1 : kind <= ACROSS && M == 4 ? 3 : 2;
-    for (; first + P <= end; first += P) tile(kind, w, first, in, y, stride, M, P);
+    for (; first + P <= end; first += P) {
+        tile(kind, w, first, in, y, stride, M, P);
+        if (in.next) in.next += 64 * w->columns;
+    }
     for (; first < end; first++) tile(kind, w, first, in, y, stride, M, 1);
 }
 
 // All panels, in blocks that the second cache holds for the rows that follow: four at a time, or
-// as near to it as makes them equal, and eight where turning codes to floats costs the most.
+// as near to it as makes them equal, and eight where turning codes to floats costs the most. In
+// FP32 each tile of rows fetches its share of the next block: reading hides behind arithmetic.
 INLINE void product(const int kind, const Matrix *w, Input in, float *y, int64_t stride, int m) {
     const int wide = kind > ACROSS && kind < INTEGERS8;
     const int64_t panels = (w->rows + LANES - 1) / LANES, size = (int64_t)w->columns * w->bits;
-    const int64_t block = size < BLOCK / 6 ? BLOCK / size / 6 * 6 : 6;
+    const int64_t unit = kind <= ACROSS ? 3 : 2; // panels side by side
+    const int64_t fit = size < BLOCK / unit ? BLOCK / size / unit * unit : unit;
+    const int64_t block = m <= 4 ? panels : fit;
     for (int64_t first = 0; first < panels; first += block)
         for (int r = 0, some; r < m; r += some) {
             const int64_t end = first + block < panels ? first + block : panels;
@@ -506,6 +515,8 @@ INLINE void product(const int kind, const Matrix *w, Input in, float *y, int64_t
             from.x += r * in.stride, from.codes += r * in.stride, from.sums += r * in.groups;
             from.step += r;
             some = wide && left >= 8 ? 8 : (left + parts - 1) / parts;
+            if (kind == FP32 && m > 4 && end < panels)
+                from.next = (const char *)w->data + 4 * w->panel * (end + (end - first) * r / m);
             if (wide && some == 8) tiles(kind, w, first, end, from, to, stride, 8);
             if (some == 4) tiles(kind, w, first, end, from, to, stride, 4);
             if (some == 3) tiles(kind, w, first, end, from, to, stride, 3);
