@@ -113,6 +113,16 @@ def test_extreme_codes_do_not_saturate(bits, sign):
     agree(layer, x)
 
 
+@pytest.mark.parametrize("scheme", [None, *ROUNDED[:1], *ROUNDED[3:4]], ids=str)
+def test_matrices_larger_than_a_block(scheme):
+    """Many panels and rows: blocks of panels, tiles of 4, 3 and 2 rows, and a panel left over."""
+    torch.manual_seed(4)
+    linear = torch.nn.Linear(1000, 300)
+    layer = linear if scheme is None else QuantLinear.from_linear(linear, scheme)
+    for rows in (5, 7, 64, 70):
+        agree(layer, torch.randn(rows, 1000))
+
+
 def test_all_codes_are_told_apart():
     for bits in range(2, 9):
         layer = QuantLinear.from_linear(torch.nn.Linear(2**bits, 3), QuantScheme(bits))

@@ -26,7 +26,7 @@
 
 // ---- 1. Shapes --------------------------------------------------------------------------------
 
-enum { LANES = 8, ROWS = 60, RUN = 128 }; // rows of a panel; most rows, and most keys, at once
+enum { LANES = 8, ROWS = 64, RUN = 128 }; // rows of a panel; most rows, and most keys, at once
 enum { BLOCK = 1 << 17 };                 // bytes of weights that meet one row tile after another
 enum { ROPE, SINUSOIDAL, NONE };
 enum { RELU, GELU, RELU2, SWIGLU };
@@ -134,12 +134,14 @@ const char *engine_instructions(void) { return INSTRUCTIONS; }
 // ---- 2. Lanes ---------------------------------------------------------------------------------
 
 #define INLINE static inline __attribute__((always_inline))
+#define UNROLLED _Pragma("GCC unroll 16") // arrays of sums become registers
 
 // Eight lanes, from any address.
 typedef float v8f __attribute__((vector_size(32), aligned(4), may_alias));
 typedef int32_t v8i __attribute__((vector_size(32), aligned(4), may_alias));
 typedef uint32_t v8u __attribute__((vector_size(32), aligned(4), may_alias));
 typedef uint16_t v8h __attribute__((vector_size(16)));
+typedef int16_t v8s __attribute__((vector_size(32)));
 typedef int32_t float_bits __attribute__((may_alias));
 typedef uint16_t half_bits __attribute__((aligned(1), may_alias));
 typedef uint32_t four_bytes __attribute__((aligned(1), may_alias)); // codes, low bits first
@@ -245,30 +247,33 @@ typedef struct {
     const float *step;
     int64_t groups; // from one row of sums to the next
     int more;
+    const char *next; // what to fetch meanwhile: the next block, a share for each tile of rows
 } Input;
 
-// y[r P + p] += Σ w[k] · x[r][k] for P panels; from column to column it is `column` numbers in w,
+// y[r P + p] = Σ w[k] · x[r][k] for P panels; from column to column it is `column` numbers in w,
 // `across` in x. 12 sums at once, in 16 registers: an addition takes as long as 8 need to begin.
 INLINE void tile_fp32(const float *w, int64_t column, int64_t panel, int64_t K, const float *x,
-                      int64_t stride, int64_t across, v8f *y, const int M, const int P) {
+                      int64_t stride, int64_t across, const char *next, v8f *y, const int M,
+                      const int P) {
     const int U = M * P < 12 ? 12 / (M * P) : 1; // columns side by side
-    int64_t k = 0;
     v8f sum[16];
-    for (int i = 0; i < M * P * U; i++) // not = {0}: that would call memset for the rest
-        sum[i] = (v8f){0};
-    for (; k + U <= K; k += U)
-        for (int u = 0; u < U; u++) {
-            v8f part[2];
-            for (int p = 0; p < P; p++) part[p] = HELD(load(w + (k + u) * column + p * panel));
-            for (int r = 0; r < M; r++)
-                for (int p = 0; p < P; p++)
-                    sum[(r * P + p) * U + u] += part[p] * x[r * stride + (k + u) * across];
+    UNROLLED for (int i = 0; i < M * P * U; i++) sum[i] = (v8f){0};
+    for (; K >= U; K -= U, w += U * column, x += U * across)
+        UNROLLED for (int u = 0; u < U; u++) {
+            v8f part[3];
+            if (next) __builtin_prefetch(next, 0, 2), next += 64;
+            UNROLLED for (int p = 0; p < P; p++) part[p] = HELD(load(w + u * column + p * panel));
+            UNROLLED for (int r = 0; r < M; r++)
+                UNROLLED for (int p = 0; p < P; p++)
+                    sum[(r * P + p) * U + u] += part[p] * x[r * stride + u * across];
         }
-    for (int i = 0; i < M * P; i++) {
-        const float *last = x + i / P * stride;
-        for (int64_t l = k; l < K; l++)
-            y[i] += load(w + l * column + i % P * panel) * last[l * across];
-        for (int u = 0; u < U; u++) y[i] += sum[i * U + u];
+    for (; K > 0; K--, w += column, x += across)
+        UNROLLED for (int r = 0; r < M; r++)
+            UNROLLED for (int p = 0; p < P; p++)
+                sum[(r * P + p) * U] += load(w + p * panel) * x[r * stride];
+    UNROLLED for (int i = 0; i < M * P; i++) {
+        y[i] = sum[i * U];
+        UNROLLED for (int u = 1; u < U; u++) y[i] += sum[i * U + u];
     }
 }
 
@@ -307,44 +312,59 @@ INLINE v8i code_of(v8u word, int j, const int bits) {
 // Codes times floats: each code becomes a float in its lane, for all M rows.
 INLINE void tile_codes(const Matrix *w, int64_t panel, Input in, v8f *y, const int M,
                        const int bits, const int coded) {
-    const int columns = 32 / bits, U = M < 4 ? 4 : 1;
+    const int columns = 32 / bits, U = M < 3 ? 4 : M < 5 ? 2 : 1;
     const v8u *word = (const v8u *)w->data + panel * w->words;
+    UNROLLED for (int r = 0; r < M; r++) y[r] = (v8f){0};
     for (int64_t g = 0, i = 0; g < w->groups; g++) {
         int64_t group = panel * w->groups + g;
         v8i zero = zeros_of(w, group);
         v8f sum[8];
-        for (int r = 0; r < M * U; r++) sum[r] = (v8f){0};
+        UNROLLED for (int r = 0; r < M * U; r++) sum[r] = (v8f){0};
         for (int64_t end = i + w->each < w->words ? i + w->each : w->words; i < end; i++)
             for (int j = 0; j < columns; j++) {
                 v8i code = code_of(word[i], j, bits);
                 v8f value = coded ? looked_up(w->table, code)
                                   : __builtin_convertvector(code - zero, v8f);
-                for (int r = 0; r < M; r++)
+                UNROLLED for (int r = 0; r < M; r++)
                     sum[r * U + j % U] += value * in.x[r * in.stride + i * columns + j];
             }
-        for (int r = 0; r < M; r++)
-            for (int u = 0; u < U; u++) y[r] += sum[r * U + u] * load(w->scale + group * LANES);
+        UNROLLED for (int r = 0; r < M; r++)
+            UNROLLED for (int u = 0; u < U; u++)
+                y[r] += sum[r * U + u] * load(w->scale + group * LANES);
     }
 }
 
-// dot[r P] += Σ code · activation over the columns of a word, for M rows: integers, exact.
-INLINE void dots_of(v8u word, const int8_t *x, int64_t stride, v8i *dot, const int M, const int P,
-                    const int bits) {
+// dot[r P + p] += Σ code · activation over n words of P panels, for M rows: integers, exact.
+INLINE void dots_of(const v8u *word, int64_t panel, int64_t n, const int8_t *x, int64_t stride,
+                    v8i *dot, const int M, const int P, const int bits) {
 #ifdef AVX2 // of 8 bits sizes times activations of their signs: pairs are 2 · 128 · 127 at most
-    const __m256i codes = (__m256i)word, nibble = _mm256_set1_epi8(15);
-    __m256i first = bits == 8 ? _mm256_abs_epi8(codes) : _mm256_and_si256(codes, nibble);
-    __m256i second = _mm256_and_si256(_mm256_srli_epi16(codes, 4), nibble);
-    for (int r = 0; r < M; r++) {
-        const four_bytes *four = (const four_bytes *)(x + r * stride);
-        __m256i a = _mm256_set1_epi32(four[0]);
-        a = _mm256_maddubs_epi16(first, bits == 8 ? _mm256_sign_epi8(a, codes) : a);
-        if (bits == 4)
-            a = _mm256_add_epi16(a, _mm256_maddubs_epi16(second, _mm256_set1_epi32(four[1])));
-        dot[r * P] += (v8i)_mm256_madd_epi16(a, _mm256_set1_epi16(1));
-    }
+    const __m256i nibble = _mm256_set1_epi8(15), one = _mm256_set1_epi16(1);
+    v8s sum[8]; // of 4 bits: eight pairs of 2 · 15 · 127 at most fit 16 bits
+    UNROLLED for (int i = 0; i < M * P; i++) sum[i] = (v8s){0};
+    for (; n > 0; n--, word++, x += 32 / bits)
+        UNROLLED for (int p = 0; p < P; p++) {
+            const __m256i codes = (__m256i)word[p * panel];
+            if (M == 1) __builtin_prefetch(word + (P + p) * panel, 0, 2); // of the panels to come
+            const __m256i low =
+                bits == 8 ? _mm256_abs_epi8(codes) : _mm256_and_si256(codes, nibble);
+            const __m256i high = _mm256_and_si256(_mm256_srli_epi16(codes, 4), nibble);
+            UNROLLED for (int r = 0; r < M; r++) {
+                const four_bytes *four = (const four_bytes *)(x + r * stride);
+                __m256i a = _mm256_set1_epi32(four[0]);
+                a = _mm256_maddubs_epi16(low, bits == 8 ? _mm256_sign_epi8(a, codes) : a);
+                if (bits == 8) dot[r * P + p] += (v8i)_mm256_madd_epi16(a, one);
+                if (bits == 8) continue;
+                sum[r * P + p] += (v8s)a;
+                sum[r * P + p] += (v8s)_mm256_maddubs_epi16(high, _mm256_set1_epi32(four[1]));
+            }
+        }
+    UNROLLED for (int i = 0; i < M * P; i++)
+        if (bits == 4) dot[i] += (v8i)_mm256_madd_epi16((__m256i)sum[i], one);
 #else
-    for (int j = 0; j < 32 / bits; j++)
-        for (int r = 0; r < M; r++) dot[r * P] += code_of(word, j, bits) * x[r * stride + j];
+    for (int k = 0; k < 32 / bits * n; k++)
+        for (int i = 0; i < M * P; i++)
+            dot[i] += code_of(word[k * bits / 32 + i % P * panel], k % (32 / bits), bits) *
+                      x[i / P * stride + k];
 #endif
 }
 
@@ -352,23 +372,22 @@ INLINE void dots_of(v8u word, const int8_t *x, int64_t stride, v8i *dot, const i
 INLINE void tile_integers(const Matrix *w, int64_t panel, Input in, v8f *y, const int M,
                           const int P, const int bits) {
     const v8u *word = (const v8u *)w->data + panel * w->words;
-    for (int64_t g = 0, i = 0; g < w->groups; g++, i += w->each) {
-        const int64_t end = i + w->each < w->words ? i + w->each : w->words;
+    UNROLLED for (int i = 0; i < M * P; i++) y[i] = (v8f){0};
+    for (int64_t g = 0, k = 0; g < w->groups; g++) {
+        const int64_t end = k + w->each < w->words ? k + w->each : w->words;
         v8i dot[8];
-        for (int j = 0; j < M * P; j++) dot[j] = (v8i){0};
-        for (int64_t k = i; k < end; k++)
-            for (int p = 0; p < P; p++)
-                dots_of(word[p * w->words + k], in.codes + k * 32 / bits, in.stride, dot + p, M, P,
-                        bits);
-        for (int p = 0; p < P; p++) {
-            const int64_t group = (panel + p) * w->groups + g;
-            v8f scale = load(w->scale + group * LANES);
-            for (int r = 0; r < M; r++) {
-                v8i less = (v8i){0} + in.sums[r * in.groups + g];
-                if (w->zero) less *= zeros_of(w, group);
-                y[r * P + p] += scale * __builtin_convertvector(dot[r * P + p] - less, v8f);
-            }
+        UNROLLED for (int i = 0; i < M * P; i++) {
+            dot[i] = (v8i){0} - in.sums[i / P * in.groups + g];
+            if (w->zero) dot[i] *= zeros_of(w, (panel + i % P) * w->groups + g);
         }
+        for (int64_t some; k < end; k += some) {
+            some = bits == 8 || end - k < 4 ? end - k : 4;
+            const int8_t *x = in.codes + k * (32 / bits);
+            dots_of(word + k, w->words, some, x, in.stride, dot, M, P, bits);
+        }
+        UNROLLED for (int i = 0; i < M * P; i++)
+            y[i] += load(w->scale + ((panel + i % P) * w->groups + g) * LANES) *
+                    __builtin_convertvector(dot[i], v8f);
     }
 }
 
@@ -443,46 +462,64 @@ static int kind_of(const Matrix *w) {
     return w->bits == 8 ? CODES8 : CODES4;
 }
 
-// M rows of x with panels `first` to `end`: two panels at once where registers allow.
-INLINE void tiles(const int kind, const Matrix *w, int64_t first, int64_t end, Input in, float *y,
-                  int64_t stride, const int M) {
-    const int P = kind <= ACROSS || (kind >= INTEGERS8 && M < 4) ? 2 : 1;
-    for (int64_t p = first; p < end; p += P) {
-        v8f sum[16];
-        for (int i = 0; i < M * P; i++) sum[i] = (v8f){0};
-        if (kind <= ACROSS)
-            tile_fp32((const float *)w->data + p * w->panel, w->column, w->panel, w->columns, in.x,
-                      in.stride, kind == FP32 ? 1 : in.across, sum, M, P);
-        else if (kind >= INTEGERS8)
-            tile_integers(w, p, in, sum, M, P, kind == INTEGERS8 ? 8 : 4);
-        else
-            tile_codes(w, p, in, sum, M, kind == CODES8 ? 8 : 4, kind == TABLE4);
-        for (int i = 0; i < M * P; i++) {
-            const int64_t n = (p + i % P) * LANES;
-            float *to = y + i / P * stride + n;
-            if (kind >= INTEGERS8) sum[i] *= in.step[i / P];
-            if (w->bias) sum[i] += load(w->bias + n);
-            if (kind <= ACROSS && in.more) sum[i] += load(to);
-            store(to, sum[i], w->rows - n);
+// M rows of x with P panels from the p-th on.
+INLINE void tile(const int kind, const Matrix *w, int64_t p, Input in, float *y, int64_t stride,
+                 const int M, const int P) {
+    v8f sum[12];
+    if (kind <= ACROSS)
+        tile_fp32((const float *)w->data + p * w->panel, w->column, w->panel, w->columns, in.x,
+                  in.stride, kind == FP32 ? 1 : in.across, M == 4 ? in.next : NULL, sum, M, P);
+    else if (kind >= INTEGERS8)
+        tile_integers(w, p, in, sum, M, P, kind == INTEGERS8 ? 8 : 4);
+    else
+        tile_codes(w, p, in, sum, M, kind == CODES8 ? 8 : 4, kind == TABLE4);
+    for (int j = 0; j < P; j++) {
+        const int64_t n = (p + j) * LANES;
+        UNROLLED for (int r = 0; r < M; r++) {
+            v8f one = sum[r * P + j];
+            if (kind >= INTEGERS8) one *= in.step[r];
+            if (w->bias) one += load(w->bias + n);
+            if (kind <= ACROSS && in.more) one += load(y + r * stride + n);
+            store(y + r * stride + n, one, w->rows - n);
         }
     }
 }
 
-// All panels, in blocks that the second cache holds for the rows that follow: so many at a time.
+// M rows of x with panels `first` to `end`: as many at once as registers allow.
+INLINE void tiles(const int kind, const Matrix *w, int64_t first, int64_t end, Input in, float *y,
+                  int64_t stride, const int M) {
+    const int one = kind > ACROSS && kind < INTEGERS8, few = kind == INTEGERS4 && M > 2;
+    const int P = one || few ? 1 : kind <= ACROSS && M == 4 ? 3 : 2;
+    for (; first + P <= end; first += P) {
+        tile(kind, w, first, in, y, stride, M, P);
+        if (in.next) in.next += 64 * w->columns;
+    }
+    for (; first < end; first++) tile(kind, w, first, in, y, stride, M, 1);
+}
+
+// All panels, in blocks that the second cache holds for the rows that follow: four at a time, or
+// as near to it as makes them equal, and eight where turning codes to floats costs the most. In
+// FP32 each tile of rows fetches its share of the next block: reading hides behind arithmetic.
 INLINE void product(const int kind, const Matrix *w, Input in, float *y, int64_t stride, int m) {
-    const int most = kind <= ACROSS ? 6 : 8, half = most / 2;
+    const int wide = kind > ACROSS && kind < INTEGERS8;
     const int64_t panels = (w->rows + LANES - 1) / LANES, size = (int64_t)w->columns * w->bits;
-    const int64_t block = size < BLOCK / 2 ? BLOCK / size / 2 * 2 : 2;
+    const int64_t unit = kind <= ACROSS ? 3 : 2; // panels side by side
+    const int64_t fit = size < BLOCK / unit ? BLOCK / size / unit * unit : unit;
+    const int64_t block = m <= 4 ? panels : fit;
     for (int64_t first = 0; first < panels; first += block)
         for (int r = 0, some; r < m; r += some) {
             const int64_t end = first + block < panels ? first + block : panels;
+            const int left = m - r, parts = (left + 3) / 4;
             float *to = y + r * stride;
             Input from = in;
             from.x += r * in.stride, from.codes += r * in.stride, from.sums += r * in.groups;
             from.step += r;
-            some = m - r >= most ? most : m - r >= half ? half : m - r >= 2 ? 2 : 1;
-            if (some == most) tiles(kind, w, first, end, from, to, stride, most);
-            if (some == half) tiles(kind, w, first, end, from, to, stride, half);
+            some = wide && left >= 8 ? 8 : (left + parts - 1) / parts;
+            if (kind == FP32 && m > 4 && end < panels)
+                from.next = (const char *)w->data + 4 * w->panel * (end + (end - first) * r / m);
+            if (wide && some == 8) tiles(kind, w, first, end, from, to, stride, 8);
+            if (some == 4) tiles(kind, w, first, end, from, to, stride, 4);
+            if (some == 3) tiles(kind, w, first, end, from, to, stride, 3);
             if (some == 2) tiles(kind, w, first, end, from, to, stride, 2);
             if (some == 1) tiles(kind, w, first, end, from, to, stride, 1);
         }
