@@ -208,3 +208,133 @@ export function* generate(engine, prompt, most, { cached = true, how = { tempera
     yield { id, logits, ids, seconds };
   }
 }
+
+// ---- 4. The page ---------------------------------------------------------------------------------
+
+const unpacked = (text) => Uint8Array.from(atob(text), (c) => c.charCodeAt(0));
+const pause = () => new Promise((done) => setTimeout(done)); // the browser draws meanwhile
+const whole = (x) => Math.round(x).toLocaleString("en");
+const seen = (token) => token.replaceAll(" ", "␣").replaceAll("\n", "↵") || "∅";
+
+function element(tag, text = "", attributes = {}) {
+  const made = Object.assign(document.createElement(tag), { textContent: text });
+  for (const [name, value] of Object.entries(attributes)) made.setAttribute(name, value);
+  return made;
+}
+
+async function alive(form, data) {
+  const find = (selector) => form.querySelector(selector), { elements } = form;
+  const tokenizer = new Tokenizer(data.tokenizer), engines = {};
+  let writing = 0; // which writing is under way: a later one, or a stop, ends it
+  for (const [name, { header, image }] of Object.entries(data.models))
+    engines[name] = await Engine.load(unpacked(data.engine), header, unpacked(image));
+
+  const say = (text) => { find(".told").textContent = text; };
+  const faster = (name, cached, speed) => {
+    find(`[data-speed="${name} ${cached ? "on" : "off"}"]`).textContent = whole(speed);
+  };
+
+  // The likeliest next tokens; the one that was chosen, if any.
+  function next(logits, chosen) {
+    const best = likeliest(logits).slice(0, 8), most = best[0][1];
+    find(".next tbody").replaceChildren(...best.map(([id, share]) => {
+      const row = element("tr", "", id === chosen ? { class: "best" } : {});
+      const token = element("th", seen(tokenizer.decode([id])), { scope: "row" });
+      const part = element("td", `${(100 * share).toFixed(1)} %`, { class: "n" });
+      part.style.setProperty("--part", `${(100 * share) / most}%`);
+      row.append(token, part);
+      return row;
+    }));
+  }
+
+  // The prompt as ids; undefined, and a word about it, where it cannot be continued.
+  function asked() {
+    const text = elements.prompt.value, ids = tokenizer.encode(text), { context } = data;
+    if (ids.length && ids.length <= context) return ids;
+    say(ids.length ? `The prompt has ${ids.length} tokens, the model's context ${context}.` : "Give a prompt.");
+  }
+
+  function typed() {
+    const text = elements.prompt.value, offered = tokenizer.completed(text);
+    find("datalist").replaceChildren(...offered.map((value) => element("option", "", { value })));
+    const ids = writing ? undefined : asked();
+    if (!ids) return;
+    next(engines[elements.weights.value].logits(ids));
+    const unknown = tokenizer.kind === "word" && ids.filter((id) => id === tokenizer.unknown).length;
+    say(unknown ? `${unknown} of ${ids.length} words are not in the vocabulary.` : "");
+  }
+
+  async function write(event) {
+    event.preventDefault();
+    const ids = asked(), name = elements.weights.value, cached = elements.cache.value === "on";
+    if (!ids) return;
+    const number = (field) => Number(elements[field].value), mine = (writing = Date.now() + Math.random());
+    const how = { temperature: number("temperature"), k: number("k"), p: number("p") };
+    let seconds = 0, made = [];
+    elements.stop.disabled = false;
+    find(".given").textContent = elements.prompt.value + tokenizer.joint(elements.prompt.value);
+    const run = generate(engines[name], ids, number("tokens"), { cached, how, draw: random(number("seed")) });
+    for (const step of run) {
+      if (writing !== mine) break;
+      seconds += step.seconds;
+      made.push(step.id);
+      find("output").textContent = tokenizer.decode(made);
+      next(step.logits, step.id);
+      faster(name, cached, made.length / seconds);
+      await pause();
+    }
+    say(`${made.length} tokens, ${whole(made.length / seconds)} a second in the engine.`);
+    if (writing === mine) stop();
+  }
+
+  function stop() {
+    writing = 0;
+    elements.stop.disabled = true;
+  }
+
+  // The first greedy tokens of each model, with the cache and without, beside those PyTorch computed.
+  async function certify() {
+    for (const [name, { greedy }] of Object.entries(data.models)) {
+      const engine = engines[name];
+      find(`[data-speed="${name} limit"]`).textContent = whole(1 / engine.copying());
+      for (const _ of generate(engine, data.prompt, 16)); // the browser compiles what is used
+      let same = greedy.length;
+      for (const cached of [true, false]) {
+        let i = 0, seconds = 0;
+        for (const { id, seconds: took } of generate(engine, data.prompt, greedy.length, { cached })) {
+          if (id !== greedy[i++]) same = Math.min(same, i - 1);
+          seconds += took;
+        }
+        faster(name, cached, greedy.length / seconds);
+        await pause();
+      }
+      const passed = same === greedy.length, verdict = passed ? "pass" : "fail";
+      const told = passed ? `the first ${same} greedy tokens are PyTorch’s, with the cache and without`
+        : `token ${same + 1} of ${greedy.length} is not PyTorch’s`;
+      const line = find(`[data-proof="${name}"]`), badge = line.querySelector(".badge");
+      badge.className = `badge ${verdict}`;
+      badge.lastChild.textContent = verdict;
+      badge.querySelector("use").setAttribute("href", `#i-${verdict}`);
+      line.lastChild.textContent = ` ${name}: ${told}`;
+    }
+  }
+
+  document.querySelector("#talk > .cell")?.before(form); // above what the run computed
+  form.addEventListener("submit", write);
+  elements.prompt.addEventListener("input", typed);
+  elements.weights.forEach((radio) => radio.addEventListener("change", typed));
+  elements.stop.addEventListener("click", stop);
+  elements.prompt.value = data.text;
+  form.hidden = false;
+  await pause();
+  await certify();
+  typed();
+}
+
+if (globalThis.document) {
+  const form = document.getElementById("talk-form");
+  alive(form, JSON.parse(document.getElementById("talk-data").textContent)).catch((error) => {
+    form.before(element("p", `This browser does not run the engine: ${error.message}`, { class: "told" }));
+    form.hidden = true;
+  });
+}
