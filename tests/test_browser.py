@@ -1,7 +1,9 @@
 """The page in a real browser, from its file: what the reader talks to says what PyTorch says, and
 nothing is fetched. Run where playwright and a Chromium are installed."""
 
+import json
 import os
+import re
 import shutil
 from pathlib import Path
 
@@ -46,7 +48,7 @@ def opened(browser, run_dir):
     what it complained of."""
     contexts = []
 
-    def page_at(width=1280, **options):
+    def page_at(width=1280, path=None, **options):
         options = {
             "reduced_motion": "reduce",
             "viewport": {"width": width, "height": 900},
@@ -56,7 +58,7 @@ def opened(browser, run_dir):
         page.on("request", lambda request: asked.append(request.url))
         page.on("console", lambda message: told.append(message.text))
         page.on("pageerror", lambda error: told.append(str(error)))
-        page.goto((run_dir / "index.html").as_uri())
+        page.goto((path or run_dir / "index.html").as_uri())
         return page, asked, told
 
     yield page_at
@@ -103,6 +105,19 @@ def test_it_is_used_by_the_keyboard_and_a_seed_repeats(opened):
     assert texts[0] == texts[1] and len(set(texts)) == 3
     page.locator("#talk-prompt").fill("")
     page.locator(".talk .told", has_text="Give a prompt").wait_for()
+
+
+def test_a_token_that_is_not_pytorchs_is_shown_in_red(opened, run_dir, tmp_path):
+    source = (run_dir / "index.html").read_text("utf-8")
+    found = re.search(r'id="talk-data">(.*?)</script>', source)
+    data = json.loads(found[1])
+    data["models"]["int4"]["greedy"][9] += 1
+    other = tmp_path / "index.html"
+    start, end = found.span(1)
+    other.write_text(source[:start] + json.dumps(data) + source[end:], "utf-8")
+    good, bad = proven(opened(path=other)[0])
+    assert good.startswith("pass") and bad.startswith("fail")
+    assert "token 10 of 64 is not" in bad
 
 
 def test_every_field_has_a_name(opened):

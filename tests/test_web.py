@@ -111,10 +111,32 @@ def test_without_its_compiler_the_module_is_not_made(monkeypatch):
         wasm.module_bytes()
 
 
+def test_making_it_leaves_the_record_of_its_source(monkeypatch, tmp_path):
+    monkeypatch.setattr(wasm, "module_bytes", lambda: b"made")
+    for name in ("WASM", "RECORD"):
+        monkeypatch.setattr(wasm, name, tmp_path / name)
+    assert wasm.write().read_bytes() == b"made"
+    record = json.loads((tmp_path / "RECORD").read_text("utf-8"))
+    assert record["wasm_sha256"] == hashlib.sha256(b"made").hexdigest()
+    assert record["source_sha256"] == wasm.source_hash()
+
+
 def test_structures_have_the_sizes_of_32_bit_pointers():
     """As clang lays them out for wasm32."""
     kinds = (structs.Matrix, structs.Norm, structs.Block, structs.Model, structs.Cache)
     assert [sizeof(wasm32(kind)) for kind in kinds] == [88, 12, 664, 232, 96]
+
+
+@pytest.mark.parametrize("config", CONFIGS)
+def test_a_step_reads_all_but_the_tables_it_takes_a_row_of(config):
+    model = model_for(config, "fp32")
+    header, image = to_web(model)
+    cfg, row = model.cfg, 4 * 8 * 2  # a panel has eight rows, and there are pairs of them
+    weights = sum(p.numel() for p in model.parameters())
+    weights -= 0 if cfg.tied else cfg.vocab_size * cfg.d_model
+    filled = sum(row * p.shape[-1] for p in model.parameters())
+    assert 4 * weights <= header["read"] <= 4 * weights + filled
+    assert header["read"] < len(image) < header["size"]
 
 
 def test_the_module_imports_nothing(asked):

@@ -75,8 +75,8 @@ def to_web(model: Transformer) -> tuple[dict, bytes]:
     The header has `pointers`, where a host adds the address it copied the image to; `size`, what
     image and working memory take together; the offsets of `model`, `head`, `cache`, of the rows of
     a step (`token`, `sequence`, `position`: int32) and of what they give (`hidden`, `logits`:
-    float32); and `context`, `vocab`, `width`. ValueError for a model that the engine does not
-    know."""
+    float32); `read`, the bytes of the model that a step reads; and `context`, `vocab`, `width`.
+    ValueError for a model that the engine does not know."""
     check_model(model)
     cfg, held, image = model.cfg, Held(), Image()
     struct = whole(model, held)
@@ -103,7 +103,17 @@ def to_web(model: Transformer) -> tuple[dict, bytes]:
         "width": cfg.d_model,
     }
     header |= {"size": len(image.bytes) + image.room, "pointers": image.pointers}
+    header["read"] = _read(struct, held)
     return header, bytes(image.bytes)
+
+
+def _read(struct: structs.Model, held: Held) -> int:
+    """Bytes that a step reads of the model: all but its tables, of which it takes a row."""
+    names = [name for name, kind in structs.Matrix._fields_ if kind is c_void_p]
+    head = {getattr(struct.head, name) for name in names}
+    rows = {struct.table, *(getattr(struct.embedding, name) for name in names)} - head
+    sizes = {tensor.data_ptr(): tensor.nbytes for tensor in held.tensors}
+    return sum(size for address, size in sizes.items() if address not in rows)
 
 
 def _cache(image: Image, cfg) -> int:
