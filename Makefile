@@ -62,7 +62,7 @@ OPTIONS = --profile $(call quote,$(PROFILE)) --caller $(call quote,$(PWD)) $(SET
   $(if $(findstring command,$(origin JOBS)),--jobs $(call quote,$(JOBS)))
 
 .PHONY: help setup report publish test lab data tokenize train eval bench bench-quant ablations plot plot-quant \
-  verify-corpus test-idem export sweep pack verify clean clean-cache distclean notebooks picture lock
+  verify-corpus test-idem export sweep pack verify clean clean-cache distclean notebooks picture wasm lock
 
 help: ## this list
 	@echo "make <target> [VARIABLE=value ...]"
@@ -200,6 +200,9 @@ picture: $(READY) ## maintainers: docs/page.png, the README's picture of reports
 	  --window-size=1200,1000 --screenshot=.cache/page.png "file://$(CURDIR)/reports/reference/index.html" 2>/dev/null
 	@$(PY) -c 'from PIL import Image; \
 	  Image.open(".cache/page.png").convert("RGB").quantize(64, dither=0).save("docs/page.png", optimize=True)'
+
+wasm: $(READY) ## maintainers: engine.c as WebAssembly again, for the page (needs pip install of the ziglang that it names)
+	@$(PY) -m minitransformer.native --wasm
 
 lock: ## maintainers: pin the closure of pyproject.toml again, for pip and for conda (needs uv; UPGRADE=1 moves the pins)
 	uv pip compile pyproject.toml --extra ort --extra export --extra paper --group test --universal --python-version 3.11 \

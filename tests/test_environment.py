@@ -138,7 +138,8 @@ def test_the_wheel_holds_the_library_whole_and_nothing_else(wheel):
     wanted = {
         path.relative_to(here).as_posix()
         for path in (here / "minitransformer").rglob("*")
-        if path.is_file() and path.suffix in (".py", ".typed", ".toml", ".c", ".h")
+        if path.is_file()
+        and path.suffix in (".py", ".typed", ".toml", ".c", ".h", ".wasm", ".json")
     }
     assert wanted and {n for n in names if ".dist-info/" not in n} == wanted
 

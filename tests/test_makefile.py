@@ -15,7 +15,7 @@ ROOT = Path(__file__).resolve().parent.parent
 TARGETS = (
     "setup report publish test lab data tokenize train eval bench bench-quant ablations plot "
     "plot-quant verify-corpus test-idem export sweep pack verify clean clean-cache distclean help "
-    "notebooks picture lock"
+    "notebooks picture wasm lock"
 ).split()
 PARAMETERS = {
     "CORPUS": "corpus",

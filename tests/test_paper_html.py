@@ -681,6 +681,44 @@ def test_a_notebook_that_cannot_be_shown_is_named(tmp_path, cells, message):
         build_html(tmp_path)
 
 
+LIVE = {"models": {"int8": {}, "int4": {}}, "vocab": 9, "context": 8, "tokenizer": "</script>é"}
+
+
+def with_talk(run, live):
+    """The page of a run that has the section, and the models to talk to."""
+    book = nbformat.read(run / "report.ipynb", as_version=4)
+    book.cells.append(new_markdown_cell("## Talk to it\n\nIt answers.", id="talk-prose"))
+    nbformat.write(book, run / "report.ipynb")
+    (run / "talk.json").write_text(json.dumps(live), "utf-8")
+    source = build_html(run).read_text(encoding="utf-8")
+    return source, BeautifulSoup(source, "html.parser")
+
+
+def test_models_that_can_be_talked_to_are_in_the_page_with_the_one_script(run):
+    source, page = with_talk(run, LIVE)
+    order = [section["id"] for section in page.select("main > section")]
+    assert order[:3] == ["findings", "talk", "resumen"]
+    assert page.select('.toc a[href="#talk"]') and page.select("#talk > form[hidden]")
+    data, script = page.find_all("script")
+    assert json.loads(data.string) == LIVE and data["type"] == "application/json"
+    assert script.attrs == {"type": "module"}
+    assert script.string == (TEMPLATE / "talk.mjs").read_text("utf-8")
+    assert [it["data-proof"] for it in page.select("[data-proof]")] == ["int8", "int4"]
+    policy = page.find("meta", attrs={"http-equiv": "Content-Security-Policy"})["content"]
+    assert policy.startswith("default-src 'none'") and "connect-src" not in policy
+    for more in ("<script>1</script>", str(script)):
+        with pytest.raises(ValueError, match="<script> is not allowed"):
+            check(source + more, script=script.string)
+    with pytest.raises(ValueError, match="<script> is not allowed"):
+        check(source)
+
+
+def test_without_a_model_that_fits_the_section_keeps_its_words_and_has_no_script(run):
+    source, page = with_talk(run, LIVE | {"models": {}})
+    assert "It answers." in page.find(id="talk").get_text() and not page.find_all("script")
+    assert not page.find_all("form")
+
+
 PAGE = '<html lang="en"><body><h1>T</h1>{}</body></html>'
 
 

@@ -9,7 +9,6 @@ from bs4 import BeautifulSoup
 
 LIMIT_BYTES = 5_000_000
 LOADERS = (
-    "script",
     "iframe",
     "frame",
     "object",
@@ -25,15 +24,16 @@ LOADING = ("src", "srcset", "poster", "background", "data", "action")
 CSS_LOAD = re.compile(r"@import|url\(\s*['\"]?(?!#|data:)", re.I)
 
 
-def check(page, claims=None, folders=()):
+def check(page, claims=None, folders=(), script=""):
     """Raises ValueError naming every promise that the HTML text `page` breaks.
 
     `claims` maps the anchor of each claim's row to the anchor of the cell that computed it; both
-    must exist. `folders` are those of this machine, which nothing written may name."""
+    must exist. `folders` are those of this machine, which nothing written may name. `script` is the
+    one inline module that the page may hold, besides data."""
     soup = BeautifulSoup(page, "html.parser")
     ids = Counter(tag["id"] for tag in soup.find_all(id=True))
     wrong = [*_weight(page), *_loads(soup), *_images(soup), *_outline(soup), *_links(soup, ids)]
-    wrong += _folders(page, folders)
+    wrong += [*_folders(page, folders), *_scripts(soup, script)]
     wrong += [f"id {id!r} occurs {n} times" for id, n in ids.items() if n > 1]
     for row, cell in (claims or {}).items():
         claim = repr(row.removeprefix("claim-"))
@@ -83,6 +83,13 @@ def _loads(soup):
     return wrong + (
         ["the style sheet would load something: embed it"] if CSS_LOAD.search(styles) else []
     )
+
+
+def _scripts(soup, known):
+    """Scripts other than data and, once, the inline module that is known."""
+    found = [tag for tag in soup.find_all("script") if tag.get("type") != "application/json"]
+    ours = [tag for tag in found if tag.attrs == {"type": "module"} and tag.string == known]
+    yield from ("<script> is not allowed" for _ in range(len(found) - min(len(ours), 1)))
 
 
 def _images(soup):

@@ -5,9 +5,11 @@ Conventions
                  notice; the appendices A1-... stand behind the claims and the audit
     head         first Markdown cell: `# Title`, then `*Question?*`; the answer is what nb.answer
                  showed
-    front        report.ipynb by its `##` headings: Abstract stands in the masthead, Findings,
-                 Resumen and Architecture before the chapters, what is under Claims and Audit below
-                 the tables that are built here; its other sections close the page in their order
+    front        report.ipynb by its `##` headings: Abstract stands in the masthead, Findings, Talk
+                 to it, Resumen and Architecture before the chapters, what is under Claims and Audit
+                 below the tables that are built here; its other sections close the page in their
+                 order
+    live         talk.json, what talk.mjs lets the reader talk to under Talk to it
     headline     headline.json, the tiles of `headline.tiles`, each with a strip as `marks.strip`
                  takes it
     claims       claims/NN-name.json of the notebooks shown; rows about the original report form
@@ -15,8 +17,8 @@ Conventions
     anchors      cell "NN-<cell id>", claim "claim-<id>", figure "fig-<id>", table "tbl-<id>",
                  file "file-<path>", work "ref-<key>", chapter its notebook's name
 
-The file loads nothing: no script, no style sheet, font or image from anywhere. `check` refuses a
-page that would."""
+The file loads nothing: no script, style sheet, font or image from anywhere; its own script is in
+it. `check` refuses a page that would, and the page asks the browser to refuse as well."""
 
 import json
 from pathlib import Path
@@ -35,8 +37,10 @@ from .record import made_by
 from .words import visible
 
 TEMPLATE = Path(__file__).resolve().parents[2] / "reports" / "template"
-STYLES = ("style.css", "audit.css")
-BUILT = ("abstract", "findings", "resumen", "architecture", "claims", "audit")
+STYLES = ("style.css", "audit.css", "talk.css")
+SCRIPT = "talk.mjs"
+BEFORE = ("findings", "talk", "resumen", "architecture")  # sections before the chapters
+BUILT = ("abstract", *BEFORE, "claims", "audit")
 BARS_FOR = "paper"  # the profile that the bars were set for
 
 
@@ -73,12 +77,14 @@ def build_html(run_dir, notebooks_dir=None) -> Path:
         references=bibliography.listed(book.cites),
         companions=companions.listed(run_dir),
         stats=[_tile(it) for it in _json(run_dir / "headline.json", [])],
+        before=BEFORE,
+        **_live(_json(run_dir / "talk.json", {})),
     )
     parts["ending"] = _ending(parts)
     parts["contents"] = _contents(parts)
     page = visible(in_order(book.env.get_template("page.html.j2").render(parts), book.token))
     cells = {claim_anchor(row["id"]): cell_anchor(row) for row in claims}
-    check(page, cells, _folders(run_dir, run))
+    check(page, cells, _folders(run_dir, run), parts["script"])
     return write_text(run_dir / "index.html", page)
 
 
@@ -92,6 +98,17 @@ def _run(project, run):
         "bars_for": BARS_FOR,
         "other_bars": profile not in (None, BARS_FOR),
     }
+
+
+def _live(found):
+    """What the reader can talk to, for the form and for the script, and the script; nothing where
+    no model is small enough."""
+    if not found.get("models"):
+        return {"live": {}, "data": "", "script": ""}
+    data = json.dumps(found, separators=(",", ":")).replace(
+        "<", "\\u003c"
+    )  # no tag inside a script
+    return {"live": found, "data": data, "script": (TEMPLATE / SCRIPT).read_text(encoding="utf-8")}
 
 
 def _ending(parts):
@@ -115,7 +132,7 @@ def _contents(parts):
 
     front = [
         entry(name, parts["front"][name]["title"], lang="es" if name == "resumen" else "")
-        for name in ("abstract", "findings", "resumen", "architecture")
+        for name in ("abstract", *BEFORE)
         if parts["front"][name]["body"]
     ]
     judged = [entry("claims", "Claims")] if parts["own"] else []

@@ -214,7 +214,7 @@ static uint16_t half_of(float x) {
         return sign | (a > 0x7f800000 ? 0x7e00 : 0x7c00);
     if (a < 0x38800000) { // below the smallest normal half: a whole number of 2^-24
         u.bits = a;
-        return sign | (uint16_t)lrintf(u.value * 16777216.0f);
+        return sign | (uint16_t)rintf(u.value * 16777216.0f);
     }
     a += 0xfff + (a >> 13 & 1);
     return sign | (uint16_t)((a - 0x38000000) >> 13);

@@ -9,11 +9,9 @@ from weakref import WeakKeyDictionary
 import torch
 
 from ..cache import Cache, PagedCache
-from ..model import FFNS, POSITIONS
-from . import structs
 from .build import library
 from .checks import check_cache, check_ids, check_length, check_model, check_rows, raised
-from .pack import Held, matrix, norm, padded_bias
+from .pack import Held, whole
 from .views import View, view
 
 
@@ -29,50 +27,12 @@ class NativeModel:
 
     def __init__(self, model, *, force: str | None = None):
         check_model(model)
-        cfg = self.cfg = model.cfg
+        self.cfg = model.cfg
         self.scheme = getattr(model, "scheme", None)
         self.engine = library(force or "native")
         self.held, self.local = Held(), threading.local()
-        self.blocks = (structs.Block * cfg.n_layers)(*(self._block(b) for b in model.blocks))
-        embedding = matrix(model.embedding, self.held)
-        tied = model.head.weight is model.embedding.weight
-        head = structs.Matrix.from_buffer_copy(embedding) if tied else matrix(model.head, self.held)
-        if tied:
-            self._tie(head, model.head)
-        table = None if model.table is None else self.held.pointer(model.table.float())
-        self.struct = structs.Model(
-            *(self.blocks, table, embedding, head, norm(model.norm, self.held)),
-            *(cfg.n_layers, cfg.n_heads, cfg.kv_heads, cfg.head_dim, cfg.d_model, cfg.ffn_dim),
-            *(cfg.vocab_size, POSITIONS.index(cfg.position), FFNS.index(cfg.ffn)),
-        )
+        self.struct = whole(model, self.held)
         self.reference, self.head_reference = byref(self.struct), byref(self.struct.head)
-
-    def _block(self, block) -> structs.Block:
-        a, f = block.attention, block.ffn
-        layers = {"q": a.q, "k": a.k, "v": a.v, "out": a.out, "up": f.up, "down": f.down}
-        if f.gate is not None:
-            layers["gate"] = f.gate
-        norms = {
-            "attention_norm": block.attention_norm,
-            "ffn_norm": block.ffn_norm,
-            "q_norm": a.q_norm,
-            "k_norm": a.k_norm,
-        }
-        return structs.Block(
-            **{name: matrix(layer, self.held) for name, layer in layers.items()},
-            **{name: norm(module, self.held) for name, module in norms.items()},
-        )
-
-    def _tie(self, head, layer):
-        """The head's own: a bias, and activations that an embedding has none of."""
-        own = Held()
-        made = matrix(layer, own)
-        for name in ("act_bits", "act_symmetric"):
-            setattr(head, name, getattr(made, name))
-        head.bias = self.held.pointer(padded_bias(layer))
-        if made.exact:
-            exact = next(t for t in own.tensors if t.data_ptr() == made.exact)
-            head.exact = self.held.pointer(exact)
 
     @property
     def instructions(self) -> str:

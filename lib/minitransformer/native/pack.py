@@ -7,8 +7,9 @@ import torch.nn as nn
 import torch.nn.functional as F
 
 from ..affine import unpack
+from ..model import FFNS, POSITIONS, Transformer
 from ..quant import QuantEmbedding, QuantLinear, QuantWeight, codebook
-from .structs import Matrix, Norm
+from .structs import Block, Matrix, Model, Norm
 
 LANES = 8
 
@@ -131,3 +132,48 @@ def norm(module: nn.Module, held: Held) -> Norm:
     eps = torch.finfo(torch.float32).eps if module.eps is None else module.eps
     bias = getattr(module, "bias", None)
     return Norm(held.pointer(module.weight.float()), held.pointer(bias), eps)
+
+
+def block(layer: nn.Module, held: Held) -> Block:
+    a, f = layer.attention, layer.ffn
+    layers = {"q": a.q, "k": a.k, "v": a.v, "out": a.out, "up": f.up, "down": f.down}
+    if f.gate is not None:
+        layers["gate"] = f.gate
+    norms = {
+        "attention_norm": layer.attention_norm,
+        "ffn_norm": layer.ffn_norm,
+        "q_norm": a.q_norm,
+        "k_norm": a.k_norm,
+    }
+    return Block(
+        **{name: matrix(one, held) for name, one in layers.items()},
+        **{name: norm(one, held) for name, one in norms.items()},
+    )
+
+
+def tied_head(embedding: Matrix, layer: nn.Linear, held: Held) -> Matrix:
+    """The embedding's matrix with the head's own: a bias, and activations that an embedding has
+    none of."""
+    head, own = Matrix.from_buffer_copy(embedding), Held()
+    made = matrix(layer, own)
+    head.act_bits, head.act_symmetric = made.act_bits, made.act_symmetric
+    head.bias = held.pointer(padded_bias(layer))
+    if made.exact:
+        exact = next(t for t in own.tensors if t.data_ptr() == made.exact)
+        head.exact = held.pointer(exact)
+    return head
+
+
+def whole(model: Transformer, held: Held) -> Model:
+    """The structure of a model; ValueError for one the engine does not know."""
+    cfg = model.cfg
+    blocks = (Block * cfg.n_layers)(*(block(layer, held) for layer in model.blocks))
+    embedding = matrix(model.embedding, held)
+    tied = model.head.weight is model.embedding.weight
+    head = tied_head(embedding, model.head, held) if tied else matrix(model.head, held)
+    table = None if model.table is None else held.pointer(model.table.float())
+    return Model(
+        *(blocks, table, embedding, head, norm(model.norm, held)),
+        *(cfg.n_layers, cfg.n_heads, cfg.kv_heads, cfg.head_dim, cfg.d_model, cfg.ffn_dim),
+        *(cfg.vocab_size, POSITIONS.index(cfg.position), FFNS.index(cfg.ffn)),
+    )

@@ -1,0 +1,38 @@
+// What the page's script answers to questions.json in the folder given, as JSON: run by test_web.py.
+import { readFileSync } from "node:fs";
+import { pathToFileURL } from "node:url";
+
+const [, , script, folder] = process.argv;
+const talk = await import(pathToFileURL(script));
+const { wasm, models, tokenizers, logits, draws } = JSON.parse(readFileSync(`${folder}/questions.json`));
+const engine = readFileSync(wasm);
+
+async function run({ file, header, ids, steps }) {
+  const model = await talk.Engine.load(engine, header, readFileSync(`${folder}/${file}`));
+  const all = [true, false].map((cached) => {
+    let last, tokens = [];
+    for (const step of talk.generate(model, ids, steps, { cached })) {
+      tokens.push(step.id);
+      last = Array.from(step.logits);
+    }
+    return { tokens, last };
+  });
+  return { ...all[0], alike: JSON.stringify(all[0]) === JSON.stringify(all[1]), again: all[1].tokens };
+}
+
+const answers = { imports: WebAssembly.Module.imports(new WebAssembly.Module(engine)), models: [] };
+for (const model of models) answers.models.push(await run(model));
+answers.tokenizers = tokenizers.map(({ json, texts }) => {
+  const tokenizer = new talk.Tokenizer(JSON.parse(json));
+  return texts.map((text) => {
+    const ids = tokenizer.encode(text);
+    return { ids, text: tokenizer.decode(ids), completed: tokenizer.completed(text) };
+  });
+});
+answers.likeliest = draws.map((how) => talk.likeliest(logits, how));
+answers.drawn = draws.map((how) => [7, 7, 8].map((seed) => {
+  const draw = talk.random(seed);
+  return Array.from({ length: 400 }, () => talk.choose(logits, how, draw));
+}));
+answers.greedy = talk.choose(logits, { temperature: 0 });
+process.stdout.write(JSON.stringify(answers));

@@ -1,0 +1,134 @@
+"""The page in a real browser, from its file: what the reader talks to says what PyTorch says, and
+nothing is fetched. Run where playwright and a Chromium are installed."""
+
+import json
+import os
+import re
+import shutil
+from pathlib import Path
+
+import pytest
+
+from paper import __main__ as command
+
+ROOT = Path(__file__).resolve().parent.parent
+pytestmark = pytest.mark.pipeline
+CHROMIUM = shutil.which("chromium") or shutil.which("chromium-browser")
+
+
+@pytest.fixture(scope="module")
+def browser():
+    driver = pytest.importorskip(
+        "playwright.sync_api", reason="playwright is not installed: no browser opens the page"
+    )
+    if not CHROMIUM:
+        pytest.skip("chromium is not installed: no browser opens the page")
+    with driver.sync_playwright() as play:
+        flags = ["--no-sandbox", "--disable-gpu"]
+        browser = play.chromium.launch(executable_path=CHROMIUM, args=flags)
+        yield browser
+        browser.close()
+
+
+@pytest.fixture(scope="module")
+def run_dir(browser):
+    """reports/quick, which the pipeline's own tests have mostly made."""
+    before = Path.cwd()
+    os.chdir(ROOT)
+    try:
+        assert command.main(["report", "--profile", "quick"]) == 0
+    finally:
+        os.chdir(before)
+    return ROOT / "reports" / "quick"
+
+
+@pytest.fixture
+def opened(browser, run_dir):
+    """Opens the page of the pipeline's run and waits for the certificates; what it asked for and
+    what it complained of."""
+    contexts = []
+
+    def page_at(width=1280, path=None, **options):
+        options = {
+            "reduced_motion": "reduce",
+            "viewport": {"width": width, "height": 900},
+        } | options
+        contexts.append(browser.new_context(**options))
+        page, asked, told = contexts[-1].new_page(), [], []
+        page.on("request", lambda request: asked.append(request.url))
+        page.on("console", lambda message: told.append(message.text))
+        page.on("pageerror", lambda error: told.append(str(error)))
+        page.goto((path or run_dir / "index.html").as_uri())
+        return page, asked, told
+
+    yield page_at
+    for context in contexts:
+        context.close()
+
+
+def proven(page):
+    """The words of both certificates, once they are there."""
+    page.locator(".proof .badge:not(.undecided)").nth(1).wait_for(timeout=60_000)
+    return page.locator(".proof").all_inner_texts()
+
+
+@pytest.mark.parametrize("width", [1280, 390])
+@pytest.mark.parametrize("scheme", ["light", "dark"])
+def test_the_models_say_what_pytorch_says_and_nothing_is_fetched(opened, width, scheme):
+    page, asked, told = opened(width, color_scheme=scheme)
+    words = proven(page)
+    assert [text.split()[0] for text in words] == ["pass", "pass"], words
+    page.locator("#talk-tokens").fill("12")
+    page.get_by_role("button", name="Write").click()
+    page.locator(".talk .told", has_text="12 tokens").wait_for()
+    assert page.locator(".talk output").inner_text().strip()
+    assert page.locator(".next tbody tr").count() == 8 and page.locator(".next .best").count() <= 1
+    speeds = page.locator("[data-speed]").all_inner_texts()
+    assert len(speeds) == 6 and all(int(speed.replace(",", "")) > 0 for speed in speeds)
+    assert page.evaluate("document.documentElement.scrollWidth") <= width
+    assert told == [] and len(asked) == 1 and asked[0].startswith("file:")
+
+
+def test_it_is_used_by_the_keyboard_and_a_seed_repeats(opened):
+    page, *_ = opened()
+    proven(page)
+    texts = []
+    for weights, seed in (("int8", 3), ("int8", 3), ("int8", 4), ("int4", 3)):
+        page.get_by_role("radio", name=weights).focus()
+        page.keyboard.press("Space")
+        page.locator("#talk-seed").fill(str(seed))
+        page.locator("#talk-tokens").fill("30")
+        page.locator(".talk .told").evaluate("told => told.textContent = ''")
+        page.locator("#talk-prompt").press("Enter")
+        page.locator(".talk .told", has_text="30 tokens").wait_for()
+        texts.append(page.locator(".talk output").inner_text())
+    assert texts[0] == texts[1] and len(set(texts)) == 3
+    page.locator("#talk-prompt").fill("")
+    page.locator(".talk .told", has_text="Give a prompt").wait_for()
+
+
+def test_a_token_that_is_not_pytorchs_is_shown_in_red(opened, run_dir, tmp_path):
+    source = (run_dir / "index.html").read_text("utf-8")
+    found = re.search(r'id="talk-data">(.*?)</script>', source)
+    data = json.loads(found[1])
+    data["models"]["int4"]["greedy"][9] += 1
+    other = tmp_path / "index.html"
+    start, end = found.span(1)
+    other.write_text(source[:start] + json.dumps(data) + source[end:], "utf-8")
+    good, bad = proven(opened(path=other)[0])
+    assert good.startswith("pass") and bad.startswith("fail")
+    assert "token 10 of 64 is not" in bad
+
+
+def test_every_field_has_a_name(opened):
+    page, *_ = opened()
+    proven(page)
+    for name in ("Prompt", "Temperature", "Top-k", "Top-p", "Seed", "Tokens"):
+        assert page.get_by_label(name, exact=True).count() == 1
+    assert page.get_by_role("group", name="Weights").count() == 1
+
+
+def test_without_a_script_the_table_stands_alone(opened):
+    page, asked, told = opened(java_script_enabled=False)
+    assert page.locator("#talk-form").is_hidden() and page.locator("#tbl-talk").is_visible()
+    assert told == [] and len(asked) == 1
