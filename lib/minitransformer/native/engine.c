@@ -488,7 +488,8 @@ INLINE void tile(const int kind, const Matrix *w, int64_t p, Input in, float *y,
 // M rows of x with panels `first` to `end`: as many at once as registers allow.
 INLINE void tiles(const int kind, const Matrix *w, int64_t first, int64_t end, Input in, float *y,
                   int64_t stride, const int M) {
-    const int one = kind > ACROSS && kind < INTEGERS8, few = kind == INTEGERS4 && M > 2;
+    const int one = kind > ACROSS && kind < INTEGERS8;
+    const int few = kind >= INTEGERS8 && M > (kind == INTEGERS8 ? 4 : 2);
     const int P = one || few ? 1 : kind <= ACROSS && M == 4 ? 3 : 2;
     for (; first + P <= end; first += P) {
         tile(kind, w, first, in, y, stride, M, P);
@@ -498,10 +499,10 @@ INLINE void tiles(const int kind, const Matrix *w, int64_t first, int64_t end, I
 }
 
 // All panels, in blocks that the second cache holds for the rows that follow: four at a time, or
-// as near to it as makes them equal, and eight where turning codes to floats costs the most. In
+// as near to it as makes them equal, and eight where a code costs the most to read. In
 // FP32 each tile of rows fetches its share of the next block: reading hides behind arithmetic.
 INLINE void product(const int kind, const Matrix *w, Input in, float *y, int64_t stride, int m) {
-    const int wide = kind > ACROSS && kind < INTEGERS8;
+    const int wide = kind > ACROSS && kind != INTEGERS4;
     const int64_t panels = (w->rows + LANES - 1) / LANES, size = (int64_t)w->columns * w->bits;
     const int64_t unit = kind <= ACROSS ? 3 : 2; // panels side by side
     const int64_t fit = size < BLOCK / unit ? BLOCK / size / unit * unit : unit;
