@@ -271,21 +271,29 @@ async function alive(form, data) {
     if (!ids) return;
     const number = (field) => Number(elements[field].value), mine = (writing = Date.now() + Math.random());
     const how = { temperature: number("temperature"), k: number("k"), p: number("p") };
-    let seconds = 0, made = [];
+    let seconds = 0, made = [], each = 1, last; // tokens a drawing: one, or what it takes the time of
+    const show = () => {
+      find("output").textContent = tokenizer.decode(made);
+      next(last.logits, last.id);
+      faster(name, cached, made.length / seconds);
+    };
     elements.stop.disabled = false;
     find(".given").textContent = elements.prompt.value + tokenizer.joint(elements.prompt.value);
     const run = generate(engines[name], ids, number("tokens"), { cached, how, draw: random(number("seed")) });
-    for (const step of run) {
-      if (writing !== mine) break;
-      seconds += step.seconds;
-      made.push(step.id);
-      find("output").textContent = tokenizer.decode(made);
-      next(step.logits, step.id);
-      faster(name, cached, made.length / seconds);
+    for (last of run) {
+      seconds += last.seconds;
+      made.push(last.id);
+      if (made.length % each) continue;
+      const start = performance.now();
+      show();
       await pause();
+      each = Math.ceil((performance.now() - start) / 16);
+      if (writing !== mine) break; // before the next step: another writing may have the engine
     }
+    if (writing && writing !== mine) return;
+    show();
     say(`${made.length} tokens, ${whole(made.length / seconds)} a second in the engine.`);
-    if (writing === mine) stop();
+    stop();
   }
 
   function stop() {
@@ -329,6 +337,7 @@ async function alive(form, data) {
   form.hidden = false;
   await pause();
   await certify();
+  find("button").disabled = false; // nothing writes meanwhile: an engine holds one text
   typed();
 }
 

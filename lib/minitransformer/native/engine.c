@@ -134,7 +134,13 @@ const char *engine_instructions(void) { return INSTRUCTIONS; }
 // ---- 2. Lanes ---------------------------------------------------------------------------------
 
 #define INLINE static inline __attribute__((always_inline))
+#ifdef __wasm__ // small, for a page: loops stay loops, and rows come by fours or one by one
+#define UNROLLED
+enum { SMALL = 1 };
+#else
 #define UNROLLED _Pragma("GCC unroll 16") // arrays of sums become registers
+enum { SMALL = 0 };
+#endif
 
 // Eight lanes, from any address.
 typedef float v8f __attribute__((vector_size(32), aligned(4), may_alias));
@@ -515,13 +521,14 @@ INLINE void product(const int kind, const Matrix *w, Input in, float *y, int64_t
             Input from = in;
             from.x += r * in.stride, from.codes += r * in.stride, from.sums += r * in.groups;
             from.step += r;
-            some = wide && left >= 8 ? 8 : (left + parts - 1) / parts;
+            some = wide && left >= 8 && !SMALL ? 8 : (left + parts - 1) / parts;
+            if (SMALL && some < 4) some = 1;
             if (kind == FP32 && m > 4 && end < panels)
                 from.next = (const char *)w->data + 4 * w->panel * (end + (end - first) * r / m);
-            if (wide && some == 8) tiles(kind, w, first, end, from, to, stride, 8);
+            if (!SMALL && wide && some == 8) tiles(kind, w, first, end, from, to, stride, 8);
             if (some == 4) tiles(kind, w, first, end, from, to, stride, 4);
-            if (some == 3) tiles(kind, w, first, end, from, to, stride, 3);
-            if (some == 2) tiles(kind, w, first, end, from, to, stride, 2);
+            if (!SMALL && some == 3) tiles(kind, w, first, end, from, to, stride, 3);
+            if (!SMALL && some == 2) tiles(kind, w, first, end, from, to, stride, 2);
             if (some == 1) tiles(kind, w, first, end, from, to, stride, 1);
         }
 }
