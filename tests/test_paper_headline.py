@@ -213,4 +213,4 @@ def test_update_without_markers_says_so(tmp_path):
 
 def test_the_projects_readme_has_the_markers():
     text = (Project.find().root / "README.md").read_text(encoding="utf-8")
-    assert text.count(readme.START) == text.count(readme.END) == 1 and len(text.splitlines()) <= 140
+    assert text.count(readme.START) == text.count(readme.END) == 1 and len(text.splitlines()) <= 150

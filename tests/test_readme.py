@@ -1,4 +1,4 @@
-"""README.md's lines work when pasted.
+"""The lines of README.md and docs/scale.md work when pasted.
 
 Run for real: the Python lines (in a folder that holds what a quick run leaves, with an untrained
 model), `make help`, the library's installation up to its wheel (tests/test_environment.py). Only
@@ -27,7 +27,8 @@ from paper.project import Project
 
 ROOT = Path(__file__).resolve().parent.parent
 README = (ROOT / "README.md").read_text(encoding="utf-8")
-BLOCKS = re.findall(r"^```(\w*)\n(.*?)^```$", README, re.MULTILINE | re.DOTALL)
+PAGES = README + (ROOT / "docs" / "scale.md").read_text(encoding="utf-8")
+BLOCKS = re.findall(r"^```(\w*)\n(.*?)^```$", PAGES, re.MULTILINE | re.DOTALL)
 COMMANDS = [
     line
     for language, block in BLOCKS
@@ -35,7 +36,7 @@ COMMANDS = [
     for line in block.splitlines()
     if line.strip()
 ]
-INLINE = re.findall(r"`((?:make|pip|python3?|sudo) [^`]+)`", README)
+INLINE = re.findall(r"`((?:make|pip|python3?|sudo) [^`]+)`", PAGES)
 FILES = (ROOT / "lib/minitransformer/corpus/corpora.toml", ROOT / "data/corpora.toml")
 CATALOGUE = tomllib.loads(next(p for p in FILES if p.is_file()).read_text(encoding="utf-8"))
 WORDS = "the quick brown fox jumps over the lazy dog and runs away from it again".split()

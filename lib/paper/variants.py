@@ -17,7 +17,8 @@ from filelock import FileLock, Timeout
 from .files import digest
 from .names import printable
 from .project import Project
-from .stages import corpus_hash, current, read_stamp, stage_params
+from .sources import imports, library_files
+from .stages import corpus_hash, current, notebook_source, read_stamp, stage_params
 
 LIMIT_BYTES = 2 * 2**30  # the oldest variants go before a new one makes the cache larger than this
 
@@ -42,12 +43,14 @@ def folder(project: Project) -> Path:
 def alone(project: Project, stage: str, params: dict) -> tuple[Path, Path]:
     """(inputs, out) of a notebook opened by itself.
 
-    It writes into reports/.cache/. It reads a run of the same parameters where there is one
-    (always, for a profile other than quick), else a cache keyed by the parameters of the stages
+    It writes into reports/.cache/, for each state of the library into another folder: what an older
+    one left there is nothing to go on from. It reads a run of the same parameters where there is
+    one (always, for a profile other than quick), else a cache keyed by the parameters of the stages
     before it."""
     before = project.upstream(stage)
     corpus = corpus_hash(project, params)
-    own = digest(stage_params(project, stage, params) | {"corpus": corpus})
+    library = library_files(imports("\n".join(notebook_source(project.notebook(stage))["code"])))
+    own = digest([stage_params(project, stage, params), corpus, library])
     out = folder(project) / f"{stage}-{own[:12]}"
     run = project.run_dir(params)
     if not before:

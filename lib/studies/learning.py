@@ -35,9 +35,9 @@ def shapes(cfg: ModelConfig, draft_width: int) -> dict[str, tuple[str, ModelConf
 def of_seed(recipe: TrainConfig, vocab_size: int, seed: int, runs: int, root: Path) -> list[Arm]:
     """The original's recipe: on the control from as many initialisations, kept in model-control,
     model-control-1, … of the folder `root`, and on this corpus, kept in model-seed."""
-    control = Arm("seed recipe, control", ModelConfig(), recipe, seed, "control", points=1)
+    control = Arm("original recipe, control", ModelConfig(), recipe, seed, "control", points=1)
     own = ModelConfig(vocab_size=vocab_size)
-    here = Arm("seed recipe, this corpus", own, recipe, seed, "first tokens", points=8)
+    here = Arm("original recipe, this corpus", own, recipe, seed, "first tokens", points=8)
     return [
         kept(control, root / "model-control"),
         *(
