@@ -108,7 +108,7 @@ def build(variant: str = "native", *, extra=(), place: Path | None = None) -> Pa
     if target.exists():
         return target
     name = "zig cc" if "ziglang" in command else Path(command[0]).name
-    log.warning("compiling the native engine with %s, once: a few seconds", name)
+    log.info("compiling the native engine with %s, once: a few seconds", name)  # no stderr in cells
     with tempfile.TemporaryDirectory(dir=place) as scratch:
         made = Path(scratch) / target.name
         done = run([*command, *SHARED, *extra, str(SOURCE), "-o", str(made), "-lm"])
