@@ -111,6 +111,7 @@ def test_cells_are_short_and_define_nothing(path):
     for cell in code_cells(read(path))[1:]:  # the parameters may be many
         nodes = list(ast.walk(ast.parse(python(cell))))
         assert len(cell.source.splitlines()) <= CODE_LINES, cell.id
+        assert max(map(len, cell.source.splitlines())) <= 100, cell.id
         assert not any(
             isinstance(node, (ast.FunctionDef, ast.AsyncFunctionDef, ast.ClassDef))
             for node in nodes

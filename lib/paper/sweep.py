@@ -6,8 +6,6 @@ process of its own, so that one that fails, or dies, leaves the others alone; wh
 made again. With the extra `scale`, SCHEDULER=tcp://host:port has a Dask cluster run the points, on
 machines that see this folder at the same place."""
 
-import os
-import subprocess
 import sys
 from argparse import Namespace
 from collections.abc import Iterator
@@ -26,6 +24,7 @@ from .names import printable, short, slug
 from .parameters import ParameterError, read_profile
 from .project import Project
 from .tables import restyle
+from .variants import streamed
 
 NAME_BYTES = 60  # of what the folder of a point says of it
 WIDE = "main { margin: 2rem; overflow-x: auto } th, td { overflow-wrap: normal }"  # of the table
@@ -125,24 +124,14 @@ def outcomes(project: Project, every: list[Point], scheduler) -> Iterator[tuple[
 
 def attempt(command, root: str, tell=None) -> str:
     """Runs a point to its end: "", or what was wrong, the last line of its process, whose lines are
-    passed on to `tell`."""
-    last = ""
-    with subprocess.Popen(
-        command,
-        cwd=root,
-        env=os.environ | {"PYTHONIOENCODING": "utf-8:backslashreplace"},
-        stdout=subprocess.PIPE,
-        stderr=subprocess.STDOUT,
-        encoding="utf-8",
-    ) as process:
-        for line in process.stdout:
-            last = line.strip() or last
-            if tell is not None:
-                tell.write(f"  {line}")
-                tell.flush()
-    if not process.returncode:
-        return ""
-    return printable(last).removeprefix("error: ") or f"exit status {process.returncode}"
+    passed on to the stream `tell`."""
+
+    def told(line):
+        if tell is not None:
+            print(f"  {line}", file=tell, flush=True)
+
+    status, last = streamed(command, root, {}, told)
+    return "" if not status else printable(last).removeprefix("error: ") or f"exit status {status}"
 
 
 def write_table(folder: Path, ended: list[tuple[Point, str | None]]) -> None:

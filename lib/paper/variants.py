@@ -9,7 +9,9 @@ import shutil
 import subprocess
 import sys
 import time
+from collections.abc import Callable
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 
 from filelock import FileLock, Timeout
@@ -109,27 +111,35 @@ def build(project: Project, stage: str, params: dict, run_dir: Path) -> None:
         *(sys.executable, "-m", "paper", stage, "--profile", "quick", "--into", str(run_dir)),
         *(word for pair in given for word in ("--set", pair)),
     ]
+    told = partial(say, f"{project.relative(run_dir)}: ")
+    status, last = streamed(command, project.root, {"MPLBACKEND": "agg"}, told)
+    if status:
+        why = last or f"exit status {status}"
+        raise StageError(f"building {stage} failed: {printable(why)}")
+
+
+def streamed(command: list[str], root, env: dict, tell: Callable[[str], None]) -> tuple[int, str]:
+    """Runs a command in the folder `root`, its environment this one's with `env`; its exit status
+    and its last line. `tell` is given each line as it comes."""
     last = ""
     with subprocess.Popen(
         command,
-        cwd=project.root,
-        env=os.environ | {"MPLBACKEND": "agg", "PYTHONIOENCODING": "utf-8:backslashreplace"},
+        cwd=root,
+        env=os.environ | {"PYTHONIOENCODING": "utf-8:backslashreplace"} | env,
         stdout=subprocess.PIPE,
         stderr=subprocess.STDOUT,
         encoding="utf-8",
     ) as process:
         for line in process.stdout:
             last = line.strip() or last
-            say(f"{project.relative(run_dir)}: {last}")
-    if process.returncode:
-        why = last or f"exit status {process.returncode}"
-        raise StageError(f"building {stage} failed: {printable(why)}")
+            tell(line.rstrip("\n"))
+    return process.returncode, last
 
 
-def say(line: str) -> None:
+def say(where: str, line: str) -> None:
     """A line for whoever waits: in the notebook, and on the terminal of a notebook's kernel."""
     for stream in {sys.stderr, sys.__stderr__} - {None}:
-        print(line, file=stream, flush=True)
+        print(f"{where}{line.strip()}", file=stream, flush=True)
 
 
 def variants(project: Project) -> list[Variant]:

@@ -64,7 +64,8 @@ def table(scored: pd.DataFrame) -> pd.DataFrame:
         middle, interval = further(scored, variant)
         low, high = interval or (np.nan, np.nan)
         own = scored[(scored.text == "control") & (scored.arm == variant)]
-        row = {"variant": variant, "seed_report": stated, "runs": len(own), "perplexity": middle}
+        row = {"variant": variant, "original_report": stated, "runs": len(own)}
+        row["perplexity"] = middle
         rows.append(row | {"low": low, "high": high, "step_ms": own.step_ms.median()})
     return pd.DataFrame(rows).astype({"perplexity": float})
 
