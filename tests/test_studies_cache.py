@@ -200,22 +200,26 @@ def test_exponents_are_those_of_the_powers_that_counts_follow():
 # certificates
 
 
-def test_every_cache_and_decoder_is_certified_and_a_broken_one_is_seen(text):
-    models = {"one": made(), "two": made(1, n_layers=2)}
+def test_every_cache_and_decoder_is_certified_and_a_broken_one_is_seen(folder, text):
     prompts = [torch.from_numpy(text[i : i + 6].copy())[None] for i in (0, 50)]
-    found = certificates.caches(models, prompts, 8, KINDS)
-    assert set(found.kind) == set(KINDS) and set(found.model) == {"one", "two"}
-    every = certificates.every(models, made(5, d_model=8), prompts, 8, KINDS, 4)
-    assert len(every) > len(found) and set(every.subject) > set(found.subject)
+    plan = certificates.checks(KINDS, {"one": "model", "two": "model-2block"})
+    ticks = []
+    every = certificates.every(folder, prompts, 8, plan, done=ticks.append)
+    assert sum(ticks) == len(plan) == 2 * (len(KINDS) + len(certificates.WAYS))
+    assert set(every.kind) > set(KINDS) and set(every.model) == {"one", "two"}
     told = certificates.agreement(every)
     assert told["float32_same"] == told["float32_steps"] == 2 * 3 * 2 * 8
     assert told["float64_same"] == told["float64_steps"] > told["float32_steps"]
     assert told["float64_error"] < 1e-10 and told["law_error"] < 1e-12
     table = certificates.summary(every)
     assert set(table.verdict) <= {"certified", "identical"}
+    found = every[every.kind.isin(KINDS)]
     broken = pd.concat([found, found.iloc[[-1]].assign(verdict="different", error=1.0)])
     assert certificates.agreement(broken)["float64_same"] < told["float64_steps"]
     assert "different" in set(certificates.summary(broken).verdict)
+    two = [check for check in plan if check.what in ("static", "beams")]
+    one = certificates.every(folder, prompts, 8, two)
+    pd.testing.assert_frame_equal(certificates.every(folder, prompts, 8, two, threads=2), one)
 
 
 # bytes

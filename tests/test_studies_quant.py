@@ -7,6 +7,7 @@ import torch
 
 from minitransformer.checkpoint import save
 from minitransformer.model import ModelConfig, Transformer
+from minitransformer.quant import quantize
 from minitransformer.train import initialize
 from studies import calibration, finetune, formats, kernels, mixed, native, quant_tables, seed_quant
 from studies.scores import Scores
@@ -102,10 +103,16 @@ def test_zero_points_are_compared_with_both_symmetric_rules(model, scores):
     assert abs(table.gap_percent["int8 channel"]) < abs(table.gap_percent["int2 g32"])
 
 
-def test_methods_are_compared_in_one_format_and_chosen_on_validation(model, ids, scores):
+def test_methods_are_compared_in_one_format_and_chosen_on_validation(model, ids, scores, tmp_path):
     fitting = calibration.windows(ids, 200, WINDOW)
     assert fitting.shape == (6, WINDOW)
-    table = calibration.compare("one", model, scores, [4, 2], fitting, ids[400:500])
+    save(model, tmp_path)
+    given, seen = ({"one": tmp_path}, {"one": scores}, [4, 2], fitting, ids[400:500]), []
+    table = calibration.compare(*given, done=seen.append)
+    assert sum(seen) == len(calibration.trials(given[0], [4, 2])) == 8
+    of_rtn = scores.kept["int2 rtn"]
+    np.testing.assert_array_equal(of_rtn, scores.add("2", quantize(model, finetune.scheme(2))))
+    pd.testing.assert_frame_equal(calibration.compare(*given, threads=2), table)
     shares = table[table.method == "rtn"].recovered_percent  # NaN where nothing was surely lost
     assert len(table) == 8 and not (shares.abs() > 1e-9).any()
     pick = calibration.chosen(table)

@@ -173,3 +173,10 @@ def test_what_could_not_be_trained_on_is_refused_before_the_first_step():
     assert losses(half) == pytest.approx(
         losses(train(fresh(), batch, RUN, teacher=fresh(1))), rel=1e-2
     )
+
+
+def test_huge_weights_are_finite_though_the_sum_of_their_squares_is_not():
+    huge = {"small": torch.ones(3), "huge": torch.full((4,), 1e30)}
+    assert non_finite(huge) is None
+    for bad in (math.inf, -math.inf, math.nan):
+        assert non_finite(huge | {"bad": torch.tensor([1.0, bad])}) == "bad"

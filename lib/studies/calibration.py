@@ -1,10 +1,15 @@
 """Better than rounding to nearest: clipping, GPTQ, AWQ, and what activations and outliers add."""
 
+from collections.abc import Callable
+from dataclasses import dataclass
+from pathlib import Path
+
 import numpy as np
 import pandas as pd
 import torch
 import torch.nn as nn
 
+from minitransformer.checkpoint import load
 from minitransformer.evaluate import token_losses
 from minitransformer.quant import (
     QuantScheme,
@@ -17,6 +22,7 @@ from minitransformer.quant import (
 
 from .formats import formats
 from .scores import Scores, losses
+from .workers import at_once, side_by_side
 
 METHODS = ("rtn", "mse", "gptq", "awq")
 TITLES = {"rtn": "rounded", "mse": "clipped", "gptq": "GPTQ", "awq": "AWQ"}
@@ -34,22 +40,68 @@ def chosen_on(splits: dict):
     return splits["valid"] if len(splits["valid"]) > 1 else splits["train"]
 
 
-def compare(name: str, model, scores: Scores, bits, fitting, chosen_on) -> pd.DataFrame:
-    """Every method at every width, in groups of 32 with zero-points: a row each.
+@dataclass(frozen=True)
+class Trial:
+    """A method at a width, on the model of a folder."""
 
-    `fitting` (n, window) is what methods may watch; `chosen_on` are validation ids. `scores` must
-    know `fp32`."""
+    name: str
+    folder: Path
+    bits: int
+    method: str
+
+    def __str__(self):
+        return f"{self.name}, int{self.bits} {self.method}"
+
+
+def trials(starts: dict[str, Path], bits) -> list[Trial]:
+    """Every method at every width, widest first, on each model."""
+    widths = sorted(bits, reverse=True)
+    return [
+        Trial(name, folder, width, how)
+        for name, folder in starts.items()
+        for width in widths
+        for how in METHODS
+    ]
+
+
+def tried(trial: Trial, texts: dict, tick: Callable[[int], None]) -> tuple[np.ndarray, float]:
+    """Losses on the ids that judge, and the mean of those on the ids that choose. `texts` holds
+    `fitting` (n, window), `chosen_on` (N,), and of each model `(ids, window)`."""
+    ids, window = texts[trial.name]
+    data = torch.from_numpy(texts["fitting"]) if trial.method in ("gptq", "awq") else None
+    scheme = formats()[f"int{trial.bits} g32 asym"]
+    own = quantize(load(trial.folder)[0], scheme, trial.method, data)
+    found = losses(own, ids, window), losses(own, texts["chosen_on"], window).mean()
+    tick(1)
+    return found
+
+
+def compare(
+    starts: dict[str, Path],
+    scores: dict[str, Scores],
+    bits,
+    fitting,
+    chosen_on,
+    threads=1,
+    done=None,
+) -> pd.DataFrame:
+    """Every method at every width, in groups of 32 with zero-points, on each model, by its name and
+    folder: a row each; `threads` of them at once, see `side_by_side`.
+
+    `fitting` (n, window) is what methods may watch; `chosen_on` are validation ids. The scores of
+    each model must know `fp32`."""
+    plan = trials(starts, bits)
+    texts = {name: (own.ids, own.window) for name, own in scores.items()}
+    texts |= {"fitting": fitting.numpy(), "chosen_on": chosen_on}
+    workers = at_once(threads, len(plan))
+    found = side_by_side(tried, plan, texts, workers=workers, done=done)
     rows = []
-    for width in sorted(bits, reverse=True):
-        scheme, rounded = formats()[f"int{width} g32 asym"], f"int{width} rtn"
-        for how in METHODS:
-            data = fitting if how in ("gptq", "awq") else None
-            own = quantize(model, scheme, how, data)
-            scores.add(f"int{width} {how}", own)
-            row = {"model": name, "bits": width, "method": how}
-            row |= scores.added(f"int{width} {how}")
-            row["validation_nats"] = losses(own, chosen_on, scores.window).mean()
-            rows.append(row | scores.recovered(f"int{width} {how}", rounded))
+    for trial, (nats, validation) in zip(plan, found, strict=True):
+        own, name = scores[trial.name], f"int{trial.bits} {trial.method}"
+        own.kept[name] = nats
+        row = {"model": trial.name, "bits": trial.bits, "method": trial.method, **own.added(name)}
+        row["validation_nats"] = validation
+        rows.append(row | own.recovered(name, f"int{trial.bits} rtn"))
     return pd.DataFrame(rows)
 
 

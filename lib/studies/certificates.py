@@ -1,10 +1,13 @@
 """Is the cached, batched, speculative or quantized-cache text the oracle's, at every step?"""
 
+from collections.abc import Callable
+from dataclasses import dataclass
 from functools import partial
 
 import pandas as pd
 import torch
 
+from minitransformer.checkpoint import load
 from minitransformer.decode import (
     ModelDraft,
     PromptLookup,
@@ -20,6 +23,8 @@ from minitransformer.decode import (
 )
 
 from .speculation import int4
+from .texts import TRAINED, arrays, as_row
+from .workers import at_once, side_by_side
 
 EXACT = ("dynamic", "static", "paged")  # kinds that change nothing but the time
 SMALL = {  # options under which short texts fill a window and finish groups
@@ -28,60 +33,17 @@ SMALL = {  # options under which short texts fill a window and finish groups
     "int2": {"residual": 16, "group": 16},
 }
 WARM = Sampling(temperature=1.0)
+DRAFT = "model-draft"  # the folder of the small model that proposes
+BEAM_TOKENS = 12
 
 
-def every(models: dict, draft, prompts, tokens: int, kinds, beam_tokens: int = 12) -> pd.DataFrame:
-    """Every cache and every way of decoding over the same prompts: see `caches`, `decoders`. Each
-    model is drafted for by `draft` and by its own int4 copy; beams start from four prompts."""
-    drafts = {name: {"a draft model": draft, "its own int4": int4(m)} for name, m in models.items()}
-    parts = (
-        caches(models, prompts, tokens, kinds),
-        decoders(models, drafts, prompts, tokens, prompts[:4], beam_tokens),
-    )
-    return pd.concat(parts, ignore_index=True)
-
-
-def caches(models: dict, prompts, tokens: int, kinds) -> pd.DataFrame:
-    """Every kind of cache against its oracle: float64 for all, float32 too where it is exact.
-
-    `prompts` are ids (1, T) of one length; a row a model, kind and precision.
-    """
-    rows, ids = [], torch.cat(list(prompts))
-    for name, model in models.items():
-        double = in_float64(model)
-        for kind in kinds:
-            for judged in (model, double) if kind in EXACT else (double,):
-                own = {"oracle": judged, "against": "recomputation"} if kind in EXACT else {}
-                found = certify(judged, ids, tokens, kind, **own, **SMALL.get(kind, {}))
-                rows.append({"model": name, **found.row()})
-    return pd.DataFrame(rows)
-
-
-def decoders(models: dict, drafts: dict, prompts, tokens: int, beams, beam_tokens: int):
-    """Every way of decoding against the oracle, in float64: a row a model and way.
-
-    `drafts` gives for each model a second one that proposes; `beams` are prompts of beam search.
-    """
-    rows = []
-    for name, model in models.items():
-        double = in_float64(model)
-        found = [
-            *chunked(double, prompts, tokens),
-            *speculative(double, drafts[name], prompts, tokens),
-            *batched(double, prompts, tokens),
-            certify_beam(double, beams, beam_tokens, width=4),
-        ]
-        rows += [{"model": name, **each.row()} for each in found]
-    return pd.DataFrame(rows)
-
-
-def chunked(model, prompts, tokens):
+def chunked(model, drafts, prompts, tokens):
     """A prompt fed in pieces of three tokens."""
     own = {"oracle": model, "against": "recomputation"}
     yield certify(model, torch.cat(list(prompts)), tokens, "static", chunk=3, **own)
 
 
-def speculative(model, drafts: dict, prompts, tokens):
+def speculative(model, drafts, prompts, tokens):
     """Greedy speculation with each draft, sampling with shared noise, and the law it keeps."""
     judge = partial(certify_tokens, model)
     for name, draft in {**drafts, "prompt lookup": None}.items():
@@ -104,7 +66,7 @@ def sampled(model, draft, prompt, tokens, seed):
     return speculate(model, ModelDraft(draft), prompt, tokens, **options).ids
 
 
-def batched(model, prompts, tokens, kinds=("static", "paged", "paged-int8")):
+def batched(model, drafts, prompts, tokens, kinds=("static", "paged", "paged-int8")):
     """Prompts of unequal length in one batch, over each kind."""
     uneven = [p[0, i % 3 :] for i, p in enumerate(prompts)]
     for kind in kinds:
@@ -116,6 +78,72 @@ def batched(model, prompts, tokens, kinds=("static", "paged", "paged-int8")):
             own = {"oracle": oracle, "against": "fake-quantized keys and values"}
         subject = f"unequal prompts in a batch, {kind} cache"
         yield certify_tokens(model, texts, "batch", subject=subject, **own)
+
+
+def beams(model, drafts, prompts, tokens):
+    """Beams of width 4 from four prompts, over no more tokens than a text of them needs."""
+    yield certify_beam(model, prompts[:4], min(tokens, BEAM_TOKENS), width=4)
+
+
+# Every way of decoding, against the oracle in float64, of (model, drafts by name, prompts, tokens).
+WAYS = {"chunked": chunked, "speculative": speculative, "batched": batched, "beams": beams}
+
+
+@dataclass(frozen=True)
+class Check:
+    """One kind of cache, or one of the `WAYS` of decoding, of the model of a folder."""
+
+    model: str
+    folder: str
+    what: str
+
+    def __str__(self):
+        return f"{self.model}, {self.what}"
+
+
+def checks(kinds, models: dict[str, str] = TRAINED) -> list[Check]:
+    """Every kind of cache and every way of decoding, for each of the models."""
+    whats = (*kinds, *WAYS)
+    return [Check(name, folder, what) for name, folder in models.items() for what in whats]
+
+
+def every(root, prompts, tokens: int, plan: list[Check], threads: int = 1, done=None):
+    """All of the plan's checks over the same prompts, ids (1, T) of one length, `threads` of them
+    at once (see `side_by_side`): a row a check, precision and draft. Each model is drafted for by
+    that of `root`/model-draft and by its own int4 copy; beams start from four prompts."""
+    workers = at_once(threads, len(plan))
+    given = (root, arrays(prompts), tokens)
+    found = side_by_side(checked, plan, given, workers=workers, done=done, cost=weight)
+    return pd.DataFrame([row for rows in found for row in rows])
+
+
+def weight(check: Check) -> int:
+    """What goes text by text takes longest, and so begins first."""
+    return int(check.what == "speculative")
+
+
+@torch.no_grad()
+def checked(check: Check, given, tick: Callable[[int], None]) -> list[dict]:
+    """The rows of one check."""
+    root, texts, tokens = given
+    prompts = [as_row(text) for text in texts]
+    model, draft = load(root / check.folder)[0], load(root / DRAFT)[0]
+    if check.what in WAYS:
+        drafts = {"a draft model": draft, "its own int4": int4(model)}
+        found = WAYS[check.what](in_float64(model), drafts, prompts, tokens)
+    else:
+        found = cached(model, prompts, tokens, check.what)
+    rows = [{"model": check.model, **each.row()} for each in found]
+    tick(1)
+    return rows
+
+
+def cached(model, prompts, tokens, kind):
+    """A kind of cache against its oracle: in float64, in float32 too where it is exact."""
+    double, ids = in_float64(model), torch.cat(list(prompts))
+    for judged in (model, double) if kind in EXACT else (double,):
+        own = {"oracle": judged, "against": "recomputation"} if kind in EXACT else {}
+        yield certify(judged, ids, tokens, kind, **own, **SMALL.get(kind, {}))
 
 
 def summary(certificates: pd.DataFrame) -> pd.DataFrame:
