@@ -16,6 +16,7 @@ from hypothesis import strategies as st
 from minitransformer import load, pretrain
 from minitransformer.corpus import Batches, Store, __main__, build, encode, store, tokenizers
 from minitransformer.corpus import train_tokenizer as trained
+from minitransformer.corpus.store import zstd
 
 TEXT = "One fish, two fish.\nRed fish — blue fish; néw fish 鱼🐟!\n" * 40
 TOKENIZERS = {kind: trained(kind, TEXT, 300) for kind in tokenizers.KINDS}
@@ -24,7 +25,8 @@ BPE = TOKENIZERS["bpe"]
 
 def write(path, text=TEXT):
     data = text.encode()
-    path.write_bytes(gzip.compress(data) if path.suffix == ".gz" else data)
+    packed = {".gz": gzip.compress, ".zst": zstd.compress}.get(path.suffix, bytes)
+    path.write_bytes(packed(data))
     return path
 
 
@@ -39,7 +41,7 @@ def shards(tmp_path):
         write(tmp_path / "a.txt"),
         write(tmp_path / "b.txt.gz", TEXT[::-1]),
         write(tmp_path / "c.jsonl", jsonl(documents)),
-        write(tmp_path / "d.jsonl.gz", jsonl(documents[::-1]) + "\n\n"),
+        write(tmp_path / "d.jsonl.zst", jsonl(documents[::-1]) + "\n\n"),
         write(tmp_path / "e.txt", ""),
     ]
 
@@ -142,7 +144,8 @@ def test_a_build_in_processes_is_the_same_and_goes_on_without_redoing(
         ("x.txt", b"good \xff bad", r"x.txt is not UTF-8 \(invalid start byte\): convert it"),
         ("x.txt.gz", gzip.compress(TEXT.encode())[:-9], r"x.txt.gz is damaged \(.*\): fetch it"),
         ("x.txt.gz", b"no gzip", r"x.txt.gz is damaged \(Not a gzipped file"),
-        ("x.jsonl.zst", b"", "x.jsonl.zst needs the package zstandard"),
+        ("x.txt.zst", zstd.compress(TEXT.encode())[:-9], r"x.txt.zst is damaged \(.*\): fetch it"),
+        ("x.txt.zst", b"no zstd", r"x.txt.zst is damaged \("),
         ("x.txt", None, "x.txt does not exist: give the path of a file"),
     ],
 )
@@ -156,6 +159,12 @@ def test_a_shard_that_cannot_be_read_is_named(shards, tmp_path, name, data, mess
     assert "\n" not in str(caught.value)
     assert not (tmp_path / "store" / "store.json").exists()
     assert not list((tmp_path / "store").glob("00001*"))
+
+
+def test_a_shard_that_no_package_here_can_read_is_named_with_the_remedy(tmp_path, monkeypatch):
+    monkeypatch.setattr(store, "zstd", None)
+    with pytest.raises(ValueError, match="x.txt.zst needs the package backports.zstd: install it"):
+        build([write(tmp_path / "x.txt.zst")], tmp_path / "store", BPE)
 
 
 def test_ids_that_are_gone_or_changed_are_named(shards, tmp_path):

@@ -1,6 +1,7 @@
 """`python -m minitransformer.corpus SHARD... --out STORE`: texts beyond memory as a store of ids.
 
-A shard is .jsonl or a text, plain or .gz. The same command goes on where a killed one stopped."""
+A shard is .jsonl or a text, plain, .gz or .zst. The same command goes on where a killed one
+stopped."""
 
 import argparse
 import os

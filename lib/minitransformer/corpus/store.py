@@ -28,6 +28,15 @@ from ..files import replacing
 from .text import shown
 from .tokenizers import encode, flowing
 
+try:
+    from compression import zstd  # Python 3.14 has it
+except ImportError:
+    try:
+        from backports import zstd  # of the extra `scale`
+    except ImportError:
+        zstd = None
+DAMAGED = (EOFError, zlib.error, gzip.BadGzipFile, *([zstd.ZstdError] if zstd else []))
+
 FORMAT, IDS = 1, "<i4"
 READ = 1 << 20  # characters of a text, bytes of a hash, at once
 REMEDY = "give it back as it was, or build the store again in another folder"
@@ -101,8 +110,8 @@ def build(
     """Tokenize `shards`, in their order, into the store `folder`, in `workers` processes.
 
     A shard is .jsonl (a document a line, in `field`, each followed by `end`) or a text in UTF-8,
-    plain or compressed (.gz). Its ids are those of `encode` on the whole of it. Shards that an
-    earlier build has finished are not tokenized again, if they and the settings are the same;
+    plain or compressed (.gz, .zst). Its ids are those of `encode` on the whole of it. Shards that
+    an earlier build has finished are not tokenized again, if they and the settings are the same;
     `done` is told the name of each that is finished. ValueError or OSError names the shard, the
     place and what is wrong; what is finished is kept."""
     folder, shards = Path(folder), [Path(shard) for shard in shards]
@@ -185,7 +194,7 @@ def _encoded(path: Path, stream, tokenizer, settings: dict) -> Iterator[np.ndarr
         raise ValueError(
             f"{name} is not UTF-8 ({error.reason}): convert it first, for instance with iconv"
         ) from error
-    except (EOFError, zlib.error, gzip.BadGzipFile) as error:
+    except DAMAGED as error:
         raise ValueError(f"{name} is damaged ({error}): fetch it again") from error
 
 
@@ -230,6 +239,8 @@ def _opened(path: Path):
         raw = io.BufferedReader(source, READ)
         if path.suffix == ".gz":
             raw = stack.enter_context(gzip.GzipFile(fileobj=raw))
+        elif path.suffix == ".zst":
+            raw = stack.enter_context(zstd.ZstdFile(raw))
         yield io.TextIOWrapper(raw, "utf-8-sig", newline=""), source
 
 
@@ -253,10 +264,10 @@ def see(path: Path) -> None:
     """FileNotFoundError or ValueError for a shard that cannot be begun with."""
     if not path.is_file():
         raise FileNotFoundError(f"shard {shown(path)} does not exist: give the path of a file")
-    if path.suffix == ".zst":
+    if path.suffix == ".zst" and zstd is None:
         raise ValueError(
-            f"shard {shown(path)} needs the package zstandard, which is not among those locked: "
-            "decompress it (zstd -d), or give it as .gz"
+            f"shard {shown(path)} needs the package backports.zstd: install it (pip install "
+            "backports.zstd), decompress the shard (zstd -d), or give it as .gz"
         )
 
 
