@@ -14,7 +14,7 @@ from minitransformer.bench import parameters
 from minitransformer.corpus import MECHANISMS, Batches, Corpus
 from minitransformer.evaluate import Monitor, log_steps
 from minitransformer.model import ModelConfig, Transformer
-from minitransformer.train import TrainConfig, initialize, train
+from minitransformer.train import TrainConfig, device_of, initialize, train
 
 from .workers import at_once, side_by_side
 
@@ -32,6 +32,7 @@ class Arm:
     points: int = 0  # times that the held-out text is scored on the way, the end included
     folder: Path | None = None
     checkpoint: Path | None = None
+    device: str = "cpu"  # see `device_of`
 
     def __str__(self):
         return f"{self.name}, seed {self.seed}"
@@ -84,6 +85,7 @@ def fit(arm: Arm, text: Text, tick: Callable[[int], None]) -> tuple[Transformer,
     """The trained model and its log, one row a step, with the columns of `Monitor` where the
     held-out text was scored."""
     model = initialize(Transformer(arm.cfg), arm.recipe.initialization, arm.seed)
+    model.to(device_of(arm.device))
     batches = Batches(text.train, seed=arm.seed, **arm.recipe.batches)
     known = {"names": text.names, "groups": text.groups, "oracle": text.oracle}
     monitor = Monitor(model, text.held_out, text.window, scored_steps(arm), **known)
@@ -94,7 +96,7 @@ def fit(arm: Arm, text: Text, tick: Callable[[int], None]) -> tuple[Transformer,
 
     rows = train(model, batches.batch, arm.recipe, checkpoint=arm.checkpoint, on_step=on_step)
     tick(arm.recipe.steps)  # a finished checkpoint takes no step
-    return model, rows
+    return model.cpu(), rows
 
 
 def scored_steps(arm: Arm) -> list[int]:
@@ -104,9 +106,16 @@ def scored_steps(arm: Arm) -> list[int]:
 
 
 def run(
-    job: Callable, arms: Sequence[Arm], texts: dict[str, Text], threads: int, done=None
+    job: Callable,
+    arms: Sequence[Arm],
+    texts: dict[str, Text],
+    threads: int,
+    done=None,
+    device: str = "cpu",
 ) -> list:
-    """`job(arm, texts, tick)` of every arm, `threads` of them at once: see `side_by_side`."""
+    """`job(arm, texts, tick)` of every arm, `threads` of them at once, on this device: see
+    `side_by_side` and `device_of`."""
+    arms = [replace(arm, device=device) for arm in arms]
     workers = at_once(threads, len(arms))
     return side_by_side(job, arms, texts, workers=workers, done=done, cost=work)
 

@@ -16,6 +16,7 @@ from minitransformer.train import (
     GOOD,
     TrainConfig,
     convert,
+    device_of,
     initialize,
     prepare_qat,
     train,
@@ -36,6 +37,7 @@ class Plan:
     lr: float  # of a fine-tune that learns from its control
     control_lr: float  # of the control, and of a fine-tune that learns from the text
     seed: int
+    device: str = "cpu"  # see `device_of`
 
     @property
     def recipe(self):
@@ -55,7 +57,7 @@ class Plan:
     def lesson(self, start, folder, bits=None, teacher=None, lr=None) -> "Lesson":
         """By default the control's."""
         recipe = replace(self.recipe, lr=self.control_lr if lr is None else lr)
-        return Lesson(start, bits, teacher, recipe, self.seed, folder)
+        return Lesson(start, bits, teacher, recipe, self.seed, folder, self.device)
 
 
 def scheme(bits: int):
@@ -78,6 +80,7 @@ class Lesson:
     recipe: TrainConfig
     seed: int  # of the batches
     folder: Path
+    device: str = "cpu"
 
     def __str__(self):
         return self.folder.name
@@ -86,14 +89,18 @@ class Lesson:
 def learn(lesson: Lesson, words, tick: Callable[[int], None]) -> bool:
     """Whether what is kept computes, to the last bit, the logits that were trained."""
     model, teacher = load(lesson.start)[0], lesson.teacher and load(lesson.teacher)[0]
+    if teacher is not None:
+        teacher.to(device_of(lesson.device))
     learner = model if lesson.bits is None else on_grid(model, lesson.bits)
     batches = Batches(words, seed=lesson.seed, **lesson.recipe.batches).batch
 
     def on_step(row):
         tick(row["step"])
 
-    train(learner.requires_grad_(True), batches, lesson.recipe, teacher=teacher, on_step=on_step)
-    packed = learner.eval() if lesson.bits is None else convert(learner.eval())
+    learner.requires_grad_(True).to(device_of(lesson.device))
+    train(learner, batches, lesson.recipe, teacher=teacher, on_step=on_step)
+    learner.eval().cpu()
+    packed = learner if lesson.bits is None else convert(learner)
     save(packed, lesson.folder)
     ids = torch.from_numpy(words[: lesson.recipe.window].copy())[None]
     with torch.no_grad():
@@ -193,7 +200,7 @@ def from_scratch(cfg, words, plan: Plan, scores: Scores, bits=(4, 2), **how) -> 
         start = Path(place) / "start"
         save(initialize(Transformer(cfg), recipe.initialization, plan.seed), start)
         lessons = [
-            Lesson(start, width, None, recipe, plan.seed + 1, Path(place) / name)
+            Lesson(start, width, None, recipe, plan.seed + 1, Path(place) / name, plan.device)
             for width, name in names.items()
         ]
         taught(lessons, words, **how)

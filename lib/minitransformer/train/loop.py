@@ -16,7 +16,7 @@ from . import resume
 from .finite import NonFiniteError, gradients, non_finite, state
 from .log import row_of
 from .ranks import Alone
-from .recipe import TrainConfig, learning_rate, optimizer
+from .recipe import PRECISIONS, TrainConfig, learning_rate, optimizer
 
 
 def train(
@@ -139,7 +139,10 @@ def _update(net, model, opt, ids, step, cfg, teacher, ranks):
         group["lr"] = lr
     opt.zero_grad(set_to_none=True)
     own = ranks.share(ids).to(device)
-    logits = net(own[:, :-1]).flatten(0, 1)
+    half = cfg.precision != "float32"
+    with torch.autocast(device.type, PRECISIONS[cfg.precision], enabled=half):
+        logits = net(own[:, :-1])
+    logits = logits.float().flatten(0, 1) if half else logits.flatten(0, 1)
     part = len(own) * ranks.size / len(ids)  # what a mean over processes leaves out
     loss = F.cross_entropy(logits, _targets(own, teacher, logits)) * part
     loss_nats = ranks.mean(loss.detach()).item()

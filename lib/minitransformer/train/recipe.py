@@ -12,6 +12,7 @@ from .muon import MuonAdamW, hidden_matrices
 
 INITIALIZATIONS = ("torch", "scaled")
 OPTIMIZERS = ("adamw", "muon")
+PRECISIONS = {"float32": torch.float32, "bfloat16": torch.bfloat16}
 
 
 @dataclass(frozen=True)
@@ -23,6 +24,8 @@ class TrainConfig:
     The first `short_steps` steps hold as many tokens in windows of `short_window`. Gradients are
     scaled down to a norm of `clip`. `initialization` is "torch" (the default of `nn.Linear` and
     `nn.Embedding`) or "scaled" (see `initialize`), `optimizer` "adamw" or "muon" (see `optimizer`).
+    `precision` is what forward and backward multiply in, "float32" or "bfloat16" (autocast: the
+    weights, the loss and the optimizer stay FP32), which pays where the processor has it: GPUs.
     ValueError names the field, its value and the remedy."""
 
     steps: int = 100
@@ -38,6 +41,7 @@ class TrainConfig:
     clip: float = 1.0
     initialization: str = "torch"
     optimizer: str = "adamw"
+    precision: str = "float32"
 
     def __post_init__(self):
         for name in ("steps", "batch_size", "window"):
@@ -52,6 +56,7 @@ class TrainConfig:
             weight_decay=real("weight_decay", self.weight_decay),
             initialization=choice("initialization", self.initialization, INITIALIZATIONS),
             optimizer=choice("optimizer", self.optimizer, OPTIMIZERS),
+            precision=choice("precision", self.precision, PRECISIONS),
             betas=_betas(self.betas),
         )
         if self.short_steps and not 1 <= self.short_window <= self.window:
