@@ -32,7 +32,7 @@ endif
 # only, because some systems set it for temporary files.
 PARAMETERS := CORPUS:corpus CORPORA_DIR:corpora_dir TOKENIZER:tokenizer SEED:seed SALT:salt CONTEXT:context \
   DIM:d_model HEADS:n_heads LR:lr SEED_BENCH:bench_seed QUANT_BITS:bits TOPK:top_k TOPP:top_p BEAM:beam_width \
-  LENGTH_PENALTY:length_penalty TEMP:temperature
+  LENGTH_PENALTY:length_penalty TEMP:temperature DEVICE:device
 variable = $(firstword $(subst :, ,$(1)))
 parameter = $(lastword $(subst :, ,$(1)))
 quote = '$(subst ','\'',$(1))'
@@ -76,6 +76,7 @@ help: ## this list
 ## SEED SALT SEED_BENCH    of the language, of the benchmarks
 ## CONTEXT DIM HEADS LR    of the model and its training
 ## QUANT_BITS      32, 8 or 4
+## DEVICE          where models are trained: cpu (the default but in full), cuda, mps, or auto, the best there is
 ## TEMP TOPK TOPP BEAM LENGTH_PENALTY    of sampling and beam search
 ## FORMAT MODEL EXPORT_OPTIONS    of make export: what to write, of which folder, and the options of its command
 ## GRID SCHEDULER  of make sweep: a YAML file of name: [values] lines; the address of a Dask cluster (none: one run after another)

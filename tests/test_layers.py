@@ -28,7 +28,7 @@ LEVELS = {
 # train takes batches, evaluate takes any callable
 FORBIDDEN = {("train", "corpus"), ("evaluate", "corpus")}
 # Lines of code, blank and comment lines aside.
-BUDGETS = {"minitransformer": 9260, "studies": 4720, "paper": 7550}
+BUDGETS = {"minitransformer": 9285, "studies": 4750, "paper": 7550}
 FILE_LINES = 430
 # the command line is what may print and read the environment
 SPEAKING = (

@@ -6,6 +6,7 @@ from pathlib import Path
 from types import SimpleNamespace
 
 import pytest
+import torch
 from hypothesis import given
 from hypothesis import strategies as st
 
@@ -30,6 +31,8 @@ HOSTILE = [
     {"top_p": 1.1},
     {"qat_lr": 0.0},
     {"recipe": "great"},
+    {"device": "gpu"},
+    *([] if torch.cuda.is_available() else [{"device": "cuda"}]),
     {"recipe": ""},
     {"position": "alibi"},
     {"ablation_language": "huge"},

@@ -12,7 +12,7 @@ from pathlib import Path
 from minitransformer import ModelConfig, Sampling
 from minitransformer.corpus import LARGE, check_corpus
 from minitransformer.corpus.streams import check_salt
-from minitransformer.train import RECIPES
+from minitransformer.train import DEVICES, RECIPES, device_of
 
 from . import needs
 from .peers import PEERS
@@ -67,6 +67,7 @@ MOST = {
 ABOVE_ZERO = ("qat_lr", "control_lr")
 KNOWN = {
     "recipe": tuple(RECIPES),
+    "device": DEVICES,
     "peers": ("all", *PEERS),
     "bits": (32, 8, 4),
     "method_bits": (8, 4, 3, 2),
@@ -139,6 +140,11 @@ def language(p):
             f"tokenizer {p['tokenizer']!r} does not fit the synthetic language, which has words: "
             "leave it empty, or give a text with corpus"
         )
+
+
+def device(p):
+    """Where models are trained."""
+    device_of(p["device"])
 
 
 def shape(p):
@@ -228,6 +234,7 @@ def spread(p):
 
 RULES = {  # rule -> the chapters it is about; () for what no model could have
     language: (),
+    device: (),
     shape: (),
     larger: (),
     sampling: (),
