@@ -828,6 +828,9 @@ def test_heads_of_columns_are_words_with_units():
     names = ["step_ms", "cache_bytes_a_token", "what", 3, "added_nats", "Not_this", "_x"]
     wanted = ["step, ms", "cache bytes a token", "what", 3, "added, nats", "Not_this", "_x"]
     assert [heading(name) for name in names] == wanted
+    names = ["us_per_token", "tokens_per_s", "ms_per_token", "tokens_per_second"]
+    wanted = ["µs per token", "tokens per s", "ms per token", "tokens per second"]
+    assert [heading(name) for name in names] == wanted
 
 
 def test_a_number_and_its_interval_share_a_column(shown):
@@ -853,6 +856,12 @@ def test_a_number_and_its_interval_share_a_column(shown):
     ]
     assert list(out["step_ms"]) == ["2.0 [1.5, 2.5]", "3.000", "4.0 [3.5, 4.5]"]
     assert len(frame.columns) == 9 and display.joined(frame[["low", "high"]]).shape == (3, 2)
+    twice = frame[["gain", "low", "high"]].assign(step_low=1.0, step_high=2.0)
+    assert list(display.joined(twice).columns) == [
+        "gain",
+        "step_low",
+        "step_high",
+    ]  # ends, no values
     (table,) = shown((display.show_table, frame, "t", "A caption."))
     cells = BeautifulSoup(restyle(table.data["text/html"]), "html.parser").select("td.n")
     assert "1.812 [1.760, 1.850]" in [cell.get_text() for cell in cells]  # set as a number

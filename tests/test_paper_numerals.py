@@ -5,7 +5,7 @@ import pandas as pd
 from hypothesis import given
 from hypothesis import strategies as st
 
-from paper.numerals import column, number, readable
+from paper.numerals import column, number, readable, told
 
 
 def test_numbers_are_written_for_reading():
@@ -43,6 +43,34 @@ def test_numbers_are_written_for_reading():
         "ok": ["yes", "no"],
     }
     assert list(table.index) == ["r", "s"]
+
+
+def test_columns_of_one_unit_have_one_count_of_decimals_but_where_two_digits_need_more():
+    table = readable(
+        pd.DataFrame(
+            {
+                "one_nats": [3.574, 3.672],
+                "two_nats": [0.0905, 0.0878],
+                "small_nats": [0.00031, 0.00042],
+                "none_nats": [0.0, np.nan],
+                "times": [12.346, 1.5],
+            }
+        )
+    )
+    assert table.to_dict("list") == {
+        "one_nats": ["3.574", "3.672"],
+        "two_nats": ["0.090", "0.088"],
+        "small_nats": ["0.00031", "0.00042"],
+        "none_nats": ["0.000", "–"],
+        "times": ["12.346", "1.500"],
+    }
+
+
+def test_a_sentence_has_true_minus_signs_and_none_before_zero():
+    values = {"a": -1.25, "b": np.float32(-0.5), "c": -0.001, "name": "a-b", "n": -3, "e": 1.5e-7}
+    assert told("{a:.1f} {b:+.1f} {n:,}", values) == "−1.2 −0.5 −3"
+    assert told("{c:.1f} {c:+.2f} {name} {e:.1e}", values) == "0.0 +0.00 a-b 1.5e-07"
+    assert told("no {values} at all", {}) == "no {values} at all"
 
 
 def test_what_rounds_to_zero_has_no_sign():

@@ -307,7 +307,7 @@ def test_the_seeds_row_has_its_tokens_its_repeats_and_where_one_more_process_fal
     several = [samples["seed"].assign(process=i) for i in range(3)]
     several[2] = several[2].assign(seconds=lambda t: t.seconds * 1.5)
     table = seed_latency.rows(pd.concat(several)).set_index("loop")
-    assert table.seed_ms["dynamic cache"] == 8.98 and len(table) == 4
+    assert table.original_ms["dynamic cache"] == 8.98 and len(table) == 4
     assert (table.ms_low < table.ms).all() and (table.ms < table.ms_high).all()
     one = table.loc["head at all positions"]
     assert one.speedup == one.low == one.high == one.mean_low == pytest.approx(1)

@@ -315,7 +315,7 @@ def test_the_seeds_numbers_stand_beside_the_same_here(ids, tmp_path):
     timings = samples["seed"].assign(process=0)
     assert set(samples["heads"].name) == {"symmetric", "zero-points"}
     table = seed_quant.beside(runs, timings)
-    assert len(table) == 12 and table.seed.notna().all()
+    assert len(table) == 12 and table.original.notna().all()
     found = seed_quant.stated(table)
     assert found["int4 drop"][0] == pytest.approx(four.added_perplexity.mean())
     assert found["int8 times"][0] > 0 and np.isnan(found["fp32 ms"][1]).all()

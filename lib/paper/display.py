@@ -83,7 +83,8 @@ def joined(df):
     out, names = df.copy(), list(df.columns)
     for name, low, high in zip(names, names[1:], names[2:], strict=False):
         ends = isinstance(low, str) and low.endswith("low") and high == f"{low[:-3]}high"
-        if ends and all(df[each].dtype.kind in "fi" for each in (name, low, high)):
+        apart = {name, low, high} <= {*out}  # none of them is an end of an interval before
+        if ends and apart and all(df[each].dtype.kind in "fi" for each in (name, low, high)):
             out[name] = _with_interval(*(df[each].astype(float) for each in (name, low, high)))
             out = out.drop(columns=[low, high])
     return out

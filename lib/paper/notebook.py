@@ -15,6 +15,7 @@ from tqdm import tqdm
 from . import bars, claims, display, variants
 from .files import read_json, write_bytes, write_json, write_text
 from .kernel import running
+from .numerals import told
 from .parameters import cells, check, known_parameters, notes, preflight, resolve
 from .project import Project
 from .words import csv_text, literal
@@ -128,11 +129,11 @@ class Notebook:
 
     def say(self, template: str, **values) -> None:
         """A reading whose numbers were computed: named values with their formats, "{x:.2f}"."""
-        display.show_markdown(template.format(**values) if values else template)
+        display.show_markdown(told(template, values))
 
     def answer(self, template: str, **values) -> None:
         """The chapter's answer in one computed sentence; the report puts it under the question."""
-        sentence = template.format(**values) if values else template
+        sentence = told(template, values)
         if not sentence.strip():
             raise ValueError(f"{self.name}: the answer is empty: give one computed sentence")
         self._answer = sentence
@@ -201,7 +202,7 @@ class Notebook:
                 f"audit {id!r}: {', '.join(unused)} does not occur in its note: verdict and unit "
                 "are the ledger's, a note names its values as {name}"
             )
-        note = note.format(**values) if values else note
+        note = told(note, values)
         row = claims.audit_row(self._ledger, id, measured, interval, **found, note=note)
         return self._add(row, cell)
 

@@ -3,6 +3,8 @@ meaning."""
 
 import math
 import re
+from numbers import Real
+from string import Formatter
 
 import numpy as np
 import pandas as pd
@@ -38,6 +40,22 @@ def fixed(value, places):
     return text.lstrip("-") if not text.strip("-0.") else text.replace("-", MINUS)
 
 
+class Sentence(Formatter):
+    """Fills a sentence's template: a number's minus is a true one, and none stands before zero."""
+
+    def format_field(self, value, spec):
+        text = super().format_field(value, spec)
+        if not (isinstance(value, Real) and text.startswith("-")):
+            return text
+        zero = not text.strip("-0.,% ")
+        return ("+" if "+" in spec else "") + text[1:] if zero else MINUS + text[1:]
+
+
+def told(template, values):
+    """A template over named values as a sentence; one without values stands as it is."""
+    return Sentence().format(template, **values) if values else template
+
+
 def supported(low, high):
     """Decimals that give an interval's width two significant digits; None where there is none."""
     width = high - low
@@ -55,46 +73,65 @@ NAME = re.compile(r"[a-z0-9]+(_[a-z0-9]+)+")
 
 
 def heading(name):
-    """A column's name for reading: `step_ms` as "step, ms"; what is not such a name stays."""
+    """A column's name for reading: `step_ms` as "step, ms", `us_per_token` as "µs per token"; what
+    is not such a name stays."""
     if not (isinstance(name, str) and NAME.fullmatch(name)):
         return name
-    *words, last = name.split("_")
-    return " ".join(words) + (f", {UNITS[last]}" if last in UNITS else f" {last}")
+    first, *words, last = name.split("_")
+    if "per" in words:
+        return " ".join((UNITS.get(first, first), *words, UNITS.get(last, last)))
+    unit = f", {UNITS[last]}" if last in UNITS else f" {last}"
+    return " ".join((first, *words)) + unit
 
 
 def readable(df):
     """A copy of a DataFrame for reading: whole numbers with commas, and one count of decimals down
     each float column.
 
-    The count gives the column's median magnitude four significant digits; text stays as it is.
+    The count gives the column's median magnitude four significant digits, or fewer, but two, where
+    another column of the same unit has less; text stays as it is.
     """
-    out = df.astype(object)
+    out, counts = df.astype(object), {}
+    floats = {place: df.iloc[:, place] for place, kind in enumerate(df.dtypes) if kind.kind == "f"}
+    for place, values in floats.items():
+        unit = str(heading(df.columns[place])).rpartition(", ")[2]
+        counts.setdefault(unit if unit in UNITS.values() else place, {})[place] = places(values, 4)
+    for of_unit in counts.values():
+        least = min((count for count in of_unit.values() if count is not None), default=None)
+        for place in of_unit:
+            values = floats[place]
+            count = least if least is None else max(least, places(values, 2) or 0)
+            out.isetitem(place, column(values, 4, ratios=True, count=count))
     for place, dtype in enumerate(df.dtypes):
-        if dtype.kind == "f":
-            out.isetitem(place, column(df.iloc[:, place], 4, ratios=True))
-        elif dtype.kind in "iub":
+        if dtype.kind in "iub":
             out.isetitem(place, [number(value) for value in df.iloc[:, place]])
     return out
 
 
-def column(values, digits=3, intervals=(), ratios=False):
-    """Numbers down a column as texts with one count of decimals: that which gives the largest of
-    them `digits` significant ones; where `ratios` matter, as on a logarithmic axis, the median, and
-    what it would write as zero keeps two digits. Fewer where the median width of the `intervals`
-    (low, high) does not support them."""
+def places(values, digits, ratios=True):
+    """The decimals that give the largest number of a column so many significant digits; where
+    `ratios` matter, the median one. None where there is no number but zero."""
     values = np.asarray(values, float)
     sizes = np.abs(values[np.isfinite(values) & (values != 0)])
-    places = 0
-    if len(sizes):
-        most = _decimals(float(sizes.max()), digits)
-        places = max(_decimals(float(np.median(sizes)), digits), most) if ratios else most
+    if not len(sizes):
+        return None
+    most = _decimals(float(sizes.max()), digits)
+    return max(_decimals(float(np.median(sizes)), digits), most) if ratios else most
+
+
+def column(values, digits=3, intervals=(), ratios=False, count=None):
+    """Numbers down a column as texts with one count of decimals, `count` or that of `places`; where
+    `ratios` matter, as on a logarithmic axis, what it would write as zero keeps two digits. Fewer
+    where the median width of the `intervals` (low, high) does not support them."""
+    values = np.asarray(values, float)
+    count = places(values, digits, ratios) or 0 if count is None else count
     known = [enough for pair in intervals if (enough := supported(*pair)) is not None]
     if known:
-        places = min(places, int(np.median(known)))
-    if places > MOST:
+        count = min(count, int(np.median(known)))
+    if count > MOST:
         return [number(value if value else 0, digits) for value in values.tolist()]
     write = _fixed if ratios and not known else fixed
-    return [write(value, places) if np.isfinite(value) else number(value) for value in values]
+    return [write(value, count) if np.isfinite(value) else number(value) for value in values]
 
 
 def _fixed(value, places):

@@ -65,7 +65,8 @@ def recovered(budget: pd.DataFrame) -> pd.DataFrame:
         index="kind", columns="system", values="recovered_percent"
     )
     heads = budget[about].drop_duplicates("kind")
-    return heads[heads["kind"] != "all"].merge(wide[systems], left_on="kind", right_index=True)
+    own = wide[systems].add_suffix(", %")
+    return heads[heads["kind"] != "all"].merge(own, left_on="kind", right_index=True)
 
 
 def drawn(budget: pd.DataFrame, by: str) -> pd.DataFrame:

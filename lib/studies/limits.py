@@ -289,7 +289,7 @@ def worded(table: pd.DataFrame) -> pd.DataFrame:
         found[WORDS.get(name, name)] = table[name]
         if f"{name}_low" in table:
             bounds = zip(table[f"{name}_low"], table[f"{name}_high"], strict=True)
-            texts = [f"[{low:.3g}, {high:.3g}]" if low == low else "–" for low, high in bounds]
+            texts = [f"[{low:.3g}, {high:.3g}]" if low < high else "–" for low, high in bounds]
             found[f"95 %, {WORDS[name]}"] = texts
     return pd.DataFrame(found)
 
