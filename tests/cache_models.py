@@ -16,7 +16,16 @@ VARIANTS = {
     "bias": st.booleans(),
     "tied": st.booleans(),
     "qk_norm": st.booleans(),
+    "smeared_keys": st.booleans(),
 }
+
+
+def takes(kind, cfg):
+    """Whether there is a cache of this kind for such a model: what is refused by name is tested
+    apart."""
+    if cfg.smeared_keys and kind in ("window", "int4", "int2"):
+        return False
+    return kind != "window" or cfg.position != "sinusoidal"
 
 
 def configs(context, positions):

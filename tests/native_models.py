@@ -72,6 +72,7 @@ CONFIGS = st.builds(
     bias=st.booleans(),
     tied=st.booleans(),
     qk_norm=st.booleans(),
+    smeared_keys=st.booleans(),
 )
 
 

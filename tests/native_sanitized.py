@@ -32,10 +32,15 @@ SCHEMES = cycle(
 )
 CONFIGS = [
     ModelConfig(vocab_size=33, d_model=30, n_heads=3, d_ff=37, context=50),
-    ModelConfig(vocab_size=5, d_model=8, n_heads=1, ffn="gelu", position="none", context=50),
+    ModelConfig(vocab_size=5, d_model=8, n_heads=1, ffn="gelu", position="none", context=50,
+                smeared_keys=True),
     ModelConfig(
         vocab_size=30, d_model=64, n_heads=4, n_kv_heads=2, norm="rmsnorm", ffn="swiglu",
         bias=False, tied=True, qk_norm=True, n_layers=2, context=50,
+    ),
+    ModelConfig(
+        vocab_size=30, d_model=64, n_heads=2, n_kv_heads=1, smeared_keys=True, qk_norm=True,
+        n_layers=2, context=50,
     ),
     ModelConfig(
         vocab_size=9, d_model=24, n_heads=2, position="sinusoidal", ffn="relu2", context=50,
@@ -59,6 +64,6 @@ with torch.no_grad():
         for s in (None, Sampling(1.0, top_k=3), Sampling(0.8, top_p=0.7, repetition_penalty=1.2)):
             generate(native, ids, 46, sampling=s, stop=(1,))
         for kind, options in KINDS.items():
-            if kind != "window" or cfg.position != "sinusoidal":
+            if kind != "window" or (cfg.position != "sinusoidal" and not cfg.smeared_keys):
                 generate(native, ids, 46, cache=make_cache(cfg, kind, 2, 50, **options))
 print("clean")

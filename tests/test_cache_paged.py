@@ -58,6 +58,7 @@ configs = st.builds(
     bias=st.booleans(),
     tied=st.booleans(),
     qk_norm=st.booleans(),
+    smeared_keys=st.booleans(),
 )
 
 

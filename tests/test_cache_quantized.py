@@ -5,10 +5,10 @@ from dataclasses import replace
 
 import pytest
 import torch
-from hypothesis import given, settings
+from hypothesis import assume, given, settings
 from hypothesis import strategies as st
 
-from cache_models import configs, fed, near, peaked, tokens
+from cache_models import configs, fed, near, peaked, takes, tokens
 from minitransformer.bench import kv_bytes
 from minitransformer.cache import make_cache
 from minitransformer.decode import oracle_logits
@@ -30,11 +30,18 @@ GROUPS = st.fixed_dictionaries(
     cuts=st.sets(st.integers(1, 39), max_size=20),
 )
 def test_any_split_gives_the_logits_of_fake_quantized_keys_and_values(cfg, kind, options, cuts):
+    assume(takes(kind, cfg))
     model, ids, options = peaked(cfg, 3.0), tokens(cfg, 2, 40), {} if kind == "int8" else options
     cache = make_cache(cfg, kind, batch=2, **options)
     near(fed(model, cache, ids, cuts), oracle_logits(model, ids, kind, **options))
     assert cache.pos == 40
     assert cache.nbytes == kv_bytes(cfg, 40, batch=2, itemsize=8, kind=kind, **options)
+
+
+@pytest.mark.parametrize("kind", ["int4", "int2"])
+def test_smeared_keys_are_refused_where_a_key_has_two_versions(kind):
+    with pytest.raises(ValueError, match=rf"smeared keys mix .* KIVI cache of {kind[3:]} bits"):
+        make_cache(replace(CFG, smeared_keys=True), kind)
 
 
 @settings(max_examples=20, deadline=None)

@@ -5,10 +5,10 @@ from dataclasses import replace
 
 import pytest
 import torch
-from hypothesis import given, settings
+from hypothesis import assume, given, settings
 from hypothesis import strategies as st
 
-from cache_models import configs, fed, near, peaked, tokens
+from cache_models import configs, fed, near, peaked, takes, tokens
 from minitransformer.bench import kv_bytes
 from minitransformer.cache import make_cache
 from minitransformer.decode import oracle_logits
@@ -27,10 +27,17 @@ OPTIONS = st.fixed_dictionaries(
     cuts=st.sets(st.integers(1, 39), max_size=20),
 )
 def test_any_split_gives_the_logits_of_the_windowed_oracle(cfg, options, cuts):
+    assume(takes("window", cfg))
     model, ids = peaked(cfg), tokens(cfg, 2, 40)
     cache = make_cache(cfg, "window", batch=2, **options)
     near(fed(model, cache, ids, {16, 32, *cuts}), oracle_logits(model, ids, "window", **options))
     assert cache.pos == 40
+
+
+def test_smeared_keys_are_refused():
+    """The key before the oldest one that is kept is gone."""
+    with pytest.raises(ValueError, match="smeared keys mix each key .* a window lets that one go"):
+        make_cache(replace(CFG, smeared_keys=True), "window")
 
 
 @settings(max_examples=20, deadline=None)

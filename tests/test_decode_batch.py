@@ -1,5 +1,7 @@
 """Batches of prompts of unequal length: each row is what it would be alone, padded or paged."""
 
+from dataclasses import replace
+
 import pytest
 import torch
 
@@ -11,10 +13,12 @@ PROMPTS = [torch.tensor(ids) for ids in ([4, 9, 11], [7], [7, 7, 30, 2, 5, 41, 8
 KINDS = ["static", "dynamic", "paged"]
 
 
-@pytest.fixture(scope="module", params=["rope", "sinusoidal"])
+@pytest.fixture(scope="module", params=["rope", "sinusoidal", "smeared keys"])
 def model(request):
     torch.manual_seed(3)
-    model = Transformer(ModelConfig(**{**vars(CFG), "position": request.param})).double().eval()
+    smeared = request.param == "smeared keys"
+    changes = {"smeared_keys": True} if smeared else {"position": request.param}
+    model = Transformer(replace(CFG, **changes)).double().eval()
     with torch.no_grad():
         for block in model.blocks:
             block.attention.q.weight *= 4

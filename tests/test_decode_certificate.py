@@ -10,6 +10,7 @@ import torch
 from hypothesis import assume, given, settings
 from hypothesis import strategies as st
 
+from cache_models import takes
 from minitransformer.cache import KINDS, make_cache
 from minitransformer.decode import (
     Certificate,
@@ -43,6 +44,7 @@ CONFIGS = st.builds(
     partial(replace, CFG),
     n_kv_heads=st.sampled_from([1, 2, 4]),
     qk_norm=st.booleans(),
+    smeared_keys=st.booleans(),
     bias=st.booleans(),
     tied=st.booleans(),
     position=st.sampled_from(["rope", "sinusoidal", "none"]),
@@ -62,7 +64,7 @@ OPTIONS = {
 @settings(max_examples=15, deadline=None)
 @given(cfg=CONFIGS, kind=st.sampled_from(list(KINDS)), chunk=st.integers(1, 9))
 def test_every_kind_is_certified_on_every_model_at_every_split_of_the_prompt(cfg, kind, chunk):
-    assume(kind != "window" or cfg.position != "sinusoidal")
+    assume(takes(kind, cfg))
     found = certify(peaked(cfg), PROMPTS, 8, kind, chunk=chunk, **OPTIONS.get(kind, {}))
     assert found.verdict == "certified" and found.error < 1e-10
     assert (found.steps, found.prompts, found.kind, found.dtype) == (16, 2, kind, "float64")

@@ -108,6 +108,7 @@ def test_autotokenizer_gives_equal_ids(train, tmp_path):
         (dict(position="sinusoidal"), "position 'sinusoidal' has no Hugging Face"),
         (dict(norm="rmsnorm", ffn="swiglu"), "LlamaForCausalLM has no bias in its head: train"),
         (dict(norm="layernorm", ffn="swiglu", head_bias=False), "has no biases in its FFN"),
+        (dict(smeared_keys=True), "smeared keys have no Hugging Face"),
         (dict(qk_norm=True), "qk_norm with layernorm and relu has no Hugging Face"),
     ],
 )
@@ -240,6 +241,7 @@ GRAPHS = [
     dict(norm="rmsnorm", ffn="swiglu", bias=False, qk_norm=True, tied=True, norm_eps=1e-3),
     dict(ffn="gelu", position="sinusoidal", tied=True),
     dict(norm="rmsnorm", ffn="relu2", position="none", n_kv_heads=1, bias=False),
+    dict(smeared_keys=True),
 ]
 SCHEMES = [
     None,
@@ -307,8 +309,9 @@ def test_greedy_choices_are_equal_from_an_empty_past_to_the_full_context(tmp_pat
     assert made == own and len(set(made)) > 12
 
 
-def test_padding_on_the_left_changes_nothing(tmp_path):
-    model = make()
+@pytest.mark.parametrize("smeared", [False, True])
+def test_padding_on_the_left_changes_nothing(smeared, tmp_path):
+    model = make(smeared_keys=smeared)
     run = Session(to_onnx(model, tmp_path / "onnx"), model.cfg)
     ids = ids_of(model, (1, 10)).numpy()
     padded = np.concatenate((np.zeros((1, 5), np.int64), ids), 1)
@@ -406,6 +409,7 @@ def test_the_rewrite_computes_the_same_function():
         ({}, {}, "layernorm with relu has no llama.cpp architecture: give rewrite=True"),
         ({}, {"rewrite": True}, "the model has a shift in its last norm .norm.bias., for which"),
         (dict(position="none"), {}, "position 'none' has no llama.cpp architecture"),
+        (dict(smeared_keys=True), {}, "smeared keys have no llama.cpp architecture"),
         (dict(norm="rmsnorm", ffn="swiglu"), {}, "the architecture llama has no bias in its head"),
         (dict(norm="rmsnorm", ffn="swiglu"), {"rewrite": True}, "rmsnorm with swiglu and rope has"),
         (dict(norm="rmsnorm", ffn="gelu", bias=False), {}, "rmsnorm with gelu has no llama.cpp"),

@@ -8,7 +8,7 @@ import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from minitransformer.model import ModelConfig, Transformer, position_table
+from minitransformer.model import ModelConfig, Transformer, position_table, rotate
 
 SMALL = ModelConfig(vocab_size=50, d_model=32, n_heads=4, context=24)
 
@@ -41,6 +41,7 @@ configs = st.builds(
     bias=st.booleans(),
     tied=st.booleans(),
     qk_norm=st.booleans(),
+    smeared_keys=st.booleans(),
 )
 
 
@@ -139,3 +140,31 @@ def test_a_tied_head_is_the_embedding():
 def test_an_impossible_configuration_is_named(change, message):
     with pytest.raises(ValueError, match=message):
         replace(SMALL, **change)
+
+
+@pytest.mark.parametrize("position", ["rope", "sinusoidal", "none"])
+@pytest.mark.parametrize("qk_norm", [False, True])
+def test_smeared_keys_are_those_of_the_definition(position, qk_norm):
+    """Mixed before they are rotated, channel by channel: the odd pairs are the token before's."""
+    cfg = replace(SMALL, position=position, qk_norm=qk_norm, smeared_keys=True, n_kv_heads=2)
+    model = make(cfg).double()
+    own, ids = model.blocks[0].attention, torch.arange(10)[None]
+    x, rope = model.embed(ids, torch.arange(10), 10)
+    key = own.k_norm(own.k(x).view(1, 10, 2, cfg.head_dim)).transpose(1, 2)
+    mixed, half = key.clone(), cfg.head_dim // 2
+    for i in range(1, half, 2):
+        for channel in (i, i + half):
+            mixed[:, :, 1:, channel] = key[:, :, :-1, channel]
+            mixed[:, :, 0, channel] = 0
+    want = rotate(mixed, *rope) if rope else mixed
+    torch.testing.assert_close(own.smear(own.project(x, rope)[1]), want, atol=1e-6, rtol=0)
+    with torch.no_grad():
+        plain = make(replace(cfg, smeared_keys=False)).double()
+        assert plain.state_dict().keys() == model.state_dict().keys()
+        plain.load_state_dict(model.state_dict())
+        assert not torch.allclose(plain(ids), model(ids), atol=1e-3)
+
+
+def test_smeared_keys_need_pairs():
+    with pytest.raises(ValueError, match="head dim 3 is odd, and smeared keys mix pairs: give an"):
+        ModelConfig(d_model=12, n_heads=4, position="none", smeared_keys=True)

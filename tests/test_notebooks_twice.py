@@ -16,6 +16,7 @@ from studies.preflight import check
 ROOT = Path(__file__).resolve().parent.parent
 TINY = {
     **dict.fromkeys(("steps", "twin_steps", "gqa_steps", "draft_steps", "batch_size"), 2),
+    "smeared_steps": 2,
     **dict.fromkeys(("short_steps", "spread_steps", "repeats", "step_repeats", "threads"), 1),
     **dict.fromkeys(("qat_steps", "scratch_steps", "quant_repeats"), 1),
     **dict.fromkeys(("layer_repeats", "qat_batch", "large_layers", "ablation_steps"), 1),

@@ -78,6 +78,7 @@ def test_the_run_leaves_what_the_design_lists(run_dir):
         for model in (
             "model",
             "model-2block",
+            "model-smeared",
             "model-gqa",
             "model-draft",
             "model-int8",

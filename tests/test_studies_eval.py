@@ -85,6 +85,8 @@ def test_models_are_named_by_their_blocks_and_scored_in_their_own_windows(tmp_pa
     found = standing.models(tmp_path)
     assert list(found) == [standing.SEED, "2-block model", "2-block model (twin)"]
     assert list(standing.windows(found, 32).values()) == [64, 32, 32]
+    save(Transformer(replace(two.cfg, smeared_keys=True)), tmp_path / "model-smeared")
+    assert list(standing.models(tmp_path))[-1] == "smeared 2-block model"
     assert set(standing.windows(found, 500).values()) == {64, 96}
 
 
@@ -114,10 +116,23 @@ def test_the_ladder_stands_on_known_rungs(language):
     assert best == pytest.approx(math.exp(floor.mean())) and without > best
 
 
+def test_what_a_window_allows_lies_above_the_oracle(language, model):
+    """Held against the oracle's own loss and the closed form of what the window hides."""
+    nets, windows = {"a": model}, {"a": 32}
+    found = standing.above_window(language, nets, windows).iloc[0]
+    hidden = window_bits(language.language, 32) - language.language.entropy_bits
+    best = math.exp(standing.oracle(language).mean()) * 2**hidden
+    nll = token_report(model, language.splits["test"], 32, 32).nll
+    assert hidden > 0 and found.optimum == pytest.approx(best)
+    assert found.above_percent == pytest.approx(100 * (math.exp(nll.mean()) / best - 1))
+    assert found.low < found.above_percent < found.high
+
+
 def test_of_a_text_nothing_is_said_of_a_floor(text):
     n = len(text.splits["test"]) - 1
     table = standing.table(text, {"uniform guess": report(np.full(n, 2.0))}, {})
     assert table.system.tolist() == ["uniform guess"] and standing.limits(text) == []
+    assert standing.above_window(text, {"a": None}, {"a": 4}).empty
     assert "above_floor_nats" not in standing.shown(table) and standing.oracle(text) is None
     assert len(standing.orders(text)) == 9
 
@@ -378,6 +393,44 @@ def test_distances_count_from_the_predicted_token():
     assert table.loc["even"].to_numpy() == pytest.approx(wanted, rel=1e-5)
     assert attention.most(table, 3).index.tolist() == ["three", "even"]
     assert attention.most(table, 1, heads=1).index.tolist() == ["even"]
+
+
+@pytest.mark.parametrize("recall", ["value", "index"])
+def test_what_an_induction_recalls_followed_the_same_key_last(recall):
+    """Against the language's own memory: with no chance left, what is recalled comes again."""
+    stay = (2**16 - 24, *[1] * 24)
+    spec = replace(SMALL, recall=recall, stay=stay)
+    own = Language(3, SALT, spec)
+    ids = own.generate("test", 3000).ids.astype(np.int64)
+    found = attention.recalled(own, ids.reshape(3, -1))
+    kinds = own.mechanism_of_class[own.class_of_id[ids]].reshape(3, -1)
+    row, t = np.nonzero(found >= 0)
+    place = found[row, t]
+    assert len(t) > 400 and (place <= t).all() and (kinds[row, t + 1] == 4).all()
+    assert (kinds[row, place] == 4).all()
+    index = own.index_of_id[ids].reshape(3, -1)
+    assert (index[row, place - 1] % spec.keys == index[row, t] % spec.keys).all()
+    if recall == "value":
+        index = index % spec.values
+    assert (index[row, t + 1] == index[row, place]).mean() > 0.97
+    assert (found[:, -1] == -1).all() and (kinds[:, 1:][found[:, :-1] >= 0] == 4).all()
+
+
+def test_a_head_that_looks_where_induction_recalls_is_found(language):
+    test, T = language.splits["test"], 40
+    target = attention.recalled(language.language, test[: 2 * T].reshape(2, T).astype(np.int64))
+    right, even = torch.zeros(2, T, T), torch.ones(2, T, T).tril() / torch.arange(1, T + 1)[:, None]
+    right.scatter_(2, torch.from_numpy(target.clip(0))[..., None], 1)
+    table = attention.of_recall(language.language, {"a, 1.1": even, "b, 1.1": right}, test)
+    assert table["what followed"]["b, 1.1"] == 100 and table["the key"]["b, 1.1"] == 0
+    assert table["what followed"]["a, 1.1"] == pytest.approx(table["even"].iloc[0], rel=1e-4)
+    assert attention.strongest(table, "what followed") == "b, 1.1"
+    end = attention.recall_ends(language.language, test, T)
+    assert T >= end >= 20 and (end == T or end - 20 <= target[0, end - 1] < end)
+    grid = attention.map_of(language, right, test, end)
+    assert grid.shape == (20, 20) and grid.index[-1].endswith(
+        language.language.words[test[end - 1]]
+    )
 
 
 def test_a_map_shows_the_end_of_the_first_window(language, text, model):

@@ -43,6 +43,7 @@ class ModelConfig:
     bias: bool = True
     tied: bool = False
     qk_norm: bool = False
+    smeared_keys: bool = False  # see `SmearedKeys`
     rope_theta: float = 10000.0
     # None; ("linear", factor); ("llama3", factor, low, high, original context) of Llama 3.1
     rope_scaling: tuple | None = None
@@ -55,7 +56,7 @@ class ModelConfig:
         for name in ("n_kv_heads", "d_ff", "d_head"):
             if getattr(self, name) is not None:
                 settle(self, **{name: whole(name, getattr(self, name))})
-        for name in ("bias", "tied", "qk_norm"):
+        for name in ("bias", "tied", "qk_norm", "smeared_keys"):
             settle(self, **{name: flag(name, getattr(self, name))})
         for name, known in (("position", POSITIONS), ("norm", NORMS), ("ffn", FFNS)):
             settle(self, **{name: choice(name, getattr(self, name), known)})
@@ -84,6 +85,11 @@ class ModelConfig:
             raise ValueError(
                 f"head dim {self.head_dim} is odd, and RoPE rotates pairs: "
                 "give an even d_model / n_heads"
+            )
+        if self.smeared_keys and self.head_dim % 2:
+            raise ValueError(
+                f"head dim {self.head_dim} is odd, and smeared keys mix pairs: "
+                "give an even d_model / n_heads, or smeared_keys False"
             )
         if self.position == "sinusoidal" and self.d_model % 2:
             raise ValueError(
@@ -159,6 +165,28 @@ def rotate(x: torch.Tensor, cos: torch.Tensor, sin: torch.Tensor) -> torch.Tenso
     return torch.cat((a * cos - b * sin, b * cos + a * sin), dim=-1)
 
 
+class SmearedKeys(nn.Module):
+    """Every second pair of a key's channels is that of the token before, (B, Hkv, S, D) -> (B, Hkv,
+    S, D), so that a head finds in one look what followed a token (Olsson et al. 2022, "In-context
+    Learning and Induction Heads", where the share is learnt).
+
+    Keys come as a cache keeps them, normed and rotated to their places; the one before is turned by
+    one place more, as if it stood where the token does. The first token has zeros there."""
+
+    def __init__(self, cfg: ModelConfig):
+        super().__init__()
+        D, n = cfg.head_dim, cfg.head_dim // 2
+        mixed = torch.arange(D) % n % 2 == 1
+        turn = frequencies(cfg) if cfg.position == "rope" else torch.zeros(n, dtype=torch.float64)
+        turn = rotate(torch.eye(D, dtype=torch.float64), turn.cos(), turn.sin()) * mixed
+        kind = torch.get_default_dtype()
+        self.register_buffer("turn", turn.to(kind), persistent=False)  # (D, D)
+        self.register_buffer("keep", (~mixed).to(kind), persistent=False)  # (D,)
+
+    def forward(self, k: torch.Tensor) -> torch.Tensor:
+        return F.pad(k @ self.turn, (0, 0, 1, -1)) + k * self.keep
+
+
 class Attention(nn.Module):
     """Causal multi-head attention; with `n_kv_heads` < `n_heads`, grouped-query (Ainslie et al.
     2023)."""
@@ -173,10 +201,11 @@ class Attention(nn.Module):
         for name in ("q_norm", "k_norm"):
             norm = nn.RMSNorm(cfg.head_dim, cfg.norm_eps) if cfg.qk_norm else nn.Identity()
             setattr(self, name, norm)
+        self.smear = SmearedKeys(cfg) if cfg.smeared_keys else nn.Identity()
 
     def project(self, x: torch.Tensor, rope):
-        """Queries, keys and values, heads apart and rotated: (B, T, C) -> (B, H, T, D), (B, Hkv, T,
-        D), (B, Hkv, T, D)."""
+        """Queries, keys and values, heads apart and rotated, keys not smeared: (B, T, C) ->
+        (B, H, T, D), (B, Hkv, T, D), (B, Hkv, T, D)."""
         B, T, _ = x.shape
         D = self.cfg.head_dim
         q = self.q_norm(self.q(x).view(B, T, self.cfg.n_heads, D)).transpose(1, 2)  # (B, H, T, D)
@@ -192,6 +221,7 @@ class Attention(nn.Module):
             k, v = cache.update(k, v)  # (B, Hkv, S, D)
             if k.dtype != q.dtype:  # a cache of another type than the model's
                 k, v = k.to(q.dtype), v.to(q.dtype)
+        k = self.smear(k)
         # is_causal is aligned upper-left, so it is right only where queries and keys are the same
         # tokens.
         y = F.scaled_dot_product_attention(

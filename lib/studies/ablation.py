@@ -48,6 +48,7 @@ def changes(cfg: ModelConfig, recipe: TrainConfig) -> dict[str, tuple[ModelConfi
         wider = round((size(cfg) - size(own)) / (2 * cfg.d_model + 1))
         found[name] = replace(own, d_ff=cfg.ffn_dim + wider), recipe
     found["2 blocks"] = replace(cfg, n_layers=2), recipe
+    found["smeared keys"] = replace(cfg, smeared_keys=True), recipe
     if recipe.window > 64 and recipe.batch_size * recipe.window % 64 == 0:
         short = {"window": 64, "short_window": min(recipe.short_window, 64)}
         batch = recipe.batch_size * recipe.window // 64

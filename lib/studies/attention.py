@@ -7,6 +7,7 @@ import pandas as pd
 import torch
 
 from minitransformer.corpus import decode
+from minitransformer.corpus.language import LETTERS
 
 REACH, SHOWN = 12, 20  # distances of the table, tokens of the map
 
@@ -20,7 +21,7 @@ def probabilities(model, ids: torch.Tensor) -> dict[str, torch.Tensor]:
         x, rope = model.embed(ids, torch.arange(T), T)
         for i, block in enumerate(model.blocks):
             q, k, _ = block.attention.project(block.attention_norm(x), rope)
-            k = k.repeat_interleave(q.shape[1] // k.shape[1], dim=1)  # (B, H, T, D)
+            k = block.attention.smear(k).repeat_interleave(q.shape[1] // k.shape[1], dim=1)
             scores = (q @ k.mT / math.sqrt(q.shape[-1])).masked_fill(hidden, -math.inf)
             p = scores.softmax(-1)  # (B, H, T, T)
             found |= {f"{i + 1}.{h + 1}": p[:, h] for h in range(p.shape[1])}
@@ -66,10 +67,10 @@ def distance(data, table: pd.DataFrame) -> int:
     return int(behind.max().idxmax())
 
 
-def map_of(data, p: torch.Tensor, test: np.ndarray) -> pd.DataFrame:
-    """Attention in % of one head on the last tokens of the first window: queries down, attended
-    tokens across."""
-    T = p.shape[-1]
+def map_of(data, p: torch.Tensor, test: np.ndarray, end: int | None = None) -> pd.DataFrame:
+    """Attention in % of one head on the last tokens of the first window, or on those before `end`:
+    queries down, attended tokens across."""
+    T = p.shape[-1] if end is None else end
     shown = min(SHOWN, T)
     words = [decode(data.tokenizer, [int(i)]) for i in test[T - shown : T]]
     marks = [f"{i + 1:02d}" for i in range(shown)]
@@ -77,5 +78,51 @@ def map_of(data, p: torch.Tensor, test: np.ndarray) -> pd.DataFrame:
         f"{mark} {word!r}" if word.isspace() or not word else f"{mark} {word}"
         for mark, word in zip(marks, words, strict=True)
     ]
-    grid = 100 * p[0, T - shown :, T - shown :].numpy()
+    grid = 100 * p[0, T - shown : T, T - shown : T].numpy()
     return pd.DataFrame(grid, index=pd.Index(names, name="query"), columns=marks)
+
+
+def recalled(language, ids: np.ndarray) -> np.ndarray:
+    """Of windows of ids (B, T), the place of the token that an induction at the next place recalls:
+    (B, T), what followed the same key last; -1 where the next token is none, or its key is new."""
+    spec, found = language.spec, np.full(ids.shape, -1)
+    kinds = language.mechanism_of_class[language.class_of_id[ids]] == LETTERS.index("I")
+    memory = language.class_of_id[ids] if spec.recall == "index" else np.zeros_like(ids)
+    keys = language.index_of_id[ids] % spec.keys
+    for row, (kind, own, key) in enumerate(zip(kinds, memory, keys, strict=True)):
+        last = {}
+        for t in np.flatnonzero(kind[1:]):  # the next token is recalled by the key that stands here
+            found[row, t] = last.get((own[t + 1], key[t]), -1)
+            last[own[t + 1], key[t]] = t + 1
+    return found
+
+
+def of_recall(language, heads: dict[str, torch.Tensor], test: np.ndarray) -> pd.DataFrame:
+    """Mean attention in % of each head (a row) where an induction comes next, over the second half
+    of the windows: on the token it recalls, on the key before that one, on the previous token, and
+    on every token if all got the same."""
+    B, T, _ = next(iter(heads.values())).shape
+    target = recalled(language, test[: B * T].reshape(B, T).astype(np.int64))
+    target[:, : T // 2] = -1
+    row, at = np.nonzero(target > 0)
+    places = {"what followed": target[row, at], "the key": target[row, at] - 1, "previous": at - 1}
+    table = {
+        name: [100 * p[row, at, place].mean().item() for p in heads.values()]
+        for name, place in places.items()
+    }
+    table["even"] = float(np.mean(100 / (at + 1)))
+    return pd.DataFrame(table, index=pd.Index(list(heads), name="head"))
+
+
+def strongest(table: pd.DataFrame, column: str) -> str:
+    """The head that looks most there."""
+    return table[column].idxmax()
+
+
+def recall_ends(language, test: np.ndarray, window: int, shown: int = SHOWN) -> int:
+    """How many tokens of the first window to show so that the last query recalls one of them: the
+    latest that does, else all."""
+    found = recalled(language, test[None, :window].astype(np.int64))[0]
+    near = np.flatnonzero((found >= 0) & (found > np.arange(window) - shown + 1))
+    near = near[near >= min(shown, window) - 1]
+    return int(near[-1]) + 1 if len(near) else window

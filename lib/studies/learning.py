@@ -19,14 +19,16 @@ SEED_TOKENS = 40_000  # of the original report's training split
 
 
 def shapes(cfg: ModelConfig, draft_width: int) -> dict[str, tuple[str, ModelConfig]]:
-    """Folder -> (name, configuration) of the headline model, of its twin of two blocks, of one
-    whose heads share keys and values in pairs, and of a small one that drafts."""
+    """Folder -> (name, configuration) of the headline model, of its twin of two blocks, of itself
+    with smeared keys, of one whose heads share keys and values in pairs, and of a small one that
+    drafts."""
     blocks = f"{cfg.n_layers} block" + "s" * (cfg.n_layers > 1)
     pairs = cfg.n_heads // 2 if cfg.n_heads % 2 == 0 else 1
     draft = replace(cfg, n_layers=1, d_model=draft_width, n_heads=draft_width // 32)
     return {
         "model": (blocks, cfg),
         "model-2block": ("2-block twin", replace(cfg, n_layers=2)),
+        "model-smeared": ("smeared keys", replace(cfg, smeared_keys=True)),
         "model-gqa": ("grouped queries", replace(cfg, n_kv_heads=pairs)),
         "model-draft": ("draft", draft),
     }

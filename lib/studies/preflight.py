@@ -23,6 +23,7 @@ LEAST = {  # the smallest value that the chapters can use; a list is held item b
     **dict.fromkeys(("short_window", "quant_tokens", "qat_tokens", "length_penalty"), 0),
     "width_runs": 0,
     **dict.fromkeys(("steps", "twin_steps", "gqa_steps", "draft_steps", "spread_steps"), 1),
+    "smeared_steps": 1,
     **dict.fromkeys(("batch_size", "threads", "n_layers", "large_layers", "context"), 1),
     **dict.fromkeys(("repeats", "step_repeats", "certificate_tokens", "certificate_prompt"), 1),
     **dict.fromkeys(("certificate_texts", "stream_texts", "speculation_tokens", "beam_width"), 1),

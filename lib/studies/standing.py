@@ -6,13 +6,14 @@ import numpy as np
 import pandas as pd
 
 from minitransformer.checkpoint import load
-from minitransformer.corpus import without
+from minitransformer.corpus import window_bits, without
 from minitransformer.evaluate import (
     TokenReport,
     bits_per_byte,
     losses,
     paired_difference,
     summary,
+    token_report,
 )
 from minitransformer.train import RECIPES
 
@@ -25,12 +26,13 @@ GRAMS = {0: "uniform guess", 1: "unigram", 2: "bigram"}
 
 def models(folder) -> dict:
     """The trained models of a run by the names the chapter gives them: the original's recipe on
-    this corpus where it was trained, the model, and its twin last."""
+    this corpus where it was trained, the model, its twin, and the model with smeared keys last."""
     found = {}
-    for name in ("model-seed", "model", "model-2block"):
+    for name in ("model-seed", "model", "model-2block", "model-smeared"):
         if (folder / name).is_dir():
             net = load(folder / name)[0]
             said = SEED if name == "model-seed" else f"{net.cfg.n_layers}-block model"
+            said = f"smeared {said}" if net.cfg.smeared_keys else said
             found[f"{said} (twin)" if said in found else said] = net
     return found
 
@@ -157,6 +159,21 @@ def ladder(standing: pd.DataFrame) -> pd.DataFrame:
 
 def falling(rows: pd.DataFrame) -> pd.DataFrame:
     return rows.sort_values("perplexity", ascending=False, kind="stable", ignore_index=True)
+
+
+def above_window(data, nets: dict, windows: dict[str, int]) -> pd.DataFrame:
+    """By how many % each model's perplexity lies above the optimum of its window, on test windows
+    side by side: a row a model, with the interval, paired with the oracle by token; no row where
+    nobody knows the source."""
+    rows, floor, test = [], oracle(data), data.splits["test"]
+    for name, net in nets.items() if floor is not None else ():
+        window = windows[name]
+        hidden = math.log(2) * (window_bits(data.language, window) - data.language.entropy_bits)
+        best = floor + hidden  # what a window that begins anew hides, in the mean
+        gap = paired_difference(token_report(net, test, window, window).nll, best)
+        above = (100 * math.expm1(nats) for nats in (gap.mean, *gap.interval))
+        rows.append((name, math.exp(best.mean()), *above))
+    return pd.DataFrame(rows, columns=["system", "optimum", "above_percent", "low", "high"])
 
 
 def limits(data) -> list[tuple[float, str]]:

@@ -12,6 +12,7 @@ class DynamicLayer(Pair):
         """Append (B, Hkv, T, D) and return all of it, (B, Hkv, S, D)."""
         cache, step = self.cache, self.cache.step(k.shape[2])
         cache.check(k)
+        k = cache.without_padding(k)
         dtype, store = cache.dtype or k.dtype, self.store
         k, v = k.to(dtype), v.to(dtype)
         if store:

@@ -106,6 +106,12 @@ class KiviCache(Cache):
 
     def __init__(self, cfg, batch, capacity, *, residual=32, group=32, rollback=0, **where):
         super().__init__(cfg, batch, capacity, **where)
+        if cfg.smeared_keys:
+            raise ValueError(
+                "smeared keys mix each key with the one before it, of which a KIVI cache of "
+                f"{self.bits} bits holds two versions: use int8 or paged-int4, or a model with "
+                "smeared_keys False"
+            )
         self.residual, self.group = whole("residual", residual, 0), whole("group", group, 1)
         self.rollback = whole("rollback", rollback, 0)
         self.channels = group if cfg.head_dim % group == 0 else cfg.head_dim

@@ -45,6 +45,15 @@ class PaddedCache(Cache):
             return end
         return end - int(starts.min())
 
+    def without_padding(self, k: torch.Tensor) -> torch.Tensor:
+        """The step's keys (B, Hkv, T, D) with zeros for the padding: the first token has no key
+        before its own, and a padding row sees itself alone, whatever its key."""
+        pos, starts = self.state.pos, self.state.starts
+        if starts is None:
+            return k
+        slots = torch.arange(pos, pos + k.shape[2], device=starts.device)
+        return k.masked_fill((slots < starts[:, None])[:, None, :, None], 0)
+
     def mask(self, T: int) -> torch.Tensor | None:
         """None, or with `starts` which keys each query sees: (B, 1, T, S)."""
         pos, starts = self.state.pos, self.state.starts

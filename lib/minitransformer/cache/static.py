@@ -11,6 +11,7 @@ class StaticLayer(Pair):
         D)."""
         cache, step = self.cache, self.cache.step(k.shape[2])
         cache.check(k)
+        k = cache.without_padding(k)
         pos, end = step.before.pos, step.end
         keys, values = self.room(step, k, cache.capacity)
         keys[:, :, pos:end] = k

@@ -79,6 +79,11 @@ class WindowCache(Cache):
                 "position 'sinusoidal' is baked into keys and values by the embedding, "
                 "and a window must move it: use position 'rope' or 'none'"
             )
+        if cfg.smeared_keys:
+            raise ValueError(
+                "smeared keys mix each key with the one before it, and a window lets that one go: "
+                "use another cache kind, or a model with smeared_keys False"
+            )
         sinks, rollback = whole("sinks", sinks, 0), whole("rollback", rollback, 0)
         window = max(1, cfg.context - sinks) if window is None else whole("window", window, 1)
         if sinks + window > cfg.context:

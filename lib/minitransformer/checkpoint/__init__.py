@@ -43,7 +43,7 @@ from .tensors import DTYPES, compare, read, stored
 
 CONFIG, WEIGHTS, TOKENIZER = "config.json", "model.safetensors", "tokenizer.json"
 # Fields of the model that came after folders had been written, and what they mean there.
-LATER = dict.fromkeys(("rope_scaling", "d_head", "norm_eps"))
+LATER = dict.fromkeys(("rope_scaling", "d_head", "norm_eps")) | {"smeared_keys": False}
 # What an earlier save, or another library's, may have left: all that a folder may lose.
 SAVED = (CONFIG, TOKENIZER, "*.safetensors", "*.safetensors.index.json", "*.part")
 

@@ -66,20 +66,19 @@ def oracle_logits(model, ids: torch.Tensor, kind: str = "static", **options) -> 
         x, rope = model.embed(ids, torch.arange(ids.shape[1], device=ids.device), ids.shape[1])
     for block in model.blocks:
         q, k, v = block.attention.project(block.attention_norm(x), rope)
-        y = attention(q, VIEWS[kind](model.cfg, k, v, **options))
+        y = attention(q, VIEWS[kind](model.cfg, k, v, **options), block.attention.smear)
         x = x + block.attention.out(y.transpose(1, 2).flatten(2))
         x = x + block.ffn(block.ffn_norm(x))
     return model.head(model.norm(x))
 
 
-def attention(q, view):
-    """softmax(q Kᵀ / √D) V with K and V of each query's own: q (B, H, T, D), view(i) two (B, Hkv,
-    n, D) -> (B, H, T, D)."""
+def attention(q, view, smear):
+    """softmax(q Kᵀ / √D) V with K and V of each query's own, K as `smear` leaves it: q (B, H, T,
+    D), view(i) two (B, Hkv, n, D) -> (B, H, T, D)."""
     rows = []
     for i in range(q.shape[2]):
-        k, v = (
-            x.repeat_interleave(q.shape[1] // x.shape[1], dim=1) for x in view(i)
-        )  # (B, H, n, D)
+        k, v = view(i)
+        k, v = (x.repeat_interleave(q.shape[1] // x.shape[1], dim=1) for x in (smear(k), v))
         scores = (q[:, :, i, None] * k).sum(-1) / q.shape[3] ** 0.5  # (B, H, n)
         rows.append((scores.softmax(-1)[..., None] * v).sum(2))
     return torch.stack(rows, dim=2)

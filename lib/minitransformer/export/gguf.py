@@ -96,6 +96,8 @@ def to_gguf(
 def architecture_of(cfg, tensors) -> str:
     """The architecture of llama.cpp that computes what such a model does; ValueError where none
     does."""
+    if cfg.smeared_keys:
+        refuse("smeared keys have no llama.cpp architecture", "train with smeared_keys=False")
     if cfg.position != "rope":
         refuse(f"position {cfg.position!r} has no llama.cpp architecture", "train with 'rope'")
     found = ARCHITECTURES.get((cfg.norm, cfg.ffn, cfg.qk_norm))

@@ -70,6 +70,8 @@ def architecture(model) -> str:
     """The model type that computes what `model` does; ValueError where none does."""
     cfg, bias = model.cfg, model.head.bias
     biased = bias is not None and bool(bias.detach().abs().max() > 0)
+    if cfg.smeared_keys:
+        refuse("smeared keys have no Hugging Face architecture", "train with smeared_keys=False")
     if cfg.position != "rope":
         refuse(f"position {cfg.position!r} has no Hugging Face architecture", "train with 'rope'")
     if cfg.qk_norm and (cfg.norm, cfg.ffn) != ("rmsnorm", "swiglu"):

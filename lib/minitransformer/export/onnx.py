@@ -170,7 +170,7 @@ class Graph:
         past = f"past_key_values.{i}"
         key = self.op("Concat", f"{past}.key", k, axis=2, out=f"present.{i}.key")
         value = self.op("Concat", f"{past}.value", v, axis=2, out=f"present.{i}.value")
-        k, v = key, value
+        k, v = self.smeared(name, key) if cfg.smeared_keys else key, value
         if H != Hkv:  # (B, Hkv, H/Hkv, T, D) against (B, Hkv, 1, S, D)
             q = self.op("Reshape", q, self.const([0, Hkv, H // Hkv, -1, D]))
             k, v, bias = (self.op("Unsqueeze", t, self.const([2])) for t in (k, v, bias))
@@ -183,6 +183,18 @@ class Graph:
             y = self.op("Reshape", y, self.const([0, H, -1, D]))
         y = self.reshape(self.op("Transpose", y, perm=[0, 2, 1, 3]), 0, 0, H * D)
         return self.linear(f"{name}.out", y), key, value
+
+    def smeared(self, name, key) -> str:
+        """Keys (B, Hkv, S, D) mixed with the ones before them; padding has none."""
+        smear = self.model.get_submodule(f"{name}.smear")
+        turn, keep = (
+            self.weight(f"smear.{x}", getattr(smear, x).numpy()) for x in ("turn", "keep")
+        )
+        real = self.op("Cast", "attention_mask", to=1)  # float
+        k = self.op("Mul", key, self.op("Unsqueeze", real, self.const([1, 3])))  # (B, 1, S, 1)
+        pads = self.const([0, 0, 1, 0, 0, 0, -1, 0])  # one in front, one less at the end
+        before = self.op("Pad", self.op("MatMul", k, turn), pads)
+        return self.op("Add", before, self.op("Mul", k, keep))
 
     def heads(self, name, x, count, rope) -> str:
         """Projected, normalized where the model does, and rotated: (B, count, T, D)."""

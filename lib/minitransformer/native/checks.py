@@ -94,11 +94,12 @@ def check_cache(cache: Cache, cfg: ModelConfig) -> None:
     """ValueError unless the cache was made for a model of this shape."""
     if cache.cfg is cfg:
         return
-    shapes = [(c.n_layers, c.kv_heads, c.head_dim, c.position) for c in (cache.cfg, cfg)]
+    names = ("n_layers", "kv_heads", "head_dim", "position", "smeared_keys")
+    shapes = [tuple(getattr(c, name) for name in names) for c in (cache.cfg, cfg)]
     if shapes[0] != shapes[1]:
         raise ValueError(
-            f"a cache of (layers, kv heads, head dim, position) {shapes[0]} does not fit a model "
-            f"of {shapes[1]}: make it with this model's config"
+            f"a cache of (layers, kv heads, head dim, position, smeared keys) {shapes[0]} does not "
+            f"fit a model of {shapes[1]}: make it with this model's config"
         )
 
 

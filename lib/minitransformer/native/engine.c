@@ -65,7 +65,7 @@ typedef struct {
     const float *table; // position table: (context, D) cos and sin, or (context, C)
     Matrix embedding, head;
     Norm norm;
-    int32_t layers, heads, kv_heads, head_dim, width, ffn_dim, vocab, position, ffn;
+    int32_t layers, heads, kv_heads, head_dim, width, ffn_dim, vocab, position, ffn, smeared;
 } Model;
 
 // Keys and values where the cache keeps them. Token t of a sequence lies in slot t (in a window:
@@ -725,31 +725,52 @@ typedef struct {
 
 enum { KEYS = 1, RAW = 2 };
 
+// n keys in rows of up16(D), behind the one before them, take every second pair from the row
+// before, turned by the cosines and sines of one place more, if there are any.
+static void smear(float *y, int64_t n, int D, const float *turn) {
+    const int half = D / 2;
+    for (float *row = y + n * up16(D); row > y; row -= up16(D))
+        for (int i = 1; i < half; i += 2) {
+            const float *from = row - up16(D), a = from[i], b = from[i + half];
+            const float cosine = turn ? turn[i] : 1, sine = turn ? turn[i + half] : 0;
+            row[i] = a * cosine - b * sine, row[i + half] = b * cosine + a * sine;
+        }
+}
+
 // Up to RUN seen tokens from the i-th on: where they are or, moved to the buffer, as floats in rows
-// of up16(D). Keys in a window move, to be rotated to their places, and, unless RAW ones will do,
-// codes and numbers that do not fill 16 lanes.
+// of up16(D). Keys in a window move, to be rotated to their places, smeared ones, to be mixed, and,
+// unless RAW ones will do, codes and numbers that do not fill 16 lanes.
 static Run run_of(const Sight *s, int head, int64_t i, int how) {
     const Cache *c = s->c;
     const int D = s->m->head_dim, turn = how & KEYS && c->window && s->m->position == ROPE;
+    const int mixed = how & KEYS && s->m->smeared;
+    float *buffer = s->buffer + (mixed ? up16(D) : 0);
     const int32_t *table = c->table + s->sequence * c->blocks;
     int64_t token = i < s->sinks ? i : s->first + i - s->sinks, slot = slot_of(c, token), affine;
     int64_t n = (i < s->sinks ? s->sinks : s->count) - i, b = slot / c->block;
     int64_t left = c->block - slot % c->block; // and blocks that follow in memory as well
     int64_t together = c->block_stride == c->block * c->token_stride ? c->blocks - 1 : 0;
     for (; left < RUN && b < together && table[b + 1] == table[b] + 1; b++) left += c->block;
-    n = n < left ? n : left, n = n < RUN ? n : RUN;
+    n = n < left ? n : left, n = n < RUN - mixed ? n : RUN - mixed;
     Run run = {NULL, NULL, c->token_stride, c->affine_token, n, c->bits};
     run.at = (how & KEYS ? c->k : c->v)[s->layer] + place_of(c, s->sequence, slot, head, &affine);
     run.affine = (how & KEYS ? c->k_affine : c->v_affine)[s->layer] + affine;
-    if (!turn && (how & RAW || (c->bits == 32 && D % 16 == 0))) return run;
-    decode(c, run.at, run.affine, n, D, s->buffer);
+    if (!turn && !mixed && (how & RAW || (c->bits == 32 && D % 16 == 0))) return run;
+    decode(c, run.at, run.affine, n, D, buffer);
+    if (mixed) { // there is no window: every key but the first has one before it
+        const float *one = s->count > 1 && s->m->position == ROPE ? s->m->table + D : NULL;
+        int64_t at = token ? place_of(c, s->sequence, token - 1, head, &affine) : 0;
+        memset(s->buffer, 0, up16(D) * sizeof(float));
+        if (token) decode(c, c->k[s->layer] + at, c->k_affine[s->layer] + affine, 1, D, s->buffer);
+        smear(s->buffer, n, D, one);
+    }
     for (int t = 0; turn && t < n; t++) { // the query is at 0, sinks as far as the window is long
         int64_t far = c->sinks + c->window - 1;
         far = (s->position < far ? s->position : far) - (token + t);
         const float *row = s->m->table + (i < s->sinks ? far : s->position - token - t) * D;
-        rotate(s->buffer + t * up16(D), row, row + D / 2, -1, D);
+        rotate(buffer + t * up16(D), row, row + D / 2, -1, D);
     }
-    return (Run){(char *)s->buffer, NULL, up16(D) * sizeof(float), 0, n, 32};
+    return (Run){(char *)buffer, NULL, up16(D) * sizeof(float), 0, n, 32};
 }
 
 // What lies a few rows on is fetched in time where heads lie side by side: the processor does not

@@ -37,7 +37,7 @@ Model = structure(
     table=c_void_p,
     embedding__head=Matrix,
     norm=Norm,
-    layers__heads__kv_heads__head_dim__width__ffn_dim__vocab__position__ffn=c_int32,
+    layers__heads__kv_heads__head_dim__width__ffn_dim__vocab__position__ffn__smeared=c_int32,
 )
 Cache = structure(
     "Cache",
