@@ -79,6 +79,7 @@ def test_the_run_leaves_what_the_design_lists(run_dir):
             "model",
             "model-2block",
             "model-smeared",
+            "model-smeared-2block",
             "model-gqa",
             "model-draft",
             "model-int8",

@@ -218,7 +218,9 @@ def test_the_arms_of_the_chapter_are_whole(small, tmp_path):
     words, _, _ = small
     shapes = learning.shapes(ModelConfig(n_heads=4, n_layers=2), 64)
     assert [name for name, _ in shapes.values()][:2] == ["2 blocks", "2-block twin"]
-    assert shapes["model-smeared"][1] == replace(shapes["model"][1], smeared_keys=True)
+    for name in ("model", "model-2block"):
+        smeared = shapes[name.replace("model", "model-smeared")][1]
+        assert smeared == replace(shapes[name][1], smeared_keys=True)
     assert shapes["model-gqa"][1].kv_heads == 2 and shapes["model-draft"][1].d_model == 64
     assert learning.shapes(replace(CFG, n_heads=1), 64)["model-gqa"][1].kv_heads == 1
     of_seed = learning.of_seed(SEED, 99, 5, 3, tmp_path)

@@ -19,7 +19,7 @@ SEED_TOKENS = 40_000  # of the original report's training split
 
 
 def shapes(cfg: ModelConfig, draft_width: int) -> dict[str, tuple[str, ModelConfig]]:
-    """Folder -> (name, configuration) of the headline model, of its twin of two blocks, of itself
+    """Folder -> (name, configuration) of the headline model, of its twin of two blocks, of both
     with smeared keys, of one whose heads share keys and values in pairs, and of a small one that
     drafts."""
     blocks = f"{cfg.n_layers} block" + "s" * (cfg.n_layers > 1)
@@ -28,7 +28,8 @@ def shapes(cfg: ModelConfig, draft_width: int) -> dict[str, tuple[str, ModelConf
     return {
         "model": (blocks, cfg),
         "model-2block": ("2-block twin", replace(cfg, n_layers=2)),
-        "model-smeared": ("smeared keys", replace(cfg, smeared_keys=True)),
+        "model-smeared": (f"{blocks}, smeared", replace(cfg, smeared_keys=True)),
+        "model-smeared-2block": ("twin, smeared", replace(cfg, n_layers=2, smeared_keys=True)),
         "model-gqa": ("grouped queries", replace(cfg, n_kv_heads=pairs)),
         "model-draft": ("draft", draft),
     }

@@ -26,9 +26,15 @@ GRAMS = {0: "uniform guess", 1: "unigram", 2: "bigram"}
 
 def models(folder) -> dict:
     """The trained models of a run by the names the chapter gives them: the original's recipe on
-    this corpus where it was trained, the model, its twin, and the model with smeared keys last."""
+    this corpus where it was trained, the model, its twin, and both with smeared keys last."""
     found = {}
-    for name in ("model-seed", "model", "model-2block", "model-smeared"):
+    for name in (
+        "model-seed",
+        "model",
+        "model-2block",
+        "model-smeared",
+        "model-smeared-2block",
+    ):
         if (folder / name).is_dir():
             net = load(folder / name)[0]
             said = SEED if name == "model-seed" else f"{net.cfg.n_layers}-block model"
