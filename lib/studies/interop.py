@@ -7,7 +7,7 @@ express, is a row with the reason.
 """
 
 from collections.abc import Callable
-from dataclasses import dataclass, field, replace
+from dataclasses import dataclass, field
 from functools import cached_property, partial
 from pathlib import Path
 from textwrap import shorten
@@ -20,7 +20,7 @@ from minitransformer.checkpoint import load, save
 from minitransformer.decode import generate
 from minitransformer.export import to_gguf, to_huggingface, to_onnx
 from minitransformer.export.web import to_web
-from minitransformer.model import Transformer
+from minitransformer.model import ModelConfig, Transformer
 from minitransformer.native import NativeModel
 from minitransformer.native.wasm import WASM
 from minitransformer.quant import QuantScheme, quantize
@@ -260,8 +260,9 @@ def alike(cfg, seed: int) -> Transformer:
     vocabulary and width: RMSNorm, SwiGLU, RoPE, grouped queries, no biases."""
     torch.manual_seed(seed)
     heads = cfg.n_heads // 2 if cfg.n_heads % 2 == 0 else None
-    cfg = replace(cfg, norm="rmsnorm", ffn="swiglu", bias=False, position="rope", qk_norm=False,
-                  n_layers=2, n_kv_heads=heads)  # fmt: skip
+    shape = {name: getattr(cfg, name) for name in ("vocab_size", "d_model", "n_heads", "context")}
+    family = {"norm": "rmsnorm", "ffn": "swiglu", "bias": False}
+    cfg = ModelConfig(**shape, **family, n_layers=2, n_kv_heads=heads)
     model = Transformer(cfg).eval()
     for weight in model.parameters():
         if weight.ndim > 1:
