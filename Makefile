@@ -61,7 +61,7 @@ RUN = $(PY) -m paper
 OPTIONS = --profile $(call quote,$(PROFILE)) --caller $(call quote,$(PWD)) $(SETTINGS) \
   $(if $(findstring command,$(origin JOBS)),--jobs $(call quote,$(JOBS)))
 
-.PHONY: help setup report publish test lab data tokenize train eval bench bench-quant ablations plot plot-quant \
+.PHONY: help setup report publish test lab data tokenize train eval bench bench-quant ablations interop plot plot-quant \
   verify-corpus test-idem export sweep pack verify clean clean-cache distclean notebooks picture wasm lock
 
 help: ## this list
@@ -116,6 +116,9 @@ bench-quant: $(READY) ## chapter 5: quantization
 
 ablations: $(READY) ## chapter 6: ablations
 	@$(RUN) ablations $(OPTIONS)
+
+interop: $(READY) ## chapter 7: the model in other runtimes, and in a browser
+	@$(RUN) interop $(OPTIONS)
 
 plot: $(READY) ## figures/latency.png, with chapter 4
 	@$(RUN) plot $(OPTIONS)

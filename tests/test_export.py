@@ -429,29 +429,71 @@ def test_schemes_that_are_no_gguf_type_are_refused(tmp_path):
             to_gguf(quantize(model, scheme), tmp_path / "m.gguf")
 
 
-@pytest.mark.parametrize(("kind", "fields"), PLACES)
-def test_llama_cpp_continues_with_the_same_tokens(kind, fields, tmp_path):
-    """In FP32 with an FP32 cache; where llama.cpp is installed (the package xllamacpp)."""
+def in_llama_cpp(path, prompt, new):
+    """Tokens that llama.cpp (the package xllamacpp) writes with an FP32 cache, and of each step the
+    log-probabilities of the whole vocabulary, by id."""
     llama = pytest.importorskip("xllamacpp")
-    words = train_words(" ".join(f"w{i:03d} w{i:03d}" for i in range(93)))
-    model = make(**{**fields, "vocab_size": words.get_vocab_size(), "context": 256})
     params = llama.CommonParams()
-    params.model.path = str(to_gguf(model, tmp_path / "m.gguf", words))
-    params.n_ctx, params.n_parallel, params.port = 256, 1, 0
+    params.model.path, params.n_ctx, params.n_parallel, params.port = str(path), 256, 1, 0
     params.cpuparams.n_threads, params.warmup, params.fit_params = 1, False, False
     params.cache_type_k = params.cache_type_v = llama.ggml_type.GGML_TYPE_F32
     params.flash_attn_type = llama.llama_flash_attn_type.LLAMA_FLASH_ATTN_TYPE_DISABLED
     from urllib.request import Request, urlopen
 
-    server, prompt = llama.Server(params), ids_of(model, (1, 12))
-    asked = dict(prompt=prompt[0].tolist(), n_predict=32, temperature=0, return_tokens=True)
-    asked |= dict(ignore_eos=False, samplers=["temperature"])
+    server = llama.Server(params)
+    asked = dict(prompt=prompt[0].tolist(), n_predict=new, temperature=0, return_tokens=True)
+    asked |= dict(ignore_eos=False, samplers=["temperature"], n_probs=97)
     address = f"{server.listening_address}/completion"
     head = {"Content-Type": "application/json"}
     with urlopen(Request(address, json.dumps(asked).encode(), head)) as answer:
-        tokens = json.load(answer)["tokens"]
+        found = json.load(answer)
+    steps = [step["top_logprobs"] for step in found["completion_probabilities"]]
+    return found["tokens"], [{one["id"]: one["logprob"] for one in step} for step in steps]
+
+
+def spoken(**fields):
+    """A model, the words that llama.cpp wants, and a prompt."""
+    words = train_words(" ".join(f"w{i:03d} w{i:03d}" for i in range(93)))
+    model = make(**{**fields, "vocab_size": words.get_vocab_size(), "context": 256})
+    return model, words, ids_of(model, (1, 12))
+
+
+PLAIN = dict(norm="rmsnorm", ffn="swiglu", bias=False)
+SAYS = [(fields, {}) for _, fields in PLACES]
+SAYS += [(PLAIN, {"kind": "f16"}), (PLAIN, {"kind": "bf16"}), (dict(ffn="relu"), {"rewrite": True})]
+
+
+@pytest.mark.parametrize(("fields", "options"), SAYS)
+def test_llama_cpp_continues_with_the_same_tokens(fields, options, tmp_path):
+    """Of the weights that the file holds; the rewritten model is LayerNorm with ReLU."""
+    model, words, prompt = spoken(
+        **fields, **({"head_bias": False} if "rewrite" in options else {})
+    )
+    if "rewrite" in options:
+        model.norm.bias.data.zero_()
+    kind = {"f16": torch.float16, "bf16": torch.bfloat16}.get(options.get("kind"), torch.float32)
+    path = to_gguf(model, tmp_path / "m.gguf", words, **options)
+    for weight in model.parameters():
+        weight.data = weight.data.to(kind).float() if weight.ndim > 1 else weight.data
     own = generate(model, prompt, 32)[0, 12:].tolist()
+    tokens, _ = in_llama_cpp(path, prompt, 32)
     assert tokens == own[: len(tokens)] and len(tokens) >= 5
+
+
+@pytest.mark.parametrize("bits", [8, 4])
+def test_llama_cpp_computes_with_our_codes(bits, tmp_path):
+    """It rounds activations to 8 bits, so that its distribution is near, not equal."""
+    model, words, prompt = spoken(**PLAIN)
+    model = quantize(model, QuantScheme(bits, "group", 32))
+    path = to_gguf(model, tmp_path / "m.gguf", words)
+    tokens, steps = in_llama_cpp(path, prompt, 8)
+    text = torch.cat((prompt, torch.tensor([tokens[:-1]])), 1)
+    with torch.no_grad():
+        own = model(text)[0, 11:].log_softmax(-1)
+    for said, wanted in zip(steps, own, strict=True):
+        assert len(said) == 97
+        given = torch.tensor([said[i] for i in range(97)])
+        assert 0 <= float((wanted.exp() * (wanted - given)).sum()) < 5e-3
 
 
 # --- the command

@@ -13,9 +13,9 @@ import pytest
 
 ROOT = Path(__file__).resolve().parent.parent
 TARGETS = (
-    "setup report publish test lab data tokenize train eval bench bench-quant ablations plot "
-    "plot-quant verify-corpus test-idem export sweep pack verify clean clean-cache distclean help "
-    "notebooks picture wasm lock"
+    "setup report publish test lab data tokenize train eval bench bench-quant ablations interop "
+    "plot plot-quant verify-corpus test-idem export sweep pack verify clean clean-cache distclean "
+    "help notebooks picture wasm lock"
 ).split()
 PARAMETERS = {
     "CORPUS": "corpus",

@@ -52,6 +52,10 @@ def ablations(p):
     yield "test", 2 * max(p["ablation_window"], 65), f"ablation_window {p['ablation_window']}"
 
 
+def interop(p):
+    yield "test", p["prompt_tokens"] + 1, f"prompt_tokens {p['prompt_tokens']}"
+
+
 CHAPTERS = {
     "01-data": data,
     "02-train": train,
@@ -59,6 +63,7 @@ CHAPTERS = {
     "04-kv-bench": cache,
     "05-quant-bench": quantization,
     "06-ablations": ablations,
+    "07-interop": interop,
     "A1-cache": appendix,
     "A2-quant": quantization,
 }

@@ -36,6 +36,7 @@ SHAPES = {
 }
 SPREAD = 0.12  # of the random weights: at smaller ones greedy text repeats a single token
 GGUF = ("f32", "q8_0", "q4_0")
+LIKELIEST = 10  # tokens whose log-probabilities llama.cpp tells
 ENGINE = dict(zip((32, 8, 4), FORMATS, strict=True))  # what each width is compared with
 # Other people's libraries, as the names of their rows begin.
 PEERS = (
@@ -250,7 +251,8 @@ def bitsandbytes(folder, ids):
 
 
 def onnxruntime(folder, prompt):
-    """Our graph in ONNX Runtime: greedy choice in numpy, keys and values handed back each step."""
+    """Our graph in ONNX Runtime: greedy choice in numpy, keys and values handed back each step. The
+    run appends each step's logits to a list `seen`."""
     import onnxruntime as ort
 
     options = ort.SessionOptions()
@@ -261,7 +263,7 @@ def onnxruntime(folder, prompt):
     empty = {i.name: np.zeros((1, i.shape[1], 0, i.shape[3]), np.float32) for i in cached}
     outputs = [f"present{name.removeprefix('past_key_values')}" for name in empty]
 
-    def run(new):
+    def run(new, seen=None):
         start, past, given, made = time.perf_counter(), empty, np.array([prompt]), []
         while len(made) < new:
             total = len(prompt) + len(made)
@@ -272,13 +274,16 @@ def onnxruntime(folder, prompt):
             past = dict(zip(empty, kept, strict=True))
             made.append(int(logits[0, -1].argmax()))
             given = np.array([made[-1:]])
+            if seen is not None:
+                seen.append(logits[0, -1])
         return made, time.perf_counter() - start
 
     return run
 
 
 def llama(path, prompt):
-    """llama.cpp, through the server of the package xllamacpp; FP32 keys and values."""
+    """llama.cpp, through the server of the package xllamacpp; FP32 keys and values. The run appends
+    to a list `seen` the log-probabilities of each step's likeliest tokens, by id."""
     import xllamacpp
 
     params = xllamacpp.CommonParams()
@@ -290,13 +295,16 @@ def llama(path, prompt):
     params.flash_attn_type = xllamacpp.llama_flash_attn_type.LLAMA_FLASH_ATTN_TYPE_DISABLED
     server = xllamacpp.Server(params)
 
-    def run(new):
+    def run(new, seen=None):
         asked = {"prompt": prompt, "n_predict": new, "temperature": 0, "return_tokens": True}
         asked |= {"cache_prompt": False, "samplers": ["temperature"], "ignore_eos": True}
+        asked |= {} if seen is None else {"n_probs": LIKELIEST}
         address, kind = f"{server.listening_address}/completion", "application/json"
         request = Request(address, json.dumps(asked).encode(), {"Content-Type": kind})
         with urlopen(request) as answer:
             found = json.load(answer)
+        for step in found["completion_probabilities"] if seen is not None else ():
+            seen.append({one["id"]: one["logprob"] for one in step["top_logprobs"]})
         times = found["timings"]
         return found["tokens"], (times["prompt_ms"] + times["predicted_ms"]) / 1e3
 

@@ -14,7 +14,7 @@ from minitransformer.corpus import LARGE, check_corpus
 from minitransformer.corpus.streams import check_salt
 from minitransformer.train import DEVICES, RECIPES, device_of
 
-from . import needs
+from . import interop, needs
 from .peers import PEERS
 
 HUGE = 2**31  # counts and sizes beyond it are slips of the keyboard
@@ -33,6 +33,8 @@ LEAST = {  # the smallest value that the chapters can use; a list is held item b
     "engine_shapes": 1,
     "engine_tokens": 512,  # the shorter loop
     "peer_tokens": 2,
+    "interop_tokens": 1,
+    "interop_repeats": 1,
     # an interval over runs needs two of them, a window's stride half of it
     **dict.fromkeys(("control_runs", "ablation_seeds", "lengths", "cache_tokens"), 2),
     **dict.fromkeys(("stream_windows", "search_tokens", "ablation_window"), 2),
@@ -70,6 +72,7 @@ KNOWN = {
     "recipe": tuple(RECIPES),
     "device": DEVICES,
     "peers": ("all", *PEERS),
+    "interop": ("all", *interop.PEERS),
     "bits": (32, 8, 4),
     "method_bits": (8, 4, 3, 2),
     "tokenizer": ("", "word", "character", "bpe"),
@@ -205,6 +208,11 @@ def appendix(p):
         raise ValueError(f"context {p['context']} is too short for batches and serving: give 64")
 
 
+def runtimes(p):
+    """A prompt and what the runtimes say after it fit the context."""
+    fits(p, "interop_tokens")
+
+
 def fits(p, name: str, before: str = "prompt_tokens") -> None:
     longest = max(p[name]) if isinstance(p[name], list) else p[name]
     prompt, told = p[before], f"after {before} {p[before]}"
@@ -245,6 +253,7 @@ RULES = {  # rule -> the chapters it is about; () for what no model could have
     samples: ("03-eval",),
     generated: ("04-kv-bench",),
     appendix: ("A1-cache",),
+    runtimes: ("07-interop",),
     streamed: ("04-kv-bench",),
 }
 

@@ -1,0 +1,392 @@
+"""Does a model trained here say the same in the runtimes that people use?
+
+Every runtime gets the same weights: FP32, or the same integers of int8 and int4 in groups of 32,
+each in the file that is its own. What it says is held against PyTorch that recomputes every step,
+token by token and logit by logit. A runtime that is not here, or a model that its format cannot
+express, is a row with the reason.
+"""
+
+from collections.abc import Callable
+from dataclasses import dataclass, field
+from functools import cached_property, partial
+from pathlib import Path
+from textwrap import shorten
+
+import numpy as np
+import pandas as pd
+import torch
+
+from minitransformer.checkpoint import load, save
+from minitransformer.decode import generate
+from minitransformer.export import to_gguf, to_huggingface, to_onnx
+from minitransformer.export.web import to_web
+from minitransformer.model import ModelConfig, Transformer
+from minitransformer.native import NativeModel
+from minitransformer.native.wasm import WASM
+from minitransformer.quant import QuantScheme, quantize
+
+from . import peers
+from .hosts import Browser, HostError, Node
+from .native import missing
+from .peers import clear as clear
+
+FORMATS = {"FP32": None, "int8": QuantScheme(8, "group", 32), "int4": QuantScheme(4, "group", 32)}
+OWN, LLAMA = "this run's", "of Llama's shape"
+EAGER, ENGINE = "PyTorch with a cache", "C engine"
+ORT_WEB = "1.30.0"  # the version of onnxruntime-web that was tried
+NPM = f"npm install --prefix .cache/npm onnxruntime-web@{ORT_WEB}"
+BRINGS = {  # what is absent -> the command that brings it
+    "transformers": 'pip install "transformers>=5"',
+    "onnxruntime": 'pip install ".[ort]"',
+    "onnx": 'pip install ".[export]"',
+    "gguf": 'pip install ".[export]"',
+    "xllamacpp": "pip install xllamacpp",
+}
+ROUNDS = "llama.cpp"  # its int8 and int4 round activations too, so that its tokens may part
+PEERS = ("node", "browser", "transformers", "ONNX Runtime", "onnxruntime-web", ROUNDS)
+
+
+@dataclass
+class Case:
+    """One model in one format, and its files below `folder`, each written when first asked for."""
+
+    folder: Path
+    model: object
+    tokenizer: object
+    prompt: list[int]
+    web: Path
+    hosts: dict = field(default_factory=dict)
+
+    @cached_property
+    def ids(self) -> torch.Tensor:
+        return torch.tensor([self.prompt])
+
+    @cached_property
+    def saved(self) -> Path:
+        save(self.model, self.folder / "model")
+        return self.folder / "model"
+
+    @cached_property
+    def hf(self) -> Path:
+        return to_huggingface(self.model, self.folder / "hf")
+
+    @cached_property
+    def onnx(self) -> Path:
+        return to_onnx(self.model, self.folder / "onnx") / "onnx" / "model.onnx"
+
+    @cached_property
+    def gguf(self) -> Path:
+        cfg, path = self.model.cfg, self.folder / "model.gguf"
+        rewrite = (cfg.norm, cfg.ffn) == ("layernorm", "relu")
+        return to_gguf(self.model, path, self.tokenizer, rewrite=rewrite)
+
+    @cached_property
+    def header(self) -> dict:
+        header, image = to_web(self.model)
+        (self.folder / "model.image").write_bytes(image)
+        return header
+
+    @cached_property
+    def image(self) -> Path:
+        return self.folder / "model.image" if self.header else None
+
+    def host(self, kind: type):
+        """The host of a kind, started once for all cases; HostError where there is none."""
+        if kind not in self.hosts:
+            try:
+                self.hosts[kind] = kind()
+            except HostError as error:
+                self.hosts[kind] = error
+        if isinstance(self.hosts[kind], HostError):
+            raise self.hosts[kind]
+        return self.hosts[kind]
+
+
+@dataclass(frozen=True)
+class Runtime:
+    """`start(case)` gives run(new, seen) -> (tokens, seconds), which appends the logits of every
+    step to a list `seen`; `file` is the case's file that it reads, `most` its most tokens."""
+
+    name: str
+    file: str
+    start: Callable
+    most: int = 2**31
+
+
+def eager(case):
+    return forward(load(case.saved)[0], case)
+
+
+def engine(case):
+    if reason := missing():
+        raise RuntimeError(reason)
+    return forward(NativeModel(load(case.saved)[0]), case, backend="native")
+
+
+def forward(model, case, **how):
+    """A run of ours; logits are those of one pass over the text that was written."""
+    timed = peers.called(partial(generate, model, case.ids, **how))
+
+    def run(new, seen=None):
+        tokens, seconds = timed(new)
+        if seen is not None:
+            seen.extend(steps(model, case.prompt, tokens))
+        return tokens, seconds
+
+    return run
+
+
+@torch.no_grad()
+def steps(model, prompt, tokens) -> np.ndarray:
+    """Logits of every step that wrote `tokens`: (new, V)."""
+    found = model(torch.tensor([prompt + tokens[:-1]]))
+    return getattr(found, "logits", found)[0, len(prompt) - 1 :].numpy()
+
+
+def transformers(case):
+    from transformers import AutoModelForCausalLM
+
+    folder = case.hf
+    timed = peers.transformers(folder.parent, case.ids, "dynamic")
+    model = AutoModelForCausalLM.from_pretrained(folder)
+
+    def run(new, seen=None):
+        tokens, seconds = timed(new)
+        if seen is not None:
+            seen.extend(steps(model, case.prompt, tokens))
+        return tokens, seconds
+
+    return run
+
+
+def ort(case):
+    return peers.onnxruntime(case.onnx.parent.parent, case.prompt)
+
+
+def llama(case):
+    return peers.llama(case.gguf, case.prompt)
+
+
+def hosted(where, case, **start):
+    """A model in a JavaScript host; paths become the host's own."""
+    host = case.host(where)
+    name = f"{case.folder} {start['kind']} {start.get('provider')}"
+    placed = {k: host.place(v) if isinstance(v, Path) else v for k, v in start.items()}
+    if "ort" in placed:
+        placed["paths"] = None if where is Node else f"{placed['ort']}/"
+        placed["ort"] += "/ort.node.min.mjs" if where is Node else "/ort.webgpu.min.mjs"
+    script = host.place(case.web / "reports" / "template" / "talk.mjs")
+    adapter = host.ask(start={"name": name, "script": script, **placed})
+
+    def run(new, seen=None):
+        asked = {"name": name, "prompt": case.prompt, "most": new, "keep": seen is not None}
+        told = host.ask(run=asked)
+        if seen is not None:
+            seen.extend(np.array(told["seen"], np.float32))
+        return told["tokens"], told["seconds"]
+
+    run.adapter = adapter
+    return run
+
+
+def wasm(where, case):
+    return hosted(where, case, kind="engine", wasm=WASM, header=case.header, image=case.image)
+
+
+def ort_web(where, provider, case):
+    folder = case.web / ".cache" / "npm" / "node_modules" / "onnxruntime-web" / "dist"
+    if not folder.is_dir():
+        raise HostError(f"onnxruntime-web is not installed: {NPM}")
+    shape = {"heads": case.model.cfg.kv_heads, "width": case.model.cfg.head_dim}
+    start = {"kind": "onnx", "ort": folder, "provider": provider, "model": case.onnx, **shape}
+    return hosted(where, case, **start)
+
+
+RUNTIMES = (
+    Runtime(EAGER, "saved", eager),
+    Runtime(ENGINE, "saved", engine),
+    Runtime("C engine as WebAssembly (node)", "image", partial(wasm, Node)),
+    Runtime("C engine as WebAssembly (browser)", "image", partial(wasm, Browser)),
+    Runtime("transformers", "hf", transformers),
+    Runtime("ONNX Runtime", "onnx", ort),
+    Runtime("onnxruntime-web WASM (node)", "onnx", partial(ort_web, Node, "wasm")),
+    Runtime("onnxruntime-web WASM (browser)", "onnx", partial(ort_web, Browser, "wasm")),
+    # a software adapter takes a tenth of a second a token
+    Runtime("onnxruntime-web WebGPU (browser)", "onnx", partial(ort_web, Browser, "webgpu"), 32),
+    Runtime(ROUNDS, "gguf", llama),
+)
+
+
+def chosen(only, runtime: str) -> bool:
+    """Whether a runtime is asked for: ours in this process always, others by a word of theirs."""
+    return "all" in only or runtime in (EAGER, ENGINE) or any(word in runtime for word in only)
+
+
+def measure(folder, web, source, prompt, new: int, repeats: int, seed: int, only) -> dict:
+    """Samples of one process: `interop` (model, format, runtime, repeat, tokens, seconds), and
+    `interop_told` with what each runtime said of each model and format, or why it said nothing.
+
+    `source` is the folder of the trained model, `prompt` ids of its vocabulary, `web` the project's
+    root, where hosts find the page's script and onnxruntime-web."""
+    folder, hosts, ways, told = Path(folder), {}, {}, []
+    model, tokenizer = load(source)
+    try:
+        for name, one in ((OWN, model), (LLAMA, alike(model.cfg, seed))):
+            for format, scheme in FORMATS.items():
+                place = folder / f"{len(told)}"
+                place.mkdir(parents=True)
+                small = one if scheme is None else quantize(one, scheme)
+                case = Case(place, small, tokenizer, list(prompt), Path(web), hosts)
+                for runtime, row, run in examined(case, new, only):
+                    key = {"model": name, "format": format, "runtime": runtime.name}
+                    told.append(key | row)
+                    if run is not None and not row["software"]:
+                        ways[tuple(key.values())] = partial(run, min(new, runtime.most)), key
+        rows = [
+            key | {"repeat": repeat, "tokens": len(tokens), "seconds": seconds}
+            for repeat in range(repeats)
+            for run, key in ways.values()
+            for tokens, seconds in [run()]
+        ]
+    finally:
+        for host in hosts.values():
+            if not isinstance(host, HostError):
+                host.close()
+    return {"interop": pd.DataFrame(rows), "interop_told": pd.DataFrame(told)}
+
+
+def alike(cfg, seed: int) -> Transformer:
+    """A model of random weights in the one family that every runtime can express, of this
+    vocabulary and width: RMSNorm, SwiGLU, RoPE, grouped queries, no biases."""
+    torch.manual_seed(seed)
+    heads = cfg.n_heads // 2 if cfg.n_heads % 2 == 0 else None
+    shape = {name: getattr(cfg, name) for name in ("vocab_size", "d_model", "n_heads", "context")}
+    family = {"norm": "rmsnorm", "ffn": "swiglu", "bias": False}
+    cfg = ModelConfig(**shape, **family, n_layers=2, n_kv_heads=heads)
+    model = Transformer(cfg).eval()
+    for weight in model.parameters():
+        if weight.ndim > 1:
+            torch.nn.init.normal_(weight, std=peers.SPREAD)
+    return model
+
+
+def examined(case, new, only):
+    """What each runtime says of one case, beside PyTorch that recomputes: rows and runs."""
+    wanted = generate(case.model, case.ids, new, cache=None)[0, len(case.prompt) :].tolist()
+    logits = steps(case.model, case.prompt, wanted)
+    for runtime in RUNTIMES:
+        row = {"equal": 0, "of": 0, "worst": np.nan, "bytes": np.nan, "software": False}
+        row |= {"adapter": "", "reason": ""}
+        run, most = None, min(new, runtime.most)
+        try:
+            if not chosen(only, runtime.name):
+                raise RuntimeError("not asked for: --set 'interop=[\"all\"]'")
+            run, seen = runtime.start(case), []
+            tokens = run(most, seen)[0]
+            same = int(np.cumprod(np.equal(tokens, wanted[:most])).sum())
+            row |= {"equal": same, "of": most, "worst": worst(seen, logits, same)}
+            row |= {"bytes": peers.size(getattr(case, runtime.file)), **getattr(run, "adapter", {})}
+        except Exception as error:  # whatever a library that is not ours may raise
+            run, row["reason"] = None, why(error)
+        yield runtime, row, run
+
+
+def why(error) -> str:
+    """One line, with the command that brings what is absent."""
+    if isinstance(error, ImportError) and error.name in BRINGS:
+        return f"{error.name} is not installed: {BRINGS[error.name]}"
+    return shorten(" ".join(str(error).split()), 170, placeholder=" …")
+
+
+def worst(seen, logits, same: int) -> float:
+    """Largest difference of logits over the steps whose text was equal; of log-probabilities where
+    a runtime tells only those, of some tokens."""
+    found = 0.0
+    for given, wanted in zip(seen[: same + 1], logits, strict=False):
+        if isinstance(given, dict):
+            wanted = torch.tensor(wanted).log_softmax(-1).numpy()[list(given)]
+            given = np.array([*given.values()])
+        found = max(found, float(np.abs(given - wanted).max()))
+    return found
+
+
+def table(samples: pd.DataFrame, told: pd.DataFrame) -> pd.DataFrame:
+    """`told` with the median of tokens a second over repeats, the first left out where there are
+    three or more: it warms caches and compilers."""
+    keys = ["model", "format", "runtime"]
+    timed = samples[samples.repeat > 0] if samples.repeat.max() > 1 else samples
+    speed = (timed.tokens / timed.seconds).groupby([timed[key] for key in keys]).median()
+    return told.join(speed.rename("tokens_per_second"), on=keys).drop(columns="process")
+
+
+def shown(table: pd.DataFrame) -> pd.DataFrame:
+    """One row a model and runtime: of each format the leading tokens equal and the worst
+    difference; last, why there are none."""
+    rows = []
+    for (model, runtime), part in table.groupby(["model", "runtime"], sort=False):
+        row = {"model": model, "runtime": runtime}
+        for one in part.itertuples():
+            known = one.of > 0
+            row[f"{one.format}: equal"] = f"{one.equal} of {one.of}" if known else "–"
+            row[f"{one.format}: worst"] = one.worst
+        absent = part[part.reason != ""]
+        formats = "" if len(absent) in (0, len(part)) else f"{', '.join(absent.format)}: "
+        row["why there are none"] = formats + "; ".join(absent.reason.unique())
+        rows.append(row)
+    return pd.DataFrame(rows)
+
+
+def sizes(table: pd.DataFrame, model: str = OWN) -> pd.DataFrame:
+    """One row a runtime that ran a model: of each format bytes of its file, and tokens a second."""
+    own = table[(table.model == model) & (table.of > 0)]
+    wide = own.pivot(index="runtime", columns="format", values=["bytes", "tokens_per_second"])
+    names = {"bytes": "KiB", "tokens_per_second": "tokens/s"}
+    found = pd.DataFrame({"runtime": own.runtime.unique()}).set_index("runtime")
+    for value, unit in names.items():
+        for format in FORMATS:
+            part = wide.get((value, format), pd.Series(dtype=float)).astype(float)
+            found[f"{format}, {unit}"] = part / 1024 if value == "bytes" else part
+    return found.reset_index()
+
+
+def counted(table: pd.DataFrame, exact: bool = True) -> tuple[int, int]:
+    """(equal tokens, tokens) over all rows that ran and compute weights in floats; with `exact`
+    False over llama.cpp's int8 and int4, which round activations."""
+    rounds = table.runtime.str.startswith(ROUNDS) & (table.format != "FP32")
+    part = table[(table.of > 0) & (rounds != exact)]
+    return int(part.equal.sum()), int(part.of.sum())
+
+
+def share(table: pd.DataFrame, word: str, format: str | None = None) -> float | None:
+    """Percent of the tokens equal in the runtimes whose name has `word`; None where none ran."""
+    part = table[table.runtime.str.contains(word, regex=False) & (table.of > 0)]
+    part = part if format is None else part[part.format == format]
+    return 100 * part.equal.sum() / part.of.sum() if len(part) else None
+
+
+def worst_of(table: pd.DataFrame, formats: list[str]) -> float:
+    """The worst difference of a logit over all runtimes that compute these formats in floats."""
+    exact = ~table.runtime.str.startswith(ROUNDS) | (table.format == "FP32")
+    return float(table[table.format.isin(formats) & exact & (table.of > 0)].worst.max())
+
+
+def bytes_of(table: pd.DataFrame, kind: str) -> dict[str, int]:
+    """Bytes of the trained model's files of one kind ("model" or "onnx") by format."""
+    runtime = {"model": EAGER, "onnx": "ONNX Runtime"}[kind]
+    own = table[(table.model == OWN) & (table.runtime == runtime)]
+    return dict(zip(own.format, own.bytes, strict=True))
+
+
+def absent(table: pd.DataFrame) -> list[str]:
+    """Reasons why runtimes said nothing, each once."""
+    return list(dict.fromkeys(table.reason[table.reason != ""]))
+
+
+def summary(table: pd.DataFrame) -> str:
+    """How many of the tokens are those of PyTorch, in a sentence."""
+    equal, of = counted(table)
+    count = table[table.of > 0].runtime.nunique()
+    return (
+        f"**{equal:,} of {of:,}** greedy tokens of {count} runtimes, PyTorch with a cache among "
+        "them, are those of PyTorch that recomputes every step."
+    )
