@@ -18,16 +18,18 @@
 #include <immintrin.h>
 #define AVX2
 #define INSTRUCTIONS "avx2"
-#define HELD(x) ({ v8f held = x; __asm__("" : "+x"(held)); held; }) // or GCC loads it for each use
+// In a register for M uses, or GCC loads it for each.
+#define HELD(x, M) ({ v8f held = x; if (M > 1) __asm__("" : "+x"(held)); held; })
 #else
 #define INSTRUCTIONS "portable"
-#define HELD(x) (x)
+#define HELD(x, M) (x)
 #endif
 
 // ---- 1. Shapes --------------------------------------------------------------------------------
 
 enum { LANES = 8, ROWS = 64, RUN = 128 }; // rows of a panel; most rows, and most keys, at once
 enum { BLOCK = 1 << 17 };                 // bytes of weights that meet one row tile after another
+enum { NEAR = 1 << 14 };                  // bytes of keys that meet one head after another
 enum { ROPE, SINUSOIDAL, NONE };
 enum { RELU, GELU, RELU2, SWIGLU };
 
@@ -268,7 +270,8 @@ INLINE void tile_fp32(const float *w, int64_t column, int64_t panel, int64_t K, 
         UNROLLED for (int u = 0; u < U; u++) {
             v8f part[3];
             if (next) __builtin_prefetch(next, 0, 2), next += 64;
-            UNROLLED for (int p = 0; p < P; p++) part[p] = HELD(load(w + u * column + p * panel));
+            UNROLLED for (int p = 0; p < P; p++)
+                part[p] = HELD(load(w + u * column + p * panel), M);
             UNROLLED for (int r = 0; r < M; r++)
                 UNROLLED for (int p = 0; p < P; p++)
                     sum[(r * P + p) * U + u] += part[p] * x[r * stride + u * across];
@@ -472,8 +475,9 @@ static int kind_of(const Matrix *w) {
 INLINE void tile(const int kind, const Matrix *w, int64_t p, Input in, float *y, int64_t stride,
                  const int M, const int P) {
     v8f sum[12];
+    const int64_t column = kind == FP32 ? LANES : w->column;
     if (kind <= ACROSS)
-        tile_fp32((const float *)w->data + p * w->panel, w->column, w->panel, w->columns, in.x,
+        tile_fp32((const float *)w->data + p * w->panel, column, w->panel, w->columns, in.x,
                   in.stride, kind == FP32 ? 1 : in.across, M == 4 ? in.next : NULL, sum, M, P);
     else if (kind >= INTEGERS8)
         tile_integers(w, p, in, sum, M, P, kind == INTEGERS8 ? 8 : 4);
@@ -647,9 +651,13 @@ static int put(const Cache *c, const float *x, char *to, char *affine, int D) {
     if (!(scale <= 65504 && sum == 0)) return -1;
     for (int i = 0; i < D; i += LANES) {
         v8f eight = {0};
-        for (int j = 0; j < LANES && i + j < D; j++) eight[j] = x[i + j];
-        narrow(two, nearest((eight - least) / scale, bits == 8 ? -127 : 0, levels) + first);
-        for (int j = 0; j < LANES && i + j < D; j += bits == 8 ? 1 : 2)
+        if (i + LANES <= D)
+            eight = load(x + i);
+        else
+            for (int j = 0; i + j < D; j++) eight[j] = x[i + j];
+        uint8_t *whole = bits == 8 && i + LANES <= D ? code + i : two;
+        narrow(whole, nearest((eight - least) / scale, bits == 8 ? -127 : 0, levels) + first);
+        for (int j = 0; whole == two && j < LANES && i + j < D; j += bits == 8 ? 1 : 2)
             code[(i + j) * bits / 8] = two[j] | (bits == 4 && i + j + 1 < D ? two[j + 1] << 4 : 0);
     }
     return 0;
@@ -665,11 +673,14 @@ INLINE v8f numbers(const char *row, int i, const int bits) {
 
 // Scales of eight rows of codes, `next` bytes apart, and what is added to codes times scale.
 INLINE v8f scales_of(const char *affine, int64_t next, v8f *least, const int bits) {
-    v8h half = {0}, low = {0};
-    for (int j = 0; j < LANES; j++) {
-        half[j] = *(const half_bits *)(affine + j * next);
-        if (bits == 4) low[j] = *(const half_bits *)(affine + j * next + 2);
-    }
+    v8h half, low = {0};
+    if (next == sizeof half[0])
+        memcpy(&half, affine, sizeof half);
+    else
+        for (int j = 0; j < LANES; j++) {
+            half[j] = *(const half_bits *)(affine + j * next);
+            if (bits == 4) low[j] = *(const half_bits *)(affine + j * next + 2);
+        }
     const v8f scale = floats_of(half);
     *least = scale * -128.0f;
     if (bits == 4) *least = floats_of(low);
@@ -750,8 +761,10 @@ static Run run_of(const Sight *s, int head, int64_t i, int how) {
     int64_t n = (i < s->sinks ? s->sinks : s->count) - i, b = slot / c->block;
     int64_t left = c->block - slot % c->block; // and blocks that follow in memory as well
     int64_t together = c->block_stride == c->block * c->token_stride ? c->blocks - 1 : 0;
-    for (; left < RUN && b < together && table[b + 1] == table[b] + 1; b++) left += c->block;
-    n = n < left ? n : left, n = n < RUN - mixed ? n : RUN - mixed;
+    const int64_t near = NEAR / c->token_stride < 16 ? 16 : NEAR / c->token_stride;
+    const int64_t most = near < RUN - mixed ? near : RUN - mixed;
+    for (; left < most && b < together && table[b + 1] == table[b] + 1; b++) left += c->block;
+    n = n < left ? n : left, n = n < most ? n : most;
     Run run = {NULL, NULL, c->token_stride, c->affine_token, n, c->bits};
     run.at = (how & KEYS ? c->k : c->v)[s->layer] + place_of(c, s->sequence, slot, head, &affine);
     run.affine = (how & KEYS ? c->k_affine : c->v_affine)[s->layer] + affine;
@@ -775,26 +788,28 @@ static Run run_of(const Sight *s, int head, int64_t i, int how) {
 
 // What lies a few rows on is fetched in time where heads lie side by side: the processor does not
 // guess strides as long.
-INLINE void fetch(Run run, const char *row, int D) {
-    if (run.stride > D * run.bits / 8)
-        for (int b = 0; b < D * run.bits / 8; b += 64)
-            __builtin_prefetch(row + LANES * run.stride + b);
+INLINE void fetch(const char *row, int64_t stride, const int rows, const int size) {
+    row += LANES * stride;
+    UNROLLED for (int j = 0; j < rows; j++, row += stride)
+        UNROLLED for (int b = 0; b < size; b += 64) __builtin_prefetch(row + b);
 }
 
-// scores[t] = q · k[t] for the keys of a run; D is a multiple of 8.
-INLINE void dots(Run k, const float *q, int D, float *scores, const int bits) {
+// scores[t] = q · k[t] for the keys of a run; D is a multiple of `wide` vectors.
+INLINE void dots(Run k, const float *q, int D, float *scores, const int wide, const int bits) {
     float all = 0;
     v8f least, one;
     int64_t t = 0;
     for (int d = 0; bits != 32 && d < D; d++) all += q[d];
 #ifdef AVX2
     for (; t + LANES <= k.n; t += LANES) { // eight keys, then their sums side by side
-        const char *at = k.at + t * k.stride;
         __m256 s[LANES] = {0};
-        for (int j = 0; j < LANES; j++) fetch(k, at + j * k.stride, D);
-        for (int d = 0; d < D; d += LANES)
-            for (int j = 0; j < LANES; j++)
-                s[j] += (__m256)(load(q + d) * numbers(at + j * k.stride, d, bits));
+        for (int d = 0; d < D; d += wide * LANES) {
+            const char *at = k.at + t * k.stride + d * bits / 8;
+            if (k.stride > D * bits / 8) fetch(at, k.stride, LANES, wide * bits);
+            UNROLLED for (int j = 0; j < LANES; j++, at += k.stride)
+                UNROLLED for (int i = 0; i < wide * LANES; i += LANES)
+                    s[j] += (__m256)(load(q + d + i) * numbers(at, i, bits));
+        }
         __m256 a = _mm256_hadd_ps(_mm256_hadd_ps(s[0], s[1]), _mm256_hadd_ps(s[2], s[3]));
         __m256 b = _mm256_hadd_ps(_mm256_hadd_ps(s[4], s[5]), _mm256_hadd_ps(s[6], s[7]));
         one = (v8f)_mm256_permute2f128_ps(a, b, 0x20) + (v8f)_mm256_permute2f128_ps(a, b, 0x31);
@@ -820,16 +835,19 @@ INLINE void weigh(Run v, const float *p, int d, int D, float *y, float rest, int
                   const int bits, const int wide) {
     v8f sum[8];
     int64_t t = 0;
-    for (int i = 0; i < 2 * wide; i++) sum[i] = (v8f){0};
-    for (; t + 2 <= v.n; t += 2, v.at += 2 * v.stride)
-        for (int u = 0; u < 2; u++) {
-            fetch(v, v.at + u * v.stride, D);
-            for (int j = 0; j < wide; j++)
-                sum[u * wide + j] += numbers(v.at + u * v.stride, d + j * LANES, bits) * p[t + u];
-        }
-    for (int j = 0; j < wide; j++) {
+    const char *at = v.at + d * bits / 8;
+    UNROLLED for (int i = 0; i < 2 * wide; i++) sum[i] = (v8f){0};
+    for (; t + 4 <= v.n; t += 4) {
+        if (v.stride > D * bits / 8) fetch(at, v.stride, 4, wide * bits);
+        UNROLLED for (int u = 0; u < 4; u++, at += v.stride)
+            UNROLLED for (int j = 0; j < wide; j++)
+                sum[u % 2 * wide + j] += numbers(at, j * LANES, bits) * p[t + u];
+    }
+    for (; t < v.n; t++, at += v.stride)
+        UNROLLED for (int j = 0; j < wide; j++)
+            sum[j] += numbers(at, j * LANES, bits) * p[t];
+    UNROLLED for (int j = 0; j < wide; j++) {
         v8f one = sum[j] + sum[wide + j] + rest;
-        if (t < v.n) one += numbers(v.at, d + j * LANES, bits) * p[t];
         if (more) one += load(y + d + j * LANES);
         store(y + d + j * LANES, one, LANES);
     }
@@ -892,7 +910,11 @@ static void attend(const Model *m, const Cache *c, int layer, int64_t sequence, 
     for (int64_t i = 0; i < s.count; i += run.n)
         for (int h = 0; h < H; h++) {
             if (h % group == 0) run = run_of(&s, h / group, i, KEYS | RAW);
-            BY_BITS(run.bits, dots, run, q + h * D, D, w->score + h * room + i);
+            float *score = w->score + h * room + i;
+            if (D % (4 * LANES) == 0)
+                BY_BITS(run.bits, dots, run, q + h * D, D, score, 4);
+            else
+                BY_BITS(run.bits, dots, run, q + h * D, D, score, 1);
         }
     for (int h = 0; h < H; h++) soften(w->score + h * room, s.count, 1 / sqrtf(D));
     for (int64_t i = 0; i < s.count; i += run.n)
