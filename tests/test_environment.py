@@ -24,7 +24,7 @@ ORT, EXPORT, PEERS, SCALE, PAPER = (
     for name in ("ort", "export", "peers", "scale", "paper")
 )
 TEST = [Requirement(line) for line in PROJECT["dependency-groups"]["test"]]
-DIRECT = [*BASE, *ORT, *EXPORT, *PAPER, *TEST]  # peers and scale are no part of the lock
+DIRECT = [*BASE, *ORT, *EXPORT, *PAPER, *TEST]  # peers, scale, compiler are no part of it
 PINS = (ROOT / "requirements.lock").read_text(encoding="utf-8").splitlines()
 LOCK = [Requirement(line) for line in PINS if not line.startswith("#")]
 CONDA = yaml.safe_load((ROOT / "environment.yml").read_text(encoding="utf-8"))

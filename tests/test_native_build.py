@@ -1,10 +1,12 @@
 """Building the engine: once, atomically, with one line where it cannot be; and under sanitizers."""
 
+import importlib.util
 import logging.handlers
 import multiprocessing
 import os
 import subprocess
 import sys
+import tomllib
 from pathlib import Path
 
 import pytest
@@ -15,6 +17,7 @@ from minitransformer.native import build as module
 from minitransformer.native.build import build, compiler
 from native_models import needs_compiler
 
+ROOT = Path(__file__).resolve().parent.parent
 HERE = {**os.environ, "PYTHONPATH": str(Path(minitransformer.__file__).parent.parent)}
 SMALL = ("-O0", "-DPORTABLE")  # what builds fastest
 
@@ -45,6 +48,30 @@ def test_no_compiler_is_one_line(monkeypatch):
     one_line(error, "no C compiler", "ziglang")
     monkeypatch.setattr(module.importlib.util, "find_spec", lambda name: name == "ziglang")
     assert compiler() == [sys.executable, "-m", "ziglang", "cc"]
+
+
+@pytest.mark.skipif(not importlib.util.find_spec("ziglang"), reason="ziglang is not installed")
+@pytest.mark.parametrize("variant", module.VARIANTS)
+def test_zig_takes_the_flags_where_there_is_nothing_else(variant, monkeypatch):
+    """Linking is left out: zig first compiles a runtime of its own, for a minute."""
+    monkeypatch.delenv("CC", raising=False)
+    monkeypatch.setattr(module.shutil, "which", lambda name: None)
+    command, said = module.settle(variant)
+    assert command[1:4] == ["-m", "ziglang", "cc"] and "__clang__" in said
+
+
+def test_the_extra_is_what_the_remedy_names():
+    extras = tomllib.loads((ROOT / "pyproject.toml").read_text("utf-8"))["project"]
+    assert extras["optional-dependencies"]["compiler"] == ["ziglang"]
+    assert "[compiler]" in module.REMEDY and "pip install ziglang" in module.REMEDY
+    assert "ziglang" not in (ROOT / "requirements.lock").read_text("utf-8")
+
+
+def test_setup_compiles_ahead():
+    done = subprocess.run(
+        ["make", "-n", "setup", "VENV=none"], cwd=ROOT, capture_output=True, text=True
+    )
+    assert "-m minitransformer.native" in done.stdout, done.stderr
 
 
 def test_importing_builds_nothing():

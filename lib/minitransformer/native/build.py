@@ -23,17 +23,17 @@ from .structs import declare
 
 SOURCE = Path(__file__).with_name("engine.c")
 FLAGS = (  # -O3 takes half as long again to compile, and was not measured to be faster
-    *("-std=c11", "-O2", "-ftree-vectorize", "-fvect-cost-model=dynamic", "-fpeel-loops"),
-    *("-fno-math-errno", "-fno-trapping-math", "-ffp-contract=fast"),
+    *("-std=c11", "-O2", "-fno-math-errno", "-fno-trapping-math", "-ffp-contract=fast"),
 )
+GCC = ("-ftree-vectorize", "-fvect-cost-model=dynamic", "-fpeel-loops")  # an error to zig cc
 SHARED = ("-shared", "-fPIC", "-Wno-psabi")
 VARIANTS = {  # the first set of flags that the compiler takes
-    "native": (("-march=native",), ("-mcpu=native",), ()),
-    "portable": (("-DPORTABLE", "-O1"),),
+    "native": ((*GCC, "-march=native"), ("-march=native",), ("-mcpu=native",), ()),
+    "portable": ((*GCC, "-DPORTABLE", "-O1"), ("-DPORTABLE", "-O1")),
 }
 REMEDY = (
-    "install one (apt-get install gcc; on a Mac xcode-select --install; anywhere pip install "
-    "ziglang), or use backend 'eager', which needs none"
+    "install one (apt-get install gcc; on a Mac xcode-select --install; anywhere the extra "
+    "[compiler], which is pip install ziglang), or use backend 'eager', which needs none"
 )
 log = logging.getLogger("minitransformer.native")
 
