@@ -2,8 +2,9 @@
 import { readFileSync } from "node:fs";
 import { pathToFileURL } from "node:url";
 
-const [, , script, folder] = process.argv;
-const talk = await import(pathToFileURL(script));
+const [, , scripts, folder] = process.argv;
+const part = (name) => import(pathToFileURL(`${scripts}/${name}.mjs`));
+const talk = { ...await part("engine"), ...await part("tokenizer"), ...await part("choice") };
 const { wasm, models, tokenizers, logits, draws } = JSON.parse(readFileSync(`${folder}/questions.json`));
 const engine = readFileSync(wasm);
 

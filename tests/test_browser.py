@@ -142,3 +142,27 @@ def test_without_a_script_the_table_stands_alone(opened):
     page, asked, told = opened(java_script_enabled=False)
     assert page.locator("#talk-form").is_hidden() and page.locator("#tbl-talk").is_visible()
     assert told == [] and len(asked) == 1
+
+
+@pytest.mark.parametrize("name", ["claims", "audit"])
+def test_rows_are_filtered_by_verdict_and_paper_shows_all(opened, name):
+    page, *_ = opened()
+    rows, bar = page.locator(f"table.{name} tbody tr:not(.group)"), page.locator(f"#{name} .filter")
+    told, every = page.locator(f"#{name} .shown"), rows.count()
+    assert told.inner_text() == f"{every} of {every} shown" and every > 20
+    button = bar.get_by_role("button").last
+    verdict, count = button.locator(".badge").inner_text(), int(button.inner_text().split()[-1])
+    button.press("Enter")
+    assert button.get_attribute("aria-pressed") == "true"
+    assert told.inner_text() == f"{count} of {every} shown: {verdict}"
+    shown = [row for row in rows.all() if row.is_visible()]
+    assert len(shown) == count and all(verdict in row.inner_text() for row in shown)
+    hidden = page.locator(f"table.{name} tr.off[id]").first.get_attribute("id")
+    page.evaluate("id => { location.hash = id; }", hidden)  # a link to it still finds it
+    assert page.locator(f"[id='{hidden}']").is_visible()
+    page.emulate_media(media="print")
+    assert page.locator(f"table.{name} tr:not(.group) >> visible=true").count() > every
+    assert not bar.is_visible()
+    page.emulate_media(media="screen")
+    button.press("Space")
+    assert told.inner_text() == f"{every} of {every} shown"

@@ -22,6 +22,7 @@ from paper.claims import audit_row, seed_claims
 from paper.figures import ladder
 from paper.html import TEMPLATE, build_html
 from paper.numerals import heading
+from paper.script import PARTS, joined
 from paper.tables import restyle
 
 LEDGER = seed_claims()
@@ -602,12 +603,8 @@ def test_front_matter_stands_where_it_belongs(page):
 def test_the_page_keeps_its_promises(run):
     build_html(run)
     source = (run / "index.html").read_text(encoding="utf-8")
-    assert (
-        "<script" not in source
-        and not re.search(r"(src|data|action)=.https?:", source)
-        and "@import" not in source
-    )
-    check(source)
+    assert not re.search(r"(src|data|action)=.https?:", source) and "@import" not in source
+    check(source, script=joined(TEMPLATE))
     assert not list(run.glob(".index*"))
 
 
@@ -702,7 +699,7 @@ def test_models_that_can_be_talked_to_are_in_the_page_with_the_one_script(run):
     data, script = page.find_all("script")
     assert json.loads(data.string) == LIVE and data["type"] == "application/json"
     assert script.attrs == {"type": "module"}
-    assert script.string == (TEMPLATE / "talk.mjs").read_text("utf-8")
+    assert script.string == joined(TEMPLATE)
     assert [it["data-proof"] for it in page.select("[data-proof]")] == ["int8", "int4"]
     policy = page.find("meta", attrs={"http-equiv": "Content-Security-Policy"})["content"]
     assert policy.startswith("default-src 'none'") and "connect-src" not in policy
@@ -713,10 +710,26 @@ def test_models_that_can_be_talked_to_are_in_the_page_with_the_one_script(run):
         check(source)
 
 
-def test_without_a_model_that_fits_the_section_keeps_its_words_and_has_no_script(run):
+def test_without_a_model_that_fits_the_section_keeps_its_words(run):
     source, page = with_talk(run, LIVE | {"models": {}})
-    assert "It answers." in page.find(id="talk").get_text() and not page.find_all("script")
-    assert not page.find_all("form")
+    assert "It answers." in page.find(id="talk").get_text() and not page.find_all("form")
+    assert [it.attrs for it in page.find_all("script")] == [{"type": "module"}]
+
+
+def test_the_script_is_one_module_of_all_the_files_and_stays_small():
+    """Every import names a file that stands above, and no name is given twice."""
+    files = {path.stem: path.read_text("utf-8") for path in TEMPLATE.glob("*.mjs")}
+    assert set(files) == set(PARTS)
+    assert sum(len(text.splitlines()) for text in files.values()) < 800
+    for at, name in enumerate(PARTS):
+        assert set(re.findall(r'^import .* from "./(.*).mjs";$', files[name], re.M)) <= {
+            *PARTS[:at]
+        }
+        assert max(map(len, files[name].splitlines())) <= 120
+    script = joined(TEMPLATE)
+    assert not re.search(r"^(import|export) ", script, re.M)
+    names = re.findall(r"^(?:async )?(?:function\*?|const|let|class) (\w+)", script, re.M)
+    assert len(names) == len(set(names)) > 20
 
 
 PAGE = '<html lang="en"><body><h1>T</h1>{}</body></html>'

@@ -21,7 +21,7 @@ from minitransformer.quant import QuantScheme, quantize
 from native_models import apart, ids_of
 
 ROOT = Path(__file__).resolve().parent.parent
-SCRIPT = ROOT / "reports" / "template" / "talk.mjs"
+SCRIPTS = ROOT / "reports" / "template"
 STEPS = 24
 SMALL = dict(vocab_size=33, d_model=32, n_heads=4, context=48)
 CONFIGS = {
@@ -87,7 +87,7 @@ def asked(tmp_path_factory):
     questions["logits"] = torch.randn(40, generator=torch.Generator().manual_seed(3)).tolist()
     questions["draws"] = DRAWS
     (folder / "questions.json").write_text(json.dumps(questions), "utf-8")
-    command = ["node", str(Path(__file__).with_name("talk.mjs")), str(SCRIPT), str(folder)]
+    command = ["node", str(Path(__file__).with_name("talk.mjs")), str(SCRIPTS), str(folder)]
     done = subprocess.run(command, capture_output=True, text=True, encoding="utf-8")
     assert done.returncode == 0, done.stderr
     return models, tokenizers, questions, json.loads(done.stdout)

@@ -2,6 +2,7 @@
 and certificates."""
 
 import html
+import json
 import re
 import secrets
 from dataclasses import dataclass, field
@@ -85,6 +86,7 @@ class Book:
             stated=marks.stated,
             interval=marks.interval_text,
             settled=settled,
+            data=data,
         )
         self.env.globals.update(strip=marks.strip, ruler=marks.ruler, beside=self._beside)
         self.run_dir = run_dir
@@ -264,6 +266,12 @@ def prefix(name):
 
 def claim_anchor(id):
     return "claim-" + re.sub(r"[^A-Za-z0-9_.-]+", "-", id)
+
+
+def data(value):
+    """Anything as JSON inside a script element, where no tag may stand."""
+    text = json.dumps(value, ensure_ascii=False, separators=(",", ":"))
+    return Markup(text.replace("<", "\\u003c"))
 
 
 def python(source):
