@@ -18,7 +18,10 @@ async function run({ file, header, ids, steps }) {
     }
     return { tokens, last };
   });
-  return { ...all[0], alike: JSON.stringify(all[0]) === JSON.stringify(all[1]), again: all[1].tokens };
+  const looks = model.attention([...ids, ...all[1].tokens]).map((row) => Array.from(row));
+  const next = Array.from(model.logits([...ids, ...all[1].tokens], ids.length + steps - 1)); // it still holds the text
+  const afresh = Array.from(model.logits([...ids, ...all[1].tokens]));
+  return { ...all[0], looks, apart: Math.max(...next.map((x, i) => Math.abs(x - afresh[i]))), alike: JSON.stringify(all[0]) === JSON.stringify(all[1]), again: all[1].tokens };
 }
 
 const answers = { imports: WebAssembly.Module.imports(new WebAssembly.Module(engine)), models: [] };
@@ -27,7 +30,7 @@ answers.tokenizers = tokenizers.map(({ json, texts }) => {
   const tokenizer = new talk.Tokenizer(JSON.parse(json));
   return texts.map((text) => {
     const ids = tokenizer.encode(text);
-    return { ids, text: tokenizer.decode(ids), completed: tokenizer.completed(text) };
+    return { ids, text: tokenizer.decode(ids), pieces: tokenizer.pieces(ids), completed: tokenizer.completed(text) };
   });
 });
 answers.likeliest = draws.map((how) => talk.likeliest(logits, how));

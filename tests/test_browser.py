@@ -55,6 +55,7 @@ def opened(browser, run_dir):
         } | options
         contexts.append(browser.new_context(**options))
         page, asked, told = contexts[-1].new_page(), [], []
+        page.set_default_timeout(60_000)
         page.on("request", lambda request: asked.append(request.url))
         page.on("console", lambda message: told.append(message.text))
         page.on("pageerror", lambda error: told.append(str(error)))
@@ -115,6 +116,27 @@ def test_it_is_used_by_the_keyboard_and_a_seed_repeats(opened):
     assert page.get_by_role("button", name="Stop").is_disabled()
     page.locator("#talk-prompt").fill("")
     page.locator(".talk .told", has_text="Give a prompt").wait_for()
+
+
+def test_the_text_is_shaded_by_where_the_last_token_looks(opened):
+    page, *_ = opened()
+    proven(page)
+    text, told = (
+        page.locator(".talk .text span span, .talk output span"),
+        page.locator(".looks span"),
+    )
+    tokens = text.count()
+    assert tokens == 8 and " looks most at " in told.inner_text()
+    parts = [float(it.get_attribute("style").split(":")[1].strip(" %;")) for it in text.all()]
+    assert max(parts) == 100 and min(parts) < 50
+    choice = page.get_by_label("Attention of the last token")
+    assert choice.locator("option").count() > 2
+    choice.select_option(index=1)
+    assert parts != [
+        float(it.get_attribute("style").split(":")[1].strip(" %;")) for it in text.all()
+    ]
+    write(page, "int8", 3, 20)
+    assert text.count() == tokens + 20
 
 
 def test_a_token_that_is_not_pytorchs_is_shown_in_red(opened, run_dir, tmp_path):

@@ -28,7 +28,7 @@ LEVELS = {
 # train takes batches, evaluate takes any callable
 FORBIDDEN = {("train", "corpus"), ("evaluate", "corpus")}
 # Lines of code, blank and comment lines aside.
-BUDGETS = {"minitransformer": 9400, "studies": 5800, "paper": 7900}
+BUDGETS = {"minitransformer": 9400, "studies": 5880, "paper": 7950}
 FILE_LINES = 430
 # the command line is what may print and read the environment
 SPEAKING = (
@@ -184,5 +184,5 @@ def test_the_engine_is_read_in_one_sitting():
     source = (PACKAGE / "native" / "engine.c").read_text("utf-8")
     lines = source.splitlines()
     code = [line for line in lines if line.strip() and not line.strip().startswith("//")]
-    assert len(code) <= 960 and max(map(len, lines)) <= 100
+    assert len(code) <= 980 and max(map(len, lines)) <= 100
     assert "TODO" not in source and "printf" not in source and "malloc" not in source

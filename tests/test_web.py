@@ -19,6 +19,7 @@ from minitransformer.model import ModelConfig, Transformer
 from minitransformer.native import structs, wasm
 from minitransformer.quant import QuantScheme, quantize
 from native_models import apart, ids_of
+from studies.attention import probabilities
 
 ROOT = Path(__file__).resolve().parent.parent
 SCRIPTS = ROOT / "reports" / "template"
@@ -157,6 +158,21 @@ def test_tokens_are_those_of_pytorch(asked, case):
     assert apart(torch.tensor(told["last"]), logits) < 2e-5
 
 
+@pytest.mark.parametrize("case", CASES, ids=", ".join)
+def test_the_last_token_looks_where_it_does_in_pytorch(asked, case):
+    """Every head of every block; and the text stays held."""
+    models, _, questions, answers = asked
+    at = CASES.index(case)
+    model, told = models[at], answers["models"][at]
+    ids = torch.tensor([questions["models"][at]["ids"] + told["tokens"]])
+    want = probabilities(model, ids)
+    assert len(told["looks"]) == len(want) == model.cfg.n_layers * model.cfg.n_heads
+    for row, (head, p) in zip(told["looks"], want.items(), strict=True):
+        assert torch.allclose(torch.tensor(row), p[0, -1], atol=1e-4), head
+        assert abs(sum(row) - 1) < 1e-5 and max(row) > 1.5 / len(row)
+    assert told["apart"] < 1e-4
+
+
 @pytest.mark.parametrize("kind", TOKENIZERS)
 def test_tokenizers_give_the_same_ids_and_texts(asked, kind):
     _, tokenizers, _, answers = asked
@@ -165,6 +181,7 @@ def test_tokenizers_give_the_same_ids_and_texts(asked, kind):
         ids = encode(tokenizers[at], text)
         assert told["ids"] == ids.tolist(), text
         assert told["text"] == decode(tokenizers[at], ids), text
+        assert len(told["pieces"]) == len(ids) and "".join(told["pieces"]) == told["text"]
 
 
 def test_prompts_are_completed_from_the_vocabulary(asked):

@@ -42,6 +42,25 @@ export class Engine {
     return this.array(Float32Array, "logits", header.vocab);
   }
 
+  // How much each head of each block looks from the last of `ids` at each of them; the cache holds
+  // all the others. The last block of a step keeps its queries, so the one token goes through one
+  // block, then through two, and so on.
+  attention(ids) {
+    const { entries, header, arena } = this, last = ids.length - 1, found = [];
+    const layers = this.array(Int32Array, "layers", 1), all = layers[0];
+    this.array(Int32Array, "token", 1)[0] = ids[last];
+    this.array(Int32Array, "position", 1)[0] = last;
+    const places = ["model", "cache", "token", "sequence", "position"].map((name) => this.at(name));
+    for (layers[0] = 1; layers[0] <= all; layers[0]++) {
+      entries.engine_step(...places, 1, 0, arena, BigInt(header.context));
+      entries.engine_attention(...places.slice(0, 2), 0, last, this.at("attention"), arena, BigInt(header.context));
+      for (let h = 0; h < header.heads; h++)
+        found.push(this.array(Float32Array, "attention", (h + 1) * ids.length).slice(h * ids.length));
+    }
+    layers[0] = all;
+    return found;
+  }
+
   // Seconds in which this browser could read what a step reads of the model: half of those in
   // which it copies as much, for a copy reads and writes.
   reading() {

@@ -9,11 +9,13 @@ import { Tokenizer } from "./tokenizer.mjs";
 const unpacked = (text) => Uint8Array.from(atob(text), (c) => c.charCodeAt(0));
 const pause = () => new Promise((done) => setTimeout(done)); // the browser draws meanwhile
 const whole = (x) => Math.round(x).toLocaleString("en");
+const mean = (rows) => rows[0].map((_, i) => rows.reduce((sum, row) => sum + row[i], 0) / rows.length);
 const seen = (token) => token.replaceAll(" ", "␣").replaceAll("\n", "↵") || "∅";
 
 async function alive(form, data) {
   const find = (selector) => form.querySelector(selector), { elements } = form;
   const tokenizer = new Tokenizer(data.tokenizer), engines = {};
+  let looked = () => {}; // shows the attention again
   let writing = 0; // which writing is under way: a later one, or a stop, ends it
   for (const [name, { header, image }] of Object.entries(data.models))
     engines[name] = await Engine.load(unpacked(data.engine), header, unpacked(image));
@@ -36,6 +38,31 @@ async function alive(form, data) {
     }));
   }
 
+  // The text as the model reads it, each token shaded by how much the last one looks at it: the
+  // ids that were given, then those that were made.
+  function look(engine, ids, given) {
+    looked = () => look(engine, ids, given);
+    const read = ids.slice(0, data.context), rows = engine.attention(read), head = elements.head.value;
+    const share = head ? rows[head] : mean(rows), most = share.indexOf(Math.max(...share));
+    const pieces = tokenizer.pieces(ids).map((text, i) => {
+      const [space, word] = /^(\s*)(.*)$/s.exec(text).slice(1), made = element("span", word);
+      made.style.setProperty("--part", `${Math.round((100 * (share[i] ?? 0)) / share[most])}%`);
+      return [space, made];
+    });
+    find(".given").replaceChildren(...pieces.slice(0, given).flat());
+    find("output").replaceChildren(...pieces.slice(given).flat());
+    const names = [read.length - 1, most].map((i) => seen(tokenizer.decode([read[i]])));
+    find(".looks span").textContent = `“${names[0]}” looks most at “${names[1]}”, ` +
+      `${read.length - most} from the end: ${(100 * share[most]).toFixed(0)} %, the darkest.`;
+  }
+
+  function heads() {
+    const { header } = engines[elements.weights.value], blocks = data.layers;
+    const names = Array.from({ length: blocks * header.heads }, (_, i) => (blocks > 1
+      ? `block ${Math.floor(i / header.heads) + 1}, ` : "") + `head ${(i % header.heads) + 1}`);
+    elements.head.append(...names.map((name, value) => element("option", name, { value })));
+  }
+
   // The prompt as ids; undefined, and a word about it, where it cannot be continued.
   function asked() {
     const text = elements.prompt.value, ids = tokenizer.encode(text), { context } = data;
@@ -49,6 +76,7 @@ async function alive(form, data) {
     const ids = writing ? undefined : asked();
     if (!ids) return;
     next(engines[elements.weights.value].logits(ids));
+    look(engines[elements.weights.value], ids, ids.length);
     const unknown = tokenizer.kind === "word" && ids.filter((id) => id === tokenizer.unknown).length;
     say(unknown ? `${unknown} of ${ids.length} words are not in the vocabulary.` : "");
   }
@@ -61,12 +89,11 @@ async function alive(form, data) {
     const how = { temperature: number("temperature"), k: number("k"), p: number("p") };
     let seconds = 0, made = [], each = 1, last; // tokens a drawing: one, or what it takes the time of
     const show = () => {
-      find("output").textContent = tokenizer.decode(made);
       next(last.logits, last.id);
+      look(engines[name], last.ids, ids.length);
       faster(name, cached, made.length / seconds);
     };
     elements.stop.disabled = false;
-    find(".given").textContent = elements.prompt.value + tokenizer.joint(elements.prompt.value);
     const run = generate(engines[name], ids, number("tokens"), { cached, how, draw: random(number("seed")) });
     for (last of run) {
       seconds += last.seconds;
@@ -121,7 +148,9 @@ async function alive(form, data) {
   elements.prompt.addEventListener("input", typed);
   elements.weights.forEach((radio) => radio.addEventListener("change", typed));
   elements.stop.addEventListener("click", stop);
+  elements.head.addEventListener("change", () => looked());
   elements.prompt.value = data.text;
+  heads();
   form.hidden = false;
   await pause();
   await certify();

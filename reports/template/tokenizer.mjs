@@ -69,20 +69,22 @@ export class Tokenizer {
     }
   }
 
-  decode(ids) {
+  // The texts of tokens one by one, which together are the text; a character of several tokens
+  // comes with the last of them.
+  pieces(ids) {
     const tokens = ids.map((id) => this.tokens[id]);
-    if (this.kind === "word") return tokens.join(" ");
+    if (this.kind === "word") return tokens.map((token, i) => (i ? " " : "") + token);
     const spelt = (token) => {
       const hex = this.kind === "character" && /^<0x([0-9A-F]{2})>$/.exec(token);
       if (hex) return [parseInt(hex[1], 16)];
       if (this.kind === "bpe") return [...token].map((c) => this.byte.get(c));
       return [...new TextEncoder().encode(token)];
     };
-    return new TextDecoder().decode(Uint8Array.from(tokens.flatMap(spelt)));
+    const decoder = new TextDecoder();
+    return tokens.map((token, i) => decoder.decode(Uint8Array.from(spelt(token)), { stream: i + 1 < tokens.length }));
   }
 
-  // What stands between a text and its continuation.
-  joint(text) { return this.kind === "word" && text && !SPACE.test(text.at(-1)) ? " " : ""; }
+  decode(ids) { return this.pieces(ids).join(""); }
 
   // Texts that complete the last word of a prompt, by the vocabulary.
   completed(text, most = 12) {
