@@ -4,6 +4,7 @@ import { pathToFileURL } from "node:url";
 
 const [, , scripts, folder] = process.argv;
 const part = (name) => import(pathToFileURL(`${scripts}/${name}.mjs`));
+const [{ told, beside }, { chosenBy, counted }] = [await part("marked"), await part("filter")];
 const talk = { ...await part("engine"), ...await part("tokenizer"), ...await part("choice") };
 const { wasm, models, tokenizers, logits, draws } = JSON.parse(readFileSync(`${folder}/questions.json`));
 const engine = readFileSync(wasm);
@@ -39,4 +40,9 @@ answers.drawn = draws.map((how) => [7, 7, 8].map((seed) => {
   return Array.from({ length: 400 }, () => talk.choose(logits, how, draw));
 }));
 answers.greedy = talk.choose(logits, { temperature: 0 });
+const places = [[0, 0], [50, 0], [90, 1], [0, 30], [60, 31], [0, 60]];
+answers.marked = { told: told("kind: a: b\nloss, nats: 1.20"), up: beside(places, 4, -1), top: beside(places, 1, -1),
+  down: beside(places, 2, 1), last: beside(places, 4, 1) };
+answers.filter = { counted: counted([["a"], ["b", "b"], ["b", "a"], ["b"]]),
+  shown: [[], ["a"], ["a", "c"]].map((chosen) => [["a"], ["b", "c"], []].map((row) => chosenBy(new Set(chosen), row))) };
 process.stdout.write(JSON.stringify(answers));

@@ -163,6 +163,8 @@ def test_every_field_has_a_name(opened):
 def test_without_a_script_the_table_stands_alone(opened):
     page, asked, told = opened(java_script_enabled=False)
     assert page.locator("#talk-form").is_hidden() and page.locator("#tbl-talk").is_visible()
+    assert "excess, nats: " in page.locator(".marked .words span").first.get_attribute("title")
+    assert page.locator(".filter, .numbers").count() == 0
     assert told == [] and len(asked) == 1
 
 
@@ -188,3 +190,21 @@ def test_rows_are_filtered_by_verdict_and_paper_shows_all(opened, name):
     page.emulate_media(media="screen")
     button.press("Space")
     assert told.inner_text() == f"{every} of {every} shown"
+
+
+def test_a_text_tells_the_numbers_of_its_words(opened):
+    """By the pointer and by the keyboard, where one word at a time can be reached."""
+    page, *_ = opened()
+    words, numbers = page.locator(".marked .words span"), page.locator(".marked .numbers dd")
+    assert words.count() > 200 and page.locator('.marked .words [tabindex="0"]').count() == 1
+    words.first.focus()
+    page.keyboard.press("ArrowRight")
+    page.keyboard.press("ArrowDown")
+    page.keyboard.press("ArrowUp")
+    assert page.evaluate("document.activeElement === document.querySelectorAll('.words span')[1]")
+    assert numbers.first.inner_text() == words.nth(1).inner_text()
+    assert words.nth(1).get_attribute("aria-label").startswith("token ")
+    page.keyboard.press("End")
+    assert numbers.first.inner_text() == words.last.inner_text()
+    words.nth(5).hover()
+    assert numbers.first.inner_text() == words.nth(5).inner_text()

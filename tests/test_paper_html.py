@@ -4,6 +4,7 @@ what it refuses."""
 import json
 import re
 from contextlib import contextmanager
+from functools import partial
 from pathlib import Path
 
 import nbformat
@@ -730,6 +731,30 @@ def test_the_script_is_one_module_of_all_the_files_and_stays_small():
     assert not re.search(r"^(import|export) ", script, re.M)
     names = re.findall(r"^(?:async )?(?:function\*?|const|let|class) (\w+)", script, re.M)
     assert len(names) == len(set(names)) > 20
+
+
+def test_a_text_is_shaded_by_kind_and_tells_its_numbers_without_a_script(tmp_path, shown):
+    """Darker where more is lost, nothing below zero; a kind has its color and its underline."""
+    kinds = pd.Categorical(["b", "a", "a"], ["a", "b"])
+    words = pd.DataFrame({"token": ["<x>", "y\n", "z"], "kind": kinds, "excess_nats": [2, -1.0, 1]})
+    words = words.astype({"excess_nats": float})
+    how = dict(word="token", kind="kind", shade="excess_nats")
+    show = partial(display.show_text, **how)
+    outputs = shown((show, words, "words", "Some words.", "tables/words.csv"))
+    save(tmp_path, "01-data", [markdown("# T", "t"), code("text", "x", outputs)])
+    page = BeautifulSoup(build_html(tmp_path).read_text("utf-8"), "html.parser")
+    figure = page.select_one("figure#fig-words.marked")
+    assert text(figure.figcaption).startswith("Figure 1. Some words.")
+    found = figure.select(".words span")
+    assert [it.get_text() for it in found] == ["<x>", "y↵\n", "z"]
+    assert [it["class"] for it in found] == [["k1"], ["k0"], ["k0"]]
+    alphas = [float(re.search(r"([\d.]+)\)", it["style"])[1]) for it in found]
+    assert alphas[0] == 0.5 and alphas[1] == 0.06 < alphas[2] < alphas[0]
+    assert found[1]["title"] == "token: y↵\nkind: a\nexcess, nats: −1.00"
+    assert [it.get_text() for it in figure.select(".kinds span")] == ["a", "b"]
+    many = words.assign(kind=pd.Categorical(list("abc"), list("abcdef")))
+    with pytest.raises(ValueError, match="text 'words' has 6 kinds: give at most 5"):
+        display.show_text(many, "words", "Some words.", **how)
 
 
 PAGE = '<html lang="en"><body><h1>T</h1>{}</body></html>'

@@ -214,3 +214,15 @@ def test_a_seed_repeats_and_the_draws_follow_their_probabilities(asked):
         assert set(one) <= set(shares)
         for id, share in shares.items():
             assert abs(one.count(id) / len(one) - share) < 5 * (share / len(one)) ** 0.5 + 0.01
+
+
+def test_the_arrow_keys_find_the_word_above_and_below(asked):
+    told = asked[-1]["marked"]
+    assert told["told"] == [["kind", "a: b"], ["loss, nats", "1.20"]]
+    assert [told[way] for way in ("up", "top", "down", "last")] == [1, 1, 4, 5]
+
+
+def test_rows_are_counted_and_chosen_by_verdict(asked):
+    told = asked[-1]["filter"]
+    assert told["counted"] == [["b", 3], ["a", 2]]
+    assert told["shown"] == [[True] * 3, [True, False, False], [True, True, False]]

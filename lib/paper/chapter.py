@@ -188,20 +188,21 @@ class Book:
                         f"{name}, cell {cell.id}: {output.ename}: {output.evalue}: run the "
                         "notebook again"
                     )
-                if _kind(output) in ("figure", "table", "certificate"):
-                    output.metadata[KEY]["number"] = (
-                        f"{self.token}{_kind(output)} {next(self.numbered)};"
-                    )
+                if (kind := _kind(output)) in ("figure", "table", "text", "certificate"):
+                    kind = "figure" if kind == "text" else kind
+                    output.metadata[KEY]["number"] = f"{self.token}{kind} {next(self.numbered)};"
         return answer
 
     def _shown(self, output, cell, name, renderer):
         """The HTML of one output by its kind; Markdown, HTML, then text where it carries none."""
         kind, at, data = _kind(output), cell.metadata["report"], output.data
-        if kind in ("figure", "table", "certificate", "negative", "claims"):
+        if kind in ("figure", "table", "text", "certificate", "negative", "claims"):
             about = dict(output.metadata[KEY])
             if kind == "figure":
                 about["svg"] = Markup(data.get("image/svg+xml", ""))
                 about["src"] = f"data:image/png;base64,{''.join(data['image/png'].split())}"
+            if kind == "text":
+                about["words"] = Markup(data["text/html"])
             if kind == "table":
                 id = f"tbl-{about['id']}"
                 source = restyle(data["text/html"], id, self.links, self._badges())
