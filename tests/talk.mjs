@@ -6,7 +6,7 @@ const [, , scripts, folder] = process.argv;
 const part = (name) => import(pathToFileURL(`${scripts}/${name}.mjs`));
 const [{ told, beside }, { chosenBy, counted }] = [await part("marked"), await part("filter")];
 const talk = { ...await part("engine"), ...await part("tokenizer"), ...await part("choice") };
-const { wasm, models, tokenizers, logits, draws } = JSON.parse(readFileSync(`${folder}/questions.json`));
+const { wasm, models, tokenizers, logits, draws, laws } = JSON.parse(readFileSync(`${folder}/questions.json`));
 const engine = readFileSync(wasm);
 
 async function run({ file, header, ids, steps }) {
@@ -45,4 +45,10 @@ answers.marked = { told: told("kind: a: b\nloss, nats: 1.20"), up: beside(places
   down: beside(places, 2, 1), last: beside(places, 4, 1) };
 answers.filter = { counted: counted([["a"], ["b", "b"], ["b", "a"], ["b"]]),
   shown: [[], ["a"], ["a", "c"]].map((chosen) => [["a"], ["b", "c"], []].map((row) => chosenBy(new Set(chosen), row))) };
+const law = await part("law");
+answers.laws = laws.map(({ law: own, how, prompt, lengths }) => lengths.map((n) => {
+  const [now, roof] = [law.moved(own, how), law.roofline(own, how)];
+  const shares = law.spent(now, n).map(([, share]) => share);
+  return [law.speedup(now, prompt, n), law.speedup(roof, prompt, n), shares.reduce((a, b) => a + b)];
+}));
 process.stdout.write(JSON.stringify(answers));

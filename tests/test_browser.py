@@ -164,7 +164,7 @@ def test_without_a_script_the_table_stands_alone(opened):
     page, asked, told = opened(java_script_enabled=False)
     assert page.locator("#talk-form").is_hidden() and page.locator("#tbl-talk").is_visible()
     assert "excess, nats: " in page.locator(".marked .words span").first.get_attribute("title")
-    assert page.locator(".filter, .numbers").count() == 0
+    assert page.locator(".filter, .numbers").count() == 0 and page.locator("#law").is_hidden()
     assert told == [] and len(asked) == 1
 
 
@@ -208,3 +208,25 @@ def test_a_text_tells_the_numbers_of_its_words(opened):
     assert numbers.first.inner_text() == words.last.inner_text()
     words.nth(5).hover()
     assert numbers.first.inner_text() == words.nth(5).inner_text()
+
+
+def test_the_cache_law_moves_and_comes_back(opened):
+    page, *_ = opened()
+    law, said = page.locator("#law"), page.locator("#law .said")
+    began, curve = said.inner_text(), "#law polyline.now"
+    points = page.locator(curve).get_attribute("points")
+    measured = page.locator("#law circle.dot").count()
+    assert law.is_visible() and " times as fast" in began and measured > 1
+    assert page.locator("#law polyline.began").count() == 0
+    for name in ("New tokens", "Width of the model", "Overhead of a call", "Read bandwidth"):
+        slider, before = page.get_by_role("slider", name=name), said.inner_text()
+        slider.press("ArrowLeft")
+        assert slider.get_attribute("aria-valuetext") in law.inner_text()
+        assert said.inner_text() != before
+    assert page.locator(curve).get_attribute("points") != points
+    assert page.locator("#law polyline.began").get_attribute("points") == points
+    assert page.locator("#law circle.dot").count() == measured
+    page.get_by_role("button", name="Back to this run").press("Enter")
+    assert said.inner_text() == began
+    page.emulate_media(media="print")
+    assert not law.is_visible() and page.locator("#fig-latency").is_visible()

@@ -717,6 +717,17 @@ def test_without_a_model_that_fits_the_section_keeps_its_words(run):
     assert [it.attrs for it in page.find_all("script")] == [{"type": "module"}]
 
 
+def test_the_time_model_is_in_the_page_where_a_run_says_its_widths(run):
+    path = run / "timemodel.json"
+    for law, forms in (({"widths": []}, 0), ({"widths": [{"width": 64}], "overhead": 1e-4}, 1)):
+        path.write_text(json.dumps(law), "utf-8")
+        page = BeautifulSoup(build_html(run).read_text("utf-8"), "html.parser")
+        assert len(page.select("form#law[hidden]")) == forms == len(page.select("#law-data"))
+    assert json.loads(page.find(id="law-data").string) == law
+    for slider in page.select("#law input"):
+        assert page.select(f'label[for="{slider["id"]}"]') and slider["type"] == "range"
+
+
 def test_the_script_is_one_module_of_all_the_files_and_stays_small():
     """Every import names a file that stands above, and no name is given twice."""
     files = {path.stem: path.read_text("utf-8") for path in TEMPLATE.glob("*.mjs")}

@@ -10,6 +10,7 @@ Conventions
                  below the tables that are built here; its other sections close the page in their
                  order
     live         talk.json, what the script lets the reader talk to under Talk to it
+    law          timemodel.json, what sliders below the figure "latency" move
     headline     headline.json, the tiles of `headline.tiles`, each with a strip as `marks.strip`
                  takes it
     claims       claims/NN-name.json of the notebooks shown; rows about the original report form
@@ -79,6 +80,7 @@ def build_html(run_dir, notebooks_dir=None) -> Path:
         stats=[_tile(it) for it in _json(run_dir / "headline.json", [])],
         before=BEFORE,
         live=_live(_json(run_dir / "talk.json", {})),
+        law=_law(_json(run_dir / "timemodel.json", {})),
         script=joined(TEMPLATE),
     )
     parts["ending"] = _ending(parts)
@@ -104,6 +106,11 @@ def _run(project, run):
 def _live(found):
     """What the reader can talk to, {} where no model is small enough."""
     return found if found.get("models") else {}
+
+
+def _law(found):
+    """The time model that sliders move, {} where a run says no widths."""
+    return found if found.get("widths") else {}
 
 
 def _ending(parts):

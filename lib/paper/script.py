@@ -5,7 +5,7 @@ import re
 from pathlib import Path
 
 # What is used stands before what uses it.
-PARTS = ("dom", "engine", "tokenizer", "choice", "talk", "filter", "marked")
+PARTS = ("dom", "engine", "tokenizer", "choice", "talk", "filter", "marked", "law")
 
 
 def joined(folder: Path) -> str:
