@@ -1,6 +1,7 @@
 """The page in a real browser, from its file: what the reader talks to says what PyTorch says, and
 nothing is fetched. Run where playwright and a Chromium are installed."""
 
+import importlib.util
 import json
 import os
 import re
@@ -230,3 +231,29 @@ def test_the_cache_law_moves_and_comes_back(opened):
     assert said.inner_text() == began
     page.emulate_media(media="print")
     assert not law.is_visible() and page.locator("#fig-latency").is_visible()
+
+
+@pytest.fixture(scope="module")
+def axe(browser):
+    """The text of axe-core, which looks for what keeps a reader out."""
+    found = importlib.util.find_spec("axe_playwright_python")
+    if not found:
+        pytest.skip("axe-playwright-python is not installed: axe does not look at the page")
+    return Path(found.submodule_search_locations[0], "axe.min.js").read_text("utf-8")
+
+
+LOOKS = {"light": (1280, {}), "dark": (1280, {"runOnly": ["color-contrast"]}), "phone": (390, {})}
+
+
+@pytest.mark.parametrize("look", LOOKS)
+def test_axe_finds_nothing(opened, axe, look):
+    """With all code open where there is room; on a dark page only colors differ."""
+    width, options = LOOKS[look]
+    page, *_ = opened(width, color_scheme="dark" if look == "dark" else "light")
+    proven(page)
+    if look == "light":
+        page.evaluate("document.querySelectorAll('.code').forEach(it => { it.open = true; })")
+    page.evaluate(axe)
+    found = page.evaluate("how => axe.run(how)", {"resultTypes": ["violations"]} | options)
+    told = [(it["id"], node["target"]) for it in found["violations"] for node in it["nodes"]]
+    assert told == [] and len(found["passes"]) >= (1 if options else 20)

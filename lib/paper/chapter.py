@@ -227,8 +227,15 @@ class Book:
             return prose.markdown(data["text/markdown"], renderer)
         if "text/html" in data:
             source = restyle(data["text/html"])
-            tabled = "<table" in source  # else a listing, which scrolls by itself
-            return Markup(_scroll(source, f"Table of cell {at['number']}") if tabled else source)
+            tabled = (
+                "<table" in source
+            )  # else a listing, which scrolls by itself, by the keyboard too
+            if not tabled:
+                named = (
+                    f'<pre tabindex="0" role="group" aria-label="Listing of cell {at["number"]}"'
+                )
+                return Markup(source.replace("<pre", named))
+            return Markup(_scroll(source, f"Table of cell {at['number']}"))
         if any(mime.startswith("image/") for mime in data):
             raise ValueError(
                 f"{name}, cell {cell.id} shows an image without alt text: show it with "

@@ -6,3 +6,11 @@ export function element(tag, text = "", attributes = {}) {
   for (const [name, value] of Object.entries(attributes)) made.setAttribute(name, value);
   return made;
 }
+
+// The contents stand open beside the text where there is room, so that the keyboard reaches them.
+const contents = globalThis.document?.querySelector(".toc"), roomy = globalThis.matchMedia?.("(min-width: 76rem)");
+const unfold = () => { contents.open = roomy.matches; };
+if (contents) {
+  roomy.addEventListener("change", unfold);
+  unfold();
+}
