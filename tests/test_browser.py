@@ -6,6 +6,7 @@ import json
 import os
 import re
 import shutil
+import sys
 from pathlib import Path
 
 import pytest
@@ -13,6 +14,7 @@ import pytest
 from paper import __main__ as command
 
 ROOT = Path(__file__).resolve().parent.parent
+sys.path.append(str(ROOT / ".cache" / "browser"))  # where .ci/run puts playwright and axe
 pytestmark = pytest.mark.pipeline
 CHROMIUM = shutil.which("chromium") or shutil.which("chromium-browser")
 
