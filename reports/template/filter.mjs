@@ -12,7 +12,7 @@ export function counted(rows) {
 // Whether a row shows: where nothing is chosen, every one does.
 export const chosenBy = (chosen, verdicts) => !chosen.size || verdicts.some((one) => chosen.has(one));
 
-function filtered(table, what) {
+function filtered(table, what, where) {
   const rows = [...table.querySelectorAll("tbody tr:not(.group)")];
   const verdicts = rows.map((row) => [...row.querySelectorAll(".badge")].map((badge) => badge.textContent.trim()));
   const chosen = new Set(), told = element("p", "", { class: "shown", role: "status" });
@@ -22,7 +22,7 @@ function filtered(table, what) {
     rows.forEach((row, i) => row.classList.toggle("off", !chosenBy(chosen, verdicts[i])));
     for (const body of table.tBodies) body.classList.toggle("off", !body.querySelector("tr:not(.group, .off)"));
     const left = rows.filter((row) => !row.classList.contains("off")).length;
-    told.textContent = `${left} of ${rows.length} shown${chosen.size ? `: ${[...chosen].join(", ")}` : ""}`;
+    told.textContent = `${left} of ${rows.length} shown${chosen.size ? `: ${[...chosen].join(", ")}${where}` : ""}`;
   };
 
   for (const [verdict, count] of counted(verdicts)) {
@@ -40,7 +40,9 @@ function filtered(table, what) {
   show();
 }
 
-for (const [selector, what] of [["table.claims", "Claims"], ["table.audit", "Statements"]]) {
+for (const [selector, what, where] of [
+  ["table.claims", "Claims", ""], ["table.audit", "Statements", ", at the one setting or the other"],
+]) {
   const table = globalThis.document?.querySelector(selector);
-  if (table?.querySelector(".badge")) filtered(table, what);
+  if (table?.querySelector(".badge")) filtered(table, what, where);
 }
