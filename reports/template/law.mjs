@@ -64,7 +64,7 @@ function drawn(law, now, roof, n, still) {
     .filter((tick) => tick <= most && (most <= 100 || String(tick)[0] === "1"));
   const text = (cls, px, py, words, anchor = "start") =>
     `<text class="${cls}" x="${px}" y="${py}" text-anchor="${anchor}">${words}</text>`;
-  const points = (line) => line.map(([a, b]) => `${x(a)},${y(b)}`).join(" ");
+  const points = (line) => line.map(([a, b]) => `${x(a).toFixed(1)},${y(b).toFixed(1)}`).join(" ");
   const path = (name) => `<polyline class="${name}" points="${points(lines[name])}"/>`;
   const ends = Object.entries(lines).map(([name, line]) => ({ name, at: y(line.at(-1)[1]) }));
   ends.sort((a, b) => a.at - b.at).forEach((end, i) => { if (i) end.at = Math.max(end.at, ends[i - 1].at + 14); });
