@@ -1,10 +1,12 @@
 """The page in a real browser, from its file: what the reader talks to says what PyTorch says, and
 nothing is fetched. Run where playwright and a Chromium are installed."""
 
+import importlib.util
 import json
 import os
 import re
 import shutil
+import sys
 from pathlib import Path
 
 import pytest
@@ -12,6 +14,7 @@ import pytest
 from paper import __main__ as command
 
 ROOT = Path(__file__).resolve().parent.parent
+sys.path.append(str(ROOT / ".cache" / "browser"))  # where .ci/run puts playwright and axe
 pytestmark = pytest.mark.pipeline
 CHROMIUM = shutil.which("chromium") or shutil.which("chromium-browser")
 
@@ -55,6 +58,7 @@ def opened(browser, run_dir):
         } | options
         contexts.append(browser.new_context(**options))
         page, asked, told = contexts[-1].new_page(), [], []
+        page.set_default_timeout(60_000)
         page.on("request", lambda request: asked.append(request.url))
         page.on("console", lambda message: told.append(message.text))
         page.on("pageerror", lambda error: told.append(str(error)))
@@ -117,6 +121,27 @@ def test_it_is_used_by_the_keyboard_and_a_seed_repeats(opened):
     page.locator(".talk .told", has_text="Give a prompt").wait_for()
 
 
+def test_the_text_is_shaded_by_where_the_last_token_looks(opened):
+    page, *_ = opened()
+    proven(page)
+    text, told = (
+        page.locator(".talk .text span span, .talk output span"),
+        page.locator(".looks span"),
+    )
+    tokens = text.count()
+    assert tokens == 8 and " looks most at " in told.inner_text()
+    parts = [float(it.get_attribute("style").split(":")[1].strip(" %;")) for it in text.all()]
+    assert max(parts) == 100 and min(parts) < 50
+    choice = page.get_by_label("Attention of the last token")
+    assert choice.locator("option").count() > 2
+    choice.select_option(index=1)
+    assert parts != [
+        float(it.get_attribute("style").split(":")[1].strip(" %;")) for it in text.all()
+    ]
+    write(page, "int8", 3, 20)
+    assert text.count() == tokens + 20
+
+
 def test_a_token_that_is_not_pytorchs_is_shown_in_red(opened, run_dir, tmp_path):
     source = (run_dir / "index.html").read_text("utf-8")
     found = re.search(r'id="talk-data">(.*?)</script>', source)
@@ -141,4 +166,95 @@ def test_every_field_has_a_name(opened):
 def test_without_a_script_the_table_stands_alone(opened):
     page, asked, told = opened(java_script_enabled=False)
     assert page.locator("#talk-form").is_hidden() and page.locator("#tbl-talk").is_visible()
+    assert "excess, nats: " in page.locator(".marked .words span").first.get_attribute("title")
+    assert page.locator(".filter, .numbers").count() == 0 and page.locator("#law").is_hidden()
     assert told == [] and len(asked) == 1
+
+
+@pytest.mark.parametrize("name", ["claims", "audit"])
+def test_rows_are_filtered_by_verdict_and_paper_shows_all(opened, name):
+    page, *_ = opened()
+    rows, bar = page.locator(f"table.{name} tbody tr:not(.group)"), page.locator(f"#{name} .filter")
+    told, every = page.locator(f"#{name} .shown"), rows.count()
+    assert told.inner_text() == f"{every} of {every} shown" and every > 20
+    button = bar.get_by_role("button").last
+    verdict, count = button.locator(".badge").inner_text(), int(button.inner_text().split()[-1])
+    button.press("Enter")
+    assert button.get_attribute("aria-pressed") == "true"
+    assert told.inner_text().startswith(f"{count} of {every} shown: {verdict}")
+    shown = [row for row in rows.all() if row.is_visible()]
+    assert len(shown) == count and all(verdict in row.inner_text() for row in shown)
+    hidden = page.locator(f"table.{name} tr.off[id]").first.get_attribute("id")
+    page.evaluate("id => { location.hash = id; }", hidden)  # a link to it still finds it
+    assert page.locator(f"[id='{hidden}']").is_visible()
+    page.emulate_media(media="print")
+    assert page.locator(f"table.{name} tr:not(.group) >> visible=true").count() > every
+    assert not bar.is_visible()
+    page.emulate_media(media="screen")
+    button.press("Space")
+    assert told.inner_text() == f"{every} of {every} shown"
+
+
+def test_a_text_tells_the_numbers_of_its_words(opened):
+    """By the pointer and by the keyboard, where one word at a time can be reached."""
+    page, *_ = opened()
+    words, numbers = page.locator(".marked .words span"), page.locator(".marked .numbers dd")
+    assert words.count() > 200 and page.locator('.marked .words [tabindex="0"]').count() == 1
+    words.first.focus()
+    page.keyboard.press("ArrowRight")
+    page.keyboard.press("ArrowDown")
+    page.keyboard.press("ArrowUp")
+    assert page.evaluate("document.activeElement === document.querySelectorAll('.words span')[1]")
+    assert numbers.first.inner_text() == words.nth(1).inner_text()
+    assert words.nth(1).get_attribute("aria-label").startswith("token ")
+    page.keyboard.press("End")
+    assert numbers.first.inner_text() == words.last.inner_text()
+    words.nth(5).hover()
+    assert numbers.first.inner_text() == words.nth(5).inner_text()
+
+
+def test_the_cache_law_moves_and_comes_back(opened):
+    page, *_ = opened()
+    law, said = page.locator("#law"), page.locator("#law .said")
+    began, curve = said.inner_text(), "#law polyline.now"
+    points = page.locator(curve).get_attribute("points")
+    measured = page.locator("#law circle.dot").count()
+    assert law.is_visible() and " times as fast" in began and measured > 1
+    assert page.locator("#law polyline.began").count() == 0
+    for name in ("New tokens", "Width of the model", "Overhead of a call", "Read bandwidth"):
+        slider, before = page.get_by_role("slider", name=name), said.inner_text()
+        slider.press("ArrowLeft")
+        assert slider.get_attribute("aria-valuetext") in law.inner_text()
+        assert said.inner_text() != before
+    assert page.locator(curve).get_attribute("points") != points
+    began_at = page.locator("#law polyline.began").get_attribute("points")
+    assert began_at != page.locator(curve).get_attribute("points")
+    assert page.locator("#law circle.dot").count() == measured
+    page.get_by_role("button", name="Back to this run").press("Enter")
+    assert said.inner_text() == began
+    page.emulate_media(media="print")
+    assert not law.is_visible() and page.locator("#fig-latency").is_visible()
+
+
+@pytest.fixture(scope="module")
+def axe(browser):
+    """The text of axe-core, which looks for what keeps a reader out."""
+    found = importlib.util.find_spec("axe_playwright_python")
+    if not found:
+        pytest.skip("axe-playwright-python is not installed: axe does not look at the page")
+    return Path(found.submodule_search_locations[0], "axe.min.js").read_text("utf-8")
+
+
+LOOKS = {"light": (1280, {}), "dark": (1280, {"runOnly": ["color-contrast"]}), "phone": (390, {})}
+
+
+@pytest.mark.parametrize("look", LOOKS)
+def test_axe_finds_nothing(opened, axe, look):
+    """On a dark page only colors differ."""
+    width, options = LOOKS[look]
+    page, *_ = opened(width, color_scheme="dark" if look == "dark" else "light")
+    proven(page)
+    page.evaluate(axe)
+    found = page.evaluate("how => axe.run(how)", {"resultTypes": ["violations"]} | options)
+    told = [(it["id"], node["target"]) for it in found["violations"] for node in it["nodes"]]
+    assert told == [] and len(found["passes"]) >= (1 if options else 20)

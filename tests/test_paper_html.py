@@ -4,6 +4,7 @@ what it refuses."""
 import json
 import re
 from contextlib import contextmanager
+from functools import partial
 from pathlib import Path
 
 import nbformat
@@ -22,6 +23,7 @@ from paper.claims import audit_row, seed_claims
 from paper.figures import ladder
 from paper.html import TEMPLATE, build_html
 from paper.numerals import heading
+from paper.script import PARTS, joined
 from paper.tables import restyle
 
 LEDGER = seed_claims()
@@ -602,12 +604,8 @@ def test_front_matter_stands_where_it_belongs(page):
 def test_the_page_keeps_its_promises(run):
     build_html(run)
     source = (run / "index.html").read_text(encoding="utf-8")
-    assert (
-        "<script" not in source
-        and not re.search(r"(src|data|action)=.https?:", source)
-        and "@import" not in source
-    )
-    check(source)
+    assert not re.search(r"(src|data|action)=.https?:", source) and "@import" not in source
+    check(source, script=joined(TEMPLATE))
     assert not list(run.glob(".index*"))
 
 
@@ -702,7 +700,7 @@ def test_models_that_can_be_talked_to_are_in_the_page_with_the_one_script(run):
     data, script = page.find_all("script")
     assert json.loads(data.string) == LIVE and data["type"] == "application/json"
     assert script.attrs == {"type": "module"}
-    assert script.string == (TEMPLATE / "talk.mjs").read_text("utf-8")
+    assert script.string == joined(TEMPLATE)
     assert [it["data-proof"] for it in page.select("[data-proof]")] == ["int8", "int4"]
     policy = page.find("meta", attrs={"http-equiv": "Content-Security-Policy"})["content"]
     assert policy.startswith("default-src 'none'") and "connect-src" not in policy
@@ -713,10 +711,61 @@ def test_models_that_can_be_talked_to_are_in_the_page_with_the_one_script(run):
         check(source)
 
 
-def test_without_a_model_that_fits_the_section_keeps_its_words_and_has_no_script(run):
+def test_without_a_model_that_fits_the_section_keeps_its_words(run):
     source, page = with_talk(run, LIVE | {"models": {}})
-    assert "It answers." in page.find(id="talk").get_text() and not page.find_all("script")
-    assert not page.find_all("form")
+    assert "It answers." in page.find(id="talk").get_text() and not page.find_all("form")
+    assert [it.attrs for it in page.find_all("script")] == [{"type": "module"}]
+
+
+def test_the_time_model_is_in_the_page_where_a_run_says_its_widths(run):
+    path = run / "timemodel.json"
+    for law, forms in (({"widths": []}, 0), ({"widths": [{"width": 64}], "overhead": 1e-4}, 1)):
+        path.write_text(json.dumps(law), "utf-8")
+        page = BeautifulSoup(build_html(run).read_text("utf-8"), "html.parser")
+        assert len(page.select("form#law[hidden]")) == forms == len(page.select("#law-data"))
+    assert json.loads(page.find(id="law-data").string) == law
+    for slider in page.select("#law input"):
+        assert page.select(f'label[for="{slider["id"]}"]') and slider["type"] == "range"
+
+
+def test_the_script_is_one_module_of_all_the_files_and_stays_small():
+    """Every import names a file that stands above, and no name is given twice."""
+    files = {path.stem: path.read_text("utf-8") for path in TEMPLATE.glob("*.mjs")}
+    assert set(files) == set(PARTS)
+    assert sum(len(text.splitlines()) for text in files.values()) < 800
+    for at, name in enumerate(PARTS):
+        assert set(re.findall(r'^import .* from "./(.*).mjs";$', files[name], re.M)) <= {
+            *PARTS[:at]
+        }
+        assert max(map(len, files[name].splitlines())) <= 120
+    script = joined(TEMPLATE)
+    assert not re.search(r"^(import|export) ", script, re.M)
+    names = re.findall(r"^(?:async )?(?:function\*?|const|let|class) (\w+)", script, re.M)
+    assert len(names) == len(set(names)) > 20
+
+
+def test_a_text_is_shaded_by_kind_and_tells_its_numbers_without_a_script(tmp_path, shown):
+    """Darker where more is lost, nothing below zero; a kind has its color and its underline."""
+    kinds = pd.Categorical(["b", "a", "a"], ["a", "b"])
+    words = pd.DataFrame({"token": ["<x>", "y\n", "z"], "kind": kinds, "excess_nats": [2, -1.0, 1]})
+    words = words.astype({"excess_nats": float})
+    how = dict(word="token", kind="kind", shade="excess_nats")
+    show = partial(display.show_text, **how)
+    outputs = shown((show, words, "words", "Some words.", "tables/words.csv"))
+    save(tmp_path, "01-data", [markdown("# T", "t"), code("text", "x", outputs)])
+    page = BeautifulSoup(build_html(tmp_path).read_text("utf-8"), "html.parser")
+    figure = page.select_one("figure#fig-words.marked")
+    assert text(figure.figcaption).startswith("Figure 1. Some words.")
+    found = figure.select(".words span")
+    assert [it.get_text() for it in found] == ["<x>", "y↵\n", "z"]
+    assert [it["class"] for it in found] == [["k1"], ["k0"], ["k0"]]
+    alphas = [float(re.search(r"([\d.]+)\)", it["style"])[1]) for it in found]
+    assert alphas[0] == 0.5 and alphas[1] == 0.06 < alphas[2] < alphas[0]
+    assert found[1]["title"] == "token: y↵\nkind: a\nexcess, nats: −1.00"
+    assert [it.get_text() for it in figure.select(".kinds span")] == ["a", "b"]
+    many = words.assign(kind=pd.Categorical(list("abc"), list("abcdef")))
+    with pytest.raises(ValueError, match="text 'words' has 6 kinds: give at most 5"):
+        display.show_text(many, "words", "Some words.", **how)
 
 
 PAGE = '<html lang="en"><body><h1>T</h1>{}</body></html>'

@@ -28,7 +28,7 @@ from minitransformer.decode import Sampling
 from minitransformer.evaluate import TokenReport, best_order, token_report
 from minitransformer.model import ModelConfig, Transformer
 from minitransformer.train import initialize
-from studies import attention, context_worth, error_budget, reliability, samples, standing
+from studies import attention, context_worth, error_budget, marked, reliability, samples, standing
 
 SALT = "00112233445566778899aabbccddeeff"
 V = SMALL.vocab_size
@@ -448,3 +448,25 @@ def test_a_map_shows_the_end_of_the_first_window(language, text, model):
     assert attention.distance(text, loud) == 2  # the previous token is left aside
     narrow = attention.of_models({"model": model}, test[:9], 40)
     assert narrow["model, 1.1"].shape == (1, 9, 9)
+
+
+def test_a_marked_text_has_the_losses_of_the_report_and_what_else_was_expected(
+    language, text, model
+):
+    for data, name in ((language, "floor_nats"), (text, "7_gram_nats")):
+        test, window = data.splits["test"], 16
+        net = Transformer(replace(model.cfg, vocab_size=data.vocab_size)).eval()
+        own = token_report(net, test, window, standing.stride(window))
+        table = marked.text(data, net, own, report(own.nll - 1), window, "7 gram", count=40)
+        first = (len(test) - 1) // 2
+        assert len(table) == 40 and np.allclose(table.loss_nats, own.nll[first : first + 40])
+        assert np.allclose(table.excess_nats, table.loss_nats - table[name])
+        other, share = marked.others(net, test, window, range(first, first + 40))
+        assert not (other == test[first + 1 : first + 41]).any()
+        right = own.correct[first : first + 40]
+        assert np.allclose(share[~right], own.confidence[first : first + 40][~right], atol=1e-6)
+        assert (share[right] < own.confidence[first : first + 40][right]).all()
+        assert len(table.kind.cat.categories) <= 5
+        told = marked.told(table)
+        assert told["excess"] == table.excess_nats.max() and 10 <= told["share"] <= 100
+    assert len(marked.text(text, net, own, own, window, count=10**6)) == len(test) - 1

@@ -5,11 +5,14 @@ import json
 import shutil
 import subprocess
 from ctypes import sizeof
+from dataclasses import replace
 from pathlib import Path
 
+import pandas as pd
 import pytest
 import torch
 
+from minitransformer.bench import TimeModel, flops, weights_read
 from minitransformer.corpus import decode, encode
 from minitransformer.corpus.tokenizers import train_bpe, train_characters, train_words
 from minitransformer.decode import Sampling, generate
@@ -19,9 +22,11 @@ from minitransformer.model import ModelConfig, Transformer
 from minitransformer.native import structs, wasm
 from minitransformer.quant import QuantScheme, quantize
 from native_models import apart, ids_of
+from studies import latency
+from studies.attention import probabilities
 
 ROOT = Path(__file__).resolve().parent.parent
-SCRIPT = ROOT / "reports" / "template" / "talk.mjs"
+SCRIPTS = ROOT / "reports" / "template"
 STEPS = 24
 SMALL = dict(vocab_size=33, d_model=32, n_heads=4, context=48)
 CONFIGS = {
@@ -59,6 +64,24 @@ DRAWS = [
 ]
 
 
+CFG = ModelConfig(vocab_size=500, d_model=64, n_heads=4)
+LAW = TimeModel(4e-4, 3e-4, 3e-5, 6e-6, 1e-9, 2e-7, (1e-7, 3e-7))
+ROOF = LAW.without_overhead(flops(CFG, 1), 1e11)
+LAWS = [  # width, overhead and bandwidth in times of the run's own
+    *((LAW, 64, 1, 1), (LAW, 256, 1, 1), (LAW, 32, 0.01, 3), (LAW, 1024, 2, 0.1)),
+    (replace(LAW, kappa=-1e-8), 64, 0.5, 10),
+]
+LENGTHS = [1, 2, 50, 700]
+
+
+def asked_of(law, width, overhead, faster):
+    """What a slider asks: timemodel.json as a run leaves it, and what is moved to where."""
+    saved = latency.summary(law, ROOF, pd.DataFrame(), CFG, 8)
+    bandwidth = faster * saved["bandwidth_bytes_per_second"]
+    how = {"width": width, "overhead": overhead, "bandwidth": bandwidth}
+    return {"law": saved, "how": how, "prompt": 8, "lengths": LENGTHS}
+
+
 def model_for(config, scheme):
     """A model of weights so large that it does not repeat one token for ever."""
     torch.manual_seed(1)
@@ -86,8 +109,9 @@ def asked(tmp_path_factory):
     questions["tokenizers"] = [{"json": t.to_str(), "texts": TEXTS} for t in tokenizers]
     questions["logits"] = torch.randn(40, generator=torch.Generator().manual_seed(3)).tolist()
     questions["draws"] = DRAWS
+    questions["laws"] = [asked_of(*case) for case in LAWS]
     (folder / "questions.json").write_text(json.dumps(questions), "utf-8")
-    command = ["node", str(Path(__file__).with_name("talk.mjs")), str(SCRIPT), str(folder)]
+    command = ["node", str(Path(__file__).with_name("talk.mjs")), str(SCRIPTS), str(folder)]
     done = subprocess.run(command, capture_output=True, text=True, encoding="utf-8")
     assert done.returncode == 0, done.stderr
     return models, tokenizers, questions, json.loads(done.stdout)
@@ -157,6 +181,21 @@ def test_tokens_are_those_of_pytorch(asked, case):
     assert apart(torch.tensor(told["last"]), logits) < 2e-5
 
 
+@pytest.mark.parametrize("case", CASES, ids=", ".join)
+def test_the_last_token_looks_where_it_does_in_pytorch(asked, case):
+    """Every head of every block; and the text stays held."""
+    models, _, questions, answers = asked
+    at = CASES.index(case)
+    model, told = models[at], answers["models"][at]
+    ids = torch.tensor([questions["models"][at]["ids"] + told["tokens"]])
+    want = probabilities(model, ids)
+    assert len(told["looks"]) == len(want) == model.cfg.n_layers * model.cfg.n_heads
+    for row, (head, p) in zip(told["looks"], want.items(), strict=True):
+        assert torch.allclose(torch.tensor(row), p[0, -1], atol=1e-4), head
+        assert abs(sum(row) - 1) < 1e-5 and max(row) > 1.5 / len(row)
+    assert told["apart"] < 1e-4
+
+
 @pytest.mark.parametrize("kind", TOKENIZERS)
 def test_tokenizers_give_the_same_ids_and_texts(asked, kind):
     _, tokenizers, _, answers = asked
@@ -165,6 +204,7 @@ def test_tokenizers_give_the_same_ids_and_texts(asked, kind):
         ids = encode(tokenizers[at], text)
         assert told["ids"] == ids.tolist(), text
         assert told["text"] == decode(tokenizers[at], ids), text
+        assert len(told["pieces"]) == len(ids) and "".join(told["pieces"]) == told["text"]
 
 
 def test_prompts_are_completed_from_the_vocabulary(asked):
@@ -197,3 +237,34 @@ def test_a_seed_repeats_and_the_draws_follow_their_probabilities(asked):
         assert set(one) <= set(shares)
         for id, share in shares.items():
             assert abs(one.count(id) / len(one) - share) < 5 * (share / len(one)) ** 0.5 + 0.01
+
+
+def test_the_arrow_keys_find_the_word_above_and_below(asked):
+    told = asked[-1]["marked"]
+    assert told["told"] == [["kind", "a: b"], ["loss, nats", "1.20"]]
+    assert [told[way] for way in ("up", "top", "down", "last")] == [1, 1, 4, 5]
+
+
+def test_the_law_that_sliders_move_is_the_time_model(asked):
+    """At the run's own constants exactly; elsewhere with what another width reads and computes."""
+    for (law, width, overhead, faster), told in zip(LAWS, asked[-1]["laws"], strict=True):
+        other = replace(CFG, d_model=width)
+        wider, read = width / CFG.d_model, weights_read(other) / weights_read(CFG)
+        work = flops(other, 1) / flops(CFG, 1)
+        o, cached_o = overhead * law.overhead, overhead * law.cached_overhead
+        kappa, a = law.kappa * wider / faster, law.attention * wider
+        w = law.weights * read / faster
+        moved = TimeModel(o, cached_o, w, law.compute * work, a, kappa, (0, 0))
+        roof = TimeModel(0, 0, w, flops(other, 1) / 1e11, 0, 0, (0, 0))
+        for n, (speedup, limit, shares) in zip(LENGTHS, told, strict=True):
+            assert speedup == pytest.approx(moved.speedup(8, n), rel=1e-9)
+            assert limit == pytest.approx(roof.speedup(8, n), rel=1e-9)
+            assert shares == pytest.approx(1)
+    own = [row[0] for row in asked[-1]["laws"][0]]
+    assert own == pytest.approx([LAW.speedup(8, n) for n in LENGTHS], rel=1e-12)
+
+
+def test_rows_are_counted_and_chosen_by_verdict(asked):
+    told = asked[-1]["filter"]
+    assert told["counted"] == [["b", 3], ["a", 2]]
+    assert told["shown"] == [[True] * 3, [True, False, False], [True, True, False]]

@@ -2,6 +2,7 @@
 and certificates."""
 
 import html
+import json
 import re
 import secrets
 from dataclasses import dataclass, field
@@ -85,6 +86,7 @@ class Book:
             stated=marks.stated,
             interval=marks.interval_text,
             settled=settled,
+            data=data,
         )
         self.env.globals.update(strip=marks.strip, ruler=marks.ruler, beside=self._beside)
         self.run_dir = run_dir
@@ -186,20 +188,21 @@ class Book:
                         f"{name}, cell {cell.id}: {output.ename}: {output.evalue}: run the "
                         "notebook again"
                     )
-                if _kind(output) in ("figure", "table", "certificate"):
-                    output.metadata[KEY]["number"] = (
-                        f"{self.token}{_kind(output)} {next(self.numbered)};"
-                    )
+                if (kind := _kind(output)) in ("figure", "table", "text", "certificate"):
+                    kind = "figure" if kind == "text" else kind
+                    output.metadata[KEY]["number"] = f"{self.token}{kind} {next(self.numbered)};"
         return answer
 
     def _shown(self, output, cell, name, renderer):
         """The HTML of one output by its kind; Markdown, HTML, then text where it carries none."""
         kind, at, data = _kind(output), cell.metadata["report"], output.data
-        if kind in ("figure", "table", "certificate", "negative", "claims"):
+        if kind in ("figure", "table", "text", "certificate", "negative", "claims"):
             about = dict(output.metadata[KEY])
             if kind == "figure":
                 about["svg"] = Markup(data.get("image/svg+xml", ""))
                 about["src"] = f"data:image/png;base64,{''.join(data['image/png'].split())}"
+            if kind == "text":
+                about["words"] = Markup(data["text/html"])
             if kind == "table":
                 id = f"tbl-{about['id']}"
                 source = restyle(data["text/html"], id, self.links, self._badges())
@@ -224,8 +227,15 @@ class Book:
             return prose.markdown(data["text/markdown"], renderer)
         if "text/html" in data:
             source = restyle(data["text/html"])
-            tabled = "<table" in source  # else a listing, which scrolls by itself
-            return Markup(_scroll(source, f"Table of cell {at['number']}") if tabled else source)
+            tabled = (
+                "<table" in source
+            )  # else a listing, which scrolls by itself, by the keyboard too
+            if not tabled:
+                named = (
+                    f'<pre tabindex="0" role="group" aria-label="Listing of cell {at["number"]}"'
+                )
+                return Markup(source.replace("<pre", named))
+            return Markup(_scroll(source, f"Table of cell {at['number']}"))
         if any(mime.startswith("image/") for mime in data):
             raise ValueError(
                 f"{name}, cell {cell.id} shows an image without alt text: show it with "
@@ -264,6 +274,12 @@ def prefix(name):
 
 def claim_anchor(id):
     return "claim-" + re.sub(r"[^A-Za-z0-9_.-]+", "-", id)
+
+
+def data(value):
+    """Anything as JSON inside a script element, where no tag may stand."""
+    text = json.dumps(value, ensure_ascii=False, separators=(",", ":"))
+    return Markup(text.replace("<", "\\u003c"))
 
 
 def python(source):

@@ -5,6 +5,7 @@ properly.
     kind "figure"       id, caption, alt, csv, width, height,     PNG, and of a figure of ours SVG
                         overlaps (what its labels cover)
     kind "table"        id, caption, csv                          plain HTML table
+    kind "text"         id, caption, csv                          words with shades and titles
     kind "say"          none                                      Markdown
     kind "answer"       text                                      Markdown; stands under the
 chapter's question
@@ -28,10 +29,10 @@ import pandas as pd
 from IPython.display import display
 
 from .boxes import overlaps
-from .canvas import LiteralFigure, png_bytes
+from .canvas import ORDER, PALETTE, LiteralFigure, png_bytes
 from .claims import audited, settled
 from .marks import interval_text, stated, written
-from .numerals import heading, number, readable
+from .numerals import column, heading, number, readable
 from .svg import svg_text
 from .words import seen
 
@@ -74,6 +75,44 @@ def show_table(df, id, caption, csv=None):
     body = body.replace("<thead>", f"<caption>{html.escape(caption)}</caption>\n  <thead>", 1)
     about = {"kind": "table", "id": id, "caption": caption, "csv": csv}
     _show({"text/html": body, "text/plain": shown.to_string(index=index)}, about)
+
+
+def show_text(df, id, caption, csv=None, *, word, kind, shade, between=" "):
+    """Display a text of words, a row of `df` each, colored by the category `kind` and the darker
+    the larger the column `shade`; what the columns say of a word is its title, a line each.
+
+    Below zero is as zero; the darkest has the 95th percentile or more. The kinds differ by their
+    underline as well. Raises ValueError if the caption is empty, or there are more kinds than
+    colors."""
+    _need("text", id, caption=caption)
+    names = list(df[kind].cat.categories)
+    if len(names) > len(ORDER):
+        raise ValueError(f"text {id!r} has {len(names)} kinds: give at most {len(ORDER)}")
+    top, codes = max(float(df[shade].quantile(0.95)), 1e-9), df[kind].cat.codes
+    shown = df.rename(columns=heading).astype(object)
+    for place, dtype in enumerate(df.dtypes):
+        if dtype.kind == "f":
+            shown.isetitem(place, column(df.iloc[:, place]))
+    rows = zip(df[word], codes, df[shade], shown.to_dict("records"), strict=True)
+    words = between.join(_word(text, k, value / top, row) for text, k, value, row in rows)
+    key = "".join(_word(name, i, 0.5) for i, name in enumerate(names) if (codes == i).any())
+    scale = f"Palest: {heading(shade)}, 0 or less; darkest: {number(top, 2)} or more."
+    body = f'<p class="kinds">{key} <small>{scale}</small></p>\n<p class="words">{words}</p>'
+    about = {"kind": "text", "id": id, "caption": caption, "csv": csv}
+    plain = between.join(df[word])
+    _show({"text/html": body, "text/plain": plain}, about)
+    _show({"text/markdown": caption, "text/plain": caption}, {"kind": "echo"})
+
+
+def _word(text, kind, part, told=()):
+    """A word in the color of its kind, a `part` of the darkest, over any ground."""
+    r, g, b = (int(PALETTE[ORDER[kind]][0][i : i + 2], 16) for i in (1, 3, 5))
+    alpha = 0.06 + 0.44 * min(max(part, 0), 1)
+    lines = (f"{name}: {value}".replace("\n", "↵") for name, value in dict(told).items())
+    title = html.escape("\n".join(lines))
+    color = f"background-color: rgba({r}, {g}, {b}, {alpha:.2f})"
+    title, text = title and f' title="{title}"', html.escape(text).replace("\n", "↵\n")
+    return f'<span class="k{kind}" style="{color}"{title}>{text}</span>'
 
 
 def joined(df):

@@ -9,7 +9,8 @@ Conventions
                  to it, Resumen and Architecture before the chapters, what is under Claims and Audit
                  below the tables that are built here; its other sections close the page in their
                  order
-    live         talk.json, what talk.mjs lets the reader talk to under Talk to it
+    live         talk.json, what the script lets the reader talk to under Talk to it
+    law          timemodel.json, what sliders below the figure "latency" move
     headline     headline.json, the tiles of `headline.tiles`, each with a strip as `marks.strip`
                  takes it
     claims       claims/NN-name.json of the notebooks shown; rows about the original report form
@@ -34,11 +35,11 @@ from .marks import strip, written
 from .names import slug
 from .project import Project
 from .record import made_by
+from .script import joined
 from .words import visible
 
 TEMPLATE = Path(__file__).resolve().parents[2] / "reports" / "template"
 STYLES = ("style.css", "audit.css", "talk.css")
-SCRIPT = "talk.mjs"
 BEFORE = ("findings", "talk", "resumen", "architecture")  # sections before the chapters
 BUILT = ("abstract", *BEFORE, "claims", "audit")
 BARS_FOR = "paper"  # the profile that the bars were set for
@@ -78,7 +79,9 @@ def build_html(run_dir, notebooks_dir=None) -> Path:
         companions=companions.listed(run_dir),
         stats=[_tile(it) for it in _json(run_dir / "headline.json", [])],
         before=BEFORE,
-        **_live(_json(run_dir / "talk.json", {})),
+        live=_live(_json(run_dir / "talk.json", {})),
+        law=_law(_json(run_dir / "timemodel.json", {})),
+        script=joined(TEMPLATE),
     )
     parts["ending"] = _ending(parts)
     parts["contents"] = _contents(parts)
@@ -101,14 +104,13 @@ def _run(project, run):
 
 
 def _live(found):
-    """What the reader can talk to, for the form and for the script, and the script; nothing where
-    no model is small enough."""
-    if not found.get("models"):
-        return {"live": {}, "data": "", "script": ""}
-    data = json.dumps(found, separators=(",", ":")).replace(
-        "<", "\\u003c"
-    )  # no tag inside a script
-    return {"live": found, "data": data, "script": (TEMPLATE / SCRIPT).read_text(encoding="utf-8")}
+    """What the reader can talk to, {} where no model is small enough."""
+    return found if found.get("models") else {}
+
+
+def _law(found):
+    """The time model that sliders move, {} where a run says no widths."""
+    return found if found.get("widths") else {}
 
 
 def _ending(parts):

@@ -127,6 +127,13 @@ class Notebook:
         display.show_table(df, id, caption, csv=f"tables/{id}.csv")
         self.write_csv(f"tables/{id}.csv", df)
 
+    def text(self, df, id: str, *, caption: str, **how) -> None:
+        """Saves tables/<id>.csv and shows the words of a DataFrame as a shaded text; `how` as
+        `display.show_text` takes it."""
+        _slug("text", id)
+        display.show_text(df, id, caption, csv=f"tables/{id}.csv", **how)
+        self.write_csv(f"tables/{id}.csv", df)
+
     def say(self, template: str, **values) -> None:
         """A reading whose numbers were computed: named values with their formats, "{x:.2f}"."""
         display.show_markdown(told(template, values))

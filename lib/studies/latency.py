@@ -4,7 +4,7 @@
 compares, interleaved; the other functions read its samples.
 """
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import partial
 
 import numpy as np
@@ -262,13 +262,31 @@ def raw(samples: pd.DataFrame, prompt_tokens: int, seed: int, threads: int) -> p
     return named[columns].assign(seed=seed, threads=threads)
 
 
-def summary(model: bench.TimeModel, roof: bench.TimeModel, compared: pd.DataFrame, cfg) -> dict:
-    """timemodel.json: the constants, the machine's two limits, and the predictions."""
+def widths(cfg: ModelConfig) -> list[dict]:
+    """What a step reads and computes at half the width and up to 16 times as much, of the same
+    architecture with as many heads."""
+    rows = []
+    for width in (cfg.d_model * times // 2 for times in (1, 2, 4, 8, 16, 32)):
+        if width % (2 * cfg.n_heads) == 0:
+            other = replace(cfg, d_model=width, d_ff=cfg.ffn_dim * width // cfg.d_model)
+            read = 4 * bench.weights_read(other)
+            rows.append({"width": width, "read_bytes": read, "flops": bench.flops(other, 1)})
+    return rows
+
+
+def summary(
+    model: bench.TimeModel, roof: bench.TimeModel, compared: pd.DataFrame, cfg, prompt_tokens: int
+) -> dict:
+    """timemodel.json: the constants, the machine's two limits, the predictions, and what other
+    widths read and compute."""
     return vars(model) | {
         "knee_tokens": model.knee,
         "bandwidth_bytes_per_second": 4 * bench.weights_read(cfg) / model.weights,
         "peak_flops_per_second": bench.flops(cfg, 1) / roof.compute,
         "speedup": compared.astype(object).where(compared.notna(), None).to_dict("records"),
+        "prompt_tokens": prompt_tokens,
+        "width": cfg.d_model,
+        "widths": widths(cfg),
     }
 
 

@@ -42,6 +42,7 @@ def talk(folder: Path) -> tuple[pd.DataFrame, dict]:
         "text": decode(data.tokenizer, prompt[0].numpy()),
         "context": model.cfg.context,
         "vocab": model.cfg.vocab_size,
+        "layers": model.cfg.n_layers,
         "models": models,
     }
     return table.replace(r"\n", " / ", regex=True), live

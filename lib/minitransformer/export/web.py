@@ -73,9 +73,10 @@ def to_web(model: Transformer) -> tuple[dict, bytes]:
     the image.
 
     The header has `pointers`, where a host adds the address it copied the image to; `size`, what
-    image and working memory take together; the offsets of `model`, `head`, `cache`, of the rows of
-    a step (`token`, `sequence`, `position`: int32) and of what they give (`hidden`, `logits`:
-    float32); `read`, the bytes of the model that a step reads; and `context`, `vocab`, `width`.
+    image and working memory take together; the offsets of `model`, its `head` and its number of
+    `layers` (int32), of `cache`, of the rows of a step (`token`, `sequence`, `position`: int32) and
+    of what they give (`hidden`, `logits`, `attention`: float32); `read`, the bytes of the model
+    that a step reads; and `context`, `vocab`, `width`, `heads`.
     ValueError for a model that the engine does not know."""
     check_model(model)
     cfg, held, image = model.cfg, Held(), Image()
@@ -92,12 +93,15 @@ def to_web(model: Transformer) -> tuple[dict, bytes]:
     header = {
         "model": at,
         "head": at + kind.head.offset,
+        "layers": at + kind.layers.offset,
         "cache": _cache(image, cfg),
         "token": image.reserve(4 * cfg.context),
         "sequence": image.reserve(4 * cfg.context),
         "position": image.reserve(4 * cfg.context),
         "hidden": image.reserve(4 * cfg.context * cfg.d_model),
         "logits": image.reserve(4 * cfg.vocab_size),
+        "attention": image.reserve(4 * cfg.n_heads * cfg.context),
+        "heads": cfg.n_heads,
         "context": cfg.context,
         "vocab": cfg.vocab_size,
         "width": cfg.d_model,

@@ -1061,6 +1061,29 @@ int engine_multiply(const Model *m, const Matrix *matrix, const float *x, int ro
     return w.broken ? NOT_FINITE : OK;
 }
 
+// Where the row of the last step, which was of one row, looks in the last block: what each of its
+// heads gives each token of a sequence up to `position`, y (H, position + 1). For a page to show.
+void engine_attention(const Model *m, const Cache *c, int32_t sequence, int32_t position, float *y,
+                      float *arena, int64_t tokens) {
+    const int D = m->head_dim, group = m->heads / m->kv_heads;
+    Work w;
+    lay(m, tokens, 0, arena, &w);
+    const Sight s = sight_of(m, c, m->layers - 1, sequence, position, w.run);
+    Run run = {0};
+    for (int h = 0; h < m->heads; h++, y += s.count) {
+        for (int64_t i = 0; i < s.count; i += run.n) {
+            run = run_of(&s, h / group, i, KEYS);
+            for (int64_t t = 0; t < run.n; t++) {
+                const float *key = (const float *)(run.at + t * run.stride);
+                w.score[i + t] = 0;
+                for (int d = 0; d < D; d++) w.score[i + t] += w.q[h * D + d] * key[d];
+            }
+        }
+        soften(w.score, s.count, 1 / sqrtf(D));
+        memcpy(y, w.score, s.count * sizeof *y);
+    }
+}
+
 // ---- 8. The choice ----------------------------------------------------------------------------
 
 // Order of ids by logit, the lower id first among equals: a heap that gives the best one by one.
