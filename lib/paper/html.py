@@ -44,14 +44,14 @@ BUILT = ("abstract", *BEFORE, "claims", "audit")
 BARS_FOR = "paper"  # the profile that the bars were set for
 
 
-def build_html(run_dir, notebooks_dir=None) -> Path:
+def build_html(run_dir, notebooks_dir=None, project=None) -> Path:
     """Writes run_dir/index.html from the executed notebooks in `notebooks_dir` (the run's folder
-    unless given).
+    unless given); `project` knows the chapters.
 
     FileNotFoundError if there is no executed notebook; ValueError if the page would break one of
     the report's promises."""
     run_dir = Path(run_dir)
-    folder, project = Path(notebooks_dir or run_dir), Project.find(run_dir)
+    folder, project = Path(notebooks_dir or run_dir), project or Project.find(run_dir)
     names = [name for name in project.chapters if (folder / f"{name}.ipynb").is_file()]
     front = folder / "report.ipynb"
     if not names and not front.is_file():
@@ -96,7 +96,8 @@ def _run(project, run):
         "corpus": Path(str(run.get("parameters", {}).get("corpus", ""))).stem,
         "made_by": made_by(project, run),
         "bars_for": BARS_FOR,
-        "other_bars": profile not in (None, BARS_FOR),
+        "other_bars": profile not in (None, BARS_FOR) and not project.part,
+        "model": run.get("parameters", {}).get("model", ""),
     }
 
 
