@@ -54,7 +54,7 @@ def cache_bytes(cfg) -> pd.DataFrame:
     n = cfg.context
     held = {kind: bench.kv_bytes(cfg, n, kind=kind) for kind in CACHES}
     rows = [(kind, size / n / 1024, size / 2**20) for kind, size in held.items()]
-    return pd.DataFrame(rows, columns=["cache", "kib_per_token", "context_mib"])
+    return pd.DataFrame(rows, columns=["cache", "KiB a token", "whole context, MiB"])
 
 
 def measure(folder: Path, prompt: np.ndarray, new: int, repeats: int) -> dict:
@@ -157,7 +157,7 @@ def files(model, tokenizer) -> pd.DataFrame:
                 rows.append((label, np.nan, str(error)))
             else:
                 rows.append((label, size(path) / 1e6, "written"))
-    return pd.DataFrame(rows, columns=["file", "mb", "what"])
+    return pd.DataFrame(rows, columns=["file", "MB", "what"])
 
 
 def size(path: Path) -> int:
@@ -166,12 +166,14 @@ def size(path: Path) -> int:
     return sum(p.stat().st_size for p in inside)
 
 
-def advice(choice: dict, cfg, shipped: int) -> pd.DataFrame:
+def advice(choice: dict, cfg, shipped: Path) -> pd.DataFrame:
     """What `chosen` says, a row a question, in words."""
     added = choice["added"]
     held = bench.kv_bytes(cfg, cfg.context, kind=choice["cache"]) / 2**20
     weights = computed_bytes(cfg, FORMATS[choice["format"]]) / 2**20
     between = choice["low"], choice["high"]
+    whole = (shipped / "tokenizer.json").is_file()  # its vocabulary is the model's, not padded
+    beside = "" if whole else ", beside the tokenizer.json of the model's folder"
     told = {
         "format": f"{choice['method']}, run by {choice['runtime']}",
         "cache": choice["cache"],
@@ -183,6 +185,7 @@ def advice(choice: dict, cfg, shipped: int) -> pd.DataFrame:
         else f"{added['added_percent']:+.2f} % [{added['low']:+.2f}, {added['high']:+.2f}]",
         "memory of the weights": f"{weights:,.1f} MiB",
         "memory of the cache, whole context": f"{held:,.1f} MiB at {cfg.context:,} tokens",
-        "file to ship": f"ship/, {shipped / 1e6:,.1f} MB",
+        "file to ship": f"{shipped.name}/, {size(shipped) / 1e6:,.1f} MB{beside}",
     }
+    told = {question: answer.replace("-", "\u2212") for question, answer in told.items()}
     return pd.DataFrame(list(told.items()), columns=["question", "answer"])
