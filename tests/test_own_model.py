@@ -298,7 +298,7 @@ def test_a_model_that_is_no_folder_is_named(capsys, tmp_path):
 def test_the_whole_report_of_a_tiny_model(folder, corpus, monkeypatch, capsys):
     monkeypatch.chdir(ROOT)
     words = ["report", "--profile", "quick", "--caller", str(folder.parent)]
-    given = ["model=tiny", "corpus=text.txt", "window=32", "new_tokens=4", "test_tokens=128"]
+    given = ["model=tiny", "corpus=text.txt", "window=32", "new_tokens=4", "test_tokens=130"]
     words += [word for each in given for word in ("--set", each)]
     project = Project(ROOT, "own")
     assert command.main(words) == 0

@@ -37,13 +37,7 @@ def finish(project: Project, params: dict, run_dir: Path, page: bool) -> None:
     summarise(project, params, run_dir)
     if page:
         build = load("paper.html:build_html")
-        _make(
-            run_dir,
-            "html",
-            page_key(project, run_dir),
-            PAGE,
-            lambda: build(run_dir, project=project),
-        )
+        _make(run_dir, "html", page_key(project, run_dir), PAGE, lambda: build(run_dir))
     write = load("paper.provenance:write_hashes")
     _make(run_dir, "hashes", hashes_key(run_dir), HASHES, lambda: write(run_dir))
 

@@ -14,7 +14,7 @@ from minitransformer.checkpoint import save
 from minitransformer.decode import generate
 from minitransformer.export import export
 from minitransformer.native.checks import check_model
-from minitransformer.quant import computed_bytes, quantize
+from minitransformer.quant import computed_bytes, matrices, quantize
 
 from . import native, own
 from .cache_quality import added_perplexity
@@ -28,6 +28,7 @@ CACHES = ("static", "int8", "int4", "int2")
 UNCACHED = 2  # tokens: each costs as much as the whole text before it
 ENGINE, EAGER = "C engine", "PyTorch"
 FREE = 1.0  # % of perplexity: what costs less, the whole interval of it, counts as free
+WATCHED = 2e12  # operations that GPTQ may take: a forward of its text for each matrix, minutes
 METHODS = {"int4 rounded": "rtn", "int4 clipped": "mse", "int4 GPTQ": "gptq"}
 
 
@@ -107,9 +108,16 @@ def formats(model, texts: dict, window: int, done=None) -> pd.DataFrame:
     scores.add("FP32", model)
     scores.add("int8", quantize(model, FORMATS["int8"]))
     for name, how in METHODS.items():
+        if how == "gptq" and not watchable(model, len(texts["fit"])):
+            continue
         fitting = windows(texts["fit"], len(texts["fit"]), window) if how == "gptq" else None
         scores.add(name, quantize(model, FORMATS["int4"], how, fitting))
     return scores.table(list(scores.kept), over="FP32")
+
+
+def watchable(model, tokens: int) -> bool:
+    """Whether GPTQ ends in minutes: it reads its text through the model once for each matrix."""
+    return len(matrices(model.cfg)) * bench.flops(model.cfg, tokens) <= WATCHED
 
 
 def caches(model, ids, window: int) -> pd.DataFrame:
