@@ -28,21 +28,21 @@ PY := $(VENV)/bin/python
 READY := $(VENV)/.installed
 endif
 
-# VARIABLE=value reaches the parameter, quoted for the shell, only if it was given. TEMP counts on the command line
-# only, because some systems set it for temporary files.
+# VARIABLE=value reaches the parameter, quoted for the shell, only if it was given. TEMP and MODEL count on the command
+# line only, because an environment may use them for something else.
 PARAMETERS := CORPUS:corpus CORPORA_DIR:corpora_dir TOKENIZER:tokenizer SEED:seed SALT:salt CONTEXT:context \
   DIM:d_model HEADS:n_heads LR:lr SEED_BENCH:bench_seed QUANT_BITS:bits TOPK:top_k TOPP:top_p BEAM:beam_width \
-  LENGTH_PENALTY:length_penalty TEMP:temperature DEVICE:device
+  LENGTH_PENALTY:length_penalty TEMP:temperature DEVICE:device MODEL:model
 variable = $(firstword $(subst :, ,$(1)))
 parameter = $(lastword $(subst :, ,$(1)))
 quote = '$(subst ','\'',$(1))'
-given = $(if $(filter-out TEMP,$(1))$(findstring command,$(origin $(1))),$($(1)))
+given = $(if $(filter-out TEMP MODEL,$(1))$(findstring command,$(origin $(1))),$($(1)))
 SETTINGS = $(foreach p,$(PARAMETERS),$(if $(call given,$(call variable,$p)),\
   --set $(call quote,$(call parameter,$p)=$($(call variable,$p)))))
 
 # A variable of the command line that nothing reads is an error before anything runs. The environment is left alone.
 KNOWN := $(foreach p,$(PARAMETERS),$(call variable,$p)) PROFILE JOBS PYTHON VENV TORCH_INDEX LAB_OPTIONS PYTEST_OPTIONS DEBUG \
-  FORMAT MODEL EXPORT_OPTIONS PUBLISH_OPTIONS SOURCE_DATE_EPOCH GRID SCHEDULER
+  FORMAT EXPORT_OPTIONS PUBLISH_OPTIONS SOURCE_DATE_EPOCH GRID SCHEDULER
 ALSO := SHELL PWD TMPDIR MAKEFLAGS MAKEFILES GNUMAKEFLAGS UPGRADE CHROMIUM PIP_% UV_% OMP_% MKL_% CUDA_% TQDM_% \
   PYTHONPATH PYTHONWARNINGS PYTHONUNBUFFERED PYTHONDONTWRITEBYTECODE PYTEST_ADDOPTS# read by what is called
 UNKNOWN := $(strip $(foreach v,$(.VARIABLES),$(if $(findstring command,$(origin $v)),$(filter-out $(KNOWN) $(ALSO),$v))))
@@ -55,6 +55,13 @@ REMEDY := $(shell $(PYTHON) -c 'import difflib, sys; word, how, *known = sys.arg
     + ", or give a parameter as in $(PY) -m paper report --set " + how.replace(word, word.lower(), 1) + ":")' \
   $(call quote,$(WORD)) $(call quote,$(WORD)=$($(WORD))) $(PARAMETERS) $(KNOWN) 2>/dev/null)
 $(error $(WORD) is unknown: $(or $(REMEDY),make help lists what is known:) nothing was run)
+endif
+
+ifneq ($(findstring command,$(origin MODEL)),)
+OTHER := $(filter-out report export,$(or $(MAKECMDGOALS),$(.DEFAULT_GOAL)))
+ifneq ($(OTHER),)
+$(error MODEL is for make report and make export, not for make $(firstword $(OTHER)): nothing was run)
+endif
 endif
 
 RUN = $(PY) -m paper
@@ -78,7 +85,8 @@ help: ## this list
 ## QUANT_BITS      32, 8 or 4
 ## DEVICE          where models are trained: cpu (the default but in full), cuda, mps, or auto, the best there is
 ## TEMP TOPK TOPP BEAM LENGTH_PENALTY    of sampling and beam search
-## FORMAT MODEL EXPORT_OPTIONS    of make export: what to write, of which folder, and the options of its command
+## MODEL           a model's folder (Hugging Face or our own): make report judges it on CORPUS, make export writes it
+## FORMAT EXPORT_OPTIONS    of make export: what to write, and the options of its command
 ## GRID SCHEDULER  of make sweep: a YAML file of name: [values] lines; the address of a Dask cluster (none: one run after another)
 ## JOBS            chapters at once (default: as many as the cores allow; those that measure times run alone, except in quick)
 ## PYTHON VENV     the interpreter (python3); the environment's folder (.venv), or none: PYTHON as it is
@@ -134,7 +142,7 @@ verify-corpus: $(READY) ## make the corpus again and compare it with the run's
 TESTS = $(PY) -m pytest --cov --cov-report= --cov-fail-under=0 -p no:nbval -p no:cacheprovider -q $(PYTEST_OPTIONS)
 # Those that build the engine or start processes run beside the others, so that both cores have half of the work.
 APART := tests/test_native_*.py tests/test_studies_*.py
-CELLS = $(PY) -m pytest --nbval-lax --nbval-current-env --nbval-cell-timeout=600 --ignore-glob='*checkpoint*' -p no:cov \
+CELLS = $(PY) -m pytest --nbval-lax --nbval-current-env --nbval-cell-timeout=600 --ignore-glob='*checkpoint*' --ignore=notebooks/own -p no:cov \
   --junitxml=.cache/nbval.xml -p no:cacheprovider -q $(PYTEST_OPTIONS) notebooks
 
 test: $(READY) ## style, unit tests, notebooks, the quick pipeline end to end, coverage

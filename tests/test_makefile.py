@@ -163,6 +163,15 @@ def test_variables_may_come_from_the_environment_but_temp_has_another_meaning_th
     assert settings(command("data", SEED="7", TEMP="/tmp")) == ["seed=7"]
 
 
+def test_a_model_is_for_a_report_and_an_export_and_for_nothing_else():
+    assert settings(command("report", "MODEL=some model")) == ["model=some model"]
+    assert settings(command("report", MODEL="elsewhere")) == []
+    assert settings(command("train", MODEL="elsewhere")) == []
+    for words in (["train"], ["test"], ["report", "bench"], []):
+        done = make("-n", "VENV=none", "MODEL=x", *words)
+        assert done.returncode == 2 and "MODEL is for make report and make export" in done.stderr
+
+
 def test_a_relative_corpus_starts_from_the_callers_folder(tmp_path):
     words = command("-C", str(ROOT), "data", "CORPUS=a.txt", cwd=tmp_path)
     assert words[words.index("--caller") + 1] == str(tmp_path)

@@ -67,9 +67,11 @@ def check_settings(arguments, tmp_path):
     text.write_text(" ".join(WORDS * 2000), encoding="utf-8")
     named = [f"corpus={name}" for name in CATALOGUE]
     arguments = [word.replace("path/to/any.txt", str(text)) for word in arguments]
+    arguments = [word.replace("path/to/folder", str(tmp_path)) for word in arguments]
     if set(named) & set(arguments):  # known, and not downloaded for a test
         arguments = [word for word in arguments if word not in ("--set", *named)]
-    targets.read(Project(ROOT), command.arguments().parse_args(arguments))
+    options = command.arguments().parse_args(arguments)
+    targets.read(targets.of_model(Project(ROOT), options), options)
 
 
 def test_the_page_has_the_blocks_that_are_tested():

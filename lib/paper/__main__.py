@@ -66,7 +66,11 @@ def main(argv=None) -> int:
 
 def perform(options) -> None:
     """Runs what `options.target` names: a command, or the chapters up to its own."""
-    project = Project.find()
+    project = targets.of_model(Project.find(), options)
+    if project.part and options.target not in project.targets:
+        raise ParameterError(
+            f"MODEL has no target {short(options.target)!r}: make report and make export take one"
+        )
     known = [*project.targets, *COMMANDS]
     if options.target not in known:
         near = difflib.get_close_matches(options.target, known, n=1, cutoff=0.5)

@@ -22,6 +22,7 @@ The file loads nothing: no script, style sheet, font or image from anywhere; its
 it. `check` refuses a page that would, and the page asks the browser to refuse as well."""
 
 import json
+from dataclasses import replace
 from pathlib import Path
 
 from . import bars, bibliography, companions, prose, svg
@@ -33,7 +34,7 @@ from .claims import audited, seed_claims
 from .files import read_json, write_text
 from .marks import strip, written
 from .names import slug
-from .project import Project
+from .project import OWN, Project
 from .record import made_by
 from .script import joined
 from .words import visible
@@ -52,12 +53,12 @@ def build_html(run_dir, notebooks_dir=None) -> Path:
     FileNotFoundError if there is no executed notebook; ValueError if the page would break one of
     the report's promises."""
     run_dir = Path(run_dir)
-    folder, project = Path(notebooks_dir or run_dir), Project.find(run_dir)
+    folder, run = Path(notebooks_dir or run_dir), _json(run_dir / "run.json", {})
+    project = _project(run_dir, run)
     names = [name for name in project.chapters if (folder / f"{name}.ipynb").is_file()]
     front = folder / "report.ipynb"
     if not names and not front.is_file():
         raise FileNotFoundError(f"no executed notebook in {folder}: run make report first")
-    run = _json(run_dir / "run.json", {})
     shown = [*names, *(["report"] if front.is_file() else [])]
     claims = [row for name in shown for row in _json(run_dir / "claims" / f"{name}.json", [])]
     book = Book(TEMPLATE, claims, run_dir, project.chapters)
@@ -91,6 +92,12 @@ def build_html(run_dir, notebooks_dir=None) -> Path:
     return write_text(run_dir / "index.html", page)
 
 
+def _project(run_dir, run):
+    """The project with the chapters that made the run: those about a model where one was given."""
+    own = OWN if run.get("parameters", {}).get("model") else ""
+    return replace(Project.find(run_dir), part=own)
+
+
 def _run(project, run):
     """What the page says of the run as a whole."""
     profile = run.get("profile")
@@ -99,7 +106,8 @@ def _run(project, run):
         "corpus": Path(str(run.get("parameters", {}).get("corpus", ""))).stem,
         "made_by": made_by(project, run),
         "bars_for": BARS_FOR,
-        "other_bars": profile not in (None, BARS_FOR),
+        "other_bars": profile not in (None, BARS_FOR) and not project.part,
+        "model": run.get("parameters", {}).get("model", ""),
     }
 
 

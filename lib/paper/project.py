@@ -6,14 +6,15 @@ import os
 import re
 import tomllib
 from dataclasses import dataclass, fields
-from functools import cached_property
+from functools import cache, cached_property
 from pathlib import Path
 
-from .files import sha256
+from .files import digest, sha256
 from .names import file_name, short, slug
 
 ALL = "*"  # needs = ["*"]: the chapter that sums up all others
 CATALOGUES = ("data/corpora.toml", "lib/minitransformer/corpus/corpora.toml")
+OWN = "own"  # the folder of notebooks/ with the chapters about a model that the user gives
 NAME_BYTES = 60  # of a corpus in the name of its run's folder, pack and lock
 
 
@@ -88,9 +89,11 @@ def in_order(found: list[Chapter]) -> dict[str, Chapter]:
 
 @dataclass(frozen=True)
 class Project:
-    """The folders everything is found from; `root` holds pyproject.toml and notebooks/."""
+    """The folders everything is found from; `root` holds pyproject.toml and notebooks/, and `part`
+    is the folder in there that a set of chapters of its own lies in."""
 
     root: Path
+    part: str = ""
 
     @staticmethod
     def find(start: Path | None = None) -> "Project":
@@ -100,14 +103,15 @@ class Project:
         package = Path(__file__).resolve()
         for folder in (start, *start.parents, *package.parents):
             if (folder / "pyproject.toml").is_file() and (folder / "notebooks").is_dir():
-                return Project(folder)
+                own = start.is_relative_to(folder / "notebooks" / OWN)
+                return Project(folder, OWN if own else "")
         raise FileNotFoundError(
             f"no project above {start}: run from a checkout, or install it with pip install -e ."
         )
 
     @property
     def notebooks(self) -> Path:
-        return self.root / "notebooks"
+        return self.root / "notebooks" / self.part
 
     @property
     def reports(self) -> Path:
@@ -156,8 +160,12 @@ class Project:
 
     def run_dir(self, params: dict) -> Path:
         """reports/<profile>, or reports/<profile>-<name>-<first 8 of its sha256> for another corpus
-        than the language."""
+        than the language; reports/model-<name>-<hash> for a model of the user's."""
         profile, corpus = params["profile"], params.get("corpus", "")
+        if params.get("model"):
+            name, sha = self.model_identity(params["model"])
+            known = digest([sha, self.corpus_identity(corpus) if corpus else "", profile])
+            return self.reports / f"model-{slug(name, NAME_BYTES)}-{known[:8]}"
         return self.reports / (f"{profile}-{self.corpus_tag(corpus)}" if corpus else profile)
 
     @cached_property
@@ -213,6 +221,25 @@ class Project:
             return file_name(path.name), sha256(path)
         hashes = sorted(re.findall(r"[0-9a-f]{64}", str(self.catalogue[corpus])))
         return corpus, hashlib.sha256("".join(hashes).encode()).hexdigest()
+
+    def model_identity(self, model: str) -> tuple[str, str]:
+        """(name, SHA-256) of a model's folder: of all its JSON and safetensors files."""
+        folder = Path(model)
+        if not folder.is_absolute():
+            folder = self.root / folder
+        files = [p for kind in ("*.json", "*.safetensors") for p in folder.glob(kind)]
+        known = {
+            p.name: _hashed(p, p.stat().st_size, p.stat().st_mtime_ns)
+            for p in files
+            if _is(p, Path.is_file)
+        }
+        return file_name(folder.name), digest(known)
+
+
+@cache
+def _hashed(path: Path, size: int, time: int) -> str:
+    """The SHA-256 of a large file, read once as long as its `size` and `time` stay."""
+    return sha256(path)
 
 
 def _read(corpus: str) -> list[Path]:

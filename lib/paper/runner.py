@@ -18,6 +18,7 @@ from .parameters import parameters_cell
 from .project import Project
 from .scrub import scrub_notebook
 
+GIVEN = ("corpus", "corpora_dir", "model")  # parameters that may name a folder of this machine
 ADOPTING = threading.Lock()  # one stage at a time joins a run
 
 
@@ -36,7 +37,7 @@ def run_stage(
     work = working_folder(run_dir, stage, key)
     carry_over(project, stage, run_dir, work, computation)
     failed, part = run_dir / f"{stage}.failed.ipynb", run_dir / f".{stage}.part.ipynb"
-    given = [Path(params[name]).parent for name in ("corpus", "corpora_dir") if params.get(name)]
+    given = [Path(params[name]).parent for name in GIVEN if params.get(name)]
     given += [] if run_dir.is_relative_to(project.root) else [run_dir]
     start = time.monotonic()
     try:
@@ -85,7 +86,20 @@ def own_parameters(project: Project, stage: str, params: dict, run_dir: Path) ->
         if not copy.is_file() or sha256(copy) != sha256(path):
             write_bytes(copy, path.read_bytes())
         own["corpus"] = project.relative(copy)
+    if own.get("model"):
+        own["model"] = project.relative(run_dir) + "/" + linked(run_dir, Path(own["model"]))
     return own | {"run_dir": project.relative(run_dir)}
+
+
+def linked(run_dir: Path, model: Path) -> str:
+    """A model's folder as a link in the run's, by its path there: an executed notebook names no
+    other folder, and weights are not copied."""
+    link = run_dir / ".model" / brief_name(model.name)
+    if not link.is_symlink() or link.resolve() != model:
+        link.parent.mkdir(parents=True, exist_ok=True)
+        link.unlink(missing_ok=True)
+        link.symlink_to(model, target_is_directory=True)
+    return f".model/{link.name}"
 
 
 def working_folder(run_dir: Path, stage: str, key: str) -> Path:

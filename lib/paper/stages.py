@@ -16,7 +16,7 @@ from .project import Project, read_notebook
 from .revision import state
 from .sources import imports, library_files
 
-PLACES = ("run_dir", "corpus", "corpora_dir")  # parameters that only say where things are
+PLACES = ("run_dir", "corpus", "corpora_dir", "model")  # parameters that only say where things are
 STAMPED = ("key", "params", "seconds", "artefacts")
 
 
@@ -98,8 +98,11 @@ def stage_params(project: Project, stage: str, params: dict) -> dict:
 
 
 def corpus_hash(project: Project, params: dict) -> str:
-    """Name and SHA-256 of the corpus as one hash, "" for the language."""
-    return digest(project.corpus_identity(params["corpus"])) if params.get("corpus") else ""
+    """Name and SHA-256 of the corpus, and of a given model, as one hash, "" for the language."""
+    found = [project.corpus_identity(params["corpus"])] if params.get("corpus") else []
+    if params.get("model"):
+        return digest([*found, project.model_identity(params["model"])])
+    return digest(*found) if found else ""
 
 
 def stamp_path(run_dir: Path, stage: str) -> Path:

@@ -4,6 +4,7 @@ them. What the other make targets do is in `commands`."""
 import re
 import shutil
 import sys
+from dataclasses import replace
 from itertools import dropwhile
 from pathlib import Path
 
@@ -13,7 +14,7 @@ from .files import locked, sweep, write_bytes
 from .names import short
 from .parameters import ParameterError, notes, preflight, resolve
 from .progress import Progress
-from .project import Project
+from .project import OWN, Project
 from .schedule import Rules, cores, run_all
 
 NEEDED_BYTES = 64 * 2**20  # a quick run leaves about 20 MiB: with less there is no use in starting
@@ -33,6 +34,8 @@ def read(project: Project, options) -> dict:
     if given.get("corpora_dir"):
         folder = options.caller / Path(given["corpora_dir"]).expanduser()
         given["corpora_dir"] = folder.resolve().as_posix()
+    if given.get("model"):
+        given["model"] = model_folder(given["model"], options.caller)
     params = resolve(project.notebooks, options.profile, given)
     for line in notes(project.notebooks, params):
         print(f"note: {line}", file=sys.stderr)
@@ -46,6 +49,24 @@ def corpus_path(project: Project, corpus: str, caller: Path) -> str:
     except FileNotFoundError as error:
         raise ParameterError(str(error)) from None
     return corpus if path is None else str(path)
+
+
+def model_folder(model: str, caller: Path) -> str:
+    """The folder of a model as an absolute path, wherever the command was given."""
+    try:
+        path = (caller / Path(model).expanduser()).resolve()
+        if path.is_dir():
+            return path.as_posix()
+    except (OSError, RuntimeError, ValueError):  # no name that a folder can have
+        pass
+    raise ParameterError(f"MODEL = {short(repr(model))} is no folder: give that of a checkpoint")
+
+
+def of_model(project: Project, options) -> Project:
+    """The project with the chapters about a model of the user's where one is given."""
+    if not any(item.partition("=")[0] == "model" for item in options.set):
+        return project
+    return replace(project, part=OWN)
 
 
 def jobs(text: str | None) -> int | None:

@@ -14,7 +14,7 @@ from minitransformer.corpus import LARGE, check_corpus
 from minitransformer.corpus.streams import check_salt
 from minitransformer.train import DEVICES, RECIPES, device_of
 
-from . import interop, needs
+from . import interop, needs, own
 from .peers import PEERS
 
 HUGE = 2**31  # counts and sizes beyond it are slips of the keyboard
@@ -31,6 +31,8 @@ LEAST = {  # the smallest value that the chapters can use; a list is held item b
     **dict.fromkeys(("scratch_steps", "quant_repeats", "layer_repeats", "calibration_tokens"), 1),
     **dict.fromkeys(("ablation_steps", "ablation_batch", "processes", "peer_shapes"), 1),
     "engine_shapes": 1,
+    "new_tokens": 2,
+    "window": 8,
     "engine_tokens": 512,  # the shorter loop
     "peer_tokens": 2,
     "interop_tokens": 1,
@@ -91,6 +93,8 @@ def check(params: dict, stages: tuple | None = None, folder: Path | None = None)
     stages = needs.ORDER if stages is None else stages
     for name, value in params.items():
         single(name, value)
+    if "model" in params:  # the chapters about a model of the user's
+        return own.check(params, Path(folder or "."))
     for rule, whose in RULES.items():
         if not whose or set(whose) & set(stages):
             try:

@@ -9,6 +9,7 @@ from ..fields import choice
 from .gguf import KINDS as KINDS
 from .gguf import to_gguf
 from .huggingface import to_huggingface
+from .loading import check_huggingface as check_huggingface
 from .loading import from_huggingface as from_huggingface
 from .onnx import to_onnx
 

@@ -7,6 +7,7 @@ in shards. What they do and we do not is refused by name."""
 
 import json
 import re
+from contextlib import contextmanager
 from pathlib import Path
 
 import torch
@@ -48,20 +49,16 @@ def from_huggingface(
     names what we do not compute, or what is missing, unexpected or misshaped; FileNotFoundError
     what is not there."""
     directory = Path(directory)
-    about = _json(directory / "config.json")
-    cfg = configuration(about, context)
-    with torch.device("meta"):
-        model = Transformer(cfg)
-    wanted, found = model.state_dict(), {}
-    for path in _files(directory):
-        found |= _read(path, about["model_type"], wanted, dtype, cfg.tied)
-    for name in sorted(wanted.keys() - found.keys()):
-        if name == "head.weight" and cfg.tied:
-            found[name] = found["embedding.weight"]
-        elif name.endswith(".bias") and name.removesuffix(".bias") not in _biased(about, cfg):
-            found[name] = torch.zeros(wanted[name].shape, dtype=dtype)  # theirs has none
-        else:
-            raise ValueError(f"{directory} lacks {name}: download the folder again")
+    model, places = _planned(directory, context)
+    cfg, wanted, found = model.cfg, model.state_dict(), {}
+    for path, names in places.items():
+        with _opened(path) as file:
+            found |= {ours: file.get_tensor(theirs).to(dtype) for theirs, ours in names.items()}
+    for name in wanted.keys() - found.keys():
+        tied = name == "head.weight" and cfg.tied
+        found[name] = (
+            found["embedding.weight"] if tied else torch.zeros(wanted[name].shape, dtype=dtype)
+        )
     model.load_state_dict(found, assign=True)
     if cfg.tied:
         model.head.weight = model.embedding.weight
@@ -69,6 +66,32 @@ def from_huggingface(
     path = directory / "tokenizer.json"
     tokenizer = Tokenizer.from_file(str(path)) if path.is_file() else None
     return model.eval().requires_grad_(False), tokenizer
+
+
+def check_huggingface(directory: str | Path, context: int | None = None) -> ModelConfig:
+    """The configuration of the model that `from_huggingface` would read, with its errors, from the
+    names and shapes alone: no weight is read."""
+    return _planned(Path(directory), context)[0].cfg
+
+
+def _planned(directory: Path, context) -> tuple[Transformer, dict[Path, dict[str, str]]]:
+    """The model without weights, and for each file which of its tensors are which of ours; what is
+    not in it is a tied head, or zero."""
+    about = _json(directory / "config.json")
+    cfg = configuration(about, context)
+    with torch.device("meta"):
+        model = Transformer(cfg)
+    wanted = model.state_dict()
+    places = {
+        path: _names(path, about["model_type"], wanted, cfg.tied) for path in _files(directory)
+    }
+    found = {name for names in places.values() for name in names.values()}
+    for name in sorted(wanted.keys() - found):
+        tied = name == "head.weight" and cfg.tied
+        theirs_has = not name.endswith(".bias") or name.removesuffix(".bias") in _biased(about, cfg)
+        if theirs_has and not tied:
+            raise ValueError(f"{directory} lacks {name}: download the folder again")
+    return model, places
 
 
 def configuration(about: dict, context: int | None = None) -> ModelConfig:
@@ -181,38 +204,54 @@ def _files(directory: Path) -> list[Path]:
             )
         if not (directory / name).is_file():
             raise FileNotFoundError(f"{directory} holds no {name}: download the folder again")
+        if not _inside((directory / name).resolve(), directory.resolve()):
+            raise ValueError(f"{directory / name} is a link that leaves the folder: copy the file")
     return [directory / name for name in names]
 
 
-def _read(path, kind, wanted, dtype, tied) -> dict:
-    """The tensors of one file, under our names and in `dtype`."""
+def _inside(path: Path, directory: Path) -> bool:
+    """Whether a file is in the folder, or where Hugging Face's cache keeps those of a snapshot."""
+    cached = directory.parent.name == "snapshots"
+    kept = directory.parents[1] / "blobs" if cached else directory
+    return path.is_relative_to(directory) or path.is_relative_to(kept)
+
+
+@contextmanager
+def _opened(path: Path):
+    """A safetensors file; ValueError for a damaged one."""
+    try:
+        with safe_open(path, "pt") as file:
+            yield file
+    except SafetensorError as error:
+        raise ValueError(f"{path} is truncated or damaged ({error}): download it again") from error
+
+
+def _names(path, kind, wanted, tied) -> dict[str, str]:
+    """Their names of the tensors of one file, with ours; every shape is the one wanted."""
     table = {theirs: ours for ours, theirs in NAMES[kind.replace("qwen2", "llama")][1].items()}
     outer = {theirs: ours for ours, theirs in OUTER.items()}
     found = {}
-    try:
-        with safe_open(path, "pt") as file:
-            for theirs in file.keys():
-                match, stem = BLOCKS.fullmatch(theirs), theirs.rpartition(".")
-                if match and match[2] in table:
-                    name = f"blocks.{match[1]}.{table[match[2]]}.{match[3]}"
-                else:
-                    name = f"{outer.get(stem[0], '?')}.{stem[2]}"
-                if IGNORED.fullmatch(theirs) or (name == "head.weight" and tied):
-                    continue
-                if name not in wanted:
-                    raise ValueError(
-                        f"{path} holds {theirs}, which the configuration has no place for"
-                        f"{near(name, wanted)}: give the config.json that belongs to it"
-                    )
-                tensor = file.get_tensor(theirs)
-                if tensor.shape != wanted[name].shape:
-                    raise ValueError(
-                        f"{path}: {theirs} is {tuple(tensor.shape)} and the configuration says "
-                        f"{tuple(wanted[name].shape)}: give the config.json that belongs to it"
-                    )
-                found[name] = tensor.to(dtype)
-    except SafetensorError as error:
-        raise ValueError(f"{path} is truncated or damaged ({error}): download it again") from error
+    with _opened(path) as file:
+        for theirs in file.keys():
+            match, stem = BLOCKS.fullmatch(theirs), theirs.rpartition(".")
+            if match and match[2] in table:
+                name = f"blocks.{match[1]}.{table[match[2]]}.{match[3]}"
+            else:
+                name = f"{outer.get(stem[0], '?')}.{stem[2]}"
+            if IGNORED.fullmatch(theirs) or (name == "head.weight" and tied):
+                continue
+            if name not in wanted:
+                raise ValueError(
+                    f"{path} holds {theirs}, which the configuration has no place for"
+                    f"{near(name, wanted)}: give the config.json that belongs to it"
+                )
+            shape = tuple(file.get_slice(theirs).get_shape())
+            if shape != tuple(wanted[name].shape):
+                raise ValueError(
+                    f"{path}: {theirs} is {shape} and the configuration says "
+                    f"{tuple(wanted[name].shape)}: give the config.json that belongs to it"
+                )
+            found[theirs] = name
     return found
 
 

@@ -17,8 +17,8 @@ def matrices(cfg: ModelConfig) -> dict[str, tuple[int, int]]:
     """Name -> (rows, columns) of every matrix a scheme may quantize; a tied head is the embedding
     and not listed twice."""
     C, D, F = cfg.d_model, cfg.head_dim, cfg.ffn_dim
-    block = {"attention.q": (C, C), "attention.k": (cfg.kv_heads * D, C)}
-    block |= {"attention.v": (cfg.kv_heads * D, C), "attention.out": (C, C)}
+    block = {"attention.q": (cfg.n_heads * D, C), "attention.k": (cfg.kv_heads * D, C)}
+    block |= {"attention.v": (cfg.kv_heads * D, C), "attention.out": (C, cfg.n_heads * D)}
     block |= ({"ffn.gate": (F, C)} if cfg.ffn == "swiglu" else {}) | {
         "ffn.up": (F, C),
         "ffn.down": (C, F),
