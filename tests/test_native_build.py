@@ -12,7 +12,7 @@ from pathlib import Path
 import pytest
 
 import minitransformer
-from minitransformer.native import BuildError
+from minitransformer.native import BuildError, __main__
 from minitransformer.native import build as module
 from minitransformer.native.build import build, compiler
 from native_models import needs_compiler
@@ -134,6 +134,17 @@ def test_building_ahead_of_time_is_said_once(tmp_path):
     code, lines = ahead(None, tmp_path)
     assert code == 0 and len(lines) == 1 and "compiling the native engine" in lines[0]
     assert ahead(None, tmp_path) == (0, [])
+
+
+def test_what_cannot_be_built_is_said(monkeypatch, caplog):
+    def refuse(*_):
+        raise BuildError("no compiler")
+
+    monkeypatch.setattr(__main__, "library", refuse)
+    monkeypatch.setattr(__main__.wasm, "write", refuse)
+    assert (__main__.main([]), __main__.main(["--wasm"])) == (0, 1)
+    told = [record.getMessage() for record in caplog.records]
+    assert told == ["the native engine is not built: no compiler", "error: no compiler"]
 
 
 @needs_compiler

@@ -7,15 +7,23 @@ import sys
 from . import wasm
 from .build import BuildError, library, log
 
-if __name__ == "__main__":
+
+def main(argv: list[str]) -> int:
+    """1 where engine.wasm could not be made."""
     logging.basicConfig(level=logging.INFO, format="%(message)s")
-    if sys.argv[1:] == ["--wasm"]:
+    if argv == ["--wasm"]:
         try:
             wasm.write()
         except BuildError as error:
-            sys.exit(f"error: {error}")
-    else:
-        try:
-            library()
-        except BuildError as error:
-            log.warning("the native engine is not built: %s", error)
+            log.error("error: %s", error)
+            return 1
+        return 0
+    try:
+        library()
+    except BuildError as error:
+        log.warning("the native engine is not built: %s", error)
+    return 0
+
+
+if __name__ == "__main__":
+    sys.exit(main(sys.argv[1:]))
