@@ -94,13 +94,13 @@ help: ## this list
 ## DEBUG=1         a whole traceback instead of the one line
 
 setup: $(READY) ## create .venv from requirements.lock (on Linux torch for CPUs), and compile the native engine
-	@$(PY) -m minitransformer.native
 
 $(VENV)/.installed: requirements.lock pyproject.toml
 	@$(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 11))' || { \
 	  echo "error: Python 3.11 or newer is needed, and $(PYTHON) is $$($(PYTHON) -V 2>&1): give one, as in PYTHON=python3.12" >&2; \
 	  exit 1; }
 	@$(PYTHON) install.py --venv $(call quote,$(VENV)) $(if $(TORCH_INDEX),--torch-index $(call quote,$(TORCH_INDEX)))
+	@$(PY) -m minitransformer.native
 
 report: $(READY) ## run every chapter and render reports/<run>/index.html
 	@$(RUN) report $(OPTIONS)

@@ -194,7 +194,8 @@ def test_the_page_shows_every_word_and_is_never_refused(tmp_path, monkeypatch):
     about = {"profile": "p", "run": "r", "parameters": {"corpus": "x/<b>" + HOSTILE[0] + ".txt"}}
     (tmp_path / "run.json").write_text(json.dumps(about))
     soup = BeautifulSoup(build_html(tmp_path).read_text(encoding="utf-8"), "html.parser")
-    assert not soup.find_all(["script", "iframe"]) and len(soup.find_all("img")) == 1
+    assert [script.attrs for script in soup.find_all("script")] == [{"type": "module"}]  # our own
+    assert not soup.find_all("iframe") and len(soup.find_all("img")) == 1
     assert [h.get_text() for h in soup.find(id="01-data").find_all(["h2", "h3"])] == ["1Words#"]
     places = (
         ".answer",

@@ -48,11 +48,16 @@ def make(*arguments, cwd=ROOT, **environment):
     )
 
 
-def command(*arguments, **options):
-    """The words of the last command that a target would run."""
+def commands(*arguments, **options):
+    """The words of each command that a target would run."""
     done = make("-n", "VENV=none", *arguments, **options)
     assert done.returncode == 0, done.stderr
-    return shlex.split(done.stdout.replace("\\\n", " ").strip().splitlines()[-1])
+    return [shlex.split(line) for line in done.stdout.replace("\\\n", " ").strip().splitlines()]
+
+
+def command(*arguments, **options):
+    """Those of the last."""
+    return commands(*arguments, **options)[-1]
 
 
 def settings(words):
@@ -190,11 +195,13 @@ def test_an_old_python_is_refused_by_name(tmp_path):
 
 
 def test_setup_passes_the_folder_and_the_index_on(tmp_path):
-    words = command("setup", f"VENV={tmp_path / 'v'}", "TORCH_INDEX=https://example.org/cpu")
+    index = "TORCH_INDEX=https://example.org/cpu"
+    words, last = commands("setup", f"VENV={tmp_path / 'v'}", index)[-2:]
     venv, index = words[words.index("--venv") + 1], words[words.index("--torch-index") + 1]
     assert words[1] == "install.py" and venv == str(tmp_path / "v")
+    assert last == [str(tmp_path / "v" / "bin" / "python"), "-m", "minitransformer.native"]
     assert index == "https://example.org/cpu"
-    assert "--torch-index" not in command("setup", f"VENV={tmp_path / 'v'}")
+    assert "--torch-index" not in str(commands("setup", f"VENV={tmp_path / 'v'}"))
     assert make("setup", "VENV=none").returncode == 0
 
 

@@ -67,9 +67,9 @@ def test_the_extra_is_what_the_remedy_names():
     assert "ziglang" not in (ROOT / "requirements.lock").read_text("utf-8")
 
 
-def test_setup_compiles_ahead():
+def test_setup_compiles_ahead(tmp_path):
     done = subprocess.run(
-        ["make", "-n", "setup", "VENV=none"], cwd=ROOT, capture_output=True, text=True
+        ["make", "-n", "setup", f"VENV={tmp_path}"], cwd=ROOT, capture_output=True, text=True
     )
     assert "-m minitransformer.native" in done.stdout, done.stderr
 

@@ -139,7 +139,8 @@ def test_claims_have_verdicts_and_lead_to_the_cell_that_computed_them(run_dir, p
 def test_the_page_loads_nothing_and_can_be_heard(page, run_dir):
     assert (run_dir / "index.html").stat().st_size < 5_000_000
     kinds = [script.attrs for script in page.find_all("script")]
-    assert kinds == [{"type": "application/json", "id": "talk-data"}, {"type": "module"}]
+    data = [{"type": "application/json", "id": f"{name}-data"} for name in ("talk", "law")]
+    assert kinds == [*data, {"type": "module"}]
     assert not page.find_all(["iframe", "object", "embed"]) and not page.find_all(
         "link", href=re.compile("^(?!data:)")
     )

@@ -12,8 +12,9 @@ async function bytes(path) {
 }
 
 // engine.c as WebAssembly, and the image of a model.
-async function engine({ script, wasm, header, image }) {
-  const { Engine, generate } = await import(script);
+async function engine({ scripts, wasm, header, image }) {
+  const { Engine } = await import(`${scripts}/engine.mjs`);
+  const { generate } = await import(`${scripts}/choice.mjs`);
   const model = await Engine.load(await bytes(wasm), header, await bytes(image));
   return async function* (prompt, most) {
     for (const { id, logits } of generate(model, prompt, most)) yield { id, logits };
@@ -21,9 +22,9 @@ async function engine({ script, wasm, header, image }) {
 }
 
 // An ONNX graph in onnxruntime-web: keys and values go from each step to the next.
-async function onnx({ script, ort, paths, provider, model, heads, width }) {
+async function onnx({ scripts, ort, paths, provider, model, heads, width }) {
   const { InferenceSession, Tensor, env } = await import(ort);
-  const { greedy } = await import(script);
+  const { greedy } = await import(`${scripts}/choice.mjs`);
   env.wasm.numThreads = 1;
   env.logLevel = "error";
   if (paths) env.wasm.wasmPaths = paths;

@@ -175,8 +175,8 @@ def hosted(where, case, **start):
     if "ort" in placed:
         placed["paths"] = None if where is Node else f"{placed['ort']}/"
         placed["ort"] += "/ort.node.min.mjs" if where is Node else "/ort.webgpu.min.mjs"
-    script = host.place(case.web / "reports" / "template" / "talk.mjs")
-    adapter = host.ask(start={"name": name, "script": script, **placed})
+    scripts = host.place(case.web / "reports" / "template")
+    adapter = host.ask(start={"name": name, "scripts": scripts, **placed})
 
     def run(new, seen=None):
         asked = {"name": name, "prompt": case.prompt, "most": new, "keep": seen is not None}
