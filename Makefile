@@ -77,7 +77,7 @@ help: ## this list
 	@echo "VARIABLES (README.md tells more)"
 	@awk -F '^## ' '/^## / {print "  " $$2}' $(firstword $(MAKEFILE_LIST))
 
-## PROFILE         quick (a first look), paper (the default: about 35 minutes on 2 cores), seed, full (hours on a CPU)
+## PROFILE         quick (a first look), paper (the default: about 30 minutes on 2 cores), seed, full (hours on a CPU)
 ## CORPUS          a text file, or a name that data/README.md lists; CORPORA_DIR: a folder that holds named ones already
 ## TOKENIZER       word, character or bpe
 ## SEED SALT SEED_BENCH    of the language, of the benchmarks
