@@ -162,7 +162,9 @@ def test_metrics_are_finite_and_keep_the_order_of_the_systems(language):
     reports = {"uniform guess": report(np.full(n, 5.0)), "model": shifted(language, [0.1] * 5)}
     budget = error_budget.table(language, reports)
     rungs = standing.table(language, reports, {"model": 32})
-    rows = standing.metrics(rungs, budget, {"model": 0.01}, {"split": "test", "tokens": n})
+    about = {"split": "test", "tokens": n}
+    rows = standing.metrics(rungs, budget, {"model": 0.01}, about, "model")
+    assert {row["system"] for row in rows if row["headline"]} == {"model"}
     assert json.loads(json.dumps(rows, allow_nan=False)) == rows
     perplexities = [row["system"] for row in rows if row["measure"] == "perplexity"]
     assert perplexities == ["uniform guess", "model", standing.FLOOR]
@@ -170,7 +172,7 @@ def test_metrics_are_finite_and_keep_the_order_of_the_systems(language):
     assert [row["kind"] for row in own] == list(MECHANISMS)
     assert sum(row["tokens"] for row in own) == n
     assert [r["value"] for r in own] == pytest.approx([0.1] * 5)
-    plain = standing.metrics(rungs, budget.assign(floor_nats=0), {}, {})
+    plain = standing.metrics(rungs, budget.assign(floor_nats=0), {}, {}, "model")
     assert {row["measure"] for row in plain if "kind" in row} == {"nll_nats"}
 
 

@@ -91,15 +91,15 @@ def standing(metrics: list[dict]) -> dict:
     {perplexity, bits, ngram, ngram-bits, uniform, floor, gap}: of the model, of the n-gram whose
     order validation chose, of the uniform guess, and the share, in %, of the way from there to the
     floor, in nats; `floor` and `gap` only where the floor is known."""
-    found = {}
+    found, model = {}, next((row["system"] for row in metrics if row.get("headline")), None)
     for row in metrics:
         if row["measure"] in ("perplexity", "bits_per_byte"):
             known = (row["low"], row["high"]) if "low" in row else None
             found.setdefault(row["system"], {})[row["measure"]] = Fact(row["value"], "", known)
     names = [name for name in found if not name.startswith("floor")]
-    if len(names) < 3:
+    if model is None:
         return {}
-    model, gram = names[-2], next(name for name in names if "best on validation" in name)
+    gram = next(name for name in names if "best on validation" in name)
     told = {
         "perplexity": found[model]["perplexity"],
         "ngram": Fact(found[gram]["perplexity"].value),

@@ -202,8 +202,9 @@ def ahead(reports: dict, counted: dict[int, TokenReport], names) -> pd.DataFrame
     return pd.DataFrame(rows, columns=["system", "opponent", "difference_nats", "low", "high"])
 
 
-def metrics(standing, budget, errors: dict[str, float], about: dict) -> list[dict]:
-    """metrics.json: a row a measurement, each with what it is `about`."""
+def metrics(standing, budget, errors: dict[str, float], about: dict, headline: str) -> list[dict]:
+    """metrics.json: a row a measurement, each with what it is `about`; those of the system
+    `headline` are marked as such."""
     rows = []
     for row in standing.to_dict("records"):
         for measure in ("perplexity", "nll_nats", "bits_per_token", "bits_per_byte", "accuracy"):
@@ -219,4 +220,4 @@ def metrics(standing, budget, errors: dict[str, float], about: dict) -> list[dic
         found = {"system": row["system"], "measure": above, "kind": row["kind"]}
         found |= {"value": row["excess_nats"], "low": row["low"], "high": row["high"]}
         rows.append(found | about | {"tokens": row["tokens"]})
-    return rows
+    return [row | {"headline": row["system"] == headline} for row in rows]
