@@ -22,7 +22,7 @@ from minitransformer.model import ModelConfig, Transformer
 from minitransformer.native import structs, wasm
 from minitransformer.quant import QuantScheme, quantize
 from native_models import apart, ids_of
-from studies import latency
+from studies import hosts, latency
 from studies.attention import probabilities
 
 ROOT = Path(__file__).resolve().parent.parent
@@ -115,6 +115,27 @@ def asked(tmp_path_factory):
     done = subprocess.run(command, capture_output=True, text=True, encoding="utf-8")
     assert done.returncode == 0, done.stderr
     return models, tokenizers, questions, json.loads(done.stdout)
+
+
+@pytest.mark.skipif(
+    not any(map(shutil.which, hosts.BROWSERS)), reason="chromium is not installed: apt install it"
+)
+def test_a_browser_writes_what_pytorch_writes_in_every_family_and_format(tmp_path):
+    page = hosts.Browser()
+    try:
+        scripts, module = page.place(SCRIPTS), page.place(wasm.WASM)
+        for i, case in enumerate(CASES):
+            model, path = model_for(*case), tmp_path / f"{i}.bin"
+            header, image = to_web(model)
+            path.write_bytes(image)
+            start = {"name": str(i), "kind": "engine", "scripts": scripts, "wasm": module}
+            page.ask(start=start | {"header": header, "image": page.place(path)})
+            ids = ids_of(model.cfg, 1, 5)
+            run = {"name": str(i), "prompt": ids[0].tolist(), "most": STEPS, "keep": False}
+            tokens = page.ask(run=run)["tokens"]
+            assert tokens == generate(model, ids, STEPS)[0, 5:].tolist(), case
+    finally:
+        page.close()
 
 
 def test_the_module_is_of_this_source():
