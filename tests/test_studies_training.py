@@ -116,9 +116,9 @@ def test_an_interrupt_ends_the_workers_too(tmp_path):
 
 
 FAULTS = """
-import resource, sys, torch
+import resource, torch
 from studies.workers import keep_memory
-kept = sys.argv[1] == "kept" and keep_memory()
+kept = keep_memory()
 def faults(): return resource.getrusage(resource.RUSAGE_SELF).ru_minflt
 def step(): [torch.ones(8, 256, 1004) for _ in range(8)]
 for _ in range(4): step()
@@ -129,15 +129,15 @@ print(kept, (faults() - before) / 80)
 
 
 def test_a_worker_keeps_the_memory_that_it_frees():
-    found = {}
-    for how in ("plain", "kept"):
-        own = {**os.environ, "PYTHONPATH": os.pathsep.join(sys.path)}
-        command = [sys.executable, "-c", FAULTS, how]
-        said = subprocess.run(command, env=own, capture_output=True, text=True, check=True).stdout
-        kept, found[how] = said.split()
+    """Without it each tensor of 8 MB costs most of its 2,008 pages, but where something small lies
+    above it in the heap, which nobody decides."""
+    own = {**os.environ, "PYTHONPATH": os.pathsep.join(sys.path)}
+    command = [sys.executable, "-c", FAULTS]
+    said = subprocess.run(command, env=own, capture_output=True, text=True, check=True).stdout
+    kept, found = said.split()
     if kept == "False":
         pytest.skip("this system's memory is not glibc's")
-    assert float(found["kept"]) < 20 < float(found["plain"])  # 8 MB are 2,008 pages
+    assert float(found) < 20
 
 
 # arms
