@@ -22,6 +22,7 @@ GROUP128 = QuantScheme(bits=4, granularity="group", group_size=128)
 CONFIGS = [
     ModelConfig(vocab_size=37, d_model=24, n_heads=2, context=8),
     ModelConfig(vocab_size=37, d_model=24, n_heads=2, context=8, tied=True, n_layers=2),
+    ModelConfig(vocab_size=37, d_model=24, n_heads=2, d_head=16, context=8),
     ModelConfig(
         vocab_size=37,
         d_model=24,

@@ -124,8 +124,12 @@ def engine(case):
 
 
 def forward(model, case, **how):
-    """A run of ours; logits are those of one pass over the text that was written."""
-    timed = peers.called(partial(generate, model, case.ids, **how))
+    """A run of ours."""
+    return recorded(peers.called(partial(generate, model, case.ids, **how)), model, case)
+
+
+def recorded(timed, model, case):
+    """A timed run; logits are those of one pass over the text that was written."""
 
     def run(new, seen=None):
         tokens, seconds = timed(new)
@@ -148,15 +152,7 @@ def transformers(case):
 
     folder = case.hf
     timed = peers.transformers(folder.parent, case.ids, "dynamic")
-    model = AutoModelForCausalLM.from_pretrained(folder)
-
-    def run(new, seen=None):
-        tokens, seconds = timed(new)
-        if seen is not None:
-            seen.extend(steps(model, case.prompt, tokens))
-        return tokens, seconds
-
-    return run
+    return recorded(timed, AutoModelForCausalLM.from_pretrained(folder), case)
 
 
 def ort(case):

@@ -2,7 +2,6 @@
 
 A folder is Hugging Face's, with safetensors, or one that `save` wrote."""
 
-import json
 import shutil
 from pathlib import Path
 from tempfile import gettempdir
@@ -15,6 +14,7 @@ from minitransformer import bench
 from minitransformer.checkpoint import load
 from minitransformer.corpus.needs import open_source
 from minitransformer.export import check_huggingface, from_huggingface
+from minitransformer.export.loading import read_json
 from minitransformer.model import ModelConfig
 
 CONTEXT = 2048  # longest sequence that a report computes: a position table is held in memory
@@ -47,16 +47,7 @@ def spoken(p: dict) -> int:
 
 def about(folder: Path) -> dict:
     """The folder's config.json."""
-    path = folder / "config.json"
-    if not path.is_file():
-        raise FileNotFoundError(f"{folder} holds no config.json: give a model's folder")
-    try:
-        found = json.loads(path.read_text("utf-8"))
-    except (UnicodeDecodeError, json.JSONDecodeError) as error:
-        raise ValueError(f"{path} is not JSON ({error}): download it again") from error
-    if not isinstance(found, dict):
-        raise ValueError(f"{path} holds no object: download it again")
-    return found
+    return read_json(folder / "config.json", "a model's folder")
 
 
 def shape(folder: Path) -> ModelConfig:

@@ -77,7 +77,7 @@ def check_huggingface(directory: str | Path, context: int | None = None) -> Mode
 def _planned(directory: Path, context) -> tuple[Transformer, dict[Path, dict[str, str]]]:
     """The model without weights, and for each file which of its tensors are which of ours; what is
     not in it is a tied head, or zero."""
-    about = _json(directory / "config.json")
+    about = read_json(directory / "config.json")
     cfg = configuration(about, context)
     with torch.device("meta"):
         model = Transformer(cfg)
@@ -194,7 +194,7 @@ def _files(directory: Path) -> list[Path]:
     index, single = (directory / f"model.safetensors{end}" for end in (".index.json", ""))
     names = [single.name]
     if index.is_file():
-        names = sorted(set(_json(index).get("weight_map", {}).values()))
+        names = sorted(set(read_json(index).get("weight_map", {}).values()))
     elif not single.is_file() and any(directory.glob("*.bin")):
         refuse(f"{directory} holds pickled weights only", "convert them to safetensors")
     for name in names:
@@ -255,9 +255,10 @@ def _names(path, kind, wanted, tied) -> dict[str, str]:
     return found
 
 
-def _json(path: Path) -> dict:
+def read_json(path: Path, wanted: str = "a Hugging Face folder") -> dict:
+    """The object in a file of a model's folder; the remedy names what folder is `wanted`."""
     if not path.is_file():
-        raise FileNotFoundError(f"{path.parent} holds no {path.name}: give a Hugging Face folder")
+        raise FileNotFoundError(f"{path.parent} holds no {path.name}: give {wanted}")
     try:
         found = json.loads(path.read_text("utf-8"))
     except (UnicodeDecodeError, json.JSONDecodeError) as error:
