@@ -48,12 +48,8 @@ def beam(
     log-probabilities (W, V) of each with one token more, and the indices into those, flattened, of
     the ones kept. `cache`, `resume` and `backend` are those of `stream`. ValueError for more than
     one prompt, a width below 1, a negative length penalty, or logits that hold no choice."""
-    job = prepare(model, ids, max_new_tokens, cache, stop=stop, resume=resume)
-    ids, cache, stop = job.ids, job.cache, job.stop
-    if ids.shape[0] != 1:
-        raise ValueError(
-            f"beam search continues one prompt, and {ids.shape[0]} were given: call it for each"
-        )
+    job = prepare(model, ids, max_new_tokens, cache, stop=stop, resume=resume, alone="beam search")
+    ids, cache, stop = job.ids, job.cache, torch.tensor(job.stop, dtype=torch.long).to(job.ids)
     if whole("width", width, -1) < 1:
         raise ValueError(f"width {width} keeps no continuation: give at least 1, which is greedy")
     if not 0 <= length_penalty < math.inf:
@@ -68,13 +64,12 @@ def beam(
         logits = last_logits(model, ids) if cache is None else prefill(model, new, cache)
         checked(widened(logits).amax(dim=-1, keepdim=True), after=ids.shape[1])
         candidates = total[:, None] + logits.log_softmax(dim=-1, dtype=torch.float64)  # (W, V)
-        total, index = candidates.flatten().topk(min(width - len(finished), candidates.numel()))
-        total, index = total[total > -math.inf], index[total > -math.inf]  # others cannot happen
+        total, index = _best(candidates.flatten(), width - len(finished))
         if on_step is not None:
             on_step(ids, candidates, index)
         rows, new = index // logits.shape[1], index[:, None] % logits.shape[1]
         ids = torch.cat((ids[rows], new), dim=1)
-        ended = torch.isin(new[:, 0], torch.tensor(stop, dtype=ids.dtype, device=ids.device))
+        ended = torch.isin(new[:, 0], stop)
         finished += zip(ids[ended], total[ended].tolist(), strict=True)
         live = ~ended
         ids, total, new, rows = ids[live], total[live], new[live], rows[live]
@@ -87,3 +82,9 @@ def beam(
         Beam(row, log_p / (len(row) - prompt) ** length_penalty, log_p) for row, log_p in found
     ]
     return sorted(beams, key=lambda b: -b.score)
+
+
+def _best(candidates, n):
+    """The n most probable of the candidates that can happen, and where they stand."""
+    value, index = candidates.topk(min(n, len(candidates)))
+    return value[value > -math.inf], index[value > -math.inf]

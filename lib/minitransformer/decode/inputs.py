@@ -125,15 +125,18 @@ def prepare(
     stop: Stop = (),
     resume: bool = False,
     rollback: int = 0,
+    alone: str = "",
 ) -> Job:
     """A generation that can be served to its end, its cache made when `cache` names a kind.
 
     `resume`: the cache holds the first `cache.pos` tokens of `ids`, one token at least is new.
-    `rollback`: how many tokens the decoder may have to take back. ValueError for a request that
-    cannot be served."""
+    `rollback`: how many tokens the decoder may have to take back. `alone`: what a decoder is called
+    that takes one prompt at a time. ValueError for a request that cannot be served."""
     ids = token_ids(ids, model.cfg.vocab_size, None if torch.is_tensor(ids) else device_of(model))
     new = whole("max_new_tokens", max_new_tokens, 1, "is not positive")
     rows, tokens = ids.shape
+    if alone and rows != 1:
+        raise ValueError(f"{alone} continues one prompt, and {rows} were given: call it for each")
     generator, stop = checked_generator(generator, rows), stop_tokens(stop)
     if isinstance(cache, str):
         options = {"rollback": rollback} if "rollback" in kind(cache).options else {}

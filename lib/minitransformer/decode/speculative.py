@@ -108,12 +108,9 @@ def speculate(
         stop=stop,
         resume=resume,
         rollback=gamma,
+        alone="speculation",
     )
-    ids, cache, stop = job.ids, job.cache, job.stop
-    if ids.shape[0] != 1:
-        raise ValueError(
-            f"speculation continues one prompt, and {ids.shape[0]} were given: call it for each"
-        )
+    ids, cache, stop = job.ids, job.cache, torch.tensor(job.stop, dtype=torch.long).to(job.ids)
     if isinstance(job.generator, (list, tuple)):
         job = replace(job, generator=job.generator[0])
     if draft.vocab_size not in (None, model.cfg.vocab_size):
@@ -133,9 +130,7 @@ def speculate(
         if cache is not None and cache.pos > kept:
             cache.truncate(kept)
         ids, old = torch.cat((text[:, :kept], token), dim=1), ids.shape[1]
-        met = torch.isin(
-            ids[0, old:], torch.tensor(stop, dtype=ids.dtype, device=ids.device)
-        ).nonzero()
+        met = torch.isin(ids[0, old:], stop).nonzero()
         if len(met):
             ids = ids[:, : old + int(met[0]) + 1]
             break
