@@ -174,8 +174,8 @@ def test_the_page_shows_every_word_and_is_never_refused(tmp_path, monkeypatch):
         monkeypatch,
         (display.show_markdown, said),
         (display.show_answer, said),
-        (display.show_figure, png, "words", f"Caption. {said}", " ".join(HOSTILE), "words.csv"),
-        (display.show_table, words, "words", f"Words. {said}"),
+        (display.show_figure, png, "words", " ".join(HOSTILE), "words.csv"),
+        (display.show_table, words, "words"),
         (display.show_certificate, said, said, [(w, w, 1) for w in HOSTILE], True, (1, 2)),
         (display.show_negative, said, said, said, said),
         *((display.show_claim, row) for row in rows),
@@ -185,6 +185,10 @@ def test_the_page_shows_every_word_and_is_never_refused(tmp_path, monkeypatch):
     cells = [
         nbformat.v4.new_markdown_cell("# Words\n\n*Which?*", id="head"),
         nbformat.v4.new_code_cell("show()", id="all", outputs=[*found, stream]),
+        *(
+            nbformat.v4.new_markdown_cell(text, id=f"caption-{i}", metadata={"tags": ["caption"]})
+            for i, text in enumerate((f"Caption. {said}", f"Words. {said}"))
+        ),
         nbformat.v4.new_code_cell("show()", id="more", outputs=[value]),
     ]
     notebook = nbformat.v4.new_notebook(cells=cells)

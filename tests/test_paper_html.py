@@ -69,6 +69,11 @@ def markdown(text, id):
     return new_markdown_cell(text, id=id)
 
 
+def caption(text, id="caption"):
+    """What stands below a cell that shows a figure, table or text."""
+    return new_markdown_cell(text, id=id, metadata={"tags": ["caption"]})
+
+
 def code(id, source, outputs=(), count=None, **metadata):
     return new_code_cell(
         source, id=id, outputs=list(outputs), execution_count=count, metadata=metadata
@@ -146,8 +151,8 @@ def make_run(folder, shown):
             [
                 new_output("stream", name="stdout", text="1 < 2\n\x1b[31mred\x1b[0m\n"),
                 *shown(
-                    (display.show_figure, PNG, "ladder", finding, ALT, "figures/ladder.csv"),
-                    (display.show_table, ladder, "ladder", "The ladder.", "tables/ladder.csv"),
+                    (display.show_figure, PNG, "ladder", ALT, "figures/ladder.csv"),
+                    (display.show_table, ladder, "ladder", "tables/ladder.csv"),
                     *(
                         (display.show_claim, row)
                         for row in (own, fail, own, exact, seed, words, copied)
@@ -157,6 +162,8 @@ def make_run(folder, shown):
             count=3,
             papermill={"duration": 1.234},
         ),
+        caption(finding, "speed-caption-1"),
+        caption("The ladder.", "speed-caption-2"),
         code(
             "proof",
             "prove()",
@@ -237,7 +244,8 @@ def make_run(folder, shown):
             "audit",
         ),
         markdown("## Findings\n\nIt starts here [@vaswani2017].", "findings"),
-        code("drawn", "fig", shown((display.show_figure, PNG, "story", "Shown.", ALT))),
+        code("drawn", "fig", shown((display.show_figure, PNG, "story", ALT))),
+        caption("Shown.", "drawn-caption"),
         markdown("## Architecture\n\nBoxes.", "architecture"),
         markdown("## Abstract", "abstract-prose"),
         code(
@@ -245,9 +253,10 @@ def make_run(folder, shown):
             "nb.say(text)",
             shown(
                 (display.show_markdown, "We train."),
-                (display.show_table, front_table(), "front", "First on the page."),
+                (display.show_table, front_table(), "front"),
             ),
         ),
+        caption("First on the page."),
         markdown("## Resumen\n\nEntrenamos.", "resumen"),
         markdown("## Limits\n\n- One machine.\n\n## Provenance\n\nMade.", "end"),
         markdown("## Grading sheet\n\n### Gates", "grading"),
@@ -751,8 +760,9 @@ def test_a_text_is_shaded_by_kind_and_tells_its_numbers_without_a_script(tmp_pat
     words = words.astype({"excess_nats": float})
     how = dict(word="token", kind="kind", shade="excess_nats")
     show = partial(display.show_text, **how)
-    outputs = shown((show, words, "words", "Some words.", "tables/words.csv"))
-    save(tmp_path, "01-data", [markdown("# T", "t"), code("text", "x", outputs)])
+    outputs = shown((show, words, "words", "tables/words.csv"))
+    cells = [markdown("# T", "t"), code("text", "x", outputs), caption("Some words.")]
+    save(tmp_path, "01-data", cells)
     page = BeautifulSoup(build_html(tmp_path).read_text("utf-8"), "html.parser")
     figure = page.select_one("figure#fig-words.marked")
     assert text(figure.figcaption).startswith("Figure 1. Some words.")
@@ -765,7 +775,7 @@ def test_a_text_is_shaded_by_kind_and_tells_its_numbers_without_a_script(tmp_pat
     assert [it.get_text() for it in figure.select(".kinds span")] == ["a", "b"]
     many = words.assign(kind=pd.Categorical(list("abc"), list("abcdef")))
     with pytest.raises(ValueError, match="text 'words' has 6 kinds: give at most 5"):
-        display.show_text(many, "words", "Some words.", **how)
+        display.show_text(many, "words", **how)
 
 
 PAGE = '<html lang="en"><body><h1>T</h1>{}</body></html>'
@@ -911,7 +921,7 @@ def test_a_number_and_its_interval_share_a_column(shown):
         "step_low",
         "step_high",
     ]  # ends, no values
-    (table,) = shown((display.show_table, frame, "t", "A caption."))
+    (table,) = shown((display.show_table, frame, "t"))
     cells = BeautifulSoup(restyle(table.data["text/html"]), "html.parser").select("td.n")
     assert "1.812 [1.760, 1.850]" in [cell.get_text() for cell in cells]  # set as a number
 
@@ -1041,43 +1051,56 @@ def test_the_ruler_shows_the_room_between_error_and_margin(error, margin, words)
 def test_a_figure_of_ours_is_shown_as_svg_and_png_with_what_its_labels_cover(shown):
     fig, ax = canvas(1.0)
     ax.set(xticks=[], yticks=[])
-    figure, caption = shown((display.show_figure, fig, "a", "Caption.", "Alt."))
+    (figure,) = shown((display.show_figure, fig, "a", "Alt."))
     assert figure.metadata["image/png"] == {"width": 576, "height": 96, "alt": "Alt."}
-    assert caption.data["text/markdown"] == "Caption."
     assert figure.data["image/svg+xml"].startswith("<svg ") and figure.data["image/png"]
     assert figure.metadata[display.KEY]["overlaps"] == []
     ax.plot([0.5], [0.5], "o")
     ax.text(0.5, 0.5, "here", ha="center", va="center")
-    figure, _ = shown((display.show_figure, fig, "a", "Caption.", "Alt."))
+    (figure,) = shown((display.show_figure, fig, "a", "Alt."))
     assert figure.metadata[display.KEY]["overlaps"] == ["'here' covers a point"]
     ax.imshow([[1.0]])
-    figure, _ = shown((display.show_figure, fig, "a", "Caption.", "Alt."))
+    (figure,) = shown((display.show_figure, fig, "a", "Alt."))
     assert "image/svg+xml" not in figure.data and figure.data["image/png"]
-    figure, _ = shown((display.show_figure, PNG, "a", "Caption.", "Alt."))
+    (figure,) = shown((display.show_figure, PNG, "a", "Alt."))
     assert "overlaps" not in figure.metadata[display.KEY]
 
 
 def test_the_page_holds_a_figure_as_svg_that_turns_over_in_the_dark(tmp_path, shown):
     fig = ladder(pd.DataFrame({"w": ["model", "floor"], "v": [3.0, 2.0]}), "w", "v")
     outputs = shown(
-        (display.show_figure, fig, "one", "One.", ALT),
-        (display.show_figure, fig, "two", "Two.", ALT),
+        (display.show_figure, fig, "one", ALT),
+        (display.show_figure, fig, "two", ALT),
     )
     head = markdown("# Title\n\n*Question?*", "head")
-    save(tmp_path, "01-data", [head, code("pic", "x", outputs)])
+    below = [caption("One.", "first"), caption("Two.", "second")]
+    save(tmp_path, "01-data", [head, code("pic", "x", outputs), *below])
     page = BeautifulSoup(build_html(tmp_path).read_text(encoding="utf-8"), "html.parser")
     for id in ("one", "two"):
+        assert f"{id.title()}." in page.find(id=f"fig-{id}").figcaption.get_text()
         drawn = page.find(id=f"fig-{id}").svg
         assert drawn["role"] == "img" and drawn["aria-label"] == ALT
         assert "model" in [tag.get_text() for tag in drawn.find_all("text")]
     assert not page.find_all("img") and "prefers-color-scheme:dark){.plot" in page.style.get_text()
 
 
+def test_a_figure_or_table_without_a_caption_is_refused_and_a_caption_alone_as_well(
+    tmp_path, shown
+):
+    head, frame = markdown("# Title\n\n*Question?*", "head"), pd.DataFrame({"x": [1]})
+    both = shown((display.show_table, frame, "one"), (display.show_table, frame, "two"))
+    cells = [head, code("pair", "x", both), caption("One.", "first"), caption(" ", "second")]
+    save(tmp_path, "01-data", cells)
+    with pytest.raises(ValueError, match="cell 'pair', shows 2 and has 1 captions: write below"):
+        build_html(tmp_path)
+    save(tmp_path, "01-data", [head, caption("One.", "first"), code("none", "x")])
+    with pytest.raises(ValueError, match="cell 'first' is a caption and follows no code"):
+        build_html(tmp_path)
+
+
 def test_display_refuses_what_the_report_could_not_show(shown):
     with pytest.raises(ValueError, match="figure 'a' has no alt"):
-        display.show_figure(PNG, "a", "Caption.", " ")
-    with pytest.raises(ValueError, match="table 'a' has no caption"):
-        display.show_table(pd.DataFrame({"x": [1]}), "a", "")
+        display.show_figure(PNG, "a", " ")
     for ruler in ((1, 0), (-1, 2), (0, float("inf"))):
         with pytest.raises(ValueError, match="ruler"):
             display.show_certificate("t", "s", [], True, ruler)
@@ -1086,13 +1109,9 @@ def test_display_refuses_what_the_report_could_not_show(shown):
             display.show_table,
             pd.DataFrame({"x": [1234]}, index=pd.Index(["r"], name="row")),
             "t",
-            "A < B",
         )
     )
-    assert (
-        "<caption>A &lt; B</caption>" in table.data["text/html"]
-        and "1,234" in table.data["text/plain"]
-    )
+    assert "1,234" in table.data["text/plain"]
     row = {
         "id": "a",
         "verdict": "pass",

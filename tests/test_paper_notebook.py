@@ -11,7 +11,7 @@ from paper import notebook as module
 from paper import open_notebook
 from paper.bars import Bar
 from paper.claims import seed_claims
-from paper.files import read_json
+from paper.files import read_json, write_json
 from paper.parameters import ParameterError
 from paper_project import PARAMETERS, make_project, write_notebook
 
@@ -154,31 +154,43 @@ def test_alone_it_asks_for_what_it_reads(root, monkeypatch):
 def test_a_figure_leaves_its_png_and_its_data_and_is_closed(nb, capsys):
     fig, ax = plt.subplots()
     ax.plot([1, 2])
-    nb.figure(
-        ax, "latency", caption="It rises.", alt="a rising line", data=pd.DataFrame({"n": [1, 2]})
-    )
+    nb.figure(ax, "latency", alt="a rising line", data=pd.DataFrame({"n": [1, 2]}))
     assert (nb.out / "figures" / "latency.png").read_bytes()[
         :4
     ] == b"\x89PNG" and not plt.fignum_exists(fig.number)
     assert (nb.out / "figures" / "latency.csv").read_text() == "n\n1\n2\n"
     png = (nb.out / "figures" / "latency.png").read_bytes()
-    nb.figure(png, "again", caption="It rises.", alt="x", data=pd.DataFrame({"n": [1]}))
+    nb.figure(png, "again", alt="x", data=pd.DataFrame({"n": [1]}))
     assert (nb.out / "figures" / "again.png").is_file()
 
 
 def test_a_table_keeps_a_named_index(nb):
-    nb.table(
-        pd.DataFrame({"v": [1.5]}, index=pd.Index(["a"], name="what")), "sizes", caption="Sizes."
-    )
+    nb.table(pd.DataFrame({"v": [1.5]}, index=pd.Index(["a"], name="what")), "sizes")
     assert (nb.out / "tables" / "sizes.csv").read_text() == "what,v\na,1.5\n"
+
+
+def test_what_a_saved_cell_shows_needs_a_caption_below_it(root, monkeypatch):
+    path, frame = root / "notebooks" / "01-data.ipynb", pd.DataFrame({"v": [1]})
+    write_notebook(path, PARAMETERS, "nb.table(a); nb.table(b)")
+    book = read_json(path)
+    tagged = {"cell_type": "markdown", "id": "below", "metadata": {"tags": ["caption"]}}
+    write_json(path, book | {"cells": [*book["cells"], tagged | {"source": ["The one."]}]})
+    monkeypatch.setattr(module, "running_cell", lambda path: book["cells"][-1]["id"])
+    nb = open_notebook("01-data", {"run_dir": "reports/x"}, root)
+    nb.table(frame, "one")
+    nb.table(frame, "one")  # the cell was run again
+    with pytest.raises(ValueError, match="shows 2 and has 1 captions: write below it a Markdown"):
+        nb.table(frame, "two")
+    monkeypatch.setattr(module, "running_cell", lambda path: "unsaved")
+    nb.table(frame, "two")
 
 
 @pytest.mark.parametrize("id", ["Latency", "a b", "", "../x"])
 def test_ids_are_slugs(nb, id):
     with pytest.raises(ValueError, match="is not a slug"):
-        nb.table(pd.DataFrame({"v": [1]}), id, caption="x")
+        nb.table(pd.DataFrame({"v": [1]}), id)
     with pytest.raises(ValueError, match="is not a slug"):
-        nb.figure(b"", id, caption="x", alt="x", data=pd.DataFrame())
+        nb.figure(b"", id, alt="x", data=pd.DataFrame())
 
 
 def test_claims_are_written_when_the_notebook_closes(nb, capsys):

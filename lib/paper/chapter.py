@@ -20,6 +20,7 @@ from pygments.lexers import PythonLexer
 
 from . import bibliography, companions, marks, prose
 from .bars import VERDICTS
+from .captions import KINDS, captions, is_caption, need
 from .claims import settled
 from .display import KEY
 from .names import slug
@@ -103,6 +104,7 @@ class Book:
         notebook = nbformat.read(path, as_version=4)
         name = path.stem
         title, question = _take_head(notebook, name)
+        _take_captions(notebook, name)
         answer = self._number(notebook, name)
         shift = 1 if NUMBERED.match(name) else 0
         if not shift:
@@ -188,7 +190,7 @@ class Book:
                         f"{name}, cell {cell.id}: {output.ename}: {output.evalue}: run the "
                         "notebook again"
                     )
-                if (kind := _kind(output)) in ("figure", "table", "text", "certificate"):
+                if (kind := _kind(output)) in (*KINDS, "certificate"):
                     kind = "figure" if kind == "text" else kind
                     output.metadata[KEY]["number"] = f"{self.token}{kind} {next(self.numbered)};"
         return answer
@@ -196,7 +198,7 @@ class Book:
     def _shown(self, output, cell, name, renderer):
         """The HTML of one output by its kind; Markdown, HTML, then text where it carries none."""
         kind, at, data = _kind(output), cell.metadata["report"], output.data
-        if kind in ("figure", "table", "text", "certificate", "negative", "claims"):
+        if kind in (*KINDS, "certificate", "negative", "claims"):
             about = dict(output.metadata[KEY])
             if kind == "figure":
                 about["svg"] = Markup(data.get("image/svg+xml", ""))
@@ -325,6 +327,19 @@ def _take_head(notebook, name):
         f"{name}: the first Markdown cell has no title: start it with '# Title' and then "
         "'*Question?*'"
     )
+
+
+def _take_captions(notebook, name):
+    """Gives every figure, table and text the caption that stands below its cell, and takes these
+    cells away."""
+    texts = captions(notebook.cells)
+    for cell in notebook.cells:
+        shown = [o for o in cell.get("outputs", ()) if _kind(o) in KINDS]
+        if shown:
+            need(f"{name}, cell {cell.id!r},", len(shown), texts[cell.id])
+            for output, text in zip(shown, texts[cell.id], strict=False):
+                output.metadata[KEY]["caption"] = text
+    notebook.cells = [cell for cell in notebook.cells if not is_caption(cell)]
 
 
 def _drop_empty_headings(soup, notebook):

@@ -2,10 +2,10 @@
 carries, in its metadata under "minitransformer", everything the HTML report needs to set it
 properly.
 
-    kind "figure"       id, caption, alt, csv, width, height,     PNG, and of a figure of ours SVG
-                        overlaps (what its labels cover)
-    kind "table"        id, caption, csv                          plain HTML table
-    kind "text"         id, caption, csv                          words with shades and titles
+    kind "figure"       id, alt, csv, width, height, overlaps     PNG, and of a figure of ours SVG
+                        (what its labels cover)
+    kind "table"        id, csv                                   plain HTML table
+    kind "text"         id, csv                                   words with shades and titles
     kind "say"          none                                      Markdown
     kind "answer"       text                                      Markdown; stands under the
 chapter's question
@@ -13,8 +13,10 @@ chapter's question
 from claims.json
     kind "certificate"  title, statement, rows, passed, ruler, claim
     kind "negative"     title, expected, found, why, claim
-    kind "echo"         none                                      a caption or receipt, for
-JupyterLab only; the report drops it
+    kind "echo"         none                                      a receipt, for JupyterLab only;
+                                                                  the report drops it
+
+The caption of a figure, table or text stands in the notebook, see `paper.captions`.
 
 Plain HTML only: an executed notebook is untrusted, so JupyterLab strips <style> and scripts from
 it."""
@@ -39,17 +41,21 @@ from .words import seen
 KEY = "minitransformer"
 
 
-def show_figure(fig, id, caption, alt, csv=None) -> bytes:
-    """Display a matplotlib Figure, its caption below; `csv` is the path, relative to the run, of
-    what it draws. Returns its PNG.
+def show_figure(fig, id, alt, csv=None) -> bytes:
+    """Display a matplotlib Figure; `csv` is the path, relative to the run, of what it draws.
+    Returns its PNG.
 
     `fig` may also be the PNG's bytes. A figure of ours is shown as SVG too, which JupyterLab and
-    the page prefer, and tells in its metadata what its labels cover. Raises ValueError if the
-    caption or the alt text is empty."""
-    _need("figure", id, caption=caption, alt=alt)
+    the page prefer, and tells in its metadata what its labels cover. Raises ValueError if the alt
+    text is empty."""
+    if not alt.strip():
+        raise ValueError(
+            f"figure {id!r} has no alt text: draw it with a function of paper.figures, or give "
+            "alt= one to three sentences computed from the data"
+        )
     png = fig if isinstance(fig, bytes) else png_bytes(fig)
     width, height = struct.unpack(">II", png[16:24])  # the IHDR chunk comes first, at a fixed place
-    about = {"kind": "figure", "id": id, "caption": caption, "alt": alt, "csv": csv}
+    about = {"kind": "figure", "id": id, "alt": alt, "csv": csv}
     about |= {"width": width, "height": height}
     data = {"image/png": base64.b64encode(png).decode(), "text/plain": f"Figure {id}: {alt}"}
     if isinstance(fig, LiteralFigure):
@@ -58,33 +64,28 @@ def show_figure(fig, id, caption, alt, csv=None) -> bytes:
             data["image/svg+xml"] = svg_text(fig, alt)
     size = {"width": width // 2, "height": height // 2, "alt": alt}  # drawn at twice the CSS size
     _show(data, about, {"image/png": size})
-    _show({"text/markdown": caption, "text/plain": caption}, {"kind": "echo"})
     return png
 
 
-def show_table(df, id, caption, csv=None):
-    """Display a DataFrame as a plain HTML table with a caption; numbers are set by `readable`.
+def show_table(df, id, csv=None):
+    """Display a DataFrame as a plain HTML table; numbers are set by `readable`.
 
     A default RangeIndex is left out; any other index becomes the row heads; a number and the `low`
-    and `high` that follow it share a column. Raises ValueError if the caption is empty."""
-    _need("table", id, caption=caption)
+    and `high` that follow it share a column."""
     index = not isinstance(df.index, pd.RangeIndex)
     shown = readable(joined(df)).rename(columns=heading)
     with pd.option_context("display.html.use_mathjax", False, "display.max_colwidth", None):
         body = shown.to_html(border=0, index=index, index_names=index, na_rep="–")
-    body = body.replace("<thead>", f"<caption>{html.escape(caption)}</caption>\n  <thead>", 1)
-    about = {"kind": "table", "id": id, "caption": caption, "csv": csv}
+    about = {"kind": "table", "id": id, "csv": csv}
     _show({"text/html": body, "text/plain": shown.to_string(index=index)}, about)
 
 
-def show_text(df, id, caption, csv=None, *, word, kind, shade, between=" "):
+def show_text(df, id, csv=None, *, word, kind, shade, between=" "):
     """Display a text of words, a row of `df` each, colored by the category `kind` and the darker
     the larger the column `shade`; what the columns say of a word is its title, a line each.
 
     Below zero is as zero; the darkest has the 95th percentile or more. The kinds differ by their
-    underline as well. Raises ValueError if the caption is empty, or there are more kinds than
-    colors."""
-    _need("text", id, caption=caption)
+    underline as well. Raises ValueError if there are more kinds than colors."""
     names = list(df[kind].cat.categories)
     if len(names) > len(ORDER):
         raise ValueError(f"text {id!r} has {len(names)} kinds: give at most {len(ORDER)}")
@@ -98,10 +99,9 @@ def show_text(df, id, caption, csv=None, *, word, kind, shade, between=" "):
     key = "".join(_word(name, i, 0.5) for i, name in enumerate(names) if (codes == i).any())
     scale = f"Palest: {heading(shade)}, 0 or less; darkest: {number(top, 2)} or more."
     body = f'<p class="kinds">{key} <small>{scale}</small></p>\n<p class="words">{words}</p>'
-    about = {"kind": "text", "id": id, "caption": caption, "csv": csv}
+    about = {"kind": "text", "id": id, "csv": csv}
     plain = between.join(df[word])
     _show({"text/html": body, "text/plain": plain}, about)
-    _show({"text/markdown": caption, "text/plain": caption}, {"kind": "echo"})
 
 
 def _word(text, kind, part, told=()):
@@ -240,15 +240,6 @@ def show_negative(title, expected, found, why, claim=None):
         [f"Negative result: {title}", *(f"{name}. {text}" for name, text in parts.items())]
     )
     _show({"text/html": body, "text/plain": text}, about)
-
-
-def _need(kind, id, **texts):
-    for name, text in texts.items():
-        if not text or not text.strip():
-            raise ValueError(
-                f"{kind} {id!r} has no {name}: give {name}= one to three sentences computed "
-                "from the data"
-            )
 
 
 def _show(data, about, extra=None):

@@ -13,6 +13,7 @@ from IPython import get_ipython
 from tqdm import tqdm
 
 from . import bars, claims, display, variants
+from .captions import captions, need
 from .files import read_json, write_bytes, write_json, write_text
 from .kernel import running
 from .numerals import told
@@ -82,6 +83,7 @@ class Notebook:
         self.params = SimpleNamespace(**params)
         self._all = all_params
         self._rows, self._answer = {}, None
+        self._shown = {}  # what each cell shows that has a caption
         self._cells = _cell_ids(project.notebook(name))
         self._ledger, self._bars = claims.seed_claims(), bars.read()
         if all_params.get("run_dir"):
@@ -110,28 +112,29 @@ class Notebook:
     def write_csv(self, name: str, df) -> Path:
         return write_text(self.out / name, csv_text(df))
 
-    def figure(self, fig, id: str, *, caption: str, data, alt: str = "") -> None:
-        """Saves figures/<id>.png and the DataFrame it draws as figures/<id>.csv, and shows it with
-        its caption."""
-        _slug("figure", id)
+    def figure(self, fig, id: str, *, data, alt: str = "") -> None:
+        """Saves figures/<id>.png and the DataFrame it draws as figures/<id>.csv, and shows it.
+
+        Its caption is the Markdown cell below, tagged `caption`; so is that of a table or text."""
+        self._captioned("figure", id)
         alt, fig = alt or getattr(fig, "alt", ""), getattr(fig, "figure", fig)
-        png = display.show_figure(fig, id, caption, alt, csv=f"figures/{id}.csv")
+        png = display.show_figure(fig, id, alt, csv=f"figures/{id}.csv")
         write_bytes(self.out / "figures" / f"{id}.png", png)
         self.write_csv(f"figures/{id}.csv", data)
         if "matplotlib.pyplot" in sys.modules and not isinstance(fig, bytes):
             sys.modules["matplotlib.pyplot"].close(fig)  # or the inline backend shows it again
 
-    def table(self, df, id: str, *, caption: str) -> None:
-        """Saves tables/<id>.csv and shows the DataFrame with its caption."""
-        _slug("table", id)
-        display.show_table(df, id, caption, csv=f"tables/{id}.csv")
+    def table(self, df, id: str) -> None:
+        """Saves tables/<id>.csv and shows the DataFrame."""
+        self._captioned("table", id)
+        display.show_table(df, id, csv=f"tables/{id}.csv")
         self.write_csv(f"tables/{id}.csv", df)
 
-    def text(self, df, id: str, *, caption: str, **how) -> None:
+    def text(self, df, id: str, **how) -> None:
         """Saves tables/<id>.csv and shows the words of a DataFrame as a shaded text; `how` as
         `display.show_text` takes it."""
-        _slug("text", id)
-        display.show_text(df, id, caption, csv=f"tables/{id}.csv", **how)
+        self._captioned("text", id)
+        display.show_text(df, id, csv=f"tables/{id}.csv", **how)
         self.write_csv(f"tables/{id}.csv", df)
 
     def say(self, template: str, **values) -> None:
@@ -253,6 +256,22 @@ class Notebook:
             f"{self.name}: {len(artefacts)} artefacts checked{where}; {'; '.join(counted)}."
         )
 
+    def _captioned(self, kind: str, id: str) -> None:
+        """ValueError for an id that is no slug, and where the running cell, as it is saved, has
+        fewer captions below it than it shows."""
+        if not ID.fullmatch(id):
+            raise ValueError(
+                f"{kind} id {id!r} is not a slug: use lower-case letters, digits, hyphens and "
+                "underscores"
+            )
+        path = self.project.notebook(self.name)
+        if (cell := running_cell(path)) != "unsaved":
+            shown = self._shown.setdefault(cell, set())
+            shown.add((kind, id))
+            need(
+                f"{self.name}, cell {cell!r},", len(shown), captions(read_json(path)["cells"])[cell]
+            )
+
     def _add(self, row: dict, cell: str | None) -> dict:
         cell = cell or running_cell(self.project.notebook(self.name))
         if self._cells and cell not in (*self._cells, "unsaved"):
@@ -311,11 +330,3 @@ def _cell_ids(path: Path) -> list[str]:
         if path.is_file()
         else []
     )
-
-
-def _slug(kind: str, id: str) -> None:
-    if not ID.fullmatch(id):
-        raise ValueError(
-            f"{kind} id {id!r} is not a slug: use lower-case letters, digits, hyphens and "
-            "underscores"
-        )
