@@ -79,6 +79,12 @@ def test_the_seeds_theoretical_25_is_a_ratio_of_operations():
     assert flop_speedup(cfg, 1, 50) < 20
 
 
+def test_untimed_calls_come_right_before_each_timed_one():
+    calls = []
+    samples = interleaved({"a": lambda: calls.append("a"), "b": lambda: calls.append("b")}, 2, 1, 2)
+    assert "".join(calls) == "ab" + "aaabbb" + "bbbaaa" and len(samples) == 4
+
+
 def test_repeats_are_interleaved_and_paired():
     order = []
     samples = interleaved(

@@ -42,7 +42,9 @@ def floors(read, operation, processes=3, drift=0.2):
 
 def test_a_step_is_held_against_the_larger_of_reading_and_arithmetic(tiny):
     times = {limits.EAGER: 8.0, "native FP32": 2.0, "native int8": 1.0, "native int4": 0.5}
-    steps = samples(times, shape="tiny", calls=10)
+    call = samples(dict.fromkeys(times, 3.0), shape="tiny", calls=1)  # and a prompt: no step's
+    more = samples({name: 3 + t for name, t in times.items()}, shape="tiny", calls=11)
+    steps = pd.concat([call, more])
     read = {name: t / 40 for name, t in times.items() if name != limits.EAGER}
     fast = limits.step_table(steps, floors(read, 1e-15)).set_index("format")
     assert fast.over_least["native FP32"] == pytest.approx(4)  # reading bounds it

@@ -85,21 +85,24 @@ def floors(cfg: ModelConfig) -> pd.DataFrame:
 
 
 def steps(model, engines, repeats: int) -> pd.DataFrame:
-    """Decoding after a prompt of 8: every format, and eager."""
-    new = 48 if model.cfg.n_layers == 1 else 8
-    ids = ids_of(model.cfg, 8)
-    ways = {EAGER: partial(generate, model, ids, new)}
-    for name, engine in engines.items():
-        ways[name] = partial(generate, engine, ids, new, backend="native")
-    return bench.interleaved(ways, repeats, warmup=1).assign(calls=new)
+    """Decoding after a prompt of 8, every format and eager: one token, and some more, so that their
+    difference is steps alone. Each call follows one of its own kind, as a step follows a step."""
+    samples = []
+    for new in (1, 49 if model.cfg.n_layers == 1 else 9):
+        ids = ids_of(model.cfg, 8)
+        ways = {EAGER: partial(generate, model, ids, new)}
+        for name, engine in engines.items():
+            ways[name] = partial(generate, engine, ids, new, backend="native")
+        samples.append(bench.interleaved(ways, repeats, warmup=1, before=1).assign(calls=new))
+    return pd.concat(samples)
 
 
 def rows(engines, repeats: int) -> pd.DataFrame:
-    """One forward of several rows, their logits included, in every format."""
+    """One forward of several rows, their logits included, in every format, after others like it."""
     samples = []
     for m in ROWS:
         own = {name: partial(engine, ids_of(engine.cfg, m)) for name, engine in engines.items()}
-        samples.append(bench.interleaved(own, repeats, warmup=1).assign(rows=m))
+        samples.append(bench.interleaved(own, repeats, warmup=1, before=2).assign(rows=m))
     return pd.concat(samples)
 
 
@@ -109,7 +112,7 @@ def prompts(model, engine, repeats: int) -> pd.DataFrame:
     for n in PROMPTS:
         ids = ids_of(model.cfg, n)
         ways = {EAGER: partial(model.hidden, ids), "native": partial(engine.hidden, ids)}
-        samples.append(bench.interleaved(ways, repeats, warmup=1).assign(tokens=n))
+        samples.append(bench.interleaved(ways, repeats, warmup=1, before=1).assign(tokens=n))
     return pd.concat(samples)
 
 
@@ -160,11 +163,11 @@ def least(floors: pd.DataFrame, shape: str) -> pd.DataFrame:
 
 
 def step_table(samples: pd.DataFrame, floors: pd.DataFrame) -> pd.DataFrame:
-    """A row a shape and format: microseconds per token and the least that they could be, and over
+    """A row a shape and format: microseconds of a step and the least that they could be, and over
     processes how many times that, and how many times as fast as eager and as the engine's FP32."""
     found = []
     for shape, part in samples.groupby("shape", sort=False):
-        each, floor = process_medians(part) / part.calls.iloc[0], least(floors, shape)
+        each, floor = per_step(part), least(floors, shape)
         work = 2 * bench.weights_read(SHAPES[shape]) * floor[OPERATION]
         for name in FORMATS:
             bound = np.maximum(floor[name], work)
@@ -175,6 +178,14 @@ def step_table(samples: pd.DataFrame, floors: pd.DataFrame) -> pd.DataFrame:
             row |= told("over_fp32", each["native FP32"] / each[name])
             found.append(row | told("over_eager", each[EAGER] / each[name]))
     return pd.DataFrame(found)
+
+
+def per_step(samples: pd.DataFrame) -> pd.DataFrame:
+    """Seconds of a step, a row a process, a column a way: a longer loop less one of one token, and
+    with it the call and the prompt."""
+    one, more = samples.calls.min(), samples.calls.max()
+    short, whole = (process_medians(samples[samples.calls == n]) for n in (one, more))
+    return (whole - short) / (more - one)
 
 
 def row_table(samples: pd.DataFrame, floors: pd.DataFrame) -> pd.DataFrame:
@@ -266,7 +277,7 @@ def cases(table: pd.DataFrame, value: str, case: str) -> pd.DataFrame:
 
 WORDS = {
     "shape": "model",
-    "us": "µs per token",
+    "us": "µs a step",
     "least_us": "least, µs",
     "ms": "ms",
     "eager_ms": "eager, ms",
@@ -316,7 +327,7 @@ def summary(steps: pd.DataFrame, shapes: list[str]) -> str:
     for shape in dict.fromkeys((shapes[0], shapes[-1])):
         row, four = own.loc[(shape, "native FP32")], own.loc[(shape, "native int4")]
         parts.append(
-            f"At {shape} a token takes **{row.us:,.0f} µs** in FP32, {row.over_least:.2f} times "
+            f"At {shape} a step takes **{row.us:,.0f} µs** in FP32, {row.over_least:.2f} times "
             f"the least, and {four.us:,.0f} µs in int4"
         )
     return "; ".join(parts).replace("; At", "; at") + "."

@@ -51,7 +51,7 @@ def packed(model) -> dict:
 
 def measure(folder, text: np.ndarray, plan) -> dict[str, pd.DataFrame]:
     """Samples of one process: `native`, loops of two lengths of a `latency.Plan` over a static
-    cache, one thread; {} where the engine cannot be had."""
+    cache, one thread, each after one of its own kind; {} where the engine cannot be had."""
     if missing():
         return {}
     torch.set_num_threads(1)
@@ -61,7 +61,8 @@ def measure(folder, text: np.ndarray, plan) -> dict[str, pd.DataFrame]:
         ways = {EAGER: partial(generate, model, ids, new)}
         for name, engine in engines.items():
             ways[name] = partial(generate, engine, ids, new, backend="native")
-        timed.append(bench.interleaved(ways, plan.repeats + 1, warmup=2).assign(tokens=new))
+        samples = bench.interleaved(ways, plan.repeats + 1, warmup=2, before=1)
+        timed.append(samples.assign(tokens=new))
     return {"native": pd.concat(timed)}
 
 
@@ -76,7 +77,8 @@ def steps(model, repeats: int) -> dict[str, pd.DataFrame]:
         name: partial(generate, engine, start, new, backend="native")
         for name, engine in packed(model).items()
     }
-    return {"native_steps": bench.interleaved(ways, repeats, warmup=2).assign(tokens=new)}
+    samples = bench.interleaved(ways, repeats, warmup=2, before=1)
+    return {"native_steps": samples.assign(tokens=new)}
 
 
 def table(samples: pd.DataFrame) -> pd.DataFrame:

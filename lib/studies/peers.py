@@ -11,6 +11,7 @@ import time
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass, replace
 from functools import partial
+from itertools import product
 from pathlib import Path
 from urllib.request import Request, urlopen
 
@@ -128,12 +129,10 @@ def compare(folder: Path, shape: str, new: int, repeats: int, seed: int, only) -
         except Exception as error:  # whatever a library that is not ours may raise
             row["reason"] = " ".join(f"{type(error).__name__}: {error}".split())[:160]
         told.append(row)
-    rows = [
-        {"name": name, "new": n, "repeat": repeat, "seconds": run(n)[1]}
-        for repeat in range(repeats)
-        for name, run in ways.items()
-        for n in (1, new)
-    ]
+    rows = []
+    for repeat, (name, run) in product(range(repeats), ways.items()):
+        run(1)  # untimed: what another runtime left in the processor's caches is gone
+        rows += [{"name": name, "new": n, "repeat": repeat, "seconds": run(n)[1]} for n in (1, new)]
     tables = {"peers": rows, "told": told}
     return {name: pd.DataFrame(table).assign(shape=shape) for name, table in tables.items()}
 

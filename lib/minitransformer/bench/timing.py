@@ -13,14 +13,17 @@ from ..fields import choice, real, whole
 
 
 def interleaved(
-    functions: dict[str, Callable[[], object]], repeats: int, warmup: int = 1
+    functions: dict[str, Callable[[], object]], repeats: int, warmup: int = 1, before: int = 0
 ) -> pd.DataFrame:
     """Time every function `repeats` times in turn, A B C C B A …, so that drift meets all alike.
 
-    Returns raw samples, one row each: name, repeat, seconds. Warm-up calls are not kept. ValueError
-    for no function or no repeat.
+    Returns raw samples, one row each: name, repeat, seconds. Warm-up calls are not kept. `before`:
+    untimed calls of a function before each timed one, which then finds in the processor's caches
+    what its own last call left there, and not what another function did. ValueError for no
+    function or no repeat.
     """
     repeats, warmup = whole("repeats", repeats), whole("warmup", warmup, 0)
+    before = whole("before", before, 0)
     if not functions:
         raise ValueError("there is no function to time: give at least one")
     for _ in range(warmup):
@@ -30,6 +33,8 @@ def interleaved(
     for repeat in range(repeats):
         order = list(functions.items())
         for name, function in order if repeat % 2 == 0 else reversed(order):
+            for _ in range(before):
+                function()
             began = time.perf_counter()
             function()
             rows.append({"name": name, "repeat": repeat, "seconds": time.perf_counter() - began})
