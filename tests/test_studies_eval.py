@@ -338,6 +338,20 @@ def test_a_bin_whose_interval_holds_the_diagonal_is_sure_enough(off):
     assert row.gap_low < 0 < row.gap_high
 
 
+def test_a_wide_bin_does_not_acquit_a_sure_one():
+    """Few tokens 12 points off, whose interval holds the diagonal, and many that are surely 4
+    points off: of these the sentence speaks."""
+    rng = np.random.default_rng(2)
+    sure = np.concatenate([np.full(9000, 0.45), np.full(120, 0.65)])
+    right = np.concatenate([rng.uniform(size=9000) < 0.41, rng.permutation(120) < 70])
+    order = rng.permutation(len(sure))
+    one = report(np.ones(len(sure)), right[order], sure[order])
+    table = reliability.table({"model": one})
+    assert table.gap_points.abs().idxmax() == table.confidence.idxmax()
+    row = reliability.worst(table, "model")
+    assert row.confidence == pytest.approx(0.45) and row.verdict == "too sure"
+
+
 def test_a_bin_of_few_tokens_is_not_spoken_of():
     sure = np.array([0.25] * 200 + [0.95] * 5)
     right = np.array([True] * 50 + [False] * 155)

@@ -40,11 +40,12 @@ def errors(reports: dict) -> dict[str, float]:
 
 
 def worst(bins: pd.DataFrame, system: str, least: int = LEAST) -> pd.Series:
-    """The bin farthest from the diagonal among those with enough tokens (all, where none has):
-    its row, and what its whole interval says: too sure, not sure enough, or sure enough."""
+    """The bin whose whole interval lies farthest from the diagonal, or nearest to leaving it, among
+    those with enough tokens (all, where none has): its row, and what that interval says: too sure,
+    not sure enough, or sure enough."""
     rows = bins[bins.system == system]
     rows = rows[rows.tokens >= least] if (rows.tokens >= least).any() else rows
-    row = rows.loc[rows.gap_points.abs().idxmax()]
+    row = rows.loc[np.maximum(rows.gap_low, -rows.gap_high).idxmax()]
     said = (
         "too sure" if row.gap_high < 0 else "not sure enough" if row.gap_low > 0 else "sure enough"
     )

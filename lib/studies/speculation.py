@@ -228,7 +228,26 @@ def circles(model, prompts, tokens: int) -> dict[str, float]:
     }
 
 
-def best(results: pd.DataFrame) -> dict:
-    """The draft that gains most time: its name and the gain."""
-    row = results.loc[results.measured_speedup.idxmax()]
-    return {"draft": row.draft, "gain": row.measured_speedup}
+def told(results: pd.DataFrame) -> str:
+    """Which drafts pay, by their whole interval, in words; and what all of them give."""
+    paying = results[results.low > 1]
+    least, most = results.measured_speedup.min(), results.measured_speedup.max()
+    given = f"{least:.2f} to {most:.2f} times the speed"
+    if not len(paying):
+        return f"no draft surely pays: {given}"
+    named = ", ".join(f"{row.draft} for {row.target}" for row in paying.itertuples())
+    return f"of the drafts ({given}) what surely pays is {named}"
+
+
+def beside_prediction(results: pd.DataFrame) -> dict[str, float]:
+    """How far the measured speed-ups lie from what counts and single forwards predict, in %: the
+    `lowest` and the `highest`, and of `all` rows those whose interval leaves the prediction
+    (`outside`)."""
+    off = 100 * (results.measured_speedup / results.predicted_speedup - 1)
+    within = results.predicted_speedup.between(results.low, results.high)
+    return {
+        "lowest": off.min(),
+        "highest": off.max(),
+        "outside": int((~within).sum()),
+        "all": len(results),
+    }
