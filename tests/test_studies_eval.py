@@ -232,6 +232,17 @@ def test_kinds_are_drawn_from_the_largest_loss_down(language):
     assert list(dict.fromkeys(rows["kind"])) == order
 
 
+@pytest.mark.parametrize("first", [True, False])
+def test_two_systems_are_apart_by_the_kind_that_makes_most_of_it(language, first):
+    own = {"a": shifted(language, [0, 0.1, 0.1, 0.1, 0.1])}
+    own["b"] = shifted(language, [0, 0.1, 0.1, 0.9, 0])
+    budget = error_budget.table(language, own)
+    found = error_budget.apart(budget, *(("a", "b") if first else ("b", "a")))
+    assert (found["better"], found["worse"], found["kind"]) == ("a", "b", "recency")
+    share = budget.set_index("kind").share_percent["recency"].iloc[0] / 100
+    assert found["part"] == pytest.approx(0.8 * share) and 0 < found["nats"] < found["part"]
+
+
 @pytest.mark.parametrize("spec", [SMALL, replace(SMALL, keys=3)])
 def test_what_is_left_without_the_key_is_what_a_count_of_memories_gives(spec):
     """Against a replay of the source: every value in memory is known, the key is not."""

@@ -81,3 +81,11 @@ def against_recomputing(losses: dict[str, np.ndarray], window: int):
         costs.append((name, added, low, high))
     table = pd.DataFrame(costs, columns=["cache", "added_percent", "low", "high"])
     return pd.concat(curves, ignore_index=True), table
+
+
+def told(late: pd.DataFrame) -> str:
+    """What each way adds late in a text, in words, with its interval."""
+    rows = late.itertuples()
+    return "; ".join(
+        f"{r.cache} {r.added_percent:+.2f} % [{r.low:+.2f}, {r.high:+.2f}]" for r in rows
+    )

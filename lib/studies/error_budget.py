@@ -77,6 +77,18 @@ def drawn(budget: pd.DataFrame, by: str) -> pd.DataFrame:
     return rows.sort_values("kind", key=lambda k: k.map(place), kind="stable", ignore_index=True)
 
 
+def apart(budget: pd.DataFrame, one: str, other: str) -> dict:
+    """Between two systems: which is the `worse`, by how many `nats` per token, and the `kind` whose
+    tokens make the largest `part` of that."""
+    wide = budget.pivot(index="kind", columns="system", values="excess_nats")
+    one, other = (one, other) if wide[one]["all"] <= wide[other]["all"] else (other, one)
+    share = budget.drop_duplicates("kind").set_index("kind").share_percent / 100
+    parts = (wide[other] - wide[one]) * share
+    most = parts.drop("all").idxmax()
+    names = {"better": one, "worse": other, "kind": most}
+    return names | {"nats": parts["all"], "part": parts[most]}
+
+
 def without_key(language: Language) -> float:
     """Share in % of what induction is worth that a predictor recovers which knows every value in
     memory and not which key it belongs to: one look finds the values, the key asks for a second.
