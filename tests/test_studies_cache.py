@@ -364,6 +364,14 @@ def test_predictions_of_a_known_machine_are_exact():
     assert gains[-1] == pytest.approx(law.speedup(8, 50))
 
 
+def test_a_prediction_is_missed_by_what_the_measured_interval_leaves():
+    columns = {"new_tokens": [50.0, 500.0], "measured": [1.5, 4.0], "time_model": [1.5, 5.0]}
+    compared = pd.DataFrame({**columns, "low": [1.2, 3.5], "high": [1.65, 4.5]})
+    found = latency.misses(compared).set_index("case")
+    assert found.loc["50 tokens"].tolist() == pytest.approx([0, 0, 20])
+    assert found.loc["500 tokens"].tolist() == pytest.approx([20, 10, 30])
+
+
 def test_medians_of_steps_are_over_processes():
     rows = [(p, "rows", m, 1e-4 * m) for p in range(3) for m in (1, 2, 4)]
     steps = pd.DataFrame(rows, columns=["process", "phase", "tokens", "seconds"])

@@ -101,6 +101,8 @@ def test_zero_points_are_compared_with_both_symmetric_rules(model, scores):
     gap = scores.added("int2 g32 asym", "int2 g32")["added_percent"]
     assert table.gap_percent["int2 g32"] == gap and table.more_bytes_percent["int2 g32"] > 0
     assert abs(table.gap_percent["int8 channel"]) < abs(table.gap_percent["int2 g32"])
+    signed = scores.added("int2 g32 full range", "int2 g32")["added_percent"]
+    assert formats.signed_gap(table.loc["int2 g32"]) == pytest.approx(signed)
 
 
 def test_methods_are_compared_in_one_format_and_chosen_on_validation(model, ids, scores, tmp_path):
@@ -163,6 +165,10 @@ def test_a_mixture_keeps_its_limit_and_its_file(model, ids, scores, tmp_path):
     scheme = schemes["int3 bytes"]
     assert mixed.file_round_trip(tmp_path / "s.json", scheme, CFG)
     assert set(mixed.spent(scheme).format) <= set(mixed.palette())
+    three = dict.fromkeys(scheme, mixed.palette()["int3"])
+    assert mixed.moved(three) == {"moved": 0, "all": len(scheme)}
+    other = dict(zip(three, mixed.palette().values(), strict=False))
+    assert mixed.moved(three | other)["moved"] == len(other) - 1
 
 
 ENGINE = pytest.mark.skipif(bool(native.missing()), reason="no C compiler")
@@ -272,6 +278,7 @@ def test_the_figures_give_bytes_quality_and_time():
     front = quant_tables.front(more, costs, none, tuned, speed)
     assert front.compared.tolist() == [True, True, False] and front.format[2] == "int4 QAT"
     assert quant_tables.highlighted(front, 8) == {"int8 channel · 20 µs": "plum"}
+    assert [bool(quant_tables.against(row)) for row in front.itertuples()] == [False, False, True]
 
 
 def test_products_are_named_by_their_quickest_fp32_among_them():

@@ -291,6 +291,8 @@ def test_words_follow_holm_and_never_an_interval_alone():
     named = found.rename({"gains": "multi-query"}).reset_index()
     assert "multi-query −0" in seeds.listed(named, "better")
     assert seeds.listed(found.reset_index(), "nothing") == "none"
+    least = found[found.reading == "better"].smallest_nats
+    assert seeds.least_of(found, "better") == (least.min(), least.max())
 
 
 # architecture

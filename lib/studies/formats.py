@@ -157,6 +157,12 @@ def zero_points(model, scores) -> pd.DataFrame:
     return pd.DataFrame(rows)
 
 
+def signed_gap(row) -> float:
+    """Of a row of `zero_points`: what a signed scale changes in perplexity against the symmetric
+    rule, in per cent."""
+    return 100 * ((100 + row.full_range_percent) / (100 + row.symmetric_percent) - 1)
+
+
 def off_centre(model) -> float:
     """The greatest |mean| over standard deviation of a matrix."""
     matrices = [p.detach() for p in model.parameters() if p.ndim == 2]

@@ -384,5 +384,5 @@ def summary(table: pd.DataFrame) -> str:
     count = table[table.of > 0].runtime.nunique()
     return (
         f"**{equal:,} of {of:,}** greedy tokens of {count} runtimes, PyTorch with a cache among "
-        "them, are those of PyTorch that recomputes every step."
+        "them, are those of PyTorch that recomputes every step (of llama.cpp in FP32 only)."
     )

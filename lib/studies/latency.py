@@ -167,6 +167,17 @@ def predictions(gains: pd.DataFrame, model, roof, cfg, prompt_tokens: int) -> pd
     return pd.DataFrame(rows)
 
 
+def misses(compared: pd.DataFrame) -> pd.DataFrame:
+    """By how many per cent the time model misses each measured speed-up of `predictions`: case,
+    off_percent, low, high, the ends as the ends of the measurement give them."""
+    ends = [100 * (compared[end] / compared.time_model - 1) for end in ("measured", "low", "high")]
+    off, low, high = ends
+    near = np.where(low * high <= 0, 0.0, np.minimum(low.abs(), high.abs()))
+    lengths = compared.new_tokens.map("{:,.0f} tokens".format)
+    far = np.maximum(low.abs(), high.abs())
+    return pd.DataFrame({"case": lengths, "off_percent": off.abs(), "low": near, "high": far})
+
+
 def cached(gains: pd.DataFrame) -> pd.DataFrame:
     """The loops with a cache, of `speedups`."""
     return gains[gains.loop.isin(["dynamic cache", "static cache"])]

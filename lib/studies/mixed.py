@@ -72,6 +72,12 @@ def file_round_trip(path, scheme, cfg) -> bool:
     return load_scheme(save_scheme(path, scheme), cfg) == scheme
 
 
+def moved(scheme: dict) -> dict[str, int]:
+    """How many matrices of a mixed scheme are not int3, and how many there are."""
+    named = spent(scheme).format
+    return {"moved": int((named != "int3").sum()), "all": len(named)}
+
+
 def spent(scheme: dict) -> pd.DataFrame:
     """Which format each matrix got."""
     names = {own: name for name, own in palette().items()}

@@ -84,6 +84,11 @@ def front(sizes, costs, methods, qat, speed, model: str = "1 block") -> pd.DataF
     return table.assign(label=table.format + timed)
 
 
+def against(row) -> str:
+    """What a row of `front` is compared with, in words, where it is not FP32."""
+    return "" if row.compared else " over its own control"
+
+
 def highlighted(front: pd.DataFrame, bits: int) -> dict[str, str]:
     """The colour of the format of so many bits in the figure of `front`."""
     format = {32: "fp32", 8: "int8 channel", 4: "int4 g32"}[bits]

@@ -81,6 +81,13 @@ def effects(losses: pd.DataFrame, default: str = "default") -> pd.DataFrame:
     return table
 
 
+def least_of(table: pd.DataFrame, reading: str) -> tuple[float, float]:
+    """Of the changes that have this reading, the smallest and the largest of the least differences
+    that would have shown, in nats."""
+    least = table[table.reading == reading].smallest_nats
+    return least.min(), least.max()
+
+
 def listed(table: pd.DataFrame, *readings: str) -> str:
     """The changes that have one of these readings, with their size, the largest first; or none."""
     found = table[table.reading.isin(readings)]

@@ -83,6 +83,7 @@ def beams(model, many: Several, timed: pd.DataFrame, length_penalty: float = 1.0
         better = sum(b.log_probability > g.log_probability + 1e-6 for b, g in pairs)
         mean = np.mean([b.log_probability for b in found]) / many.beam_tokens
         row = {"width": w, "log_probability_per_token": mean, "texts_better_than_greedy": better}
+        row["texts"] = len(found)
         time = speedup(timed, str(w), "1")
         rows.append(
             row | {"time_ratio": time["estimate"], "low": time["low"], "high": time["high"]}
@@ -147,7 +148,7 @@ def served(model, text, requests: int, rows_seconds: pd.Series, seed: int, slots
             options = {"service": service, "continuous": policy == "continuous"}
             done = bench.simulate(model, pool, asked, slots, **options)
             rows.append({"load": load_, "policy": policy, **told(done)})
-    return pd.DataFrame(rows).assign(capacity_per_s=capacity)
+    return pd.DataFrame(rows).assign(capacity_requests_per_s=capacity)
 
 
 def told(done) -> dict:
