@@ -97,12 +97,13 @@ def word_counts(text: Text, vocab_size: int) -> float:
     return float(-np.log(counts / counts.sum())[text.held_out[1:]].mean())
 
 
-def runs(log: pd.DataFrame, model: str) -> pd.DataFrame:
-    """One row a seed of a model: its first and last training loss, its held-out loss at the end."""
+def runs(log: pd.DataFrame, model: str, split: str = "test") -> pd.DataFrame:
+    """One row a seed of a model: its first and last training loss, and its loss and perplexity at
+    the end on the `split` that was held out, after which they are named."""
     by = log[log.model == model].groupby("seed", sort=False)
     table = pd.DataFrame({"first_nats": by.loss_nats.first(), "last_nats": by.loss_nats.last()})
-    table["test_nats"] = by.valid_nats.last()
-    table["test_perplexity"] = np.exp(table.test_nats)
+    table[f"{split}_nats"] = by.valid_nats.last()
+    table[f"{split}_perplexity"] = np.exp(by.valid_nats.last())
     return table.reset_index().rename_axis("run").reset_index()
 
 
