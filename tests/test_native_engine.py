@@ -242,6 +242,62 @@ def test_generation_over_every_cache(kind):
     assert torch.equal(a, generate(model, ids, n, cache=make_cache(cfg, kind, 2, **options)))
 
 
+def moved(cache):
+    """The same cache at other addresses; what lay at the old ones is gone."""
+    holder = getattr(cache, "pool", None)
+    old = [holder.store] if holder else [x for pair in cache.state.stores for x in pair]
+    new = [x.clone() for x in old]
+    for x in old:
+        x.zero_()
+    if holder:
+        holder.store = new[0]
+    else:
+        pairs = tuple(zip(new[::2], new[1::2], strict=True))
+        cache.state = cache.state._replace(stores=pairs)
+
+
+CHANGES = {
+    "nothing": lambda cache: None,
+    "truncated": lambda cache: cache.truncate(cache.pos - 1),
+    "emptied": lambda cache: cache.truncate(0),
+    "selected": lambda cache: cache.select(torch.tensor([1, 0, 1])),
+    "fewer rows": lambda cache: cache.select(torch.tensor([1])),
+    "moved": moved,
+    "a larger pool": lambda cache: cache.pool.grow(8) if hasattr(cache, "pool") else None,
+}
+
+
+@pytest.mark.parametrize("kind", KINDS)
+@pytest.mark.parametrize("change", CHANGES)
+def test_views_are_kept_no_longer_than_their_storage(kind, change):
+    """An engine that knows a cache already reads and writes what one does that sees it first."""
+    cfg = ModelConfig(vocab_size=33, d_model=32, n_layers=2, context=40)
+    model, found = model_of(cfg), []
+    for fresh in (False, True):
+        engine, cache = NativeModel(model), make_cache(cfg, kind, 2, 36, **KINDS[kind])
+        engine(ids_of(cfg, 2, 6), cache)
+        engine(ids_of(cfg, 2, 1, seed=8), cache)
+        CHANGES[change](cache)
+        asked = [lambda e, c, n=n: e(ids_of(cfg, c.batch, n, seed=9), c) for n in (1, 3)]
+        asked.append(lambda e, c: e.step([5], [c.batch - 1], [c.pos - 1], c))
+        asked.append(lambda e, c: e.last_logits(ids_of(cfg, c.batch, 2, seed=10), c))
+        found.append([ask(NativeModel(model) if fresh else engine, cache) for ask in asked])
+    assert all(torch.equal(a, b) for a, b in zip(*found, strict=True))
+
+
+def test_states_kept_between_calls_are_nobody_elses():
+    """What a call gave stays as it was, though few rows share a buffer and many have their own."""
+    cfg = ModelConfig(vocab_size=33, d_model=32, context=96)
+    model = model_of(cfg)
+    engine = NativeModel(model)
+    several = [ids_of(cfg, b, n) for b, n in ((1, 1), (1, 8), (3, 2), (2, 40), (1, 90))]
+    ways = (engine, engine.hidden, engine.last_logits)
+    made = [[way(ids) for way in ways] for ids in several]
+    for ids, (logits, states, last) in zip(several, made, strict=True):
+        assert apart(logits, model(ids)) < 1e-4 and torch.equal(logits, engine.head(states))
+        assert apart(last, logits[:, -1]) < 1e-5
+
+
 def test_it_stands_in_for_the_model():
     cfg = ModelConfig(vocab_size=33, d_model=32, context=64)
     model = model_of(cfg)

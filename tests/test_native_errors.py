@@ -104,6 +104,8 @@ def test_wrong_states(engine):
     for states in (torch.rand(2, 15), torch.rand(2, 16).double(), torch.rand(())):
         with pytest.raises(ValueError, match="the head takes"):
             engine.head(states)
+    with pytest.raises(ValueError, match="on the CPU"):
+        engine.head(torch.rand(2, 16, device="meta"))
     assert engine.head(torch.rand(0, 16)).shape == (0, 20)
     assert engine.head(torch.rand(16)).shape == (20,)
 
@@ -119,6 +121,32 @@ def test_ten_thousand_random_calls(variant):
     assert done.returncode == 0, done.stderr[-3000:]
     total, refused, *fine = map(int, done.stdout.split())
     assert total == 5000 and 1000 < refused < 4500 and min(fine) > 20, done.stdout
+
+
+WRONG_ROWS = {
+    "a float": ([1.0], [0], [0]),
+    "a bool": ([True], [0], [0]),
+    "a tensor of floats": (torch.ones(1), [0], [0]),
+    "two axes": (torch.ones(1, 1, dtype=torch.long), [0], [0]),
+    "meta": (torch.ones(1, dtype=torch.long, device="meta"), [0], [0]),
+    "none": ([], [], []),
+    "unequal": ([1, 2], [0], [0]),
+    "past the vocabulary": ([20], [0], [0]),
+    "huge": ([2**70], [0], [0]),
+    "another sequence": ([1], [1], [0]),
+    "a negative sequence": ([1], [-1], [0]),
+    "past the capacity": ([1], [0], [24]),
+    "a negative position": ([1], [0], [-1]),
+    "a gap": ([1, 2], [0, 0], [0, 2]),
+}
+
+
+@pytest.mark.parametrize("name", WRONG_ROWS)
+def test_wrong_rows(engine, name):
+    cache = make_cache(CFG, "static", 1, 24)
+    assert engine.step([1], [0], [0], cache).shape == (1, 20)  # the view is known from here on
+    with pytest.raises(ValueError):
+        engine.step(*WRONG_ROWS[name], cache)
 
 
 def test_wrong_blocks_are_refused(engine):

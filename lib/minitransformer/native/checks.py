@@ -8,6 +8,7 @@ from .structs import NOT_FINITE, SCALE_OVERFLOW
 from .views import MOST_TOKENS, View, view
 
 MOST_SEQUENCES = 1024
+INTEGERS = (torch.int64, torch.int32)
 
 
 def check_model(model) -> None:
@@ -28,14 +29,22 @@ def check_model(model) -> None:
 def check_ids(ids: torch.Tensor, cfg: ModelConfig) -> tuple[int, int, list[int]]:
     """B, T and the tokens of ids (B, T), row by row; ValueError unless they are integers of the
     vocabulary."""
-    if ids.ndim != 2 or ids.numel() == 0 or len(ids) > MOST_SEQUENCES:
+    shape = ids.shape
+    if len(shape) != 2 or 0 in shape or shape[0] > MOST_SEQUENCES:
         raise ValueError(
-            f"ids of shape {tuple(ids.shape)}: give (B, T), at least one token of 1 to "
+            f"ids of shape {tuple(shape)}: give (B, T), at least one token of 1 to "
             f"{MOST_SEQUENCES} sequences"
         )
-    if ids.dtype not in (torch.int64, torch.int32) or ids.device.type != "cpu":
+    if ids.dtype not in INTEGERS or not ids.is_cpu:
         raise ValueError(f"ids of {ids.dtype} on {ids.device}: give int64 on the CPU")
-    values = ids.flatten().tolist()
+    rows = ids.tolist()
+    values = rows[0] if len(rows) == 1 else [token for row in rows for token in row]
+    check_tokens(values, cfg)
+    return *shape, values
+
+
+def check_tokens(values: list[int], cfg: ModelConfig) -> None:
+    """ValueError unless all are of the vocabulary."""
     low, high = min(values), max(values)
     if low < 0 or high >= cfg.vocab_size:
         wrong = low if low < 0 else high
@@ -43,7 +52,6 @@ def check_ids(ids: torch.Tensor, cfg: ModelConfig) -> tuple[int, int, list[int]]
             f"token {wrong} is outside the vocabulary of {cfg.vocab_size}: give ids from 0 to "
             f"{cfg.vocab_size - 1}"
         )
-    return *ids.shape, values
 
 
 def check_length(tokens: int, cfg: ModelConfig) -> None:
@@ -60,32 +68,45 @@ def most_positions(cache: Cache | None, cfg: ModelConfig) -> int:
     return cfg.context if cache is None or cache.chunk is None else MOST_TOKENS
 
 
-def check_rows(token, sequence, position, cfg: ModelConfig, cache: Cache) -> View:
-    """The view of a cache in which every row (M,) of a step has its slot, positions of a sequence
-    following one another; ValueError else."""
-    shapes = [tuple(x.shape) for x in (token, sequence, position)]
-    if len(set(shapes)) > 1 or token.ndim != 1 or len(token) == 0:
+def integers(values) -> list[int]:
+    """A list of whole numbers as it is, anything else by way of a tensor (M,); ValueError for other
+    numbers and other shapes."""
+    if type(values) is list and {int}.issuperset(map(type, values)):
+        return values
+    x = torch.as_tensor(values)
+    if x.ndim != 1 or x.dtype not in INTEGERS or not x.is_cpu:
         raise ValueError(
-            f"rows of shapes {shapes}: give as many tokens, sequences and positions, at least one, "
-            "as (M,)"
+            f"rows of {x.dtype} {tuple(x.shape)} on {x.device}: give integers (M,) on the CPU"
         )
-    check_ids(token[None], cfg)
+    return x.tolist()
+
+
+def check_rows(token, sequence, position, cfg: ModelConfig, cache: Cache, known) -> View:
+    """The view of a cache in which every row of a step, lists of as many whole numbers, has its
+    slot, positions of a sequence following one another; ValueError else. `known` as of `view`."""
+    counts = len(token), len(sequence), len(position)
+    if not token or len(set(counts)) > 1:
+        raise ValueError(
+            f"rows of {counts} tokens, sequences and positions: give as many of each, at least one"
+        )
+    check_tokens(token, cfg)
     check_cache(cache, cfg)
-    seen = view(cache)
+    seen = view(cache, None, known)
+    paged = isinstance(cache, PagedCache)
     limits = {"sequence": cache.batch, "position": min(seen.tokens, most_positions(cache, cfg))}
     for (name, most), x in zip(limits.items(), (sequence, position), strict=True):
-        if x.is_floating_point() or x.min() < 0 or x.max() >= most:
-            raise ValueError(f"{name}s {x.tolist()[:8]}: give integers from 0 to {most - 1}")
+        if min(x) < 0 or max(x) >= most:
+            raise ValueError(f"{name}s {x[:8]}: give integers from 0 to {most - 1}")
     last = {}
-    for s, p in zip(sequence.tolist(), position.tolist(), strict=True):
+    for s, p in zip(sequence, position, strict=True):
         if last.get(s, p - 1) != p - 1:
             raise ValueError(
                 f"position {p} of sequence {s} follows {last[s]}: give the rows of a sequence in "
                 "order"
             )
         last[s] = p
-        paged = isinstance(cache, PagedCache)
-        if paged and p >= cache.pool.block_size * len(cache.tables[s].blocks):
+    for s, p in last.items() if paged else ():
+        if p >= cache.pool.block_size * len(cache.tables[s].blocks):
             raise ValueError(f"position {p} of sequence {s} has no block: reserve it first")
     return seen
 

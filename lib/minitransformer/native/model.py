@@ -3,16 +3,27 @@
 Everything is checked here, in Python, before the engine touches a pointer."""
 
 import threading
-from ctypes import byref, c_int32
+from array import array
+from ctypes import byref
 from weakref import WeakKeyDictionary
 
 import torch
 
 from ..cache import Cache, PagedCache
 from .build import library
-from .checks import check_cache, check_ids, check_length, check_model, check_rows, raised
+from .checks import (
+    check_cache,
+    check_ids,
+    check_length,
+    check_model,
+    check_rows,
+    integers,
+    raised,
+)
 from .pack import Held, whole
 from .views import View, view
+
+KEPT_ROWS = 64  # states of so many rows are kept between calls
 
 
 class NativeModel:
@@ -53,27 +64,16 @@ class NativeModel:
 
     def __call__(self, ids: torch.Tensor, cache: Cache | None = None) -> torch.Tensor:
         """Logits of the next token at every position: (B, T) -> (B, T, V)."""
-        return self.head(self.hidden(ids, cache))
+        return self._forward(ids, cache, self._logits)
 
     def hidden(self, ids: torch.Tensor, cache: Cache | None = None) -> torch.Tensor:
         """Final-normed states: (B, T) integer ids -> (B, T, C). ValueError for ids, positions or a
         cache that do not fit."""
-        B, T, tokens = check_ids(ids, self.cfg)
-        if cache is not None:
-            return cache.run(T, lambda step: self._states(cache, step, B, T, tokens), ids.device)
-        check_length(T, self.cfg)
-        return self._fed(self.room(B, T), [0] * B, T, tokens)
+        return self._forward(ids, cache, self._states)
 
     def last_logits(self, ids: torch.Tensor, cache: Cache | None = None) -> torch.Tensor:
         """Logits after the last token only: (B, T) -> (B, V)."""
-        if cache is None:
-            return self.head(self.hidden(ids)[:, -1])
-        B, T, tokens = check_ids(ids, self.cfg)
-
-        def body(step):
-            return self.head(self._states(cache, step, B, T, tokens)[:, -1])
-
-        return cache.run(T, body, ids.device)
+        return self._forward(ids, cache, self._last)
 
     def head(self, states: torch.Tensor) -> torch.Tensor:
         """Logits of final-normed states: (..., C) -> (..., V) float32."""
@@ -82,14 +82,11 @@ class NativeModel:
             raise ValueError(
                 f"states {tuple(states.shape)} of {states.dtype}: the head takes float32 (..., {C})"
             )
-        states = states.detach().contiguous()
+        if not states.is_cpu:
+            raise ValueError(f"states on {states.device}: the head takes them on the CPU")
+        states = states.contiguous()
         out = torch.empty(*states.shape[:-1], self.cfg.vocab_size)
-        raised(
-            self.engine.engine_multiply(
-                *(self.reference, self.head_reference, states.data_ptr(), states.numel() // C),
-                *(out.data_ptr(), self.arena(1)),
-            )
-        )
+        self._multiply(states.data_ptr(), states.numel() // C, out)
         return out
 
     def step(self, tokens, sequences, positions, cache: Cache) -> torch.Tensor:
@@ -99,28 +96,76 @@ class NativeModel:
         One row is decoding, several of one sequence are a chunk of a prompt or the tokens of a
         draft, several sequences a batch. ValueError unless positions of a sequence follow one
         another and have a slot."""
-        rows = [torch.as_tensor(x) for x in (tokens, sequences, positions)]
-        seen = check_rows(*rows, self.cfg, cache)
-        out = torch.empty(len(rows[0]), self.cfg.d_model)
-        self.feed(seen, *(x.tolist() for x in rows), out)
-        return self.head(out)
+        rows = [integers(x) for x in (tokens, sequences, positions)]
+        seen = check_rows(*rows, self.cfg, cache, self.own().views)
+        states = self._scratch(len(rows[0]))
+        self.feed(seen, *rows, states)
+        out = torch.empty(len(rows[0]), self.cfg.vocab_size)
+        self._multiply(states.data_ptr(), len(out), out)
+        return out
 
     # What the entries share.
 
-    def _states(self, cache, step, B, T, tokens):
-        """What `hidden` returns, by a step of the cache."""
-        first = self.join(cache, B, T)
-        return self._fed(view(cache, step, self.own().views), first, T, tokens)
+    def _forward(self, ids, cache, answer) -> torch.Tensor:
+        """What `answer` makes of ids that were checked, over the cache or one of the engine's own:
+        answer(view, where each row's first token stands, T, tokens)."""
+        B, T, tokens = check_ids(ids, self.cfg)
+        if cache is None:
+            check_length(T, self.cfg)
+            return answer(self.room(B, T), [0] * B, T, tokens)
 
-    def _fed(self, seen: View, first: list[int], T: int, tokens: list[int]) -> torch.Tensor:
-        out = torch.empty(len(first), T, self.cfg.d_model)
-        if len(tokens) == 1:
-            self.feed(seen, tokens, [0], first, out)
+        def body(step):
+            first = self.join(cache, B, T)
+            return answer(view(cache, step, self.own().views), first, T, tokens)
+
+        return cache.run(T, body, ids.device)
+
+    def _states(self, seen: View, first: list[int], T: int, tokens: list[int]) -> torch.Tensor:
+        """States (B, T, C)."""
+        return self._fed(seen, first, T, tokens, torch.empty(len(first), T, self.cfg.d_model))
+
+    def _logits(self, seen: View, first: list[int], T: int, tokens: list[int]) -> torch.Tensor:
+        """Logits (B, T, V), of states that nobody else sees."""
+        states = self._fed(seen, first, T, tokens, self._scratch(len(tokens)))
+        out = torch.empty(len(first), T, self.cfg.vocab_size)
+        self._multiply(states.data_ptr(), len(tokens), out)
+        return out
+
+    def _last(self, seen: View, first: list[int], T: int, tokens: list[int]) -> torch.Tensor:
+        """Logits (B, V) of the last position."""
+        B, C = len(first), self.cfg.d_model
+        states = self._fed(seen, first, T, tokens, self._scratch(len(tokens)))
+        if B > 1 and T > 1:
+            states = states[: B * T * C].view(B, T, C)[:, -1].contiguous()
+        out = torch.empty(B, self.cfg.vocab_size)
+        skipped = (T - 1) * C * states.element_size() if B == 1 else 0
+        self._multiply(states.data_ptr() + skipped, B, out)
+        return out
+
+    def _fed(self, seen, first, T, tokens, out) -> torch.Tensor:
+        """`out` with the states of all rows, after one call of the engine."""
+        if len(first) == 1:
+            self.feed(seen, tokens, [0] * T, range(first[0], first[0] + T), out)
         else:
             sequences = [b for b in range(len(first)) for _ in range(T)]
             positions = [start + t for start in first for t in range(T)]
             self.feed(seen, tokens, sequences, positions, out)
         return out
+
+    def _scratch(self, rows: int) -> torch.Tensor:
+        """Room for the states of so many rows, that of the last call where they are few: only for
+        what is read before the next call."""
+        if rows > KEPT_ROWS:
+            return torch.empty(rows * self.cfg.d_model)
+        local = self.own()
+        if local.states is None:
+            local.states = torch.empty(KEPT_ROWS * self.cfg.d_model)
+        return local.states
+
+    def _multiply(self, states: int, rows: int, out: torch.Tensor) -> None:
+        """`out`, contiguous, with the logits of states at this address."""
+        where = states, rows, out.data_ptr(), self.arena(1)
+        raised(self.engine.engine_multiply(self.reference, self.head_reference, *where))
 
     def join(self, cache: Cache, B: int, T: int) -> list[int]:
         """Where each row's next token stands; ValueError where T more do not fit."""
@@ -137,19 +182,18 @@ class NativeModel:
         return lengths
 
     def feed(self, seen: View, tokens, sequences, positions, out: torch.Tensor) -> None:
-        """One call of the engine's step, of lists of numbers that were checked; `out` takes the
-        states of all rows."""
-        n, most = len(tokens), seen.seen(max(positions) + 1)
-        kind = c_int32 * n
-        lists = kind(*tokens), kind(*sequences), kind(*positions)
+        """One call of the engine's step, of whole numbers that were checked; `out`, contiguous,
+        takes the states of all rows."""
+        most, n = seen.seen(max(positions) + 1), len(tokens)
+        rows = [array("i", numbers).tobytes() for numbers in (tokens, sequences, positions)]
         places = n, out.data_ptr(), self.arena(most), most
-        raised(self.engine.engine_step(self.reference, seen.reference, *lists, *places))
+        raised(self.engine.engine_step(self.reference, seen.reference, *rows, *places))
 
     def own(self):
         """What belongs to this thread: working memory, the views of caches, a cache of its own."""
         local = self.local
         if not hasattr(local, "views"):
-            local.views, local.room = WeakKeyDictionary(), None
+            local.views, local.room, local.states = WeakKeyDictionary(), None, None
             local.tokens, local.sequences, local.arena = 0, 1, None
         return local
 

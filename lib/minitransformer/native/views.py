@@ -20,24 +20,25 @@ class View:
         any), which lie in `storage`."""
         addresses = [[x.data_ptr() for x in layer] for layer in parts]
         self.arrays = [(c_void_p * len(parts))(*column) for column in zip(*addresses, strict=True)]
-        self.storage, self.parts = storage, parts
+        self.storage, self.parts, self.rows = storage, parts, None
         self.struct = Cache(*self.arrays, None, *strides, *affine, **fields)
-        self.reference = byref(self.struct)
+        self.reference, self.window = byref(self.struct), fields.get("window", 0)
 
     def lay(self, rows: list[list[int]], tokens: int | None = None) -> "View":
         """The same over the blocks of each row, and the `tokens` that a row has slots for (None: in
         its blocks)."""
-        self.batch, widest = len(rows), max(map(len, rows)) or 1
-        flat = [block for row in rows for block in (*row, *[0] * (widest - len(row)))]
-        self.table = (c_int32 * len(flat))(*flat)
-        self.struct.table, self.struct.blocks = addressof(self.table), widest
-        self.tokens = widest * self.struct.block if tokens is None else tokens
+        if rows != self.rows:
+            widest = max(map(len, rows)) or 1
+            flat = [block for row in rows for block in (*row, *[0] * (widest - len(row)))]
+            self.batch, self.table = len(rows), (c_int32 * len(flat))(*flat)
+            self.struct.table, self.struct.blocks = addressof(self.table), widest
+            self.tokens = widest * self.struct.block if tokens is None else tokens
+            self.rows = [list(row) for row in rows]
         return self
 
     def seen(self, tokens: int) -> int:
         """How many of so many tokens one query sees at the most."""
-        window = self.struct.window
-        return min(tokens, window + self.struct.sinks) if window else tokens
+        return min(tokens, self.window + self.struct.sinks) if self.window else tokens
 
 
 class Standing:
@@ -82,19 +83,22 @@ def view(cache, step=None, known: MutableMapping | None = None) -> View:
     if made is None:
         check_kind(cache)
     into = Standing(cache) if step is None else step
-    rows = blocks_of(cache, step) if paged else [[row] for row in range(cache.batch)]
+    rows = blocks_of(cache, step) if paged else None
     storage = (pool_storage(cache.pool),) if paged else layer_storage(cache, into)
-    if made is None or not same(made.storage, storage):
+    fresh = made is None or not same(made.storage, storage)
+    if fresh:
         make = pages if paged else int8 if type(cache) is Int8Cache else floats
         made = make(cache, storage)
         if known is not None:
             known[holder] = made
-        made.lay(rows, MOST_TOKENS if type(cache) is WindowCache else None)
-    elif paged:
+    if paged:
         made.lay(rows)
+    elif fresh:
+        endless = MOST_TOKENS if type(cache) is WindowCache else None
+        made.lay([[row] for row in range(cache.batch)], endless)
     if type(cache) is WindowCache:
         keep(cache, storage, into)
-    if step is None and not paged:
+    if step is None and fresh and not paged:
         cache.state = cache.state._replace(stores=storage)
     return made
 
