@@ -8,6 +8,7 @@ from torch import nn
 
 from minitransformer.quant import QuantScheme
 from minitransformer.train import learning_rate, optimizer, plan, prepare_qat, train
+from minitransformer.train.muon import Muon
 from training import RUN, batch, equal, fresh, losses
 
 MUON = replace(RUN, optimizer="muon")
@@ -36,6 +37,25 @@ def test_a_step_of_muon_has_nearly_equal_singular_values_and_adamws_size():
         values = torch.linalg.svdvals(step) / (0.2 * max(p.shape) ** 0.5)
         assert 0.3 < values.median() < 1.3 and values.max() < 1.3, name
         assert 0.1 < step.square().mean().sqrt() < 0.3, name  # AdamW's is about 0.2 to 0.4
+
+
+@pytest.mark.parametrize("shape", [(48, 32), (32, 48), (32, 32)])
+def test_it_steps_as_pytorchs_own_does_but_for_the_rounding_to_bfloat16(shape):
+    torch.manual_seed(0)
+    first, gradients = torch.randn(shape), [torch.randn(shape) for _ in range(3)]
+    ours, theirs = (nn.Parameter(first.clone()) for _ in range(2))
+    given = {"lr": 0.1, "weight_decay": 0.1}
+    pair = [
+        (ours, Muon([ours], **given)),
+        (theirs, torch.optim.Muon([theirs], adjust_lr_fn="match_rms_adamw", **given)),
+    ]
+    for gradient in gradients:
+        for p, opt in pair:
+            p.grad = gradient.clone()
+            opt.step()
+    moved = (theirs - first).detach().norm()
+    assert 0 < (ours - theirs).detach().norm() < 0.03 * moved
+    assert ours.dtype == torch.float32
 
 
 def test_it_learns_and_is_another_run_than_adamw():

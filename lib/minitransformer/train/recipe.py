@@ -8,7 +8,7 @@ import torch
 import torch.nn as nn
 
 from ..fields import choice, near, real, settle, whole
-from .muon import MuonAdamW, hidden_matrices
+from .muon import Muon, MuonAdamW, hidden_matrices
 
 INITIALIZATIONS = ("torch", "scaled")
 OPTIMIZERS = ("adamw", "muon")
@@ -180,5 +180,4 @@ def optimizer(model: nn.Module, cfg: TrainConfig) -> torch.optim.Optimizer:
     adamw = torch.optim.AdamW(groups, lr=cfg.lr, betas=cfg.betas, fused=True)
     if not own:
         return adamw
-    scaled = {"weight_decay": cfg.weight_decay, "adjust_lr_fn": "match_rms_adamw"}
-    return MuonAdamW(torch.optim.Muon(own, lr=cfg.lr, **scaled), adamw)
+    return MuonAdamW(Muon(own, lr=cfg.lr, weight_decay=cfg.weight_decay), adamw)
