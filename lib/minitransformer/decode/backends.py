@@ -1,5 +1,6 @@
 """Which code computes a model: eager PyTorch, the native engine, or the one that serves."""
 
+from functools import lru_cache
 from importlib import import_module
 
 from ..cache import BlockPool, Cache
@@ -29,6 +30,7 @@ def on_backend(model, backend: str, cache: Cache | BlockPool | None):
         raise
 
 
+@lru_cache
 def engine():
     """`minitransformer.native`, imported when it is asked for: nothing else needs ctypes."""
     return import_module("..native", __package__)

@@ -1,6 +1,6 @@
 """Many tokens without coming back: the engine's loop behind the signature of `decode.generate`."""
 
-from ctypes import byref, c_int32, c_uint8
+from ctypes import byref, c_int32, c_int64, c_uint8
 
 import torch
 
@@ -101,9 +101,9 @@ class Run:
                 *(sampling.temperature, 1.0 if sampling.top_p is None else sampling.top_p),
                 *(sampling.repetition_penalty, int(sampling.top_k or 0)),
             )
-        self.lengths = torch.tensor([len(ids) for ids in prompts])
-        self.fed, self.done = torch.zeros(B, dtype=torch.int64), (c_uint8 * B)()
-        self.ids = torch.empty(B, int(self.lengths.max()) + steps, dtype=torch.int64)
+        self.lengths = (c_int64 * B)(*map(len, prompts))
+        self.fed, self.done = (c_int64 * B)(), (c_uint8 * B)()
+        self.ids = torch.empty(B, max(self.lengths) + steps, dtype=torch.int64)
         self.stop, self.present = (c_int32 * len(stop))(*stop), None
         if self.sampling.penalty != 1:
             self.present = torch.zeros(B, V, dtype=torch.uint8)
@@ -119,8 +119,9 @@ class Run:
             ask = min(DRAWN, count - made) if self.noisy else count - made
             states, noise = (self.states(), self.draw(ask)) if self.noisy else (None, None)
             got = self.call(ask, noise, tokens)
-            made, self.lengths = made + got, self.lengths + got
-            self.fed = self.lengths - 1
+            made += got
+            self.lengths[:] = [length + got for length in self.lengths]
+            self.fed[:] = [length - 1 for length in self.lengths]
             if got < ask:  # every row is done: generators stand where the eager loop leaves them
                 if states is not None:
                     self.restore(states)
@@ -134,7 +135,7 @@ class Run:
         return raised(
             m.engine.engine_generate(
                 *(m.reference, self.seen.reference, byref(self.sampling), B),
-                *(self.ids.data_ptr(), stride, self.fed.data_ptr(), self.lengths.data_ptr()),
+                *(self.ids.data_ptr(), stride, self.fed, self.lengths),
                 *(steps, noise, present),
                 *(self.stop, len(self.stop), self.done, m.arena(tokens, B), tokens),
             )
