@@ -28,11 +28,16 @@ def sources(path):
 
 
 def calls(source):
-    """The calls `nb.audit(...)` of a cell."""
+    """The calls `nb.audit(...)` of a cell, and one for each entry of `nb.audits({...})`."""
     for node in ast.walk(ast.parse(source)):
         if isinstance(node, ast.Call) and isinstance(node.func, ast.Attribute):
-            if node.func.attr == "audit" and getattr(node.func.value, "id", "") == "nb":
-                yield node
+            if getattr(node.func.value, "id", "") == "nb":
+                if node.func.attr == "audit":
+                    yield node
+                if node.func.attr == "audits":
+                    (rows,) = node.args
+                    for pair in zip(rows.keys, rows.values, strict=True):
+                        yield ast.Call(node.func, list(pair), [])
 
 
 def named(call):
@@ -73,9 +78,7 @@ def faults(call, said):
         out.append(f"measures a statement of kind {said.kind} at the original's setting")
     if "answer" in measured and not said.answered_at:
         out.append("answers what the ledger does not ask")
-    for value, interval in (("measured", "interval"), ("answer", "answer_interval")):
-        if said.rule == "interval" and value in measured and interval not in measured:
-            out.append(f"gives {value} without {interval}")
+    for interval in ("interval", "answer_interval"):  # that there is one is asked when it runs
         if said.rule == "equal" and interval in measured:
             out.append(f"gives {interval} for what is compared exactly")
     return out
@@ -120,6 +123,7 @@ def test_no_verdict_is_given(path):
             'nb.audit("S43-parameters-64", a)\nnb.audit(f"S43-parameters-{n}", b)',
             {"S43-parameters-64": 1, "S43-parameters-256": 1},
         ),
+        ('nb.audits({"S43-dims": n, "S43-balance": (n, ends)})', {"S43-dims": 1, "S43-balance": 1}),
         ('nb.bar("S1-blocks", n)', {}),
     ],
 )
@@ -132,11 +136,12 @@ def test_the_calls_are_found(source, found):
     [
         ('nb.audit("S1-blocks", n)', []),
         ('nb.audit("S1-blocks", 1)', ["gives a literal"]),
+        ('nb.audits({"S1-blocks": 1})', ["gives a literal"]),
+        ('nb.audits({"S1-tests": n})', ["measures a statement of kind process"]),
         ('nb.audit("S1-blocks", n, verdict=v)', ["gives verdict"]),
         ('nb.audit("S1-tests", n)', ["measures a statement of kind process"]),
         ('nb.audit("S1-tests", answer=n)', []),
         ('nb.audit("S1-blocks", n, answer=m)', ["answers what the ledger does not ask"]),
-        ('nb.audit("S1-perplexity", n)', ["gives measured without interval"]),
         ('nb.audit("S1-perplexity", n, ends)', []),
         ('nb.audit("S1-perplexity", n, interval=ends)', []),
         ('nb.audit("S1-blocks", n, ends)', ["gives interval for what is compared exactly"]),

@@ -5,11 +5,13 @@ import ast
 import tokenize
 from io import StringIO
 from pathlib import Path
+from statistics import median
 
 import nbformat
 import pytest
 from papermill.inspection import inspect_notebook
 
+from paper.captions import captions
 from paper.parameters import (
     check,
     known_parameters,
@@ -21,6 +23,8 @@ from paper.project import Project
 
 FOLDER = Path(__file__).resolve().parent.parent / "notebooks"
 PATHS = sorted(FOLDER.glob("*.ipynb"))
+EVERY = sorted(FOLDER.rglob("*.ipynb"))
+SETUP = ["setup"]
 FOLDERS = (
     "data/",
     "reports/",
@@ -29,7 +33,8 @@ FOLDERS = (
     "./",
     "../",
 )  # what a bare relative path would start with
-CODE_LINES = 25
+CELL_LINES, MEDIAN_LINES = 12, 6  # of a code cell but the parameters
+LINES = 1040  # of code in all chapters, beside parameters and set-up
 
 
 def read(path):
@@ -42,6 +47,11 @@ def code_cells(book):
 
 def python(cell):
     return "\n".join(line for line in cell.source.splitlines() if not line.startswith(("%", "!")))
+
+
+def written(cell):
+    """Its lines of code, without blank ones."""
+    return sum(bool(line.strip()) for line in cell.source.splitlines())
 
 
 each = pytest.mark.parametrize("path", PATHS, ids=lambda p: p.stem)
@@ -110,7 +120,7 @@ def test_the_parameters_are_literals_with_a_comment_each_and_the_guard_follows(p
 def test_cells_are_short_and_define_nothing(path):
     for cell in code_cells(read(path))[1:]:  # the parameters may be many
         nodes = list(ast.walk(ast.parse(python(cell))))
-        assert len(cell.source.splitlines()) <= CODE_LINES, cell.id
+        assert written(cell) <= CELL_LINES, cell.id
         assert max(map(len, cell.source.splitlines())) <= 100, cell.id
         assert not any(
             isinstance(node, (ast.FunctionDef, ast.AsyncFunctionDef, ast.ClassDef))
@@ -126,6 +136,24 @@ def test_cells_are_short_and_define_nothing(path):
             for text in texts
             if text.startswith(FOLDERS) and "\n" not in text and " " not in text
         ], cell.id
+
+
+def test_the_code_of_all_chapters_is_short():
+    cells = [cell for path in PATHS for cell in code_cells(read(path))[1:]]
+    lines = [written(cell) for cell in cells if cell.metadata.get("tags") != SETUP]
+    assert sum(lines) <= LINES and median(lines) <= MEDIAN_LINES
+
+
+@pytest.mark.parametrize("path", EVERY, ids=lambda p: p.relative_to(FOLDER).as_posix())
+def test_what_a_cell_shows_has_its_captions_below_it(path):
+    """In words alone: a number in a caption would be a copy of one that is computed."""
+    book = read(path)
+    texts = captions(book.cells)
+    for cell in code_cells(book):
+        calls = [n for n in ast.walk(ast.parse(python(cell))) if isinstance(n, ast.Call)]
+        shown = [c for c in calls if ast.unparse(c.func) in ("nb.figure", "nb.table", "nb.text")]
+        assert len(shown) <= len(texts[cell.id]) and bool(shown) == bool(texts[cell.id]), cell.id
+        assert all(texts[cell.id]) and not any("{" in text for text in texts[cell.id]), cell.id
 
 
 @each

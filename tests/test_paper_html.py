@@ -1098,6 +1098,20 @@ def test_a_figure_or_table_without_a_caption_is_refused_and_a_caption_alone_as_w
         build_html(tmp_path)
 
 
+def test_the_tables_of_an_appendix_stand_folded_behind_their_captions(tmp_path, shown):
+    for name in ("01-data", "A1-cache"):
+        table = shown((display.show_table, pd.DataFrame({"x": [1]}), f"of-{name.lower()}"))
+        cells = [markdown("# Title\n\n*Question?*", "head"), code("show", "x", table)]
+        save(tmp_path, name, [*cells, caption("What is in it.")])
+    page = BeautifulSoup(build_html(tmp_path).read_text(encoding="utf-8"), "html.parser")
+    open_, folded = page.find(id="tbl-of-01-data"), page.find(id="tbl-of-a1-cache")
+    assert not open_.find_parent("details") and "What is in it." in text(open_.caption)
+    assert text(folded.find_parent("details").summary) == "Table 2. What is in it."
+    assert "What is in it." not in text(folded)
+    style = page.style.get_text()
+    assert "@media print" in style and ".folded::details-content" in style
+
+
 def test_display_refuses_what_the_report_could_not_show(shown):
     with pytest.raises(ValueError, match="figure 'a' has no alt"):
         display.show_figure(PNG, "a", " ")

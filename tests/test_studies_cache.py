@@ -321,6 +321,8 @@ def test_a_larger_model_is_predicted_from_its_own_steps(timed):
     row = latency.larger_row(samples["larger_loops"], law, LARGER, 8).iloc[0]
     gain = row.measured_speedup / row.predicted_speedup
     assert row.off_percent == pytest.approx(100 * abs(gain - 1)) and np.isnan(row.high)
+    wide = replace(law, kappa_interval=(-3e-7, 2e-7))
+    assert "[−300, 200]" in latency.constants(wide, law, LARGER).set_index("symbol").what["κ"]
     assert set(latency.constants(law, latency.roofline(law, LARGER), LARGER).symbol) >= {"o", "w"}
 
 

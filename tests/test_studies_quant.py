@@ -359,6 +359,7 @@ def test_several_models_are_judged_together(scores):
 def test_a_share_of_nothing_decides_nothing():
     table = pd.DataFrame(
         {
+            "model": ["1 block", "2 blocks"],
             "bits": [4, 2],
             "low": [0, 0],
             "high": [1, 1],

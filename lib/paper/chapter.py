@@ -174,6 +174,7 @@ class Book:
                 "lines": len(cell.source.strip().splitlines()),
                 "wide": max(map(len, cell.source.splitlines()), default=0) > FITS,
                 "took": f", {number(float(took), 3)} s" if took else "",
+                "folded": bool(APPENDIX.match(name)),  # its tables stand behind their captions
             }
             answer = next(
                 (o.metadata[KEY]["text"] for o in cell.outputs if _kind(o) == "answer"), answer

@@ -175,14 +175,17 @@ class Notebook:
     ) -> dict:
         """Judges a bar of data/bars.toml: `measured` with its `interval`, or (count, total).
 
-        With `rows` (a DataFrame with columns `value`, low, high, and `case`, which names each row)
-        every row must meet it, and the hardest stands for all. `against` is the bound of a bar
-        that is held against a measurement; `of` says what exactly was measured. `cell` None: the
+        With `rows` every row must meet it, and the hardest stands for all: a DataFrame with a
+        column `case` that names each row (None: the first), `value` (None: the one before "low"),
+        low and high. `against` is the bound of a bar that is held against a measurement; `of` says
+        what exactly was measured. A value and its interval may come as a pair. `cell` None: the
         running one.
         """
         bar = bars.find(self._bars, id).at(against)
+        measured, interval = _pair(measured, interval)
         if rows is not None:
-            cases = claims.table_cases(rows, value, case)
+            value = value or rows.columns[rows.columns.get_loc("low") - 1]
+            cases = claims.table_cases(rows, value, case or rows.columns[0])
             of = bar.worst(cases)
             measured, interval = cases[of]
         return self._add(claims.bar_row(bar, measured, interval, of), cell)
@@ -204,8 +207,10 @@ class Notebook:
 
         `measured` with its `interval` is at the original's own setting (its model, recipe,
         control corpus, n, repeats), `answer` where the question can be answered; None was not
-        examined. A single run is judged by a prediction interval. `note` is a template over
-        `values`."""
+        examined. A value and its interval may come as a pair. A single run is judged by a
+        prediction interval. `note` is a template over `values`."""
+        measured, interval = _pair(measured, interval)
+        answer, answer_interval = _pair(answer, answer_interval)
         found = {"answer": answer, "answer_interval": answer_interval}
         if unused := sorted(set(values) - _names(note)):
             raise ValueError(
@@ -216,15 +221,22 @@ class Notebook:
         row = claims.audit_row(self._ledger, id, measured, interval, **found, note=note)
         return self._add(row, cell)
 
+    def audits(self, found: dict) -> None:
+        """`audit` of several statements at the original's own setting: by id what was measured, a
+        value or a value and its interval."""
+        for id, measured in found.items():
+            self.audit(id, measured)
+
     def progress(self, total, description: str):
-        """A tqdm bar over an iterable, or of `total` steps to `update`; TQDM_DISABLE=1 silences it.
+        """A tqdm bar over an iterable, or of `total` steps to `update`, which ends with the last;
+        TQDM_DISABLE=1 silences it.
 
         Under the runner it goes to stderr, which a terminal shows, and is erased; elsewhere to
         stdout and stays, because an erased one leaves an empty red box in JupyterLab."""
         what = {"total": total} if isinstance(total, int) else {"iterable": total}
         under = OUT in os.environ
         file = sys.stderr if under else sys.stdout
-        return tqdm(**what, desc=description, leave=not under, file=file, dynamic_ncols=False)
+        return Steps(**what, desc=description, leave=not under, file=file, dynamic_ncols=False)
 
     def close(self, artefacts=()) -> None:
         """The last cell: FileNotFoundError if an artefact is missing or empty, then writes
@@ -291,11 +303,28 @@ class Notebook:
         return row
 
 
+class Steps(tqdm):
+    """A progress bar that closes itself with its last step."""
+
+    def update(self, n=1):
+        super().update(n)
+        if self.n >= self.total:
+            self.close()
+
+
 class Row(dict):
     """A row that was displayed when it was made, and is not again where it ends a cell."""
 
     def _ipython_display_(self):
         pass
+
+
+def _pair(value, interval) -> tuple:
+    """A value and its interval, that come apart or as a pair; a pair of counts is a value."""
+    paired = isinstance(value, tuple) and len(value) == 2
+    if interval is None and paired and (value[1] is None or isinstance(value[1], tuple)):
+        return value
+    return value, interval
 
 
 def running_cell(path: Path) -> str:

@@ -226,7 +226,7 @@ def text_needed(plan: Plan, context: int) -> int:
 def constants(model: bench.TimeModel, roof: bench.TimeModel, cfg) -> pd.DataFrame:
     """The fitted constants in readable units."""
     read = 4 * bench.weights_read(cfg)
-    low, high = (1e9 * end for end in model.kappa_interval)
+    low, high = (f"{1e9 * end:.0f}".replace("-", "−") for end in model.kappa_interval)
     resolved = "" if model.kappa_resolvable else ", not resolvable"
     peak = bench.flops(cfg, 1) / roof.compute
     rows = [
@@ -234,7 +234,7 @@ def constants(model: bench.TimeModel, roof: bench.TimeModel, cfg) -> pd.DataFram
         ("o'", "fixed cost of a cached step", 1e6 * model.cached_overhead, "µs"),
         ("w", f"reading {read:,} bytes of weights", 1e6 * model.weights, "µs"),
         ("c", "compute of one token", 1e6 * model.compute, "µs"),
-        ("κ", f"cache read of a token [{low:.0f}, {high:.0f}]{resolved}", 1e9 * model.kappa, "ns"),
+        ("κ", f"cache read of a token [{low}, {high}]{resolved}", 1e9 * model.kappa, "ns"),
         ("t*", "knee, (o + w) / c", model.knee, "tokens"),
         ("β", "read bandwidth at this size", read / model.weights / 1e9, "GB/s"),
         ("F", "matrix product, peak", peak / 1e9, "GFLOP/s"),

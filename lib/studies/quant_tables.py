@@ -31,11 +31,11 @@ def cases(scores: dict[str, Scores], name: str) -> pd.DataFrame:
 
 
 def recovery_cases(table: pd.DataFrame) -> pd.DataFrame:
-    """The recovered share of each row with its interval under the names `low` and `high`. Where
-    nothing was surely lost it is 0 without an interval, which decides nothing."""
-    own = table.drop(columns=["low", "high"])
+    """The recovered share of each model: model, recovered_percent, low, high. Where nothing was
+    surely lost it is 0 without an interval, which decides nothing."""
+    own = table[["model", "recovered_percent", "recovered_low", "recovered_high"]]
     own = own.rename(columns={"recovered_low": "low", "recovered_high": "high"})
-    return own.assign(recovered_percent=own.recovered_percent.fillna(0.0))
+    return own.fillna({"recovered_percent": 0.0})
 
 
 def recovered_at(table: pd.DataFrame, bits: int) -> tuple:

@@ -216,12 +216,14 @@ def steady(counts: pd.DataFrame) -> pd.DataFrame:
 
 
 def circles(model, prompts, tokens: int) -> dict[str, float]:
-    """Of `greedy_loops`: texts, those that end in a circle when they are greedy and when they are
-    sampled, and the median number of different tokens of both (`few`, `many`)."""
+    """Of `greedy_loops`: texts and their tokens, those that end in a circle when they are greedy
+    and when they are sampled, and the median number of different tokens of both (`few`,
+    `many`)."""
     found = greedy_loops(model, prompts, tokens).groupby("text")
     ended, held = found.period.count(), found.distinct_tokens.median()
     return {
         "texts": len(prompts),
+        "tokens": tokens,
         **ended[["greedy", "sampled"]].to_dict(),
         "few": held["greedy"],
         "many": held["sampled"],
