@@ -193,7 +193,7 @@ def test_the_dispatch_table_times_what_runs_and_says_why_the_rest_does_not():
     table = dispatch_table([64], formats, tokens=(1, 3), repeats=3).set_index(
         ["tokens", "format", "kernel"]
     )
-    assert len(table) == 2 * (1 + 2 * len(KERNELS)) and (table.width == 64).all()
+    assert len(table) == 2 * (2 + 2 * (1 + len(KERNELS))) and (table.width == 64).all()
     assert (
         table.loc[(1, "fp32", "none"), "time_ratio"] == 1
         and table.loc[(3, "fp32", "none"), "label"] == "baseline"

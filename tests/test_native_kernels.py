@@ -9,7 +9,7 @@ from hypothesis import strategies as st
 
 from minitransformer.affine import pack
 from minitransformer.model import ModelConfig, Transformer
-from minitransformer.native import NativeModel
+from minitransformer.native import NativeLinear, NativeModel
 from minitransformer.native.checks import raised
 from minitransformer.native.pack import Held, matrix, panels, words
 from minitransformer.quant import QuantLinear, QuantScheme, QuantWeight, fake_quantize
@@ -121,6 +121,21 @@ def test_matrices_larger_than_a_block(scheme):
     layer = linear if scheme is None else QuantLinear.from_linear(linear, scheme)
     for rows in (5, 7, 64, 70):
         agree(layer, torch.randn(rows, 1000))
+
+
+def test_a_layer_alone_is_its_definition_and_refuses_the_rest():
+    plain = torch.nn.Linear(24, 9).requires_grad_(False)
+    layer, x = QuantLinear.from_linear(plain, ROUNDED[0]), torch.randn(24, 5).t()
+    for one in (plain, layer):
+        expected, bound = definition(one, x)
+        own = NativeLinear(one, host("native", 64))
+        assert ((own(x).double() - expected).abs() <= bound).all()
+        assert own.nbytes > 0 and own(x[:0]).shape == (0, 9)
+        for wrong in (x.double(), x[0], x[:, :23], x.to("meta")):
+            with pytest.raises(ValueError, match="float32"):
+                own(wrong)
+    with pytest.raises(ValueError, match="wider host"):
+        NativeLinear(torch.nn.Linear(65, 3), host("native", 64))
 
 
 def test_all_codes_are_told_apart():

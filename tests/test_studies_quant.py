@@ -291,6 +291,25 @@ def test_products_are_named_by_their_quickest_fp32_among_them():
     assert set(kernels.grids(table)) == {"1 token", "64 tokens"}
 
 
+def test_the_engine_is_compared_with_the_quickest_other_kernel_of_a_format():
+    table = pd.DataFrame(
+        [
+            (1, 128, "fp32", "none", "baseline", 3.0),
+            (1, 128, "fp32", "native", "slower", 2.0),
+            (1, 128, "int8", "onednn", "fast", 1.0),
+            (1, 128, "int8", "fbgemm", "fast", 5.0),
+            (1, 128, "int8", "native", "fast", 2.0),
+            (1, 128, "int4", "int4pack", "refused", np.nan),
+            (1, 128, "int4", "native", "fast", 1.0),
+        ],
+        columns=["tokens", "width", "format", "kernel", "label", "median_us"],
+    )
+    found = kernels.against_native(table)
+    assert found.times.tolist() == [1.5, 0.5] and found.other.tolist() == ["none", "onednn"]
+    assert kernels.not_quickest(found) == "int8 at 128, 1 tokens (onednn, 2.00×)"
+    assert kernels.not_quickest(found[:1]) == "nowhere"
+
+
 def test_the_seeds_drops_belong_to_one_baseline_that_it_does_not_report():
     assert seed_quant.implied_baselines().tolist() == [1052.43, 1052.43]
     assert seed_quant.own_differences().tolist() == [7.18, 9.44]

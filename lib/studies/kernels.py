@@ -244,5 +244,29 @@ def quickest(products: pd.DataFrame) -> pd.DataFrame:
     return pd.DataFrame(rows)
 
 
+def against_native(products: pd.DataFrame) -> pd.DataFrame:
+    """A row a number of tokens, width and format that the engine runs: the quickest other kernel of
+    that format, and its time over the engine's; above 1 the engine is the quickest."""
+    ran = products[products.label != "refused"]
+    rows = []
+    for (tokens, width, name), part in ran.groupby(["tokens", "width", "format"], sort=False):
+        own, others = part[part.kernel == "native"], part[part.kernel != "native"]
+        if len(own) and len(others):
+            best = others.loc[others.median_us.idxmin()]
+            row = {"tokens": tokens, "width": width, "format": name, "other": best.kernel}
+            rows.append(row | {"times": best.median_us / own.median_us.iloc[0]})
+    return pd.DataFrame(rows, columns=["tokens", "width", "format", "other", "times"])
+
+
+def not_quickest(against: pd.DataFrame) -> str:
+    """Where the engine is not the quickest, in words."""
+    slow = against[against.times <= 1]
+    parts = [
+        f"{row.format} at {row.width}, {row.tokens} tokens ({row.other}, {1 / row.times:.2f}×)"
+        for row in slow.itertuples()
+    ]
+    return "; ".join(parts) or "nowhere"
+
+
 def worst_error(checked) -> float:
     return max((error for _, error, _ in checked), default=np.nan)

@@ -1,23 +1,38 @@
 """Which kernel for which product: every number format beside FP32, at one token and at many, on the
 machine at hand."""
 
+from dataclasses import replace
+
 import numpy as np
 import pandas as pd
 import torch
 import torch.nn as nn
 
 from ..fields import whole
-from ..quant import KERNELS, KernelError, QuantLinear, QuantScheme, matrix_bytes, resident_bytes
+from ..model import ModelConfig, Transformer
+from ..native import BuildError, NativeLinear, NativeModel
+from ..quant import (
+    KERNELS,
+    TOLERANCE,
+    KernelError,
+    QuantLinear,
+    QuantScheme,
+    matrix_bytes,
+    resident_bytes,
+)
+from ..quant.conformance import disagreement
 from .timing import interleaved, ratio, read_seconds
 
 RESIDENT = 1.1  # a format is small in memory if it holds at most this multiple of what it stores
+NATIVE = "native"
 
 
 def dispatch_table(
     widths, formats: dict[str, QuantScheme], tokens=(1, 64), repeats: int = 15, seed: int = 0
 ) -> pd.DataFrame:
-    """Time y = x Wᵀ with square W of each width and x of each number of tokens: FP32, and every
-    format on every kernel.
+    """Time y = x Wᵀ with square W of each width and x of each number of tokens: FP32, every format
+    on every kernel, and all of them in the native engine, which rounds activations to eight bits
+    where weights have codes. A kernel that is wrong is refused.
 
     A row each: width, tokens, format, kernel, `median_us`, `time_ratio` to FP32 with its interval
     `low`, `high`, `limit_us` (to read once the bytes the format stores), `resident_bytes`,
@@ -41,6 +56,8 @@ def dispatch_table(
                     layers[name, kernel] = KERNELS[kernel](layer)
                 except KernelError as error:
                     refused.append({"format": name, "kernel": kernel, "reason": str(error)})
+        own, not_native = _natives(plain, formats)
+        layers, refused = layers | own, refused + not_native
         for m in tokens:
             x = torch.randn(m, width, generator=generator)
             found = [*_timed(layers, formats, x, repeats), *refused]
@@ -59,12 +76,35 @@ def labels(table: pd.DataFrame) -> np.ndarray:
     quick, small = table["high"] <= 1, table["resident_of_disk"] <= RESIDENT
     cases = {
         "refused": table["high"].isna(),
-        "baseline": table["format"] == "fp32",
+        "baseline": (table["format"] == "fp32") & (table["kernel"] == "none"),
         "FP32-resident": table["kernel"] == "dequantized",
         "fast": quick & small,
         "fast, larger": quick,
     }
     return np.select(list(cases.values()), list(cases), "slower")
+
+
+def _natives(plain: nn.Linear, formats) -> tuple[dict, list]:
+    """The layer in the engine, in FP32 and every format, by (format, kernel); and the rows of what
+    is refused."""
+    width = plain.in_features
+    try:
+        shape = {"n_heads": 1, "d_ff": 1, "context": 8, "position": "none"}
+        host = NativeModel(Transformer(ModelConfig(vocab_size=2, d_model=width, **shape)))
+    except BuildError as error:
+        names = ("fp32", *formats)
+        return {}, [{"format": n, "kernel": NATIVE, "reason": str(error)} for n in names]
+    layers, refused = {("fp32", NATIVE): NativeLinear(plain, host)}, []
+    for name, scheme in formats.items():
+        layer = QuantLinear.from_linear(plain, replace(scheme, activation_bits=8))
+        own = NativeLinear(layer, host)
+        error, shown_by = disagreement(own, layer.weight)
+        if error < TOLERANCE:
+            layers[name, NATIVE] = own
+        else:
+            reason = f"relative error {error:.3g} on {shown_by}, at most {TOLERANCE} is allowed"
+            refused.append({"format": name, "kernel": NATIVE, "reason": reason})
+    return layers, refused
 
 
 def _timed(layers, formats, x, repeats):
@@ -81,7 +121,8 @@ def _timed(layers, formats, x, repeats):
     for (name, kernel), layer in layers.items():
         own = f"{name} {kernel}"
         time_ratio, low, high = ratio(samples, own, "fp32 none")
-        disk, held = stored[name], resident_bytes(layer)
+        disk = stored[name]
+        held = layer.nbytes if kernel == NATIVE else resident_bytes(layer)
         yield {
             "format": name,
             "kernel": kernel,

@@ -2,7 +2,16 @@
 
 from .build import BuildError, library
 from .generation import generate, generate_batch
+from .linear import NativeLinear
 from .model import NativeModel
 from .views import check_kind
 
-__all__ = ["BuildError", "NativeModel", "check_kind", "generate", "generate_batch", "library"]
+__all__ = [
+    "BuildError",
+    "NativeLinear",
+    "NativeModel",
+    "check_kind",
+    "generate",
+    "generate_batch",
+    "library",
+]
