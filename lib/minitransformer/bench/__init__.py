@@ -1,7 +1,15 @@
 """Measurement: costs from the configuration, interleaved timing, and the time model that explains
 the difference."""
 
-from .costs import flop_speedup, flops, kv_bytes, parameters, weights_read
+from .costs import (
+    flop_speedup,
+    flops,
+    kv_bytes,
+    parameters,
+    training_bytes,
+    training_flops,
+    weights_read,
+)
 from .dispatch import dispatch_table, labels
 from .memory import process_growth
 from .serving import Clock, simulate
@@ -38,5 +46,7 @@ __all__ = [
     "speculative_gain",
     "speculative_tokens",
     "step_times",
+    "training_bytes",
+    "training_flops",
     "weights_read",
 ]

@@ -54,6 +54,33 @@ def flops(cfg: ModelConfig, tokens: int, past: int = 0, head_positions: int = 1)
     )
 
 
+def training_flops(cfg: ModelConfig, batch: int, window: int) -> int:
+    """Operations of one update on a batch of `batch` windows: three times a forward with the head
+    at every position, since a backward costs two (Kaplan et al. 2020, section 2.1)."""
+    return 3 * whole("batch", batch) * flops(cfg, window, head_positions=window)
+
+
+def training_bytes(cfg: ModelConfig, batch: int, window: int) -> dict[str, int]:
+    """What one update keeps in FP32 at its fullest, by kind: the weights with their gradients and
+    Adam's two moments (16 bytes a parameter), what the forward keeps for the backward, and the
+    logits, their log-softmax and its gradient.
+
+    Kept a token and block, in numbers: what enters norms and matrices, queries, keys and values as
+    attention takes them, its output before and after the heads are joined, what the activation
+    leaves, and what an RMSNorm has divided. The few numbers a norm keeps a token are left out."""
+    C, q, kv = cfg.d_model, cfg.n_heads * cfg.head_dim, cfg.kv_heads * cfg.head_dim
+    inner = {"relu": 1, "gelu": 2, "relu2": 2, "swiglu": 4}[cfg.ffn] * cfg.ffn_dim
+    attention = 3 * q + 2 * kv + (2 * (q + kv) if cfg.qk_norm else 0)
+    divided = C if cfg.norm == "rmsnorm" else 0
+    numbers = cfg.n_layers * (4 * C + 2 * divided + attention + inner) + 2 * C + divided
+    tokens = 4 * whole("batch", batch) * whole("window", window)
+    return {
+        "weights": 16 * sum(parameters(cfg).values()),
+        "activations": tokens * numbers,
+        "logits": 3 * tokens * cfg.vocab_size,
+    }
+
+
 def flop_speedup(cfg: ModelConfig, prompt: int, new: int, head_all: bool = False) -> float:
     """Operations without a cache over operations with one, for `new` tokens after a prompt; a
     count, not a time.

@@ -1,0 +1,232 @@
+"""What the library's own loop reaches on named texts within budgets of wall-clock seconds.
+
+A budget is of training: the steps of a schedule are planned from the pace of a short calibration,
+which counts too, so that the learning rate has come down to zero when the budget ends. Scoring
+comes after it. An interrupted run goes on from its checkpoint with the plan that it began with.
+"""
+
+import copy
+import json
+import math
+from collections.abc import Callable
+from dataclasses import replace
+from pathlib import Path
+
+import numpy as np
+import pandas as pd
+import torch
+
+from minitransformer import bench
+from minitransformer.corpus import SMALL as SMALL_LANGUAGE
+from minitransformer.corpus import Batches, Corpus, catalogue, language_corpus, text_corpus
+from minitransformer.evaluate import KneserNey, Monitor, bits_per_byte, log_steps, token_losses
+from minitransformer.evaluate.perplexity import summary
+from minitransformer.model import Transformer
+from minitransformer.train import TrainConfig, initialize, train
+
+from .presets import BUDGETS, GENERATED, PUBLISHED, SIZES, Budget
+
+SETTLED, CALIBRATED = 3, 9  # steps of the calibration that are left out, and that are timed
+MARGIN = 0.03  # of a budget, for a machine that grows slower
+POINTS, WATCHED = 16, 8192  # looks on the way, and tokens of each
+ALL = "all"
+
+
+def chosen(names: list[str]) -> dict[str, Budget]:
+    """The budgets of these names, "all" for every one of a real text."""
+    if ALL in names:
+        return {name: b for name, b in BUDGETS.items() if b.text != GENERATED}
+    return {name: BUDGETS[name] for name in names}
+
+
+def corpora(budgets: dict[str, Budget], folder: Path | None) -> tuple[dict[str, Corpus], dict]:
+    """Text -> corpus of every text that is there or can be had, cut 90/10 as nanoGPT does where it
+    has no official split; and text -> why not, of the others."""
+    found, absent, known = {}, {}, catalogue()
+    for text in dict.fromkeys(budget.text for budget in budgets.values()):
+        try:
+            if text == GENERATED:
+                found[text] = language_corpus(42, "0" * 32, SMALL_LANGUAGE, 20_000, 2_000, 2)
+            else:
+                whole = known[text]["files"][0]["split"] == "all"
+                split = "nanogpt" if whole else ""
+                found[text] = text_corpus(text, corpora_dir=folder, split=split)
+        except (OSError, ValueError) as error:
+            absent[text] = str(error)
+    return found, absent
+
+
+def planned(seconds: float, pace: float) -> int:
+    """Steps that fit `seconds` at `pace` seconds a step, with `MARGIN` left; at least one."""
+    return max(1, math.floor(seconds * (1 - MARGIN) / pace))
+
+
+def over(recipe: TrainConfig, steps: int) -> TrainConfig:
+    """The recipe over so many steps; no more than a tenth of them warm up."""
+    return replace(recipe, steps=steps, warmup=min(recipe.warmup, steps // 10))
+
+
+def plan(budget: Budget, model, batch: Callable) -> dict:
+    """How many steps fit, from the pace of the first ones on a copy of the model: steps, seconds a
+    step, and the seconds that finding out took."""
+    recipe = over(budget.recipe, SETTLED + CALIBRATED)
+    rows = train(copy.deepcopy(model), batch, recipe)
+    taken = [row["seconds"] for row in rows]
+    pace, spent = float(np.median(taken[SETTLED:])), sum(taken)
+    return {"steps": planned(budget.seconds - spent, pace), "pace": pace, "spent": spent}
+
+
+def trained(budget: Budget, corpus: Corpus, where: Path, seed: int, done=None):
+    """The model, its plan and its log: a row a step, with `valid_nats` at some."""
+    where.mkdir(parents=True, exist_ok=True)
+    cfg = replace(budget.cfg, vocab_size=corpus.vocab_size)
+    model = initialize(Transformer(cfg), budget.recipe.initialization, seed)
+    batches = Batches(corpus.splits["train"], seed=seed, **budget.recipe.batches)
+    noted = where / "plan.json"
+    if not noted.is_file():
+        noted.write_text(json.dumps(plan(budget, model, batches.batch)))
+    found = json.loads(noted.read_text())
+    looks = log_steps(found["steps"], min(POINTS, found["steps"]))
+    window, ids = budget.recipe.window, corpus.splits[budget.scored][:WATCHED]
+    monitor = Monitor(model, ids, window, looks)
+
+    def on_step(row):
+        if done:
+            done(1)
+        return monitor(row)
+
+    kept = {"checkpoint": where / "checkpoint.pt", "every": max(200, found["steps"] // 20)}
+    rows = train(model, batches.batch, over(budget.recipe, found["steps"]), on_step=on_step, **kept)
+    return model, found, rows
+
+
+def reached(name: str, budget: Budget, corpus: Corpus, where: Path, seed: int = 0, done=None):
+    """One row of what a budget reached on the whole of its split, and its learning curve: seconds
+    of training, valid_nats. What is finished is kept in `where`, and read from there again."""
+    result = where / "result.json"
+    if not result.is_file():
+        model, found, log = trained(budget, corpus, where, seed, done)
+        taken = np.cumsum([row["seconds"] for row in log]) + found["spent"]
+        curve = [
+            {"seconds": float(s), "valid_nats": row["valid_nats"]}
+            for s, row in zip(taken, log, strict=True)
+            if "valid_nats" in row
+        ]
+        row = {"budget": name, "text": budget.text} | scores(budget, model, corpus)
+        row |= {"steps": found["steps"], "tokens": log[-1]["tokens"], "seconds": float(taken[-1])}
+        row |= {"allowed_seconds": budget.seconds, "bar": budget.bar, "judged": budget.judged}
+        part = where / "result.part"
+        part.write_text(json.dumps({"row": row, "curve": curve}))
+        part.replace(result)
+        (where / "checkpoint.pt").unlink(missing_ok=True)
+    kept = json.loads(result.read_text())
+    return kept["row"], pd.DataFrame(kept["curve"]).assign(who=f"ours, {name}", text=budget.text)
+
+
+def scores(budget: Budget, model, corpus: Corpus) -> dict:
+    """The loss on the whole of a split, in windows as in training that overlap by half: every token
+    but the first ones sees at least half a window. Beside it the n-gram's, which sees all."""
+    ids, window = corpus.splits[budget.scored], budget.recipe.window
+    found = summary(token_losses(model, ids, window, max(1, window // 2), 32))
+    half = 1.96 * found.stderr
+    ngram = KneserNey(corpus.splits["train"], budget.order, corpus.vocab_size)
+    return {
+        "parameters": sum(bench.parameters(model.cfg).values()),
+        "scored": f"{budget.scored}, {found.tokens:,} tokens, windows of {window}",
+        "nats": found.nll,
+        "low": found.nll - half,
+        "high": found.nll + half,
+        "perplexity": found.value,
+        "bits_per_byte": bits_per_byte(found.nll, len(ids), corpus.n_bytes[budget.scored]),
+        "ngram": f"Kneser-Ney {budget.order}",
+        "ngram_nats": float(ngram.report(ids).nll.mean()),
+    }
+
+
+def told(rows: list[dict]) -> pd.DataFrame:
+    """What the budgets reached, as a table for readers."""
+    columns = ["budget", "text", "parameters", "steps", "seconds", "nats", "perplexity",
+               "bits_per_byte", "ngram", "ngram_nats"]  # fmt: skip
+    table = pd.DataFrame(rows, columns=columns if not rows else None)[columns]
+    return table.round({"seconds": 1, "nats": 4, "perplexity": 2, "bits_per_byte": 3,
+                        "ngram_nats": 4})  # fmt: skip
+
+
+def published(texts) -> pd.DataFrame:
+    """Results of others on these texts, with what they took."""
+    columns = ["text", "who", "parameters", "their_budget", "nats", "source"]
+    table = pd.DataFrame(PUBLISHED, columns=columns)
+    return table[table.text.isin(list(texts))].round({"nats": 4})
+
+
+def predicted(flops_per_second: float) -> pd.DataFrame:
+    """One update of every size from its configuration alone: parameters, MiB, and the least seconds
+    at the speed of this machine's matrix product."""
+    rows = []
+    for name, (cfg, batch, window) in SIZES.items():
+        flops = bench.training_flops(cfg, batch, window)
+        nbytes = sum(bench.training_bytes(cfg, batch, window).values())
+        rows.append(
+            {"size": name, "parameters": sum(bench.parameters(cfg).values()),
+             "batch": f"{batch} × {window}", "predicted_mib": nbytes / 2**20,
+             "least_seconds": flops / flops_per_second}
+        )  # fmt: skip
+    return pd.DataFrame(rows)
+
+
+def paces(names: list[str], steps: int, threads: int, seed: int = 0) -> dict[str, pd.DataFrame]:
+    """Updates of these sizes on random ids, in growing size: size, step, seconds, and the MiB that
+    the process at its fullest had more than before the first. For a fresh process."""
+    torch.set_grad_enabled(True)
+    torch.set_num_threads(threads)
+    before, tables = _peak(), []
+    for name in names:
+        cfg, batch, window = SIZES[name]
+        ids = torch.randint(cfg.vocab_size, (batch, window + 1), generator=_seeded(seed))
+        model = initialize(Transformer(cfg), "scaled", seed)
+        recipe = TrainConfig(steps=steps, batch_size=batch, window=window)
+        rows = pd.DataFrame(train(model, lambda step, ids=ids: ids, recipe))
+        del model
+        tables.append(rows[["step", "seconds"]].assign(size=name, mib=_peak() - before))
+    return {"paces": pd.concat(tables, ignore_index=True)}
+
+
+def _seeded(seed: int) -> torch.Generator:
+    return torch.Generator().manual_seed(seed)
+
+
+def _peak() -> float:
+    """MiB of this process at its fullest; NaN where the system does not tell."""
+    try:
+        import resource
+    except ImportError:  # Windows
+        return math.nan
+    return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 1024
+
+
+def compared(predictions: pd.DataFrame, measured: pd.DataFrame) -> pd.DataFrame:
+    """Predictions beside what was measured: MiB, the median of the settled steps, and the share of
+    the matrix product's speed that they reach; NaN for a size that was not run."""
+    settled = measured[measured.step > SETTLED]
+    by = settled.groupby("size").agg(measured_mib=("mib", "last"), seconds=("seconds", "median"))
+    table = predictions.merge(by, "left", left_on="size", right_index=True)
+    return table.assign(of_peak_percent=100 * table.least_seconds / table.seconds).round(
+        {"predicted_mib": 1, "measured_mib": 1, "least_seconds": 4, "seconds": 4,
+         "of_peak_percent": 1}
+    )  # fmt: skip
+
+
+def keep(folder: Path, rows: list[dict], curves: pd.DataFrame, made: dict) -> None:
+    """Leaves results of long runs for a page that does not run them, with how they were made."""
+    folder.mkdir(parents=True, exist_ok=True)
+    pd.DataFrame(rows).to_csv(folder / "texts.csv", index=False, lineterminator="\n")
+    curves.to_csv(folder / "texts-curves.csv", index=False, lineterminator="\n")
+    (folder / "texts.json").write_text(json.dumps(made, indent=2, sort_keys=True) + "\n")
+
+
+def left(folder: Path) -> tuple[pd.DataFrame, pd.DataFrame, dict]:
+    """What `keep` left: rows, curves and how they were made; empty where there is nothing."""
+    if not (folder / "texts.json").is_file():
+        return pd.DataFrame(), pd.DataFrame(columns=["who", "text", "seconds", "valid_nats"]), {}
+    made = json.loads((folder / "texts.json").read_text())
+    return pd.read_csv(folder / "texts.csv"), pd.read_csv(folder / "texts-curves.csv"), made

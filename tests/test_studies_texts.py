@@ -1,0 +1,221 @@
+"""Real texts: budgets are planned and kept, what is finished is not trained again, sizes are
+predicted as they are, and nanoGPT's log is read as it is written."""
+
+import math
+from dataclasses import replace
+
+import pandas as pd
+import pytest
+import torch
+
+from minitransformer.bench import parameters, training_bytes, training_flops
+from minitransformer.model import ModelConfig, Transformer
+from studies import nanogpt, presets, real_texts
+
+TINY = presets.BUDGETS["a second"]
+LOG = """tokens per iteration will be: 768
+number of parameters: 0.80M
+step 0: train loss 4.1676, val loss 4.1649
+iter 0: loss 4.1828, time 900.00ms, mfu -100.00%
+iter 1: loss 4.1, time 100.00ms, mfu -100.00%
+iter 2: loss 4.0, time 100.00ms, mfu -100.00%
+iter 3: loss 3.9, time 100.00ms, mfu -100.00%
+iter 4: loss 3.8, time 100.00ms, mfu -100.00%
+iter 5: loss 3.7, time 20.00ms, mfu 1.00%
+step 6: train loss 3.6, val loss 3.5
+saving checkpoint to out-shakespeare-char
+iter 6: loss 3.6, time 5000.00ms, mfu 1.00%
+iter 7: loss 3.5, time 40.00ms, mfu 1.00%
+"""
+
+
+def test_steps_fit_their_budget_with_a_margin():
+    assert real_texts.planned(100, 0.1) == 970
+    assert real_texts.planned(0.5, 1.0) == real_texts.planned(-3, 1.0) == 1
+    brief = real_texts.over(replace(TINY.recipe, warmup=30), 40)
+    assert (brief.steps, brief.warmup) == (40, 4)
+
+
+def test_a_budget_is_planned_trained_and_kept(tmp_path, monkeypatch):
+    monkeypatch.setattr(real_texts, "plan", lambda *_: {"steps": 12, "pace": 0.1, "spent": 2.0})
+    corpus = real_texts.corpora({"t": TINY}, None)[0][TINY.text]
+    row, curve = real_texts.reached("t", TINY, corpus, tmp_path / "t")
+    assert row["steps"] == 12 and row["tokens"] == 12 * TINY.recipe.batch_size * TINY.recipe.window
+    assert row["seconds"] > 2.0 and curve.seconds.is_monotonic_increasing
+    assert math.exp(row["nats"]) == pytest.approx(row["perplexity"])
+    assert row["low"] < row["nats"] < row["high"] and row["nats"] < math.log(corpus.vocab_size)
+    assert row["parameters"] == real_texts.told([row]).parameters[0]
+    monkeypatch.setattr(real_texts, "trained", None)  # what is finished needs no training
+    assert real_texts.reached("t", TINY, corpus, tmp_path / "t")[0] == row
+    assert not (tmp_path / "t" / "checkpoint.pt").exists()
+
+
+def test_an_interrupted_budget_keeps_its_plan(tmp_path, monkeypatch):
+    corpus = real_texts.corpora({"t": TINY}, None)[0][TINY.text]
+    plans = iter(({"steps": 9, "pace": 0.1, "spent": 0.0},))
+    monkeypatch.setattr(real_texts, "plan", lambda *_: next(plans))
+
+    def killed(steps):
+        raise KeyboardInterrupt
+
+    with pytest.raises(KeyboardInterrupt):
+        real_texts.trained(TINY, corpus, tmp_path, 0, killed)
+    assert len(real_texts.trained(TINY, corpus, tmp_path, 0)[2]) == 9
+
+
+def test_the_pace_is_measured_and_counted():
+    corpus = real_texts.corpora({"t": TINY}, None)[0][TINY.text]
+    model = Transformer(replace(TINY.cfg, vocab_size=corpus.vocab_size))
+    before = [p.clone() for p in model.parameters()]
+    ids = torch.zeros(2, 9, dtype=torch.long)
+    found = real_texts.plan(replace(TINY, seconds=1e4), model, lambda step: ids)
+    assert found["spent"] >= real_texts.CALIBRATED / 2 * found["pace"] > 0
+    assert found["steps"] == real_texts.planned(1e4 - found["spent"], found["pace"])
+    assert all(torch.equal(a, b) for a, b in zip(before, model.parameters(), strict=True))
+
+
+def test_a_text_that_is_not_there_says_so(monkeypatch):
+    def absent(*given, **named):
+        raise FileNotFoundError("no network: put the file there by hand")
+
+    monkeypatch.setattr(real_texts, "text_corpus", absent)
+    found, why = real_texts.corpora(presets.BUDGETS, None)
+    assert set(found) == {presets.GENERATED}
+    assert set(why) == {b.text for b in presets.BUDGETS.values()} - set(found)
+
+
+def test_all_budgets_are_those_of_real_texts():
+    assert "a second" not in real_texts.chosen(["all"])
+    assert list(real_texts.chosen(["a second"])) == ["a second"]
+
+
+@pytest.mark.parametrize("name", presets.SIZES)
+def test_the_parameters_of_a_size_are_those_of_its_model(name):
+    cfg, _, _ = presets.SIZES[name]
+    with torch.device("meta"):
+        model = Transformer(cfg)
+    assert sum(p.numel() for p in model.parameters()) == sum(parameters(cfg).values())
+
+
+def test_the_small_preset_keeps_to_its_size():
+    small = sum(parameters(replace(presets.SMALL, vocab_size=243)).values())
+    assert small == 818_944 <= 830_000  # 243: 65 characters, and the bytes of any other
+    larger = sum(parameters(replace(presets.LARGER, vocab_size=243)).values())
+    assert larger <= 11e6
+
+
+BLOCK = ModelConfig(64, 64, 3, 4, context=64, norm="rmsnorm", ffn="relu2", bias=False, qk_norm=True)
+
+
+@pytest.mark.parametrize(
+    "changes",
+    [{}, {"qk_norm": False}, {"ffn": "gelu"}, {"ffn": "swiglu"}, {"norm": "layernorm"},
+     {"ffn": "relu", "bias": True}, {"n_kv_heads": 2}, {"smeared_keys": True}],
+    ids=str,
+)  # fmt: skip
+def test_what_a_forward_keeps_is_predicted(changes):
+    """All that autograd holds until the backward, weights aside, against the formula."""
+    cfg = replace(BLOCK, **changes)
+    model = Transformer(cfg)
+    own = {t.untyped_storage().data_ptr() for t in (*model.parameters(), *model.buffers())}
+    held = {}
+
+    def pack(t):
+        storage = t.untyped_storage()
+        if t.is_floating_point() and storage.data_ptr() not in own:
+            held[storage.data_ptr()] = (storage.nbytes(), t)
+        return t
+
+    with torch.autograd.graph.saved_tensors_hooks(pack, lambda t: t):
+        model(torch.zeros(4, 32, dtype=torch.long))
+    kept = sum(nbytes for nbytes, _ in held.values())
+    assert training_bytes(cfg, 4, 32)["activations"] == pytest.approx(kept, rel=0.03)
+
+
+def test_operations_of_an_update_scale_with_its_tokens():
+    assert training_flops(BLOCK, 8, 32) == 2 * training_flops(BLOCK, 4, 32)
+    matrices = 3 * 12 * 64 * 64 + 64 * 64  # of three blocks, and the head
+    assert training_flops(BLOCK, 1, 1) == 6 * matrices + 6 * 3 * 2 * 64  # attention: one pair
+
+
+def test_predictions_stand_beside_what_was_measured(monkeypatch):
+    monkeypatch.setattr(presets, "SIZES", {})
+    tiny = {"tiny": (replace(BLOCK, n_layers=1), 2, 8), "other": (BLOCK, 2, 8)}
+    monkeypatch.setattr(real_texts, "SIZES", tiny)
+    found = real_texts.paces(["tiny"], 5, 1)["paces"]
+    assert list(found.step) == [1, 2, 3, 4, 5]
+    table = real_texts.compared(real_texts.predicted(1e9), found.assign(seconds=0.5)).set_index(
+        "size"
+    )
+    least = training_flops(tiny["tiny"][0], 2, 8) / 1e9
+    assert table.of_peak_percent["tiny"] == pytest.approx(100 * least / 0.5, abs=0.05)
+    assert math.isnan(table.seconds["other"]) and table.predicted_mib["other"] > 0
+
+
+def test_long_results_are_read_as_they_were_kept(tmp_path):
+    rows = [{"budget": "3 minutes", "nats": 1.5, "bar": "texts-3"}]
+    curves = pd.DataFrame({"who": ["ours"], "text": ["t"], "seconds": [1.0], "valid_nats": [2.0]})
+    assert real_texts.left(tmp_path)[2] == {}
+    real_texts.keep(tmp_path, rows, curves, {"commit": "abc"})
+    table, drawn, made = real_texts.left(tmp_path)
+    assert table.to_dict("records") == rows and drawn.equals(curves) and made == {"commit": "abc"}
+
+
+def test_nanogpts_log_is_read():
+    log = nanogpt.parse(LOG)
+    assert list(log.step) == list(range(8)) and log.loss_nats[7] == 3.5
+    assert list(log.valid_nats.dropna()) == [4.1649, 3.5]
+    assert list(log.seconds.dropna()) == [0.02, 0.04]  # settled, and none with an estimate
+    assert nanogpt.seconds(log) == pytest.approx(2000 * 0.03)
+    curve = nanogpt.curve(log)
+    assert list(curve.seconds) == pytest.approx([0, 5 * 0.03 + 0.02])
+    with pytest.raises(ValueError, match="no iteration"):
+        nanogpt.parse("Traceback")
+
+
+def test_a_clone_that_is_not_there_says_how_to_get_it(tmp_path):
+    assert "git clone" in nanogpt.missing(None) and "git clone" in nanogpt.missing(tmp_path)
+
+
+CLONE = {
+    "train.py": "import sys, pickle, torch\n"
+    "names = pickle.load(open('data/shakespeare_char/meta.pkl', 'rb'))\n"
+    "steps = int([a for a in sys.argv if 'max_iters' in a][0].split('=')[1])\n"
+    "for i in range(steps + 1):\n"
+    "    print(f'iter {i}: loss {names[\"vocab_size\"]}.5, time 10.00ms, mfu 1%')\n"
+    "from model import GPT, GPTConfig\n"
+    "import os; os.makedirs('out-shakespeare-char')\n"
+    "torch.save({'model': GPT(GPTConfig(n=3)).state_dict(), 'model_args': {'n': 3}},\n"
+    "           'out-shakespeare-char/ckpt.pt')\n",
+    "model.py": "import torch\nclass GPTConfig:\n    def __init__(self, n): self.n = n\n"
+    "class GPT(torch.nn.Module):\n"
+    "    def __init__(self, c):\n        super().__init__(); self.w = torch.nn.Embedding(3, c.n)\n"
+    "        torch.nn.init.zeros_(self.w.weight)\n"
+    "    def forward(self, x, y): return self.w(x), None\n",
+    "configurator.py": "", "LICENSE": "", "config/train_shakespeare_char.py": "",
+}  # fmt: skip
+
+
+def test_a_clone_is_copied_run_and_scored(tmp_path):
+    """With a program of our own in nanoGPT's place, which knows nothing: three characters alike."""
+    clone, copy = tmp_path / "clone", tmp_path / "copy"
+    for name, text in CLONE.items():
+        (clone / name).parent.mkdir(parents=True, exist_ok=True)
+        (clone / name).write_text(text)
+    assert nanogpt.missing(clone) == ""
+    nanogpt.prepare(clone, copy, "abcabc", "cab" * 40)
+    found = nanogpt.measured(copy, 9, 1, score=True)
+    assert len(found["nanogpt"]) == 9 and set(found["nanogpt"].loss_nats) == {3.5}
+    assert len(found["scored"]) == 119
+    assert found["scored"].nats.mean() == pytest.approx(math.log(3))
+    assert not (clone / "out-shakespeare-char").exists()
+
+
+def test_ratios_are_of_the_rounds():
+    rows = [
+        {"round": i, "who": who, "tokens_per_second": rate * (1 + i)}
+        for i in range(2)
+        for who, rate in (("ours", 300.0), ("nanoGPT", 200.0))
+    ]
+    ratio, (low, high) = nanogpt.times_as_fast(pd.DataFrame(rows))
+    assert ratio == pytest.approx(1.5) and low == pytest.approx(high)
