@@ -308,7 +308,8 @@ def test_the_object_is_asked_and_not_its_configuration():
     gated = Transformer(replace(cfg, ffn="swiglu", norm="rmsnorm"))
     assert architecture.feed_forward(gated) == "3 linear layers, swiglu, rmsnorm"
     assert architecture.optimizer_name(SEED) == "Adam"
-    assert architecture.optimizer_name(GOOD) == "AdamW"
+    assert architecture.optimizer_name(replace(GOOD, optimizer="adamw")) == "AdamW"
+    assert architecture.optimizer_name(GOOD) == "MuonAdamW"
     told = architecture.found(cfg, 0)
     assert (told["blocks"], told["width"], told["heads"]) == (1, 16, 2)
     assert told["parameters"] == architecture.counted(model) and told["tokens accepted"] == 80
