@@ -13,6 +13,7 @@ from hypothesis import strategies as st
 from minitransformer.corpus import (
     LARGE,
     MECHANISMS,
+    MINIMAL,
     PINNED,
     SMALL,
     Language,
@@ -105,7 +106,9 @@ def test_upper_case_and_text_seeds_are_the_same_language():
 
 
 @pytest.mark.parametrize(
-    "spec", [LARGE, SMALL, PROTOTYPE, TINY], ids=["large", "small", "prototype", "tiny"]
+    "spec",
+    [LARGE, SMALL, MINIMAL, PROTOTYPE, TINY],
+    ids=["large", "small", "minimal", "prototype", "tiny"],
 )
 def test_the_oracle_meets_the_closed_form(spec):
     language = Language(SEED, SALT, spec)
@@ -162,7 +165,7 @@ def test_no_tokens_is_no_error(prototype):
     assert len(prototype.generate("train", 0).ids) == 0
 
 
-@pytest.mark.parametrize("spec", [LARGE, SMALL])
+@pytest.mark.parametrize("spec", [LARGE, SMALL, MINIMAL])
 def test_words_are_distinct_pronounceable_and_specials_come_first(spec):
     words = Language(SEED, SALT, spec).words
     assert (
@@ -190,7 +193,8 @@ def test_ids_and_class_tables_are_inverse(prototype):
 
 
 def test_presets_have_the_promised_sizes():
-    assert (LARGE.vocab_size, SMALL.vocab_size) == (1004, 254)
+    assert [spec.vocab_size for spec in (LARGE, SMALL, MINIMAL)] == [1004, 254, 129]
+    assert {MINIMAL.share(m) for m in MECHANISMS} == {0.2}
 
 
 @pytest.mark.parametrize(

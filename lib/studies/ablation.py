@@ -11,7 +11,7 @@ from minitransformer.evaluate import by_group, token_losses
 from minitransformer.model import ModelConfig
 from minitransformer.train import TrainConfig
 
-from . import activations, seeds
+from . import activations, error_budget, seeds
 from .arms import Arm, Text, fit, repeated, size
 
 SPANS = (64, 128, 256, 512, 1024)
@@ -118,6 +118,15 @@ def stops(losses: pd.DataFrame, window: int, uniform: float, floor: float) -> pd
     table = own.groupby("arm", sort=False)[["nats", *known]].mean().reset_index()
     table.insert(2, "learnt_percent", 100 * (uniform - table.nats) / (uniform - floor))
     return table
+
+
+def recovered(stops: pd.DataFrame, data) -> str:
+    """The share of each mechanism's worth (see `error_budget.worth`) of the language that the
+    default has learnt where it stops, as a list to be read."""
+    worth = error_budget.worth(data, list(MECHANISMS))
+    row = stops.set_index("arm").loc["default"]
+    shares = {m: 1 - row[f"excess_{m}_nats"] / nats for m, nats in worth.items() if nats > 0}
+    return ", ".join(f"{name} {100 * share:.0f} %" for name, share in shares.items())
 
 
 def by_length(losses: pd.DataFrame) -> pd.DataFrame:

@@ -84,7 +84,7 @@ def feed_forward(model) -> str:
 
 def optimizer_name(recipe: TrainConfig) -> str:
     """AdamW decays weights; where none do, it is Adam."""
-    own = optimizer(nn.Linear(1, 1), recipe)
+    own = optimizer(Transformer(ModelConfig(vocab_size=1, d_model=2, n_heads=1)), recipe)
     decays = any(group["weight_decay"] for group in own.param_groups)
     name = type(own).__name__
     return name if decays else name.removesuffix("W")

@@ -51,6 +51,7 @@ class Plan:
             cooldown=1.0,
             betas=(0.9, 0.999),
             weight_decay=0.0,
+            optimizer="adamw",
             warmup=min(10, max(self.steps // 10, 1)),
         )
 

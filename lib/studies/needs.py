@@ -49,6 +49,7 @@ def quantization(p):
 def ablations(p):
     longest = max(p["ablation_window"], 64)
     yield "train", longest + 1, f"windows of {longest} tokens"
+    yield "valid", p["ablation_window"] + 1, f"ablation_window {p['ablation_window']}"
     yield "test", 2 * max(p["ablation_window"], 65), f"ablation_window {p['ablation_window']}"
 
 

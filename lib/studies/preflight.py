@@ -78,7 +78,7 @@ KNOWN = {
     "bits": (32, 8, 4),
     "method_bits": (8, 4, 3, 2),
     "tokenizer": ("", "word", "character", "bpe"),
-    "ablation_language": ("small", "large"),
+    "ablation_language": ("minimal", "small", "large"),
 }
 INCREASING = ("lengths", "layer_sizes")
 SHAPE = ("d_model", "n_heads", "n_layers", "context", "position")

@@ -8,6 +8,7 @@ from .ladder import hidden_bits, ladder, marginals, window_bits, without
 from .language import (
     LARGE,
     MECHANISMS,
+    MINIMAL,
     PINNED,
     SMALL,
     SPECIALS,
@@ -36,8 +37,8 @@ from .tokenizers import (
 named_corpora = catalogue  # the name that the data notebook uses
 
 __all__ = [
-    "Batches", "Checked", "Corpus", "LARGE", "Language", "LanguageSpec", "MECHANISMS", "PINNED",
-    "SMALL", "SPECIALS", "SPLITS", "Sample", "Store", "Text", "build", "catalogue",
+    "Batches", "Checked", "Corpus", "LARGE", "Language", "LanguageSpec", "MECHANISMS", "MINIMAL",
+    "PINNED", "SMALL", "SPECIALS", "SPLITS", "Sample", "Store", "Text", "build", "catalogue",
     "check_corpus", "decode", "encode", "entropy", "hidden_bits", "ladder", "language_corpus",
     "marginals", "named_corpora", "read_text", "read_vocabulary", "split_text", "text_corpus",
     "train_bpe", "train_characters", "train_tokenizer", "train_words", "uniform_corpus",

@@ -140,6 +140,10 @@ SMALL = LanguageSpec(
     free=dyadic((2, 3), (4, 4), (13, 5), (6, 6)),
     sharp=spread(SHARP_HEAD, 25), stay=spread(STAY_HEAD, 25),
 )  # fmt: skip
+MINIMAL = LanguageSpec(  # one class for each mechanism: learnt in the fewest steps
+    classes=5, words=25, layout="UBSRI", values=5, keys=2, unit=6, recall="value", sources=1,
+    free=SMALL.free, sharp=SMALL.sharp, stay=SMALL.stay,
+)  # fmt: skip
 
 # SHA-256 of the first 50,000 training ids of LARGE (int16, little-endian), by (seed, salt): equal
 # on every machine.

@@ -94,7 +94,7 @@ class Sharded(DataParallel):
         if cfg.optimizer == "muon":
             raise ValueError(
                 "muon moves whole matrices, and fsdp leaves each process a part of them: "
-                "choose ddp, or adamw"
+                "choose ddp, or optimizer adamw"
             )
         if isinstance(model, FSDPModule):
             raise ValueError("the model is in parts already: give a whole one, as `whole` returns")

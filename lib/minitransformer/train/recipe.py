@@ -98,10 +98,11 @@ GOOD = TrainConfig(
     short_steps=300,
     lr=6e-3,
     warmup=50,
-    cooldown=0.3,
+    cooldown=0.6,
     betas=(0.9, 0.99),
     weight_decay=0.1,
     initialization="scaled",
+    optimizer="muon",
 )
 RECIPES = {"seed": SEED, "good": GOOD}
 
