@@ -2,6 +2,7 @@
 
 import json
 import os
+from dataclasses import replace
 from itertools import pairwise
 
 import numpy as np
@@ -393,21 +394,34 @@ def test_other_types_round_as_their_format_says(kind, error, tmp_path):
     assert 0 < np.abs(tensors["output.weight"] - want).max() < error * np.abs(want).max()
 
 
-def test_the_rewrite_computes_the_same_function():
-    model = make(head_bias=False, d_model=64)
-    model.norm.bias.data.zero_()
-    fields = dict(norm="rmsnorm", ffn="swiglu", d_ff=256, norm_eps=1e-5, head_bias=False)
-    other = make(**fields)
-    other.load_state_dict(as_llama(model.cfg, floats(model)), strict=False)
+@pytest.mark.parametrize("fields", [{}, dict(tied=True), dict(bias=False), dict(d_ff=64)])
+def test_the_rewrite_computes_the_same_function(fields):
+    """Shifts in every norm, the last among them, and a bias in the head where there are biases."""
+    model = make(**fields)
+    assert model.norm.bias.abs().max() > 0.1
+    cfg, tensors = as_llama(model.cfg, floats(model))
+    assert cfg.n_layers == 3 and "head.bias" not in tensors
+    other = Transformer(replace(cfg, bias=True, norm_eps=1e-5)).eval()
+    found = other.load_state_dict(tensors, strict=False)
+    assert not found.unexpected_keys and all(name.endswith("bias") for name in found.missing_keys)
+    for name in found.missing_keys:
+        other.get_parameter(name).data.zero_()
     ids = ids_of(model)
     assert distance(other(ids).detach(), model(ids).detach()) < 1e-4
+
+
+def test_without_a_constant_the_rewrite_adds_no_block():
+    model = make(head_bias=False)
+    model.norm.bias.data.zero_()
+    cfg, tensors = as_llama(model.cfg, floats(model))
+    assert cfg.n_layers == 2 and not [name for name in tensors if name.startswith("blocks.2")]
 
 
 @pytest.mark.parametrize(
     ("fields", "options", "message"),
     [
         ({}, {}, "layernorm with relu has no llama.cpp architecture: give rewrite=True"),
-        ({}, {"rewrite": True}, "the model has a shift in its last norm .norm.bias., for which"),
+        (dict(d_ff=32), {"rewrite": True}, "an FFN of 32 is narrower than the stream of 64, and"),
         (dict(position="none"), {}, "position 'none' has no llama.cpp architecture"),
         (dict(smeared_keys=True), {}, "smeared keys have no llama.cpp architecture"),
         (dict(norm="rmsnorm", ffn="swiglu"), {}, "the architecture llama has no bias in its head"),
@@ -460,17 +474,14 @@ def spoken(**fields):
 
 PLAIN = dict(norm="rmsnorm", ffn="swiglu", bias=False)
 SAYS = [(fields, {}) for _, fields in PLACES]
-SAYS += [(PLAIN, {"kind": "f16"}), (PLAIN, {"kind": "bf16"}), (dict(ffn="relu"), {"rewrite": True})]
+SAYS += [(PLAIN, {"kind": "f16"}), (PLAIN, {"kind": "bf16"}), ({}, {"rewrite": True})]
+SAYS += [(dict(tied=True), {"rewrite": True})]
 
 
 @pytest.mark.parametrize(("fields", "options"), SAYS)
 def test_llama_cpp_continues_with_the_same_tokens(fields, options, tmp_path):
     """Of the weights that the file holds; the rewritten model is LayerNorm with ReLU."""
-    model, words, prompt = spoken(
-        **fields, **({"head_bias": False} if "rewrite" in options else {})
-    )
-    if "rewrite" in options:
-        model.norm.bias.data.zero_()
+    model, words, prompt = spoken(**fields)
     kind = {"f16": torch.float16, "bf16": torch.bfloat16}.get(options.get("kind"), torch.float32)
     path = to_gguf(model, tmp_path / "m.gguf", words, **options)
     for weight in model.parameters():

@@ -75,8 +75,8 @@ def check_settings(arguments, tmp_path):
 
 
 def test_the_page_has_the_blocks_that_are_tested():
-    assert [language for language, _ in BLOCKS].count("python") == 2 and len(COMMANDS) > 10
-    assert {"", "python"} == {language for language, _ in BLOCKS}
+    assert [language for language, _ in BLOCKS].count("python") == 3 and len(COMMANDS) > 10
+    assert {"", "js", "python"} == {language for language, _ in BLOCKS}
 
 
 @pytest.mark.parametrize("line", [c for c in [*COMMANDS, *INLINE] if c.startswith("make ")])
@@ -170,8 +170,7 @@ def test_the_python_lines_run_after_an_export(tmp_path):
     model, tokenizer = untrained(" ".join(f"w{i} w{i}" for i in range(60)))
     to_huggingface(model, tmp_path / "dist" / "export" / "hf", tokenizer)
     said = python_lines(1, tmp_path)
-    prompt = [tokenizer.id_to_token(i) for i in range(20, 28)]
-    assert said[:8] == prompt and len(said) == 28
+    assert 0 < len(said) <= 20 and {*said} <= {*tokenizer.get_vocab()}
 
 
 def test_every_cache_kind_is_named():

@@ -11,7 +11,7 @@ from pathlib import Path
 import pytest
 import torch
 
-from minitransformer import ModelConfig, Transformer, generate, save
+from minitransformer import ModelConfig, QuantScheme, Transformer, generate, load, quantize, save
 from minitransformer.corpus import train_words
 from minitransformer.export import to_gguf, to_huggingface, to_onnx
 from minitransformer.native import wasm
@@ -20,7 +20,10 @@ from studies import interop
 ROOT = Path(__file__).resolve().parent.parent
 PAGE = (ROOT / "docs" / "runtimes.md").read_text("utf-8")
 BLOCKS = re.findall(r"^```(\w*)\n(.*?)^```$", PAGE, re.MULTILINE | re.DOTALL)
-HF, ORT, ORT_WEB, LLAMA, IMAGE, ENGINE = BLOCKS
+HF, ORT, ORT_WEB, JS, LLAMA, IMAGE, ENGINE = BLOCKS
+README = (ROOT / "README.md").read_text("utf-8").split("## In other runtimes")[1]
+SHORT = re.findall(r"^```(\w+)\n(.*?)^```$", README, re.MULTILINE | re.DOTALL)
+SCHEMES = {bits: QuantScheme(bits, "group", 32) for bits in (8, 4)}
 NPM = ROOT / ".cache" / "npm"
 needs_node = pytest.mark.skipif(not shutil.which("node"), reason="node is not installed")
 
@@ -43,6 +46,7 @@ def made(tmp_path_factory):
     save(model, folder / "reports" / "quick" / "model-int4", words)
     (folder / ".cache").mkdir()
     (folder / ".cache" / "npm").symlink_to(NPM)
+    (folder / "node_modules").symlink_to(NPM / "node_modules")
     (folder / "reports" / "template").symlink_to(ROOT / "reports" / "template")
     engine = folder / wasm.WASM.relative_to(ROOT)
     engine.parent.mkdir(parents=True)
@@ -68,10 +72,10 @@ def written(block, folder):
 
 
 def test_the_page_has_a_block_for_each_runtime():
-    assert [language for language, _ in BLOCKS] == ["python", "python", "js", "python"] + [
-        "python",
-        "js",
-    ]
+    assert [language for language, _ in BLOCKS] == "python python js js python python js".split()
+    assert [(language, len(code.splitlines())) for language, code in SHORT] == [
+        ("python", 3), ("js", 3), ("python", 3)
+    ]  # fmt: skip
     assert interop.NPM in PAGE and "docs/runtimes.md" in (ROOT / "README.md").read_text("utf-8")
 
 
@@ -96,6 +100,41 @@ def test_llama_cpp_writes_the_words(made):
     pytest.importorskip("xllamacpp")
     folder, words, ids = made
     assert written(LLAMA, folder) == [words.id_to_token(i) for i in ids[8:]]
+
+
+@needs_node
+@pytest.mark.skipif(
+    not (NPM / "node_modules" / "@huggingface" / "transformers").is_dir(),
+    reason="no transformers.js: npm install --prefix .cache/npm @huggingface/transformers@4.3.1",
+)
+@pytest.mark.parametrize("bits", [32, 8, 4])
+def test_transformers_js_writes_the_words(bits, made, tmp_path):
+    folder, words, ids = made
+    onnx, kept = folder / "dist" / "export" / "onnx", tmp_path / "kept"
+    if bits < 32:
+        small = quantize(load(folder / "reports" / "quick" / "model-int4")[0], SCHEMES[bits])
+        shutil.copytree(onnx, kept)
+        to_onnx(small, onnx, words)
+        ids = generate(small, torch.arange(20, 28)[None], 20, cache=None)[0].tolist()
+    try:
+        for block in (JS, SHORT[1]):
+            assert written(block, folder) == [words.id_to_token(i) for i in ids]
+    finally:
+        if kept.is_dir():
+            shutil.rmtree(onnx)
+            shutil.copytree(kept, onnx)
+
+
+def test_the_readme_writes_the_words(made):
+    folder, words, ids = made
+    assert written(SHORT[0], folder) == [words.id_to_token(i) for i in ids[8:]]
+
+
+def test_llama_cpp_answers_the_lines_of_the_readme(made):
+    pytest.importorskip("xllamacpp")
+    folder, words, _ = made
+    said = written(SHORT[2], folder)
+    assert len(said) == 20 and {*said} <= {*words.get_vocab()}
 
 
 @needs_node

@@ -14,7 +14,7 @@ from minitransformer.checkpoint import save
 from minitransformer.decode import generate
 from minitransformer.export import export
 from minitransformer.native.checks import check_model
-from minitransformer.quant import computed_bytes, matrices, quantize
+from minitransformer.quant import QuantScheme, computed_bytes, matrices, quantize
 
 from . import native, own
 from .cache_quality import added_perplexity
@@ -29,6 +29,9 @@ UNCACHED = 2  # tokens: each costs as much as the whole text before it
 ENGINE, EAGER = "C engine", "PyTorch"
 FREE = 1.0  # % of perplexity: what costs less, the whole interval of it, counts as free
 WATCHED = 2e12  # operations that GPTQ may take: a forward of its text for each matrix, minutes
+WHOLE = {
+    name: QuantScheme(bits, "group", 32) for name, bits in (("int8", 8), ("int4", 4))
+}  # ONNX's
 METHODS = {"int4 rounded": "rtn", "int4 clipped": "mse", "int4 GPTQ": "gptq"}
 
 
@@ -155,12 +158,15 @@ def shipped(model, method: str, texts: dict, window: int, folder: Path, tokenize
 def files(model, tokenizer) -> pd.DataFrame:
     """MB of what `make export` writes of the model, or why a runtime cannot have it."""
     rows = []
-    ways = [("hf", {}), *(("gguf", {"kind": kind}) for kind in ("f16", "q8_0", "q4_0"))]
-    for name, options in ways:
+    ways = [(name, "float32", {}) for name in ("hf", "onnx")]
+    ways += [("onnx", name, {}) for name in WHOLE]
+    ways += [("gguf", kind, {"kind": kind}) for kind in ("f16", "q8_0", "q4_0")]
+    for name, kind, options in ways:
         with TemporaryDirectory() as folder:
-            label = f"{name} {options.get('kind', 'float32')}"
+            label = f"{name} {kind}"
+            small = quantize(model, WHOLE[kind]) if kind in WHOLE else model
             try:
-                path = export(model, folder, name, tokenizer, **options)
+                path = export(small, folder, name, tokenizer, **options)
             except (ImportError, ValueError) as error:
                 rows.append((label, np.nan, str(error)))
             else:

@@ -64,11 +64,14 @@ def to_gguf(
         kind = choice("kind", kind, KINDS)
     tensors, packed = floats(model), quantized(model) if kind is None else {}
     if rewrite and packed:
-        refuse("the codes of a quantized model cannot be rewritten", f"give kind, {KINDS[0]!r} say")
+        refuse(
+            "the integers of a quantized model cannot be rewritten as RMSNorm and SwiGLU",
+            "give kind 'f32', for the numbers that they stand for",
+        )
     if rewrite:
-        tensors, architecture = as_llama(cfg, tensors), "llama"
+        (cfg, tensors), architecture, own = as_llama(cfg, tensors), "llama", cfg.n_layers
     else:
-        architecture = architecture_of(cfg, tensors)
+        architecture, own = architecture_of(cfg, tensors), cfg.n_layers
     with replacing(path) as part:
         writer = gguf.GGUFWriter(part, architecture)
         describe(writer, architecture, cfg, epsilon(model.norm), kind or _name(packed))
@@ -81,7 +84,9 @@ def to_gguf(
                 blocks, quant = coded(name, packed[name], regroup)
                 writer.add_tensor(renamed(name), blocks, raw_dtype=quant)
             else:
-                _add(writer, renamed(name), regroup(tensor.numpy()), kind or "f32")
+                added = name.startswith(f"blocks.{own}.")  # its constant passes what F16 holds
+                as_kind = "f32" if added else kind or "f32"
+                _add(writer, renamed(name), regroup(tensor.numpy()), as_kind)
         if cfg.rope_scaling and cfg.rope_scaling[0] == "llama3":
             plain = frequencies(replace(cfg, rope_scaling=None))
             stretch = (plain / frequencies(cfg)).float().numpy()

@@ -6,10 +6,12 @@ attention_mask, position_ids, past_key_values.N.key and .value -> logits, presen
 batch and lengths are dynamic, and a past of length 0 begins. Quantized matrices go in as the
 integers they are (`com.microsoft.MatMulNBits`), the embedding's too."""
 
+import json
 import math
 from pathlib import Path
 
 import numpy as np
+from tokenizers import Tokenizer
 
 from ..affine import pack
 from ..files import replacing_folder
@@ -41,10 +43,25 @@ def to_onnx(model, directory: str | Path, tokenizer=None, accuracy_level: int = 
         (part / "onnx").mkdir()
         onnx.save_model(proto, part / "onnx" / "model.onnx")
         if cfg.position == "rope":
-            write_json(part / "config.json", config(family(cfg), model))
+            about = config(family(cfg), model)
+            about["transformers.js_config"] = {"dtype": "fp32"}  # the file's name says no other
+            write_json(part / "config.json", about)
             write_json(part / "generation_config.json", {"do_sample": False})
-        write_tokenizer(part, tokenizer, cfg.context)
+        write_tokenizer(part, without_clusters(tokenizer), cfg.context)
     return directory
+
+
+def without_clusters(tokenizer):
+    """The tokenizer in regular expressions that JavaScript knows too: a character with its marks
+    for a grapheme cluster, so that an emoji of several characters is several words."""
+    if tokenizer is None:
+        return None
+    about = json.loads(tokenizer.to_str())
+    pattern = (about["pre_tokenizer"] or {}).get("pattern", {})
+    if "\\X" not in pattern.get("Regex", ""):
+        return tokenizer
+    pattern["Regex"] = pattern["Regex"].replace("\\X", "\\P{M}\\p{M}*")
+    return Tokenizer.from_str(json.dumps(about))
 
 
 class Graph:
