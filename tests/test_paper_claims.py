@@ -56,6 +56,7 @@ def test_an_audit_row_takes_statement_value_and_unit_from_the_ledger():
         "answer": 7.1,
         "answer_interval": None,
         "answer_verdict": "does not hold",
+        "seed_unit": "×",
         "note": "n",
     }
     assert type(row["measured"]) is type(row["answer"]) is float

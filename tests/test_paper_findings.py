@@ -35,14 +35,14 @@ TOLD = {
     ),
     "S2-parameters": (
         "3.1 times the parameters",
-        "456,556 parameters, 3.1 times the 149,000 stated; its embedding and its head alone hold "
-        "257,024.",
+        "456,556 parameters, 3.1 times the 149,000 stated; the weights of its embedding and of "
+        "its head alone are 257,024.",
         {"measured": 149_000},
     ),
     "S34-fp32-row": (
-        "Plausible drops beside an FP32 row of another run",
+        "Plausible drops beside an FP32 row that does not fit",
         "+0.06 and +2.32, were taken from a baseline of 1,052.43; the FP32 row shown, 1,045.31, "
-        "appears to belong to another run. Both are plausible: ",
+        "is another: of another run, or a slip. Both are plausible: ",
         {"measured": 1045.31},
     ),
     "S32-int4-acceptable": (
@@ -105,4 +105,6 @@ def test_drops_that_do_not_hold_here_are_not_called_plausible():
     (found,) = findings(
         rows_of({"S34-fp32-row": FULL["S34-fp32-row"], "S1-int8-degradation": other}), LEDGER
     )
-    assert found["title"] == "An FP32 row of another run" and "plausible" not in found["sentence"]
+    assert (
+        found["title"] == "An FP32 row that does not fit" and "plausible" not in found["sentence"]
+    )

@@ -6,10 +6,11 @@ import tomllib
 
 import pytest
 
-from paper import statements
+from paper import claims, statements
 from paper.project import Project
 from paper.statements import (
     ANSWER_ONLY,
+    BETTER,
     FAILS,
     HOLDS,
     INCOMPARABLE,
@@ -111,7 +112,56 @@ def test_every_verdict_changes_when_its_measurement_does(said):
     assert said.verdict(None) == UNEXAMINED
     if said.answered_at:
         assert said.answer_verdict(*holding(said)) == HOLDS
-        assert said.answer_verdict(*failing(said)) == otherwise
+        beyond = BETTER if said.better == "above" else otherwise  # `failing` goes up
+        assert said.answer_verdict(*failing(said)) == beyond
+
+
+def test_better_is_possible_on_one_side_and_in_an_answer_only():
+    for said in filter(lambda said: said.better, LEDGER.values()):
+        ends = (said.seed_value / 2, said.seed_value * 2)
+        told = [said.answer_verdict(end) for end in ends]
+        assert told == ([FAILS, BETTER] if said.better == "above" else [BETTER, FAILS])
+        assert said.answer_verdict(said.seed_value) == HOLDS
+        assert BETTER not in [said.verdict(end) for end in ends]
+    assert sum(bool(said.better) for said in LEDGER.values()) == 3
+
+
+def test_a_conclusion_that_the_machine_decides_is_told_with_the_originals_own_number():
+    """Where a number of the report's own is what its conclusion is about: on another machine alone
+    nothing follows."""
+    ledger, told = claims.seed_claims(), {}
+    for said in filter(lambda said: said.own, LEDGER.values()):
+        assert isinstance(ledger[said.own]["seed_value"], float) and said.rule == "bar"
+        told[said.id] = claims.audit_row(ledger, said.id, *holding(said), note="So.")["note"]
+        assert LEDGER[said.own].decides == "machine"
+    assert told == {
+        "S34-tradeoff": "So. Its own number, 2.5×, misses it.",
+        "S6-inefficient": "So. Its own number, 2.5×, meets it.",
+        "S7-cache-tradeoff": "So. Its own number, 1.95×, meets it.",
+        "S7-cache-essential": "So. Its own number, 1.95×, misses it.",
+    }
+    about = {id for id, said in LEDGER.items() if said.kind == "conclusion" and said.threshold}
+    times = {id for id in about if LEDGER[id].unit in ("×", "times the FP32 time")}
+    # of these three the original gives no time: unpacked once, kernels, an equal comparison
+    assert times - set(told) == {"S34-cause", "S34-production", "S7-compression"}
+
+
+def test_a_size_is_quoted_in_the_unit_that_the_report_prints():
+    for said in LEDGER.values():
+        for unit in re.findall(r"\b(?:MB|MiB|KiB)\b", said.quote):
+            assert unit == (said.seed_unit or said.unit), said.id
+        if "iB" in said.unit:
+            assert said.seed_unit, said.id
+
+
+def test_one_question_of_two_rows_has_one_chapter_and_one_rule():
+    """What is judged by the same quantity is judged by the same measurement."""
+    rows = {}
+    for said in LEDGER.values():
+        if said.unit.startswith("nats, "):
+            rows.setdefault((said.unit, said.answered_at), set()).add(said.notebook)
+    assert all(len(chapters) == 1 for chapters in rows.values())
+    assert LEDGER["S6-toy"].notebook == LEDGER["S6-scaling"].notebook
 
 
 def test_only_measurements_and_conclusions_can_stay_undecided_and_only_arithmetic_slips():

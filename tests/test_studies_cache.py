@@ -359,6 +359,9 @@ def test_predictions_of_a_known_machine_are_exact():
     assert told.of_model_percent[0] == pytest.approx(100)
     assert told.operations[0] > told.measured[0]
     assert latency.fixed_percent(law, 50) == pytest.approx(100 * 4e-4 / 4.1e-4)
+    reads = TimeModel(0.0, 4e-4, 1e-4, 1e-5, 0.0, 0.0, (0.0, 0.0))
+    assert latency.fixed_percent(reads, 50) == pytest.approx(100)
+    assert latency.overhead_percent(reads, 50) == pytest.approx(80)
     assert law.knee == pytest.approx(40) and latency.at_the_knee(law) == pytest.approx(8 / 4.1)
     curves = latency.limit_curves(law, law, CFG, latency.Plan((50,), 1, 1, 8))
     (tokens, gains), name = curves[1]

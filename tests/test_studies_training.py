@@ -511,11 +511,6 @@ def test_formats_are_added_to_the_float_model(small, found):
     gain = wide["+ int8 activations by token, asymmetric"]
     gain -= wide["+ int8 activations by token, symmetric"]
     assert activations.zero_points(added, 0.95).value == pytest.approx(gain.mean())
-    both = activations.on_int4(added, 0.95)
-    assert both.value == pytest.approx((wide[activations.BOTH] - wide[activations.FOUR]).mean())
-    percent = seeds.percent(both)
-    assert percent.value == pytest.approx(100 * (np.exp(both.value) - 1))
-    assert percent.interval[0] < percent.value < percent.interval[1]
 
 
 def test_the_seeds_table_without_runs_is_empty_and_says_so(found):

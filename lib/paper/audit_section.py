@@ -3,7 +3,8 @@ apart, and the verdicts counted by kind."""
 
 from .claims import audited
 from .marks import strip, written
-from .statements import ANSWER_ONLY, HOLDS, SLIP, VERDICTS
+from .numerals import number
+from .statements import ANSWER_ONLY, BETTER, HOLDS, SLIP, VERDICTS
 from .summary import audit_by_kind
 
 SECTIONS = {
@@ -64,9 +65,18 @@ def _row(row, said):
         "at_home": at_home,
         "why": WHY.get(row["kind"], "not examined"),
         "shown": _text(row["measured"], row["unit"], row["interval"]),
+        "asked": _asked(row, said),
         "strip": strip(row["measured"], row["interval"], row["threshold"], **compared),
         "answer_shown": _text(row["answer"], row["unit"], row["answer_interval"]),
     }
+
+
+def _asked(row, said):
+    """What a statement is held to, where its own number does not show it: the bar, or the latitude
+    of a number that was stated roughly."""
+    if row["threshold"] or said["step"] is None:
+        return row["threshold"] or ""
+    return f"{number(said['seed_value'])} ± {number(said['step'] / 2)}"
 
 
 def _text(value, unit, interval):
@@ -79,6 +89,7 @@ def _counted(kinds):
     own = [
         (verdict, [None if _apart(kind["kind"], verdict) else kind[verdict] for kind in kinds])
         for verdict in VERDICTS
+        if verdict != BETTER
     ]
     answers = [
         (

@@ -3,7 +3,7 @@ statements are judged at its own setting and where they can be answered.
 
 A row is {id, statement, seed_value, measured, unit, interval, threshold, verdict, notebook,
 cell_id}; rows of the audit also carry kind, quote, section, decides, answered_at, answer,
-answer_interval, answer_verdict and a `note`."""
+answer_interval, answer_verdict, `seed_unit` and a `note`."""
 
 import math
 from dataclasses import asdict
@@ -12,6 +12,7 @@ from pathlib import Path
 from . import statements
 from .bars import VERDICTS, Bar
 from .files import plain, read_json, write_json
+from .marks import stated
 from .statements import ANSWER_ONLY, HOLDS, LEDGER, Statement
 
 OWN, AUDIT = VERDICTS, statements.VERDICTS
@@ -77,8 +78,19 @@ def audit_row(
         "answer": answer,
         "answer_interval": known(answer_interval),
         "answer_verdict": said.answer_verdict(answer, answer_interval),
-        "note": note,
+        "seed_unit": said.seed_unit or said.unit,
+        "note": " ".join(filter(None, (note, own_number(ledger, said)))),
     }
+
+
+def own_number(ledger: dict, said: Statement) -> str:
+    """Whether the original's own number meets the bar of one of its conclusions, in words; "" where
+    the ledger names none."""
+    if not said.own:
+        return ""
+    row = statements.find(ledger, said.own)
+    shown = stated(row["seed_value"], row["unit"])
+    return f"Its own number, {shown}, {'meets' if said.met_by(row['seed_value']) else 'misses'} it."
 
 
 def known(interval):

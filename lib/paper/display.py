@@ -173,7 +173,7 @@ def _against(row):
     them."""
     if row["threshold"]:
         return f" ({'asked' if audited(row) else 'threshold'} {row['threshold']})"
-    said = f" (original report {stated(row['seed_value'], row['unit'])})"
+    said = f" (original report {stated(row['seed_value'], row.get('seed_unit'))})"
     return said if audited(row) else ""
 
 

@@ -5,7 +5,7 @@ import math
 
 from .marks import interval_text, stated, written
 from .numerals import number
-from .statements import FAILS, HOLDS, SLIP
+from .statements import BETTER, FAILS, HOLDS, SLIP
 
 
 def findings(rows: list[dict], ledger: dict) -> list[dict]:
@@ -44,13 +44,13 @@ def _parameters(row, by, said):
     return {
         "title": f"{number(ratio, 2)} times the parameters",
         "sentence": f"The described model has {number(row['measured'])} parameters, "
-        f"{number(ratio, 2)} times the {stated(row['seed_value'])} stated; its embedding and its "
-        f"head alone hold {number(outer)}.",
+        f"{number(ratio, 2)} times the {stated(row['seed_value'])} stated; the weights of its "
+        f"embedding and of its head alone are {number(outer)}.",
     }
 
 
 def _baseline(row, by, said):
-    """Drops that are plausible, beside an FP32 row that they were not taken from."""
+    """Drops that are plausible, beside an FP32 row that does not fit them."""
     if row["verdict"] != SLIP:
         return None
     drops = [by.get(f"S1-{name}-degradation") for name in ("int8", "int4")]
@@ -66,12 +66,12 @@ def _baseline(row, by, said):
             told += " The percentages, taken from the row shown, are not."
     shown = [stated(said[f"S1-{name}-degradation"]) for name in ("int8", "int4")]
     beside = "plausible drops beside " if plausible else ""
-    title = f"{beside}an FP32 row of another run"
+    title = f"{beside}an FP32 row that does not fit"
     return {
         "title": title[0].upper() + title[1:],
         "sentence": f"The rises of perplexity, +{shown[0]} and +{shown[1]}, were taken from a "
         f"baseline of {stated(row['measured'])}; the FP32 row shown, "
-        f"{stated(row['seed_value'])}, appears to belong to another run.{told}",
+        f"{stated(row['seed_value'])}, is another: of another run, or a slip.{told}",
     }
 
 
@@ -81,14 +81,14 @@ def _untrained(row, by, said):
         return None
     return {
         "title": "Int4 is harmless where nothing was learnt",
-        "sentence": f"At its setting int4 adds {_measured(row)}, as stated; "
-        f"on {row['answered_at']} it adds {_answer(row)}.",
+        "sentence": f"At its setting int4 adds {_measured(row)}, where {row['threshold']} is "
+        f"stated; on {row['answered_at']} it adds {_answer(row)}.",
     }
 
 
 def _stored(row, by, said):
     """Int4 codes kept in int8 cells."""
-    if (row["verdict"], row["answer_verdict"]) != (HOLDS, FAILS):
+    if (row["verdict"], row["answer_verdict"]) != (HOLDS, BETTER):
         return None
     return {
         "title": "Int4 stored in int8",

@@ -11,6 +11,7 @@ from .statements import KINDS, UNEXAMINED, VERDICTS
 GREY, FAINT, EDGE = PALETTE["grey"][0], "#e3e5e8", "#646c76"  # which a dark page turns over
 TILES = {
     "holds": (PALETTE["blue"][0], PALETTE["blue"][0], None),
+    "better is possible": ("white", PALETTE["blue"][0], "^"),
     "does not hold": (PALETTE["ochre"][0], PALETTE["ochre"][0], "x"),
     "arithmetic slip": ("white", PALETTE["ochre"][0], "+"),
     "not comparable": (GREY, GREY, (2, 2, -45)),  # a stroke

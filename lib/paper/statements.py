@@ -6,6 +6,7 @@ own setting and one of the answer:
 
     holds            equal at the digits stated, in the interval, or wholly on the right side
     does not hold    the opposite
+    better is possible   of an answer: not as stated, but beyond it on the side that is better
     arithmetic slip  the same of what follows by counting or from its own numbers
     not comparable   the machine or the corpus decides, and neither is the original's
     undecided        the interval holds both answers, or a single run gives none
@@ -24,8 +25,9 @@ from .numerals import MINUS
 
 LEDGER = Path(__file__).resolve().parents[2] / "data" / "seed_claims.toml"
 HOLDS, FAILS, SLIP = "holds", "does not hold", "arithmetic slip"
+BETTER = "better is possible"
 INCOMPARABLE, UNDECIDED, UNEXAMINED = "not comparable", "undecided", "not examined"
-VERDICTS = (HOLDS, FAILS, SLIP, INCOMPARABLE, UNDECIDED, UNEXAMINED)
+VERDICTS = (HOLDS, BETTER, FAILS, SLIP, INCOMPARABLE, UNDECIDED, UNEXAMINED)
 DEFAULT_RULES = {
     "setting": "equal",
     "arithmetic": "equal",
@@ -38,6 +40,7 @@ KINDS = tuple(DEFAULT_RULES)
 ANSWER_ONLY = ("process", "future")  # nothing of them can be measured at the original's setting
 RULES = ("equal", "interval", "bar")
 WHO = ("machine", "corpus")  # decides where figures of two places differ
+SIDES = ("above", "below")  # of the value stated, where more than was stated is better
 WITHIN = "within"  # |x| <= value
 SIGN = {**SIGNS, WITHIN: "within ±"}
 SYMBOLS = ("×", "%", "nats")  # units that a bar is written with; words stand beside the value
@@ -63,6 +66,9 @@ class Statement:
     step: float | None = None  # unit of the last digit stated; None: as the number shows it
     decides: str = ""
     answered_at: str = ""
+    better: str = ""  # side of the value stated on which an answer is better than stated
+    own: str = ""  # the statement whose number, the original's own, speaks to this bar
+    seed_unit: str = ""  # unit of the value stated, where it is not that of what is measured
 
     def __post_init__(self):
         if self.kind not in KINDS:
@@ -78,6 +84,10 @@ class Statement:
             self._refuse(f"{self.seed_value!r} is no number that can lie in an interval")
         if self.decides and (self.kind != "measurement" or self.decides not in WHO):
             self._refuse(f"decides {self.decides!r}: only of measurements, one of {', '.join(WHO)}")
+        if self.better and (self.better not in SIDES or self.rule != "equal"):
+            self._refuse(f"better {self.better!r}: of what is equal, one of {', '.join(SIDES)}")
+        if self.own and self.rule != "bar":
+            self._refuse(f"own {self.own!r} needs a bar that it meets or not")
         if self.kind in ANSWER_ONLY and not self.answered_at:
             self._refuse(f"kind {self.kind!r} needs answered_at: it has no other setting")
 
@@ -122,7 +132,17 @@ class Statement:
                 f"audit {self.id!r} takes no answer: its ledger row names no setting for one "
                 "(answered_at)"
             )
-        return self._judge(answer, interval)
+        found = self._judge(answer, interval)
+        return BETTER if found == FAILS and self._beyond(answer) else found
+
+    def met_by(self, value: float) -> bool:
+        """Whether the bar is met by a number that stands for itself."""
+        return self._sides(value, value) == {True}
+
+    def _beyond(self, answer) -> bool:
+        """Whether an answer lies on the side of the value stated that is better."""
+        more = {"above": 1, "below": -1}.get(self.better, 0)
+        return more * (answer - self.seed_value) > 0 if more else False
 
     def _judge(self, measured, interval):
         if measured is None and interval is None:

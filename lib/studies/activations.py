@@ -53,11 +53,6 @@ def zero_points(added: pd.DataFrame, level: float) -> seeds.Estimate:
     return between(added, named("token", False), named("token", True), level)
 
 
-def on_int4(added: pd.DataFrame, level: float) -> seeds.Estimate:
-    """What int8 activations add to int4 weights, nats per token."""
-    return between(added, BOTH, FOUR, level)
-
-
 def between(added: pd.DataFrame, name: str, other: str, level: float) -> seeds.Estimate:
     """What one format adds over another, paired by seed."""
     wide = added.pivot(index="seed", columns="format", values="added_nats")

@@ -260,6 +260,12 @@ def fixed_percent(model: bench.TimeModel, past: int) -> float:
     return 100 * (model.cached_overhead + model.weights) / float(model.cached(past))
 
 
+def overhead_percent(model: bench.TimeModel, past: int) -> float:
+    """Share of a cached step after `past` tokens that neither reads weights or cache nor computes:
+    what its calls cost."""
+    return 100 * model.cached_overhead / float(model.cached(past))
+
+
 def at_the_knee(model: bench.TimeModel) -> float:
     """A forward over t* tokens over one of a single token."""
     return float(model.uncached(model.knee) / model.uncached(1))

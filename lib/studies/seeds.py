@@ -47,12 +47,6 @@ def one_more(values) -> Estimate:
     return Estimate(found.mean, found.one_more)
 
 
-def percent(found: Estimate) -> Estimate:
-    """Nats per token as % of perplexity."""
-    low, high = found.interval
-    return Estimate(100 * np.expm1(found.value), (100 * np.expm1(low), 100 * np.expm1(high)))
-
-
 def smallest_shown(sd: float, n: int, comparisons: int = 1) -> float:
     """The difference that `n` pairs whose differences spread by `sd` show with 80 % power, at 5 %
     over so many comparisons (Bonferroni; exact, by the noncentral t)."""
