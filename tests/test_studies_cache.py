@@ -22,6 +22,7 @@ from studies import (
     cache_bytes,
     cache_quality,
     certificates,
+    compiled,
     latency,
     memory,
     native,
@@ -515,3 +516,35 @@ def test_without_a_compiler_the_reason_is_told(monkeypatch):
     assert native.missing() == "no C compiler: install one"
     plan = latency.Plan((5,), 1, 1, 8)
     assert native.measure(None, None, plan) == native.steps(None, 1) == {}
+
+
+def test_a_step_in_tensors_alone_continues_as_the_cache_does(text):
+    """Without the compiler, whose product is held against eager's tokens where it is timed."""
+    model, prompt = made(), text[:8].tolist()
+    step = compiled.Step(model, 30).eval()
+    want = compiled.generate(model, texts.as_row(prompt), 20)[0].tolist()
+    assert compiled.continued(step, prompt, 20) == want
+    step.keys.normal_(), step.values.normal_()  # what another text left behind is masked
+    assert compiled.continued(step, prompt, 20) == want
+
+
+def test_the_compiled_step_is_told_with_its_reason_or_its_gain(folder, text, monkeypatch):
+    def refused(*_, **__):
+        raise RuntimeError("no C++ compiler")
+
+    monkeypatch.setattr(compiled, "continued", refused)
+    plan = latency.Plan((5, 12), 1, 1, 8)
+    found = compiled.measure(folder, text, plan)
+    assert "no C++ compiler" in compiled.told(found) and np.isnan(compiled.us_per_token(found))
+    times = [(p, r, n, t) for p in (0, 1) for r in (0, 1) for n, t in (("a", 4.0), ("b", 2.0))]
+    samples = pd.DataFrame(times, columns=["process", "repeat", "name", "seconds"])
+    names = {"a": compiled.EAGER, "b": compiled.COMPILED}
+    samples = samples.assign(name=samples.name.map(names), tokens=10)
+    compiling = pd.DataFrame({"seconds": [9.0, 3.0], "same": True, "reason": ""})
+    both = {"compiled": samples, "compiling": compiling}
+    assert compiled.us_per_token(both) == pytest.approx(2e5) and compiled.told({}) == ""
+    assert "takes 9 s once" in compiled.told(both) and "2.00 times as fast" in compiled.told(both)
+    steps = pd.DataFrame({"new_tokens": [60] * 3, "ms_per_token": [3.0, 2.0, 1.0]})
+    own = pd.DataFrame({"new_tokens": 60, "loop": [*native.FORMATS], "us_per_token": 1.0})
+    fall = native.waterfall(steps.assign(loop=latency.LOOPS[1:]), own, 60, 200.0)
+    assert fall.step.tolist()[2:4] == ["static cache", "torch.compile"]

@@ -29,6 +29,7 @@ SHAPES = {
     "6 × 384": replace(SEED, vocab_size=4096, d_model=384, n_layers=6, n_heads=6),
     "8 × 768": replace(SEED, vocab_size=4096, d_model=768, n_layers=8, n_heads=12),
     "12 × 768": replace(SEED, vocab_size=50257, d_model=768, n_layers=12, n_heads=12, tied=True),
+    "12 × 768, untied": replace(SEED, vocab_size=50257, d_model=768, n_layers=12, n_heads=12),
 }
 ROWS = (1, 2, 4, 8, 16)
 PROMPTS = (64, 128, 256, 512)
@@ -185,7 +186,7 @@ def per_step(samples: pd.DataFrame) -> pd.DataFrame:
     with it the call and the prompt."""
     one, more = samples.calls.min(), samples.calls.max()
     short, whole = (process_medians(samples[samples.calls == n]) for n in (one, more))
-    return (whole - short) / (more - one)
+    return (whole - short).clip(lower=1e-9) / (more - one)  # where noise is more than a step
 
 
 def row_table(samples: pd.DataFrame, floors: pd.DataFrame) -> pd.DataFrame:

@@ -111,11 +111,15 @@ def certified(model, prompts, new: int) -> pd.DataFrame:
     return pd.DataFrame([found.row()])
 
 
-def waterfall(latency: pd.DataFrame, native: pd.DataFrame, tokens: int) -> pd.DataFrame:
-    """Microseconds a token from recomputing everything to int4 in the engine, at one length."""
+def waterfall(
+    latency: pd.DataFrame, native: pd.DataFrame, tokens: int, compiled: float = np.nan
+) -> pd.DataFrame:
+    """Microseconds a token from recomputing everything to int4 in the engine, at one length;
+    `compiled`: those of torch.compile, if it was timed."""
     eager = latency[latency.new_tokens == tokens].set_index("loop").ms_per_token * 1e3
     steps = [("recompute all", eager["naive"]), ("growing cache", eager["dynamic cache"])]
     steps.append(("static cache", eager["static cache"]))
+    steps += [("torch.compile", compiled)] * bool(np.isfinite(compiled))
     own = native[native.new_tokens == tokens].set_index("loop").us_per_token
     steps += [(name, own[name]) for name in FORMATS]
     return pd.DataFrame(steps, columns=["step", "us_per_token"])

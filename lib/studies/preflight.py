@@ -54,7 +54,7 @@ LEAST = {  # the smallest value that the chapters can use; a list is held item b
 }
 MOST = {
     "peer_shapes": 2,
-    "engine_shapes": 4,
+    "engine_shapes": 5,
     "engine_tokens": 2**17,
     "peer_tokens": 400,  # after a prompt of 16, in a context of 512
     "seed": 2**63 - 2**16,  # further runs count on from it, and torch takes 64 bits
