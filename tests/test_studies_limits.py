@@ -70,6 +70,30 @@ def test_several_rows_cost_one_reading_until_arithmetic_is_more(tiny):
     assert eight.over_least == pytest.approx(1.5 / 8)
 
 
+def test_parts_of_a_step_make_the_whole_and_are_held_against_their_bytes(tiny):
+    """Steps that cost four readings of the head, one of the rest: the head is named."""
+    held = {name: limits.read_bytes(replace(TINY, **c), None) for name, c in limits.PARTS.items()}
+    whole = limits.read_bytes(TINY, None)
+    head = whole - held["head and choice"]
+    steps = {limits.WHOLE: whole + 3 * head, "head and choice": whole - head}
+    steps["feed-forward"] = held["feed-forward"] + 3 * head
+    call = samples(dict.fromkeys(steps, 5.0), calls=1)
+    more = samples({name: 5 + 10 * t for name, t in steps.items()}, calls=11)
+    floor = floors(dict.fromkeys(native.FORMATS, whole), 1e-15)
+    table = limits.part_table(pd.concat([call, more]), floor).set_index("part")
+    assert table.us.iloc[:-1].sum() == pytest.approx(table.us[limits.WHOLE])
+    assert table.KiB.iloc[:-1].sum() == pytest.approx(whole / 1024)
+    assert table.over_least["head and choice"] == pytest.approx(4)
+    assert table.over_least["feed-forward"] == pytest.approx(1)
+    assert table.over_least[limits.REST] == pytest.approx(1)
+
+
+def test_what_a_call_costs_is_a_forward_less_a_step():
+    rows = pd.DataFrame({"shape": "a", "rows": [1, 8], "format": "native FP32", "ms": [0.05, 0.2]})
+    steps = pd.DataFrame({"shape": "a", "format": ["native FP32"], "us": [30.0]})
+    assert limits.call_us(rows, steps, "a") == pytest.approx(20)
+
+
 def test_a_cache_kind_is_compared_with_static_and_with_itself():
     short = dict(static=1.0, paged=1.1, int8=0.9, window=1.0)
     long = dict(static=4.0, paged=4.0, int8=3.0, window=2.0)

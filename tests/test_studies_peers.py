@@ -57,3 +57,7 @@ def test_the_table_is_of_the_samples():
     assert ratio == pytest.approx(4) and low == pytest.approx(high)
     assert table.over_engine_estimate[peers.OURS] == pytest.approx(10)
     assert peers.against(table.reset_index(), "s", "none") is None
+    read = pd.DataFrame({"shape": "s", "bits": [32] * 3, "seconds": [1e-4, 2e-4, 9e-4]})
+    row = table.us_per_token["llama.cpp, F32"]
+    most = peers.at_most(table.reset_index(), read, "s", "llama.cpp, F32")
+    assert most == pytest.approx(row / 200)

@@ -37,6 +37,8 @@ KINDS = ("static", "paged", "int8", "window")
 CACHED, RECOMPUTED, NAIVE = "native, static cache", "native, recomputed", "eager, recomputed"
 EAGER, CACHE, OPERATION = "eager", "reading the cache", "one operation"
 LOOP = 500  # tokens of a loop with and without a cache
+PARTS = {"head and choice": {"vocab_size": 16}, "feed-forward": {"d_ff": 8}}  # what leaves each out
+WHOLE, REST = "a whole step", "attention, norms, the loop"
 WINDOW = 256  # tokens that a windowed cache keeps, its sinks apart
 
 
@@ -56,7 +58,8 @@ def measure(count: int, repeats: int, seed: int, deep: int) -> dict[str, pd.Data
             found[table].append(samples.assign(shape=name))
     first = initialize(Transformer(SEED), "scaled", seed).eval()
     tables = {name: pd.concat(parts) for name, parts in found.items()}
-    return tables | {"kinds": kinds(deep, repeats, seed), "loops": loops(first, repeats)}
+    tables |= {"kinds": kinds(deep, repeats, seed), "loops": loops(first, repeats)}
+    return tables | {"parts": parts(repeats, seed)}
 
 
 def ids_of(cfg, tokens: int) -> torch.Tensor:
@@ -104,6 +107,23 @@ def rows(engines, repeats: int) -> pd.DataFrame:
     for m in ROWS:
         own = {name: partial(engine, ids_of(engine.cfg, m)) for name, engine in engines.items()}
         samples.append(bench.interleaved(own, repeats, warmup=1, before=2).assign(rows=m))
+    return pd.concat(samples)
+
+
+def parts(repeats: int, seed: int) -> pd.DataFrame:
+    """Steps in FP32 at the original's shape, whole and with one part left out: what that saves is
+    what the part costs, where nothing can be timed inside."""
+    engines = {}
+    for name, change in {WHOLE: {}, **PARTS}.items():
+        model = Transformer(replace(SEED, **change))
+        engines[name] = NativeModel(initialize(model, "scaled", seed).eval())
+    samples = []
+    for new in (1, 49):
+        ways = {
+            name: partial(generate, engine, ids_of(engine.cfg, 8), new, backend="native")
+            for name, engine in engines.items()
+        }
+        samples.append(bench.interleaved(ways, 2 * repeats, warmup=1, before=1).assign(calls=new))
     return pd.concat(samples)
 
 
@@ -187,6 +207,32 @@ def per_step(samples: pd.DataFrame) -> pd.DataFrame:
     one, more = samples.calls.min(), samples.calls.max()
     short, whole = (process_medians(samples[samples.calls == n]) for n in (one, more))
     return (whole - short).clip(lower=1e-9) / (more - one)  # where noise is more than a step
+
+
+def part_table(samples: pd.DataFrame, floors: pd.DataFrame) -> pd.DataFrame:
+    """A row a part of the step and the whole: microseconds, KiB of weights that it reads, the least
+    that reading those takes at the speed of all, and how many times that it is, over processes."""
+    each, floor = per_step(samples), least(floors, next(iter(SHAPES)))["native FP32"]
+    bytes_of = {name: read_bytes(replace(SEED, **change), None) for name, change in PARTS.items()}
+    whole, found, rest = read_bytes(SEED, None), [], each[WHOLE].copy()
+    shares = {name: 1 - held / whole for name, held in bytes_of.items()}
+    costs = {name: each[WHOLE] - each[name] for name in PARTS}
+    for cost in costs.values():
+        rest -= cost
+    shares |= {REST: 1 - sum(shares.values()), WHOLE: 1.0}
+    for name, cost in {**costs, REST: rest, WHOLE: each[WHOLE]}.items():
+        row = {"part": name, "us": 1e6 * cost.median(), "KiB": shares[name] * whole / 1024}
+        row["least_us"] = 1e6 * shares[name] * floor.median()
+        found.append(row | {"over_least": (cost / (shares[name] * floor)).median()})
+    return pd.DataFrame(found)
+
+
+def call_us(rows: pd.DataFrame, steps: pd.DataFrame, shape: str) -> float:
+    """Microseconds that one forward in FP32, called from Python, takes more than a step inside the
+    engine's loop."""
+    one = rows[(rows["shape"] == shape) & (rows.rows == 1) & (rows.format == "native FP32")]
+    step = steps[(steps["shape"] == shape) & (steps.format == "native FP32")]
+    return 1e3 * one.ms.iloc[0] - step.us.iloc[0]
 
 
 def row_table(samples: pd.DataFrame, floors: pd.DataFrame) -> pd.DataFrame:

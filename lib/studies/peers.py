@@ -19,6 +19,7 @@ import numpy as np
 import pandas as pd
 import torch
 
+from minitransformer import bench
 from minitransformer.checkpoint import load, save
 from minitransformer.corpus.language import SPECIALS
 from minitransformer.corpus.tokenizers import words_tokenizer
@@ -27,6 +28,7 @@ from minitransformer.export import to_gguf, to_huggingface, to_onnx
 from minitransformer.model import ModelConfig, Transformer
 from minitransformer.quant import QuantScheme, quantize
 
+from .limits import read_bytes
 from .native import FORMATS, missing, packed
 from .processes import over_processes
 
@@ -102,8 +104,9 @@ def runtimes(folder: Path, prompt: list[int]) -> Iterator[Runtime]:
 def measure(
     folder: Path, shapes: list[str], new: int, repeats: int, seed: int, only=PEERS
 ) -> dict[str, pd.DataFrame]:
-    """Samples of one process: `peers` (shape, name, new tokens, repeat, seconds) and `told` (shape,
-    name, bits, bytes, tokens, reason why there are none).
+    """Samples of one process: `peers` (shape, name, new tokens, repeat, seconds), `told` (shape,
+    name, bits, bytes, tokens, reason why there are none) and `read` (shape, bits, and the least
+    seconds in which the engine's weights are read once).
 
     `only` names the `PEERS` to measure, or "all"; ours are always there."""
     found = [compare(Path(folder), shape, new, repeats, seed, only) for shape in shapes]
@@ -133,7 +136,11 @@ def compare(folder: Path, shape: str, new: int, repeats: int, seed: int, only) -
     for repeat, (name, run) in product(range(repeats), ways.items()):
         run(1)  # untimed: what another runtime left in the processor's caches is gone
         rows += [{"name": name, "new": n, "repeat": repeat, "seconds": run(n)[1]} for n in (1, new)]
-    tables = {"peers": rows, "told": told}
+    read = [
+        {"bits": bits, "seconds": bench.read_seconds(read_bytes(SHAPES[shape], FORMATS[name]))}
+        for bits, name in ENGINE.items()
+    ]
+    tables = {"peers": rows, "told": told, "read": read}
     return {name: pd.DataFrame(table).assign(shape=shape) for name, table in tables.items()}
 
 
@@ -318,6 +325,14 @@ def against(table: pd.DataFrame, shape: str, runtime: str) -> tuple[float, tuple
         return None
     row = rows.iloc[0]
     return row.over_engine_estimate, (row.over_engine_low, row.over_engine_high)
+
+
+def at_most(table: pd.DataFrame, read: pd.DataFrame, shape: str, runtime: str) -> float:
+    """How many times as fast as `runtime` a step would be that took no longer than reading the
+    engine's weights of as many bits once; NaN where the runtime has no figures."""
+    row = table[(table["shape"] == shape) & (table.runtime == runtime)].iloc[0]
+    own = read[(read["shape"] == shape) & (read.bits == row.bits)]
+    return row.get("us_per_token", np.nan) / (1e6 * own.seconds.median())
 
 
 def shown(table: pd.DataFrame) -> pd.DataFrame:
