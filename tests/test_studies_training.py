@@ -6,7 +6,7 @@ import signal
 import subprocess
 import sys
 import time
-from dataclasses import replace
+from dataclasses import asdict, replace
 
 import numpy as np
 import pandas as pd
@@ -311,6 +311,11 @@ def test_the_object_is_asked_and_not_its_configuration():
     assert architecture.feed_forward(gated) == "3 linear layers, swiglu, rmsnorm"
     assert architecture.optimizer_name(SEED) == "Adam"
     assert architecture.optimizer_name(GOOD) == "AdamW"
+    assert architecture.optimizer_name(replace(SEED, optimizer="muon")) == "muon"
+    table = architecture.recipes({"a": SEED, "b": GOOD}).set_index("setting")
+    assert table.loc["optimizer"].tolist() == ["Adam", "AdamW"]
+    assert table.loc["peak learning rate", "a"] == str(SEED.lr)
+    assert not any("_" in name for name in table.index) and len(table) == len(asdict(SEED))
     told = architecture.found(cfg, 0)
     assert (told["blocks"], told["width"], told["heads"]) == (1, 16, 2)
     assert told["parameters"] == architecture.counted(model) and told["tokens accepted"] == 80
