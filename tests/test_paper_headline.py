@@ -134,7 +134,7 @@ def test_without_a_floor_or_a_compiler_other_numbers_are_shown(rows):
                 "500 new tokens come **11.20× [11.00, 11.40]** as fast",
                 "At 50 tokens it is 1.38× [1.26, 1.50]; the original report's own comparison, "
                 "against a loop that also computes logits that nobody reads, gives 1.42× where it "
-                "measured 1.95× (a further process falls in [1.21, 1.63]).",
+                "measured 1.95×. There one further process would fall in [1.21, 1.63].",
                 "At 50 tokens one file of C gives the same ones, **15.8× [14.0, 18.0]** as fast",
                 "*another*, reaches 30.0 [29.0, 31.0]; with smeared keys 96.4",
                 "are not met: [`quant-ratio-int4-g32`](#claim-quant-ratio-int4-g32), 6.1×, asked "
@@ -154,6 +154,7 @@ def test_without_a_floor_or_a_compiler_other_numbers_are_shown(rows):
                 "de 456,556 parámetros con un lenguaje sintético",
                 "**50.0 [49.0, 51.0]**",
                 "Con 50 tokens son 1.38 [1.26, 1.50] veces;",
+                "Allí, un proceso más caería en [1.21, 1.63].",
                 "**15.8 [14.0, 18.0]** veces más rápido que PyTorch",
                 "ocupan **3.81** veces menos en int8",
                 "*another*, llega a 30.0 [29.0, 31.0]",
@@ -200,6 +201,15 @@ def test_a_tile_names_the_bar_of_the_claim_that_judges_it(rows):
     claims = {row["id"]: row for row in rows}
     for tile in headline.tiles(found(rows), rows):
         assert (claims[tile["claim"]]["threshold"] or "") in (tile["bar"] or "")
+
+
+def test_a_single_process_gives_no_interval_at_the_short_length(rows):
+    law = {"speedup": [{**SHORT, "low": None, "high": None}]}
+    assert f"{headline.facts(rows, METRICS, LANGUAGE, law)['short']}" == "1.38×"
+    alone = [{**row, "interval": None} for row in rows]
+    for language in ("en", "es"):
+        assert " in ." not in (told := headline.abstract(found(alone), language))
+        assert "[1.21" not in told and "Allí" not in told and "There one" not in told
 
 
 def test_the_first_bar_that_fails_is_named(rows):

@@ -62,20 +62,22 @@ def summary(path: Path = SUMMARY) -> dict:
 
 
 def facts(rows: list[dict], metrics: list[dict], corpus: dict, time_model: dict, **more) -> dict:
-    """Everything that a template may name: claims and statements by id, `<id>:<verdict>`, where
-    the headline model stands, the roofline, counts of verdicts and of statements by kind, and
-    `more`.
+    """Everything that a template may name: claims and statements by id, `<id>:<verdict>` and
+    `<id>:interval`, where the headline model stands, the first bar that fails, the roofline,
+    counts of verdicts and of statements by kind, and `more`.
 
     `rows` are those of claims.json, `metrics` of metrics.json, and so on."""
     found = {row["id"]: _fact(row) for row in rows if row["measured"] is not None}
     found |= {f"{row['id']}:{row['verdict']}": True for row in rows}
+    found |= {f"{row['id']}:interval": True for row in rows if row["interval"]}
     found |= standing(metrics) | unmet(rows)
     length = format(found["speedup"], "n") if "speedup" in found else None
     for each in time_model.get("speedup", ()):
         if str(each["new_tokens"]) == length:
             found["roofline"] = Fact(each["roofline"], "×")
         if each["new_tokens"] == SHORT and each.get("measured"):
-            found["short"] = Fact(each["measured"], "×", (each["low"], each["high"]))
+            ends = (each["low"], each["high"])  # of a single process: None
+            found["short"] = Fact(each["measured"], "×", None if None in ends else ends)
     found["floor" if "floor" in found else "no floor"] = found.get("floor", True)
     found |= tally([row for row in rows if not audited(row)])
     found |= {name: Counts(found[name]) for name in ("exact", "quantities")}
