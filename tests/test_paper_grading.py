@@ -70,7 +70,30 @@ def test_what_is_asked_leads_to_a_gate_or_a_chapter_that_there_is():
     project = Project.find()
     for row in grading.rubric():
         assert row["asked"] and ("gate" in row) != ("chapter" in row)
-        assert row.get("section", row.get("chapter")) in (*project.chapters, "Provenance")
+        places = (*project.chapters, "Provenance", "Claims")
+        assert row.get("section", row.get("chapter")) in places
+
+
+def test_every_chapter_with_bars_has_a_line_so_that_none_that_fails_is_left_out():
+    asked = {row["chapter"] for row in grading.rubric() if "chapter" in row}
+    project, told = Project.find(), set()
+    for name in (*project.chapters, "report"):
+        if "nb.bar(" in project.notebook(name).read_text(encoding="utf-8"):
+            told.add(name)
+    assert told and asked == told
+
+
+def test_what_leads_to_provenance_is_shown_there():
+    """Every gate's evidence stands in the table of the section that the sheet links."""
+    asked = grading.rubric()
+    shown = grading.proofs(asked, EVIDENCE, PAST, "quick").set_index("asked")
+    sheet = grading.grading(asked, EVIDENCE, PAST, [], "quick").set_index("asked")
+    leads = [row["asked"] for row in asked if row.get("section") == "Provenance"]
+    assert len(leads) == 4 and set(leads) <= set(shown.index)
+    assert shown.loc[leads, "evidence"].equals(sheet.loc[leads, "evidence"])
+    source = Project.find().notebook("report").read_text(encoding="utf-8")
+    section = source[source.index("## Provenance") : source.index("## Grading sheet")]
+    assert "grading.proofs(" in section
 
 
 @pytest.mark.parametrize(
@@ -79,6 +102,8 @@ def test_what_is_asked_leads_to_a_gate_or_a_chapter_that_there_is():
 def test_details_of_verify(passed, text):
     row = {"name": "verify", "passed": passed, "pack": "x.tar.gz", "files": 7}
     assert grading.details(row) == text
+    more = "; with one byte changed it fails" if passed else ""
+    assert grading.details(row | {"changed_byte_fails": True}) == text + more
 
 
 def test_details_without_coverage():
@@ -155,7 +180,7 @@ def test_the_originals_process_is_looked_for_here(bare):
     }
     for id, (answer, note) in found.items():
         assert audit_row(LEDGER, id, answer=answer, note=note)["answer"] == answer
-    assert found["S1-tests"][1] == "1,234 tests ran."
+    assert found["S1-tests"][1] == "1,232 tests ran, 2 were skipped."
 
 
 def test_without_evidence_the_process_is_not_examined(bare):

@@ -62,6 +62,14 @@ def test_one_changed_byte_fails(project, place):
         pack.verify(path)
 
 
+def test_a_changed_byte_is_tried_on_a_copy(project, monkeypatch):
+    path = packed(project)
+    before = path.read_bytes()
+    assert pack.one_byte_fails(path) and path.read_bytes() == before
+    monkeypatch.setattr(pack, "verify", lambda path: 1)  # one that sees nothing
+    assert not pack.one_byte_fails(path)
+
+
 def test_a_pack_with_a_matching_checksum_file_and_a_wrong_manifest_fails(project, monkeypatch):
     path = packed(project)
     for files in ({"a": b"1"}, {"a": b"1", "b": b"2"}, {}):

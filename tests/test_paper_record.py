@@ -11,13 +11,14 @@ from paper.headline import Fact
 from paper.project import Project
 from paper_project import make_project
 
+LUCK = pd.DataFrame({"seed": [1, 2, 3], "valid_nats": [3.9, 4.0, 4.1]})
 PAST = {"commit": "a" * 40, "dirty": True, "commits": 3, "unnamed": 0}
 RUN = {
     "profile": "paper",
     "parameters": {"profile": "paper", "lr": 0.001, "seed": 7, "quant_tokens": 60, "corpus": ""},
     "machine": {"cpu": "Some CPU", "cores": 2, "gpu": None, "python": "3.12.1"},
     "threads": 2,
-    "versions": {"torch": "2.13.0", "numpy": None},
+    "versions": {"torch": "2.13.0", "numpy": None, "onnx": "1.2", "gguf": None},
     "durations_s": {"01-data": 16.2},
     "keys": {"01-data": "0123456789abcdef", "report": "f" * 40},
 }
@@ -70,6 +71,7 @@ def test_provenance_names_command_machine_versions_and_text(project):
     assert told["made by"] == "make report PROFILE=paper" and told["processor"] == "Some CPU"
     assert told["commit"] == "a" * 12 + " with changes" and told["accelerator"] == "none"
     assert told["corpus tokens"] == "1,100" and told["libraries"] == "torch 2.13.0"
+    assert told["compared with"] == "onnx 1.2"
 
 
 def test_chapters_are_listed_with_bars_and_statements():
@@ -96,26 +98,28 @@ def test_the_limit_of_each_kind_of_source_is_its_own():
 def test_limits_say_what_the_run_cannot_and_why_numbers_differ():
     found = {"parameters": Fact(456_556), "perplexity": Fact(30.59), "floor": Fact(24.83)}
     formats = pd.DataFrame({"format": ["fp32", "int8"], "perplexity": [30.42, 30.5]})
-    text = limits.limits(RUN, CORPUS, found, formats)
+    text = limits.limits(RUN, CORPUS, found, formats, LUCK)
     heads = [line.partition(".**")[0].removeprefix("- **") for line in text.splitlines()]
     assert heads == [
-        *("Scale", "Source", "One machine", "Profile", "Numbers that look alike"),
-        *("Not available", "No accelerator"),
+        *("Scale", "Source", "One training", "One machine", "Profile"),
+        *("Numbers that look alike", "Not available", "No accelerator"),
     ]
     assert "A model of 456,556 parameters" in text and "Some CPU, 2 cores, 2 threads" in text
     assert "30.59, is of the whole test split; formats are compared on its first 60 tokens" in text
+    assert "3 shorter trainings" in text and "by 0.100 nats" in text and "10.5 % of" in text
     assert "30.42" in text and "in closed form is 24.86" in text and "reaches 24.83" in text
     assert "trained for seconds" not in text and "side by side" not in text
     busy = {**RUN, "side_by_side": {"04-kv-bench": ["A1-cache"], "A1-cache": ["04-kv-bench"]}}
-    text = prose.inline(limits.limits(busy, CORPUS, found, formats))
+    text = prose.inline(limits.limits(busy, CORPUS, found, formats, LUCK))
     assert "Chapters ran side by side (04-kv-bench, A1-cache; run.json says which" in text
 
 
 def test_limits_of_a_quick_run_of_a_text_on_an_accelerator():
     run = {**RUN, "profile": "quick", "machine": {"gpu": "X"}}
     corpus = {"kind": "text", "splits": SPLITS}
-    text = limits.limits(run, corpus, {"parameters": Fact(1)}, pd.DataFrame())
+    text = limits.limits(run, corpus, {"parameters": Fact(1)}, pd.DataFrame(), LUCK[:1])
     assert "trained for seconds" in text and "No accelerator" not in text
+    assert "was trained once" in text and "shorter trainings" not in text
     assert "Numbers that look alike" not in text and "One text, split by position" in text
 
 

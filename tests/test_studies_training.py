@@ -6,7 +6,7 @@ import signal
 import subprocess
 import sys
 import time
-from dataclasses import replace
+from dataclasses import asdict, replace
 
 import numpy as np
 import pandas as pd
@@ -313,6 +313,10 @@ def test_the_object_is_asked_and_not_its_configuration():
     assert architecture.optimizer_name(SEED) == "Adam"
     assert architecture.optimizer_name(replace(GOOD, optimizer="adamw")) == "AdamW"
     assert architecture.optimizer_name(GOOD) == "MuonAdamW"
+    table = architecture.recipes({"a": SEED, "b": GOOD}).set_index("setting")
+    assert table.loc["optimizer"].tolist() == ["Adam", "MuonAdamW"]
+    assert table.loc["peak learning rate", "a"] == str(SEED.lr)
+    assert not any("_" in name for name in table.index) and len(table) == len(asdict(SEED))
     told = architecture.found(cfg, 0)
     assert (told["blocks"], told["width"], told["heads"]) == (1, 16, 2)
     assert told["parameters"] == architecture.counted(model) and told["tokens accepted"] == 80

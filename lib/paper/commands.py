@@ -72,8 +72,9 @@ def verify(project: Project, params: dict, options) -> None:
     except pack.PackError:
         evidence.write(project, "verify", False, **about)
         raise
-    evidence.write(project, "verify", True, **about, files=count)
-    print(f"{project.relative(path)}: {count} files verified")
+    fails = pack.one_byte_fails(path)
+    evidence.write(project, "verify", fails, **about, files=count, changed_byte_fails=fails)
+    print(f"{project.relative(path)}: {count} files verified; one changed byte fails: {fails}")
 
 
 def execute_notebooks(project: Project, params: dict, options) -> None:

@@ -23,6 +23,7 @@ LEFT += (
 PLOTS = ("latency.png", "quant.png")
 COLUMNS = ("asked", "outcome", "evidence", "section", "commit")
 NOT_RUN, SHOWN, LACKING = "not run at this commit", "shown", "not in this run"
+PROVED = ("asked", "outcome", "evidence")  # the columns of a gate in the section on provenance
 OUTCOMES = ("pass", "fail", NOT_RUN, SHOWN, LACKING)
 
 
@@ -73,6 +74,12 @@ def _graded(it: dict, evidence: dict, past: dict, rows: list[dict], run: str) ->
     return dict(zip(COLUMNS, (it["asked"], *about), strict=True))
 
 
+def proofs(asked: list[dict], evidence: dict, past: dict, run: str) -> pd.DataFrame:
+    """What each gate of the sheet found, for the section that the sheet leads to."""
+    gates = [it for it in asked if "gate" in it]
+    return grading(gates, evidence, past, [], run)[list(PROVED)]
+
+
 def holding(evidence: dict, gate: str, run: str) -> dict | None:
     """The evidence of a gate, None where there is none, or it is about another run than `run`."""
     row = evidence.get(gate)
@@ -101,11 +108,10 @@ def details(row: dict) -> str:
             f"{row['compared']} files of {row['run']} made again from seed and salt are equal, "
             f"{differ} differ"
         )
-    return (
-        f"{row['pack']}: {row['files']} files match"
-        if row["passed"]
-        else f"{row['pack']} was changed"
-    )
+    if not row["passed"]:
+        return f"{row['pack']} was changed"
+    fails = "; with one byte changed it fails" if row.get("changed_byte_fails") else ""
+    return f"{row['pack']}: {row['files']} files match{fails}"
 
 
 def process(gates: dict, past: dict, run: dict, run_dir: Path, project: Project) -> dict:
@@ -120,7 +126,7 @@ def process(gates: dict, past: dict, run: dict, run_dir: Path, project: Project)
     return {
         "S1-tests": (
             test and test["failures"] + test["errors"],
-            f"{number(test['tests'])} tests ran." if test else "",
+            ran(test) if test else "",
         ),
         "S1-coverage": (
             test and test["coverage_percent"],
@@ -150,6 +156,11 @@ def process(gates: dict, past: dict, run: dict, run_dir: Path, project: Project)
         "S7-logbooks": (past["unnamed"], f"Of {number(past['commits'])} commits."),
         "S6-cpu": (int(bool(run.get("machine", {}).get("gpu"))), ""),
     }
+
+
+def ran(test: dict) -> str:
+    """How many tests ran, and how many of all were skipped, in words."""
+    return f"{number(test['tests'] - test['skipped'])} tests ran, {test['skipped']} were skipped."
 
 
 def modules_reached(project: Project) -> tuple[int, int]:

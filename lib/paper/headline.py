@@ -17,13 +17,16 @@ from .words import literal
 
 SUMMARY = Path(__file__).resolve().parents[2] / "data" / "summary.toml"
 TILES = 5
+REPEATED = "original {0:seed}; repeated {0:value}"
+SHORT = 50  # new tokens, as the original report generates
 LONG = 5  # letters of a unit that is a word, such as "parameters"
 
 
 @dataclass(frozen=True)
 class Fact:
     """A measured number, for a template: "{x}" with its interval, "{x:value}" without, "{x:n}" the
-    length it was measured at, "{x:seed}" what the original report states."""
+    length it was measured at, "{x:seed}" what the original report states, "{x:ends}" the interval
+    alone, "{x:times}" a ratio without its sign."""
 
     value: object
     unit: str = ""
@@ -32,7 +35,9 @@ class Fact:
     case: str = ""
 
     def __format__(self, spec):
-        unit = self.unit if len(self.unit) < LONG else ""  # the sentence says a unit that is a word
+        ends = interval_text(self.interval)
+        word = len(self.unit) >= LONG or spec == "times"  # the sentence says a unit that is a word
+        unit = "" if word else self.unit
         value = written(self.value, unit, self.interval)
         if spec == "value":
             return value
@@ -40,7 +45,7 @@ class Fact:
             return self.case.split(" ")[0]
         if spec == "seed":
             return stated(self.seed, unit)
-        return f"{value} {interval_text(self.interval)}".rstrip()
+        return ends if spec == "ends" else f"{value} {ends}".rstrip()
 
 
 class Counts(dict):
@@ -57,18 +62,22 @@ def summary(path: Path = SUMMARY) -> dict:
 
 
 def facts(rows: list[dict], metrics: list[dict], corpus: dict, time_model: dict, **more) -> dict:
-    """Everything that a template may name: claims and statements by id, `<id>:<verdict>`, where
-    the headline model stands, the roofline, counts of verdicts and of statements by kind, and
-    `more`.
+    """Everything that a template may name: claims and statements by id, `<id>:<verdict>` and
+    `<id>:interval`, where the headline model stands, the first bar that fails, the roofline,
+    counts of verdicts and of statements by kind, and `more`.
 
     `rows` are those of claims.json, `metrics` of metrics.json, and so on."""
     found = {row["id"]: _fact(row) for row in rows if row["measured"] is not None}
     found |= {f"{row['id']}:{row['verdict']}": True for row in rows}
-    found |= standing(metrics)
+    found |= {f"{row['id']}:interval": True for row in rows if row["interval"]}
+    found |= standing(metrics) | unmet(rows)
     length = format(found["speedup"], "n") if "speedup" in found else None
     for each in time_model.get("speedup", ()):
         if str(each["new_tokens"]) == length:
             found["roofline"] = Fact(each["roofline"], "×")
+        if each["new_tokens"] == SHORT and each.get("measured"):
+            ends = (each["low"], each["high"])  # of a single process: None
+            found["short"] = Fact(each["measured"], "×", None if None in ends else ends)
     found["floor" if "floor" in found else "no floor"] = found.get("floor", True)
     found |= tally([row for row in rows if not audited(row)])
     found |= {name: Counts(found[name]) for name in ("exact", "quantities")}
@@ -88,9 +97,10 @@ def _fact(row: dict) -> Fact:
 def standing(metrics: list[dict]) -> dict:
     """Where the headline model stands on the test split, from metrics.json; {} where there is none.
 
-    {perplexity, bits, ngram, ngram-bits, uniform, floor, gap}: of the model, of the n-gram whose
-    order validation chose, of the uniform guess, and the share, in %, of the way from there to the
-    floor, in nats; `floor` and `gap` only where the floor is known."""
+    {perplexity, best, best-name, bits, ngram, ngram-bits, uniform, floor, gap}: of the model, of
+    the best system where it is another, of the n-gram whose order validation chose, of the uniform
+    guess, and the share, in %, of the way from there to the floor, in nats; `floor` and `gap` only
+    where the floor is known."""
     found, model = {}, next((row["system"] for row in metrics if row.get("headline")), None)
     for row in metrics:
         if row["measure"] in ("perplexity", "bits_per_byte"):
@@ -107,11 +117,24 @@ def standing(metrics: list[dict]) -> dict:
         "bits": found[model].get("bits_per_byte"),
         "ngram-bits": found[gram].get("bits_per_byte"),
     }
+    best = min(names, key=lambda name: found[name]["perplexity"].value)
+    if best != model:
+        told |= {"best": found[best]["perplexity"], "best-name": literal(best)}
     floor = next((each for name, each in found.items() if name.startswith("floor")), None)
     if floor:
         top, low = told["uniform"].value, floor["perplexity"].value
         told |= {"floor": Fact(low), "gap": _gap(top, told["perplexity"], low)}
     return {name: fact for name, fact in told.items() if fact}
+
+
+def unmet(rows: list[dict]) -> dict:
+    """{unmet, unmet-bar}: the first bar of ours that fails, a link with what was measured, and what
+    was asked; {} where none does."""
+    for row in rows:
+        if row["verdict"] == "fail" and not audited(row):
+            link = f"[`{row['id']}`](#claim-{row['id']})"
+            return {"unmet": f"{link}, {_fact(row)}", "unmet-bar": row["threshold"]}
+    return {}
 
 
 def _gap(top: float, model: Fact, floor: float) -> Fact:
@@ -147,14 +170,15 @@ def tiles(found: dict, rows: list[dict]) -> list[dict]:
 def _tile(it: dict, found: dict, claim: dict) -> dict:
     fact = found[it["fact"]]
     limit, start = (_value(it.get(end), found) for end in ("limit", "start"))
-    seed = "original {0:seed}; repeated {0:value}".replace("0", it["seed"]) if "seed" in it else ""
+    seed = it.get("seed_said", REPEATED).replace("0", it["seed"]) if "seed" in it else ""
+    known = found | {"threshold": claim["threshold"]}
     return {
         "claim": claim["id"],
         "label": said(it["label"], found),
         "value": fact.value,
         "unit": fact.unit,
         "interval": fact.interval,
-        "bar": said(it.get("bar", ""), found) or claim["threshold"],
+        "bar": said(it.get("bar", ""), known) or claim["threshold"],
         "verdict": claim["verdict"],
         "limit_text": said(it.get("note", ""), found),
         "seed_text": said(seed, found),

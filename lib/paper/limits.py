@@ -1,8 +1,10 @@
 """What a run's numbers do not say, as bullets of Markdown made from what it recorded."""
 
+import math
+
 import pandas as pd
 
-from .numerals import number
+from .numerals import fixed, number
 from .record import tokens
 from .words import literal
 
@@ -21,10 +23,10 @@ def source_limit(corpus: dict) -> str:
     }.get(corpus.get("kind"), "What it holds is not recorded in this run.")
 
 
-def limits(run: dict, corpus: dict, found: dict, formats: pd.DataFrame) -> str:
-    """The limits of a run: of scale, source, machine, profile, and of what looks alike.
+def limits(run: dict, corpus: dict, found: dict, formats: pd.DataFrame, luck: pd.DataFrame) -> str:
+    """The limits of a run: of scale, source, training, machine, profile, and of what looks alike.
 
-    `found` are its facts (`headline.facts`), `formats` bench_quant.csv."""
+    `found` are its facts (`headline.facts`), `formats` bench_quant.csv, `luck` spread.csv."""
     machine = run.get("machine", {})
     threads = run.get("threads") or "all"
     told = {
@@ -32,6 +34,7 @@ def limits(run: dict, corpus: dict, found: dict, formats: pd.DataFrame) -> str:
         "and arithmetic; its speeds are dominated by fixed overhead, and neither sizes nor ratios "
         "carry over to large models without the time model.",
         "Source": source_limit(corpus),
+        "One training": one_training(luck),
         "One machine": f"Times are from one processor ({machine.get('cpu', 'unknown')}, "
         f"{machine.get('cores', '?')} cores, {threads} threads used) that other work may have "
         "shared. Milliseconds are of this machine, and so are the ratios: overhead, compute and "
@@ -45,6 +48,24 @@ def limits(run: dict, corpus: dict, found: dict, formats: pd.DataFrame) -> str:
         else "What the original report says of CUDA kernels was not examined.",
     }
     return "\n".join(f"- **{name}.** {text}" for name, text in told.items() if text)
+
+
+def one_training(luck: pd.DataFrame) -> str:
+    """What intervals over the test text leave out: the luck of a training, by the repeated
+    trainings in spread.csv, where there are two or more."""
+    told = (
+        "Every model that stands in the headline was trained once, and the intervals of perplexity "
+        "are over the test text."
+    )
+    if len(luck) < 2:
+        return told
+    nats = float(luck["valid_nats"].std())
+    return (
+        f"{told} {len(luck)} shorter trainings of the headline model that differ in nothing but "
+        f"their seed spread by {fixed(nats, 3)} nats (standard deviation), "
+        f"{fixed(100 * math.expm1(nats), 1)} % of perplexity: a difference of that size between "
+        "two models is not surely theirs."
+    )
 
 
 def _profile(profile: str, side_by_side: dict) -> str:

@@ -6,6 +6,7 @@ import hashlib
 import io
 import os
 import tarfile
+import tempfile
 from importlib import metadata
 from pathlib import Path
 
@@ -83,6 +84,22 @@ def _write(path: Path, data: bytes) -> Path:
         path.with_name(f"{path.name}.sha256"), f"{hashlib.sha256(data).hexdigest()}  {path.name}\n"
     )
     return path
+
+
+def one_byte_fails(path: Path) -> bool:
+    """Whether a copy of a pack with one byte changed, the middle one, is refused."""
+    data = bytearray(path.read_bytes())
+    data[len(data) // 2] ^= 1
+    with tempfile.TemporaryDirectory() as folder:
+        copy = Path(folder) / path.name
+        write_bytes(copy, bytes(data))
+        beside = path.with_name(f"{path.name}.sha256")
+        write_bytes(copy.with_name(beside.name), beside.read_bytes())
+        try:
+            verify(copy)
+        except PackError:
+            return True
+    return False
 
 
 def verify(path: Path) -> int:

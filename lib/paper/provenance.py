@@ -15,6 +15,7 @@ from . import stages
 from .files import digest, sha256, write_json, write_text
 from .names import hash_line
 from .project import Project
+from .record import COMPARED
 from .revision import commit, state
 from .sources import LIB
 
@@ -79,7 +80,7 @@ def _told(*command: str) -> str:
 
 def versions() -> dict:
     found = {}
-    for name in PACKAGES:
+    for name in (*PACKAGES, *COMPARED):
         try:
             found[name] = metadata.version(name)
         except metadata.PackageNotFoundError:

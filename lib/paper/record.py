@@ -13,6 +13,17 @@ from .project import Project
 
 UNSAID = ("profile", "run_dir", "corpora_dir", "corpus", "corpus_sha256")
 
+COMPARED = (  # the programs that the chapters hold beside this work, where they are installed
+    "transformers",
+    "onnxruntime",
+    "onnx",
+    "xllamacpp",
+    "gguf",
+    "torchao",
+    "optimum-quanto",
+    "bitsandbytes",
+)
+
 
 def read_claims(run: Path) -> list[dict]:
     """The claims of every chapter that has run, in the chapters' order."""
@@ -68,15 +79,19 @@ def provenance(project: Project, run: dict, past: dict, corpus: dict) -> pd.Data
         "accelerator": machine.get("gpu") or "none",
         "system": machine.get("system"),
         "Python": machine.get("python"),
-        "libraries": ", ".join(
-            f"{name} {version}" for name, version in versions.items() if version
-        ),
+        "libraries": _versions(versions, set(versions) - {*COMPARED}),
+        "compared with": _versions(versions, {*COMPARED}),
         "corpus": corpus.get("name"),
         "corpus SHA-256": corpus.get("sha256"),
         "corpus tokens": tokens(corpus),
     }
     told = [(what, v if isinstance(v, str) else number(v)) for what, v in facts.items() if v]
     return pd.DataFrame(told, columns=["what", "value"])
+
+
+def _versions(versions: dict, chosen: set) -> str:
+    """The chosen names with their versions; those that are not installed are left out."""
+    return ", ".join(f"{name} {v}" for name, v in versions.items() if v and name in chosen)
 
 
 def tokens(corpus: dict) -> int:

@@ -1,6 +1,6 @@
 """Is the model what its description says? Asked of the object, not of its configuration."""
 
-from dataclasses import replace
+from dataclasses import asdict, replace
 
 import pandas as pd
 import torch
@@ -9,6 +9,17 @@ from torch import nn
 from minitransformer.bench import parameters
 from minitransformer.model import ModelConfig, Transformer
 from minitransformer.train import TrainConfig, initialize, optimizer
+
+SETTINGS = {
+    "batch_size": "batch, windows",
+    "window": "window, tokens",
+    "short_window": "first windows, tokens",
+    "short_steps": "steps on the first windows",
+    "lr": "peak learning rate",
+    "warmup": "warm-up, steps",
+    "cooldown": "cool-down, share of the steps",
+    "clip": "clipped at norm",
+}  # of a recipe, in words
 
 
 def found(cfg: ModelConfig, seed: int) -> dict:
@@ -88,6 +99,16 @@ def optimizer_name(recipe: TrainConfig) -> str:
     decays = any(group["weight_decay"] for group in own.param_groups)
     name = type(own).__name__
     return name if decays else name.removesuffix("W")
+
+
+def recipes(named: dict[str, TrainConfig]) -> pd.DataFrame:
+    """Recipes side by side, a row a setting in words; the optimizer by the name that it earns."""
+    own = {
+        name: asdict(recipe) | {"optimizer": optimizer_name(recipe)}
+        for name, recipe in named.items()
+    }
+    table = pd.DataFrame(own).rename(lambda key: SETTINGS.get(key, key.replace("_", " ")))
+    return table.rename_axis("setting").reset_index().astype(str)
 
 
 def _probe(model, tokens: int) -> torch.Tensor:
