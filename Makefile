@@ -32,7 +32,7 @@ endif
 # line only, because an environment may use them for something else.
 PARAMETERS := CORPUS:corpus CORPORA_DIR:corpora_dir TOKENIZER:tokenizer SEED:seed SALT:salt CONTEXT:context \
   DIM:d_model HEADS:n_heads LR:lr SEED_BENCH:bench_seed QUANT_BITS:bits TOPK:top_k TOPP:top_p BEAM:beam_width \
-  LENGTH_PENALTY:length_penalty TEMP:temperature DEVICE:device MODEL:model
+  LENGTH_PENALTY:length_penalty TEMP:temperature DEVICE:device MODEL:model NANOGPT:nanogpt
 variable = $(firstword $(subst :, ,$(1)))
 parameter = $(lastword $(subst :, ,$(1)))
 quote = '$(subst ','\'',$(1))'
@@ -68,7 +68,7 @@ RUN = $(PY) -m paper
 OPTIONS = --profile $(call quote,$(PROFILE)) --caller $(call quote,$(PWD)) $(SETTINGS) \
   $(if $(findstring command,$(origin JOBS)),--jobs $(call quote,$(JOBS)))
 
-.PHONY: help setup report publish test lab data tokenize train eval bench bench-quant ablations interop plot plot-quant \
+.PHONY: help setup report publish test lab data tokenize train eval bench bench-quant ablations interop texts plot plot-quant \
   verify-corpus test-idem export sweep pack verify clean clean-cache distclean notebooks picture wasm lock
 
 help: ## this list
@@ -79,6 +79,7 @@ help: ## this list
 
 ## PROFILE         quick (a first look), paper (the default: about 30 minutes on 2 cores), seed, full (hours on a CPU)
 ## CORPUS          a text file, or a name that data/README.md lists; CORPORA_DIR: a folder that holds named ones already
+## NANOGPT         a clone of nanoGPT, which make texts then runs beside ours
 ## TOKENIZER       word, character or bpe
 ## SEED SALT SEED_BENCH    of the language, of the benchmarks
 ## CONTEXT DIM HEADS LR    of the model and its training
@@ -128,6 +129,9 @@ ablations: $(READY) ## chapter 6: ablations
 
 interop: $(READY) ## chapter 7: the model in other runtimes, and in a browser
 	@$(RUN) interop $(OPTIONS)
+
+texts: $(READY) ## appendix 5: named texts within budgets of seconds; PROFILE=full also keeps what it found in reports/long/
+	@$(RUN) texts $(OPTIONS)
 
 plot: $(READY) ## figures/latency.png, with chapter 4
 	@$(RUN) plot $(OPTIONS)

@@ -14,12 +14,13 @@ import pytest
 ROOT = Path(__file__).resolve().parent.parent
 TARGETS = (
     "setup report publish test lab data tokenize train eval bench bench-quant ablations interop "
-    "plot plot-quant verify-corpus test-idem export sweep pack verify clean clean-cache distclean "
-    "help notebooks picture wasm lock"
+    "texts plot plot-quant verify-corpus test-idem export sweep pack verify clean clean-cache "
+    "distclean help notebooks picture wasm lock"
 ).split()
 PARAMETERS = {
     "CORPUS": "corpus",
     "CORPORA_DIR": "corpora_dir",
+    "NANOGPT": "nanogpt",
     "TOKENIZER": "tokenizer",
     "SEED": "seed",
     "SALT": "salt",

@@ -151,3 +151,17 @@ def test_failed_notebooks_are_no_artefacts(tmp_path):
     for name in ("a.json", "x.failed.ipynb", "x.ipynb"):
         write_json(tmp_path / name, 1)
     assert stages.artefacts(tmp_path) == ["a.json", "x.ipynb"]
+
+
+def test_a_chapter_that_runs_nanogpt_depends_on_what_it_was_given_and_on_the_texts(project):
+    assert stages.outside(project, "01-data", {}) == {}
+    write_notebook(project.notebook("03-texts"), PARAMETERS + 'nanogpt = ""  # a clone\n')
+    keys = [stages.outside(project, "03-texts", given) for given in ({}, {"nanogpt": "here"})]
+    (project.root / "data" / "book").mkdir(parents=True)
+    (project.root / "data" / "book" / "book.txt").write_text("a")
+    keys.append(stages.outside(project, "03-texts", {}))
+    (project.reports / "long").mkdir(parents=True)
+    (project.reports / "long" / "texts.csv").write_text("a")
+    keys.append(stages.outside(project, "03-texts", {}))
+    assert all(a != b for i, a in enumerate(keys) for b in keys[:i])
+    assert stages.outside(project, "03-texts", {"text_keep": True}) == keys[2]

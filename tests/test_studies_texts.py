@@ -84,6 +84,36 @@ def test_a_text_that_is_not_there_says_so(monkeypatch):
     assert set(why) == {b.text for b in presets.BUDGETS.values()} - set(found)
 
 
+def test_nothing_is_downloaded(monkeypatch):
+    def download(*given, **named):
+        raise AssertionError("text_corpus downloads what is not there")
+
+    monkeypatch.setattr(real_texts, "text_corpus", download)
+    monkeypatch.setattr(real_texts, "on_disk", lambda *_: {})
+    found, absent = real_texts.corpora(real_texts.chosen(["all"]), None)
+    told = real_texts.at_hand(found, absent)
+    assert told.startswith(
+        "Texts at hand: none. tinyshakespeare, wikitext-2, tinystories, quijote:"
+    )
+    assert told.count("CORPORA_DIR") == 1
+
+
+def test_what_was_not_run_is_told():
+    row = {"budget": "a second", "text": presets.GENERATED, "seconds": 0.97, "nats": 4.9,
+           "ngram": "Kneser-Ney 3", "ngram_nats": 4.1}  # fmt: skip
+    assert real_texts.not_run([row], ["a second"]) == (
+        "Not in this profile: a fifth, 3 minutes, 8 minutes, 30 minutes, 20 minutes, stories, "
+        "quijote."
+    )
+    assert real_texts.not_run([], ["a fifth"]).endswith("nanoGPT's time: a fifth.")
+    every = [row | {"budget": name} for name in presets.BUDGETS]
+    assert real_texts.not_run(every, ["all"]) == "Every budget was spent."
+    assert "1.0 s of training on the synthetic language" in real_texts.answer([row], {})
+    assert real_texts.answer([row], {"t": "lost"}).endswith("; not at hand: t.")
+    assert real_texts.answer([], {"t": "lost"}) == "No budget was spent here (not at hand: t)."
+    assert real_texts.answer([], {}) == "No budget was spent here (nanoGPT was not run)."
+
+
 def test_all_budgets_are_those_of_real_texts():
     assert "a second" not in real_texts.chosen(["all"])
     assert list(real_texts.chosen(["a second"])) == ["a second"]
@@ -219,3 +249,33 @@ def test_ratios_are_of_the_rounds():
     ]
     ratio, (low, high) = nanogpt.times_as_fast(pd.DataFrame(rows))
     assert ratio == pytest.approx(1.5) and low == pytest.approx(high)
+
+
+def test_a_fifth_is_of_the_recipes_seconds():
+    assert real_texts.chosen(["a fifth"], 170.0)["a fifth"].seconds == pytest.approx(34)
+    assert nanogpt.recipe_seconds({"nanogpt": nanogpt.parse(LOG)}) == pytest.approx(60)
+    assert nanogpt.recipe_seconds({}) == 0 and real_texts.chosen(["a fifth"], 0) == {}
+
+
+def test_nanogpt_is_run_where_all_it_needs_is_there(tmp_path):
+    assert "git clone" in nanogpt.why_not(None, True, 1)
+    for name, text in CLONE.items():
+        (tmp_path / name).parent.mkdir(parents=True, exist_ok=True)
+        (tmp_path / name).write_text(text)
+    assert "not at hand" in nanogpt.why_not(tmp_path, False, 1)
+    assert "no rounds" in nanogpt.why_not(tmp_path, True, 0)
+    assert nanogpt.why_not(tmp_path, True, 1) == ""
+
+
+def test_kept_rows_are_judged_by_their_bars():
+    class Under:
+        def verdict(self, value):
+            return "pass" if value < 1.55 else "fail"
+
+    whole = dict.fromkeys(real_texts.told([]).columns, 1.0)
+    rows = [whole | {"nats": nats, "bar": bar, "judged": "nats"} for nats, bar in
+            ((1.5, "texts-3"), (1.6, "texts-3"), (1.6, None))]  # fmt: skip
+    judged = real_texts.judged(pd.DataFrame(rows), {"texts-3": Under()})
+    assert list(judged.verdict) == ["pass", "fail", ""]
+    kept = [{"seconds": s, "allowed_seconds": 2.0, "text": "t"} for s in (1.9, 2.1)]
+    assert real_texts.in_time(kept) == (1, 2)

@@ -37,7 +37,7 @@ def lines(df, x, y, group, xlabel, ylabel, limits=(), xlimits=(), log="", **_):
     """Each line's first and last point, and its highest or lowest where that lies between."""
     parts = df.groupby(group, sort=False) if group else [("", df)]
     told = [f"{name}{': ' if name else ''}{_course(part, x, y)}" for name, part in parts]
-    axes = {"xy": " on logarithmic axes", "x": ", logarithmic tokens", "y": ", logarithmic"}
+    axes = {"xy": " on logarithmic axes", "x": " on a logarithmic axis", "y": ", logarithmic"}
     return _sentences(f"Lines of {ylabel} over {xlabel}{axes.get(log, '')}", told, limits, xlimits)
 
 

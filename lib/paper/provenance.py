@@ -6,6 +6,7 @@ import platform
 import re
 import subprocess
 import time
+from datetime import date
 from importlib import metadata
 from pathlib import Path
 
@@ -143,3 +144,9 @@ def write_hashes(run_dir: Path) -> Path:
     names = (name for name in stages.artefacts(run_dir) if name != "HASHES.txt")
     lines = [hash_line(sha256(run_dir / name), name) for name in names]
     return write_text(run_dir / "HASHES.txt", "".join(lines))
+
+
+def today(project: Project, command: str, **more) -> dict:
+    """How a result that outlives its run was made: commit, date, processor, command."""
+    now = commit(project.root) | {"date": date.today().isoformat(), "cpu": cpu_model()}
+    return now | {"command": command} | more

@@ -11,7 +11,7 @@ from .numerals import number
 from .parameters import ParameterError, resolve
 from .project import Project
 
-UNSAID = ("profile", "run_dir", "corpora_dir", "corpus", "corpus_sha256")
+UNSAID = ("profile", "run_dir", "corpora_dir", "nanogpt", "corpus", "corpus_sha256")
 
 COMPARED = (  # the programs that the chapters hold beside this work, where they are installed
     "transformers",

@@ -18,7 +18,8 @@ from .parameters import parameters_cell
 from .project import Project
 from .scrub import scrub_notebook
 
-GIVEN = ("corpus", "corpora_dir", "model")  # parameters that may name a folder of this machine
+# parameters that may name a folder of this machine
+GIVEN = ("corpus", "corpora_dir", "model", "nanogpt")
 ADOPTING = threading.Lock()  # one stage at a time joins a run
 
 

@@ -16,7 +16,8 @@ from .project import Project, read_notebook
 from .revision import state
 from .sources import imports, library_files
 
-PLACES = ("run_dir", "corpus", "corpora_dir", "model")  # parameters that only say where things are
+# parameters that only say where things are
+PLACES = ("run_dir", "corpus", "corpora_dir", "model", "nanogpt")
 STAMPED = ("key", "params", "seconds", "artefacts")
 
 
@@ -47,7 +48,7 @@ def parts(project: Project, stage: str, params: dict, run_dir: Path) -> dict | N
     lock = project.root / "requirements.lock"
     chapter = project.declared.get(stage)
     sums_up = chapter is not None and chapter.sums_up
-    return {
+    return outside(project, stage, params) | {
         "source": source,
         "params": stage_params(project, stage, params),
         "library": library_files(imports("\n".join(source["code"]))),
@@ -95,6 +96,17 @@ def stage_params(project: Project, stage: str, params: dict) -> dict:
     counts by its name and hash."""
     declared = parameters_cell(project.notebook(stage))
     return {name: params[name] for name in declared if name not in PLACES}
+
+
+def outside(project: Project, stage: str, params: dict) -> dict:
+    """What the chapter that runs nanoGPT depends on besides: which folders it was given, which
+    texts are at hand, and what an earlier long run has kept, unless it is itself to be kept."""
+    if "nanogpt" not in parameters_cell(project.notebook(stage)):
+        return {}
+    given = [bool(params.get(name)) for name in ("corpora_dir", "nanogpt")]
+    given += sorted(path.parent.name for path in (project.root / "data").glob("*/*.txt"))
+    kept = [] if params.get("text_keep") else tree(project.reports / "long")
+    return {"outside": [given, [sha256(path) for path in kept]]}
 
 
 def corpus_hash(project: Project, params: dict) -> str:

@@ -31,9 +31,10 @@ def read(project: Project, options) -> dict:
         given[name] = text
     if given.get("corpus"):
         given["corpus"] = corpus_path(project, given["corpus"], options.caller)
-    if given.get("corpora_dir"):
-        folder = options.caller / Path(given["corpora_dir"]).expanduser()
-        given["corpora_dir"] = folder.resolve().as_posix()
+    for name in ("corpora_dir", "nanogpt"):
+        if given.get(name):
+            folder = options.caller / Path(given[name]).expanduser()
+            given[name] = folder.resolve().as_posix()
     if given.get("model"):
         given["model"] = model_folder(given["model"], options.caller)
     params = resolve(project.notebooks, options.profile, given)

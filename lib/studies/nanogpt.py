@@ -13,6 +13,7 @@ import warnings
 from contextlib import chdir, redirect_stdout
 from importlib import import_module
 from pathlib import Path
+from tempfile import TemporaryDirectory
 
 import numpy as np
 import pandas as pd
@@ -20,6 +21,7 @@ import torch
 
 from minitransformer.evaluate import token_losses
 
+from .presets import SHAKESPEARE
 from .processes import in_processes, over_processes
 from .real_texts import SETTLED as OURS_SETTLED
 from .real_texts import paces
@@ -166,3 +168,46 @@ def times_as_fast(rates: pd.DataFrame) -> tuple[float, tuple[float, float]]:
     wide = rates.pivot(index="round", columns="who", values="tokens_per_second")
     found = over_processes(wide["ours"] / wide["nanoGPT"])
     return found["estimate"], (found["low"], found["high"])
+
+
+def ran(clone: Path, train: str, valid: str, rounds: int, steps: int, whole: bool, threads: int):
+    """All that is measured of it, in a temporary copy: `rates`, see `beside`; and where `whole`,
+    its recipe to the end: `nanogpt`, see `parse`, and `scored`, the nats of every character."""
+    with TemporaryDirectory() as folder:
+        prepare(clone, Path(folder), train, valid)
+        found = {"rates": beside(Path(folder), rounds, steps, threads)}
+        return found | (measured(Path(folder), STEPS, threads, score=True) if whole else {})
+
+
+def why_not(clone: Path | None, at_hand: bool, rounds: int) -> str:
+    """Why it is not run here, in a sentence; "" where it is."""
+    why = missing(clone) or ("" if at_hand else "its text is not at hand")
+    why = why or ("" if rounds else "this profile gives it no rounds")
+    return f"nanoGPT was not run: {why}." if why else ""
+
+
+def recipe_seconds(found: dict) -> float:
+    """Of its recipe: measured where it was run to its end, else steps times their mean; 0 where it
+    was not run."""
+    if not found:
+        return 0.0
+    if "nanogpt" in found:
+        return seconds(found["nanogpt"])
+    rates = found["rates"]
+    return STEPS * float(rates[rates.who == "nanoGPT"].seconds_per_step.mean())
+
+
+def said(found: dict) -> str:
+    """What it took here, in a sentence."""
+    took = recipe_seconds(found)
+    if "scored" not in found:
+        return f"nanoGPT's recipe would take {took:,.0f} s here: {STEPS:,} steps times their mean."
+    nats = found["scored"].nats.mean()
+    return f"nanoGPT's recipe took {took:,.0f} s here, and reached {nats:.4f} nats a character."
+
+
+def drawn(found: dict) -> pd.DataFrame:
+    """Its learning curve, where its recipe was run to its end."""
+    if "nanogpt" not in found:
+        return pd.DataFrame()
+    return curve(found["nanogpt"]).assign(who="nanoGPT", text=SHAKESPEARE)

@@ -16,12 +16,14 @@ from minitransformer.train import DEVICES, RECIPES, device_of
 
 from . import interop, needs, own
 from .peers import PEERS
+from .presets import BUDGETS, SIZES
 
 HUGE = 2**31  # counts and sizes beyond it are slips of the keyboard
 LEAST = {  # the smallest value that the chapters can use; a list is held item by item
     **dict.fromkeys(("seed", "bench_seed", "lr", "top_k", "spread_runs", "short_steps"), 0),
     **dict.fromkeys(("short_window", "quant_tokens", "qat_tokens", "length_penalty"), 0),
-    "width_runs": 0,
+    **dict.fromkeys(("width_runs", "text_sizes", "text_rounds"), 0),
+    "text_steps": 12,
     **dict.fromkeys(("steps", "twin_steps", "gqa_steps", "draft_steps", "spread_steps"), 1),
     "smeared_steps": 1,
     **dict.fromkeys(("batch_size", "threads", "n_layers", "large_layers", "context"), 1),
@@ -55,6 +57,8 @@ LEAST = {  # the smallest value that the chapters can use; a list is held item b
 MOST = {
     "peer_shapes": 2,
     "engine_shapes": 5,
+    "text_sizes": len(SIZES),
+    "text_steps": 2000,
     "engine_tokens": 2**17,
     "peer_tokens": 400,  # after a prompt of 16, in a context of 512
     "seed": 2**63 - 2**16,  # further runs count on from it, and torch takes 64 bits
@@ -75,6 +79,7 @@ KNOWN = {
     "device": DEVICES,
     "peers": ("all", *PEERS),
     "interop": ("all", *interop.PEERS),
+    "text_budgets": ("all", *BUDGETS),
     "bits": (32, 8, 4),
     "method_bits": (8, 4, 3, 2),
     "tokenizer": ("", "word", "character", "bpe"),

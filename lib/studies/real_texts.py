@@ -18,39 +18,52 @@ import torch
 
 from minitransformer import bench
 from minitransformer.corpus import SMALL as SMALL_LANGUAGE
-from minitransformer.corpus import Batches, Corpus, catalogue, language_corpus, text_corpus
+from minitransformer.corpus import Batches, Corpus, catalogue, language_corpus, on_disk, text_corpus
 from minitransformer.evaluate import KneserNey, Monitor, bits_per_byte, log_steps, token_losses
 from minitransformer.evaluate.perplexity import summary
 from minitransformer.model import Transformer
 from minitransformer.train import TrainConfig, initialize, train
 
-from .presets import BUDGETS, GENERATED, PUBLISHED, SIZES, Budget
+from .presets import BUDGETS, FIFTH, GENERATED, PUBLISHED, SHAKESPEARE, SIZES, Budget
 
 SETTLED, CALIBRATED = 3, 9  # steps of the calibration that are left out, and that are timed
 MARGIN = 0.03  # of a budget, for a machine that grows slower
 POINTS, WATCHED = 16, 8192  # looks on the way, and tokens of each
 ALL = "all"
+MISSING = (
+    "not at hand (make data CORPUS=its name PROFILE=quick downloads it once, or give CORPORA_DIR=a "
+    "folder that holds it)"
+)
+NAMED = {GENERATED: "the synthetic language"}
 
 
-def chosen(names: list[str]) -> dict[str, Budget]:
-    """The budgets of these names, "all" for every one of a real text."""
-    if ALL in names:
-        return {name: b for name, b in BUDGETS.items() if b.text != GENERATED}
-    return {name: BUDGETS[name] for name in names}
+def chosen(names: list[str], recipe_seconds: float | None = None) -> dict[str, Budget]:
+    """The budgets of these names, "all" for every one of a real text. A fifth is of the seconds of
+    nanoGPT's recipe: without them (0) there is none."""
+    names = [n for n, b in BUDGETS.items() if b.text != GENERATED] if ALL in names else names
+    found = {name: BUDGETS[name] for name in names}
+    if recipe_seconds and FIFTH in found:
+        found[FIFTH] = replace(found[FIFTH], seconds=recipe_seconds / 5)
+    elif recipe_seconds == 0:
+        found.pop(FIFTH, None)
+    return found
 
 
 def corpora(budgets: dict[str, Budget], folder: Path | None) -> tuple[dict[str, Corpus], dict]:
-    """Text -> corpus of every text that is there or can be had, cut 90/10 as nanoGPT does where it
-    has no official split; and text -> why not, of the others."""
+    """Text -> corpus of every text that is at hand, cut 90/10 as nanoGPT does where it has no
+    official split; and text -> why not, of the others. Nothing is downloaded."""
     found, absent, known = {}, {}, catalogue()
     for text in dict.fromkeys(budget.text for budget in budgets.values()):
         try:
             if text == GENERATED:
                 found[text] = language_corpus(42, "0" * 32, SMALL_LANGUAGE, 20_000, 2_000, 2)
-            else:
-                whole = known[text]["files"][0]["split"] == "all"
-                split = "nanogpt" if whole else ""
-                found[text] = text_corpus(text, corpora_dir=folder, split=split)
+                continue
+            files = known[text]["files"]
+            if len(on_disk(known[text], folder)) < len(files):
+                absent[text] = MISSING
+                continue
+            split = "nanogpt" if files[0]["split"] == "all" else ""
+            found[text] = text_corpus(text, corpora_dir=folder, split=split)
         except (OSError, ValueError) as error:
             absent[text] = str(error)
     return found, absent
@@ -230,3 +243,102 @@ def left(folder: Path) -> tuple[pd.DataFrame, pd.DataFrame, dict]:
         return pd.DataFrame(), pd.DataFrame(columns=["who", "text", "seconds", "valid_nats"]), {}
     made = json.loads((folder / "texts.json").read_text())
     return pd.read_csv(folder / "texts.csv"), pd.read_csv(folder / "texts-curves.csv"), made
+
+
+def listed() -> pd.DataFrame:
+    """The presets: budget, text, seconds, model (layers × width), batch (windows × tokens), lr."""
+    rows = [
+        {"budget": name, "text": b.text, "seconds": b.seconds,
+         "layers_width": f"{b.cfg.n_layers} × {b.cfg.d_model}",
+         "batch": f"{b.recipe.batch_size} × {b.recipe.window}", "lr": b.recipe.lr}
+        for name, b in BUDGETS.items()
+    ]  # fmt: skip
+    return pd.DataFrame(rows)
+
+
+def not_run(rows: list[dict], names: list[str]) -> str:
+    """Which budgets were not spent, and why, in a sentence or two."""
+    done, asked = {row["budget"] for row in rows}, chosen(names)
+    rest = [n for n, b in BUDGETS.items() if n not in asked and b.text != GENERATED]
+    lost = [n for n in asked if n not in done]
+    said = [f"Not in this profile: {', '.join(rest)}."] if rest else []
+    said += [f"Not run, for want of its text or of nanoGPT's time: {', '.join(lost)}."] * bool(lost)
+    return " ".join(said) or "Every budget was spent."
+
+
+def in_time(rows: list[dict]) -> tuple[int, int]:
+    """How many budgets of real texts were kept, of how many."""
+    real = [row for row in rows if row["text"] != GENERATED]
+    return sum(row["seconds"] <= row["allowed_seconds"] for row in real), len(real)
+
+
+def answer(rows: list[dict], absent: dict) -> str:
+    """The chapter in a sentence."""
+    done = [
+        f"{row['seconds']:,.1f} s of training on {NAMED.get(row['text'], row['text'])} reach "
+        f"{row['nats']:.4f} nats a token ({row['ngram']}-gram: {row['ngram_nats']:.4f})"
+        for row in rows
+    ]
+    lost = f"not at hand: {', '.join(absent)}" if absent else ""
+    if not done:
+        return f"No budget was spent here ({lost or 'nanoGPT was not run'})."
+    return "; ".join([*done, *([lost] if lost else [])]) + "."
+
+
+def size(cfg) -> int:
+    """Parameters of a model."""
+    return sum(bench.parameters(cfg).values())
+
+
+def peak() -> float:
+    """Operations a second of this machine's matrix product."""
+    return bench.matmul_flops_per_second(512)
+
+
+def none_taken() -> pd.DataFrame:
+    """What `paces` gives for no size."""
+    return pd.DataFrame(columns=["step", "seconds", "size", "mib"]).astype({"step": int})
+
+
+def at_hand(corpora, absent: dict) -> str:
+    """Which texts are there, and why the others are not."""
+    reasons = {why: [text for text in absent if absent[text] == why] for why in absent.values()}
+    names = ", ".join(NAMED.get(text, text) for text in corpora) or "none"
+    others = [f"{', '.join(texts)}: {why}" for why, texts in reasons.items()]
+    return ". ".join([f"Texts at hand: {names}", *others]) + "."
+
+
+def joined(curves: list, peer: pd.DataFrame) -> pd.DataFrame:
+    """Learning curves of this run: who, text, seconds, valid_nats."""
+    found = [table for table in (*curves, peer) if len(table)]
+    columns = ["who", "text", "seconds", "valid_nats"]
+    return pd.concat(found, ignore_index=True)[columns] if found else pd.DataFrame(columns=columns)
+
+
+def figure_data(own: pd.DataFrame, apart: pd.DataFrame) -> pd.DataFrame:
+    """The curves to draw: this run's, and on Tiny Shakespeare those measured apart."""
+    apart = apart[apart.text == SHAKESPEARE].assign(who=apart.who + ", apart")
+    shown = pd.concat([table for table in (own, apart) if len(table)] or [own])
+    return shown[shown.seconds > 0].reset_index(drop=True)
+
+
+def lines_of(rows: list[dict]) -> list[tuple[float, str]]:
+    """The n-gram's loss on the first text, as a limit of a figure."""
+    return [(row["ngram_nats"], row["ngram"]) for row in rows[:1]]
+
+
+def judged(kept: pd.DataFrame, bars: dict) -> pd.DataFrame:
+    """Kept rows with the verdict of the bar of each, "" where it has none."""
+    rows = kept.fillna({"bar": ""}).to_dict("records")
+    verdicts = [bars[r["bar"]].verdict(r[r["judged"]]) if r["bar"] else "" for r in rows]
+    return told(rows).assign(verdict=verdicts)
+
+
+def apart(made: dict) -> str:
+    """How kept results were made, in a sentence."""
+    if not made:
+        return "No long run has been kept yet: make texts PROFILE=full makes one."
+    return (
+        f"Measured apart on {made['date']} at commit {made['commit'][:12]}, on {made['cpu']} with "
+        f"{made['threads']} threads, by `{made['command']}`."
+    )

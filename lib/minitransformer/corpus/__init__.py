@@ -19,7 +19,7 @@ from .language import (
     uniform_words,
 )
 from .needs import Checked, check_corpus
-from .registry import catalogue
+from .registry import catalogue, on_disk
 from .sources import language_corpus, text_corpus, uniform_corpus
 from .store import Store, build
 from .text import SPLITS, read_text, split_text
@@ -40,7 +40,7 @@ __all__ = [
     "Batches", "Checked", "Corpus", "LARGE", "Language", "LanguageSpec", "MECHANISMS", "MINIMAL",
     "PINNED", "SMALL", "SPECIALS", "SPLITS", "Sample", "Store", "Text", "build", "catalogue",
     "check_corpus", "decode", "encode", "entropy", "hidden_bits", "ladder", "language_corpus",
-    "marginals", "named_corpora", "read_text", "read_vocabulary", "split_text", "text_corpus",
-    "train_bpe", "train_characters", "train_tokenizer", "train_words", "uniform_corpus",
-    "uniform_words", "vocabulary", "window_bits", "without", "words_tokenizer",
+    "marginals", "named_corpora", "on_disk", "read_text", "read_vocabulary", "split_text",
+    "text_corpus", "train_bpe", "train_characters", "train_tokenizer", "train_words",
+    "uniform_corpus", "uniform_words", "vocabulary", "window_bits", "without", "words_tokenizer",
 ]  # fmt: skip
