@@ -73,9 +73,9 @@ def written(block, folder):
 
 def test_the_page_has_a_block_for_each_runtime():
     assert [language for language, _ in BLOCKS] == "python python js js python python js".split()
-    assert [(language, len(code.splitlines())) for language, code in SHORT] == [
-        ("python", 3), ("js", 3), ("python", 3)
-    ]  # fmt: skip
+    assert [language for language, _ in SHORT] == ["python", "js", "python"]
+    lines = [[line for line in code.splitlines() if line.strip()] for _, code in SHORT]
+    assert [len(own) - own[0].startswith(("from", "import")) for own in lines] == [2, 2, 3]
     assert interop.NPM in PAGE and "docs/runtimes.md" in (ROOT / "README.md").read_text("utf-8")
 
 
@@ -134,7 +134,7 @@ def test_llama_cpp_answers_the_lines_of_the_readme(made):
     pytest.importorskip("xllamacpp")
     folder, words, _ = made
     said = written(SHORT[2], folder)
-    assert len(said) == 20 and {*said} <= {*words.get_vocab()}
+    assert 0 < len(said) <= 20 and {*said} <= {*words.get_vocab()}  # drawn: it may end
 
 
 @needs_node
