@@ -8,6 +8,7 @@ from itertools import pairwise
 import numpy as np
 import pytest
 import torch
+from safetensors import SafetensorError
 from safetensors.torch import load_file, save_file
 
 from minitransformer import ModelConfig, QuantScheme, Transformer, generate, quantize, save
@@ -541,3 +542,18 @@ def test_the_command_names_a_folder_that_is_no_model(tmp_path, capsys):
 def test_export_knows_its_formats(tmp_path):
     with pytest.raises(ValueError, match="format 'ggml' is unknown: choose one of hf, gguf, onnx"):
         export(make(), tmp_path, "ggml")
+
+
+def test_a_full_disk_is_one_line_and_leaves_nothing(tmp_path, capsys, monkeypatch):
+    """As safetensors tells it, whose error is none of the system's."""
+    save(make(**HOMES[0][1]), tmp_path / "model")
+
+    def full(*_, **__):
+        raise SafetensorError("Error while serializing: I/O error: No space left on device")
+
+    monkeypatch.setattr("minitransformer.export.huggingface.save_file", full)
+    out = tmp_path / "out"
+    assert main([str(tmp_path / "model"), "--format", "hf", "--out", str(out)]) == 2
+    told = capsys.readouterr().err
+    assert "No space left on device" in told and len(told.splitlines()) == 1
+    assert not [p for p in out.rglob("*") if p.is_file()]

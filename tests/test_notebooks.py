@@ -55,13 +55,14 @@ def written(cell):
 
 
 each = pytest.mark.parametrize("path", PATHS, ids=lambda p: p.stem)
+every = pytest.mark.parametrize("path", EVERY, ids=lambda p: p.relative_to(FOLDER).as_posix())
 
 
 def test_every_chapter_is_there():
     assert {path.stem for path in PATHS} == set(Project.find(FOLDER).stages)
 
 
-@each
+@every
 def test_the_format_is_valid_with_authored_unique_ids(path):
     book = read(path)
     nbformat.validate(book)
@@ -71,13 +72,13 @@ def test_the_format_is_valid_with_authored_unique_ids(path):
     assert book.metadata.kernelspec.name == "python3" and "papermill" not in book.metadata
 
 
-@each
+@every
 def test_no_cell_is_called_as_its_chapter(path):
     """On the page cell "train" of chapter 02 is #02-train, and so is the chapter itself."""
     assert path.stem.partition("-")[2] not in [cell.id for cell in read(path).cells]
 
 
-@each
+@every
 def test_it_opens_with_title_and_question(path):
     first = read(path).cells[0]
     lines = [line for line in first.source.splitlines() if line.strip()]
@@ -88,7 +89,7 @@ def test_it_opens_with_title_and_question(path):
     )
 
 
-@each
+@every
 def test_papermill_reads_every_parameter(path, caplog):
     found = inspect_notebook(
         str(path)
@@ -102,7 +103,7 @@ def test_papermill_reads_every_parameter(path, caplog):
     )
 
 
-@each
+@every
 def test_the_parameters_are_literals_with_a_comment_each_and_the_guard_follows(path):
     cells = code_cells(read(path))
     assert cells[0].metadata.get("tags") == ["parameters"]
@@ -116,7 +117,7 @@ def test_the_parameters_are_literals_with_a_comment_each_and_the_guard_follows(p
     assert f'open_notebook("{path.stem}", globals())' in cells[1].source
 
 
-@each
+@every
 def test_cells_are_short_and_define_nothing(path):
     for cell in code_cells(read(path))[1:]:  # the parameters may be many
         nodes = list(ast.walk(ast.parse(python(cell))))
@@ -144,7 +145,7 @@ def test_the_code_of_all_chapters_is_short():
     assert sum(lines) <= LINES and median(lines) <= MEDIAN_LINES
 
 
-@pytest.mark.parametrize("path", EVERY, ids=lambda p: p.relative_to(FOLDER).as_posix())
+@every
 def test_what_a_cell_shows_has_its_captions_below_it(path):
     """In words alone: a number in a caption would be a copy of one that is computed."""
     book = read(path)
@@ -192,12 +193,12 @@ def test_at_least_three_outputs_are_compared_exactly(path):
     assert len(checked) >= 3 and all(cell.outputs for cell in checked)
 
 
-@each
+@every
 def test_the_last_cell_closes_the_chapter(path):
     assert "nb.close(" in code_cells(read(path))[-1].source
 
 
-@each
+@every
 def test_no_folder_of_a_machine_is_named(path):
     text = path.read_text(encoding="utf-8")
     assert str(FOLDER.parent) not in text and "/home/" not in text and "site-packages" not in text
@@ -235,7 +236,7 @@ def test_no_variable_of_a_chapter_is_named_as_a_parameter_of_any(path):
             assert not stored(cell) & {*known}, cell.id
 
 
-@each
+@every
 def test_no_cell_is_changed_by_opening_it(path):
     """JupyterLab writes the kernel's display name into a notebook that has another."""
     assert read(path).metadata.kernelspec.display_name == "Python 3 (ipykernel)"

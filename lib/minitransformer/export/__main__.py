@@ -8,6 +8,8 @@ import json
 import sys
 from pathlib import Path
 
+from safetensors import SafetensorError
+
 from ..checkpoint import load
 from . import FORMATS, KINDS, export, from_huggingface
 
@@ -25,7 +27,7 @@ def main(argv=None) -> int:
         options = {"kind": args.kind, "rewrite": args.rewrite} if format == "gguf" else {}
         try:
             path = export(model, args.out, format, tokenizer, **options)
-        except (ImportError, OSError, ValueError) as error:
+        except (ImportError, OSError, ValueError, SafetensorError) as error:
             print(f"{format}: {error}", file=sys.stderr)
             status = 2
         else:
