@@ -51,7 +51,7 @@ def opened(browser, run_dir):
     what it complained of."""
     contexts = []
 
-    def page_at(width=1280, path=None, **options):
+    def page_at(width=1280, path=None, first="", **options):
         options = {
             "reduced_motion": "reduce",
             "viewport": {"width": width, "height": 900},
@@ -59,6 +59,7 @@ def opened(browser, run_dir):
         contexts.append(browser.new_context(**options))
         page, asked, told = contexts[-1].new_page(), [], []
         page.set_default_timeout(60_000)
+        page.add_init_script(first)  # what runs before any script of the page
         page.on("request", lambda request: asked.append(request.url))
         page.on("console", lambda message: told.append(message.text))
         page.on("pageerror", lambda error: told.append(str(error)))
@@ -91,6 +92,21 @@ def test_the_models_say_what_pytorch_says_and_nothing_is_fetched(opened, width, 
     assert len(speeds) == 6 and all(int(speed.replace(",", "")) > 0 for speed in speeds)
     assert page.evaluate("document.documentElement.scrollWidth") <= width
     assert told == [] and len(asked) == 1 and asked[0].startswith("file:")
+
+
+@pytest.mark.parametrize(
+    ("lacks", "why"),
+    [
+        ("delete globalThis.WebAssembly", "WebAssembly is not defined"),
+        ("WebAssembly.instantiate = async () => { throw Error('no SIMD') }", "no SIMD"),
+    ],
+)
+def test_a_browser_that_cannot_run_the_engine_says_so_and_shows_the_rest(opened, lacks, why):
+    page, _, told = opened(first=lacks)
+    words = page.locator(".told", has_text="This browser does not run the engine")
+    assert why in words.inner_text() and told == []
+    assert not page.locator("#talk-form").is_visible()
+    assert page.locator("text=The 64 tokens that each model finds likeliest").first.is_visible()
 
 
 def write(page, weights, seed, tokens, wait=True):
