@@ -220,10 +220,11 @@ def test_the_dispatch_table_times_what_runs_and_says_why_the_rest_does_not():
 def test_fast_needs_both_time_and_memory():
     table = pd.DataFrame(
         {
-            "format": ["fp32", *["int4"] * 5],
-            "kernel": ["none", "dequantized", "a", "b", "c", "d"],
-            "high": [1, 0.5, 1.0, 0.9, 1.01, np.nan],
-            "resident_of_disk": [1, 7, 1.1, 1.11, 1, np.nan],
+            "format": ["fp32", *["int4"] * 5, "fp32"],
+            "kernel": ["none", "dequantized", "a", "b", "c", "d", "native"],
+            "time_ratio": [1, 0.4, 0.9, 0.8, 0.9, np.nan, 0.8],
+            "high": [1, 0.5, 1.0, 0.9, 1.01, np.nan, 0.9],
+            "resident_of_disk": [1, 7, 1.1, 1.11, 1, np.nan, 1],
         }
     )
     assert labels(table).tolist() == [
@@ -233,6 +234,7 @@ def test_fast_needs_both_time_and_memory():
         "fast, larger",
         "slower",
         "refused",
+        "fast",  # another engine's FP32 is no baseline
     ]
 
 

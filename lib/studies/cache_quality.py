@@ -9,6 +9,8 @@ from minitransformer.cache import make_cache
 from minitransformer.evaluate import paired_difference, stream_losses, token_losses
 from minitransformer.model import Transformer
 
+from .words import minus
+
 KINDS = ("int8", "int4", "paged-int4", "int2")
 
 
@@ -85,7 +87,8 @@ def against_recomputing(losses: dict[str, np.ndarray], window: int):
 
 def told(late: pd.DataFrame) -> str:
     """What each way adds late in a text, in words, with its interval."""
-    rows = late.itertuples()
-    return "; ".join(
-        f"{r.cache} {r.added_percent:+.2f} % [{r.low:+.2f}, {r.high:+.2f}]" for r in rows
-    )
+    parts = []
+    for row in late.itertuples():
+        value, low, high = (minus(f"{x:+.2f}") for x in (row.added_percent, row.low, row.high))
+        parts.append(f"{row.cache} {value} % [{low}, {high}]")
+    return "; ".join(parts)

@@ -124,8 +124,7 @@ def step_table(samples: dict, ways: dict, engines: dict, sizes: pd.DataFrame) ->
         own, table = native.STORED[name], samples["native_steps"]
         rows.append(way_row(table, name, "native FP32", own, "native", engine.nbytes, files))
     table = pd.DataFrame(rows)
-    kernel = table.kernel.where(table.format != "fp32", "none")  # each engine's FP32 is a baseline
-    label = pd.Series(bench.labels(table.assign(high=table.high.fillna(np.inf), kernel=kernel)))
+    label = pd.Series(bench.labels(table.assign(high=table.high.fillna(np.inf))))
     open_ = ~(table.low > 1)  # an interval that holds 1, or one process, decides nothing
     return table.assign(label=label.mask(open_ & (label == "slower"), "not decided"))
 

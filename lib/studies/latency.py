@@ -20,6 +20,7 @@ from minitransformer.train import initialize
 
 from . import seed_latency
 from .processes import over_processes, process_medians, speedup
+from .words import minus
 
 WIDTHS = (1, 2, 4, 8, 16, 32, 64, 128)  # tokens or sequences of one forward
 LOOPS = ("head at all positions", "naive", "dynamic cache", "static cache")
@@ -226,7 +227,7 @@ def text_needed(plan: Plan, context: int) -> int:
 def constants(model: bench.TimeModel, roof: bench.TimeModel, cfg) -> pd.DataFrame:
     """The fitted constants in readable units."""
     read = 4 * bench.weights_read(cfg)
-    low, high = (f"{1e9 * end:.0f}".replace("-", "−") for end in model.kappa_interval)
+    low, high = (minus(f"{1e9 * end:.0f}") for end in model.kappa_interval)
     resolved = "" if model.kappa_resolvable else ", not resolvable"
     peak = bench.flops(cfg, 1) / roof.compute
     rows = [

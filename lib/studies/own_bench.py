@@ -14,12 +14,13 @@ from minitransformer.checkpoint import save
 from minitransformer.decode import generate
 from minitransformer.export import export
 from minitransformer.native.checks import check_model
-from minitransformer.quant import QuantScheme, computed_bytes, matrices, quantize
+from minitransformer.quant import computed_bytes, matrices, quantize
 
-from . import native, own
+from . import interop, native, own
 from .cache_quality import added_perplexity
 from .calibration import windows
 from .limits import read_bytes
+from .peers import size
 from .processes import over_processes, process_medians
 from .scores import Scores
 
@@ -29,9 +30,6 @@ UNCACHED = 2  # tokens: each costs as much as the whole text before it
 ENGINE, EAGER = "C engine", "PyTorch"
 FREE = 1.0  # % of perplexity: what costs less, the whole interval of it, counts as free
 WATCHED = 2e12  # operations that GPTQ may take: a forward of its text for each matrix, minutes
-WHOLE = {
-    name: QuantScheme(bits, "group", 32) for name, bits in (("int8", 8), ("int4", 4))
-}  # ONNX's
 METHODS = {"int4 rounded": "rtn", "int4 clipped": "mse", "int4 GPTQ": "gptq"}
 
 
@@ -159,12 +157,13 @@ def files(model, tokenizer) -> pd.DataFrame:
     """MB of what `make export` writes of the model, or why a runtime cannot have it."""
     rows = []
     ways = [(name, "float32", {}) for name in ("hf", "onnx")]
-    ways += [("onnx", name, {}) for name in WHOLE]
+    ways += [("onnx", name, {}) for name in ("int8", "int4")]
     ways += [("gguf", kind, {"kind": kind}) for kind in ("f16", "q8_0", "q4_0")]
     for name, kind, options in ways:
         with TemporaryDirectory() as folder:
             label = f"{name} {kind}"
-            small = quantize(model, WHOLE[kind]) if kind in WHOLE else model
+            scheme = interop.FORMATS.get(kind) if name == "onnx" else None
+            small = model if scheme is None else quantize(model, scheme)
             try:
                 path = export(small, folder, name, tokenizer, **options)
             except (ImportError, ValueError) as error:
@@ -172,12 +171,6 @@ def files(model, tokenizer) -> pd.DataFrame:
             else:
                 rows.append((label, size(path) / 1e6, "written"))
     return pd.DataFrame(rows, columns=["file", "MB", "what"])
-
-
-def size(path: Path) -> int:
-    """Bytes of a file, or of all files in a folder."""
-    inside = [p for p in path.rglob("*") if p.is_file()] if path.is_dir() else [path]
-    return sum(p.stat().st_size for p in inside)
 
 
 def advice(choice: dict, cfg, shipped: Path) -> pd.DataFrame:

@@ -28,9 +28,9 @@ from minitransformer.export import to_gguf, to_huggingface, to_onnx
 from minitransformer.model import ModelConfig, Transformer
 from minitransformer.quant import QuantScheme, quantize
 
-from .limits import read_bytes
+from .limits import per_step, read_bytes
 from .native import FORMATS, missing, packed
-from .processes import over_processes
+from .processes import over_processes, process_medians
 
 LLAMA = ModelConfig(norm="rmsnorm", ffn="swiglu", bias=False)  # what every runtime can express
 SHAPES = {
@@ -158,24 +158,23 @@ def table(samples: pd.DataFrame, told: pd.DataFrame) -> pd.DataFrame:
     for shape, part in told[told.process == 0].groupby("shape", sort=False):
         wanted = json.loads(part[part.runtime == OURS].tokens.iloc[0])
         own = samples[samples["shape"] == shape]
-        times = own.groupby(["process", "name", "new"]).seconds.median().unstack("new")
+        first = process_medians(own[own.new == own.new.min()])
+        step = per_step(own.rename(columns={"new": "calls"}))
         for row in part.itertuples():
             found = {"shape": shape, "runtime": row.runtime, "bits": row.bits}
             if not row.reason:
-                found |= speeds(times, row.runtime, ENGINE[row.bits], len(wanted))
+                found |= speeds(first, step, row.runtime, ENGINE[row.bits])
                 same = np.cumprod(np.equal(json.loads(row.tokens), wanted)).sum()
                 found |= {"equal_tokens": int(same), "of": len(wanted)}
             rows.append(found | {"file_mb": row.bytes / 1e6, "why_not": row.reason})
     return pd.DataFrame(rows)
 
 
-def speeds(times: pd.DataFrame, name: str, engine: str, new: int) -> dict:
+def speeds(first: pd.DataFrame, step: pd.DataFrame, name: str, engine: str) -> dict:
     """First token and further tokens of one runtime over processes, and against the engine."""
-    first, last = min(times.columns), max(times.columns)
-    step = ((times[last] - times[first]) / (new - 1)).clip(lower=1e-9).unstack("name")
     own = over_processes(1e6 * step[name])
     found = {
-        "first_ms": 1e3 * over_processes(times[first].unstack("name")[name])["estimate"],
+        "first_ms": 1e3 * over_processes(first[name])["estimate"],
         "us_per_token": own["estimate"],
         "low": own["low"],
         "high": own["high"],

@@ -24,6 +24,7 @@ from minitransformer.evaluate.perplexity import summary
 from minitransformer.model import Transformer
 from minitransformer.train import TrainConfig, initialize, train
 
+from .arms import size
 from .presets import BUDGETS, FIFTH, GENERATED, PUBLISHED, SHAKESPEARE, SIZES, Budget
 
 SETTLED, CALIBRATED = 3, 9  # steps of the calibration that are left out, and that are timed
@@ -144,7 +145,7 @@ def scores(budget: Budget, model, corpus: Corpus) -> dict:
     half = 1.96 * found.stderr
     ngram = KneserNey(corpus.splits["train"], budget.order, corpus.vocab_size)
     return {
-        "parameters": sum(bench.parameters(model.cfg).values()),
+        "parameters": size(model.cfg),
         "scored": f"{budget.scored}, {found.tokens:,} tokens, windows of {window}",
         "nats": found.nll,
         "low": found.nll - half,
@@ -180,7 +181,7 @@ def predicted(flops_per_second: float) -> pd.DataFrame:
         flops = bench.training_flops(cfg, batch, window)
         nbytes = sum(bench.training_bytes(cfg, batch, window).values())
         rows.append(
-            {"size": name, "parameters": sum(bench.parameters(cfg).values()),
+            {"size": name, "parameters": size(cfg),
              "batch": f"{batch} × {window}", "predicted_mib": nbytes / 2**20,
              "least_seconds": flops / flops_per_second}
         )  # fmt: skip
@@ -283,11 +284,6 @@ def answer(rows: list[dict], absent: dict) -> str:
     if not done:
         return f"No budget was spent here ({lost or 'nanoGPT was not run'})."
     return "; ".join([*done, *([lost] if lost else [])]) + "."
-
-
-def size(cfg) -> int:
-    """Parameters of a model."""
-    return sum(bench.parameters(cfg).values())
 
 
 def peak() -> float:

@@ -14,6 +14,8 @@ from scipy.stats import nct, t
 
 from minitransformer.evaluate import holm, t_interval
 
+from .words import minus
+
 LEVEL, POWER = 0.05, 0.8
 WORSE, BETTER, UNCLEAR = "worse", "better", "no evidence of a difference"
 
@@ -86,6 +88,6 @@ def listed(table: pd.DataFrame, *readings: str) -> str:
     """The changes that have one of these readings, with their size, the largest first; or none."""
     found = table[table.reading.isin(readings)]
     found = found.sort_values("difference_nats", key=abs, ascending=False)
-    sizes = [f"{size:+.3f}".replace("-", "−") for size in found.difference_nats]
+    sizes = [minus(f"{size:+.3f}") for size in found.difference_nats]
     told = [f"{name} {size} nats" for name, size in zip(found.change, sizes, strict=True)]
     return ", ".join(told) or "none"

@@ -76,7 +76,7 @@ def labels(table: pd.DataFrame) -> np.ndarray:
     quick, small = table["high"] <= 1, table["resident_of_disk"] <= RESIDENT
     cases = {
         "refused": table["high"].isna(),
-        "baseline": (table["format"] == "fp32") & (table["kernel"] == "none"),
+        "baseline": (table["format"] == "fp32") & (table["time_ratio"] == 1),  # over itself
         "FP32-resident": table["kernel"] == "dequantized",
         "fast": quick & small,
         "fast, larger": quick,
