@@ -13,7 +13,7 @@ import nbformat
 from bs4 import BeautifulSoup
 from jinja2 import Environment, FileSystemLoader
 from markupsafe import Markup
-from nbconvert import HTMLExporter
+from nbconvert import HTMLExporter, TemplateExporter
 from pygments import highlight
 from pygments.formatters import HtmlFormatter
 from pygments.lexers import PythonLexer
@@ -97,6 +97,7 @@ class Book:
         self.cites = {}
         self.numbered = count(1)
         self.token = secrets.token_hex(8)  # marks what in_order numbers: no text can hold it
+        self.drawings = []
 
     def chapter(self, path: Path, seconds=None) -> Chapter:
         """The chapter of an executed notebook; ValueError if a cell raised, or shows an image that
@@ -120,7 +121,7 @@ class Book:
         exporter.register_filter(
             "shown", lambda output, cell: self._shown(output, cell, name, computed)
         )
-        body, _ = exporter.from_notebook_node(notebook)
+        body, _ = TemplateExporter.from_notebook_node(exporter, notebook)  # not parsed twice
         soup = BeautifulSoup(body, "html.parser")
         _drop_empty_headings(soup, notebook)
         labels = {
@@ -148,6 +149,18 @@ class Book:
     def _beside(self, path):
         """Whether a file lies beside the page, so that a link to it has an end."""
         return self.run_dir is not None and (Path(self.run_dir) / path).is_file()
+
+    def _aside(self, drawing):
+        """A mark in the place of a drawing, which no parser need read; "" for none."""
+        if not drawing:
+            return ""
+        self.drawings.append(drawing)
+        return f"{self.token}@{len(self.drawings) - 1};"
+
+    def finished(self, page) -> str:
+        """The page with its numbers and its drawings."""
+        page = in_order(page, self.token)
+        return re.sub(rf"{self.token}@(\d+);", lambda found: self.drawings[int(found[1])], page)
 
     def _number(self, notebook, name):
         """Writes anchors and numbers into the metadata; returns the answer, which leaves the
@@ -202,7 +215,7 @@ class Book:
         if kind in (*KINDS, "certificate", "negative", "claims"):
             about = dict(output.metadata[KEY])
             if kind == "figure":
-                about["svg"] = Markup(data.get("image/svg+xml", ""))
+                about["svg"] = Markup(self._aside(data.get("image/svg+xml", "")))
                 about["src"] = f"data:image/png;base64,{''.join(data['image/png'].split())}"
             if kind == "text":
                 about["words"] = Markup(data["text/html"])

@@ -28,7 +28,7 @@ from pathlib import Path
 from . import bars, bibliography, companions, prose, svg
 from .about import about
 from .audit_section import audit_section
-from .chapter import APPENDIX, Book, claim_anchor, in_order, prefix
+from .chapter import APPENDIX, Book, claim_anchor, prefix
 from .checks import check
 from .claims import audited, seed_claims
 from .files import read_json, write_text
@@ -86,7 +86,7 @@ def build_html(run_dir, notebooks_dir=None) -> Path:
     )
     parts["ending"] = _ending(parts)
     parts["contents"] = _contents(parts)
-    page = visible(in_order(book.env.get_template("page.html.j2").render(parts), book.token))
+    page = visible(book.finished(book.env.get_template("page.html.j2").render(parts)))
     cells = {claim_anchor(row["id"]): cell_anchor(row) for row in claims}
     check(page, cells, _folders(run_dir, run), parts["script"])
     return write_text(run_dir / "index.html", page)
