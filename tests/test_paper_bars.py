@@ -8,6 +8,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from paper import bars, claims
+from paper.files import read_json
 
 NUMBER = st.floats(-1e6, 1e6)
 AT_MOST = bars.Bar("b", "s", "interval", "2026-11-25", "<=", 1.0, "%")
@@ -108,9 +109,35 @@ def test_the_file_of_bars_is_whole(tmp_path):
         bars.read(twice)
 
 
+def test_bars_that_are_asked_no_more_are_listed_with_their_day_and_reason(tmp_path):
+    asked, gone = bars.read(), bars.dropped()
+    assert gone and len({bar.id for bar in gone} - {*asked}) == len(gone)
+    for bar in gone:
+        assert bar.written <= bar.dropped and all((bar.statement, bar.bound, bar.why))
+        assert not bar.why.endswith(".") and "(" not in bar.bound + bar.statement
+    assert [bar.dropped for bar in gone] == sorted(bar.dropped for bar in gone)
+    path = tmp_path / "bars.toml"
+    path.write_text(
+        '[[bar]]\nid = "a"\nstatement = "S"\nrule = "all"\nwritten = 2026-11-25\n'
+        '[[dropped]]\nid = "b"\nstatement = "S"\nbound = "< 1"\nwritten = 2026-11-25\n'
+    )
+    with pytest.raises(TypeError, match="dropped"):
+        bars.dropped(path)
+
+
+def test_what_the_committed_page_judged_is_asked_still_or_listed_as_dropped():
+    """So no bar goes without a word, from one rendering to the next."""
+    known = {*bars.read(), *(bar.id for bar in bars.dropped())}
+    rows = read_json(bars.BARS.parents[1] / "reports" / "reference" / "claims.json")
+    own = {row["id"] for row in rows if not claims.audited(row)}
+    assert own and own <= known
+
+
 def test_a_row_says_what_decided():
     row = claims.bar_row(AT_MOST, 0.5, (0.4, 0.6), "2 blocks")
     assert row["verdict"] == "pass" and row["statement"] == "s (2 blocks)"
+    named = claims.bar_row(AT_MOST, 0.5, (0.4, 0.6), "bigram (best)")
+    assert named["statement"] == "s, bigram (best)"
     assert (row["op"], row["bound"], row["threshold"]) == ("<=", 1.0, "≤ 1 %")
     whole = claims.bar_row(bars.Bar("b", "s", "all", "2026-11-25"), (1200, 1200))
     assert (whole["measured"], whole["threshold"], whole["interval"]) == (

@@ -14,9 +14,9 @@ from bs4 import BeautifulSoup
 from nbformat.v4 import new_code_cell, new_markdown_cell, new_notebook, new_output
 
 from claim_rows import own_row
-from paper import display, marks, prose
+from paper import bars, display, marks, prose
 from paper.canvas import canvas, png_bytes, styled
-from paper.chapter import Book, claim_anchor
+from paper.chapter import Book, claim_anchor, printed
 from paper.checks import check
 from paper.claims import AUDIT as VERDICTS
 from paper.claims import audit_row, seed_claims
@@ -1158,6 +1158,28 @@ def test_tables_of_pandas_lose_their_boxes():
     )
     kept = BeautifulSoup(restyle(frame["a"].rename_axis(columns="what").to_html()), "html.parser")
     assert len(kept.table.thead.find_all("tr")) == 2
+
+
+def test_a_printed_table_scrolls_and_printed_sentences_are_broken():
+    assert 'class="stream aligned" tabindex="0"' in printed("a   b\n1  22\n", "1.2")
+    for words in ("one  line\n", "x = 1\ny = 2\n", "many words " * 20):
+        assert "aligned" not in printed(words, "1.2")
+
+
+def test_a_sign_and_a_unit_stay_with_their_number_in_tables_too():
+    kept = restyle(pd.DataFrame({"bar": ["< 5 %, the n-gram's"]}).to_html())
+    assert "&lt;\u202f5\u202f%, the n-gram's" in kept
+    assert prose.inline("a bar of < 5 % and 3 things") == "a bar of &lt;\u202f5\u202f% and 3 things"
+
+
+def test_bars_that_are_asked_no_more_are_listed_below_the_claims(page):
+    listed = [text(item).replace("\u202f", " ") for item in page.select("#dropped-bars li")]
+    gone = bars.dropped()
+    assert len(listed) == len(gone)
+    for shown, bar in zip(listed, gone, strict=True):
+        assert shown.startswith(f"{bar.id} ({bar.statement}: {bar.bound})")
+        assert shown.endswith(f"dropped on {bar.dropped}: {bar.why}.")
+    assert f"{len(gone)} more were dropped" in text(page.select_one("#claims > p"))
 
 
 def test_captions_put_the_finding_in_bold():

@@ -2,10 +2,11 @@
 
 import numpy as np
 import pandas as pd
+import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from paper.numerals import column, number, readable, told
+from paper.numerals import column, number, readable, told, unbroken
 
 
 def test_numbers_are_written_for_reading():
@@ -71,6 +72,20 @@ def test_a_sentence_has_true_minus_signs_and_none_before_zero():
     assert told("{a:.1f} {b:+.1f} {n:,}", values) == "−1.2 −0.5 −3"
     assert told("{c:.1f} {c:+.2f} {name} {e:.1e}", values) == "0.0 +0.00 a-b 1.5e-07"
     assert told("no {values} at all", {}) == "no {values} at all"
+
+
+@pytest.mark.parametrize(
+    ("text", "kept"),
+    [
+        ("< 5 % of them", "<_5_% of them"),
+        ("≥ −128, in 35 µs or 2 s", "≥_−128, in 35_µs or 2_s"),
+        ("x = .5 KiB", "x =_.5_KiB"),
+        ("50 steps, 3 sheep", "50 steps, 3 sheep"),
+        ("a < b", "a < b"),
+    ],
+)
+def test_a_number_stays_with_its_sign_and_its_unit(text, kept):
+    assert unbroken(text) == kept.replace("_", "\u202f")
 
 
 def test_what_rounds_to_zero_has_no_sign():

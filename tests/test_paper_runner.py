@@ -305,3 +305,19 @@ def test_a_kernel_inherits_the_projects_settings_and_this_process_keeps_its_own(
     silent = execution.environment(project, {}, out, live=False)
     assert silent["TQDM_DISABLE"] == "1" and silent["OMP_NUM_THREADS"] == "1"
     assert {**os.environ} == before
+
+
+@pytest.mark.parametrize("warm", [False, True])
+def test_a_kernel_that_takes_its_time_to_end_is_waited_for(tmp_path, warm):
+    """One that is told to by a signal cleans nothing up: its semaphores are left behind."""
+    if warm and not POSSIBLE:
+        pytest.skip("this system forks no kernels")
+    if warm:
+        serve((), {})
+    project, told = Project(make_project(tmp_path / "project")), tmp_path / "ended"
+    last = f"lambda: (time.sleep(3), pathlib.Path({str(told)!r}).write_text(''))"
+    cell = f"{SETTING}import atexit, time\natexit.register({last})"
+    write_notebook(project.notebook("01-data"), PARAMETERS, cell)
+    params, kernels = resolve(project.notebooks), execution.Kernels(warm)
+    runner.run_stage(project, "01-data", params, tmp_path / "run", kernels=kernels)
+    assert told.is_file()

@@ -153,15 +153,39 @@ def test_failed_notebooks_are_no_artefacts(tmp_path):
     assert stages.artefacts(tmp_path) == ["a.json", "x.ipynb"]
 
 
-def test_a_chapter_that_runs_nanogpt_depends_on_what_it_was_given_and_on_the_texts(project):
-    assert stages.outside(project, "01-data", {}) == {}
-    write_notebook(project.notebook("03-texts"), PARAMETERS + 'nanogpt = ""  # a clone\n')
-    keys = [stages.outside(project, "03-texts", given) for given in ({}, {"nanogpt": "here"})]
+OUTSIDE = {
+    "folders": ["clone"],
+    "sees": ["data/*/*.txt"],
+    "reads": ["reports/long/**/*"],
+    "writes": ["keeps"],
+}
+
+
+def test_a_chapter_depends_on_what_it_says_that_it_reads_outside_a_run(project, tmp_path):
+    path, more = project.notebook("03-texts"), 'clone = ""  # a folder\nkeeps = False  # whether\n'
+    write_notebook(path, PARAMETERS + more, "pass", **OUTSIDE)
+    usual = resolve(project.notebooks)
+
+    def key(stage="03-texts", **given):
+        return stages.key(project, stage, usual | given, tmp_path / "run")
+
+    keys, another = [key(), key(clone="here")], key("01-data")
+    assert key(clone="there") == keys[1]  # a folder of this machine counts by being given
     (project.root / "data" / "book").mkdir(parents=True)
-    (project.root / "data" / "book" / "book.txt").write_text("a")
-    keys.append(stages.outside(project, "03-texts", {}))
-    (project.reports / "long").mkdir(parents=True)
-    (project.reports / "long" / "texts.csv").write_text("a")
-    keys.append(stages.outside(project, "03-texts", {}))
-    assert all(a != b for i, a in enumerate(keys) for b in keys[:i])
-    assert stages.outside(project, "03-texts", {"text_keep": True}) == keys[2]
+    text = project.root / "data" / "book" / "book.txt"
+    text.write_text("a")
+    keys.append(key())
+    text.write_text("b")  # its name counts
+    assert key() == keys[-1]
+    kept = project.reports / "long" / "seed" / "texts.csv"
+    kept.parent.mkdir(parents=True)
+    for content in "ab":
+        kept.write_text(content)
+        keys.append(key())
+    assert len({*keys}) == len(keys) and key("01-data") == another
+    kept.write_text("c")
+    assert key(keeps=True) not in keys
+    before = key(keeps=True)
+    kept.write_text("d")
+    assert key(keeps=True) == before and stages.outside(project, "01-data", usual) == {}
+    assert "clone" not in stages.stage_params(project, "03-texts", usual)

@@ -6,7 +6,7 @@ import tomllib
 
 import pytest
 
-from paper import claims, statements
+from paper import bars, claims, statements
 from paper.project import Project
 from paper.statements import (
     ANSWER_ONLY,
@@ -152,6 +152,12 @@ def test_a_size_is_quoted_in_the_unit_that_the_report_prints():
             assert unit == (said.seed_unit or said.unit), said.id
         if "iB" in said.unit:
             assert said.seed_unit, said.id
+
+
+def test_no_unit_is_in_parentheses_because_it_stands_in_some():
+    """ "(original report 2 as exponent of n)"."""
+    for said in (*LEDGER.values(), *bars.read().values()):
+        assert "(" not in said.unit + getattr(said, "seed_unit", ""), said.id
 
 
 def test_one_question_of_two_rows_has_one_chapter_and_one_rule():

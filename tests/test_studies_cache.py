@@ -86,6 +86,13 @@ def failing():
     raise ValueError("lengths 0 is too short: give at least 1")
 
 
+class Bar:
+    """What `nb.progress` gives, as far as it is asked for."""
+
+    def __init__(self, told):
+        self.update = told.append
+
+
 def test_each_process_is_new_and_an_error_comes_through():
     ticks = []
     fresh = processes.Processes(2, threads=1)
@@ -94,6 +101,10 @@ def test_each_process_is_new_and_an_error_comes_through():
     assert found["where"].pid.nunique() == 2 and os.getpid() not in set(found["where"].pid)
     assert found["also"].pid.tolist() == found["where"].pid.tolist()  # all of it in each of them
     assert found["also"].threads.tolist() == [1, 1]  # whatever another measure had set
+    told = []
+    shown = processes.Processes(1, 1, lambda total, what: told.append((total, what)) or Bar(told))
+    shown.run(pid)
+    assert told == [(1, "timing in fresh processes"), 1]
     with pytest.raises(ValueError, match="lengths 0 is too short"):
         processes.Processes(1).run(failing)
     with pytest.raises(ValueError, match="two measures return 'where'"):
@@ -144,7 +155,7 @@ def test_the_interval_is_over_processes_and_one_process_has_none():
     same = processes.over_processes([2.0, 2.0, 2.0])
     assert same["estimate"] == pytest.approx(2) and same["low"] == pytest.approx(same["high"])
     one = processes.over_processes([2.0])
-    assert np.isnan([one["low"], one["high"]]).all() and one["spread"] == 1
+    assert np.isnan([one["low"], one["high"], one["spread"]]).all()  # it shows no other
     five = processes.over_processes([1.0, 2.0, 4.0, 2.0, 2.0])
     assert five["estimate"] == pytest.approx(2.0) and five["spread"] == pytest.approx(4.0)
     # Student's t with four degrees of freedom: 2.776 standard errors of the logarithms
@@ -298,6 +309,7 @@ def test_a_process_times_all_that_the_chapter_compares(timed):
     table = latency.kind_costs(samples["kinds"], pd.DataFrame(columns), CFG, ("static", "int8"))
     assert table.added_percent.tolist() == [0.0, 0.3] and table.high.tolist() == [0.0, 2]
     assert table.time_ratio[0] == pytest.approx(1) and plan.usual == 8
+    assert table.spread.isna().all() and gains.spread.isna().all()  # there is no other process
     assert set(latency.cached(gains).loop) == {"dynamic cache", "static cache"}
 
 
@@ -312,6 +324,7 @@ def test_the_seeds_row_has_its_tokens_its_repeats_and_where_one_more_process_fal
     assert (table.ms_low < table.ms).all() and (table.ms < table.ms_high).all()
     one = table.loc["head at all positions"]
     assert one.speedup == one.low == one.high == one.mean_low == pytest.approx(1)
+    assert table.spread.notna().all()
 
 
 def test_a_larger_model_is_predicted_from_its_own_steps(timed):
@@ -321,7 +334,8 @@ def test_a_larger_model_is_predicted_from_its_own_steps(timed):
     law = latency.time_model(samples["larger_steps"], LARGER)
     row = latency.larger_row(samples["larger_loops"], law, LARGER, 8).iloc[0]
     gain = row.measured_speedup / row.predicted_speedup
-    assert row.off_percent == pytest.approx(100 * abs(gain - 1)) and np.isnan(row.high)
+    assert row.off_percent == pytest.approx(100 * abs(gain - 1))
+    assert np.isnan([row.high, row.spread]).all()
     wide = replace(law, kappa_interval=(-3e-7, 2e-7))
     assert "[−300, 200]" in latency.constants(wide, law, LARGER).set_index("symbol").what["κ"]
     assert set(latency.constants(law, latency.roofline(law, LARGER), LARGER).symbol) >= {"o", "w"}
@@ -354,9 +368,11 @@ def test_predictions_of_a_known_machine_are_exact():
             "speedup": [law.speedup(8, 50)],
             "low": [1.0],
             "high": [9.0],
+            "spread": [1.2],
         }
     )
     told = latency.predictions(gains, law, law, CFG, 8)
+    assert told.spread[0] == 1.2
     assert told.of_model_percent[0] == pytest.approx(100)
     assert told.operations[0] > told.measured[0]
     assert latency.fixed_percent(law, 50) == pytest.approx(100 * 4e-4 / 4.1e-4)
@@ -420,6 +436,7 @@ def test_drafts_are_timed_and_counted(folder, text):
     counts = speculation.counts(folder, prompts, 12, text)
     table = speculation.results(samples, counts)
     assert len(table) == 6 and set(table.target) == {"1 block", "2 blocks"}
+    assert list(table.columns).index("spread") == list(table.columns).index("high") + 1
     assert table.theory.isna().sum() == table.expected_alpha.isna().sum() == 2  # prompt lookup
     steady = speculation.steady(counts)
     assert len(steady) == 4 and (steady.low <= steady.off_percent).all()
@@ -471,6 +488,7 @@ def test_rows_of_a_batch_are_their_own_run_and_continuous_batching_serves_all(fo
     table = serving.batches(model, many, timed["batches"], seconds)
     assert (table.equal == table.texts).all() and table.limit_speedup.iloc[0] > 2
     found = serving.beams(model, many, timed["beams"])
+    assert {"low", "high", "spread"} <= {*table.columns} & {*found.columns}
     scores = found.log_probability_per_token
     assert found.width.tolist() == [1, 2, 4] and scores.iloc[-1] >= scores.iloc[0]
     served = serving.served(model, text, 6, seconds, 0, slots=2)

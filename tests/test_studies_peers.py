@@ -56,6 +56,9 @@ def test_the_table_is_of_the_samples():
     ratio, (low, high) = peers.against(table.reset_index(), "s", "llama.cpp, F32")
     assert ratio == pytest.approx(4) and low == pytest.approx(high)
     assert table.over_engine_estimate[peers.OURS] == pytest.approx(10)
+    columns = list(peers.shown(table.reset_index()).columns)
+    place = columns.index("times the engine's")
+    assert columns[place + 1 : place + 4] == ["engine's low", "engine's high", "spread"]
     assert peers.against(table.reset_index(), "s", "none") is None
     read = pd.DataFrame({"shape": "s", "bits": [32] * 3, "seconds": [1e-4, 2e-4, 9e-4]})
     row = table.us_per_token["llama.cpp, F32"]

@@ -187,6 +187,7 @@ def test_every_way_to_run_is_timed_beside_fp32(model, tmp_path, scores):
     sizes = formats.sizes(formats.made(model, ["fp32", *kernels.SUITS]))
     table = kernels.step_table(samples, ways, {}, sizes).set_index("how")
     assert table.label["fp32"] == "baseline" and table.time_ratio["fp32"] == pytest.approx(1)
+    assert "spread" in table
     assert set(table.label[table.kernel == "dequantized"]) == {"FP32-resident"}
     assert "not decided" in set(table.label) and "fast" not in set(table.label)
     costs = kernels.as_run(ways, {}, scores)

@@ -10,7 +10,7 @@ import torch
 
 from minitransformer.bench import parameters, training_bytes, training_flops
 from minitransformer.model import ModelConfig, Transformer
-from studies import nanogpt, presets, real_texts
+from studies import kept_texts, nanogpt, presets, real_texts, update_costs
 
 TINY = presets.BUDGETS["a second"]
 LOG = """tokens per iteration will be: 768
@@ -171,10 +171,10 @@ def test_operations_of_an_update_scale_with_its_tokens():
 def test_predictions_stand_beside_what_was_measured(monkeypatch):
     monkeypatch.setattr(presets, "SIZES", {})
     tiny = {"tiny": (replace(BLOCK, n_layers=1), 2, 8), "other": (BLOCK, 2, 8)}
-    monkeypatch.setattr(real_texts, "SIZES", tiny)
-    found = real_texts.paces(["tiny"], 5, 1)["paces"]
+    monkeypatch.setattr(update_costs, "SIZES", tiny)
+    found = update_costs.paces(["tiny"], 5, 1)["paces"]
     assert list(found.step) == [1, 2, 3, 4, 5]
-    table = real_texts.compared(real_texts.predicted(1e9), found.assign(seconds=0.5)).set_index(
+    table = update_costs.compared(update_costs.predicted(1e9), found.assign(seconds=0.5)).set_index(
         "size"
     )
     least = training_flops(tiny["tiny"][0], 2, 8) / 1e9
@@ -185,9 +185,9 @@ def test_predictions_stand_beside_what_was_measured(monkeypatch):
 def test_long_results_are_read_as_they_were_kept(tmp_path):
     rows = [{"budget": "3 minutes", "nats": 1.5, "bar": "texts-3"}]
     curves = pd.DataFrame({"who": ["ours"], "text": ["t"], "seconds": [1.0], "valid_nats": [2.0]})
-    assert real_texts.left(tmp_path)[2] == {}
-    real_texts.keep(tmp_path, rows, curves, {"commit": "abc"})
-    table, drawn, made = real_texts.left(tmp_path)
+    assert kept_texts.left(tmp_path)[2] == {}
+    kept_texts.keep(tmp_path, rows, curves, {"commit": "abc"})
+    table, drawn, made = kept_texts.left(tmp_path)
     assert table.to_dict("records") == rows and drawn.equals(curves) and made == {"commit": "abc"}
 
 
@@ -275,7 +275,7 @@ def test_kept_rows_are_judged_by_their_bars():
     whole = dict.fromkeys(real_texts.told([]).columns, 1.0)
     rows = [whole | {"nats": nats, "bar": bar, "judged": "nats"} for nats, bar in
             ((1.5, "texts-3"), (1.6, "texts-3"), (1.6, None))]  # fmt: skip
-    judged = real_texts.judged(pd.DataFrame(rows), {"texts-3": Under()})
+    judged = kept_texts.judged(pd.DataFrame(rows), {"texts-3": Under()})
     assert list(judged.verdict) == ["pass", "fail", ""]
     kept = [{"seconds": s, "allowed_seconds": 2.0, "text": "t"} for s in (1.9, 2.1)]
     assert real_texts.in_time(kept) == (1, 2)

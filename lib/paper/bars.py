@@ -119,6 +119,19 @@ class Bar:
         return max(cases, key=hardness)
 
 
+@dataclass(frozen=True)
+class Dropped:
+    """A bar that is asked no more: its bound in words, the day it was first written, the day it was
+    dropped, and why."""
+
+    id: str
+    statement: str
+    bound: str
+    written: object
+    dropped: object
+    why: str
+
+
 def tally(rows: list[dict]) -> dict:
     """How many of our own rows have which verdict: {"exact", "quantities"}, each {pass, fail,
     undecided, total}; `exact` are identities and byte counts."""
@@ -142,6 +155,12 @@ def read(path: Path = BARS) -> dict[str, Bar]:
             )
         bars[row["id"]] = Bar(**{**row, "changes": tuple(row.get("changes", ()))})
     return bars
+
+
+def dropped(path: Path = BARS) -> list[Dropped]:
+    """The bars that are asked no more, in the order in which they were dropped."""
+    rows = tomllib.loads(Path(path).read_text(encoding="utf-8")).get("dropped", ())
+    return sorted((Dropped(**row) for row in rows), key=lambda bar: bar.dropped)
 
 
 def find(bars: dict[str, Bar], id: str) -> Bar:

@@ -24,11 +24,12 @@ from .captions import KINDS, captions, is_caption, need
 from .claims import settled
 from .display import KEY
 from .names import slug
-from .numerals import number
+from .numerals import number, unbroken
 from .tables import restyle
 
 FITS = 96  # characters of code that stand beside the contents without scrolling
 HEADING = re.compile("h[2-6]")
+ALIGNED = re.compile(r"\S {2,}\S")  # as columns are, in a text of several lines
 NUMBERED = re.compile(r"(\d\d|A\d+)-")  # chapters and appendices
 APPENDIX = re.compile(r"A\d+-")
 # What a first cell says of the notebook's own outputs, of a chapter on the page untrue.
@@ -86,6 +87,7 @@ class Book:
             written=marks.written,
             stated=marks.stated,
             interval=marks.interval_text,
+            unbroken=unbroken,
             settled=settled,
             data=data,
         )
@@ -118,6 +120,7 @@ class Book:
         )
         exporter.register_filter("markdown2html", lambda text: prose.markdown(text, renderer))
         exporter.register_filter("python", python)
+        exporter.register_filter("printed", printed)
         exporter.register_filter(
             "shown", lambda output, cell: self._shown(output, cell, name, computed)
         )
@@ -257,10 +260,7 @@ class Book:
                 f"{name}, cell {cell.id} shows an image without alt text: show it with "
                 "nb.figure(..., alt=...)"
             )
-        return Markup(
-            f'<pre class="stream" role="group" aria-label="Output of cell {at["number"]}">'
-            f"{html.escape(data.get('text/plain', ''))}</pre>"
-        )
+        return printed(data.get("text/plain", ""), at["number"])
 
     def _claim(self, id, name, at):
         if id not in self.claims:
@@ -296,6 +296,15 @@ def data(value):
     """Anything as JSON inside a script element, where no tag may stand."""
     text = json.dumps(value, ensure_ascii=False, separators=(",", ":"))
     return Markup(text.replace("<", "\\u003c"))
+
+
+def printed(text, number):
+    """Plain text that the cell of this number printed. Lines are broken where they are too long,
+    but those of a table, whose columns stand under one another, scroll instead."""
+    table = "\n" in text.strip() and ALIGNED.search(text)
+    kind = 'class="stream aligned" tabindex="0"' if table else 'class="stream"'
+    named = f'role="group" aria-label="Output of cell {number}"'
+    return Markup(f"<pre {kind} {named}>{html.escape(text)}</pre>")
 
 
 def python(source):

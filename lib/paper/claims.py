@@ -43,7 +43,8 @@ def bar_row(bar: Bar, measured, interval=None, of: str = "") -> dict:
     not written."""
     verdict = bar.verdict(measured, interval)
     shown = "{:,}/{:,}".format(*measured) if bar.rule == "all" else measured
-    statement = f"{bar.statement} ({of})" if of else bar.statement
+    case = f", {of}" if "(" in of else f" ({of})"  # in no second parentheses
+    statement = f"{bar.statement}{case}" if of else bar.statement
     ends = known(interval)
     row = _row(bar.id, statement, None, shown, bar.unit, ends, bar.threshold, verdict)
     bound = {} if bar.rule == "all" else {"op": bar.op, "bound": bar.value}

@@ -26,6 +26,7 @@ from .project import Project, read_notebook
 from .sources import LIB
 
 START_TIMEOUT_S = 180  # a cold disk and busy cores
+END_TIMEOUT_S = 120  # half of it until a kernel is told to end: one that is leaves its semaphores
 FOLDERS = {
     "IPYTHONDIR": "ipython",
     "JUPYTER_CONFIG_DIR": "jupyter",
@@ -88,6 +89,10 @@ class Kernel(AsyncKernelManager):
     @default("kernel_spec_manager")
     def _specs(self):
         return CurrentInterpreter(parent=self)
+
+    @default("shutdown_wait_time")
+    def _patience(self):
+        return END_TIMEOUT_S
 
     async def start_kernel(self, **options):
         await super().start_kernel(**options, cwd=self.folder, env=self.environment)
@@ -156,6 +161,7 @@ def execute(source: Path, part: Path, params: dict, kernel: type[Kernel], watch=
                 kernel_manager_class=kernel,
                 extra_arguments=["--IPKernelApp.log_level=CRITICAL"],
                 start_timeout=START_TIMEOUT_S,
+                iopub_timeout=START_TIMEOUT_S,  # the last output of a cell, on busy cores
                 coalesce_streams=True,
                 record_timing=False,
                 progress_bar=False,

@@ -192,6 +192,7 @@ def _claims(claims, chapters, matter):
         "own": _by_chapter(own, chapters),
         "tally": bars.tally(own),
         "changed": _changed(own),
+        "dropped": bars.dropped(),
         "audit": audit_section(rows, seed_claims()),
     }
 

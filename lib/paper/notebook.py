@@ -12,7 +12,7 @@ from types import SimpleNamespace
 from IPython import get_ipython
 from tqdm import tqdm
 
-from . import bars, claims, display, variants
+from . import bars, claims, display, statements, variants
 from .captions import captions, need
 from .files import read_json, write_bytes, write_json, write_text
 from .kernel import running
@@ -220,6 +220,10 @@ class Notebook:
         note = told(note, values)
         row = claims.audit_row(self._ledger, id, measured, interval, **found, note=note)
         return self._add(row, cell)
+
+    def stated(self, id: str):
+        """What the original report states, a number or words, by the id of its statement."""
+        return statements.find(self._ledger, id)["seed_value"]
 
     def audits(self, found: dict) -> None:
         """`audit` of several statements at the original's own setting: by id what was measured, a

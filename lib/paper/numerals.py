@@ -64,6 +64,17 @@ def supported(low, high):
     return max(1 - math.floor(math.log10(width)), 0)
 
 
+# Where a line may not end: behind a sign that stands before a number, before the sign of a unit
+TOGETHER = re.compile(
+    r"(?<=[<>≤≥=≈±]) (?=[−+-]?[\d.]*\d)|(?<=\d) (?=(?:%|×|[µmn]?s|[KMG]i?B|dB)(?!\w))"
+)
+
+
+def unbroken(text):
+    """A text in which a number stays with its sign and its unit: "< 5 %"."""
+    return TOGETHER.sub("\u202f", text)
+
+
 UNITS = {
     "percent": "%", "bytes": "bytes", "ms": "ms", "us": "µs", "s": "s", "seconds": "s",
     "nats": "nats",

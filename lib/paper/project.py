@@ -25,13 +25,21 @@ class ChapterError(ValueError):
 @dataclass(frozen=True)
 class Chapter:
     """What a notebook says of itself, in its metadata under "paper". `name` is its file's, so that
-    a copy of a chapter is none; `timed` are the artefacts that measured times change."""
+    a copy of a chapter is none; `timed` are the artefacts that measured times change.
+
+    What it depends on outside the run: `folders`, parameters that name one, by whether one is
+    given; `sees`, patterns of files, by their names; `reads`, patterns, by content too, but not
+    with a parameter of `writes`, with which it writes these itself."""
 
     name: str
     needs: tuple[str, ...] = ()
     targets: tuple[str, ...] = ()
     timed: tuple[str, ...] = ()
     resumes: tuple[str, ...] = ()  # artefacts from which a rerun of equal computations goes on
+    folders: tuple[str, ...] = ()
+    sees: tuple[str, ...] = ()
+    reads: tuple[str, ...] = ()
+    writes: tuple[str, ...] = ()
 
     @property
     def sums_up(self) -> bool:
@@ -143,6 +151,17 @@ class Project:
             if name in needs or ALL in needs:
                 needs |= {name, *self.declared[name].needs}
         return tuple(name for name in self.chapters if name in needs)
+
+    @property
+    def folders(self) -> tuple[str, ...]:
+        """The parameters that name a folder outside the run, of all chapters."""
+        named = (name for chapter in self.declared.values() for name in chapter.folders)
+        return tuple(dict.fromkeys(("corpora_dir", *named)))
+
+    def matching(self, patterns) -> list[Path]:
+        """The files of the project that match one of these patterns, in order."""
+        found = {path for pattern in patterns for path in self.root.glob(pattern)}
+        return sorted(path for path in found if path.is_file())
 
     @property
     def targets(self) -> dict[str, str]:

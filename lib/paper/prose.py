@@ -13,11 +13,11 @@ from nbconvert.filters.markdown_mistune import IPythonRenderer, MarkdownWithMath
 
 from .bibliography import cited
 from .names import slug
+from .numerals import unbroken
 
 SAFE_LINK = re.compile(
     r"(#(claim|fig|tbl|ref|\d\d)[-.]|https?://|(?!#|//|[a-z][a-z0-9+.-]*:))", re.I
 )
-PERCENT = re.compile(r"(?<=\d) (?=%)")  # a sign stays with its number
 SENTENCE = re.compile(r"(?s)(.+?[.!?])(\s+(?=[A-Z0-9“\"(\[$]).*)")
 
 
@@ -46,7 +46,7 @@ class Renderer(IPythonRenderer):
         return f'<h{level} id="{name}">{text}{link}</h{level}>\n'
 
     def text(self, text):
-        text = PERCENT.sub("\u202f", text)
+        text = unbroken(text)
         return safe_entity(text)  # with escape=True the base class would show &#36; itself
 
     def link(self, text, url, title=None):

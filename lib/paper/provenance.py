@@ -91,7 +91,8 @@ def versions() -> dict:
 
 def recorded(project: Project, params: dict) -> dict:
     """The parameters as a record keeps them: a corpus by its name and SHA-256, and no folder."""
-    kept = {n: v for n, v in params.items() if n not in stages.PLACES}
+    places = (*stages.PLACES, *project.folders)
+    kept = {n: v for n, v in params.items() if n not in places}
     if params.get("model"):
         name, sha = project.model_identity(params["model"])
         kept |= {"model": name, "model_sha256": sha}

@@ -11,7 +11,7 @@ from .numerals import number
 from .parameters import ParameterError, resolve
 from .project import Project
 
-UNSAID = ("profile", "run_dir", "corpora_dir", "nanogpt", "corpus", "corpus_sha256")
+UNSAID = ("profile", "run_dir", "corpus", "corpus_sha256")
 
 COMPARED = (  # the programs that the chapters hold beside this work, where they are installed
     "transformers",
@@ -54,10 +54,11 @@ def made_by(project: Project, run: dict) -> str:
     except ParameterError:  # a profile that is gone since
         usual = {}
     given = [f"corpus={used['corpus']}"] if used.get("corpus") else []
+    unsaid = (*UNSAID, *project.folders)
     given += [
         f"{name}={str(value).replace(' ', '')}"
         for name, value in sorted(used.items())
-        if name not in UNSAID and name in usual and value != usual[name]
+        if name not in unsaid and name in usual and value != usual[name]
     ]
     if not given:
         return f"make report PROFILE={profile}"

@@ -18,8 +18,8 @@ from .parameters import parameters_cell
 from .project import Project
 from .scrub import scrub_notebook
 
-# parameters that may name a folder of this machine
-GIVEN = ("corpus", "corpora_dir", "model", "nanogpt")
+# parameters that may name a folder of this machine, beside the folders that chapters declare
+GIVEN = ("corpus", "model")
 ADOPTING = threading.Lock()  # one stage at a time joins a run
 
 
@@ -38,7 +38,8 @@ def run_stage(
     work = working_folder(run_dir, stage, key)
     carry_over(project, stage, run_dir, work, computation)
     failed, part = run_dir / f"{stage}.failed.ipynb", run_dir / f".{stage}.part.ipynb"
-    given = [Path(params[name]).parent for name in GIVEN if params.get(name)]
+    names = (*GIVEN, *project.folders)
+    given = [Path(params[name]).parent for name in names if params.get(name)]
     given += [] if run_dir.is_relative_to(project.root) else [run_dir]
     start = time.monotonic()
     try:

@@ -16,8 +16,8 @@ from .project import Project, read_notebook
 from .revision import state
 from .sources import imports, library_files
 
-# parameters that only say where things are
-PLACES = ("run_dir", "corpus", "corpora_dir", "model", "nanogpt")
+# parameters that only say where things are, beside the folders that chapters declare
+PLACES = ("run_dir", "corpus", "model")
 STAMPED = ("key", "params", "seconds", "artefacts")
 
 
@@ -95,18 +95,21 @@ def stage_params(project: Project, stage: str, params: dict) -> dict:
     """The parameters `stage` declares, without those that only say where things are; a corpus
     counts by its name and hash."""
     declared = parameters_cell(project.notebook(stage))
-    return {name: params[name] for name in declared if name not in PLACES}
+    return {n: params[n] for n in declared if n not in (*PLACES, *project.folders)}
 
 
 def outside(project: Project, stage: str, params: dict) -> dict:
-    """What the chapter that runs nanoGPT depends on besides: which folders it was given, which
-    texts are at hand, and what an earlier long run has kept, unless it is itself to be kept."""
-    if "nanogpt" not in parameters_cell(project.notebook(stage)):
+    """What the chapter declares that it depends on outside the run, see `project.Chapter`: which
+    folders it was given, which files are there, and what is in others; {} for one that declares
+    nothing."""
+    chapter = project.declared.get(stage)
+    if chapter is None or not (chapter.folders or chapter.sees or chapter.reads):
         return {}
-    given = [bool(params.get(name)) for name in ("corpora_dir", "nanogpt")]
-    given += sorted(path.parent.name for path in (project.root / "data").glob("*/*.txt"))
-    kept = [] if params.get("text_keep") else tree(project.reports / "long")
-    return {"outside": [given, [sha256(path) for path in kept]]}
+    given = [bool(params.get(name)) for name in chapter.folders]
+    seen = [project.relative(path) for path in project.matching(chapter.sees)]
+    written = any(params.get(name) for name in chapter.writes)
+    read = [] if written else project.matching(chapter.reads)
+    return {"outside": [given, seen, [(project.relative(path), sha256(path)) for path in read]]}
 
 
 def corpus_hash(project: Project, params: dict) -> str:

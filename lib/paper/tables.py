@@ -5,6 +5,8 @@ import re
 
 from bs4 import BeautifulSoup
 
+from .numerals import unbroken
+
 NUMERIC = re.compile(r"(exact|yes|no|–|[<>≤≥=≈±]?\s*\[?[−+±-]?[\d.∞].{0,40})?")
 
 
@@ -23,6 +25,8 @@ def restyle(source, id=None, links=None, badges=None):
     for table in soup.find_all("table"):
         _restyle_table(table)
     for cell in soup.select("tbody td, tbody th"):
+        if cell.string:
+            cell.string.replace_with(unbroken(cell.string))
         if cell.string in (links or ()):
             cell.string.wrap(soup.new_tag("a", href=links[cell.string]))
         elif cell.string in (badges or ()):

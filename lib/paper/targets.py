@@ -31,7 +31,7 @@ def read(project: Project, options) -> dict:
         given[name] = text
     if given.get("corpus"):
         given["corpus"] = corpus_path(project, given["corpus"], options.caller)
-    for name in ("corpora_dir", "nanogpt"):
+    for name in project.folders:
         if given.get(name):
             folder = options.caller / Path(given[name]).expanduser()
             given[name] = folder.resolve().as_posix()

@@ -25,7 +25,7 @@ from minitransformer.native import NativeModel
 from minitransformer.native.wasm import WASM
 from minitransformer.quant import QuantScheme, quantize
 
-from . import peers
+from . import peers, runtimes
 from .hosts import Browser, HostError, Node
 from .native import missing
 from .peers import clear as clear
@@ -125,7 +125,7 @@ def engine(case):
 
 def forward(model, case, **how):
     """A run of ours."""
-    return recorded(peers.called(partial(generate, model, case.ids, **how)), model, case)
+    return recorded(runtimes.called(partial(generate, model, case.ids, **how)), model, case)
 
 
 def recorded(timed, model, case):
@@ -151,16 +151,16 @@ def transformers(case):
     from transformers import AutoModelForCausalLM
 
     folder = case.hf
-    timed = peers.transformers(folder.parent, case.ids, "dynamic")
+    timed = runtimes.transformers(folder.parent, case.ids, "dynamic")
     return recorded(timed, AutoModelForCausalLM.from_pretrained(folder), case)
 
 
 def ort(case):
-    return peers.onnxruntime(case.onnx.parent.parent, case.prompt)
+    return runtimes.onnxruntime(case.onnx.parent.parent, case.prompt)
 
 
 def llama(case):
-    return peers.llama(case.gguf, case.prompt)
+    return runtimes.llama(case.gguf, case.prompt)
 
 
 def hosted(where, case, **start):

@@ -24,7 +24,7 @@ from minitransformer.quant.layers import QuantWeight
 
 from . import native
 from .formats import formats, made, seed_rule
-from .processes import over_processes, process_medians, speedup
+from .processes import as_columns, over_processes, process_medians, speedup
 
 SUITS = {
     "int8 channel": ("int8pack", "fbgemm", "onednn", "onnxruntime"),
@@ -144,9 +144,7 @@ def way_row(samples, name: str, base: str, own: str, kernel: str, held: int, fil
         "format": own,
         "kernel": kernel,
         "step_us": 1e6 * seconds / samples.tokens.iloc[0],
-        "time_ratio": time["estimate"],
-        "low": time["low"],
-        "high": time["high"],
+        **as_columns("time_ratio", time),
         "resident_bytes": held,
         "resident_of_disk": held / files[own],
     }

@@ -19,7 +19,7 @@ from minitransformer.model import ModelConfig, Transformer
 from minitransformer.train import initialize
 
 from . import seed_latency
-from .processes import over_processes, process_medians, speedup
+from .processes import as_columns, over_processes, process_medians, speedup
 from .words import minus
 
 WIDTHS = (1, 2, 4, 8, 16, 32, 64, 128)  # tokens or sequences of one forward
@@ -118,8 +118,8 @@ def speedups(samples: pd.DataFrame, slow: str = "naive") -> pd.DataFrame:
             gain = speedup(part, slow, name)
             ms = 1e3 * over_processes(medians[name])["estimate"]
             rows.append({"new_tokens": tokens, "loop": name, "ms": ms, "ms_per_token": ms / tokens})
-            rows[-1] |= {"speedup": gain["estimate"]} | gain
-    return pd.DataFrame(rows).drop(columns="estimate")
+            rows[-1] |= as_columns("speedup", gain) | {"processes": gain["processes"]}
+    return pd.DataFrame(rows)
 
 
 def step_medians(steps: pd.DataFrame) -> pd.DataFrame:
@@ -158,6 +158,7 @@ def predictions(gains: pd.DataFrame, model, roof, cfg, prompt_tokens: int) -> pd
                 "measured": row.speedup,
                 "low": row.low,
                 "high": row.high,
+                "spread": row.spread,
                 "time_model": expected,
                 "roofline": limit,
                 "operations": bench.flop_speedup(cfg, prompt_tokens, n),
@@ -215,7 +216,7 @@ def kind_costs(samples: pd.DataFrame, quality: pd.DataFrame, cfg, kinds) -> pd.D
             exact = 0.0 if kind in ("dynamic", "static", "paged") else np.nan
             row[column] = worst[column].get(same, exact)
         row |= {"time_ratio": time["estimate"], "time_low": time["low"], "time_high": time["high"]}
-        rows.append(row)
+        rows.append(row | {"spread": time["spread"]})
     return pd.DataFrame(rows)
 
 
@@ -319,9 +320,7 @@ def larger_row(loops: pd.DataFrame, model: bench.TimeModel, cfg, prompt_tokens: 
         "weights_ms": 1e3 * model.weights,
         "compute_ms": 1e3 * model.compute,
         "knee_tokens": model.knee,
-        "measured_speedup": gain["estimate"],
-        "low": gain["low"],
-        "high": gain["high"],
+        **as_columns("measured_speedup", gain),
         "predicted_speedup": predicted,
         "off_percent": 100 * abs(gain["estimate"] / predicted - 1),
     }

@@ -23,8 +23,8 @@ from minitransformer.evaluate import token_losses
 
 from .presets import SHAKESPEARE
 from .processes import in_processes, over_processes
-from .real_texts import SETTLED as OURS_SETTLED
-from .real_texts import paces
+from .update_costs import SETTLED as OURS_SETTLED
+from .update_costs import paces
 
 GET = "git clone https://github.com/karpathy/nanoGPT, then NANOGPT=its folder"
 NEEDED = ("train.py", "model.py", "configurator.py", "config/train_shakespeare_char.py", "LICENSE")

@@ -19,12 +19,14 @@ from scipy.stats import t
 
 class Processes:
     """`count` fresh processes, one after another, each of which runs all the measurements of a
-    chapter once. The first starts at once: it loads what it imports while the chapter goes on."""
+    chapter once. The first starts at once: it loads what it imports while the chapter goes on.
 
-    def __init__(self, count: int, threads: int = 1):
+    `progress(total, description)` gives a bar with an `update`, as `nb.progress` does."""
+
+    def __init__(self, count: int, threads: int = 1, progress: Callable | None = None):
         if count < 1:
             raise ValueError(f"processes {count} measures nothing: give at least 1")
-        self.count, self.threads = count, threads
+        self.count, self.threads, self.progress = count, threads, progress
         self.started = _started()
         self.imported = self.started.submit(int)  # done when the process has this module
 
@@ -40,6 +42,8 @@ class Processes:
         name may be another's. `done(1)` is called after each process. An exception of a process is
         raised here.
         """
+        if self.progress:
+            done = self.progress(self.count, "timing in fresh processes").update
         found = []
         for _ in range(self.count):
             with self.started or _started() as pool:
@@ -110,7 +114,7 @@ def over_processes(values, level: float = 0.95) -> dict[str, float]:
 
     The interval is Student's, of the logarithms; processes are its unit, so it says what another
     process of this machine in this hour would show. `spread` is the largest over the smallest. One
-    process has no interval: `low` and `high` are NaN, and no bar is decided by it.
+    process has neither: they are NaN, and no bar is decided by it.
     """
     logs = np.log(np.asarray(values, dtype=float))
     mean, n = logs.mean(), len(logs)
@@ -119,9 +123,14 @@ def over_processes(values, level: float = 0.95) -> dict[str, float]:
         "estimate": float(np.exp(mean)),
         "low": float(np.exp(mean - half)),
         "high": float(np.exp(mean + half)),
-        "spread": float(np.exp(logs.max() - logs.min())),
+        "spread": float(np.exp(logs.max() - logs.min())) if n > 1 else np.nan,
         "processes": n,
     }
+
+
+def as_columns(name: str, found: dict[str, float]) -> dict[str, float]:
+    """What a table shows of `over_processes`'s result: `name`, its interval, and the spread."""
+    return {name: found["estimate"], **{key: found[key] for key in ("low", "high", "spread")}}
 
 
 def one_more(found) -> tuple[float, float]:

@@ -129,7 +129,7 @@ def exact(models: dict, folder, ids) -> pd.DataFrame:
 
 def bench(costs, sizes, speed, window: int, seed: int) -> pd.DataFrame:
     """bench_quant.csv: a row a format and way to run it, units in the names."""
-    steps = speed.rename(columns={"low": "time_low", "high": "time_high"})
+    steps = speed.rename(columns={end: f"time_{end}" for end in ("low", "high", "spread")})
     steps = steps.drop(columns=["resident_bytes"])
     table = costs.drop(columns="times_smaller").merge(sizes, on="format")
     return table.merge(steps, on="format", how="left").assign(window=window, seed=seed)

@@ -14,9 +14,7 @@ from pathlib import Path
 
 import numpy as np
 import pandas as pd
-import torch
 
-from minitransformer import bench
 from minitransformer.corpus import SMALL as SMALL_LANGUAGE
 from minitransformer.corpus import Batches, Corpus, catalogue, language_corpus, on_disk, text_corpus
 from minitransformer.evaluate import KneserNey, Monitor, bits_per_byte, log_steps, token_losses
@@ -25,9 +23,10 @@ from minitransformer.model import Transformer
 from minitransformer.train import TrainConfig, initialize, train
 
 from .arms import size
-from .presets import BUDGETS, FIFTH, GENERATED, PUBLISHED, SHAKESPEARE, SIZES, Budget
+from .presets import BUDGETS, FIFTH, GENERATED, PUBLISHED, Budget
+from .update_costs import SETTLED
 
-SETTLED, CALIBRATED = 3, 9  # steps of the calibration that are left out, and that are timed
+CALIBRATED = 9  # steps of the calibration that are timed, behind those that settle it
 MARGIN = 0.03  # of a budget, for a machine that grows slower
 POINTS, WATCHED = 16, 8192  # looks on the way, and tokens of each
 ALL = "all"
@@ -173,79 +172,6 @@ def published(texts) -> pd.DataFrame:
     return table[table.text.isin(list(texts))].round({"nats": 4})
 
 
-def predicted(flops_per_second: float) -> pd.DataFrame:
-    """One update of every size from its configuration alone: parameters, MiB, and the least seconds
-    at the speed of this machine's matrix product."""
-    rows = []
-    for name, (cfg, batch, window) in SIZES.items():
-        flops = bench.training_flops(cfg, batch, window)
-        nbytes = sum(bench.training_bytes(cfg, batch, window).values())
-        rows.append(
-            {"size": name, "parameters": size(cfg),
-             "batch": f"{batch} × {window}", "predicted_mib": nbytes / 2**20,
-             "least_seconds": flops / flops_per_second}
-        )  # fmt: skip
-    return pd.DataFrame(rows)
-
-
-def paces(names: list[str], steps: int, threads: int, seed: int = 0) -> dict[str, pd.DataFrame]:
-    """Updates of these sizes on random ids, in growing size: size, step, seconds, and the MiB that
-    the process at its fullest had more than before the first. For a fresh process."""
-    torch.set_grad_enabled(True)
-    torch.set_num_threads(threads)
-    before, tables = _peak(), []
-    for name in names:
-        cfg, batch, window = SIZES[name]
-        ids = torch.randint(cfg.vocab_size, (batch, window + 1), generator=_seeded(seed))
-        model = initialize(Transformer(cfg), "scaled", seed)
-        recipe = TrainConfig(steps=steps, batch_size=batch, window=window)
-        rows = pd.DataFrame(train(model, lambda step, ids=ids: ids, recipe))
-        del model
-        tables.append(rows[["step", "seconds"]].assign(size=name, mib=_peak() - before))
-    return {"paces": pd.concat(tables, ignore_index=True)}
-
-
-def _seeded(seed: int) -> torch.Generator:
-    return torch.Generator().manual_seed(seed)
-
-
-def _peak() -> float:
-    """MiB of this process at its fullest; NaN where the system does not tell."""
-    try:
-        import resource
-    except ImportError:  # Windows
-        return math.nan
-    return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 1024
-
-
-def compared(predictions: pd.DataFrame, measured: pd.DataFrame) -> pd.DataFrame:
-    """Predictions beside what was measured: MiB, the median of the settled steps, and the share of
-    the matrix product's speed that they reach; NaN for a size that was not run."""
-    settled = measured[measured.step > SETTLED]
-    by = settled.groupby("size").agg(measured_mib=("mib", "last"), seconds=("seconds", "median"))
-    table = predictions.merge(by, "left", left_on="size", right_index=True)
-    return table.assign(of_peak_percent=100 * table.least_seconds / table.seconds).round(
-        {"predicted_mib": 1, "measured_mib": 1, "least_seconds": 4, "seconds": 4,
-         "of_peak_percent": 1}
-    )  # fmt: skip
-
-
-def keep(folder: Path, rows: list[dict], curves: pd.DataFrame, made: dict) -> None:
-    """Leaves results of long runs for a page that does not run them, with how they were made."""
-    folder.mkdir(parents=True, exist_ok=True)
-    pd.DataFrame(rows).to_csv(folder / "texts.csv", index=False, lineterminator="\n")
-    curves.to_csv(folder / "texts-curves.csv", index=False, lineterminator="\n")
-    (folder / "texts.json").write_text(json.dumps(made, indent=2, sort_keys=True) + "\n")
-
-
-def left(folder: Path) -> tuple[pd.DataFrame, pd.DataFrame, dict]:
-    """What `keep` left: rows, curves and how they were made; empty where there is nothing."""
-    if not (folder / "texts.json").is_file():
-        return pd.DataFrame(), pd.DataFrame(columns=["who", "text", "seconds", "valid_nats"]), {}
-    made = json.loads((folder / "texts.json").read_text())
-    return pd.read_csv(folder / "texts.csv"), pd.read_csv(folder / "texts-curves.csv"), made
-
-
 def listed() -> pd.DataFrame:
     """The presets: budget, text, seconds, model (layers × width), batch (windows × tokens), lr."""
     rows = [
@@ -286,16 +212,6 @@ def answer(rows: list[dict], absent: dict) -> str:
     return "; ".join([*done, *([lost] if lost else [])]) + "."
 
 
-def peak() -> float:
-    """Operations a second of this machine's matrix product."""
-    return bench.matmul_flops_per_second(512)
-
-
-def none_taken() -> pd.DataFrame:
-    """What `paces` gives for no size."""
-    return pd.DataFrame(columns=["step", "seconds", "size", "mib"]).astype({"step": int})
-
-
 def at_hand(corpora, absent: dict) -> str:
     """Which texts are there, and why the others are not."""
     reasons = {why: [text for text in absent if absent[text] == why] for why in absent.values()}
@@ -311,30 +227,6 @@ def joined(curves: list, peer: pd.DataFrame) -> pd.DataFrame:
     return pd.concat(found, ignore_index=True)[columns] if found else pd.DataFrame(columns=columns)
 
 
-def figure_data(own: pd.DataFrame, apart: pd.DataFrame) -> pd.DataFrame:
-    """The curves to draw: this run's, and on Tiny Shakespeare those measured apart."""
-    apart = apart[apart.text == SHAKESPEARE].assign(who=apart.who + ", apart")
-    shown = pd.concat([table for table in (own, apart) if len(table)] or [own])
-    return shown[shown.seconds > 0].reset_index(drop=True)
-
-
 def lines_of(rows: list[dict]) -> list[tuple[float, str]]:
     """The n-gram's loss on the first text, as a limit of a figure."""
     return [(row["ngram_nats"], row["ngram"]) for row in rows[:1]]
-
-
-def judged(kept: pd.DataFrame, bars: dict) -> pd.DataFrame:
-    """Kept rows with the verdict of the bar of each, "" where it has none."""
-    rows = kept.fillna({"bar": ""}).to_dict("records")
-    verdicts = [bars[r["bar"]].verdict(r[r["judged"]]) if r["bar"] else "" for r in rows]
-    return told(rows).assign(verdict=verdicts)
-
-
-def apart(made: dict) -> str:
-    """How kept results were made, in a sentence."""
-    if not made:
-        return "No long run has been kept yet: make texts PROFILE=full makes one."
-    return (
-        f"Measured apart on {made['date']} at commit {made['commit'][:12]}, on {made['cpu']} with "
-        f"{made['threads']} threads, by `{made['command']}`."
-    )

@@ -20,7 +20,7 @@ def rows(samples: pd.DataFrame) -> pd.DataFrame:
         row = {"loop": name, "original_ms": MS.get(name, np.nan), "ms": ms["estimate"]}
         row |= dict(zip(("ms_low", "ms_high"), one_more(ms), strict=True))
         row |= {"speedup": gain["estimate"]}
-        row |= dict(zip(("low", "high"), one_more(gain), strict=True))
+        row |= dict(zip(("low", "high"), one_more(gain), strict=True)) | {"spread": gain["spread"]}
         mean = {"mean": gain["estimate"], "mean_low": gain["low"], "mean_high": gain["high"]}
         found.append(row | mean)
     return pd.DataFrame(found)

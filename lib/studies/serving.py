@@ -12,7 +12,7 @@ from minitransformer.cache import BlockPool
 from minitransformer.checkpoint import load
 from minitransformer.decode import Request, beam, generate, generate_batch, in_float64
 
-from .processes import speedup
+from .processes import as_columns, speedup
 
 BATCH_KINDS = ("static", "paged")
 ROWS = (1, 2, 4, 8, 16)  # sequences of one timed forward
@@ -84,10 +84,7 @@ def beams(model, many: Several, timed: pd.DataFrame, length_penalty: float = 1.0
         mean = np.mean([b.log_probability for b in found]) / many.beam_tokens
         row = {"width": w, "log_probability_per_token": mean, "texts_better_than_greedy": better}
         row["texts"] = len(found)
-        time = speedup(timed, str(w), "1")
-        rows.append(
-            row | {"time_ratio": time["estimate"], "low": time["low"], "high": time["high"]}
-        )
+        rows.append(row | as_columns("time_ratio", speedup(timed, str(w), "1")))
     return pd.DataFrame(rows)
 
 
@@ -105,18 +102,9 @@ def batches(model, many: Several, timed: pd.DataFrame, rows_seconds: pd.Series):
     for kind in BATCH_KINDS:
         found = generate_batch(double, prompts, new, cache=kind)
         same = sum(torch.equal(a, b) for a, b in zip(found, wanted, strict=True))
-        gain = speedup(timed, "one by one", kind)
-        rows.append(
-            {
-                "batch": kind,
-                "equal": same,
-                "texts": len(prompts),
-                "measured_speedup": gain["estimate"],
-                "low": gain["low"],
-                "high": gain["high"],
-                "limit_speedup": limit,
-            }
-        )
+        row = {"batch": kind, "equal": same, "texts": len(prompts)}
+        row |= as_columns("measured_speedup", speedup(timed, "one by one", kind))
+        rows.append(row | {"limit_speedup": limit})
     return pd.DataFrame(rows)
 
 

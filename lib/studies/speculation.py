@@ -19,7 +19,7 @@ from minitransformer.decode import (
 )
 from minitransformer.quant import QuantScheme, accelerate, quantize
 
-from .processes import speedup
+from .processes import as_columns, speedup
 
 TARGETS = {"1 block": "model", "2 blocks": "model-2block"}
 INT4 = QuantScheme(bits=4, granularity="group", group_size=32)
@@ -157,9 +157,7 @@ def results(samples: dict[str, pd.DataFrame], counts: pd.DataFrame, gamma: int =
         rows.append(
             {
                 **{name: row[name] for name in shown},
-                "measured_speedup": gain["estimate"],
-                "low": gain["low"],
-                "high": gain["high"],
+                **as_columns("measured_speedup", gain),
                 "predicted_speedup": row["tokens_a_forward"] / forward,
                 "pays_from_alpha": pays_from(gamma, calls / gamma * costs[0], costs[1]),
             }

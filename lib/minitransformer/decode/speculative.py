@@ -96,27 +96,9 @@ def speculate(
     when it is named, and refused with less when it is given. `resume` and `backend` as in
     `stream`; a draft has a backend of its own. ValueError for several prompts, a gamma below 1,
     or a draft of another vocabulary."""
-    if whole("gamma", gamma, -1) < 1:
-        raise ValueError(f"gamma {gamma} proposes nothing: give at least 1")
-    job = prepare(
-        model,
-        ids,
-        max_new_tokens,
-        cache,
-        sampling=sampling,
-        generator=generator,
-        stop=stop,
-        resume=resume,
-        rollback=gamma,
-        alone="speculation",
-    )
-    ids, cache, stop = job.ids, job.cache, torch.tensor(job.stop, dtype=torch.long).to(job.ids)
-    if isinstance(job.generator, (list, tuple)):
-        job = replace(job, generator=job.generator[0])
-    if draft.vocab_size not in (None, model.cfg.vocab_size):
-        known = f"the draft knows {draft.vocab_size} tokens and the model {model.cfg.vocab_size}"
-        raise ValueError(f"{known}: train both on one vocabulary")
-    model = on_backend(model, backend, cache)
+    asked = dict(sampling=sampling, generator=generator, stop=stop, resume=resume)
+    job = _prepared(model, draft, gamma, ids, max_new_tokens, cache, **asked)
+    ids, cache, model = job.ids, job.cache, on_backend(model, backend, job.cache)
     end, steps = ids.shape[1] + job.new_tokens, []
     matching = coupled or sampling.temperature == 0
     rule = _Matching(model, job) if matching else _Residual(sampling, job.generator)
@@ -130,11 +112,22 @@ def speculate(
         if cache is not None and cache.pos > kept:
             cache.truncate(kept)
         ids, old = torch.cat((text[:, :kept], token), dim=1), ids.shape[1]
-        met = torch.isin(ids[0, old:], stop).nonzero()
-        if len(met):
-            ids = ids[:, : old + int(met[0]) + 1]
+        if met := [i for i, new in enumerate(ids[0, old:].tolist()) if new in job.stop]:
+            ids = ids[:, : old + met[0] + 1]
             break
     return Speculation(ids, tuple(steps))
+
+
+def _prepared(model, draft, gamma, *asked, **options):
+    """What `speculate` is asked for, checked, with one generator."""
+    if whole("gamma", gamma, -1) < 1:
+        raise ValueError(f"gamma {gamma} proposes nothing: give at least 1")
+    job = prepare(model, *asked, **options, rollback=gamma, alone="speculation")
+    if draft.vocab_size not in (None, model.cfg.vocab_size):
+        known = f"the draft knows {draft.vocab_size} tokens and the model {model.cfg.vocab_size}"
+        raise ValueError(f"{known}: train both on one vocabulary")
+    one = isinstance(job.generator, (list, tuple))
+    return replace(job, generator=job.generator[0]) if one else job
 
 
 def _judged(model, text, cache, n):
