@@ -155,7 +155,8 @@ def test_failed_notebooks_are_no_artefacts(tmp_path):
 
 def test_a_chapter_that_runs_nanogpt_depends_on_what_it_was_given_and_on_the_texts(project):
     assert stages.outside(project, "01-data", {}) == {}
-    write_notebook(project.notebook("03-texts"), PARAMETERS + 'nanogpt = ""  # a clone\n')
+    own = PARAMETERS + 'nanogpt = ""  # a clone\ntext_keep = False  # keep it\n'
+    write_notebook(project.notebook("03-texts"), own, kept=["texts*"])
     keys = [stages.outside(project, "03-texts", given) for given in ({}, {"nanogpt": "here"})]
     (project.root / "data" / "book").mkdir(parents=True)
     (project.root / "data" / "book" / "book.txt").write_text("a")
@@ -164,4 +165,19 @@ def test_a_chapter_that_runs_nanogpt_depends_on_what_it_was_given_and_on_the_tex
     (project.reports / "long" / "texts.csv").write_text("a")
     keys.append(stages.outside(project, "03-texts", {}))
     assert all(a != b for i, a in enumerate(keys) for b in keys[:i])
-    assert stages.outside(project, "03-texts", {"text_keep": True}) == keys[2]
+    kept = stages.outside(project, "03-texts", {"text_keep": True})
+    assert kept == {"outside": keys[2]["outside"]}
+
+
+def test_a_chapter_depends_on_what_it_shows_of_long_runs_and_on_no_other(project):
+    long = project.reports / "long"
+    long.mkdir(parents=True)
+    write_notebook(project.notebook("03-gpu"), PARAMETERS, kept=["gpu*"])
+    keys = [stages.outside(project, "03-gpu", {})]
+    (long / "texts.csv").write_text("a")
+    assert stages.outside(project, "03-gpu", {}) == keys[0]
+    for text in ("a", "b"):
+        (long / "gpu-layers.csv").write_text(text)
+        keys.append(stages.outside(project, "03-gpu", {"text_keep": True}))  # another's option
+    assert all(a != b for i, a in enumerate(keys) for b in keys[:i])
+    assert stages.outside(project, "02-train", {}) == {}

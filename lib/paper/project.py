@@ -32,6 +32,7 @@ class Chapter:
     targets: tuple[str, ...] = ()
     timed: tuple[str, ...] = ()
     resumes: tuple[str, ...] = ()  # artefacts from which a rerun of equal computations goes on
+    kept: tuple[str, ...] = ()  # what it shows of reports/long, where long runs leave their results
 
     @property
     def sums_up(self) -> bool:

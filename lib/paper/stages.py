@@ -12,7 +12,7 @@ from . import bars, evidence
 from .claims import LEDGER, seed_claims
 from .files import digest, read_record, sha256, tree, write_json
 from .parameters import parameters_cell
-from .project import Project, read_notebook
+from .project import Project, declared, read_notebook
 from .revision import state
 from .sources import imports, library_files
 
@@ -99,14 +99,19 @@ def stage_params(project: Project, stage: str, params: dict) -> dict:
 
 
 def outside(project: Project, stage: str, params: dict) -> dict:
-    """What the chapter that runs nanoGPT depends on besides: which folders it was given, which
-    texts are at hand, and what an earlier long run has kept, unless it is itself to be kept."""
-    if "nanogpt" not in parameters_cell(project.notebook(stage)):
-        return {}
-    given = [bool(params.get(name)) for name in ("corpora_dir", "nanogpt")]
-    given += sorted(path.parent.name for path in (project.root / "data").glob("*/*.txt"))
-    kept = [] if params.get("text_keep") else tree(project.reports / "long")
-    return {"outside": [given, [sha256(path) for path in kept]]}
+    """What a chapter depends on besides: what it shows of reports/long, unless it is itself to keep
+    it; of the one that runs nanoGPT, which folders it was given and which texts are at hand."""
+    own, chapter = parameters_cell(project.notebook(stage)), declared(project.notebook(stage))
+    found = {}
+    if "nanogpt" in own:
+        given = [bool(params.get(name)) for name in ("corpora_dir", "nanogpt")]
+        texts = sorted(path.parent.name for path in (project.root / "data").glob("*/*.txt"))
+        found["outside"] = given + texts
+    if chapter and chapter.kept and not ("text_keep" in own and params.get("text_keep")):
+        long = project.reports / "long"
+        paths = sorted(path for pattern in chapter.kept for path in long.glob(pattern))
+        found["kept"] = {path.name: sha256(path) for path in paths}
+    return found
 
 
 def corpus_hash(project: Project, params: dict) -> str:
