@@ -42,7 +42,10 @@ def test_the_table_has_a_row_or_a_reason_for_every_format(measured):
     table = gpu_layers.table(samples)
     assert {*table.format} == {*gpu_layers.FORMATS}
     base = table[table.format == "fp32"]
-    assert (base.time_ratio == 1).all() and (base.least_us > 0).all() and (base.us > 0).all()
+    assert (base.time_ratio == 1).all() and (base.us > 0).all()
+    assert (base["nbytes"] == 4 * 128 * 128).all()
+    seconds_a_byte = samples["memory"].seconds_a_byte.iloc[0]
+    assert (base.least_us == 1e6 * 4 * 128 * 128 * seconds_a_byte).all()
     assert table[table.format == INT4].us.isna().all()
     assert gpu_told.refused(table).startswith(f" Without a row: {INT4} at 1 and 64 rows (")
     shown = gpu_told.layers(table)

@@ -284,7 +284,7 @@ def table(samples: dict[str, pd.DataFrame]) -> pd.DataFrame:
                  "us": 1e6 * over_processes(medians[name])["estimate"],
                  "time_ratio": over.get("estimate"), "low": over.get("low"),
                  "high": over.get("high"), "processes": len(medians),
-                 "nbytes": int(own.nbytes), "least_us": 1e6 * per_byte * own.nbytes,
+                 "nbytes": int(own["nbytes"]), "least_us": 1e6 * per_byte * own["nbytes"],
                  "relative_error": own.relative_error, "reason": ""}
             )  # fmt: skip
     refused = formats[formats.reason.notna()]
