@@ -51,7 +51,7 @@ def test_the_table_has_a_row_or_a_reason_for_every_format(measured):
     shown = gpu_told.layers(table)
     assert [*shown.format[:2]] == ["fp32", "bf16"] and shown.from_memory_us.isna().all()
     assert gpu_layers.production(table) is None
-    assert "At width 128 every format takes" in gpu_told.layer_sentence(table)
+    assert gpu_told.layer_sentence(table).startswith("At width 128, called from Python, a row")
 
 
 @given(st.integers(0, 2**32), st.sampled_from([1e-20, 1e-3, 1.0, 1e4]), st.integers(17, 40))
@@ -106,7 +106,10 @@ def test_production_is_the_slowest_of_the_quickest_kernels_of_the_widest_layer()
     ratio, (low, high) = gpu_layers.production(table)
     assert ratio == pytest.approx(0.7) == low == high
     said = gpu_told.layer_sentence(table)
-    assert "at width 8, weights from memory: at 1 row int8 50 % and int4 30 %; at 64 rows" in said
+    assert said.startswith(
+        "At width 8, weights from memory, for one row int8 takes 50 % and int4 takes 30 % of "
+        "FP32's time, for 64 rows int8 takes 60 % and int4 takes 70 % of FP32's time; at width 4"
+    )
     without = {key: t for key, t in times.items() if key[1:4:2] != (64, INT4)}
     assert gpu_layers.production(gpu_layers.table(samples(without))) is None
     assert gpu_told.drawn(table).empty
@@ -136,7 +139,12 @@ def test_a_training_is_held_beside_that_of_the_cpu():
 
 @pytest.mark.usefixtures("quick_processes")
 def test_the_whole_is_kept_told_and_fails_part_by_part(tmp_path):
-    assert gpu.left(tmp_path)[1] == {} and gpu_told.apart({}).startswith("Not examined: this mac")
+    nothing, unmade = gpu.left(tmp_path)
+    assert unmade == {} and gpu.production(tmp_path) == (None, "")
+    assert gpu_told.layer_sentence(nothing["layers"]) == "No layer was measured."
+    assert gpu_told.refused(nothing["layers"]) == "" and gpu_told.apart({}).startswith(
+        "Not examined: this mac"
+    )
     gpu.main(["--out", str(tmp_path), "--device", "cpu", "--tiny", "--commit", "abc"])
     assert {path.name for path in tmp_path.iterdir()} == {
         "gpu-layers.csv", "gpu-decode.csv", "gpu-training.csv", "gpu.json"
@@ -152,7 +160,7 @@ def test_the_whole_is_kept_told_and_fails_part_by_part(tmp_path):
     assert "losses differ from the CPU's by at most 0 nats in FP32" in (
         gpu_told.training_sentence(tables["training"])
     )
-    assert gpu_told.answer(tables, made).startswith("Without a GPU: At width 128")
+    assert gpu_told.answer(tables, made).startswith(f"On one {made['cpu']}, at width 128")
     assert len(gpu_told.models(tables["decode"])) == 1
 
 

@@ -46,8 +46,9 @@ def layers(table: pd.DataFrame) -> pd.DataFrame:
 
 def refused(table: pd.DataFrame) -> str:
     """Which formats have no row, and why, in a sentence; "" where all have."""
-    lost = table[table.us.isna()]
-    said = []
+    if table.empty:
+        return ""
+    said, lost = [], table[table.us.isna()]
     for (name, reason), part in lost.groupby(["format", "reason"], sort=False):
         rows = " and ".join(f"{m:.0f}" for m in sorted({*part.tokens}))
         said.append(f"{name} at {rows} rows ({reason})")
@@ -77,17 +78,16 @@ def layer_sentence(table: pd.DataFrame) -> str:
     said = []
     for m in sorted({*table.tokens}):
         best = quickest(table, widest, m, ROTATED)
-        parts = [f"int{b} {100 * row.time_ratio:.0f} %" for b, row in best.items()]
-        said += [f"at {m:.0f} row{'s' * (m > 1)} {' and '.join(parts)}"] * bool(parts)
+        parts = [f"int{b} takes {100 * row.time_ratio:.0f} %" for b, row in best.items()]
+        rows = "for one row" if m == 1 else f"for {m:.0f} rows"
+        said += [f"{rows} {' and '.join(parts)} of FP32's time"] * bool(parts)
     first = table[(table.width == narrow) & (table.way == CALLS) & (table.tokens == 1)]
-    small = f"At width {narrow} every format takes {first.us.min():.0f} to {first.us.max():.0f} µs"
-    small += " when Python calls it, FP32 "
-    small += f"{first.us[first.format == FP32].min():.0f}: there is no weight to save time on."
+    base = first.us[first.format == FP32].min()
+    small = f"width {narrow}, called from Python, a row takes {first.us.min():.1f} to "
+    small += f"{first.us.max():.1f} µs in all formats, {base:.1f} in FP32."
     if not said:
-        return small
-    return (
-        f"Of FP32's time take, at width {widest}, weights from memory: {'; '.join(said)}. {small}"
-    )
+        return f"At {small}"
+    return f"At width {widest}, weights from memory, {', '.join(said)}; at {small}"
 
 
 def models(table: pd.DataFrame) -> pd.DataFrame:
@@ -149,5 +149,5 @@ def answer(tables: dict, made: dict) -> str:
     """The chapter in a sentence or two."""
     if not made or tables["layers"].empty:
         return ABSENT[0].upper() + ABSENT[1:] + "."
-    where = f"On one {made['gpu']}" if "gpu" in made else "Without a GPU"
-    return f"{where}: {layer_sentence(tables['layers'])}"
+    where, said = made.get("gpu", made["cpu"]), layer_sentence(tables["layers"])
+    return f"On one {where}, {said[0].lower()}{said[1:]}"
