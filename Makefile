@@ -68,7 +68,7 @@ RUN = $(PY) -m paper
 OPTIONS = --profile $(call quote,$(PROFILE)) --caller $(call quote,$(PWD)) $(SETTINGS) \
   $(if $(findstring command,$(origin JOBS)),--jobs $(call quote,$(JOBS)))
 
-.PHONY: help setup report publish test lab data tokenize train eval bench bench-quant ablations interop texts plot plot-quant \
+.PHONY: help setup report publish test lab data tokenize train eval bench bench-quant ablations interop texts gpu plot plot-quant \
   verify-corpus test-idem export sweep pack verify clean clean-cache distclean notebooks picture wasm lock
 
 help: ## this list
@@ -132,6 +132,9 @@ interop: $(READY) ## chapter 7: the model in other runtimes, and in a browser
 
 texts: $(READY) ## appendix 5: named texts within budgets of seconds; PROFILE=full also keeps what it found in reports/long/
 	@$(RUN) texts $(OPTIONS)
+
+gpu: $(READY) ## appendix 6: layers, decoding and training on a GPU; DEVICE=cuda measures, else what reports/long/ has kept
+	@$(RUN) gpu $(OPTIONS)
 
 plot: $(READY) ## figures/latency.png, with chapter 4
 	@$(RUN) plot $(OPTIONS)

@@ -14,7 +14,7 @@ import pytest
 ROOT = Path(__file__).resolve().parent.parent
 TARGETS = (
     "setup report publish test lab data tokenize train eval bench bench-quant ablations interop "
-    "texts plot plot-quant verify-corpus test-idem export sweep pack verify clean clean-cache "
+    "texts gpu plot plot-quant verify-corpus test-idem export sweep pack verify clean clean-cache "
     "distclean help notebooks picture wasm lock"
 ).split()
 PARAMETERS = {

@@ -70,3 +70,23 @@ def test_what_cannot_be_trained_is_one_line(corpus, tmp_path, capsys, more, mess
 def test_a_folder_without_tokens_is_named(tmp_path, capsys):
     assert pretrained(tmp_path, tmp_path / "model") == 2
     assert "no corpus in" in capsys.readouterr().err
+
+
+def test_memory_that_ends_is_told_once_or_ends_the_run_in_one_line(
+    corpus, tmp_path, capsys, monkeypatch
+):
+    held, forward = [3], Transformer.forward
+
+    def holding(self, ids, cache=None):
+        if len(ids) > held[0]:
+            raise torch.OutOfMemoryError("CUDA out of memory")
+        return forward(self, ids, cache)
+
+    monkeypatch.setattr(Transformer, "forward", holding)
+    assert pretrained(corpus, tmp_path / "model", "--set", "batch_size=4") == 0
+    assert capsys.readouterr().out.count("step 1: the GPU's memory holds 2 rows at a time\n") == 1
+    held[0] = 0
+    assert pretrained(corpus, tmp_path / "other") == 2
+    said = capsys.readouterr().err
+    assert said.startswith("error: step 1: the memory of cpu does not hold a row of 16 tokens: ")
+    assert said.count("\n") == 1 and not (tmp_path / "other").exists()

@@ -187,6 +187,7 @@ def test_every_chapter_has_something_to_audit():
         "A3-peers",
         "A4-engine",
         "A5-texts",
+        "A6-gpu",
     }
 
 

@@ -1,14 +1,21 @@
 """Where and in what a model is trained: the device by its name, and bfloat16 beside FP32."""
 
+import os
 from dataclasses import replace
 
 import pytest
 import torch
 
-from minitransformer.train import device_of, train
-from training import RUN, batch, equal, fresh, losses
+from minitransformer.model import Transformer
+from minitransformer.train import device_of, initialize, train
+from training import CFG, RUN, batch, equal, fresh, losses
 
 HALF = replace(RUN, precision="bfloat16")
+
+
+def stop_at_four(row):
+    if row["step"] == 4:
+        raise KeyboardInterrupt
 
 
 def have(monkeypatch, cuda, mps):
@@ -43,12 +50,8 @@ def test_a_run_in_bfloat16_goes_on_to_the_bit(tmp_path):
     path, whole = tmp_path / "run.pt", fresh()
     train(whole, batch, HALF)
 
-    def stop(row):
-        if row["step"] == 4:
-            raise KeyboardInterrupt
-
     with pytest.raises(KeyboardInterrupt):
-        train(fresh(), batch, HALF, checkpoint=path, every=3, on_step=stop)
+        train(fresh(), batch, HALF, checkpoint=path, every=3, on_step=stop_at_four)
     again = fresh()
     train(again, batch, HALF, checkpoint=path, every=3)
     assert equal(again, whole)
@@ -56,10 +59,65 @@ def test_a_run_in_bfloat16_goes_on_to_the_bit(tmp_path):
         train(fresh(), batch, RUN, checkpoint=path)
 
 
-@pytest.mark.skipif(not torch.cuda.is_available(), reason="this machine has no CUDA device")
-@pytest.mark.parametrize("run", [RUN, HALF])
+cuda = pytest.mark.skipif(not torch.cuda.is_available(), reason="this machine has no CUDA device")
+
+
+@cuda
+@pytest.mark.parametrize("run", [RUN, HALF, replace(HALF, compile=True)])
 def test_a_gpu_learns_what_the_cpu_does(run):
     there, here = fresh().to(device_of("cuda")), fresh()
     found = losses(train(there, batch, run))
     assert next(there.parameters()).is_cuda
-    assert found == pytest.approx(losses(train(here, batch, run)), rel=2e-2)
+    assert found == pytest.approx(losses(train(here, batch, RUN)), rel=2e-2)
+
+
+@cuda
+@pytest.mark.parametrize("places", [("cuda", "cpu"), ("cpu", "cuda")])
+def test_a_run_goes_on_on_another_device(tmp_path, places):
+    begun, path, straight = fresh().to(places[0]), tmp_path / "run.pt", fresh()
+    whole = losses(train(straight, batch, RUN))
+    with pytest.raises(KeyboardInterrupt):
+        train(begun, batch, RUN, checkpoint=path, every=3, on_step=stop_at_four)
+    again = fresh().to(places[1])
+    rows = train(again, batch, RUN, checkpoint=path, every=3)
+    assert losses(rows) == pytest.approx(whole, rel=1e-3)
+    assert next(again.parameters()).device.type == places[1]
+
+
+@cuda
+@pytest.mark.skipif(
+    "CUBLAS_WORKSPACE_CONFIG" not in os.environ,
+    reason="CUBLAS_WORKSPACE_CONFIG=:4096:8 is not set, without which cuBLAS is not deterministic",
+)
+@pytest.mark.parametrize("run", [RUN, HALF])
+def test_a_run_on_a_gpu_goes_on_to_the_bit_where_that_is_asked_for(tmp_path, run):
+    path, models = tmp_path / "run.pt", [fresh().cuda() for _ in range(3)]
+    torch.use_deterministic_algorithms(True)
+    try:
+        train(models[0], batch, run)
+        with pytest.raises(KeyboardInterrupt):
+            train(models[1], batch, run, checkpoint=path, every=3, on_step=stop_at_four)
+        train(models[2], batch, run, checkpoint=path, every=3)
+    finally:
+        torch.use_deterministic_algorithms(False)
+    assert equal(models[0], models[2])
+
+
+@cuda
+def test_a_batch_that_a_gpu_does_not_hold_is_computed_in_parts():
+    """All that is allowed is two thirds of what the whole batch takes."""
+    wide = replace(CFG, vocab_size=4096, context=128)
+    run = replace(RUN, steps=3, batch_size=64, window=128)
+    ids = torch.randint(0, 4096, (64, 129), generator=torch.Generator().manual_seed(0))
+    models = [initialize(Transformer(wide), "scaled", 0).cuda() for _ in range(2)]
+    torch.cuda.reset_peak_memory_stats()
+    whole = train(models[0], lambda step: ids, run)
+    peak, there = torch.cuda.max_memory_allocated(), torch.cuda.mem_get_info()[1]
+    torch.cuda.empty_cache()
+    torch.cuda.set_per_process_memory_fraction(2 / 3 * peak / there)
+    try:
+        parts = train(models[1], lambda step: ids, run)
+    finally:
+        torch.cuda.set_per_process_memory_fraction(1.0)
+    assert losses(parts) == pytest.approx(losses(whole), rel=1e-5)
+    assert parts[0]["micro_batch"] in (16, 32) and "micro_batch" not in parts[2]

@@ -29,10 +29,10 @@ from training import equal, losses
 KINDS = {"ddp": DataParallel, "fsdp": Sharded}
 
 
-def launched(folder, what, *kinds):
-    """Two processes of tests/several_processes.py, from `torchrun`, in `folder`; its status."""
+def launched(folder, what, *kinds, processes=2):
+    """Processes of tests/several_processes.py, from `torchrun`, in `folder`; its status."""
     script = Path(__file__).parent / "several_processes.py"
-    options = ["--standalone", "--nproc-per-node=2"]
+    options = ["--standalone", f"--nproc-per-node={processes}"]
     command = [sys.executable, "-m", "torch.distributed.run", *options, script, folder, what]
     done = subprocess.run([*command, *kinds], capture_output=True, text=True, timeout=240)
     print(done.stderr)
@@ -141,6 +141,8 @@ def test_what_cannot_be_shared_is_named(tmp_path):
         with pytest.raises(ValueError, match="fsdp leaves each process a part of them: choose ddp"):
             muon = replace(SHARED, optimizer="muon")
             train(fresh(), rows_of_five, muon, ranks=ranks)
+        with pytest.raises(ValueError, match="what could be compiled: choose ddp, or compile"):
+            train(fresh(), rows_of_five, replace(SHARED, compile=True), ranks=ranks)
         parted = ranks.wrap(fresh())
         with pytest.raises(ValueError, match="is in parts already: give a whole one"):
             train(parted, rows_of_five, SHARED, ranks=ranks)
@@ -177,8 +179,31 @@ def test_without_torchrun_a_process_is_alone():
             pass
     model = fresh()
     assert whole(model) is model
-    if not torch.cuda.is_available():
+
+
+def test_a_gpu_is_used_only_where_there_is_one_for_every_process(tmp_path, monkeypatch):
+    """One that has a GPU and one that has none would wait for each other for ever."""
+    with one_of("ddp", tmp_path):
+        monkeypatch.setattr(torch.cuda, "device_count", lambda: 0)
         assert own_device() == torch.device("cpu")
+        monkeypatch.setattr(torch.cuda, "device_count", lambda: 1)
+        chosen = []
+        monkeypatch.setattr(torch.cuda, "set_device", chosen.append)
+        assert own_device() == torch.device("cuda", 0) and chosen == [0]
+
+        def gathered(every, own):
+            every[:] = [own, False]
+
+        monkeypatch.setattr(dist, "all_gather_object", gathered)
+        assert own_device() == torch.device("cpu") and chosen == [0]
+
+
+@pytest.mark.skipif(not torch.cuda.is_available(), reason="this machine has no CUDA device")
+@pytest.mark.parametrize("kind", KINDS)
+def test_over_nccl_one_gpu_has_the_losses_of_one_process(tmp_path, kind):
+    alone = train(fresh().cuda(), rows_of_five, SHARED)
+    assert launched(tmp_path, "stay", kind, processes=1) == 0
+    assert losses(found(tmp_path, kind)) == pytest.approx(losses(alone), abs=1e-3)
 
 
 @pytest.mark.skipif(torch.cuda.device_count() < 2, reason="needs two GPUs, for NCCL")

@@ -28,7 +28,7 @@ def main(argv=None) -> int:
     try:
         with group(args.parallel) as ranks:
             fit(args, ranks)
-    except (OSError, ValueError, RuntimeError) as error:
+    except (OSError, ValueError, RuntimeError, MemoryError) as error:
         print(f"error: {error}", file=sys.stderr)
         return 2
     return 0
@@ -43,6 +43,11 @@ def fit(args, ranks) -> None:
     checkpoint = args.out.with_name(f"{args.out.name}.train.pt")
 
     def tell(row):
+        if ranks.rank == 0 and "micro_batch" in row:
+            print(
+                f"step {row['step']:,}: the GPU's memory holds {row['micro_batch']} rows at a time",
+                flush=True,
+            )
         if ranks.rank == 0 and row["step"] % max(recipe.steps // SAID, 1) == 0:
             print(
                 f"step {row['step']:,} of {recipe.steps:,}: loss {row['loss_nats']:.4f} nats, "

@@ -25,6 +25,7 @@ from datetime import timedelta
 
 import torch
 import torch.distributed as dist
+from torch.distributed.device_mesh import init_device_mesh
 from torch.distributed.fsdp import FSDPModule, fully_shard, register_fsdp_forward_method
 from torch.distributed.tensor import DTensor, distribute_tensor
 from torch.nn.parallel import DistributedDataParallel
@@ -96,6 +97,11 @@ class Sharded(DataParallel):
                 "muon moves whole matrices, and fsdp leaves each process a part of them: "
                 "choose ddp, or optimizer adamw"
             )
+        if cfg.compile:
+            raise ValueError(
+                "fsdp brings a block's parts together between what could be compiled: "
+                "choose ddp, or compile False"
+            )
         if isinstance(model, FSDPModule):
             raise ValueError("the model is in parts already: give a whole one, as `whole` returns")
         if not isinstance(model, Transformer) or hasattr(model, "scheme"):
@@ -105,9 +111,10 @@ class Sharded(DataParallel):
             )
 
     def wrap(self, model):
+        mesh = init_device_mesh(self.device.type, (self.size,))  # not on a GPU that only one has
         for block in model.blocks:
-            fully_shard(block)
-        fully_shard(model)
+            fully_shard(block, mesh=mesh)
+        fully_shard(model, mesh=mesh)
         register_fsdp_forward_method(model, "hidden")  # it, too, needs the parameters whole
         return model
 
@@ -132,19 +139,20 @@ def group(kind: str = "ddp") -> Iterator[Alone]:
     if not dist.is_torchelastic_launched():
         yield Alone("cuda" if torch.cuda.is_available() else "cpu")
         return
-    device = own_device()
-    options = {} if device.type == "cpu" else {"device_id": device}
-    dist.init_process_group("gloo" if device.type == "cpu" else "nccl", None, PATIENCE, **options)
+    both = torch.cuda.is_available() and dist.is_nccl_available()
+    dist.init_process_group("cpu:gloo,cuda:nccl" if both else "gloo", None, PATIENCE)
     try:
-        yield KINDS[kind](device)
+        yield KINDS[kind](own_device())
     finally:
         dist.destroy_process_group()
 
 
 def own_device() -> torch.device:
-    """The GPU of this process's number on its machine, if there is one for each; else the CPU."""
-    place = dist.get_node_local_rank(0)
-    if place >= torch.cuda.device_count():
+    """The GPU of this process's number on its machine, if there is one for each process; else the
+    CPU. Asked by all processes of a group together."""
+    place, there = dist.get_node_local_rank(0), [None] * dist.get_world_size()
+    dist.all_gather_object(there, place < torch.cuda.device_count())
+    if not all(there):
         return torch.device("cpu")
     torch.cuda.set_device(place)
     return torch.device("cuda", place)

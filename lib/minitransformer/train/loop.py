@@ -7,16 +7,17 @@ from collections.abc import Callable
 from pathlib import Path
 
 import torch
-import torch.nn.functional as F
 from torch.nn.utils import clip_grads_with_norm_, get_total_norm
 
 from ..affine import ScaleOverflow
 from ..fields import whole
 from . import resume
+from .backward import Backward
+from .compiled import compiled
 from .finite import NonFiniteError, gradients, non_finite, state
 from .log import row_of
 from .ranks import Alone
-from .recipe import PRECISIONS, TrainConfig, learning_rate, optimizer
+from .recipe import TrainConfig, learning_rate, optimizer
 
 
 def train(
@@ -49,6 +50,11 @@ def train(
     for a model, teacher or batch that cannot be trained on; OSError when a checkpoint cannot be
     written.
 
+    On a GPU that runs out of memory a batch is computed in parts, see `Backward`: the row of the
+    step where that begins says of how many rows, `micro_batch`. Equal to the bit is a resumed run
+    on a GPU only under `torch.use_deterministic_algorithms(True)`. MemoryError where no part is
+    small enough.
+
     `ranks` are the processes that share the run, by default this one alone: see `distributed`.
     Every one of them returns the rows and calls `on_step`."""
     every, ranks = whole("every", every), ranks or Alone()
@@ -64,6 +70,8 @@ def train(
     if there:
         rows, owner = resume.read(path, model, opt, owner, ranks)
     net.train()
+    backward = Backward(compiled(net) if cfg.compile else net, model, cfg, teacher, ranks)
+    backward.rows = next((r["micro_batch"] for r in reversed(rows) if "micro_batch" in r), None)
     for step in range(len(rows), cfg.steps):
         began, ids = time.perf_counter(), _ids(batch(step), step, model)
         seen = (rows[-1]["tokens"] if rows else 0) + ids[:, 1:].numel()
@@ -71,7 +79,7 @@ def train(
         due = path is not None and (last or (step + 1) % every == 0)
         try:
             row = {"step": step + 1, "tokens": seen}
-            row |= _update(net, model, opt, ids, step, cfg, teacher, ranks)
+            row |= _update(backward, opt, ids, step)
             row["seconds"] = time.perf_counter() - began
             rows.append(row | row_of(on_step(dict(row)) if on_step else None))
             if due or last:
@@ -79,6 +87,8 @@ def train(
                 _finite(ranks.agreed(non_finite(state(model, opt))))
         except (NonFiniteError, ScaleOverflow) as error:
             raise NonFiniteError(f"step {step + 1}: {error}: {_advice(cfg, path)}") from None
+        except (MemoryError, torch.OutOfMemoryError) as error:
+            raise MemoryError(f"step {step + 1}: {error}") from None
         if due:
             resume.write(path, model, opt, owner, rows, ranks)
     net.eval()
@@ -130,24 +140,17 @@ def _ids(ids, step, model):
     return ids.long()
 
 
-def _update(net, model, opt, ids, step, cfg, teacher, ranks):
+def _update(backward, opt, ids, step):
     """One optimizer step on (B, window + 1) ids, taken only when loss and gradient are finite;
     NonFiniteError names what is not, after the step too. Loss and gradient are those of all rows,
     of which each process has some."""
-    lr, device = learning_rate(step, cfg), next(model.parameters()).device
+    model, cfg, ranks, before = backward.model, backward.cfg, backward.ranks, backward.rows
+    lr = learning_rate(step, cfg)
     for group in opt.param_groups:
         group["lr"] = lr
     opt.zero_grad(set_to_none=True)
-    own = ranks.share(ids).to(device)
-    half = cfg.precision != "float32"
-    with torch.autocast(device.type, PRECISIONS[cfg.precision], enabled=half):
-        logits = net(own[:, :-1])
-    logits = logits.float().flatten(0, 1) if half else logits.flatten(0, 1)
-    part = len(own) * ranks.size / len(ids)  # what a mean over processes leaves out
-    loss = F.cross_entropy(logits, _targets(own, teacher, logits)) * part
-    loss_nats = ranks.mean(loss.detach()).item()
+    loss_nats = ranks.mean(backward(ids)).item()
     _finite(None if math.isfinite(loss_nats) else f"the loss {loss_nats}")
-    loss.backward()
     slopes = gradients(model)
     norm = ranks.gathered(get_total_norm(slopes.values()))
     if not torch.isfinite(norm):  # before clipping, which would spread it to every parameter
@@ -155,19 +158,10 @@ def _update(net, model, opt, ids, step, cfg, teacher, ranks):
     clip_grads_with_norm_(model.parameters(), cfg.clip, norm)
     opt.step()
     _finite(ranks.agreed(non_finite(state(model, opt))))
-    return {"loss_nats": loss_nats, "lr": lr, "gradient_norm": norm.item()}
+    row = {"loss_nats": loss_nats, "lr": lr, "gradient_norm": norm.item()}
+    return row if backward.rows == before else row | {"micro_batch": backward.rows}
 
 
 def _finite(fault: str | None):
     if fault:
         raise NonFiniteError(f"{fault} is not finite")
-
-
-@torch.no_grad()
-def _targets(ids, teacher, logits):
-    """What is to be predicted: the next ids (B·T,), or the teacher's distributions of them (B·T,
-    V)."""
-    if teacher is None:
-        return ids[:, 1:].flatten()
-    device = next(teacher.parameters()).device
-    return teacher(ids[:, :-1].to(device)).flatten(0, 1).softmax(-1).to(logits)

@@ -7,7 +7,7 @@ from dataclasses import dataclass, fields, replace
 import torch
 import torch.nn as nn
 
-from ..fields import choice, near, real, settle, whole
+from ..fields import choice, flag, near, real, settle, whole
 from .muon import Muon, MuonAdamW, hidden_matrices
 
 INITIALIZATIONS = ("torch", "scaled")
@@ -26,6 +26,8 @@ class TrainConfig:
     `nn.Embedding`) or "scaled" (see `initialize`), `optimizer` "adamw" or "muon" (see `optimizer`).
     `precision` is what forward and backward multiply in, "float32" or "bfloat16" (autocast: the
     weights, the loss and the optimizer stay FP32), which pays where the processor has it: GPUs.
+    With `compile` both are one program (`torch.compile`; Ansel et al. 2024), made at the first step
+    of every shape of batch in seconds to a minute, whose losses are the others' but for rounding.
     ValueError names the field, its value and the remedy."""
 
     steps: int = 100
@@ -42,6 +44,7 @@ class TrainConfig:
     initialization: str = "torch"
     optimizer: str = "adamw"
     precision: str = "float32"
+    compile: bool = False
 
     def __post_init__(self):
         for name in ("steps", "batch_size", "window"):
@@ -57,6 +60,7 @@ class TrainConfig:
             initialization=choice("initialization", self.initialization, INITIALIZATIONS),
             optimizer=choice("optimizer", self.optimizer, OPTIMIZERS),
             precision=choice("precision", self.precision, PRECISIONS),
+            compile=flag("compile", self.compile),
             betas=_betas(self.betas),
         )
         if self.short_steps and not 1 <= self.short_window <= self.window:
