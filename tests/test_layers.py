@@ -28,13 +28,14 @@ LEVELS = {
 # train takes batches, evaluate takes any callable
 FORBIDDEN = {("train", "corpus"), ("evaluate", "corpus")}
 # Lines of code, blank and comment lines aside.
-BUDGETS = {"minitransformer": 9435, "studies": 6460, "paper": 7970}
+BUDGETS = {"minitransformer": 9460, "studies": 6825, "paper": 7970}
 FILE_LINES = 430
 # the command line is what may print and read the environment
 SPEAKING = (
     "minitransformer/corpus/__main__.py",
     "minitransformer/export/__main__.py",
     "minitransformer/pretrain.py",
+    "studies/__main__.py",
     *(
         f"paper/{name}.py"
         for name in (

@@ -155,7 +155,9 @@ def test_failed_notebooks_are_no_artefacts(tmp_path):
 
 def test_a_chapter_that_runs_nanogpt_depends_on_what_it_was_given_and_on_the_texts(project):
     assert stages.outside(project, "01-data", {}) == {}
-    write_notebook(project.notebook("03-texts"), PARAMETERS + 'nanogpt = ""  # a clone\n')
+    peer = PARAMETERS + 'nanogpt = ""  # a clone\n'
+    write_notebook(project.notebook("03-texts"), peer, kept=["texts*"])
+    project = Project(project.root)
     keys = [stages.outside(project, "03-texts", given) for given in ({}, {"nanogpt": "here"})]
     (project.root / "data" / "book").mkdir(parents=True)
     (project.root / "data" / "book" / "book.txt").write_text("a")
@@ -165,3 +167,17 @@ def test_a_chapter_that_runs_nanogpt_depends_on_what_it_was_given_and_on_the_tex
     keys.append(stages.outside(project, "03-texts", {}))
     assert all(a != b for i, a in enumerate(keys) for b in keys[:i])
     assert stages.outside(project, "03-texts", {"text_keep": True}) == keys[2]
+
+
+def test_a_chapter_depends_on_the_kept_files_that_it_says_it_reads_and_on_no_others(project):
+    write_notebook(project.notebook("03-arms"), PARAMETERS, kept=["arms*"])
+    project = Project(project.root)
+    assert stages.outside(project, "03-arms", {}) == {}
+    (project.reports / "long").mkdir(parents=True)
+    (project.reports / "long" / "texts.csv").write_text("a")
+    assert stages.outside(project, "03-arms", {}) == {}
+    keys = []
+    for text in ("a", "b"):
+        (project.reports / "long" / "arms.csv").write_text(text)
+        keys.append(stages.outside(project, "03-arms", {}))
+    assert keys[0] != keys[1] != {} and stages.outside(project, "01-data", {}) == {}

@@ -32,6 +32,7 @@ class Chapter:
     targets: tuple[str, ...] = ()
     timed: tuple[str, ...] = ()
     resumes: tuple[str, ...] = ()  # artefacts from which a rerun of equal computations goes on
+    kept: tuple[str, ...] = ()  # files of long runs, in reports/long, that it reads
 
     @property
     def sums_up(self) -> bool:

@@ -99,14 +99,17 @@ def stage_params(project: Project, stage: str, params: dict) -> dict:
 
 
 def outside(project: Project, stage: str, params: dict) -> dict:
-    """What the chapter that runs nanoGPT depends on besides: which folders it was given, which
-    texts are at hand, and what an earlier long run has kept, unless it is itself to be kept."""
+    """What a chapter depends on besides: the files that it reads of earlier long runs, unless it is
+    itself to keep some; the one that runs nanoGPT also on which folders it was given and which
+    texts are at hand."""
+    chapter, long = project.declared.get(stage), project.reports / "long"
+    patterns = () if chapter is None or params.get("text_keep") else chapter.kept
+    kept = [sha256(path) for pattern in patterns for path in sorted(long.glob(pattern))]
     if "nanogpt" not in parameters_cell(project.notebook(stage)):
-        return {}
+        return {"outside": kept} if kept else {}
     given = [bool(params.get(name)) for name in ("corpora_dir", "nanogpt")]
     given += sorted(path.parent.name for path in (project.root / "data").glob("*/*.txt"))
-    kept = [] if params.get("text_keep") else tree(project.reports / "long")
-    return {"outside": [given, [sha256(path) for path in kept]]}
+    return {"outside": [given, kept]}
 
 
 def corpus_hash(project: Project, params: dict) -> str:

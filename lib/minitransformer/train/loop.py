@@ -16,7 +16,7 @@ from . import resume
 from .finite import NonFiniteError, gradients, non_finite, state
 from .log import row_of
 from .ranks import Alone
-from .recipe import PRECISIONS, TrainConfig, learning_rate, optimizer
+from .recipe import PRECISIONS, TrainConfig, average, learning_rate, optimizer
 
 
 def train(
@@ -154,6 +154,8 @@ def _update(net, model, opt, ids, step, cfg, teacher, ranks):
         _finite(non_finite(slopes) or "the norm of the gradient")
     clip_grads_with_norm_(model.parameters(), cfg.clip, norm)
     opt.step()
+    if cfg.ema:
+        average(opt, cfg.ema, last=step + 1 == cfg.steps)
     _finite(ranks.agreed(non_finite(state(model, opt))))
     return {"loss_nats": loss_nats, "lr": lr, "gradient_norm": norm.item()}
 
