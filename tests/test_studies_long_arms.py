@@ -83,6 +83,10 @@ def test_everything_is_run_tuned_on_validation_and_kept(few, tmp_path):
     assert {stage for stage, steps, of in told if steps == of} == {"paced", "trained"}
     again = long_arms.left(tmp_path / "long")
     pd.testing.assert_frame_equal(again.losses, kept.losses)
+    assert long_arms.compared(tmp_path / "long") is not None
+    cut = kept.losses[(kept.losses.arm != "cosine") | (kept.losses.seed != 43)]
+    cut.to_csv(tmp_path / "long" / "arms.csv", index=False)
+    assert long_arms.compared(tmp_path / "long") is None  # one whole seed tells nothing
 
     own = kept.losses[kept.losses.evaluated_window == 16].set_index(["arm", "seed"]).nats
     change = long_arms.effects(kept).set_index("change").difference_nats["no positions"]
@@ -207,5 +211,6 @@ def test_the_command_tells_how_far_it_is_and_how_many_seeds_are_whole(
     assert asked["commit"] == "abc" and json.dumps(asked | {"out": ""})
 
 
-def test_what_was_never_kept_is_said():
+def test_what_was_never_kept_is_said(tmp_path):
     assert long_arms.told(None).startswith("No long arms have been kept yet")
+    assert long_arms.compared(tmp_path) is None

@@ -272,6 +272,15 @@ def left(folder: Path) -> Kept | None:
     return Kept(*tables, json.loads((folder / FILES["made"]).read_text()))
 
 
+def compared(folder: Path) -> Kept | None:
+    """What was kept of at least two whole seeds of each group; None where less was."""
+    kept = left(folder)
+    if kept is None:
+        return None
+    groups = kept.made["arms"], ["default", *kept.made["recipes"]]
+    return kept if all(len(home(kept, names)) > 1 for names in groups) else None
+
+
 def home(kept: Kept, names: list[str]) -> pd.DataFrame:
     """Test loss at the training window, a row a seed, a column each of `names`, of the seeds from
     which all of them were trained."""
