@@ -96,6 +96,8 @@ PARAMETERS = {
             "lr": [0, -1, NAN, INF, "1e-3", True],
             "warmup": [-1, 0.5],
             "cooldown": [-0.1, 1.1, NAN],
+            "cooldown_shape": ["round", None],
+            "ema": [-0.1, 1, NAN],
             "betas": [0.9, (0.9,), (0.9, 1.0), "ab", (NAN, 0.9)],
             "weight_decay": [-1, INF],
             "clip": [0, INF],

@@ -35,6 +35,7 @@ SPEAKING = (
     "minitransformer/corpus/__main__.py",
     "minitransformer/export/__main__.py",
     "minitransformer/pretrain.py",
+    "studies/__main__.py",
     *(
         f"paper/{name}.py"
         for name in (

@@ -87,6 +87,29 @@ def test_the_learning_rate_rises_stays_and_falls_to_zero():
     assert learning_rate(11, replace(RUN, cooldown=0.0)) == 1e-2
 
 
+def test_a_cosine_falls_in_half_a_wave_from_the_peak_to_zero():
+    wave = replace(RUN, steps=100, warmup=0, cooldown=1.0, cooldown_shape="cosine")
+    rates = [learning_rate(s, wave) / wave.lr for s in range(100)]
+    assert rates == pytest.approx([(1 + math.cos(math.pi * s / 100)) / 2 for s in range(100)])
+    stays = replace(wave, cooldown=0.0)
+    assert learning_rate(99, stays) == wave.lr
+
+
+def test_zeroed_blocks_begin_as_the_identity():
+    model, scaled = fresh(initialization="zeroed"), fresh()
+    x = torch.randn(2, 5, CFG.d_model)
+    for block in model.blocks:
+        assert torch.equal(block(x), x)
+    same = [
+        name for name, p in scaled.state_dict().items() if torch.equal(p, model.state_dict()[name])
+    ]
+    assert set(scaled.state_dict()) - set(same) == {
+        f"blocks.{i}.{name}.weight"
+        for i in range(CFG.n_layers)
+        for name in ("attention.out", "ffn.down")
+    }
+
+
 def test_one_batch_can_be_learnt_by_heart():
     rows = train(fresh(), lambda step: batch(0), replace(RUN, steps=150, cooldown=0.0))
     assert rows[0]["loss_nats"] > 3.5 and rows[-1]["loss_nats"] < 0.1

@@ -102,6 +102,35 @@ def test_an_interrupt_anywhere_is_resumed_to_the_bit(tmp_path, monkeypatch, wher
     assert [row["tokens"] for row in rows] == [16 * s for s in PLACES]
 
 
+@pytest.mark.parametrize("kind", ["adamw", "muon"])
+def test_the_mean_of_the_weights_is_what_a_run_leaves_and_is_resumed_to_the_bit(tmp_path, kind):
+    cfg, mean = replace(RUN, ema=0.7, optimizer=kind), None
+    bare, straight, seen = fresh(), fresh(), []
+
+    def follow(row):
+        nonlocal mean
+        now = [p.detach().clone() for p in bare.parameters()]
+        mean = now if mean is None else [0.7 * m + 0.3 * p for m, p in zip(mean, now, strict=True)]
+
+    train(bare, batch, replace(cfg, ema=0.0), on_step=follow)
+    whole = train(
+        straight, batch, cfg, on_step=lambda row: seen.append(straight.head.weight.clone())
+    )
+    for p, own in zip(straight.parameters(), mean, strict=True):
+        torch.testing.assert_close(p.detach(), own)
+    assert torch.equal(seen[-1], straight.head.weight)  # the last look is at what is left
+    for stop_at in (1, 4, 6, 7):
+        path, resumed = tmp_path / f"{stop_at}.pt", fresh()
+        with pytest.raises(KeyboardInterrupt):
+            look = {"on_step": lambda row, s=stop_at: stop() if row["step"] == s else None}
+            train(fresh(), batch, cfg, checkpoint=path, every=1, **look)
+        rows = train(resumed, batch, cfg, checkpoint=path, every=1)
+        assert losses(rows) == losses(whole) and equal(resumed, straight)
+    for again in (fresh(), resumed):  # a finished run, called again
+        train(again, batch, cfg, checkpoint=path)
+        assert equal(again, straight)
+
+
 def begun(tmp_path, **changes):
     path = tmp_path / "run.pt"
     options = {"model": fresh(), "batch": batch, "cfg": RUN} | changes

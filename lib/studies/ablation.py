@@ -74,13 +74,22 @@ def arms(changed: dict, seed: int, runs: int) -> list[Arm]:
 
 
 def scored(arm: Arm, texts: dict[str, Text], tick) -> dict[str, pd.DataFrame]:
-    """One arm trained and scored: "losses", a row an evaluated window, and of the default on the
-    language "formats", what each format of its activations adds.
+    """One arm trained and scored: "losses" as in `tested`, and of the default on the language
+    "formats", what each format of its activations adds."""
+    text = texts[arm.text]
+    model, rows = fit(arm, text, tick)
+    table, own = tested(arm, text, model, rows)
+    if arm.text != "language" or arm.name != "default":
+        return {"losses": table}
+    return {"losses": table, "formats": activations.added(model, text, own).assign(seed=arm.seed)}
+
+
+def tested(arm: Arm, text: Text, model, rows: list[dict]) -> tuple[pd.DataFrame, np.ndarray]:
+    """A row an evaluated window of a trained arm, and its loss on each token of the text.
 
     Position encodings are also evaluated on longer windows, as far as the text holds two of each.
     """
-    text, moves = texts[arm.text], arm.text == "language" and arm.name in POSITIONS
-    model, rows = fit(arm, text, tick)
+    moves = arm.text == "language" and arm.name in POSITIONS
     longer = [w for w in SPANS if moves and text.window < w < len(text.held_out) // 2]
     losses = {w: token_losses(model, text.held_out, w) for w in (text.window, *longer)}
     step_ms = 1e3 * float(np.median([row["seconds"] for row in rows]))
@@ -94,9 +103,7 @@ def scored(arm: Arm, texts: dict[str, Text], tick) -> dict[str, pd.DataFrame]:
         excess = by_group(own + text.oracle[1:], text.groups[1:], text.names, n=2)
         for name, value in zip(excess.group, excess["mean"], strict=True):
             table.loc[:0, f"excess_{name}_nats"] = value
-    if not moves or arm.name != "default":
-        return {"losses": table}
-    return {"losses": table, "formats": activations.added(model, text, own).assign(seed=arm.seed)}
+    return table, own
 
 
 def joined(found: list[dict], name: str) -> pd.DataFrame:

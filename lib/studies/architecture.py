@@ -18,6 +18,8 @@ SETTINGS = {
     "lr": "peak learning rate",
     "warmup": "warm-up, steps",
     "cooldown": "cool-down, share of the steps",
+    "cooldown_shape": "shape of the cool-down",
+    "ema": "share that a mean of the weights keeps",
     "clip": "clipped at norm",
 }  # of a recipe, in words
 

@@ -81,14 +81,17 @@ def size(cfg: ModelConfig) -> int:
     return sum(parameters(cfg).values())
 
 
-def fit(arm: Arm, text: Text, tick: Callable[[int], None]) -> tuple[Transformer, list[dict]]:
+def fit(
+    arm: Arm, text: Text, tick: Callable[[int], None], looks: Sequence[int] | None = None
+) -> tuple[Transformer, list[dict]]:
     """The trained model and its log, one row a step, with the columns of `Monitor` where the
-    held-out text was scored."""
+    held-out text was scored: after the steps `looks`, or those of `scored_steps`."""
     model = initialize(Transformer(arm.cfg), arm.recipe.initialization, arm.seed)
     model.to(device_of(arm.device))
     batches = Batches(text.train, seed=arm.seed, **arm.recipe.batches)
     known = {"names": text.names, "groups": text.groups, "oracle": text.oracle}
-    monitor = Monitor(model, text.held_out, text.window, scored_steps(arm), **known)
+    looks = scored_steps(arm) if looks is None else looks
+    monitor = Monitor(model, text.held_out, text.window, looks, **known)
 
     def on_step(row):
         tick(row["step"])

@@ -36,6 +36,32 @@ def tried(cfg: ModelConfig, recipe: TrainConfig) -> dict[str, tuple[ModelConfig,
     return found
 
 
+def varied(cfg: ModelConfig, recipe: TrainConfig) -> dict[str, tuple[ModelConfig, TrainConfig]]:
+    """Name -> (model, recipe): one thing changed each, be it of the recipe or of the model. A mean
+    of the weights is over a twentieth of the steps."""
+    mean = {"ema": max(1 - 20 / recipe.steps, 0.5)}
+    plans = {
+        "AdamW": {"optimizer": "adamw"},
+        "no short windows": {"short_steps": 0},
+        "no cooldown": {"cooldown": 0.0},
+        "cosine": {"cooldown": 1.0, "cooldown_shape": "cosine"},
+        "mean of weights": mean,
+        "mean, no cooldown": mean | {"cooldown": 0.0},
+        "zeroed projections": {"initialization": "zeroed"},
+        "no weight decay": {"weight_decay": 0.0},
+    }
+    models = {
+        "RMSNorm": {"norm": "rmsnorm"},
+        "QK-norm": {"qk_norm": True},
+        "ReLU²": {"ffn": "relu2"},
+        "SwiGLU": {"ffn": "swiglu"},
+        "tied embeddings": {"tied": True},
+        "no biases": {"bias": False},
+    }
+    found = {name: (cfg, replace(recipe, **change)) for name, change in plans.items()}
+    return found | {name: (replace(cfg, **change), recipe) for name, change in models.items()}
+
+
 def arms(runs: dict, seed: int) -> list[Arm]:
     """One run of each, from one seed."""
     return [Arm(name, *what, seed, "valid", points=LOOKS) for name, what in runs.items()]

@@ -17,7 +17,7 @@ from .compiled import compiled
 from .finite import NonFiniteError, gradients, non_finite, state
 from .log import row_of
 from .ranks import Alone
-from .recipe import TrainConfig, learning_rate, optimizer
+from .recipe import TrainConfig, average, learning_rate, optimizer
 
 
 def train(
@@ -157,6 +157,8 @@ def _update(backward, opt, ids, step):
         _finite(non_finite(slopes) or "the norm of the gradient")
     clip_grads_with_norm_(model.parameters(), cfg.clip, norm)
     opt.step()
+    if cfg.ema:
+        average(opt, cfg.ema, last=step + 1 == cfg.steps)
     _finite(ranks.agreed(non_finite(state(model, opt))))
     row = {"loss_nats": loss_nats, "lr": lr, "gradient_norm": norm.item()}
     return row if backward.rows == before else row | {"micro_batch": backward.rows}

@@ -10,7 +10,8 @@ import torch.nn as nn
 from ..fields import choice, flag, near, real, settle, whole
 from .muon import Muon, MuonAdamW, hidden_matrices
 
-INITIALIZATIONS = ("torch", "scaled")
+INITIALIZATIONS = ("torch", "scaled", "zeroed")
+COOLDOWNS = ("linear", "cosine")
 OPTIMIZERS = ("adamw", "muon")
 PRECISIONS = {"float32": torch.float32, "bfloat16": torch.bfloat16}
 
@@ -19,11 +20,14 @@ PRECISIONS = {"float32": torch.float32, "bfloat16": torch.bfloat16}
 class TrainConfig:
     """One training run: `steps` updates on batches of `batch_size` windows of `window` tokens.
 
-    The learning rate rises linearly over `warmup` steps, stays, and falls linearly to zero over the
-    last `cooldown` share of the steps (warm-up, stable, decay: Hägele et al. 2024).
+    The learning rate rises linearly over `warmup` steps, stays, and falls to zero over the last
+    `cooldown` share of the steps (warm-up, stable, decay: Hägele et al. 2024): in a line, or, where
+    `cooldown_shape` is "cosine", in half a wave (Loshchilov and Hutter 2017, over all the steps).
     The first `short_steps` steps hold as many tokens in windows of `short_window`. Gradients are
     scaled down to a norm of `clip`. `initialization` is "torch" (the default of `nn.Linear` and
-    `nn.Embedding`) or "scaled" (see `initialize`), `optimizer` "adamw" or "muon" (see `optimizer`).
+    `nn.Embedding`), "scaled" or "zeroed" (see `initialize`), `optimizer` "adamw" or "muon" (see
+    `optimizer`). With an `ema` above 0 the last step puts the running mean of the weights in their
+    place (see `average`).
     `precision` is what forward and backward multiply in, "float32" or "bfloat16" (autocast: the
     weights, the loss and the optimizer stay FP32), which pays where the processor has it: GPUs.
     With `compile` both are one program (`torch.compile`; Ansel et al. 2024), made at the first step
@@ -38,11 +42,13 @@ class TrainConfig:
     lr: float = 1e-3
     warmup: int = 10
     cooldown: float = 0.0
+    cooldown_shape: str = "linear"
     betas: tuple[float, float] = (0.9, 0.999)
     weight_decay: float = 0.0
     clip: float = 1.0
     initialization: str = "torch"
     optimizer: str = "adamw"
+    ema: float = 0.0
     precision: str = "float32"
     compile: bool = False
 
@@ -56,6 +62,8 @@ class TrainConfig:
         settle(
             self,
             cooldown=real("cooldown", self.cooldown, 0, 1),
+            cooldown_shape=choice("cooldown_shape", self.cooldown_shape, COOLDOWNS),
+            ema=real("ema", self.ema, 0, 0.99999),
             weight_decay=real("weight_decay", self.weight_decay),
             initialization=choice("initialization", self.initialization, INITIALIZATIONS),
             optimizer=choice("optimizer", self.optimizer, OPTIMIZERS),
@@ -130,6 +138,8 @@ def learning_rate(step: int, cfg: TrainConfig) -> float:
     rise = min(1.0, (step + 1) / (cfg.warmup + 1))
     tail = cfg.cooldown * cfg.steps
     fall = 1.0 if tail == 0 else min(1.0, (cfg.steps - step) / tail)
+    if cfg.cooldown_shape == "cosine":
+        fall = (1 - math.cos(math.pi * fall)) / 2
     return cfg.lr * min(rise, fall)
 
 
@@ -142,7 +152,9 @@ def initialize(model: nn.Module, initialization: str, seed: int) -> nn.Module:
     sqrt(2·layers) (Radford et al. 2019); a head of 0.2/sqrt(C), so that logits start with variance
     0.04 and the loss at ln V + 0.02 whatever the width; biases zero, but those of queries and keys
     normal with 1.5: with rotary positions their product is a fixed preference for some distances,
-    so that heads start out looking at different offsets. ValueError for another word."""
+    so that heads start out looking at different offsets. "zeroed": the same, but that the two
+    matrices that write into the residual stream are zero, so that every block begins as the
+    identity. ValueError for another word."""
     choice("initialization", initialization, INITIALIZATIONS)
     generator = torch.Generator().manual_seed(seed)
     for module in model.modules():
@@ -158,10 +170,12 @@ def initialize(model: nn.Module, initialization: str, seed: int) -> nn.Module:
                 module.bias.zero_()
         elif isinstance(module, nn.Embedding):
             module.weight.normal_(0, 1 if initialization == "torch" else 0.5, generator=generator)
-    if initialization == "scaled":
+    if initialization != "torch":
         for block in model.blocks:
             for matrix in (block.attention.out.weight, block.ffn.down.weight):
                 matrix.div_(math.sqrt(2 * len(model.blocks)))
+                if initialization == "zeroed":
+                    matrix.zero_()
             for layer in (block.attention.q, block.attention.k):
                 if layer.bias is not None:
                     layer.bias.normal_(0, 1.5, generator=generator)
@@ -186,3 +200,15 @@ def optimizer(model: nn.Module, cfg: TrainConfig) -> torch.optim.Optimizer:
     if not own:
         return adamw
     return MuonAdamW(Muon(own, lr=cfg.lr, weight_decay=cfg.weight_decay), adamw)
+
+
+@torch.no_grad()
+def average(opt: torch.optim.Optimizer, share: float, last: bool) -> None:
+    """Move the running mean of the weights by one step, of which it keeps `share`; after the `last`
+    step the weights become it (Polyak and Juditsky 1992).
+
+    It stands in the optimizer's state, and so in every checkpoint."""
+    for p, own in opt.state.items():
+        mean = own.setdefault("mean", p.detach().clone()).lerp_(p, 1 - share)
+        if last:
+            p.copy_(mean)
