@@ -12,7 +12,7 @@ from . import bars, evidence
 from .claims import LEDGER, seed_claims
 from .files import digest, read_record, sha256, tree, write_json
 from .parameters import parameters_cell
-from .project import Project, declared, read_notebook
+from .project import Project, read_notebook
 from .revision import state
 from .sources import imports, library_files
 
