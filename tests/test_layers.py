@@ -28,7 +28,7 @@ LEVELS = {
 # train takes batches, evaluate takes any callable
 FORBIDDEN = {("train", "corpus"), ("evaluate", "corpus")}
 # Lines of code, blank and comment lines aside.
-BUDGETS = {"minitransformer": 9435, "studies": 6460, "paper": 7970}
+BUDGETS = {"minitransformer": 9455, "studies": 6464, "paper": 7970}
 FILE_LINES = 430
 # the command line is what may print and read the environment
 SPEAKING = (
