@@ -10,6 +10,7 @@ from dataclasses import asdict, replace
 import pytest
 import torch
 import torch.nn as nn
+from safetensors import SafetensorError
 from safetensors.torch import load_file, save_file
 from tokenizers import Tokenizer
 from tokenizers.models import WordLevel
@@ -80,7 +81,10 @@ class Stop(BaseException):
     pass
 
 
-@pytest.mark.parametrize("error", [OSError(28, "No space left on device"), Stop()], ids=repr)
+FULL = "No space left on device"
+
+
+@pytest.mark.parametrize("error", [OSError(28, FULL), SafetensorError(FULL), Stop()], ids=repr)
 @pytest.mark.parametrize(
     "where",
     [

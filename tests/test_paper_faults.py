@@ -285,3 +285,12 @@ def test_the_errors_of_other_libraries_are_one_short_line(
     assert report() == 1
     assert len(one_line(capsys, message)) < 400
     assert not list(project.reports.rglob("*.failed.ipynb"))
+
+
+def test_a_remedy_is_given_once():
+    full = "No space left on device"
+    said = (
+        f"cannot write x ({full}): free some space or give another place; what was there is whole"
+    )
+    assert command.line(OSError(said)) == said
+    assert command.line(RuntimeError(full)).startswith(f"{full}: free some disk space and run")

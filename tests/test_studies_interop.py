@@ -156,6 +156,22 @@ def test_log_probabilities_of_some_tokens_are_compared_with_those_of_all():
     assert interop.worst(seen, logits, 1) == pytest.approx(0.125)
 
 
+def test_a_divergence_is_of_whole_distributions():
+    logits = np.array([[1.0, 2.0, 3.0], [0.0, 0.0, 0.0]])
+    own = torch.tensor(logits).log_softmax(-1)
+    seen = [dict(enumerate(row)) for row in own.tolist()]
+    assert interop.divergence(seen, logits) == pytest.approx(0, abs=1e-6)
+    other = torch.tensor([0.5, 0.25, 0.25]).log()
+    wanted = float((own[1].exp() * (own[1] - other)).sum())
+    seen[1] = dict(reversed([*enumerate(other.tolist())]))
+    assert interop.divergence(seen, logits) == pytest.approx(wanted, rel=1e-5) and wanted > 0.05
+    assert np.isnan(interop.divergence([{0: -1.0}, {1: -1.0}], logits))
+    assert np.isnan(interop.divergence([*logits], logits))
+    rows = [("llama.cpp", "FP32", 9.0), ("llama.cpp", "int8", 1e-3), ("llama.cpp", "int4", 2e-3)]
+    told = pd.DataFrame([*rows, ("a", "int8", 5.0)], columns=["runtime", "format", "kl"])
+    assert interop.diverged(told) == 2e-3
+
+
 def test_the_tables_are_of_the_samples():
     names = ["a", "llama.cpp"]
     rows = [

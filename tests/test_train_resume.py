@@ -6,7 +6,6 @@ import io
 import pickle
 import zipfile
 from collections import OrderedDict
-from contextlib import contextmanager
 from dataclasses import replace
 from pathlib import Path
 
@@ -26,7 +25,7 @@ from minitransformer.train import (
     train,
 )
 from minitransformer.train.log import plain
-from training import CFG, RUN, batch, equal, fresh, losses
+from training import CFG, RUN, batch, equal, fresh, little_room, losses
 
 PLACES = range(1, RUN.steps + 1)
 
@@ -313,18 +312,6 @@ def test_a_checkpoint_holding_a_nan_is_refused(tmp_path):
     torch.save(state, path)
     with pytest.raises(ValueError, match="holds a head.bias that is not finite: delete it"):
         train(fresh(), batch, RUN, checkpoint=path)
-
-
-@contextmanager
-def little_room(size):
-    """No file may grow beyond `size` bytes, as on a disk that is nearly full."""
-    resource = pytest.importorskip("resource")  # not on Windows
-    soft, hard = resource.getrlimit(resource.RLIMIT_FSIZE)
-    resource.setrlimit(resource.RLIMIT_FSIZE, (size, hard))
-    try:
-        yield
-    finally:
-        resource.setrlimit(resource.RLIMIT_FSIZE, (soft, hard))
 
 
 def test_a_full_disk_leaves_the_last_checkpoint_whole(tmp_path):

@@ -1,5 +1,9 @@
-"""A run small enough to be repeated a hundred times, for the tests of training."""
+"""A run small enough to be repeated a hundred times, for the tests of training; and a disk with
+little room."""
 
+from contextlib import contextmanager
+
+import pytest
 import torch
 
 from minitransformer.model import ModelConfig, Transformer
@@ -24,3 +28,15 @@ def losses(rows):
 def equal(a, b):
     """Whether two models have the same weights to the last bit."""
     return all(torch.equal(x, y) for x, y in zip(a.parameters(), b.parameters(), strict=True))
+
+
+@contextmanager
+def little_room(size):
+    """No file may grow beyond `size` bytes, as on a disk that is nearly full."""
+    resource = pytest.importorskip("resource")  # not on Windows
+    soft, hard = resource.getrlimit(resource.RLIMIT_FSIZE)
+    resource.setrlimit(resource.RLIMIT_FSIZE, (size, hard))
+    try:
+        yield
+    finally:
+        resource.setrlimit(resource.RLIMIT_FSIZE, (soft, hard))

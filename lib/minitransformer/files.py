@@ -1,11 +1,20 @@
-"""Files and folders that are whole or not there: written beside their place, then moved into it. A
-leaf."""
+"""Files and folders that are whole or not there: written beside their place, then moved into it;
+and JSON that says one thing only. A leaf."""
 
+import errno
+import json
 import os
 import shutil
 from collections.abc import Iterator
 from contextlib import contextmanager
+from fnmatch import fnmatch
+from itertools import chain
 from pathlib import Path
+
+from safetensors import SafetensorError
+
+REFUSALS = (OSError, SafetensorError)  # how a full disk is told, by Python and by safetensors
+NOT_OURS = (errno.EACCES, errno.EPERM, errno.EROFS)
 
 
 @contextmanager
@@ -18,7 +27,7 @@ def replacing(path: Path) -> Iterator[Path]:
         path.parent.mkdir(parents=True, exist_ok=True)
         yield part
         os.replace(part, path)
-    except OSError as error:
+    except REFUSALS as error:
         raise _refused(path, error) from error
     finally:
         part.unlink(missing_ok=True)
@@ -34,7 +43,7 @@ def replacing_folder(path: Path) -> Iterator[Path]:
         part.mkdir(parents=True)
         yield part
         _swap(part, path, old)
-    except OSError as error:
+    except REFUSALS as error:
         raise _refused(path, error) from error
     finally:
         shutil.rmtree(part, ignore_errors=True)
@@ -61,8 +70,54 @@ def _restore(path, old):
 
 
 def _refused(path, error) -> OSError:
-    reason = error.strerror or " ".join(str(error).split())[:200]
-    return type(error)(
-        f"cannot write {path} ({reason}): free some space or give another place; what was there "
-        "is whole"
-    )
+    reason = getattr(error, "strerror", None) or " ".join(str(error).split())[:200]
+    remedy = "free some space or give another place"
+    if getattr(error, "errno", None) in NOT_OURS:
+        remedy = "give a place that you may write to"
+    kind = type(error) if isinstance(error, OSError) else OSError
+    return kind(f"cannot write {path} ({reason}): {remedy}; what was there is whole")
+
+
+def check_replaceable(directory: Path, known: tuple[str, ...], wrote: str) -> None:
+    """ValueError when replacing the folder would take something away that is not `known`, patterns
+    of paths below it; `wrote` is what writes those."""
+    if not directory.exists():
+        return
+    if not directory.is_dir():
+        raise ValueError(f"{directory} is a file: give a folder's name")
+    here = directory.resolve()
+    if here == Path.cwd() or here in Path.cwd().parents:
+        raise ValueError(f"{directory} holds the working folder: give a folder for the model alone")
+    for path in chain(sorted(here.iterdir()), here.glob("*/*")):
+        name = path.relative_to(here).as_posix()
+        if not any(fnmatch(name, one) for one in known):
+            raise ValueError(
+                f"{directory} holds {name}, which no {wrote} wrote: "
+                "move it, or give a folder for the model alone"
+            )
+
+
+class NotJSON(ValueError):
+    """Why a file is not JSON, without its name."""
+
+
+def read_json(path: Path):
+    """What a JSON file holds. NotJSON for anything else, and for a name given twice, a NaN or an
+    infinity, of which readers make different things."""
+    try:
+        text = path.read_text("utf-8")
+        return json.loads(text, object_pairs_hook=_once, parse_constant=_no_number)
+    except (ValueError, RecursionError) as error:  # of the encoding, too
+        raise NotJSON(str(error)) from error
+
+
+def _once(pairs: list) -> dict:
+    found = dict(pairs)
+    if len(found) < len(pairs):
+        names = [name for name, _ in pairs]
+        raise ValueError(f"{next(n for n in names if names.count(n) > 1)!r} is given twice")
+    return found
+
+
+def _no_number(word: str):
+    raise ValueError(f"{word} is no number of JSON")

@@ -88,7 +88,7 @@ def line(error: Exception) -> str:
     text = printable(str(error)) or type(error).__name__
     text = re.sub(rf"\S{{{WORD},}}", lambda word: short(word[0], WORD), text)
     number = error.errno if isinstance(error, OSError) else None
-    if "No space left" in text:
+    if "No space left" in text and "free some" not in text:  # with a remedy of its own
         number = errno.ENOSPC
     return f"{text}: {REMEDIES[number]}" if number in REMEDIES else text
 

@@ -160,7 +160,7 @@ def ort(case):
 
 
 def llama(case):
-    return runtimes.llama(case.gguf, case.prompt)
+    return runtimes.llama(case.gguf, case.prompt, case.model.cfg.vocab_size)
 
 
 def hosted(where, case, **start):
@@ -271,8 +271,8 @@ def examined(case, new, only):
     wanted = generate(case.model, case.ids, new, cache=None)[0, len(case.prompt) :].tolist()
     logits = steps(case.model, case.prompt, wanted)
     for runtime in RUNTIMES:
-        row = {"equal": 0, "of": 0, "worst": np.nan, "bytes": np.nan, "software": False}
-        row |= {"adapter": "", "reason": ""}
+        row = {"equal": 0, "of": 0, "worst": np.nan, "kl": np.nan, "bytes": np.nan}
+        row |= {"software": False, "adapter": "", "reason": ""}
         run, most = None, min(new, runtime.most)
         try:
             if not chosen(only, runtime.name):
@@ -281,6 +281,7 @@ def examined(case, new, only):
             tokens = run(most, seen)[0]
             same = int(np.cumprod(np.equal(tokens, wanted[:most])).sum())
             row |= {"equal": same, "of": most, "worst": worst(seen, logits, same)}
+            row["kl"] = divergence(seen[: same + 1], logits)
             row |= {"bytes": peers.size(getattr(case, runtime.file)), **getattr(run, "adapter", {})}
         except Exception as error:  # whatever a library that is not ours may raise
             run, row["reason"] = None, why(error)
@@ -304,6 +305,21 @@ def worst(seen, logits, same: int) -> float:
             given = np.array([*given.values()])
         found = max(found, float(np.abs(given - wanted).max()))
     return found
+
+
+def divergence(seen, logits) -> float:
+    """Largest KL divergence of a step, in nats, from PyTorch's distribution to the one that a
+    runtime tells of the same weights; NaN where it does not tell all of it."""
+    wanted = torch.tensor(logits[: len(seen)]).double().log_softmax(-1)
+    if not all(isinstance(one, dict) and len(one) == wanted.shape[1] for one in seen):
+        return np.nan
+    said = torch.tensor([[one[i] for i in range(len(one))] for one in seen])
+    return float((wanted.exp() * (wanted - said)).sum(-1).max())
+
+
+def diverged(table: pd.DataFrame) -> float:
+    """The largest divergence of llama.cpp on int8 and int4 weights, in nats."""
+    return float(table[table.runtime.str.startswith(ROUNDS) & (table.format != "FP32")].kl.max())
 
 
 def table(samples: pd.DataFrame, told: pd.DataFrame) -> pd.DataFrame:

@@ -14,7 +14,7 @@ from minitransformer import bench
 from minitransformer.checkpoint import load
 from minitransformer.corpus.needs import open_source
 from minitransformer.export import check_huggingface, from_huggingface
-from minitransformer.export.loading import read_json
+from minitransformer.export.loading import read_json, read_tokenizer
 from minitransformer.model import ModelConfig
 
 CONTEXT = 2048  # longest sequence that a report computes: a position table is held in memory
@@ -72,16 +72,13 @@ def read(folder: Path):
 
 
 def tokenizer_of(folder: Path) -> Tokenizer:
-    path = folder / "tokenizer.json"
-    if not path.is_file():
+    found = read_tokenizer(folder)
+    if found is None:
         raise FileNotFoundError(
             f"{folder} holds no tokenizer.json, and a text cannot be read without it: save a fast "
             "tokenizer there"
         )
-    try:
-        return Tokenizer.from_file(str(path))
-    except Exception as error:  # tokenizers raises nothing more special
-        raise ValueError(f"{path} is no tokenizer ({error}): download it again") from error
+    return found
 
 
 def texts(folder: Path, p: dict) -> dict[str, np.ndarray]:

@@ -157,9 +157,9 @@ def onnxruntime(folder, prompt):
     return run
 
 
-def llama(path, prompt):
+def llama(path, prompt, told: int = LIKELIEST):
     """llama.cpp, through the server of the package xllamacpp; FP32 keys and values. The run appends
-    to a list `seen` the log-probabilities of each step's likeliest tokens, by id."""
+    to a list `seen` the log-probabilities of each step's `told` likeliest tokens, by id."""
     import xllamacpp
 
     params = xllamacpp.CommonParams()
@@ -174,7 +174,7 @@ def llama(path, prompt):
     def run(new, seen=None):
         asked = {"prompt": prompt, "n_predict": new, "temperature": 0, "return_tokens": True}
         asked |= {"cache_prompt": False, "samplers": ["temperature"], "ignore_eos": True}
-        asked |= {} if seen is None else {"n_probs": LIKELIEST}
+        asked |= {} if seen is None else {"n_probs": told}
         address, kind = f"{server.listening_address}/completion", "application/json"
         request = Request(address, json.dumps(asked).encode(), {"Content-Type": kind})
         with urlopen(request) as answer:

@@ -36,7 +36,7 @@ from safetensors import SafetensorError, safe_open
 from safetensors.torch import save_file
 from tokenizers import Tokenizer
 
-from ..files import replacing_folder
+from ..files import NotJSON, check_replaceable, read_json, replacing_folder
 from ..model import ModelConfig, Transformer
 from ..quant import scheme_from_json, scheme_to_json
 from .tensors import DTYPES, compare, read, stored
@@ -61,7 +61,7 @@ def save(model, directory: str | Path, tokenizer: Tokenizer | None = None) -> Pa
     directory, scheme = Path(directory), getattr(model, "scheme", None)
     _fits(model.cfg, tokenizer, directory)
     tensors, dtype = stored(model, scheme)
-    _ours(directory)
+    check_replaceable(directory, SAVED, "save")
     with replacing_folder(directory) as part:
         save_file(tensors, part / WEIGHTS, metadata={"format": "pt"})
         if tokenizer is not None:
@@ -108,38 +108,14 @@ def load(directory: str | Path) -> tuple[Transformer, Tokenizer | None]:
     return model.eval(), _read_tokenizer(directory / TOKENIZER, config, cfg)
 
 
-def _ours(directory):
-    """ValueError when a save would take something away that no save wrote."""
-    if not directory.exists():
-        return
-    if not directory.is_dir():
-        raise ValueError(f"{directory} is a file: give a folder's name")
-    here = directory.resolve()
-    if here == Path.cwd() or here in Path.cwd().parents:
-        raise ValueError(f"{directory} holds the working folder: give a folder for the model alone")
-    for path in sorted(here.iterdir()):
-        if path.is_dir() or not any(path.match(pattern) for pattern in SAVED):
-            raise ValueError(
-                f"{directory} holds {path.name}, which no save wrote: "
-                "move it, or give a folder for the model alone"
-            )
-
-
 def _read_config(path) -> dict:
     """The configuration, every field of it there and known; ValueError otherwise."""
     try:
-        config = json.loads(path.read_text("utf-8"))
+        config = read_json(path)
         scheme, cfg = scheme_from_json(config["quantization"]), ModelConfig(**config["model"])
         if config.get("format", 1) != 1 or config.get("dtype", "float32") not in DTYPES:
             raise KeyError("format and dtype")
-    except (
-        AttributeError,
-        KeyError,
-        TypeError,
-        UnicodeDecodeError,
-        json.JSONDecodeError,
-        RecursionError,
-    ) as error:
+    except (AttributeError, KeyError, TypeError, NotJSON) as error:
         raise ValueError(
             f"{path} is not a configuration of ours ({error!r}): it may be another library's"
         ) from error

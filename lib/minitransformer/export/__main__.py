@@ -4,14 +4,12 @@ other runtimes.
 MODEL is a folder that `save` wrote, or a Hugging Face one."""
 
 import argparse
-import json
 import sys
 from pathlib import Path
 
-from safetensors import SafetensorError
-
 from ..checkpoint import load
 from . import FORMATS, KINDS, export, from_huggingface
+from .loading import read_json
 
 
 def main(argv=None) -> int:
@@ -19,6 +17,12 @@ def main(argv=None) -> int:
     args = parse(argv)
     try:
         model, tokenizer = read(args.model)
+    except PermissionError as error:
+        remedy = "give a folder that you may read"
+        print(
+            f"error: {error.filename or args.model} ({error.strerror}): {remedy}", file=sys.stderr
+        )
+        return 2
     except (OSError, ValueError) as error:
         print(f"error: {error}", file=sys.stderr)
         return 2
@@ -27,7 +31,7 @@ def main(argv=None) -> int:
         options = {"kind": args.kind, "rewrite": args.rewrite} if format == "gguf" else {}
         try:
             path = export(model, args.out, format, tokenizer, **options)
-        except (ImportError, OSError, ValueError, SafetensorError) as error:
+        except (ImportError, OSError, ValueError) as error:
             print(f"{format}: {error}", file=sys.stderr)
             status = 2
         else:
@@ -39,16 +43,8 @@ def main(argv=None) -> int:
 
 def read(folder: Path):
     """A model and its tokenizer, of either library's folder."""
-    path = folder / "config.json"
-    if not path.is_file():
-        raise FileNotFoundError(
-            f"{folder} holds no config.json: run make train first, or give a model's folder"
-        )
-    try:
-        ours = "model_type" not in json.loads(path.read_text("utf-8"))
-    except (UnicodeDecodeError, json.JSONDecodeError) as error:
-        raise ValueError(f"{path} is not JSON ({error}): give a model's folder") from error
-    return load(folder) if ours else from_huggingface(folder)
+    about = read_json(folder / "config.json", "a model's folder, or run make train first")
+    return from_huggingface(folder) if "model_type" in about else load(folder)
 
 
 def parse(argv) -> argparse.Namespace:

@@ -12,25 +12,39 @@ queries and keys are regrouped. Weights are written as F32, F16, BF16, Q8_0 or Q
 model quantized symmetrically to 8 or 4 bits in groups of 32 with float16 scales are Q8_0 or Q4_0
 as they are, code for code.
 
-Tokenizers: byte-level BPE is exact. Words become llama.cpp's `t5` type: exact for text whose words
-are known. For characters the file takes ids only (`none`)."""
+Tokenizers: byte-level BPE is exact where it splits text as GPT-2, SmolLM, Llama 3 or Qwen 2 do.
+Words become llama.cpp's `t5` type: exact for text whose words are known. For characters, and for a
+BPE that splits otherwise, the file takes ids only (`none`). A vocabulary smaller than the
+embedding is filled up with unused tokens."""
 
+import errno
 import json
+import math
+from contextlib import closing
 from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
 
-from ..corpus.tokenizers import vocabulary
 from ..fields import choice
 from ..files import replacing
 from ..model import frequencies
 from .rewrite import as_llama
-from .weights import epsilon, floats, quantized, refuse
+from .weights import check_tokenizer, epsilon, floats, quantized, refuse
 
 KINDS = ("f32", "f16", "bf16", "q8_0", "q4_0")
 NEEDS = "GGUF export needs the package gguf: pip install 'minitransformer[export]'"
 BLOCK = 32  # weights that share a scale in Q8_0 and Q4_0
+# The largest weight of a type: F16's own, which is that of a block's scale too.
+LARGEST = {"f16": 65504.0, "q8_0": 127 * 65504.0, "q4_0": 8 * 65504.0}
+CASES = "(?i:'s|'t|'re|'ve|'m|'ll|'d)"
+REST = r"| ?[^\s\p{L}\p{N}]+[\r\n]*|\s*[\r\n]+|\s+(?!\S)|\s+"
+SPLITS = {  # the expression that a BPE splits text by -> llama.cpp's name
+    CASES + r"|[^\r\n\p{L}\p{N}]?\p{L}+|\p{N}{1,3}" + REST: "llama-bpe",
+    CASES + r"|[^\r\n\p{L}\p{N}]?\p{L}+|\p{N}" + REST: "qwen2",
+}
+CONTROL = ("<pad>", "<bos>", "<eos>")
+ENDS = ("<eos>", "</s>", "<|endoftext|>", "<|end_of_text|>", "<|eot_id|>", "<|im_end|>")
 OUTER = {"embedding": "token_embd", "norm": "output_norm", "head": "output"}
 INNER = {
     "attention_norm": "attn_norm",
@@ -73,28 +87,30 @@ def to_gguf(
     else:
         architecture, own = architecture_of(cfg, tensors), cfg.n_layers
     with replacing(path) as part:
-        writer = gguf.GGUFWriter(part, architecture)
-        describe(writer, architecture, cfg, epsilon(model.norm), kind or _name(packed))
-        speak(writer, tokenizer, cfg.vocab_size)
-        for name, tensor in tensors.items():
-            if name == "head.bias":  # of zeros: `architecture_of` has seen to it
-                continue
-            regroup = _regrouper(architecture, cfg, name)
-            if name in packed:
-                blocks, quant = coded(name, packed[name], regroup)
-                writer.add_tensor(renamed(name), blocks, raw_dtype=quant)
-            else:
-                added = name.startswith(f"blocks.{own}.")  # its constant passes what F16 holds
-                as_kind = "f32" if added else kind or "f32"
-                _add(writer, renamed(name), regroup(tensor.numpy()), as_kind)
-        if cfg.rope_scaling and cfg.rope_scaling[0] == "llama3":
-            plain = frequencies(replace(cfg, rope_scaling=None))
-            stretch = (plain / frequencies(cfg)).float().numpy()
-            writer.add_tensor("rope_freqs.weight", stretch)
-        writer.write_header_to_file()
-        writer.write_kv_data_to_file()
-        writer.write_tensors_to_file()
-        writer.close()
+        with closing(gguf.GGUFWriter(part, architecture)) as writer:
+            describe(writer, architecture, cfg, epsilon(model.norm), kind or _name(packed))
+            speak(writer, tokenizer, cfg.vocab_size)
+            for name, tensor in tensors.items():
+                if name == "head.bias":  # of zeros: `architecture_of` has seen to it
+                    continue
+                regroup = _regrouper(architecture, cfg, name)
+                if name in packed:
+                    blocks, quant = coded(name, packed[name], regroup)
+                    writer.add_tensor(renamed(name), blocks, raw_dtype=quant)
+                else:
+                    added = name.startswith(f"blocks.{own}.")  # its constant passes what F16 holds
+                    as_kind = "f32" if added else kind or "f32"
+                    _add(writer, renamed(name), regroup(tensor.numpy()), as_kind)
+            if cfg.rope_scaling and cfg.rope_scaling[0] == "llama3":
+                plain = frequencies(replace(cfg, rope_scaling=None))
+                stretch = (plain / frequencies(cfg)).float().numpy()
+                writer.add_tensor("rope_freqs.weight", stretch)
+            writer.write_header_to_file()
+            writer.write_kv_data_to_file()
+            writer.write_tensors_to_file()
+            end = writer.fout[0].tell()
+        if part.stat().st_size < end:  # numpy says nothing where the last bytes find no room
+            raise OSError(errno.ENOSPC, "No space left on device")
     return path
 
 
@@ -155,37 +171,75 @@ def describe(writer, architecture, cfg, eps, kind) -> None:
 
 def speak(writer, tokenizer, vocab_size: int) -> None:
     """The tokenizer, as near as llama.cpp comes to it."""
-    import gguf
-
+    check_tokenizer(tokenizer, vocab_size)
     about = {} if tokenizer is None else json.loads(tokenizer.to_str())
-    model = about.get("model", {})
-    if model.get("type") == "BPE" and not model.get("byte_fallback"):
+    model, splits = about.get("model", {}), _splits(about)
+    if splits is None and (model.get("type") != "WordLevel" or "<unk>" not in model["vocab"]):
+        writer.add_tokenizer_model("none")
+        return
+    words = [tokenizer.id_to_token(i) for i in range(vocab_size)]
+    added = {one["content"]: one["special"] for one in about["added_tokens"]}
+    kinds = [_kind(word, added) for word in words]
+    words = [f"[unused {i}]" if word is None else word for i, word in enumerate(words)]
+    if splits:
         pairs = [m if isinstance(m, str) else " ".join(m) for m in model["merges"]]
         writer.add_tokenizer_model("gpt2")
-        writer.add_tokenizer_pre("gpt-2")
-        writer.add_token_list(vocabulary(tokenizer))
+        writer.add_tokenizer_pre(splits)
+        writer.add_token_list(words)
         writer.add_token_merges(pairs)
-    elif model.get("type") == "WordLevel":
-        words = vocabulary(tokenizer)
+    else:
         writer.add_tokenizer_model("t5")
         writer.add_tokenizer_pre("default")
         writer.add_token_list([w if w.startswith("<") else f"\u2581{w}" for w in words])
         writer.add_token_scores([0.0] * len(words))
         writer.add_add_space_prefix(True)
         writer.add_unk_token_id(words.index("<unk>"))
-    else:
-        writer.add_tokenizer_model("none")
-        return
-    kinds = gguf.TokenType
-    words = vocabulary(tokenizer)
-    special = [kinds.CONTROL if w in ("<pad>", "<bos>", "<eos>") else kinds.NORMAL for w in words]
-    special = [kinds.UNKNOWN if w == "<unk>" else s for w, s in zip(words, special, strict=True)]
-    writer.add_token_types(special)
-    for name, add in (("<bos>", writer.add_bos_token_id), ("<eos>", writer.add_eos_token_id)):
-        if name in words:
-            add(words.index(name))
-    writer.add_add_bos_token(False)
+    writer.add_token_types(kinds)
+    before = tokenizer.encode("").tokens  # what it begins every text with
+    unused = [word for word in words[-1:] if tokenizer.token_to_id(word) is None]
+    for known, add in (
+        ((*before, "<bos>"), writer.add_bos_token_id),
+        ((*ENDS, *unused), writer.add_eos_token_id),  # without one llama.cpp would take token 11
+    ):
+        if found := [word for word in known if word in words]:
+            add(words.index(found[0]))
+    writer.add_add_bos_token(bool(before))
     writer.add_add_eos_token(False)
+
+
+def _splits(about: dict) -> str | None:
+    """llama.cpp's name of how a byte-level BPE splits text before it merges; None for another."""
+    model, normalizer = about.get("model", {}), about.get("normalizer")
+    if model.get("type") != "BPE" or model.get("byte_fallback"):
+        return None
+    if normalizer not in (None, {"type": "NFC"}):
+        return None
+    steps = about.get("pre_tokenizer") or {}
+    *first, last = steps.get("pretokenizers", [steps])
+    if last.get("type") != "ByteLevel" or last.get("add_prefix_space") or len(first) > 1:
+        return None
+    if not first:
+        return "gpt-2" if last.get("use_regex", True) else None
+    if first[0].get("type") == "Digits" and first[0].get("individual_digits"):
+        return "smollm" if last.get("use_regex", True) else None
+    plain = first[0].get("behavior") == "Isolated" and not first[0].get("invert")
+    plain = plain and not last.get("use_regex", True)
+    return SPLITS.get(first[0].get("pattern", {}).get("Regex")) if plain else None
+
+
+def _kind(word: str | None, added: dict[str, bool]):
+    """What llama.cpp takes a token for; `added` says of tokens beside the text's own whether they
+    are special."""
+    import gguf
+
+    kinds = gguf.TokenType
+    if word is None:
+        return kinds.UNUSED
+    if word == "<unk>":
+        return kinds.UNKNOWN
+    if word in CONTROL or added.get(word):
+        return kinds.CONTROL
+    return kinds.USER_DEFINED if word in added else kinds.NORMAL
 
 
 def renamed(name: str) -> str:
@@ -225,6 +279,8 @@ def _add(writer, name, array, kind) -> None:
             f"{name} has {array.shape[1]} columns, and {kind} takes them by {BLOCK}",
             "give kind 'f16', or widths that 32 divides",
         )
+    if (largest := float(np.abs(array).max())) > LARGEST.get(kind, math.inf):
+        refuse(f"{name} holds {largest:g}, beyond what {kind} does", "give kind 'bf16' or 'f32'")
     quant = types[kind.upper()]
     writer.add_tensor(name, gguf.quants.quantize(array, quant), raw_dtype=quant)
 

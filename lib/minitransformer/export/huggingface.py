@@ -18,8 +18,8 @@ from pathlib import Path
 import torch
 from safetensors.torch import save_file
 
-from ..files import replacing_folder
-from .weights import epsilon, floats, refuse, write_json, write_tokenizer
+from ..files import check_replaceable, replacing_folder
+from .weights import WRITTEN, epsilon, floats, refuse, write_json, write_tokenizer
 
 OUTER = {"embedding": "model.embed_tokens", "norm": "model.norm", "head": "lm_head"}
 ATTENTION = {
@@ -54,15 +54,16 @@ def to_huggingface(model, directory: str | Path, tokenizer=None) -> Path:
     tokenizer.json and tokenizer_config.json into `directory`, which is replaced as a whole.
 
     A quantized model is written as the floats that its codes stand for. ValueError names what no
-    architecture of theirs computes."""
+    architecture of theirs computes, and what the folder holds that no export wrote."""
     directory, cfg = Path(directory), model.cfg
+    check_replaceable(directory, WRITTEN, "export")
     kind, tensors = architecture(model), floats(model)
     named = phi(cfg, tensors) if kind == "phi" else renamed(kind, cfg, tensors)
     with replacing_folder(directory) as part:
         save_file(named, part / "model.safetensors", metadata={"format": "pt"})
         write_json(part / "config.json", config(kind, model))
         write_json(part / "generation_config.json", {"do_sample": False})
-        write_tokenizer(part, tokenizer, cfg.context)
+        write_tokenizer(part, tokenizer, cfg)
     return directory
 
 

@@ -5,19 +5,20 @@ Read: llama (SmolLM, Llama 2 and 3, TinyLlama …), qwen2, qwen3, arcee, starcod
 grouped queries, a head dim of its own, tied heads, RoPE plain, `linear` or `llama3`, in one file or
 in shards. What they do and we do not is refused by name."""
 
-import json
 import re
 from contextlib import contextmanager
+from os.path import realpath  # which takes links in a circle, as resolve() does not
 from pathlib import Path
 
 import torch
 from safetensors import SafetensorError, safe_open
 from tokenizers import Tokenizer
 
+from .. import files
 from ..fields import near
 from ..model import ModelConfig, Transformer, position_table
 from .huggingface import NAMES, OUTER
-from .weights import refuse
+from .weights import check_tokenizer, refuse
 
 SHAPE = {  # ours -> theirs
     "vocab_size": "vocab_size",
@@ -35,8 +36,11 @@ READ = {  # model type -> (norm, gated FFN, name of the norm's epsilon, its defa
     "starcoder2": ("layernorm", False, "norm_epsilon", 1e-5),
     "stablelm": ("layernorm", True, "layer_norm_eps", 1e-5),
 }
+LONGEST = 2**22  # tokens; the position table of a longer context takes gigabytes
 TIED = {"starcoder2": True}  # what a config that says nothing of a tied head means
 BLOCKS = re.compile(r"model\.layers\.(\d+)\.(.+)\.(weight|bias)")
+FLOATS = ("F64", "F32", "F16", "BF16")
+PICKLED = ("*.bin", "*.pt", "*.pth", "*.ckpt")
 IGNORED = re.compile(r".*\.rotary_emb\.inv_freq")  # what old versions saved, and nobody reads
 
 
@@ -62,9 +66,9 @@ def from_huggingface(
     model.load_state_dict(found, assign=True)
     if cfg.tied:
         model.head.weight = model.embedding.weight
-    model.table = None if cfg.position == "none" else position_table(cfg).to(dtype)
-    path = directory / "tokenizer.json"
-    tokenizer = Tokenizer.from_file(str(path)) if path.is_file() else None
+    model.table = position_table(cfg).to(dtype)
+    tokenizer = read_tokenizer(directory)
+    check_tokenizer(tokenizer, cfg.vocab_size)
     return model.eval().requires_grad_(False), tokenizer
 
 
@@ -77,15 +81,24 @@ def check_huggingface(directory: str | Path, context: int | None = None) -> Mode
 def _planned(directory: Path, context) -> tuple[Transformer, dict[Path, dict[str, str]]]:
     """The model without weights, and for each file which of its tensors are which of ours; what is
     not in it is a tied head, or zero."""
-    about = read_json(directory / "config.json")
+    about = read_json(_within(directory, "config.json"))
     cfg = configuration(about, context)
+    held = {path: _held(path) for path in _files(directory)}
+    if cfg.n_layers > sum(map(len, held.values())):  # before so many are built
+        raise ValueError(
+            f"config.json says {cfg.n_layers} layers, more than the files have tensors: give the "
+            "config.json that belongs to them"
+        )
     with torch.device("meta"):
         model = Transformer(cfg)
     wanted = model.state_dict()
     places = {
-        path: _names(path, about["model_type"], wanted, cfg.tied) for path in _files(directory)
+        path: _names(path, own, about["model_type"], wanted, cfg.tied) for path, own in held.items()
     }
-    found = {name for names in places.values() for name in names.values()}
+    listed = [name for names in places.values() for name in names.values()]
+    if len(found := set(listed)) < len(listed):
+        twice = next(name for name in listed if listed.count(name) > 1)
+        raise ValueError(f"{directory} holds {twice} in two files: download the folder again")
     for name in sorted(wanted.keys() - found):
         tied = name == "head.weight" and cfg.tied
         theirs_has = not name.endswith(".bias") or name.removesuffix(".bias") in _biased(about, cfg)
@@ -96,8 +109,17 @@ def _planned(directory: Path, context) -> tuple[Transformer, dict[Path, dict[str
 
 def configuration(about: dict, context: int | None = None) -> ModelConfig:
     """The configuration of a config.json; ValueError names what we do not compute."""
+    try:
+        return _configuration(about, context)
+    except (AttributeError, KeyError, TypeError) as error:  # a list where a number should stand
+        raise ValueError(
+            f"config.json is not as transformers writes it ({error!r}): download it again"
+        ) from error
+
+
+def _configuration(about: dict, context) -> ModelConfig:
     kind = about.get("model_type")
-    if kind not in READ:
+    if not isinstance(kind, str) or kind not in READ:
         refuse(f"model_type {kind!r} is not one that we compute", f"give {', '.join(READ)}")
     if lacking := [theirs for theirs in SHAPE.values() if not isinstance(about.get(theirs), int)]:
         raise ValueError(f"config.json lacks {lacking[0]}: download it again")
@@ -123,6 +145,11 @@ def configuration(about: dict, context: int | None = None) -> ModelConfig:
     theta, scaling = _rope(about)
     if context is not None:
         shape["context"] = min(context, shape["context"])
+    if shape["context"] > LONGEST:
+        refuse(
+            f"max_position_embeddings {shape['context']} needs a table of positions beyond memory",
+            f"pass a context, or lower it in config.json to {LONGEST} or less",
+        )
     return ModelConfig(
         **shape,
         n_kv_heads=None if heads == shape["n_heads"] else heads,
@@ -194,65 +221,100 @@ def _files(directory: Path) -> list[Path]:
     index, single = (directory / f"model.safetensors{end}" for end in (".index.json", ""))
     names = [single.name]
     if index.is_file():
-        names = sorted(set(read_json(index).get("weight_map", {}).values()))
-    elif not single.is_file() and any(directory.glob("*.bin")):
+        names = _listed(read_json(_within(directory, index.name)), index)
+    elif not single.is_file() and any(p for end in PICKLED for p in directory.glob(end)):
         refuse(f"{directory} holds pickled weights only", "convert them to safetensors")
     for name in names:
-        if Path(name).name != name or not name.endswith(".safetensors"):
+        if Path(name).name != name or not (name.endswith(".safetensors") and name.isprintable()):
             raise ValueError(
                 f"{index} names {name!r}, which is no file beside it: check the source"
             )
         if not (directory / name).is_file():
             raise FileNotFoundError(f"{directory} holds no {name}: download the folder again")
-        if not _inside((directory / name).resolve(), directory.resolve()):
-            raise ValueError(f"{directory / name} is a link that leaves the folder: copy the file")
-    return [directory / name for name in names]
+    return [_within(directory, name) for name in names]
 
 
-def _inside(path: Path, directory: Path) -> bool:
-    """Whether a file is in the folder, or where Hugging Face's cache keeps those of a snapshot."""
-    cached = directory.parent.name == "snapshots"
-    kept = directory.parents[1] / "blobs" if cached else directory
-    return path.is_relative_to(directory) or path.is_relative_to(kept)
+def _listed(about: dict, index: Path) -> list[str]:
+    """The files that an index names."""
+    listed = about.get("weight_map")
+    if not isinstance(listed, dict) or not all(isinstance(x, str) for x in listed.values()):
+        raise ValueError(f"{index} holds no weight_map of files: download it again")
+    return sorted(set(listed.values()))
+
+
+def _within(directory: Path, name: str) -> Path:
+    """A file of the folder. ValueError for a link that leads out of it, but into the place where
+    Hugging Face's cache keeps the files of a snapshot."""
+    path, home = directory / name, Path(realpath(directory))
+    cached = home.parent.name == "snapshots"
+    homes = [home, home.parents[1] / "blobs"] if cached else [home]
+    if not any(Path(realpath(path)).is_relative_to(one) for one in homes):
+        raise ValueError(f"{path} is a link that leaves the folder: copy the file")
+    return path
 
 
 @contextmanager
 def _opened(path: Path):
-    """A safetensors file; ValueError for a damaged one."""
+    """A safetensors file; ValueError for a damaged one, and for one that memory does not hold."""
     try:
         with safe_open(path, "pt") as file:
             yield file
     except SafetensorError as error:
         raise ValueError(f"{path} is truncated or damaged ({error}): download it again") from error
+    except (RuntimeError, MemoryError) as error:
+        reason = " ".join(str(error).split())[:200] or "memory is full"
+        raise ValueError(
+            f"{path} cannot be read ({reason}): free some memory, or give a smaller model"
+        ) from error
 
 
-def _names(path, kind, wanted, tied) -> dict[str, str]:
-    """Their names of the tensors of one file, with ours; every shape is the one wanted."""
+def _held(path: Path) -> dict[str, tuple[tuple[int, ...], str]]:
+    """Shape and type of every tensor of a file."""
+    with _opened(path) as file:
+        parts = {name: file.get_slice(name) for name in file.keys()}
+        return {n: (tuple(part.get_shape()), part.get_dtype()) for n, part in parts.items()}
+
+
+def _names(path, held, kind, wanted, tied) -> dict[str, str]:
+    """Their names of the tensors of one file, with ours; every shape is the one wanted, and every
+    number a float."""
     table = {theirs: ours for ours, theirs in NAMES[kind.replace("qwen2", "llama")][1].items()}
     outer = {theirs: ours for ours, theirs in OUTER.items()}
     found = {}
-    with _opened(path) as file:
-        for theirs in file.keys():
-            match, stem = BLOCKS.fullmatch(theirs), theirs.rpartition(".")
-            if match and match[2] in table:
-                name = f"blocks.{match[1]}.{table[match[2]]}.{match[3]}"
-            else:
-                name = f"{outer.get(stem[0], '?')}.{stem[2]}"
-            if IGNORED.fullmatch(theirs) or (name == "head.weight" and tied):
-                continue
-            if name not in wanted:
-                raise ValueError(
-                    f"{path} holds {theirs}, which the configuration has no place for"
-                    f"{near(name, wanted)}: give the config.json that belongs to it"
-                )
-            shape = tuple(file.get_slice(theirs).get_shape())
-            if shape != tuple(wanted[name].shape):
-                raise ValueError(
-                    f"{path}: {theirs} is {shape} and the configuration says "
-                    f"{tuple(wanted[name].shape)}: give the config.json that belongs to it"
-                )
-            found[theirs] = name
+    for theirs, (shape, dtype) in held.items():
+        match, stem = BLOCKS.fullmatch(theirs), theirs.rpartition(".")
+        if match and match[2] in table:
+            name = f"blocks.{match[1]}.{table[match[2]]}.{match[3]}"
+        else:
+            name = f"{outer.get(stem[0], '?')}.{stem[2]}"
+        if IGNORED.fullmatch(theirs) or (name == "head.weight" and tied):
+            continue
+        if name not in wanted:
+            raise ValueError(
+                f"{path} holds {theirs}, which the configuration has no place for"
+                f"{near(name, wanted)}: give the config.json that belongs to it"
+            )
+        if shape != tuple(wanted[name].shape):
+            raise ValueError(
+                f"{path}: {theirs} is {shape} and the configuration says "
+                f"{tuple(wanted[name].shape)}: give the config.json that belongs to it"
+            )
+        if dtype not in FLOATS:
+            refuse(f"{path}: {theirs} is of type {dtype}", "give a model that is not quantized")
+        found[theirs] = name
     return found
+
+
+def read_tokenizer(directory: Path) -> Tokenizer | None:
+    """The tokenizer of a folder, or None where it has none; ValueError for a broken one."""
+    path = _within(directory, "tokenizer.json")
+    if not path.is_file():
+        return None
+    try:
+        return Tokenizer.from_file(str(path))
+    except Exception as error:  # tokenizers raises nothing more special
+        reason = " ".join(str(error).split())[:200]
+        raise ValueError(f"{path} is no tokenizer ({reason}): download it again") from error
 
 
 def read_json(path: Path, wanted: str = "a Hugging Face folder") -> dict:
@@ -260,8 +322,8 @@ def read_json(path: Path, wanted: str = "a Hugging Face folder") -> dict:
     if not path.is_file():
         raise FileNotFoundError(f"{path.parent} holds no {path.name}: give {wanted}")
     try:
-        found = json.loads(path.read_text("utf-8"))
-    except (UnicodeDecodeError, json.JSONDecodeError) as error:
+        found = files.read_json(path)
+    except files.NotJSON as error:
         raise ValueError(f"{path} is not JSON ({error}): download it again") from error
     if not isinstance(found, dict):
         raise ValueError(f"{path} holds no object: download it again")

@@ -4,7 +4,9 @@ and values.
 Inputs and outputs have the names that `transformers.js` and `optimum` use: input_ids,
 attention_mask, position_ids, past_key_values.N.key and .value -> logits, present.N.key and .value;
 batch and lengths are dynamic, and a past of length 0 begins. Quantized matrices go in as the
-integers they are (`com.microsoft.MatMulNBits`), the embedding's too."""
+integers they are (`com.microsoft.MatMulNBits`), the embedding's too. One message of ONNX holds less
+than 2 GiB: weights beyond that lie beside the graph, in model.onnx_data, where every runtime looks
+for them."""
 
 import json
 import math
@@ -14,40 +16,53 @@ import numpy as np
 from tokenizers import Tokenizer
 
 from ..affine import pack
-from ..files import replacing_folder
+from ..files import check_replaceable, replacing_folder
 from ..model import position_table
 from .huggingface import config, family
-from .weights import epsilon, floats, quantized, refuse, write_json, write_tokenizer
+from .weights import WRITTEN, epsilon, floats, quantized, refuse, write_json, write_tokenizer
 
 OPSET, IR = 21, 10
+LARGEST = 2**31 - 2**24  # bytes of weights in one message, and room for its nodes
+INSIDE = 1024  # bytes of a tensor that stays in the graph: shapes and constants are read from there
+PAGE = 4096  # where a tensor of model.onnx_data begins, so that it can be mapped
 GROUPS = (256, 128, 64, 32, 16)  # what MatMulNBits takes
 NEEDS = "ONNX export needs the package onnx: pip install 'minitransformer[export]'"
 
 
 def to_onnx(model, directory: str | Path, tokenizer=None, accuracy_level: int = 0) -> Path:
-    """Write onnx/model.onnx, a config.json and, with a tokenizer, its files into `directory`,
-    which is replaced as a whole.
+    """Write onnx/model.onnx, with model.onnx_data beside it where the weights pass 2 GiB, a
+    config.json and, with a tokenizer, its files into `directory`, which is replaced as a whole.
 
     `accuracy_level` is that of MatMulNBits: 0 computes in floats, 4 rounds activations to int8,
     which is faster, and differs between machines.
 
-    ValueError names a quantization scheme that the kernel does not take, ImportError the package
-    that is missing."""
+    ValueError names a quantization scheme that the kernel does not take, and what the folder holds
+    that no export wrote, ImportError the package that is missing."""
     try:
         import onnx
     except ImportError as error:
         raise ImportError(NEEDS) from error
     directory, cfg = Path(directory), model.cfg
-    proto = Graph(model, accuracy_level).proto()
+    check_replaceable(directory, WRITTEN, "export")
+    graph = Graph(model, accuracy_level)
+    outputs = graph.forward()
     with replacing_folder(directory) as part:
-        (part / "onnx").mkdir()
-        onnx.save_model(proto, part / "onnx" / "model.onnx")
+        path = part / "onnx" / "model.onnx"
+        path.parent.mkdir()
+        if large := graph.nbytes() > LARGEST:
+            with open(f"{path}_data", "wb") as beside:
+                proto = graph.proto(outputs, beside)
+        else:
+            proto = graph.proto(outputs)
+        onnx.save_model(proto, path)
+        onnx.checker.check_model(str(path) if large else proto)
         if cfg.position == "rope":
             about = config(family(cfg), model)
             about["transformers.js_config"] = {"dtype": "fp32"}  # the file's name says no other
+            about["transformers.js_config"] |= {"use_external_data_format": True} if large else {}
             write_json(part / "config.json", about)
             write_json(part / "generation_config.json", {"do_sample": False})
-        write_tokenizer(part, without_clusters(tokenizer), cfg.context)
+        write_tokenizer(part, without_clusters(tokenizer), cfg)
     return directory
 
 
@@ -64,6 +79,24 @@ def without_clusters(tokenizer):
     return Tokenizer.from_str(json.dumps(about))
 
 
+def initializer(name: str, array: np.ndarray, beside=None):
+    """A tensor of the graph, its bytes in it, or, from `INSIDE` on, in the file `beside`."""
+    from onnx import TensorProto, helper, numpy_helper
+
+    array = np.asarray(array, order="C")
+    if beside is None or array.nbytes < INSIDE:
+        return numpy_helper.from_array(array, name)
+    beside.seek(-beside.tell() % PAGE, 1)
+    place = {"location": Path(beside.name).name, "offset": beside.tell(), "length": array.nbytes}
+    kind = helper.np_dtype_to_tensor_dtype(array.dtype)
+    tensor = TensorProto(name=name, data_type=kind, dims=array.shape)
+    tensor.data_location = TensorProto.EXTERNAL
+    for key, value in place.items():
+        tensor.external_data.add(key=key, value=str(value))
+    beside.write(memoryview(array).cast("B"))
+    return tensor
+
+
 class Graph:
     """The nodes of one model's forward, in order; a value is the name of a tensor."""
 
@@ -72,18 +105,24 @@ class Graph:
         self.tensors, self.packed = floats(model), quantized(model)
         self.nodes, self.weights, self.count = [], {}, 0
 
-    def proto(self):
-        """The checked model."""
-        import onnx
+    def used(self) -> dict[str, np.ndarray]:
+        """The weights that the nodes so far take."""
+        names = {name for node in self.nodes for name in node.input}
+        return {name: array for name, array in self.weights.items() if name in names}
+
+    def nbytes(self) -> int:
+        return sum(array.nbytes for array in self.used().values())
+
+    def proto(self, outputs: list[str], beside=None):
+        """The model whose `forward` gave `outputs`; with a file `beside`, its weights go there."""
         from onnx import TensorProto as T
         from onnx import helper
 
-        cfg, outputs = self.cfg, self.forward()
+        cfg = self.cfg
         cached = ["batch_size", cfg.kv_heads, "past_sequence_length", cfg.head_dim]
         total = "total_sequence_length"
         made = [*cached[:2], total, cached[3]]
         ids = ["batch_size", "sequence_length"]
-        used = {name for node in self.nodes for name in node.input}
         pairs = [(i, x) for i in range(cfg.n_layers) for x in ("key", "value")]
 
         def value(name, kind, shape):
@@ -102,12 +141,11 @@ class Graph:
                 value(outputs[0], T.FLOAT, [*ids, cfg.vocab_size]),
                 *(value(name, T.FLOAT, made) for name in outputs[1:]),
             ],
-            [onnx.numpy_helper.from_array(x, n) for n, x in self.weights.items() if n in used],
+            [initializer(name, array, beside) for name, array in self.used().items()],
         )
         opsets = [helper.make_opsetid("", OPSET), helper.make_opsetid("com.microsoft", 1)]
         proto = helper.make_model(graph, opset_imports=opsets, ir_version=IR)
         proto.producer_name = "minitransformer"
-        onnx.checker.check_model(proto)
         return proto
 
     # --- building
@@ -133,7 +171,7 @@ class Graph:
         """A tensor of the model, or one made of it, as an initializer."""
         if name not in self.weights:
             array = self.tensors[name].numpy() if array is None else array
-            self.weights[name] = np.ascontiguousarray(array)
+            self.weights[name] = array
         return name
 
     def reshape(self, x, *shape) -> str:

@@ -14,6 +14,7 @@ from ..native.checks import check_model
 from ..native.pack import Held, whole
 
 ALIGNED = 16
+REACH = 2**32 - 2**26  # bytes, and room for the engine and a step's rows
 
 
 @cache
@@ -77,10 +78,12 @@ def to_web(model: Transformer) -> tuple[dict, bytes]:
     `layers` (int32), of `cache`, of the rows of a step (`token`, `sequence`, `position`: int32) and
     of what they give (`hidden`, `logits`, `attention`: float32); `read`, the bytes of the model
     that a step reads; and `context`, `vocab`, `width`, `heads`.
-    ValueError for a model that the engine does not know."""
+    ValueError for a model that the engine does not know, or that 32-bit addresses do not reach."""
     check_model(model)
     cfg, held, image = model.cfg, Held(), Image()
     struct = whole(model, held)
+    cached = 8 * cfg.n_layers * cfg.kv_heads * cfg.head_dim * cfg.context
+    check_reach(sum(tensor.nbytes for tensor in held.tensors) + cached)
     for tensor in held.tensors:
         if tensor.data_ptr() not in image.offsets:
             image.offsets[tensor.data_ptr()] = image.add(tensor.numpy().tobytes())
@@ -109,6 +112,15 @@ def to_web(model: Transformer) -> tuple[dict, bytes]:
     header |= {"size": len(image.bytes) + image.room, "pointers": image.pointers}
     header["read"] = _read(struct, held)
     return header, bytes(image.bytes)
+
+
+def check_reach(size: int) -> None:
+    """ValueError for a model and cache of more bytes than WebAssembly addresses."""
+    if size > REACH:
+        raise ValueError(
+            f"the model and its cache take {size / 2**30:,.1f} GiB, and WebAssembly reaches "
+            f"{REACH / 2**30:,.1f}: give a smaller context or fewer bits, or export to ONNX"
+        )
 
 
 def _read(struct: structs.Model, held: Held) -> int:

@@ -7,12 +7,18 @@ import torch
 
 from ..quant.layers import QuantWeight
 
+# What a folder of an export may hold, and so may lose to the next one.
+WRITTEN = (
+    "config.json", "generation_config.json", "tokenizer.json", "tokenizer_config.json",
+    "*.safetensors", "*.safetensors.index.json", "*.part",
+    "onnx", "onnx/model.onnx", "onnx/model.onnx_data",
+)  # fmt: skip
 SPECIAL = {"unk_token": "<unk>", "pad_token": "<pad>", "bos_token": "<bos>", "eos_token": "<eos>"}
 
 
 def floats(model) -> dict[str, torch.Tensor]:
     """Name -> FP32 tensor of everything that `model` holds, quantized matrices as the floats that
-    they read as; a tied head is left out."""
+    they read as; a tied head is left out. ValueError for a number that is not finite."""
     found = {
         name: module().detach().float().cpu()
         for name, module in model.named_modules()
@@ -21,6 +27,9 @@ def floats(model) -> dict[str, torch.Tensor]:
     found |= {name: p.detach().float().cpu() for name, p in model.named_parameters()}
     if model.cfg.tied:
         found.pop("head.weight", None)
+    for name, tensor in sorted(found.items()):
+        if not tensor.isfinite().all():
+            refuse(f"{name} is not finite", "train again, or load the last good checkpoint")
     return {name: tensor.contiguous() for name, tensor in sorted(found.items())}
 
 
@@ -35,16 +44,30 @@ def epsilon(norm) -> float:
     return torch.finfo(torch.float32).eps if eps is None else eps
 
 
-def write_tokenizer(folder: Path, tokenizer, context: int) -> None:
+def check_tokenizer(tokenizer, vocab_size: int) -> None:
+    """ValueError where a tokenizer has an id that the model has no row for; it may have fewer,
+    as where an embedding was rounded up."""
+    if tokenizer is None:
+        return
+    token, last = max(tokenizer.get_vocab().items(), key=lambda pair: pair[1])
+    if last >= vocab_size:
+        refuse(
+            f"the tokenizer gives {token!r} the id {last} and the model has {vocab_size} tokens",
+            "give the tokenizer that it was trained with",
+        )
+
+
+def write_tokenizer(folder: Path, tokenizer, cfg) -> None:
     """tokenizer.json, and the tokenizer_config.json that `transformers` reads beside it."""
     if tokenizer is None:
         return
+    check_tokenizer(tokenizer, cfg.vocab_size)
     (folder / "tokenizer.json").write_text(tokenizer.to_str(pretty=True), "utf-8")
     known = tokenizer.get_vocab()
     about = {
         # the name that versions 4 and 5 of transformers both know
         "tokenizer_class": "PreTrainedTokenizerFast",
-        "model_max_length": context,
+        "model_max_length": cfg.context,
         "clean_up_tokenization_spaces": False,
         **{role: token for role, token in SPECIAL.items() if token in known},
     }
