@@ -26,7 +26,7 @@ FLAGS = (  # -O3 takes half as long again to compile, and was not measured to be
     *("-std=c11", "-O2", "-fno-math-errno", "-fno-trapping-math", "-ffp-contract=fast"),
 )
 GCC = ("-ftree-vectorize", "-fvect-cost-model=dynamic", "-fpeel-loops")  # an error to zig cc
-SHARED = ("-shared", "-fPIC", "-Wno-psabi")
+SHARED = ("-shared", "-fPIC", "-pthread", "-Wno-psabi")
 VARIANTS = {  # the first set of flags that the compiler takes
     "native": ((*GCC, "-march=native"), ("-march=native",), ("-mcpu=native",), ()),
     "portable": ((*GCC, "-DPORTABLE", "-O1"), ("-DPORTABLE", "-O1")),
