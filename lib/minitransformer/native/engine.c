@@ -672,31 +672,37 @@ INLINE void product(const int kind, const Matrix *w, Input in, float *y, int64_t
         }
 }
 
+static void product_fp32(const Matrix *w, Input in, float *y, int64_t stride, int m,
+                         int64_t first, int64_t last) {
+    product(FP32, w, in, y, stride, m, first, last);
+}
+
+static void multiply(int kind, const Matrix *w, const Input *in, float *y, int64_t stride, int m,
+                     int first, int last) {
+    switch (kind) {
+    case CODES8: product(CODES8, w, *in, y, stride, m, first, last); return;
+    case CODES4: product(CODES4, w, *in, y, stride, m, first, last); return;
+    case TABLE4: product(TABLE4, w, *in, y, stride, m, first, last); return;
+    case INTEGERS8: product(INTEGERS8, w, *in, y, stride, m, first, last); return;
+    case INTEGERS4: product(INTEGERS4, w, *in, y, stride, m, first, last); return;
+    default: product_fp32(w, *in, y, stride, m, first, last);
+    }
+}
+
 typedef struct {
-    int kind, m;
     const Matrix *w;
-    Input in;
+    const Input *in;
     float *y;
     int64_t stride;
+    int kind, m;
 } Product;
 
-// A part of the panels, in whole units; the only part is all of them.
-static void multiply(const void *job, int part, int parts) {
+// A part of the panels, in whole units.
+static void multiply_part(const void *job, int part, int parts) {
     const Product *p = job;
-    const int panels = (p->w->rows + LANES - 1) / LANES, units = (panels + UNIT - 1) / UNIT;
+    const int panels = up8(p->w->rows) / LANES, units = (panels + UNIT - 1) / UNIT;
     const int first = units * part / parts * UNIT, end = units * (part + 1) / parts * UNIT;
-    const int last = end < panels ? end : panels;
-#define CASE(kind)                                                                                 \
-    case kind: product(kind, p->w, p->in, p->y, p->stride, p->m, first, last); return
-    switch (p->kind) {
-        CASE(FP32);
-        CASE(ACROSS);
-        CASE(CODES8);
-        CASE(CODES4);
-        CASE(TABLE4);
-        CASE(INTEGERS8);
-        CASE(INTEGERS4);
-    }
+    multiply(p->kind, p->w, p->in, p->y, p->stride, p->m, first, end < panels ? end : panels);
 }
 
 // y = W x + b for m <= ROWS rows. Rows of x are padded with zeros, y is written up to N.
@@ -708,13 +714,13 @@ static void linear(const Matrix *w, const float *x, int64_t from, float *y, int6
     else if (w->act_bits)
         x = rounded(w, x, from, m, work), from = work->K;
     const Input in = {x, from, 1, work->codes, work->sums, work->step, work->G, 0};
-    const Product p = {kind, m, w, in, y, to};
+    const int panels = up8(w->rows) / LANES, units = (panels + UNIT - 1) / UNIT;
     const int threads = threads_for(work, (int64_t)w->rows * w->columns * w->bits / 8 * m);
-    const int units = (w->rows + UNIT * LANES - 1) / (UNIT * LANES);
-    if (threads > 1 && units > 1) // more parts than threads: who has begun late takes fewer
-        share(multiply, &p, units < 4 * threads ? units : 4 * threads, threads);
-    else
-        multiply(&p, 0, 1);
+    if (threads == 1 || units == 1)
+        multiply(kind, w, &in, y, to, m, 0, panels);
+    else // more parts than threads: who has begun late takes fewer
+        share(multiply_part, &(Product){w, &in, y, to, kind, m},
+              units < 4 * threads ? units : 4 * threads, threads);
 }
 
 // Row n of W, for the embedding: every eighth number of its panel.
@@ -1057,13 +1063,13 @@ static void soften_lanes(float *s, int64_t tokens, int64_t width, float scale) {
 #define BY_BITS(bits, f, ...)                                                                      \
     ((bits) == 32 ? f(__VA_ARGS__, 32) : (bits) == 8 ? f(__VA_ARGS__, 8) : f(__VA_ARGS__, 4))
 
-// What rows `row` to `last` of a step look at in one layer.
+// So many rows of a sequence, from the `row`-th of a step on, which look at one layer.
 typedef struct {
     const Model *m;
     const Cache *c;
     const int32_t *sequence, *position;
     const Work *w;
-    int layer, row, last;
+    int layer, row, rows;
 } Look;
 
 // a = softmax(q Kᵀ / √D) V for one row, and heads `first` to `end`: those of a group read each key
@@ -1092,18 +1098,19 @@ static void attend(const Look *l, int row, int first, int end, const Work *w) {
         }
 }
 
-// The same for `rows` rows of a sequence: the queries of a head's keys stand side by side in lanes,
-// and keys and values are read once for all of them.
-static void attend_many(const Look *l, int row, int rows, int first, int end, const Work *w) {
-    const int D = l->m->head_dim, group = l->m->heads / l->m->kv_heads, pairs = rows * group;
-    const int64_t width = up16(pairs), position = l->position[row];
-    const Sight s = sight_of(l->m, l->c, l->layer, l->sequence[row], position + rows - 1, w->run);
+// The same for all rows: the queries of a head's keys stand side by side in lanes, and keys and
+// values are read once for all of them.
+static void attend_many(const Look *l, int first, int end, const Work *w) {
+    const int D = l->m->head_dim, group = l->m->heads / l->m->kv_heads, pairs = l->rows * group;
+    const int64_t width = up16(pairs), position = l->position[l->row];
+    const int64_t last = position + l->rows - 1;
+    const Sight s = sight_of(l->m, l->c, l->layer, l->sequence[l->row], last, w->run);
     Matrix queries = {.data = w->queries, .column = LANES, .panel = D * LANES, .bits = 32};
     queries.rows = width, queries.columns = D;
     Run run = {0};
     for (int h = first / group; h < end / group; h++) {
-        const float *q = w->q + row * w->Q + h * group * D;
-        float *y = w->a + row * w->Q + h * group * D;
+        const float *q = w->q + l->row * w->Q + h * group * D;
+        float *y = w->a + l->row * w->Q + h * group * D;
         for (int j = 0; j < pairs; j++)
             for (int d = 0; d < D; d++)
                 w->queries[(j / LANES * D + d) * LANES + j % LANES] =
@@ -1111,7 +1118,7 @@ static void attend_many(const Look *l, int row, int rows, int first, int end, co
         for (int64_t i = 0; i < s.count; i += run.n) {
             run = run_of(&s, h, i, l->c->bits == 32 ? KEYS | RAW : KEYS);
             Input keys = {.x = (const float *)run.at, .stride = run.stride / sizeof(float)};
-            multiply(&(Product){FP32, run.n, &queries, keys, w->score + i * width, width}, 0, 1);
+            product_fp32(&queries, keys, w->score + i * width, width, run.n, 0, width / LANES);
         }
         for (int j = 0; j < pairs; j++)
             for (int64_t t = position + j / group + 1; t < s.count; t++)
@@ -1122,7 +1129,7 @@ static void attend_many(const Look *l, int row, int rows, int first, int end, co
             Matrix v = {.data = run.at, .panel = LANES, .rows = D, .columns = run.n, .bits = 32};
             v.column = run.stride / sizeof(float);
             Input in = {.x = w->score + i * width, .stride = 1, .across = width, .more = i > 0};
-            multiply(&(Product){ACROSS, pairs, &v, in, w->mixed, up16(D)}, 0, 1);
+            product(ACROSS, &v, in, w->mixed, up16(D), pairs, 0, up8(D) / LANES);
         }
         for (int j = 0; j < pairs; j++)
             for (int d = 0; d < D; d++)
@@ -1130,22 +1137,18 @@ static void attend_many(const Look *l, int row, int rows, int first, int end, co
     }
 }
 
-// A part of the heads, for rows of a sequence side by side.
+// A part of the heads.
 static void look(const void *job, int part, int parts) {
     const Look *l = job;
     const int kv_heads = l->m->kv_heads, group = l->m->heads / kv_heads;
     const int first = kv_heads * part / parts * group, end = kv_heads * (part + 1) / parts * group;
-    const int side = group < 16 ? 16 / group : 1;
     Work w = *l->w;
     w.run += part * w.own, w.queries += part * w.own;
     w.mixed += part * w.own, w.score += part * w.own;
-    for (int r = l->row, n; r < l->last; r += n) {
-        for (n = 1; n < side && r + n < l->last && l->sequence[r + n] == l->sequence[r];) n++;
-        if (n * group >= LANES || l->m->head_dim % LANES)
-            attend_many(l, r, n, first, end, &w);
-        else
-            for (int i = 0; i < n; i++) attend(l, r + i, first, end, &w);
-    }
+    if (l->rows * group >= LANES || l->m->head_dim % LANES)
+        attend_many(l, first, end, &w);
+    else
+        for (int i = 0; i < l->rows; i++) attend(l, l->row + i, first, end, &w);
 }
 
 // ---- 8. The step ------------------------------------------------------------------------------
@@ -1162,15 +1165,14 @@ static void prepare(const Norm *norm, const float *turn, float *x, int D) {
 static int residual(const Model *m, const Cache *c, int layer, const int32_t *sequence,
                     const int32_t *position, int rows, Work *w) {
     const Block *b = m->blocks + layer;
-    const int D = m->head_dim, C = m->width;
-    Look seen = {m, c, sequence, position, w, layer, 0, 0};
-    int64_t bytes = 0; // of the keys and values that those rows look at
+    const int D = m->head_dim, C = m->width, group = m->heads / m->kv_heads;
+    const int side = group < 16 ? 16 / group : 1; // rows that look side by side
     for (int r = 0; r < rows; r++)
         normalize(&b->attention_norm, w->x + r * w->C, w->h + r * w->C, C);
     linear(&b->q, w->h, w->C, w->q, w->Q, rows, w);
     linear(&b->k, w->h, w->C, w->k, w->KV, rows, w);
     linear(&b->v, w->h, w->C, w->v, w->KV, rows, w);
-    for (int r = 0; r < rows; r++) {
+    for (int r = 0, n = 1; r < rows; r++, n++) { // n rows look at once
         float *q = w->q + r * w->Q, *k = w->k + r * w->KV, *v = w->v + r * w->KV;
         const int turned = m->position == ROPE && !c->window;
         const float *turn = turned ? m->table + (int64_t)position[r] * D : NULL;
@@ -1182,15 +1184,16 @@ static int residual(const Model *m, const Cache *c, int layer, const int32_t *se
                 put(c, v + h * D, c->v[layer] + at, c->v_affine[layer] + affine, D))
                 return SCALE_OVERFLOW;
         }
-        bytes += 8 * D * (int64_t)m->heads * (c->window ? c->window : position[r] + 1);
-        if (r + 1 < rows && !c->window) continue; // a window's next token takes a slot of it
-        const int threads = threads_for(w, bytes);
-        seen.last = r + 1;
-        if (threads > 1 && m->kv_heads > 1)
-            share(look, &seen, threads < m->kv_heads ? threads : m->kv_heads, threads);
-        else
+        // A window is looked at before the next token takes a slot of it.
+        if (r + 1 < rows && sequence[r + 1] == sequence[r] && n < side && !c->window) continue;
+        const Look seen = {m, c, sequence, position, w, layer, r - n + 1, n};
+        const int64_t tokens = c->window ? c->window : position[r] + 1;
+        const int threads = threads_for(w, 8 * D * tokens * m->heads * n);
+        if (threads == 1 || m->kv_heads == 1)
             look(&seen, 0, 1);
-        seen.row = r + 1, bytes = 0;
+        else
+            share(look, &seen, threads < m->kv_heads ? threads : m->kv_heads, threads);
+        n = 0;
     }
     linear(&b->out, w->a, w->Q, w->h, w->C, rows, w);
     for (int r = 0; r < rows; r++) {
