@@ -31,7 +31,8 @@ class NativeModel:
 
     Weights run in their own format: FP32, codes of 5 to 8 bits as bytes, of 2 to 4 bits as
     nibbles, a codebook as nibbles and a table. Activations are rounded where the scheme says so,
-    and then meet codes as integers. `force` "portable" is the same engine without intrinsics.
+    and then meet codes as integers. `force` "portable" is the same engine without intrinsics,
+    "avx2" one that uses no more than AVX2.
     They are copied as they are now: change them, and make another. BuildError where there is no C
     compiler; ValueError for a model that the engine does not know.
     """
@@ -47,7 +48,7 @@ class NativeModel:
 
     @property
     def instructions(self) -> str:
-        """The instruction set in use: "avx2" or "portable"."""
+        """The instruction set in use: "vnni", "avx2", "neon" or "portable"."""
         return self.engine.engine_instructions().decode()
 
     @property
