@@ -3,8 +3,8 @@
 //
 // Read from top to bottom: 1 shapes, 2 threads, 3 lanes, 4 tiles of a product, 5 activations and
 // linear layers, 6 keys and values, 7 attention, 8 the step, 9 the choice, 10 generation. C11 with
-// the vector extensions of GCC and Clang, libm and POSIX threads; AVX2 where it was measured to
-// matter. Compiled with -DPORTABLE the same file has no intrinsics: that is the twin which the
+// the vector extensions of GCC and Clang, libm and POSIX threads; intrinsics of AVX2, VNNI and NEON
+// where it matters. Compiled with -DPORTABLE the same file has none: that is the twin which the
 // tests compare.
 //
 // The caller has checked every shape, index and scale, and owns all memory. Nothing is allocated
@@ -28,12 +28,35 @@
 #if defined(__AVX2__) && defined(__FMA__) && defined(__F16C__) && !defined(PORTABLE)
 #include <immintrin.h>
 #define AVX2
-#define INSTRUCTIONS "avx2"
+#if defined(__AVX512VNNI__) && defined(__AVX512VL__)
+#define VNNI _mm256_dpbusd_epi32
+#elif defined(__AVXVNNI__)
+#define VNNI _mm256_dpbusd_avx_epi32
+#endif
 // In a register for M uses, or GCC loads it for each.
 #define HELD(x, M) ({ v8f held = x; if (M > 1) __asm__("" : "+x"(held)); held; })
 #else
-#define INSTRUCTIONS "portable"
+#if defined(__aarch64__) && defined(__ARM_FEATURE_DOTPROD) && !defined(PORTABLE)
+#include <arm_neon.h>
+#define NEON
+#endif
 #define HELD(x, M) (x)
+#endif
+
+#if defined(VNNI)
+#define INSTRUCTIONS "vnni"
+#elif defined(NEON)
+#define INSTRUCTIONS "neon"
+#elif defined(AVX2)
+#define INSTRUCTIONS "avx2"
+#else
+#define INSTRUCTIONS "portable"
+#endif
+
+#ifdef VNNI // multiplies unsigned by signed bytes: signed codes are raised
+enum { RAISED = 128 };
+#else
+enum { RAISED = 0 };
 #endif
 
 // ---- 1. Shapes --------------------------------------------------------------------------------
@@ -477,10 +500,46 @@ INLINE void tile_codes(const Matrix *w, int64_t panel, Input in, v8f *y, const i
     }
 }
 
+#if defined(VNNI) || defined(NEON)
+// Four bytes of each lane, of a factor not below 0 for VNNI, times four activations, and the lane.
+INLINE v8i plus_products(v8i sum, v8u bytes, uint32_t four) {
+#ifdef VNNI
+    return (v8i)VNNI((__m256i)sum, (__m256i)bytes, _mm256_set1_epi32(four));
+#else
+    union { v8u all; int8x16_t half[2]; } w = {bytes};
+    union { v8i all; int32x4_t half[2]; } y = {sum};
+    const int8x16_t x = vreinterpretq_s8_u32(vdupq_n_u32(four));
+    for (int i = 0; i < 2; i++) y.half[i] = vdotq_s32(y.half[i], w.half[i], x);
+    return y.all;
+#endif
+}
+#endif
+
 // dot[r P + p] += Σ code · activation over n words of P panels, for M rows: integers, exact.
 INLINE void dots_of(const v8u *word, int64_t panel, int64_t n, const int8_t *x, int64_t stride,
                     v8i *dot, const int M, const int P, const int bits) {
-#ifdef AVX2 // of 8 bits sizes times activations of their signs: pairs are 2 · 128 · 127 at most
+#if defined(VNNI) || defined(NEON) // one addition waits for another: up to eight sums take turns
+    const int U = M * P < 8 ? 8 / (M * P) : 1, W = U * bits > 8 ? U * bits / 8 : 1; // words at once
+    v8i sum[8];
+    UNROLLED for (int i = 0; i < M * P * U; i++) sum[i] = (v8i){0};
+    for (int64_t some; n > 0; n -= some) {
+        some = n < W ? 1 : W;
+        UNROLLED for (int u = 0; u < W; u++, word++, x += 32 / bits) {
+            if (u == some) break;
+            UNROLLED for (int i = 0; i < M * P * 8 / bits; i++) {
+                const int half = i % (8 / bits), r = i * bits / 8 % M, p = i * bits / 8 / M;
+                const v8u codes = word[p * panel];
+                const v8u bytes = bits == 8 ? codes ^ 0x01010101u * RAISED
+                                            : codes >> 4 * half & 0x0f0f0f0f;
+                v8i *to = sum + (r * P + p) * U + (u * 8 / bits + half) % U;
+                *to = plus_products(*to, bytes, ((const four_bytes *)(x + r * stride))[half]);
+            }
+            UNROLLED for (int p = 0; M == 1 && p < P; p++) // and of the panels to come
+                __builtin_prefetch(word + (P + p) * panel, 0, 2);
+        }
+    }
+    UNROLLED for (int i = 0; i < M * P * U; i++) dot[i / U] += sum[i];
+#elif defined(AVX2) // of 8 bits sizes times activations of their signs: pairs are 2 · 128 · 127
     const __m256i nibble = _mm256_set1_epi8(15), one = _mm256_set1_epi16(1);
     v8s sum[8]; // of 4 bits: eight pairs of 2 · 15 · 127 at most fit 16 bits
     UNROLLED for (int i = 0; i < M * P; i++) sum[i] = (v8s){0};
@@ -521,7 +580,8 @@ INLINE void tile_integers(const Matrix *w, int64_t panel, Input in, v8f *y, cons
         v8i dot[8];
         UNROLLED for (int i = 0; i < M * P; i++) {
             dot[i] = (v8i){0} - in.sums[i / P * in.groups + g];
-            if (w->zero) dot[i] *= zeros_of(w, (panel + i % P) * w->groups + g);
+            if (w->zero)
+                dot[i] *= zeros_of(w, (panel + i % P) * w->groups + g) + (bits == 8 ? RAISED : 0);
         }
         for (int64_t some; k < end; k += some) {
             some = bits == 8 || end - k < 4 ? end - k : 4;
@@ -568,7 +628,7 @@ static void encode(const Matrix *w, const float *x, int64_t stride, int m, Work 
             }
             int32_t *all = work->sums + r * work->G + g;
             *all = (sum[0] + sum[4]) + (sum[1] + sum[5]) + (sum[2] + sum[6]) + (sum[3] + sum[7]);
-            *all *= w->zero ? 1 : w->middle;
+            *all *= w->zero ? 1 : w->middle + (w->bits == 8 ? RAISED : 0);
         }
     }
 }

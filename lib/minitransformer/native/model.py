@@ -34,7 +34,8 @@ class NativeModel:
 
     Weights run in their own format: FP32, codes of 5 to 8 bits as bytes, of 2 to 4 bits as
     nibbles, a codebook as nibbles and a table. Activations are rounded where the scheme says so,
-    and then meet codes as integers. `force` "portable" is the same engine without intrinsics.
+    and then meet codes as integers. `force` "portable" is the same engine without intrinsics,
+    "avx2" one that uses no more than AVX2.
     They are copied as they are now: change them, and make another. Products and attention are
     shared by `threads`: so many, or by default as many as PyTorch uses, and one where a second was
     measured not to pay. The numbers are the same, to the bit. BuildError where there is no C
@@ -67,7 +68,7 @@ class NativeModel:
 
     @property
     def instructions(self) -> str:
-        """The instruction set in use: "avx2" or "portable"."""
+        """The instruction set in use: "vnni", "avx2", "neon" or "portable"."""
         return self.engine.engine_instructions().decode()
 
     @property
