@@ -88,6 +88,7 @@ def test_callers_at_once_do_not_meet():
 def process(code):
     """What a new process prints that runs `code` after this file's imports, and its exit is 0."""
     env = {**os.environ, "PYTHONPATH": f"{Path(minitransformer.__file__).parent.parent}:{HERE}"}
+    env["OMP_NUM_THREADS"] = "1"  # PyTorch has no threads beside those that are counted
     code = f"import os, sys, time, torch\nfrom test_native_threads import *\n{code}"
     command = [sys.executable, "-W", "ignore", "-c", code]
     done = subprocess.run(command, env=env, capture_output=True, text=True, timeout=300)
