@@ -11,16 +11,15 @@ from minitransformer.native import BuildError, library
 from minitransformer.native.build import settle
 from minitransformer.quant import QuantScheme
 
+FORCES, WHY = ("native", "portable"), None
 try:
     settle("native")
-    WHY = None
 except BuildError as error:
-    WHY = str(error)
-else:
-    library()  # where a compiler works, an engine that it cannot compile is a failure
+    WHY, BUILT = str(error), "none"
+else:  # where a compiler works, an engine that it cannot compile is a failure
+    BUILT = library().engine_instructions().decode()
+    FORCES += ("avx2",) * (BUILT == "vnni")
 needs_compiler = pytest.mark.skipif(WHY is not None, reason=f"not built: {WHY}")
-
-FORCES = ("native", "portable")
 WEIGHT_ONLY = [
     QuantScheme(8),
     QuantScheme(8, symmetric=False),

@@ -30,6 +30,7 @@ SCHEMES = cycle(
         QuantScheme(6),
     ]
 )
+THREADS = cycle([1, 2, 3])
 CONFIGS = [
     ModelConfig(vocab_size=33, d_model=30, n_heads=3, d_ff=37, context=50),
     ModelConfig(vocab_size=5, d_model=8, n_heads=1, ffn="gelu", position="none", context=50,
@@ -57,7 +58,8 @@ with torch.no_grad():
     for cfg in CONFIGS * 2:
         torch.manual_seed(0)
         model, scheme = Transformer(cfg).eval(), next(SCHEMES)
-        native = NativeModel(model if scheme is None else quantize(model, scheme))
+        model = model if scheme is None else quantize(model, scheme)
+        native = NativeModel(model, threads=next(THREADS))
         for batch, n in ((1, 1), (3, 9), (2, 50)):
             native(torch.randint(0, cfg.vocab_size, (batch, n)))
         ids = torch.randint(0, cfg.vocab_size, (2, 5))

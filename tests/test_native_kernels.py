@@ -1,6 +1,7 @@
-"""The engine's products against their definition in float64, with AVX2 and without intrinsics."""
+"""The engine's products against their definition in float64, with every set of instructions that
+this machine has, and without intrinsics."""
 
-from ctypes import byref
+from ctypes import CDLL, byref
 
 import pytest
 import torch
@@ -10,13 +11,15 @@ from hypothesis import strategies as st
 from minitransformer.affine import pack
 from minitransformer.model import ModelConfig, Transformer
 from minitransformer.native import NativeLinear, NativeModel
+from minitransformer.native.build import build
 from minitransformer.native.checks import raised
 from minitransformer.native.pack import Held, matrix, panels, words
+from minitransformer.native.structs import declare
 from minitransformer.quant import QuantLinear, QuantScheme, QuantWeight, fake_quantize
-from native_models import FORCES, ROUNDED, WEIGHT_ONLY, needs_compiler
+from native_models import BUILT, FORCES, ROUNDED, WEIGHT_ONLY, needs_compiler
+from native_products import definition, problems, whole_problems
 
 pytestmark = needs_compiler
-EPS = torch.finfo(torch.float32).eps
 HOSTS = {}
 
 
@@ -30,7 +33,8 @@ def host(force, width):
 
 
 def multiply(layer, x, force="native"):
-    model, held = host(force, x.shape[1]), Held()
+    """y of the engine of that variant, or of a model given for one."""
+    model, held = host(force, x.shape[1]) if isinstance(force, str) else force, Held()
     structure = matrix(layer, held)
     y = torch.full((len(x), structure.rows), float("nan"))
     code = model.engine.engine_multiply(
@@ -41,42 +45,11 @@ def multiply(layer, x, force="native"):
     return y
 
 
-def definition(layer, x):
-    """Ŵ x̂ + b in float64, and what rounding in FP32 may change of it."""
-    weight, bias = layer.weight, layer.bias
-    if isinstance(layer, QuantLinear):
-        weight, x = layer.weight(), layer.activation(x)
-    y = x.double() @ weight.double().T
-    size = x.double().abs() @ weight.double().abs().T
-    if bias is not None:
-        y, size = y + bias.double(), size + bias.double().abs()
-    return y.detach(), size.detach() * EPS * (x.shape[1] + 16) + 1e-37
-
-
 def agree(layer, x):
     expected, bound = definition(layer, x)
     for force in FORCES:
         error = (multiply(layer, x, force).double() - expected).abs()
         assert (error <= bound).all(), (force, float((error / bound).max()))
-
-
-@st.composite
-def problems(draw):
-    N, K, M = (
-        draw(st.sampled_from([1, 2, 7, 8, 9, 16, 31, 65])),
-        draw(st.sampled_from([1, 2, 3, 7, 8, 15, 32, 33, 64, 100, 131])),
-        draw(st.integers(1, 16)),
-    )
-    g = torch.Generator().manual_seed(draw(st.integers(0, 9999)))
-    weight = torch.randn(N, K, generator=g) * draw(st.sampled_from([1e-3, 1.0, 300.0]))
-    x = torch.randn(M, K, generator=g) * draw(st.sampled_from([1e-20, 1.0, 1e10]))
-    if draw(st.booleans()):
-        weight[0], x[-1] = 0, 0
-    if draw(st.booleans()):
-        x = x.relu()
-    linear = torch.nn.Linear(K, N, bias=draw(st.booleans()))
-    linear.weight.data = weight
-    return linear, x
 
 
 @settings(max_examples=40, deadline=None)
@@ -155,20 +128,61 @@ def test_columns_kept_apart_are_exact():
     agree(QuantLinear(weight, linear.bias), x)
 
 
-def test_twins_give_the_same_integers():
-    """With one group and scales of one, the sum is an integer: both must give it exactly."""
-    for bits in (4, 8):
-        linear = torch.nn.Linear(96, 24, bias=False)
-        linear.weight.data = torch.randint(-7, 8, (24, 96)).float()
-        linear.weight.data[:, 0] = 2 ** (bits - 1) - 1  # the scale is 1
-        layer = QuantLinear.from_linear(
-            linear, QuantScheme(bits, scale_dtype="float32", activation_bits=8)
-        )
-        x = torch.randint(-127, 128, (9, 96)).float()
-        x[:, 0] = 127
-        expected = x @ linear.weight.T
-        for force in FORCES:
-            assert torch.equal(multiply(layer, x, force), expected.detach())
+def needs(instructions):
+    reason = f"the engine built here multiplies by {BUILT}, not {instructions}"
+    return pytest.param(
+        instructions, marks=pytest.mark.skipif(BUILT != instructions, reason=reason)
+    )
+
+
+@pytest.mark.parametrize("instructions", [needs(name) for name in ("vnni", "avx2", "neon")])
+@settings(max_examples=150)
+@given(problem=whole_problems())
+def test_twins_give_the_same_integers(instructions, problem):
+    """What multiplies bytes, beside its twin without intrinsics and, where it is more, AVX2."""
+    expected = definition(*problem)[0].float()
+    for force in FORCES:
+        assert torch.equal(multiply(*problem, force), expected), force
+
+
+DPBUSD = """
+#include <immintrin.h>
+#include <stdint.h>
+static inline __m256i dpbusd(__m256i sum, __m256i unsigned_bytes, __m256i signed_bytes) {
+    union { __m256i all; int32_t sum[8]; uint8_t u[32]; int8_t s[32]; } y, a, b;
+    y.all = sum, a.all = unsigned_bytes, b.all = signed_bytes;
+    for (int i = 0; i < 32; i++) y.sum[i / 4] += a.u[i] * b.s[i];
+    return y.all;
+}
+#define __AVXVNNI__ 1
+#undef _mm256_dpbusd_avx_epi32
+#define _mm256_dpbusd_avx_epi32 dpbusd
+"""
+
+
+@pytest.fixture(scope="module")
+def defined(tmp_path_factory):
+    """A host whose engine believes in VNNI: its one instruction is a function of C."""
+    if BUILT not in ("avx2", "vnni"):
+        pytest.skip(f"no AVX2 to stand on: the engine built here multiplies by {BUILT}")
+    place = tmp_path_factory.mktemp("vnni")
+    (place / "dpbusd.h").write_text(DPBUSD)
+    engine = build("avx2", extra=("-O1", "-include", str(place / "dpbusd.h")), place=place)
+    cfg = ModelConfig(vocab_size=2, d_model=256, n_heads=1, d_ff=1, context=8)
+    made = NativeModel(Transformer(cfg))
+    made.engine = declare(CDLL(str(engine)))
+    assert made.instructions == "vnni"
+    return made
+
+
+@settings(max_examples=150)
+@given(whole_problems(), problems(), st.sampled_from(ROUNDED))
+def test_vnni_by_its_definition(defined, whole, problem, scheme):
+    """The kernel for VNNI is right wherever there is AVX2, if its instruction is as defined."""
+    assert torch.equal(multiply(*whole, defined), definition(*whole)[0].float())
+    layer, x = QuantLinear.from_linear(problem[0], scheme), problem[1]
+    expected, bound = definition(layer, x)
+    assert ((multiply(layer, x, defined).double() - expected).abs() <= bound).all()
 
 
 def test_rounded_activations_are_those_of_the_library():

@@ -3,6 +3,7 @@ are of the same process, and everything is timed that the tables ask for."""
 
 from dataclasses import replace
 
+import numpy as np
 import pandas as pd
 import pytest
 
@@ -54,6 +55,25 @@ def test_a_step_is_held_against_the_larger_of_reading_and_arithmetic(tiny):
     work = 1.0 / (2 * bench.weights_read(TINY))  # seconds an operation: a second for a step
     slow = limits.step_table(steps, floors(read, work)).set_index("format")
     assert slow.over_least["native int4"] == pytest.approx(0.05)  # arithmetic bounds it
+
+
+def test_two_threads_are_held_against_what_two_can_and_against_one(tiny):
+    one = {limits.EAGER: 8.0, "native FP32": 2.0, "native int8": 1.0, "native int4": 0.5}
+    two = {f"{name}{limits.TWO}": one[name] / 2 for name in native.FORMATS}
+    steps = pd.concat(
+        samples({name: 3 + (n - 1) * t for name, t in (one | two).items()}, shape="tiny", calls=n)
+        for n in (1, 11)
+    )
+    alone = floors({name: one[name] / 4 for name in native.FORMATS}, 1e-15)
+    shared = alone.assign(name=alone.name + limits.TWO, seconds=alone.seconds / 4)
+    table = limits.step_table(steps, pd.concat([alone, shared]), limits.TWO)
+    found = table.set_index("format")
+    assert found.over_least["native FP32"] == pytest.approx(8)  # half the time, a quarter the least
+    assert found.over_fp32["native int4"] == pytest.approx(4)
+    assert found.over_alone["native int8"] == pytest.approx(2)
+    every = limits.judged(table, "native", "over_alone", ["tiny"])
+    assert list(every.case) == [f"tiny, {name}" for name in native.FORMATS]
+    assert limits.judged(table, "native int4", "over_least", ["other"]).empty
 
 
 def test_several_rows_cost_one_reading_until_arithmetic_is_more(tiny):
@@ -129,6 +149,14 @@ def test_one_process_measures_all_that_the_tables_ask_for(tiny, monkeypatch):
     assert list(limits.prompt_table(found["prompts"]).tokens) == [8, 16]
     assert (limits.kind_table(found["kinds"]).us > 0).all()
     assert limits.worth(found["loops"], found["floors"])["over_naive"]["estimate"] > 0
+    two = limits.step_table(found["steps"], found["floors"], limits.TWO)
+    assert list(two.format) == [*native.FORMATS] and (two.over_alone > 0).all()
+    assert limits.pays(found["threads"]).startswith("A second thread pa")
+
+
+def test_from_where_a_second_thread_pays_is_told():
+    told = [limits.pays(pd.DataFrame({"bytes": b})) for b in ([2**18, 2**17, 2**19], [np.inf])]
+    assert "256 KiB or more" in told[0] and "at no size" in told[1]
 
 
 def test_bytes_read_are_those_of_the_format(tiny):

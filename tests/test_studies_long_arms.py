@@ -91,6 +91,12 @@ def test_everything_is_run_tuned_on_validation_and_kept(few, tmp_path):
     own = kept.losses[kept.losses.evaluated_window == 16].set_index(["arm", "seed"]).nats
     change = long_arms.effects(kept).set_index("change").difference_nats["no positions"]
     assert change == pytest.approx((own["no positions"] - own["default"]).mean())
+    apart = long_arms.by_mechanism(kept)
+    assert len(apart) == 4 and (apart.pairs == 2).all()
+    excess = kept.losses[kept.losses.evaluated_window == 16].set_index(["arm", "seed"])
+    excess = excess.excess_recency_nats
+    recency = apart.set_index("change").difference_nats["no positions on recency"]
+    assert recency == pytest.approx((excess["no positions"] - excess["default"]).mean())
     shares = long_arms.learnt(kept).set_index("mechanism")
     assert list(shares.index) == ["bigram", "offset", "recency", "induction"]
     assert (shares.least_percent <= shares.recovered_percent).all()

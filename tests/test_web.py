@@ -170,7 +170,7 @@ def test_making_it_leaves_the_record_of_its_source(monkeypatch, tmp_path):
 def test_structures_have_the_sizes_of_32_bit_pointers():
     """As clang lays them out for wasm32."""
     kinds = (structs.Matrix, structs.Norm, structs.Block, structs.Model, structs.Cache)
-    assert [sizeof(wasm32(kind)) for kind in kinds] == [88, 12, 664, 240, 96]
+    assert [sizeof(wasm32(kind)) for kind in kinds] == [88, 12, 664, 248, 96]
 
 
 @pytest.mark.parametrize("config", CONFIGS)

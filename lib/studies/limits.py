@@ -2,7 +2,8 @@
 
 What a step must do at the least: read its weights and its cache once, at the speed at which this
 machine reads that many bytes, and multiply at the speed of its best matrix product. Both are the
-least times seen in the same process, because noise can only raise a limit. One thread.
+least times seen in the same process, because noise can only raise a limit. One thread, and steps
+on two as well, against what two can read and multiply.
 """
 
 from dataclasses import replace
@@ -16,7 +17,7 @@ from minitransformer import bench
 from minitransformer.cache import make_cache
 from minitransformer.decode import generate
 from minitransformer.model import ModelConfig, Transformer
-from minitransformer.native import NativeModel
+from minitransformer.native import NativeModel, pays_above
 from minitransformer.quant import QuantWeight
 from minitransformer.train import initialize
 
@@ -36,6 +37,7 @@ PROMPTS = (64, 128, 256, 512)
 KINDS = ("static", "paged", "int8", "window")
 CACHED, RECOMPUTED, NAIVE = "native, static cache", "native, recomputed", "eager, recomputed"
 EAGER, CACHE, OPERATION = "eager", "reading the cache", "one operation"
+TWO = ", 2 threads"  # ends the names of what runs on them
 LOOP = 500  # tokens of a loop with and without a cache
 PARTS = {"head and choice": {"vocab_size": 16}, "feed-forward": {"d_ff": 8}}  # what leaves each out
 WHOLE, REST = "a whole step", "attention, norms, the loop"
@@ -44,21 +46,24 @@ WINDOW = 256  # tokens that a windowed cache keeps, its sinks apart
 
 def measure(count: int, repeats: int, seed: int, deep: int) -> dict[str, pd.DataFrame]:
     """Samples of one process: `steps`, `rows`, `prompts` and `floors` of the first `count` shapes,
-    and of the first of them `kinds`, at 512 and `deep` tokens, and `loops`."""
+    of the first of them `kinds`, at 512 and `deep` tokens, and `loops`, and `threads`: the bytes of
+    a product from which on a second thread pays."""
     found = {"steps": [], "rows": [], "prompts": [], "floors": []}
     for name in list(SHAPES)[:count]:
         model = initialize(Transformer(SHAPES[name]), "scaled", seed).eval()
         engines = packed(model)
+        shared = {f"{name}{TWO}": engine.with_threads(2) for name, engine in engines.items()}
         for table, samples in (
-            ("steps", steps(model, engines, repeats)),
+            ("steps", steps(model, engines | shared, repeats)),
             ("rows", rows(engines, repeats)),
             ("prompts", prompts(model, engines["native FP32"], repeats)),
-            ("floors", floors(model.cfg)),
+            ("floors", pd.concat([floors(model.cfg), floors_of_two(model.cfg)])),
         ):
             found[table].append(samples.assign(shape=name))
     first = initialize(Transformer(SEED), "scaled", seed).eval()
     tables = {name: pd.concat(parts) for name, parts in found.items()}
     tables |= {"kinds": kinds(deep, repeats, seed), "loops": loops(first, repeats)}
+    tables["threads"] = pd.DataFrame({"bytes": [pays_above() or np.inf]})
     return tables | {"parts": parts(repeats, seed)}
 
 
@@ -86,6 +91,16 @@ def floors(cfg: ModelConfig) -> pd.DataFrame:
     least = {name: bench.read_seconds(n) for name, n in nbytes.items()}
     least[OPERATION] = 1 / bench.matmul_flops_per_second()
     return pd.DataFrame({"name": [*least], "seconds": [*least.values()]})
+
+
+def floors_of_two(cfg: ModelConfig) -> pd.DataFrame:
+    """The same of two threads."""
+    torch.set_num_threads(2)
+    try:
+        found = floors(cfg)
+    finally:
+        torch.set_num_threads(1)
+    return found.assign(name=found.name + TWO)
 
 
 def steps(model, engines, repeats: int) -> pd.DataFrame:
@@ -183,22 +198,32 @@ def least(floors: pd.DataFrame, shape: str) -> pd.DataFrame:
     return own.pivot(index="process", columns="name", values="seconds")
 
 
-def step_table(samples: pd.DataFrame, floors: pd.DataFrame) -> pd.DataFrame:
+def step_table(samples: pd.DataFrame, floors: pd.DataFrame, threads: str = "") -> pd.DataFrame:
     """A row a shape and format: microseconds of a step and the least that they could be, and over
-    processes how many times that, and how many times as fast as eager and as the engine's FP32."""
-    found = []
+    processes how many times that, and how many times as fast as the engine's FP32 and as eager; or
+    all of it on `TWO` threads, and how many times as fast as on one."""
+    found, fp32 = [], f"native FP32{threads}"
     for shape, part in samples.groupby("shape", sort=False):
         each, floor = per_step(part), least(floors, shape)
-        work = 2 * bench.weights_read(SHAPES[shape]) * floor[OPERATION]
+        work = 2 * bench.weights_read(SHAPES[shape]) * floor[OPERATION + threads]
         for name in FORMATS:
-            bound = np.maximum(floor[name], work)
+            own, bound = each[name + threads], np.maximum(floor[name + threads], work)
             row = {"shape": shape, "format": name}
-            row["us"] = 1e6 * over_processes(each[name])["estimate"]
+            row["us"] = 1e6 * over_processes(own)["estimate"]
             row["least_us"] = 1e6 * over_processes(bound)["estimate"]
-            row |= told("over_least", each[name] / bound)
-            row |= told("over_fp32", each["native FP32"] / each[name])
-            found.append(row | told("over_eager", each[EAGER] / each[name]))
+            row |= told("over_least", own / bound)
+            row |= told("over_fp32", each[fp32] / own)
+            other = ("over_alone", name) if threads else ("over_eager", EAGER)
+            found.append(row | told(other[0], each[other[1]] / own))
     return pd.DataFrame(found)
+
+
+def pays(threads: pd.DataFrame) -> str:
+    """From which size on a second thread paid, the median of the processes, in a sentence."""
+    middle = threads.bytes.median()
+    if np.isinf(middle):
+        return "A second thread paid at no size of a product that was tried."
+    return f"A second thread pays where a product reads {middle / 1024:,.0f} KiB or more."
 
 
 def per_step(samples: pd.DataFrame) -> pd.DataFrame:
@@ -322,6 +347,12 @@ def cases(table: pd.DataFrame, value: str, case: str) -> pd.DataFrame:
     return table[[case, value, *bounds]].rename(columns=bounds)
 
 
+def judged(table: pd.DataFrame, name: str, value: str, shapes: list[str]) -> pd.DataFrame:
+    """What a bar over several shapes reads of a table of steps, of formats whose names begin so."""
+    part = table[table.format.str.startswith(name) & table["shape"].isin(shapes)]
+    return cases(part.assign(case=part["shape"] + ", " + part.format), value, "case")
+
+
 WORDS = {
     "shape": "model",
     "us": "µs a step",
@@ -332,6 +363,7 @@ WORDS = {
     "over_least": "times the least",
     "over_fp32": "as fast as FP32, ×",
     "over_eager": "as fast as eager, ×",
+    "over_alone": "as fast as one thread, ×",
     "over_one": "times one row",
     "over_static": "times static",
     "over_first": "times its shortest",

@@ -281,12 +281,12 @@ def compared(folder: Path) -> Kept | None:
     return kept if all(len(home(kept, names)) > 1 for names in groups) else None
 
 
-def home(kept: Kept, names: list[str]) -> pd.DataFrame:
-    """Test loss at the training window, a row a seed, a column each of `names`, of the seeds from
-    which all of them were trained."""
-    own = kept.losses[kept.losses.arm.isin(names)]
-    wide = ablation.at_home(own, kept.made["window"]) if len(own) else pd.DataFrame()
-    return wide.reindex(columns=names).dropna()
+def home(kept: Kept, names: list[str], column: str = "nats") -> pd.DataFrame:
+    """Test loss at the training window, or another column, a row a seed, a column each of `names`,
+    of the seeds from which all of them were trained."""
+    own = kept.losses[kept.losses.evaluated_window == kept.made["window"]]
+    wide = own.pivot(index="seed", columns="arm", values=column)
+    return wide.reindex(columns=names).dropna().rename_axis(columns="arm")
 
 
 def effects(kept: Kept) -> pd.DataFrame:
@@ -294,9 +294,20 @@ def effects(kept: Kept) -> pd.DataFrame:
     return seeds.effects(home(kept, kept.made["arms"]))
 
 
+def by_mechanism(kept: Kept) -> pd.DataFrame:
+    """What each arm changes on the tokens of each mechanism: one family over all of them, named
+    "arm on mechanism". Seeds that learnt a mechanism late do not hide what happens to another."""
+    names, wide = kept.made["arms"], {}
+    for mechanism in (m for m in MECHANISMS if kept.made["worth_nats"][m] > 0):
+        excess = home(kept, names, f"excess_{mechanism}_nats")
+        for name in names[1:]:
+            wide[f"{name} on {mechanism}"] = excess[name] - excess["default"]
+    return seeds.effects(pd.DataFrame(wide).assign(default=0.0))
+
+
 def learnt(kept: Kept) -> pd.DataFrame:
-    """By mechanism what it is worth, how much of that the default recovers, and how much where it
-    recovers least: by arm and seed of the ablations, in %."""
+    """By mechanism what it is worth, how much of that the default recovers in % (the mean, the
+    least and the most over the seeds of the arms), and from how many seeds it is over half."""
     made = kept.made
     own = kept.losses[kept.losses.seed.isin(home(kept, made["arms"]).index)]
     own = own[(own.arm == "default") & (own.evaluated_window == made["window"])]
@@ -305,7 +316,8 @@ def learnt(kept: Kept) -> pd.DataFrame:
         if (nats := made["worth_nats"][name]) > 0:
             share = 100 * (1 - own[f"excess_{name}_nats"] / nats)
             row = {"mechanism": name, "worth_nats": nats, "recovered_percent": share.mean()}
-            rows.append(row | {"least_percent": share.min(), "most_percent": share.max()})
+            row |= {"least_percent": share.min(), "most_percent": share.max()}
+            rows.append(row | {"seeds": len(share), "over_half": int((share > 50).sum())})
     return pd.DataFrame(rows)
 
 
@@ -317,7 +329,7 @@ def tried(kept: Kept, ruler: str = "AdamW") -> pd.DataFrame:
     found = to_quality(kept.looks[kept.looks.seed.isin(wide.index)], ruler)
     table = seeds.effects(wide).rename(columns={"change": "recipe"})
     rates = chosen(kept.looks)
-    first = {"recipe": "default", "pairs": len(wide), "difference_nats": 0.0}
+    first = {"recipe": "default", "pairs": len(wide), "difference_nats": 0.0, "reading": ""}
     table = pd.concat([pd.DataFrame([first]), table], ignore_index=True)
     table.insert(1, "lr", table.recipe.map(rates))
     table = table.merge(found, "left", left_on="recipe", right_index=True)
@@ -366,10 +378,17 @@ def shown(kept: Kept) -> pd.DataFrame:
 
 
 def said(kept: Kept) -> str:
-    """Which recipes help and which do not, and where the grid of rates was too narrow."""
-    table = tried(kept).rename(columns={"recipe": "change"})
-    ends = at_an_end(kept.looks)
+    """What not every seed learns, what changes on which mechanism, which recipes help, what Muon
+    is worth in tokens and in seconds, and where the grid of rates was too narrow."""
+    apart, table = by_mechanism(kept), tried(kept).rename(columns={"recipe": "change"})
+    ends, own = at_an_end(kept.looks), table.set_index("change").loc["default"]
+    late = learnt(kept).query("over_half < seeds")
+    some = [f"{row.mechanism} ({row.over_half} of {row.seeds})" for row in late.itertuples()]
     return (
+        f"Over half learnt by the default, but not from every seed: {', '.join(some) or 'none'}. "
+        f"By mechanism, over {len(apart)} comparisons: {seeds.listed(apart, seeds.BETTER)} better; "
+        f"{seeds.listed(apart, seeds.WORSE)} worse. The default is where AdamW ends after "
+        f"{own.tokens_percent:.0f} % of its tokens and {own.seconds_percent:.0f} % of its seconds. "
         f"Of the recipes, better than the default: {seeds.listed(table, seeds.BETTER)}; worse: "
         f"{seeds.listed(table, seeds.WORSE)}. The best rate is the lowest or the highest of the "
         f"three for {len(ends)} of {len(chosen(kept.looks))} choices."

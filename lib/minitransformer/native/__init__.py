@@ -4,6 +4,7 @@ from .build import BuildError, library
 from .generation import generate, generate_batch
 from .linear import NativeLinear
 from .model import NativeModel
+from .threads import pays_above
 from .views import check_kind
 
 __all__ = [
@@ -14,4 +15,5 @@ __all__ = [
     "generate",
     "generate_batch",
     "library",
+    "pays_above",
 ]

@@ -26,9 +26,10 @@ FLAGS = (  # -O3 takes half as long again to compile, and was not measured to be
     *("-std=c11", "-O2", "-fno-math-errno", "-fno-trapping-math", "-ffp-contract=fast"),
 )
 GCC = ("-ftree-vectorize", "-fvect-cost-model=dynamic", "-fpeel-loops")  # an error to zig cc
-SHARED = ("-shared", "-fPIC", "-Wno-psabi")
+SHARED = ("-shared", "-fPIC", "-pthread", "-Wno-psabi")
 VARIANTS = {  # the first set of flags that the compiler takes
     "native": ((*GCC, "-march=native"), ("-march=native",), ("-mcpu=native",), ()),
+    "avx2": ((*GCC, "-march=haswell"), ("-march=haswell",), ("-mcpu=haswell",)),
     "portable": ((*GCC, "-DPORTABLE", "-O1"), ("-DPORTABLE", "-O1")),
 }
 REMEDY = (
@@ -97,7 +98,8 @@ def build(variant: str = "native", *, extra=(), place: Path | None = None) -> Pa
     """The path of the compiled library, compiled now if there is none for this source, these flags,
     this compiler and this processor.
 
-    "native" uses what the processor has, "portable" only C. `extra` flags are for sanitizers."""
+    "native" uses what the processor has, "avx2" no more than that, "portable" only C. `extra` flags
+    are for sanitizers."""
     if variant not in VARIANTS:
         raise ValueError(f"variant {variant!r} is unknown: choose one of {', '.join(VARIANTS)}")
     command, said = settle(variant)

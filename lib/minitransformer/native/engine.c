@@ -1,28 +1,62 @@
 // The decode engine: one step of a decoder-only transformer over rows of (token, sequence,
 // position), and the loop that chooses the next tokens without coming back.
 //
-// Read from top to bottom: 1 shapes, 2 lanes, 3 tiles of a product, 4 activations and linear
-// layers, 5 keys and values, 6 attention, 7 the step, 8 the choice, 9 generation. C11 with the
-// vector extensions of GCC and Clang, and libm; AVX2 where it was measured to matter. Compiled with
-// -DPORTABLE the same file has no intrinsics: that is the twin which the tests compare.
+// Read from top to bottom: 1 shapes, 2 threads, 3 lanes, 4 tiles of a product, 5 activations and
+// linear layers, 6 keys and values, 7 attention, 8 the step, 9 the choice, 10 generation. C11 with
+// the vector extensions of GCC and Clang, libm and POSIX threads; intrinsics of AVX2, VNNI and NEON
+// where it matters. Compiled with -DPORTABLE the same file has none: that is the twin which the
+// tests compare.
 //
 // The caller has checked every shape, index and scale, and owns all memory. Nothing is allocated
 // here. Letters as in the library: B sequences, H query heads, Hkv key and value heads, D numbers
 // of a head, C width of the model, V vocabulary; N rows and K columns of a matrix, M rows of x.
 
+#define _POSIX_C_SOURCE 200809L
 #include <math.h>
 #include <stdint.h>
 #include <string.h>
 
+#if !defined(__wasm__) && !defined(_WIN32)
+#include <pthread.h>
+#include <sched.h>
+#include <signal.h>
+#include <stdatomic.h>
+#include <time.h>
+#define THREADS
+#endif
+
 #if defined(__AVX2__) && defined(__FMA__) && defined(__F16C__) && !defined(PORTABLE)
 #include <immintrin.h>
 #define AVX2
-#define INSTRUCTIONS "avx2"
+#if defined(__AVX512VNNI__) && defined(__AVX512VL__)
+#define VNNI _mm256_dpbusd_epi32
+#elif defined(__AVXVNNI__)
+#define VNNI _mm256_dpbusd_avx_epi32
+#endif
 // In a register for M uses, or GCC loads it for each.
 #define HELD(x, M) ({ v8f held = x; if (M > 1) __asm__("" : "+x"(held)); held; })
 #else
-#define INSTRUCTIONS "portable"
+#if defined(__aarch64__) && defined(__ARM_FEATURE_DOTPROD) && !defined(PORTABLE)
+#include <arm_neon.h>
+#define NEON
+#endif
 #define HELD(x, M) (x)
+#endif
+
+#if defined(VNNI)
+#define INSTRUCTIONS "vnni"
+#elif defined(NEON)
+#define INSTRUCTIONS "neon"
+#elif defined(AVX2)
+#define INSTRUCTIONS "avx2"
+#else
+#define INSTRUCTIONS "portable"
+#endif
+
+#ifdef VNNI // multiplies unsigned by signed bytes: signed codes are raised
+enum { RAISED = 128 };
+#else
+enum { RAISED = 0 };
 #endif
 
 // ---- 1. Shapes --------------------------------------------------------------------------------
@@ -30,6 +64,7 @@
 enum { LANES = 8, ROWS = 64, RUN = 128 }; // rows of a panel; most rows, and most keys, at once
 enum { BLOCK = 1 << 17 };                 // bytes of weights that meet one row tile after another
 enum { NEAR = 1 << 14 };                  // bytes of keys that meet one head after another
+enum { UNIT = 6 }; // panels that no two threads share: tiles of 1, 2 or 3 fall alike in any share
 enum { ROPE, SINUSOIDAL, NONE };
 enum { RELU, GELU, RELU2, SWIGLU };
 
@@ -68,6 +103,8 @@ typedef struct {
     Matrix embedding, head;
     Norm norm;
     int32_t layers, heads, kv_heads, head_dim, width, ffn_dim, vocab, position, ffn, smeared;
+    int32_t threads; // at most
+    int64_t grain;   // bytes that each of them must have to read, if it is one row that does
 } Model;
 
 // Keys and values where the cache keeps them. Token t of a sequence lies in slot t (in a window:
@@ -91,16 +128,18 @@ typedef struct {
 } Sampling;
 
 // Working memory, cut from one arena of the caller's, which is zero at first. Rows are padded to 8
-// numbers, and nothing writes to the padding: it stays zero.
+// numbers, and nothing writes to the padding: it stays zero. So they come first: what follows the
+// scores moves with the number of tokens.
 typedef struct {
     float *x, *h, *q, *k, *v, *a, *f, *g, *rounded; // rows
     int8_t *codes; // of activations,
     float *step;   // their steps,
     int32_t *sums; // and what they sum to over each group, times a zero-point that all share
-    float *run, *queries, *score, *mixed; // of attention
+    float *run, *queries, *mixed, *score; // of attention, for each thread, `own` numbers apart
     float *logits, *hidden;               // of a generation, (B, V) and (B, C)
     int32_t *heap;                        // (V,)
-    int32_t C, Q, KV, F, K, G;            // padded widths; groups at most
+    int64_t own, grain;
+    int32_t C, Q, KV, F, K, G, threads;   // padded widths; groups at most
     int32_t broken; // an activation was not finite where it had to be rounded
 } Work;
 
@@ -113,6 +152,7 @@ static int64_t lay(const Model *m, int64_t tokens, int64_t B, float *base, Work 
     int64_t scores = (pairs > m->heads ? pairs : m->heads) * up8(tokens);
     K = K > Q ? K : Q;
     *w = (Work){.C = C, .Q = Q, .KV = KV, .F = F, .K = K, .G = K / 8};
+    w->grain = m->grain, w->threads = m->threads;
     float *codes, *sums, *heap;
     struct { float **at; int64_t rows, size; } parts[] = {
         {&w->x, ROWS, C}, {&w->h, ROWS, C}, {&w->q, ROWS, Q}, {&w->k, ROWS, KV}, {&w->v, ROWS, KV},
@@ -120,8 +160,10 @@ static int64_t lay(const Model *m, int64_t tokens, int64_t B, float *base, Work 
         {&codes, ROWS, K / 4}, {&sums, ROWS, K / 8}, {&w->step, ROWS, 1}, {&w->run, RUN, up16(D)},
         {&w->queries, pairs, D}, {&w->mixed, pairs, up16(D)}, {&w->score, 1, scores},
         {&w->logits, B, m->vocab}, {&w->hidden, B, m->width}, {&heap, 1, m->vocab}};
-    for (unsigned i = 0; i < sizeof parts / sizeof *parts; i++)
+    for (unsigned i = 0; i < sizeof parts / sizeof *parts; i++) {
         *parts[i].at = base + n, n += up8(parts[i].rows * parts[i].size);
+        if (parts[i].at == &w->score) w->own = base + n - w->run, n += (w->threads - 1) * w->own;
+    }
     w->codes = (int8_t *)codes, w->sums = (int32_t *)sums, w->heap = (int32_t *)heap;
     return n;
 }
@@ -133,7 +175,122 @@ int64_t engine_arena(const Model *m, int64_t tokens, int64_t B) {
 
 const char *engine_instructions(void) { return INSTRUCTIONS; }
 
-// ---- 2. Lanes ---------------------------------------------------------------------------------
+// ---- 2. Threads -------------------------------------------------------------------------------
+
+// One of the parts of a job. They are cut where no sum crosses, and computed alike whoever takes
+// them: what comes out does not depend on threads.
+typedef void Task(const void *job, int part, int parts);
+
+// How many threads share work on so many bytes, each read for one row.
+static int threads_for(const Work *w, int64_t bytes) {
+#ifdef THREADS
+    if (w->threads > 1 && bytes >= 2 * w->grain)
+        return bytes / w->grain < w->threads ? (int)(bytes / w->grain) : w->threads;
+#endif
+    return 1;
+}
+
+#ifdef THREADS
+// One pool for the process, and one job in it at a time: who finds it busy works alone. The ticket
+// is the job's number, the threads it may have, and the parts left to take. A part is taken by an
+// exchange of the whole, so never one of a job that is over; and the caller takes parts too, so it
+// waits for those only that a worker is at, never for one to wake.
+typedef struct {
+    _Atomic uint64_t ticket;  // number << 32 | threads << 24 | parts
+    _Atomic int busy, open;   // a caller is in; parts that are not done
+    _Atomic char asleep[256]; // workers, from 1 on
+    Task *task;
+    const void *job;
+    int parts, workers, forks;
+    pthread_mutex_t lock;
+    pthread_cond_t wake;
+} Pool;
+
+static Pool pool = {.lock = PTHREAD_MUTEX_INITIALIZER, .wake = PTHREAD_COND_INITIALIZER};
+
+enum { AWAKE = 50000 }; // nanoseconds that a worker waits awake: more than between a step's jobs
+
+static int64_t now(void) {
+    struct timespec t;
+    clock_gettime(CLOCK_MONOTONIC, &t);
+    return t.tv_sec * INT64_C(1000000000) + t.tv_nsec;
+}
+
+static void relax(void) {
+#ifdef __x86_64__
+    __builtin_ia32_pause();
+#endif
+}
+
+static int offered(uint64_t ticket, int who) { // to worker `who`; the caller is 0
+    return (ticket & 0xffffff) && who < (int)(ticket >> 24 & 255);
+}
+
+static int taken(int who) {
+    uint64_t ticket = pool.ticket;
+    do
+        if (!offered(ticket, who)) return 0;
+    while (!atomic_compare_exchange_weak(&pool.ticket, &ticket, ticket - 1));
+    pool.task(pool.job, (int)(ticket & 0xffffff) - 1, pool.parts);
+    pool.open--;
+    return 1;
+}
+
+static void *worker(void *which) {
+    const int who = (int)(intptr_t)which;
+    for (int64_t idle = now();;) {
+        if (taken(who)) idle = now();
+        relax();
+        if (now() - idle < AWAKE) continue;
+        pthread_mutex_lock(&pool.lock);
+        pool.asleep[who] = 1; // told before it looks once more, as a job is before its caller looks
+        if (!offered(pool.ticket, who)) pthread_cond_wait(&pool.wake, &pool.lock);
+        pool.asleep[who] = 0;
+        pthread_mutex_unlock(&pool.lock);
+        idle = now();
+    }
+    return NULL;
+}
+
+static void forked(void) { // a child has no workers, and what they held is free
+    pool = (Pool){.forks = 1, .lock = PTHREAD_MUTEX_INITIALIZER, .wake = PTHREAD_COND_INITIALIZER};
+}
+
+static void start(int workers) { // each is tried once: nothing depends on having it
+    sigset_t all, before;
+    pthread_t thread;
+    if (!pool.forks) pool.forks = !pthread_atfork(NULL, NULL, forked);
+    sigfillset(&all), pthread_sigmask(SIG_BLOCK, &all, &before); // signals are for other threads
+    while (pool.workers < workers)
+        if (!pthread_create(&thread, NULL, worker, (void *)(intptr_t)++pool.workers))
+            pthread_detach(thread);
+    pthread_sigmask(SIG_SETMASK, &before, NULL);
+}
+
+static void share(Task *task, const void *job, int parts, int threads) {
+    if (atomic_exchange(&pool.busy, 1)) {
+        for (int part = 0; part < parts; part++) task(job, part, parts);
+        return;
+    }
+    if (pool.workers < threads - 1) start(threads - 1);
+    pool.task = task, pool.job = job, pool.parts = parts, pool.open = parts;
+    pool.ticket = ((pool.ticket >> 32) + 1) << 32 | (uint64_t)threads << 24 | (uint64_t)parts;
+    int asleep = 0;
+    for (int who = 1; who < threads; who++) asleep |= pool.asleep[who];
+    if (asleep) {
+        pthread_mutex_lock(&pool.lock);
+        pthread_cond_broadcast(&pool.wake);
+        pthread_mutex_unlock(&pool.lock);
+    }
+    while (taken(0)) continue;
+    for (int turns = 0; pool.open; turns++) turns < 1000 ? relax() : (void)sched_yield();
+    pool.busy = 0;
+}
+#else
+static void share(Task *task, const void *job, int parts, int threads) {}
+#endif
+
+// ---- 3. Lanes ---------------------------------------------------------------------------------
 
 #define INLINE static inline __attribute__((always_inline))
 #ifdef __wasm__ // small, for a page: loops stay loops, and rows come by fours or one by one
@@ -244,7 +401,7 @@ INLINE v8f floats_of(v8h half) {
 #endif
 }
 
-// ---- 3. Tiles: panels of W times M rows of x --------------------------------------------------
+// ---- 4. Tiles: panels of W times M rows of x --------------------------------------------------
 
 // Rows of activations: floats, or codes with sums and steps; y = … or, with `more`, y += ….
 typedef struct {
@@ -343,10 +500,46 @@ INLINE void tile_codes(const Matrix *w, int64_t panel, Input in, v8f *y, const i
     }
 }
 
+#if defined(VNNI) || defined(NEON)
+// Four bytes of each lane, of a factor not below 0 for VNNI, times four activations, and the lane.
+INLINE v8i plus_products(v8i sum, v8u bytes, uint32_t four) {
+#ifdef VNNI
+    return (v8i)VNNI((__m256i)sum, (__m256i)bytes, _mm256_set1_epi32(four));
+#else
+    union { v8u all; int8x16_t half[2]; } w = {bytes};
+    union { v8i all; int32x4_t half[2]; } y = {sum};
+    const int8x16_t x = vreinterpretq_s8_u32(vdupq_n_u32(four));
+    for (int i = 0; i < 2; i++) y.half[i] = vdotq_s32(y.half[i], w.half[i], x);
+    return y.all;
+#endif
+}
+#endif
+
 // dot[r P + p] += Σ code · activation over n words of P panels, for M rows: integers, exact.
 INLINE void dots_of(const v8u *word, int64_t panel, int64_t n, const int8_t *x, int64_t stride,
                     v8i *dot, const int M, const int P, const int bits) {
-#ifdef AVX2 // of 8 bits sizes times activations of their signs: pairs are 2 · 128 · 127 at most
+#if defined(VNNI) || defined(NEON) // one addition waits for another: up to eight sums take turns
+    const int U = M * P < 8 ? 8 / (M * P) : 1, W = U * bits > 8 ? U * bits / 8 : 1; // words at once
+    v8i sum[8];
+    UNROLLED for (int i = 0; i < M * P * U; i++) sum[i] = (v8i){0};
+    for (int64_t some; n > 0; n -= some) {
+        some = n < W ? 1 : W;
+        UNROLLED for (int u = 0; u < W; u++, word++, x += 32 / bits) {
+            if (u == some) break;
+            UNROLLED for (int i = 0; i < M * P * 8 / bits; i++) {
+                const int half = i % (8 / bits), r = i * bits / 8 % M, p = i * bits / 8 / M;
+                const v8u codes = word[p * panel];
+                const v8u bytes = bits == 8 ? codes ^ 0x01010101u * RAISED
+                                            : codes >> 4 * half & 0x0f0f0f0f;
+                v8i *to = sum + (r * P + p) * U + (u * 8 / bits + half) % U;
+                *to = plus_products(*to, bytes, ((const four_bytes *)(x + r * stride))[half]);
+            }
+            UNROLLED for (int p = 0; M == 1 && p < P; p++) // and of the panels to come
+                __builtin_prefetch(word + (P + p) * panel, 0, 2);
+        }
+    }
+    UNROLLED for (int i = 0; i < M * P * U; i++) dot[i / U] += sum[i];
+#elif defined(AVX2) // of 8 bits sizes times activations of their signs: pairs are 2 · 128 · 127
     const __m256i nibble = _mm256_set1_epi8(15), one = _mm256_set1_epi16(1);
     v8s sum[8]; // of 4 bits: eight pairs of 2 · 15 · 127 at most fit 16 bits
     UNROLLED for (int i = 0; i < M * P; i++) sum[i] = (v8s){0};
@@ -387,7 +580,8 @@ INLINE void tile_integers(const Matrix *w, int64_t panel, Input in, v8f *y, cons
         v8i dot[8];
         UNROLLED for (int i = 0; i < M * P; i++) {
             dot[i] = (v8i){0} - in.sums[i / P * in.groups + g];
-            if (w->zero) dot[i] *= zeros_of(w, (panel + i % P) * w->groups + g);
+            if (w->zero)
+                dot[i] *= zeros_of(w, (panel + i % P) * w->groups + g) + (bits == 8 ? RAISED : 0);
         }
         for (int64_t some; k < end; k += some) {
             some = bits == 8 || end - k < 4 ? end - k : 4;
@@ -400,7 +594,7 @@ INLINE void tile_integers(const Matrix *w, int64_t panel, Input in, v8f *y, cons
     }
 }
 
-// ---- 4. Activations and linear layers ---------------------------------------------------------
+// ---- 5. Activations and linear layers ---------------------------------------------------------
 
 static float step_of(float span, Work *work) { // as affine.stored_scale, in FP32
     work->broken |= !(span <= 3.4028235e38f);
@@ -434,7 +628,7 @@ static void encode(const Matrix *w, const float *x, int64_t stride, int m, Work 
             }
             int32_t *all = work->sums + r * work->G + g;
             *all = (sum[0] + sum[4]) + (sum[1] + sum[5]) + (sum[2] + sum[6]) + (sum[3] + sum[7]);
-            *all *= w->zero ? 1 : w->middle;
+            *all *= w->zero ? 1 : w->middle + (w->bits == 8 ? RAISED : 0);
         }
     }
 }
@@ -508,18 +702,19 @@ INLINE void tiles(const int kind, const Matrix *w, int64_t first, int64_t end, I
     for (; first < end; first++) tile(kind, w, first, in, y, stride, M, 1);
 }
 
-// All panels, in blocks that the second cache holds for the rows that follow: four at a time, or
-// as near to it as makes them equal, and eight where a code costs the most to read. In
+// Panels `first` to `last`, in blocks that the second cache holds for the rows that follow: four at
+// a time, or as near to it as makes them equal, and eight where a code costs the most to read. In
 // FP32 each tile of rows fetches its share of the next block: reading hides behind arithmetic.
-INLINE void product(const int kind, const Matrix *w, Input in, float *y, int64_t stride, int m) {
+INLINE void product(const int kind, const Matrix *w, Input in, float *y, int64_t stride, int m,
+                    int64_t first, const int64_t last) {
     const int wide = kind > ACROSS && kind != INTEGERS4;
-    const int64_t panels = (w->rows + LANES - 1) / LANES, size = (int64_t)w->columns * w->bits;
-    const int64_t unit = kind <= ACROSS ? 3 : 2; // panels side by side
-    const int64_t fit = size < BLOCK / unit ? BLOCK / size / unit * unit : unit;
-    const int64_t block = m <= 4 ? panels : fit;
-    for (int64_t first = 0; first < panels; first += block)
+    const int64_t size = (int64_t)w->columns * w->bits, unit = kind <= ACROSS ? UNIT : 2;
+    const int64_t few = kind <= ACROSS ? 3 : 2; // panels side by side
+    const int64_t fit = size < BLOCK / unit ? BLOCK / size / unit * unit : few;
+    const int64_t block = m <= 4 ? last - first : fit;
+    for (; first < last; first += block)
         for (int r = 0, some; r < m; r += some) {
-            const int64_t end = first + block < panels ? first + block : panels;
+            const int64_t end = first + block < last ? first + block : last;
             const int left = m - r, parts = (left + 3) / 4;
             float *to = y + r * stride;
             Input from = in;
@@ -527,7 +722,7 @@ INLINE void product(const int kind, const Matrix *w, Input in, float *y, int64_t
             from.step += r;
             some = wide && left >= 8 && !SMALL ? 8 : (left + parts - 1) / parts;
             if (SMALL && some < 4) some = 1;
-            if (kind == FP32 && m > 4 && end < panels)
+            if (kind == FP32 && m > 4 && end < last)
                 from.next = (const char *)w->data + 4 * w->panel * (end + (end - first) * r / m);
             if (!SMALL && wide && some == 8) tiles(kind, w, first, end, from, to, stride, 8);
             if (some == 4) tiles(kind, w, first, end, from, to, stride, 4);
@@ -537,8 +732,37 @@ INLINE void product(const int kind, const Matrix *w, Input in, float *y, int64_t
         }
 }
 
-static void product_fp32(const Matrix *w, Input in, float *y, int64_t stride, int m) {
-    product(FP32, w, in, y, stride, m);
+static void product_fp32(const Matrix *w, Input in, float *y, int64_t stride, int m,
+                         int64_t first, int64_t last) {
+    product(FP32, w, in, y, stride, m, first, last);
+}
+
+static void multiply(int kind, const Matrix *w, const Input *in, float *y, int64_t stride, int m,
+                     int first, int last) {
+    switch (kind) {
+    case CODES8: product(CODES8, w, *in, y, stride, m, first, last); return;
+    case CODES4: product(CODES4, w, *in, y, stride, m, first, last); return;
+    case TABLE4: product(TABLE4, w, *in, y, stride, m, first, last); return;
+    case INTEGERS8: product(INTEGERS8, w, *in, y, stride, m, first, last); return;
+    case INTEGERS4: product(INTEGERS4, w, *in, y, stride, m, first, last); return;
+    default: product_fp32(w, *in, y, stride, m, first, last);
+    }
+}
+
+typedef struct {
+    const Matrix *w;
+    const Input *in;
+    float *y;
+    int64_t stride;
+    int kind, m;
+} Product;
+
+// A part of the panels, in whole units.
+static void multiply_part(const void *job, int part, int parts) {
+    const Product *p = job;
+    const int panels = up8(p->w->rows) / LANES, units = (panels + UNIT - 1) / UNIT;
+    const int first = units * part / parts * UNIT, end = units * (part + 1) / parts * UNIT;
+    multiply(p->kind, p->w, p->in, p->y, p->stride, p->m, first, end < panels ? end : panels);
 }
 
 // y = W x + b for m <= ROWS rows. Rows of x are padded with zeros, y is written up to N.
@@ -549,15 +773,14 @@ static void linear(const Matrix *w, const float *x, int64_t from, float *y, int6
         encode(w, x, from, m, work), from = work->K;
     else if (w->act_bits)
         x = rounded(w, x, from, m, work), from = work->K;
-    Input in = {x, from, 1, work->codes, work->sums, work->step, work->G, 0};
-    switch (kind) {
-    case CODES8: product(CODES8, w, in, y, to, m); return;
-    case CODES4: product(CODES4, w, in, y, to, m); return;
-    case TABLE4: product(TABLE4, w, in, y, to, m); return;
-    case INTEGERS8: product(INTEGERS8, w, in, y, to, m); return;
-    case INTEGERS4: product(INTEGERS4, w, in, y, to, m); return;
-    default: product_fp32(w, in, y, to, m);
-    }
+    const Input in = {x, from, 1, work->codes, work->sums, work->step, work->G, 0};
+    const int panels = up8(w->rows) / LANES, units = (panels + UNIT - 1) / UNIT;
+    const int threads = threads_for(work, (int64_t)w->rows * w->columns * w->bits / 8 * m);
+    if (threads == 1 || units == 1)
+        multiply(kind, w, &in, y, to, m, 0, panels);
+    else // more parts than threads: who has begun late takes fewer
+        share(multiply_part, &(Product){w, &in, y, to, kind, m},
+              units < 4 * threads ? units : 4 * threads, threads);
 }
 
 // Row n of W, for the embedding: every eighth number of its panel.
@@ -609,7 +832,7 @@ static void activate(int kind, float *restrict f, const float *restrict g, int n
         for (int i = 0; i < n; i++) f[i] *= g[i] / (1 + exponential(-g[i]));
 }
 
-// ---- 5. Keys and values -----------------------------------------------------------------------
+// ---- 6. Keys and values -----------------------------------------------------------------------
 
 static void rotate(float *x, const float *cosine, const float *sine, float sign, int D) {
     for (int i = 0; i < D / 2; i++) {
@@ -704,7 +927,7 @@ static void decode(const Cache *c, const char *from, const char *affine, int n, 
     }
 }
 
-// ---- 6. Attention -----------------------------------------------------------------------------
+// ---- 7. Attention -----------------------------------------------------------------------------
 
 // What the query at `position` sees in one layer: sinks, then the rest from `first` on.
 typedef struct {
@@ -900,15 +1123,26 @@ static void soften_lanes(float *s, int64_t tokens, int64_t width, float scale) {
 #define BY_BITS(bits, f, ...)                                                                      \
     ((bits) == 32 ? f(__VA_ARGS__, 32) : (bits) == 8 ? f(__VA_ARGS__, 8) : f(__VA_ARGS__, 4))
 
-// y = softmax(q Kᵀ / √D) V for one query: the heads of a group read each key once.
-static void attend(const Model *m, const Cache *c, int layer, int64_t sequence, int64_t position,
-                   const float *q, float *y, Work *w) {
-    const int D = m->head_dim, H = m->heads, group = H / m->kv_heads;
-    const Sight s = sight_of(m, c, layer, sequence, position, w->run);
+// So many rows of a sequence, from the `row`-th of a step on, which look at one layer.
+typedef struct {
+    const Model *m;
+    const Cache *c;
+    const int32_t *sequence, *position;
+    const Work *w;
+    int layer, row, rows;
+} Look;
+
+// a = softmax(q Kᵀ / √D) V for one row, and heads `first` to `end`: those of a group read each key
+// once.
+static void attend(const Look *l, int row, int first, int end, const Work *w) {
+    const int D = l->m->head_dim, group = l->m->heads / l->m->kv_heads;
+    const Sight s = sight_of(l->m, l->c, l->layer, l->sequence[row], l->position[row], w->run);
     const int64_t room = up8(s.count);
+    const float *q = w->q + row * w->Q;
+    float *y = w->a + row * w->Q;
     Run run = {0};
     for (int64_t i = 0; i < s.count; i += run.n)
-        for (int h = 0; h < H; h++) {
+        for (int h = first; h < end; h++) {
             if (h % group == 0) run = run_of(&s, h / group, i, KEYS | RAW);
             float *score = w->score + h * room + i;
             if (D % (4 * LANES) == 0)
@@ -916,33 +1150,35 @@ static void attend(const Model *m, const Cache *c, int layer, int64_t sequence, 
             else
                 BY_BITS(run.bits, dots, run, q + h * D, D, score, 1);
         }
-    for (int h = 0; h < H; h++) soften(w->score + h * room, s.count, 1 / sqrtf(D));
+    for (int h = first; h < end; h++) soften(w->score + h * room, s.count, 1 / sqrtf(D));
     for (int64_t i = 0; i < s.count; i += run.n)
-        for (int h = 0; h < H; h++) {
+        for (int h = first; h < end; h++) {
             if (h % group == 0) run = run_of(&s, h / group, i, RAW);
             BY_BITS(run.bits, mix, run, w->score + h * room + i, D, y + h * D, i > 0);
         }
 }
 
-// The same for `rows` queries of a sequence from `position` on: those of a head's keys stand side
-// by side in lanes, and keys and values are read once for all of them.
-static void attend_many(const Model *m, const Cache *c, int layer, int64_t sequence,
-                        int64_t position, int rows, const float *q, float *y, Work *w) {
-    const int D = m->head_dim, group = m->heads / m->kv_heads, pairs = rows * group;
-    const int64_t width = up16(pairs);
-    const Sight s = sight_of(m, c, layer, sequence, position + rows - 1, w->run);
+// The same for all rows: the queries of a head's keys stand side by side in lanes, and keys and
+// values are read once for all of them.
+static void attend_many(const Look *l, int first, int end, const Work *w) {
+    const int D = l->m->head_dim, group = l->m->heads / l->m->kv_heads, pairs = l->rows * group;
+    const int64_t width = up16(pairs), position = l->position[l->row];
+    const int64_t last = position + l->rows - 1;
+    const Sight s = sight_of(l->m, l->c, l->layer, l->sequence[l->row], last, w->run);
     Matrix queries = {.data = w->queries, .column = LANES, .panel = D * LANES, .bits = 32};
     queries.rows = width, queries.columns = D;
     Run run = {0};
-    for (int h = 0; h < m->kv_heads; h++, q += group * D, y += group * D) {
+    for (int h = first / group; h < end / group; h++) {
+        const float *q = w->q + l->row * w->Q + h * group * D;
+        float *y = w->a + l->row * w->Q + h * group * D;
         for (int j = 0; j < pairs; j++)
             for (int d = 0; d < D; d++)
                 w->queries[(j / LANES * D + d) * LANES + j % LANES] =
                     q[j / group * w->Q + j % group * D + d];
         for (int64_t i = 0; i < s.count; i += run.n) {
-            run = run_of(&s, h, i, c->bits == 32 ? KEYS | RAW : KEYS);
+            run = run_of(&s, h, i, l->c->bits == 32 ? KEYS | RAW : KEYS);
             Input keys = {.x = (const float *)run.at, .stride = run.stride / sizeof(float)};
-            product_fp32(&queries, keys, w->score + i * width, width, run.n);
+            product_fp32(&queries, keys, w->score + i * width, width, run.n, 0, width / LANES);
         }
         for (int j = 0; j < pairs; j++)
             for (int64_t t = position + j / group + 1; t < s.count; t++)
@@ -953,7 +1189,7 @@ static void attend_many(const Model *m, const Cache *c, int layer, int64_t seque
             Matrix v = {.data = run.at, .panel = LANES, .rows = D, .columns = run.n, .bits = 32};
             v.column = run.stride / sizeof(float);
             Input in = {.x = w->score + i * width, .stride = 1, .across = width, .more = i > 0};
-            product(ACROSS, &v, in, w->mixed, up16(D), pairs);
+            product(ACROSS, &v, in, w->mixed, up16(D), pairs, 0, up8(D) / LANES);
         }
         for (int j = 0; j < pairs; j++)
             for (int d = 0; d < D; d++)
@@ -961,7 +1197,21 @@ static void attend_many(const Model *m, const Cache *c, int layer, int64_t seque
     }
 }
 
-// ---- 7. The step ------------------------------------------------------------------------------
+// A part of the heads.
+static void look(const void *job, int part, int parts) {
+    const Look *l = job;
+    const int kv_heads = l->m->kv_heads, group = l->m->heads / kv_heads;
+    const int first = kv_heads * part / parts * group, end = kv_heads * (part + 1) / parts * group;
+    Work w = *l->w;
+    w.run += part * w.own, w.queries += part * w.own;
+    w.mixed += part * w.own, w.score += part * w.own;
+    if (l->rows * group >= LANES || l->m->head_dim % LANES)
+        attend_many(l, first, end, &w);
+    else
+        for (int i = 0; i < l->rows; i++) attend(l, l->row + i, first, end, &w);
+}
+
+// ---- 8. The step ------------------------------------------------------------------------------
 
 enum { OK = 0, NOT_FINITE = -1, SCALE_OVERFLOW = -2 };
 
@@ -996,12 +1246,13 @@ static int residual(const Model *m, const Cache *c, int layer, const int32_t *se
         }
         // A window is looked at before the next token takes a slot of it.
         if (r + 1 < rows && sequence[r + 1] == sequence[r] && n < side && !c->window) continue;
-        float *from = w->q + (r - n + 1) * w->Q, *to = w->a + (r - n + 1) * w->Q;
-        if (n * group >= LANES || D % LANES)
-            attend_many(m, c, layer, sequence[r], position[r] - n + 1, n, from, to, w);
+        const Look seen = {m, c, sequence, position, w, layer, r - n + 1, n};
+        const int64_t tokens = c->window ? c->window : position[r] + 1;
+        const int threads = threads_for(w, 8 * D * tokens * m->heads * n);
+        if (threads == 1 || m->kv_heads == 1)
+            look(&seen, 0, 1);
         else
-            for (int i = 0; i < n; i++, from += w->Q, to += w->Q)
-                attend(m, c, layer, sequence[r], position[r] - n + 1 + i, from, to, w);
+            share(look, &seen, threads < m->kv_heads ? threads : m->kv_heads, threads);
         n = 0;
     }
     linear(&b->out, w->a, w->Q, w->h, w->C, rows, w);
@@ -1084,7 +1335,7 @@ void engine_attention(const Model *m, const Cache *c, int32_t sequence, int32_t 
     }
 }
 
-// ---- 8. The choice ----------------------------------------------------------------------------
+// ---- 9. The choice ----------------------------------------------------------------------------
 
 // Order of ids by logit, the lower id first among equals: a heap that gives the best one by one.
 static int before(const float *x, int32_t a, int32_t b) {
@@ -1146,7 +1397,7 @@ static int32_t choose(float *x, int V, const Sampling *s, const uint8_t *seen, c
     return winner;
 }
 
-// ---- 9. Generation ----------------------------------------------------------------------------
+// ---- 10. Generation ---------------------------------------------------------------------------
 
 // Up to `steps` tokens more for each of B sequences: row b of `ids`, (B, stride), holds length[b]
 // tokens, of which the cache has the first fed[b]. `noise` is (steps, B, V) or NULL, `seen` (B, V)

@@ -4,6 +4,7 @@ Everything is checked here, in Python, before the engine touches a pointer."""
 
 import threading
 from array import array
+from copy import copy
 from ctypes import byref
 from weakref import WeakKeyDictionary
 
@@ -21,6 +22,8 @@ from .checks import (
     raised,
 )
 from .pack import Held, whole
+from .structs import Model
+from .threads import shared
 from .views import View, view
 
 KEPT_ROWS = 64  # states of so many rows are kept between calls
@@ -31,23 +34,41 @@ class NativeModel:
 
     Weights run in their own format: FP32, codes of 5 to 8 bits as bytes, of 2 to 4 bits as
     nibbles, a codebook as nibbles and a table. Activations are rounded where the scheme says so,
-    and then meet codes as integers. `force` "portable" is the same engine without intrinsics.
-    They are copied as they are now: change them, and make another. BuildError where there is no C
+    and then meet codes as integers. `force` "portable" is the same engine without intrinsics,
+    "avx2" one that uses no more than AVX2.
+    They are copied as they are now: change them, and make another. Products and attention are
+    shared by `threads`: so many, or by default as many as PyTorch uses, and one where a second was
+    measured not to pay. The numbers are the same, to the bit. BuildError where there is no C
     compiler; ValueError for a model that the engine does not know.
     """
 
-    def __init__(self, model, *, force: str | None = None):
+    def __init__(self, model, *, force: str | None = None, threads: int | None = None):
         check_model(model)
         self.cfg = model.cfg
         self.scheme = getattr(model, "scheme", None)
         self.engine = library(force or "native")
         self.held, self.local = Held(), threading.local()
         self.struct = whole(model, self.held)
+        self.struct.threads, self.struct.grain = shared(threads, force or "native")
         self.reference, self.head_reference = byref(self.struct), byref(self.struct.head)
+
+    def with_threads(self, threads: int) -> "NativeModel":
+        """The same weights, held once, shared by so many threads. ValueError for no such number."""
+        other = copy(self)
+        other.whole, other.local = self, threading.local()  # its blocks lie in this one's structure
+        other.struct = Model.from_buffer_copy(self.struct)
+        other.struct.threads, other.struct.grain = shared(threads, "native")
+        other.reference, other.head_reference = byref(other.struct), byref(other.struct.head)
+        return other
+
+    @property
+    def threads(self) -> int:
+        """How many threads share work that is large enough."""
+        return self.struct.threads
 
     @property
     def instructions(self) -> str:
-        """The instruction set in use: "avx2" or "portable"."""
+        """The instruction set in use: "vnni", "avx2", "neon" or "portable"."""
         return self.engine.engine_instructions().decode()
 
     @property

@@ -176,4 +176,6 @@ def whole(model: Transformer, held: Held) -> Model:
         *(blocks, table, embedding, head, norm(model.norm, held)),
         *(cfg.n_layers, cfg.n_heads, cfg.kv_heads, cfg.head_dim, cfg.d_model, cfg.ffn_dim),
         *(cfg.vocab_size, POSITIONS.index(cfg.position), FFNS.index(cfg.ffn), cfg.smeared_keys),
+        threads=1,
+        grain=1,
     )

@@ -38,6 +38,8 @@ Model = structure(
     embedding__head=Matrix,
     norm=Norm,
     layers__heads__kv_heads__head_dim__width__ffn_dim__vocab__position__ffn__smeared=c_int32,
+    threads=c_int32,
+    grain=c_int64,
 )
 Cache = structure(
     "Cache",
