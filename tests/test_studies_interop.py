@@ -149,6 +149,23 @@ def test_a_divergence_is_counted_and_only_equal_text_compared(folder, tmp_path, 
     assert row["worst"] == pytest.approx(0.25, abs=1e-5)
 
 
+def test_the_logits_compared_are_those_of_steps_over_a_cache(folder, tmp_path, monkeypatch):
+    from minitransformer import load
+
+    def off(model, ids, cache):
+        return prefill(model, ids, cache) + (0.5 if cache.pos > ids.shape[1] else 0.0)
+
+    model, words = load(folder / "model")
+    case = interop.Case(tmp_path, model, words, PROMPT, ROOT)
+    ours = [it for it in interop.RUNTIMES if it.name in (interop.EAGER, interop.ENGINE)]
+    monkeypatch.setattr(interop, "RUNTIMES", ours)
+    prefill = interop.prefill
+    right = [row["worst"] for _, row, _ in interop.examined(case, NEW, ["all"])]
+    monkeypatch.setattr(interop, "prefill", off)
+    wrong = [row["worst"] for _, row, _ in interop.examined(case, NEW, ["all"])]
+    assert len(right) == 2 and max(right) < 1e-4 and wrong == pytest.approx([0.5, 0.5], abs=1e-3)
+
+
 def test_log_probabilities_of_some_tokens_are_compared_with_those_of_all():
     logits = np.array([[1.0, 2.0, 3.0, -1.0]])
     wanted = torch.tensor(logits[0]).log_softmax(-1)

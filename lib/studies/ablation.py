@@ -129,11 +129,13 @@ def stops(losses: pd.DataFrame, window: int, uniform: float, floor: float) -> pd
 
 def recovered(stops: pd.DataFrame, data) -> str:
     """The share of each mechanism's worth (see `error_budget.worth`) of the language that the
-    default has learnt where it stops, as a list to be read."""
+    default has learnt where it stops, as a list to be read; "none" where that is nothing, or where
+    it loses more than a guess."""
     worth = error_budget.worth(data, list(MECHANISMS))
     row = stops.set_index("arm").loc["default"]
     shares = {m: 1 - row[f"excess_{m}_nats"] / nats for m, nats in worth.items() if nats > 0}
-    return ", ".join(f"{name} {100 * share:.0f} %" for name, share in shares.items())
+    told = {m: f"{100 * share:.0f} %" if share >= 0.005 else "none" for m, share in shares.items()}
+    return ", ".join(f"{name} {share}" for name, share in told.items())
 
 
 def by_length(losses: pd.DataFrame) -> pd.DataFrame:

@@ -16,8 +16,9 @@ import numpy as np
 import pandas as pd
 import torch
 
+from minitransformer.cache import make_cache
 from minitransformer.checkpoint import load, save
-from minitransformer.decode import generate
+from minitransformer.decode import generate, prefill
 from minitransformer.export import to_gguf, to_huggingface, to_onnx
 from minitransformer.export.web import to_web
 from minitransformer.model import ModelConfig, Transformer
@@ -125,34 +126,52 @@ def engine(case):
 
 def forward(model, case, **how):
     """A run of ours."""
-    return recorded(runtimes.called(partial(generate, model, case.ids, **how)), model, case)
+
+    def begin():
+        cache = make_cache(model.cfg)
+        return lambda ids: prefill(model, ids, cache)[0]
+
+    return recorded(runtimes.called(partial(generate, model, case.ids, **how)), begin, case)
 
 
-def recorded(timed, model, case):
-    """A timed run; logits are those of one pass over the text that was written."""
+def recorded(timed, begin, case):
+    """A timed run; its logits are those of its steps, one after the other over a cache: `begin()`
+    gives the function that takes ids (1, T) further and returns the last one's logits (V,)."""
 
     def run(new, seen=None):
         tokens, seconds = timed(new)
         if seen is not None:
-            seen.extend(steps(model, case.prompt, tokens))
+            seen.extend(stepped(begin(), case.prompt, tokens))
         return tokens, seconds
 
     return run
 
 
 @torch.no_grad()
+def stepped(further, prompt, tokens) -> list[np.ndarray]:
+    """Logits of every step that wrote `tokens`, each fed as it was written: new times (V,)."""
+    fed = [prompt, *([token] for token in tokens[:-1])]
+    return [further(torch.tensor([ids])).numpy() for ids in fed]
+
+
+@torch.no_grad()
 def steps(model, prompt, tokens) -> np.ndarray:
-    """Logits of every step that wrote `tokens`: (new, V)."""
-    found = model(torch.tensor([prompt + tokens[:-1]]))
-    return getattr(found, "logits", found)[0, len(prompt) - 1 :].numpy()
+    """The same logits without a cache, by one pass over the text: (new, V)."""
+    return model(torch.tensor([prompt + tokens[:-1]]))[0, len(prompt) - 1 :].numpy()
 
 
 def transformers(case):
-    from transformers import AutoModelForCausalLM
+    from transformers import AutoModelForCausalLM, DynamicCache
 
     folder = case.hf
+    model = AutoModelForCausalLM.from_pretrained(folder)
+
+    def begin():
+        past = DynamicCache(config=model.config)
+        return lambda ids: model(ids, past_key_values=past, use_cache=True).logits[0, -1]
+
     timed = runtimes.transformers(folder.parent, case.ids, "dynamic")
-    return recorded(timed, AutoModelForCausalLM.from_pretrained(folder), case)
+    return recorded(timed, begin, case)
 
 
 def ort(case):
