@@ -192,3 +192,26 @@ def test_all_that_a_gpu_is_asked_for_is_in_order():
         f"training {gpu_models.LARGE}, bf16, compiled",
         f"decoding {gpu_models.LARGE}, {gpu_models.COMPILED}",
     ]
+
+
+def test_a_kernel_that_takes_its_process_down_is_left_out_with_its_reason(monkeypatch):
+    def in_one(measure, processes, *given, threads=1):
+        if INT4 not in given[-1]:
+            raise RuntimeError("an illegal\nmemory access")
+
+    monkeypatch.setattr(gpu, "in_processes", in_one)
+    found = gpu.faults(gpu.TINY, "cuda")
+    assert found == {INT4: "RuntimeError: an illegal memory access"}
+    layers, unmade = gpu_layers.made(torch.eye(128), CPU, found | {"fp32": "x"})
+    assert {*layers} == {*gpu_layers.FORMATS} - {INT4, "fp32"}
+    assert unmade[0] == {"format": INT4, "reason": found[INT4]}
+
+
+def test_without_layers_the_answer_is_of_decoding():
+    decode = pd.DataFrame([{"shape": "S", "way": "eager", "us_per_step": 9.0, "tokens": 4,
+                            "agreed": 3}])  # fmt: skip
+    tables = {"layers": pd.DataFrame(), "decode": decode}
+    assert gpu_told.answer(tables, {"gpu": "G"} | {"cpu": "C"}) == (
+        "On one G, s takes 9 µs a step by eager. The greedy tokens differ from the CPU's: S, "
+        "eager, from new token 4."
+    )

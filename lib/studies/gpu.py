@@ -14,6 +14,7 @@ import re
 import subprocess
 import time
 from collections.abc import Callable
+from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from datetime import date
 from functools import partial
@@ -69,10 +70,30 @@ def jobs(plan: Plan, device: str) -> list[tuple[str, str, int, Callable[[], list
 
 
 def layers(plan: Plan, device: str) -> list[dict]:
-    given = plan.widths, plan.tokens, plan.repeats, device
+    absent = faults(plan, device) if device == "cuda" else {}
+    given = plan.widths, plan.tokens, plan.repeats, device, absent
     threads = torch.get_num_threads()
     samples = in_processes(gpu_layers.measure, plan.processes, *given, threads=threads)
     return gpu_layers.table(samples).to_dict("records")
+
+
+def faults(plan: Plan, device: str) -> dict[str, str]:
+    """Format -> why it cannot be measured, each tried once in a process of its own, all at once: a
+    kernel that reads where it must not leaves its process without the device."""
+
+    given, threads = (plan.widths, plan.tokens, 1, device), torch.get_num_threads() // 4 or 1
+
+    def tried(name: str) -> str:
+        others = dict.fromkeys(gpu_layers.FORMATS.keys() - {name}, "another's turn")
+        try:
+            in_processes(gpu_layers.measure, 1, *given, others, threads=threads)
+        except Exception as error:
+            return gpu_layers.reason(error)
+        return ""
+
+    with ThreadPoolExecutor(len(gpu_layers.FORMATS)) as pool:
+        found = dict(zip(gpu_layers.FORMATS, pool.map(tried, gpu_layers.FORMATS), strict=True))
+    return {name: why for name, why in found.items() if why}
 
 
 def training(shape: str, way: str, device: str) -> list[dict]:

@@ -135,29 +135,34 @@ def listed() -> pd.DataFrame:
     return pd.DataFrame(rows)
 
 
-def measure(widths, tokens, repeats: int, device: str, seed: int = 0) -> dict[str, pd.DataFrame]:
-    """Samples of one process: `layers` (width, tokens, way, name, repeat, seconds of a product),
-    `formats` (width, tokens, format, nbytes, relative_error; or the reason why it has no row) and
-    `memory` (seconds in which a byte is read from memory)."""
+def measure(
+    widths, tokens, repeats: int, device: str, absent: dict[str, str] | None = None, seed: int = 0
+) -> dict[str, pd.DataFrame]:
+    """Samples of one process, of all formats but those `absent` for a reason: `layers` (width,
+    tokens, way, name, repeat, seconds of a product), `formats` (width, tokens, format, nbytes,
+    relative_error; or the reason why it has no row) and `memory` (seconds in which a byte is read
+    from memory)."""
     place, generator = torch.device(device), torch.Generator().manual_seed(seed)
     samples, formats = [], []
     for width in widths:
         weight = torch.randn(width, width, generator=generator) * width**-0.5
-        layers, absent = made(weight, place)
+        layers, unmade = made(weight, place, absent or {})
         for m in tokens:
             x, at = torch.randn(m, width, generator=generator), {"width": width, "tokens": m}
             own, told = compared(layers, x, place)
             found, refused = timed(own, x.to(place), repeats)
-            formats += [at | row for row in (*absent, *told, *refused)]
+            formats += [at | row for row in (*unmade, *told, *refused)]
             samples.append(found.assign(**at))
     memory = pd.DataFrame([{"seconds_a_byte": reading(place)}])
     return {"layers": pd.concat(samples), "formats": pd.DataFrame(formats), "memory": memory}
 
 
-def made(weight, device) -> tuple[dict[str, Layer], list[dict]]:
+def made(weight, device, absent: dict[str, str]) -> tuple[dict[str, Layer], list[dict]]:
     """The formats that there are on the device, and why the others are not."""
-    layers, refused = {}, []
+    layers, refused = {}, [{"format": name, "reason": why} for name, why in absent.items()]
     for name, format in FORMATS.items():
+        if name in absent:
+            continue
         try:
             layers[name] = format.make(weight, device)
         except Exception as error:  # of whatever kind a kernel that is not there raises
@@ -205,7 +210,8 @@ def timed(layers: dict[str, Layer], x, repeats: int) -> tuple[pd.DataFrame, list
             found = bench.interleaved(runs, repeats, warmup=2)
             found["seconds"] /= found.name.map(counts)
             samples.append(found.assign(way=way))
-    return pd.concat(samples), refused
+    empty = pd.DataFrame(columns=["name", "repeat", "seconds", "way"])
+    return pd.concat(samples or [empty]), refused
 
 
 def way_of(way: str, layer: Layer, x) -> tuple[Callable, int] | None:
@@ -242,7 +248,11 @@ def captured(run: Callable) -> Callable:
     graph = torch.cuda.CUDAGraph()
     with torch.cuda.graph(graph):
         run()
-    return graph.replay
+
+    def replay(held=run):  # a graph does not hold the tensors that it reads
+        graph.replay()
+
+    return replay
 
 
 def finished(run: Callable, device) -> None:

@@ -142,7 +142,7 @@ def stepping(way: str, step: Step, device) -> Callable:
     with torch.cuda.graph(graph):
         following = step(token, place)
 
-    def call(own, at):
+    def call(own, at, held=step):  # a graph does not hold the tensors that it reads
         token.copy_(own), place.copy_(at)
         graph.replay()
         return following

@@ -147,7 +147,9 @@ def farthest(table: pd.DataFrame) -> float:
 
 def answer(tables: dict, made: dict) -> str:
     """The chapter in a sentence or two."""
-    if not made or tables["layers"].empty:
+    if not made:
         return ABSENT[0].upper() + ABSENT[1:] + "."
-    where, said = made.get("gpu", made["cpu"]), layer_sentence(tables["layers"])
-    return f"On one {where}, {said[0].lower()}{said[1:]}"
+    said = layer_sentence(tables["layers"])
+    if tables["layers"].empty:
+        said = decode_sentence(tables["decode"])
+    return f"On one {made.get('gpu', made['cpu'])}, {said[0].lower()}{said[1:]}"
