@@ -376,7 +376,7 @@ def sizes(table: pd.DataFrame, model: str = OWN) -> pd.DataFrame:
     for value, unit in names.items():
         for format in FORMATS:
             part = wide.get((value, format), pd.Series(dtype=float)).astype(float)
-            found[f"{format}, {unit}"] = part / 1024 if value == "bytes" else part
+            found[f"{format}, {unit}"] = part / 1024 if value == "bytes" else part.round()
     return found.reset_index()
 
 
@@ -409,8 +409,9 @@ def bytes_of(table: pd.DataFrame, kind: str) -> dict[str, int]:
 
 
 def absent(table: pd.DataFrame) -> list[str]:
-    """Reasons why runtimes said nothing, each once."""
-    return list(dict.fromkeys(table.reason[table.reason != ""]))
+    """Reasons why runtimes said nothing, each once, with the first runtime that gave it."""
+    silent = table[table.reason != ""].drop_duplicates("reason")
+    return [f"{row.runtime}: {row.reason}" for row in silent.itertuples()]
 
 
 def summary(table: pd.DataFrame) -> str:
