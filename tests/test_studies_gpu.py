@@ -47,7 +47,7 @@ def test_the_table_has_a_row_or_a_reason_for_every_format(measured):
     seconds_a_byte = samples["memory"].seconds_a_byte.iloc[0]
     assert (base.least_us == 1e6 * 4 * 128 * 128 * seconds_a_byte).all()
     assert table[table.format == INT4].us.isna().all()
-    assert gpu_told.refused(table).startswith(f" Without a row: {INT4} at 1 and 64 rows (")
+    assert gpu_told.refused(table).startswith(f" Without a row: {INT4}, rows 1 and 64 (")
     shown = gpu_told.layers(table)
     assert [*shown.format[:2]] == ["fp32", "bf16"] and shown.from_memory_us.isna().all()
     assert gpu_layers.production(table) is None

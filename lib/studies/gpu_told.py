@@ -51,7 +51,7 @@ def refused(table: pd.DataFrame) -> str:
     said, lost = [], table[table.us.isna()]
     for (name, reason), part in lost.groupby(["format", "reason"], sort=False):
         rows = " and ".join(f"{m:.0f}" for m in sorted({*part.tokens}))
-        said.append(f"{name} at {rows} rows ({reason})")
+        said.append(f"{name}, rows {rows} ({reason})")
     return f" Without a row: {'; '.join(said)}." if said else ""
 
 
