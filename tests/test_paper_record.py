@@ -53,6 +53,7 @@ def test_claims_and_artefacts_are_read_in_the_chapters_order(project, tmp_path):
             {"corpus": "a b.txt", "sizes": [1, 2]},
             "python -m paper report --profile paper --set 'corpus=a b.txt' --set 'sizes=[1,2]'",
         ),
+        ({"salt": "a b"}, "python -m paper report --profile paper --set 'salt=a b'"),
     ],
 )
 def test_the_command_that_makes_a_run_again(project, changed, command):

@@ -56,7 +56,7 @@ def made_by(project: Project, run: dict) -> str:
     given = [f"corpus={used['corpus']}"] if used.get("corpus") else []
     unsaid = (*UNSAID, *project.folders)
     given += [
-        f"{name}={str(value).replace(' ', '')}"
+        f"{name}={value if isinstance(value, str) else str(value).replace(' ', '')}"
         for name, value in sorted(used.items())
         if name not in unsaid and name in usual and value != usual[name]
     ]

@@ -28,6 +28,7 @@ FORMATS = {name.removeprefix("native "): scheme for name, scheme in native.FORMA
 CACHES = ("static", "int8", "int4", "int2")
 UNCACHED = 2  # tokens: each costs as much as the whole text before it
 ENGINE, EAGER = "C engine", "PyTorch"
+IN = {ENGINE: "the C engine", EAGER: EAGER}  # as a sentence has them
 FREE = 1.0  # % of perplexity: what costs less, the whole interval of it, counts as free
 WATCHED = 2e12  # operations that GPTQ may take: a forward of its text for each matrix, minutes
 METHODS = {"int4 rounded": "rtn", "int4 clipped": "mse", "int4 GPTQ": "gptq"}
@@ -182,7 +183,7 @@ def advice(choice: dict, cfg, shipped: Path) -> pd.DataFrame:
     whole = (shipped / "tokenizer.json").is_file()  # its vocabulary is the model's, not padded
     beside = "" if whole else ", beside the tokenizer.json of the model's folder"
     told = {
-        "format": f"{choice['method']}, run by {choice['runtime']}",
+        "format": f"{choice['method']}, in {IN[choice['runtime']]}",
         "cache": choice["cache"],
         "speed": f"{choice['per_second']:,.1f} tokens a second"
         + ("" if np.isnan(between).any() else f" [{between[0]:,.1f}, {between[1]:,.1f}]"),
