@@ -212,7 +212,7 @@ def test_the_tables_are_of_the_samples():
     assert interop.counted(table) == (27, 27) and interop.counted(table, exact=False) == (4, 9)
     assert interop.worst_of(table, ["FP32"]) == 3e-6 and interop.worst_of(table, ["int8"]) == 2e-6
     assert interop.share(table, "llama.cpp", "FP32") == 100 and interop.absent(table) == [
-        "not there"
+        "b: not there"
     ]
     speeds = interop.sizes(table).set_index("runtime")
     assert list(speeds.index) == names and speeds.loc["a", "FP32, KiB"] == 2
