@@ -1,6 +1,7 @@
 """Verdicts are derived from a bar and a measurement by one rule."""
 
 import math
+import re
 
 import pandas as pd
 import pytest
@@ -147,6 +148,13 @@ def test_a_row_says_what_decided():
     )
     one = claims.bar_row(AT_MOST, 0.5, (math.nan, math.nan))  # a single process
     assert one["verdict"] == "undecided" and one["interval"] is None
+
+
+def test_what_is_timed_is_no_identity():
+    timed = ("quickest", "fast", "times", "seconds", "speed")
+    for bar in bars.read().values():
+        told = re.findall(r"\w+", bar.statement.lower())
+        assert bar.sort != "identity" or not {*timed} & {*told}, bar.id
 
 
 def test_identities_and_sizes_are_counted_apart():

@@ -23,7 +23,7 @@ PASS, FAIL, UNDECIDED = VERDICTS = ("pass", "fail", "undecided")
 OPERATORS = {"<": operator.lt, "<=": operator.le, ">": operator.gt, ">=": operator.ge}
 SIGNS = {"<": "<", "<=": "≤", ">": ">", ">=": "≥"}
 RULES = ("interval", "exact", "all")
-SORTS = ("quantity", "size", "identity")  # measured; counted in bytes; true by construction
+SORTS = ("quantity", "size", "identity")  # measured; counted in bytes; must be exact
 
 
 @dataclass(frozen=True)

@@ -17,7 +17,7 @@ from .words import literal
 
 SUMMARY = Path(__file__).resolve().parents[2] / "data" / "summary.toml"
 TILES = 5
-REPEATED = "original {0:seed}; repeated {0:value}"
+REPEATED = "original {0:seed}; repeated {0}"
 SHORT = 50  # new tokens, as the original report generates
 LONG = 5  # letters of a unit that is a word, such as "parameters"
 
@@ -61,16 +61,19 @@ def summary(path: Path = SUMMARY) -> dict:
     return tomllib.loads(Path(path).read_text(encoding="utf-8"))
 
 
-def facts(rows: list[dict], metrics: list[dict], corpus: dict, time_model: dict, **more) -> dict:
+def facts(
+    rows: list[dict], metrics: list[dict], corpus: dict, time_model: dict, budget=None, **more
+) -> dict:
     """Everything that a template may name: claims and statements by id, `<id>:<verdict>` and
-    `<id>:interval`, where the headline model stands, the first bar that fails, the roofline,
-    counts of verdicts and of statements by kind, and `more`.
+    `<id>:interval`, where the models stand, the first bar that fails, the roofline, counts of
+    verdicts and of statements by kind, and `more`.
 
-    `rows` are those of claims.json, `metrics` of metrics.json, and so on."""
+    `rows` are those of claims.json, `metrics` of metrics.json, `budget` of figures/budget.csv, and
+    so on."""
     found = {row["id"]: _fact(row) for row in rows if row["measured"] is not None}
     found |= {f"{row['id']}:{row['verdict']}": True for row in rows}
     found |= {f"{row['id']}:interval": True for row in rows if row["interval"]}
-    found |= standing(metrics) | unmet(rows)
+    found |= standing(metrics) | recovered(budget) | unmet(rows)
     length = format(found["speedup"], "n") if "speedup" in found else None
     for each in time_model.get("speedup", ()):
         if str(each["new_tokens"]) == length:
@@ -97,10 +100,10 @@ def _fact(row: dict) -> Fact:
 def standing(metrics: list[dict]) -> dict:
     """Where the headline model stands on the test split, from metrics.json; {} where there is none.
 
-    {perplexity, best, best-name, bits, ngram, ngram-bits, uniform, floor, gap}: of the model, of
-    the best system where it is another, of the n-gram whose order validation chose, of the uniform
-    guess, and the share, in %, of the way from there to the floor, in nats; `floor` and `gap` only
-    where the floor is known."""
+    {perplexity, bits, ngram, ngram-bits, uniform, floor, gap}: of the model, of the n-gram whose
+    order validation chose, of the uniform guess, and the share, in %, of the way from there to the
+    floor, in nats; `floor` and `gap` only where the floor is known. And every other model's
+    perplexity by its name."""
     found, model = {}, next((row["system"] for row in metrics if row.get("headline")), None)
     for row in metrics:
         if row["measure"] in ("perplexity", "bits_per_byte"):
@@ -110,16 +113,14 @@ def standing(metrics: list[dict]) -> dict:
     if model is None:
         return {}
     gram = next(name for name in names if "best on validation" in name)
-    told = {
+    told = {name: each["perplexity"] for name, each in found.items() if name.endswith(" model")}
+    told |= {
         "perplexity": found[model]["perplexity"],
         "ngram": Fact(found[gram]["perplexity"].value),
         "uniform": Fact(found[names[0]]["perplexity"].value),
         "bits": found[model].get("bits_per_byte"),
         "ngram-bits": found[gram].get("bits_per_byte"),
     }
-    best = min(names, key=lambda name: found[name]["perplexity"].value)
-    if best != model:
-        told |= {"best": found[best]["perplexity"], "best-name": literal(best)}
     floor = next((each for name, each in found.items() if name.startswith("floor")), None)
     if floor:
         top, low = told["uniform"].value, floor["perplexity"].value
@@ -128,13 +129,26 @@ def standing(metrics: list[dict]) -> dict:
 
 
 def unmet(rows: list[dict]) -> dict:
-    """{unmet, unmet-bar}: the first bar of ours that fails, a link with what was measured, and what
-    was asked; {} where none does."""
+    """{unmet, unmet-bar, unmet-id, unmet-name}: what was measured of the first bar of ours that
+    fails, what was asked, its id and its statement; {} where none does."""
     for row in rows:
         if row["verdict"] == "fail" and not audited(row):
-            link = f"[`{row['id']}`](#claim-{row['id']})"
-            return {"unmet": f"{link}, {_fact(row)}", "unmet-bar": row["threshold"]}
+            named = {"unmet-id": row["id"], "unmet-name": row["statement"]}
+            return {"unmet": _fact(row), "unmet-bar": row["threshold"]} | named
     return {}
+
+
+def recovered(budget) -> dict:
+    """{"<kind> by <system>"}: the share of what a kind of token is worth that a system recovers,
+    from figures/budget.csv; {} where that is not known."""
+    if budget is None or "recovered_percent" not in budget:
+        return {}
+    return {
+        f"{row.kind} by {row.system}": Fact(
+            row.recovered_percent, "%", (row.recovered_low, row.recovered_high)
+        )
+        for row in budget.itertuples()
+    }
 
 
 def _gap(top: float, model: Fact, floor: float) -> Fact:
@@ -212,6 +226,9 @@ def abstract(found: dict, language: str = "en") -> str:
     kind = found["corpus"].get("kind", "uniform")
     name = literal(found["corpus"].get("name", ""))
     known = found | {"corpus": summary()["corpus"][kind][language].format(name=name)}
+    if id := found.get("unmet-id"):
+        words = summary()["unmet"].get(id, {}).get(language, found["unmet-name"])
+        known["unmet-name"] = f"[{literal(words)}](#claim-{id})"
     paragraphs = [[]]
     for it in summary()["sentence"]:
         paragraphs += [[]] if it.get("break") else []
