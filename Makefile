@@ -199,9 +199,9 @@ lab: $(READY) ## open JupyterLab at notebooks/, with reports/ beside it (LAB_OPT
 clean-cache: $(READY) ## delete what was trained for changed parameters (.cache/), and say how much it was
 	@$(RUN) cache --clear
 
-clean: ## delete runs and caches; the environment, downloads and reports/reference/ stay
+clean: ## delete runs and caches; the environment, downloads, reports/reference/ and reports/long/ stay
 	rm -rf .cache .pytest_cache .ruff_cache .hypothesis .coverage build dist
-	find reports -mindepth 1 -maxdepth 1 ! -name template ! -name reference -exec rm -rf {} +
+	find reports -mindepth 1 -maxdepth 1 ! -name template ! -name reference ! -name long -exec rm -rf {} +
 	find lib tests notebooks -name __pycache__ -prune -exec rm -rf {} +
 
 # Of data/, only what was downloaded: a text of one's own may lie there too.
