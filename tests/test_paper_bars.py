@@ -8,7 +8,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from paper import bars, claims
+from paper import bars, claims, marks
 from paper.files import read_json
 
 NUMBER = st.floats(-1e6, 1e6)
@@ -45,6 +45,12 @@ def test_pass_and_fail_exclude_each_other_and_narrowing_never_turns_them(a, b, b
     assert (exact.verdict(low) == "pass") is bars.OPERATORS[op](low, bound)
 
 
+@given(st.floats(1e-20, 1e20), st.sampled_from(sorted(bars.OPERATORS)))
+def test_a_threshold_in_words_is_read_as_it_was_asked(value, op):
+    bar = bars.Bar("b", "s", "exact", "2026-11-25", op, value)
+    assert "e" not in bar.threshold and marks.bound(bar.threshold)[1] == float(f"{value:g}")
+
+
 @given(st.integers(0, 50), st.integers(1, 50))
 def test_all_means_all(count, total):
     bar = bars.Bar("b", "s", "all", "2026-11-25")
@@ -61,6 +67,12 @@ def test_the_hardest_case_stands_for_all():
     assert AT_MOST.worst({**cases, "d": (2.0, (1.5, 2.5))}) == "d"
     at_least = bars.Bar("b", "s", "interval", "2026-11-25", ">=", 0.0)
     assert at_least.worst(cases) == "a"
+    near = {"far": (1.03, (0.87, 1.21)), "near": (0.99, (0.96, 1.02))}  # reaches lowest; is lowest
+    assert at_least.worst(near) == "far" and at_least.told_worse(near, "near") == ""
+    said = at_least.told_worse(near, "far")
+    row = claims.bar_row(at_least, *near["far"], "far", said)
+    assert row["statement"].endswith(" (far; the worst estimate, 0.990, is that of near)")
+    assert row["case"] == "far"
 
 
 @pytest.mark.parametrize(

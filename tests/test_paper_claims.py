@@ -106,3 +106,13 @@ def test_merging_keeps_the_order_and_refuses_one_id_in_two_chapters(tmp_path):
     write_json(tmp_path / "claims" / "03-eval.json", [{"id": "a"}])
     with pytest.raises(ValueError, match="'a' is in 01-data and in 03-eval"):
         claims.merge(tmp_path, ["01-data", "03-eval"])
+
+
+@pytest.mark.parametrize(
+    ("interval", "told"), [((0.9, 2.2), True), ((1.2, 2.2), False), ((-1.0, 3.0), False)]
+)
+def test_to_hold_by_a_wide_interval_says_little(interval, told):
+    ledger = claims.seed_claims()
+    row = claims.audit_row(ledger, "S1-cache-speedup", 1.5, interval)
+    assert row["verdict"] == "holds"
+    assert ("From 0.90 to 2.2: to lie in it says little." in row["note"]) == told

@@ -943,7 +943,7 @@ def test_what_is_allowed_passes():
     [
         (dict(value=12, threshold="≥ 10×"), 58.0, {"hold": (50, 50), "limit": 50}),
         (dict(value=5, threshold="<= 1e1"), 30.0, {"hold": (0, 50), "limit": 50}),
-        (dict(value=1e-13, threshold="<= 1e-10"), 10.0, {"hold": (0, 50), "limit": 50}),
+        (dict(value=1e-13, threshold="≤ 1·10⁻¹⁰"), 10.0, {"hold": (0, 50), "limit": 50}),
         (dict(value=512, threshold="= 512"), 50.0, {"hold": (47, 6), "limit": 50}),
         (dict(value=5, interval=(0, 10), threshold="> 10"), 30.0, {"hold": (50, 50), "limit": 50}),
         (dict(value=10, interval=(5, 12), seed=20), 37.3, {"seed": 88}),
@@ -1037,7 +1037,8 @@ def test_values_are_written_with_units_and_the_digits_their_interval_supports():
     [
         (1e-5, 1e-2, "room: 1,000×"),
         (0, 1e-3, "exact"),
-        (1e-2, 1e-3, "the error exceeds the margin"),
+        (1e-2, 1e-3, "the error is not below the margin"),
+        (1e-3, 1e-3, "the error is not below the margin"),
         (1.0, 2.0, "room: 2.0× between them"),
     ],
 )

@@ -228,6 +228,12 @@ def test_every_cache_and_decoder_is_certified_and_a_broken_one_is_seen(folder, t
     found = every[every.kind.isin(KINDS)]
     broken = pd.concat([found, found.iloc[[-1]].assign(verdict="different", error=1.0)])
     assert certificates.agreement(broken)["float64_same"] < told["float64_steps"]
+    own = every[(every.dtype == "float32") & (every.kind == "static")]
+    pair = pd.concat(
+        [own.iloc[:1].assign(error=2.0, margin=100.0), own.iloc[:1].assign(error=1.0, margin=3.0)]
+    )
+    assert certificates.agreement(pair)["nearest"] == (2, 3)  # both of one model
+    assert certificates.rows(told, "< 3e-13")[2][1:] == (told["float64_error"], "< 3e-13")
     assert "different" in set(certificates.summary(broken).verdict)
     two = [check for check in plan if check.what in ("static", "beams")]
     one = certificates.every(folder, prompts, 8, two)
@@ -305,7 +311,7 @@ def test_a_process_times_all_that_the_chapter_compares(timed):
     gains = latency.speedups(samples["loops"])
     assert gains[gains.loop == "naive"].speedup.tolist() == [1.0, 1.0]
     assert gains.high.isna().all()  # one process decides no bar
-    columns = {"cache": ["int8"] * 2, "added_percent": [0.1, 0.3], "low": [0, 0.2], "high": [1, 2]}
+    columns = {"cache": ["int8"] * 2, "added_percent": [0.4, 0.3], "low": [0, 0.2], "high": [1, 2]}
     table = latency.kind_costs(samples["kinds"], pd.DataFrame(columns), CFG, ("static", "int8"))
     assert table.added_percent.tolist() == [0.0, 0.3] and table.high.tolist() == [0.0, 2]
     assert table.time_ratio[0] == pytest.approx(1) and plan.usual == 8
@@ -333,8 +339,10 @@ def test_a_larger_model_is_predicted_from_its_own_steps(timed):
     samples = {name: table.assign(process=0) for name, table in samples.items()}
     law = latency.time_model(samples["larger_steps"], LARGER)
     row = latency.larger_row(samples["larger_loops"], law, LARGER, 8).iloc[0]
-    gain = row.measured_speedup / row.predicted_speedup
-    assert row.off_percent == pytest.approx(100 * abs(gain - 1))
+    off = abs(row.measured_speedup / row.predicted_speedup - 1)
+    told = pd.DataFrame([row.to_dict() | {"low": row.measured_speedup / 2, "high": np.inf}])
+    value, (low, high) = latency.larger_miss(told)
+    assert value == pytest.approx(100 * off) and low <= value < high  # the whole interval
     assert np.isnan([row.high, row.spread]).all()
     wide = replace(law, kappa_interval=(-3e-7, 2e-7))
     assert "[−300, 200]" in latency.constants(wide, law, LARGER).set_index("symbol").what["κ"]
@@ -379,7 +387,16 @@ def test_predictions_of_a_known_machine_are_exact():
     reads = TimeModel(0.0, 4e-4, 1e-4, 1e-5, 0.0, 0.0, (0.0, 0.0))
     assert latency.fixed_percent(reads, 50) == pytest.approx(100)
     assert latency.overhead_percent(reads, 50) == pytest.approx(80)
-    assert law.knee == pytest.approx(40) and latency.at_the_knee(law) == pytest.approx(8 / 4.1)
+    assert law.knee == pytest.approx(40)
+    rows = {"phase": ["recompute"] * 3 + ["rows"], "tokens": [1, 30, 50, 40]}
+    single = pd.DataFrame({**rows, "quiet": [2.0, 3.0, 7.0, 99.0]})
+    assert latency.at_the_knee(single, law.knee) == pytest.approx(2.5)  # as it was timed
+    text = float(law.uncached(8) + law.cached(np.arange(8, 57)).sum())
+    slow = {"naive": 2e3 * text * law.speedup(8, 50), "static cache": 3e3 * text}
+    own = pd.DataFrame({"loop": [*slow], "ms": [*slow.values()], "new_tokens": 50})
+    off = latency.times_off(own, law, 8, 50)
+    fixed = latency.fixed_percent(law, 50)
+    assert off == {"naive": pytest.approx(100), "cached": pytest.approx(200), "fixed": fixed}
     curves = latency.limit_curves(law, law, CFG, latency.Plan((50,), 1, 1, 8))
     (tokens, gains), name = curves[1]
     assert (tokens[-1], name) == (50, "time model")
@@ -460,11 +477,16 @@ def test_drafts_pay_or_not_by_their_whole_interval_and_miss_their_prediction():
         }
     )
     assert speculation.told(table) == "no draft surely pays: 0.80 to 1.20 times the speed"
+    slow = table.assign(measured_speedup=[0.8, 0.9], high=[0.9, 0.95])
+    assert speculation.told(slow) == "every draft surely costs time: 0.80 to 0.90 times the speed"
     paying = speculation.told(table.assign(low=[0.7, 1.1]))
     assert paying.endswith("what surely pays is its own int4 for 2 blocks")
     found = speculation.beside_prediction(table)
-    assert found["lowest"] == pytest.approx(-20) and found["highest"] == pytest.approx(-4)
-    assert (found["outside"], found["all"]) == (1, 2)
+    assert (found["off"], found["outside"], found["all"]) == ("4 to 20 % below", 1, 2)
+    fast = speculation.beside_prediction(table.assign(predicted_speedup=[0.4, 1.0]))
+    assert fast["off"] == "20 to 100 % above"
+    both = speculation.beside_prediction(table.assign(predicted_speedup=[1.0, 1.0]))
+    assert both["off"] == "20 % below to 20 % above"
 
 
 def test_loops_of_greedy_text_are_seen(text):
@@ -567,7 +589,9 @@ def test_the_compiled_step_is_told_with_its_reason_or_its_gain(folder, text, mon
     compiling = pd.DataFrame({"seconds": [9.0, 3.0], "same": True, "reason": ""})
     both = {"compiled": samples, "compiling": compiling}
     assert compiled.us_per_token(both) == pytest.approx(2e5) and compiled.told({}) == ""
-    assert "takes 9 s once" in compiled.told(both) and "2.00 times as fast" in compiled.told(both)
+    assert "takes 9 s once" in compiled.told(
+        both
+    ) and "2.00 times as fast as eager PyTorch on one thread" in compiled.told(both)
     steps = pd.DataFrame({"new_tokens": [60] * 3, "ms_per_token": [3.0, 2.0, 1.0]})
     own = pd.DataFrame({"new_tokens": 60, "loop": [*native.FORMATS], "us_per_token": 1.0})
     fall = native.waterfall(steps.assign(loop=latency.LOOPS[1:]), own, 60, 200.0)

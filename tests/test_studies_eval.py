@@ -238,9 +238,18 @@ def test_two_systems_are_apart_by_the_kind_that_makes_most_of_it(language, first
     own["b"] = shifted(language, [0, 0.1, 0.1, 0.9, 0])
     budget = error_budget.table(language, own)
     found = error_budget.apart(budget, *(("a", "b") if first else ("b", "a")))
-    assert (found["better"], found["worse"], found["kind"]) == ("a", "b", "recency")
+    assert (found["better"], found["worse"]) == ("a", "b")
     share = budget.set_index("kind").share_percent["recency"].iloc[0] / 100
-    assert found["part"] == pytest.approx(0.8 * share) and 0 < found["nats"] < found["part"]
+    assert found["most"] == f"**recency** ({0.8 * share:.3f})" and 0 < found["nats"] < 0.8 * share
+
+
+def test_parts_that_are_equal_at_their_digits_are_both_named():
+    nats = {"a": [0.0, 0.0, 0.0, 0.0], "b": [0.02, 0.0322, 0.0320, 0.001]}
+    kinds = ["all", "offset", "induction", "free"]
+    share = {"kind": kinds, "share_percent": [100.0, 20.0, 20.0, 60.0]}
+    rows = [pd.DataFrame({**share, "system": s, "excess_nats": x}) for s, x in nats.items()]
+    found = error_budget.apart(pd.concat(rows), "a", "b")
+    assert found["most"] == "**offset** (0.006) and **induction** (0.006)"
 
 
 @pytest.mark.parametrize("spec", [SMALL, replace(SMALL, keys=3)])
@@ -279,6 +288,7 @@ def test_induction_is_found_or_not_by_the_whole_interval(language, text):
     none = error_budget.induction(text, error_budget.table(text, some), some)
     assert len(none) == 0 and error_budget.last(none) == {}
     assert error_budget.last(found.reset_index())["system"] == "near"
+    assert "% by the above (found), " in error_budget.told(found.reset_index())
     with pytest.raises(ValueError, match="recall 'index' has no values"):
         error_budget.without_key(Language(1, SALT, replace(SMALL, recall="index")))
 

@@ -114,6 +114,12 @@ def test_what_a_call_costs_is_a_forward_less_a_step():
     assert limits.call_us(rows, steps, "a") == pytest.approx(20)
 
 
+def test_eight_rows_are_told_at_every_shape():
+    found = {"shape": ["a", "b"], "over_least": [2.25, 1.6], "ms": [0.148, 20.0]}
+    told = limits.rows_told(pd.DataFrame(found))
+    assert told == {"times": "2.25 (a), 1.60 (b)", "all": pytest.approx(148)}
+
+
 def test_a_cache_kind_is_compared_with_static_and_with_itself():
     short = dict(static=1.0, paged=1.1, int8=0.9, window=1.0)
     long = dict(static=4.0, paged=4.0, int8=3.0, window=2.0)

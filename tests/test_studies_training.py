@@ -502,3 +502,15 @@ def test_the_seeds_table_without_runs_is_empty_and_says_so(found):
     times["arm"] = ["width 64", "width 128", "width 256"] * 2
     times["step_ms"] = [1.0, 2, 6, 1, 3, 6]
     assert seed_ablations.per_doubling(times)[0] == pytest.approx(2.0)
+
+
+def test_two_single_trainings_are_apart_from_a_difference_on():
+    """By the spread of a few: √2 · sd · Student's t, which holds for 95 % of drawn pairs."""
+    values = np.array([3.90, 3.92, 3.91])
+    assert seeds.unsure(values) == pytest.approx(np.sqrt(2) * 0.01 * 4.3027, rel=1e-3)
+    rng = np.random.default_rng(0)
+    draws = rng.normal(size=(4000, 5))
+    held = [abs(d[3] - d[4]) < seeds.unsure(d[:3]) for d in draws]
+    assert np.mean(held) == pytest.approx(0.95, abs=0.015)
+    assert "3 shorter trainings" in seeds.told(values) and "0.06 nats" in seeds.told(values)
+    assert seeds.told(values[:1]) == "Every model was trained once."

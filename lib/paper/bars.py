@@ -16,7 +16,7 @@ import tomllib
 from dataclasses import dataclass, replace
 from pathlib import Path
 
-from .numerals import MINUS
+from .numerals import MINUS, number, raised
 
 BARS = Path(__file__).resolve().parents[2] / "data" / "bars.toml"
 PASS, FAIL, UNDECIDED = VERDICTS = ("pass", "fail", "undecided")
@@ -66,7 +66,7 @@ class Bar:
         """The bound in words: "≤ 0.1 %"."""
         if self.rule == "all":
             return "all"
-        value = f"{abs(self.value):.4g}" if self.against else f"{abs(self.value):g}"
+        value = raised(f"{abs(self.value):.4g}" if self.against else f"{abs(self.value):g}")
         value = MINUS + value if self.value < 0 else value
         text = f"{SIGNS[self.op]} {value}{' ' * (self.unit != '×')}{self.unit}".rstrip()
         return f"{text}, {self.against}" if self.against else text
@@ -117,6 +117,16 @@ class Bar:
             return rank[self.verdict(measured, interval)], sign * end
 
         return max(cases, key=hardness)
+
+    def told_worse(self, cases: dict, of: str) -> str:
+        """Where another case than the hardest, `of`, has the worse estimate: what it is, in words;
+        "" where none has."""
+        sign = 1 if self.op.startswith("<") else -1
+        worse = max(cases, key=lambda name: sign * cases[name][0])
+        if sign * cases[worse][0] <= sign * cases[of][0]:
+            return ""
+        unit = f"{' ' * (self.unit not in ('', '×'))}{self.unit}"
+        return f"the worst estimate, {number(cases[worse][0], 3)}{unit}, is that of {worse}"
 
 
 @dataclass(frozen=True)

@@ -13,6 +13,7 @@ from . import statements
 from .bars import VERDICTS, Bar
 from .files import plain, read_json, write_json
 from .marks import stated
+from .numerals import number
 from .statements import ANSWER_ONLY, HOLDS, LEDGER, Statement
 
 OWN, AUDIT = VERDICTS, statements.VERDICTS
@@ -37,13 +38,14 @@ def settled(row: dict) -> str:
     return row["answer_verdict" if row.get("kind") in ANSWER_ONLY else "verdict"]
 
 
-def bar_row(bar: Bar, measured, interval=None, of: str = "") -> dict:
+def bar_row(bar: Bar, measured, interval=None, of: str = "", also: str = "") -> dict:
     """A row for a bar of ours: its verdict is derived from what was measured, a number with its
-    interval, or (count, total). `of` names the case that stands for all. An interval of NaN is
-    not written."""
+    interval, or (count, total). `of` names the case that stands for all; `also` what its
+    name leaves out. An interval of NaN is not written."""
     verdict = bar.verdict(measured, interval)
     shown = "{:,}/{:,}".format(*measured) if bar.rule == "all" else measured
-    case = f", {of}" if "(" in of else f" ({of})"  # in no second parentheses
+    said = f"{of}; {also}" if also else of
+    case = f", {said}" if "(" in of else f" ({said})"  # in no second parentheses
     statement = f"{bar.statement}{case}" if of else bar.statement
     ends = known(interval)
     row = _row(bar.id, statement, None, shown, bar.unit, ends, bar.threshold, verdict)
@@ -80,8 +82,23 @@ def audit_row(
         "answer_interval": known(answer_interval),
         "answer_verdict": said.answer_verdict(answer, answer_interval),
         "seed_unit": said.seed_unit or said.unit,
-        "note": " ".join(filter(None, (note, own_number(ledger, said)))),
+        "note": " ".join(
+            filter(None, (note, own_number(ledger, said), says_little(said, verdict, ends)))
+        ),
     }
+
+
+def says_little(said: Statement, verdict: str, interval) -> str:
+    """A warning, in words, where a measurement holds by an interval whose ends lie more than a
+    factor of two apart; "" elsewhere."""
+    if (
+        (said.kind, verdict) != ("measurement", HOLDS)
+        or not interval
+        or not 0 < 2 * interval[0] < interval[1]
+    ):
+        return ""
+    low, high = (number(end, 2) for end in interval)
+    return f"From {low} to {high}: to lie in it says little."
 
 
 def own_number(ledger: dict, said: Statement) -> str:

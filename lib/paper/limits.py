@@ -3,6 +3,7 @@
 import math
 
 import pandas as pd
+from scipy.stats import t
 
 from .numerals import fixed, number
 from .record import tokens
@@ -59,12 +60,13 @@ def one_training(luck: pd.DataFrame) -> str:
     )
     if len(luck) < 2:
         return told
-    nats = float(luck["valid_nats"].std())
+    nats, n = float(luck["valid_nats"].std()), len(luck)
+    least = math.sqrt(2) * nats * float(t.ppf(0.975, n - 1))  # of two single trainings
     return (
         f"{told} {len(luck)} shorter trainings of the headline model that differ in nothing but "
         f"their seed spread by {fixed(nats, 3)} nats (standard deviation), "
-        f"{fixed(100 * math.expm1(nats), 1)} % of perplexity: a difference of that size between "
-        "two models is not surely theirs."
+        f"{fixed(100 * math.expm1(nats), 1)} % of perplexity: a difference of less than "
+        f"{fixed(least, 2)} nats between two models that were trained once is not surely theirs."
     )
 
 

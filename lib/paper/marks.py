@@ -10,21 +10,23 @@ import re
 
 from markupsafe import Markup, escape
 
-from .numerals import MINUS, fixed, number, supported
+from .numerals import MINUS, fixed, number, plainly, supported
 
 NARROW = "\u202f"  # narrow no-break space, between a number and its unit
 FROM, TO = 3.0, 97.0  # % of a strip's width that its marks are clamped to
-BOUND = re.compile(r"(?P<sign><=|>=|[<>≤≥=])\s*(?P<value>[−+-]?[\d,]*\.?\d+(?:[eE][−+-]?\d+)?)")
+BOUND = re.compile(
+    r"(?P<sign><=|>=|[<>≤≥=])\s*(?P<value>[−+-]?[\d,]*\.?\d+(?:[eE][−+-]?\d+|·10[⁻⁰¹²³⁴⁵⁶⁷⁸⁹]+)?)"
+)
 
 
 def bound(threshold):
-    """(sign, value) of a threshold such as "≥ 3.7×" or "< 1e-10", None where it states no plain
+    """(sign, value) of a threshold such as "≥ 3.7×" or "< 3·10⁻¹³", None where it states no plain
     bound."""
     found = BOUND.search(str(threshold or ""))
     if not found:
         return None
     sign = {"<=": "≤", ">=": "≥"}.get(found["sign"], found["sign"])
-    return sign, float(found["value"].replace(",", "").replace(MINUS, "-"))
+    return sign, float(plainly(found["value"].replace(",", "").replace(MINUS, "-")))
 
 
 def strip(
@@ -204,10 +206,10 @@ def ruler(error, margin):
         f'<circle cx="{at}" cy="28" r="5"/>',
         f'<line class="m" x1="{edge}" x2="{edge}" y1="16" y2="40"/>',
     ]
-    ends = ("end", "start") if safe else ("start", "end")
+    ends, away = (("end", "start"), 4) if safe else (("start", "end"), -4)  # two labels never touch
     parts += [
-        f'<text x="{at}" y="10" text-anchor="{ends[0]}">error {number(error, 3)}</text>',
-        f'<text x="{edge}" y="10" text-anchor="{ends[1]}">margin {number(margin, 3)}</text>',
+        f'<text x="{at - away}" y="10" text-anchor="{ends[0]}">error {number(error, 3)}</text>',
+        f'<text x="{edge + away}" y="10" text-anchor="{ends[1]}">margin {number(margin, 3)}</text>',
     ]
     room = "exact" if error == 0 else f"room: {number(float(f'{margin / error:.2g}'), 2)}×"
     if safe and span > 1:
@@ -219,7 +221,7 @@ def ruler(error, margin):
             f'<line x1="{x(power)}" x2="{x(power)}" y1="36" y2="41"/>'
             f'<text x="{x(power)}" y="56" text-anchor="middle">{label}</text>'
         )
-    relation = f"{room} between them" if safe else "the error exceeds the margin"
+    relation = f"{room} between them" if safe else "the error is not below the margin"
     alt = f"Logarithmic ruler: error {number(error, 3)}, margin {number(margin, 3)}; {relation}."
     return Markup(
         f'<svg class="ruler" viewBox="0 0 560 62" role="img" '

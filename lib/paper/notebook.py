@@ -188,7 +188,8 @@ class Notebook:
             cases = claims.table_cases(rows, value, case or rows.columns[0])
             of = bar.worst(cases)
             measured, interval = cases[of]
-        return self._add(claims.bar_row(bar, measured, interval, of), cell)
+        also = bar.told_worse(cases, of) if rows is not None else ""
+        return self._add(claims.bar_row(bar, measured, interval, of, also), cell)
 
     def audit(
         self,

@@ -10,6 +10,8 @@ import numpy as np
 import pandas as pd
 
 MINUS = "\u2212"
+RAISED = str.maketrans("-0123456789", "⁻⁰¹²³⁴⁵⁶⁷⁸⁹")
+LOWERED = {above: below for below, above in RAISED.items()}
 MOST = 6  # decimals that are read; beyond them a number has a power of ten
 
 
@@ -28,10 +30,20 @@ def number(value, digits=4):
     if math.isinf(value):
         return "∞" if value > 0 else MINUS + "∞"
     if value and not 1e-4 <= abs(value) < 1e9:
-        mantissa, exponent = f"{value:.{max(digits - 3, 1)}e}".split("e")
-        power = str(int(exponent)).translate(str.maketrans("-0123456789", "⁻⁰¹²³⁴⁵⁶⁷⁸⁹"))
-        return f"{mantissa}·10{power}".replace("-", MINUS)
+        return raised(f"{value:.{max(digits - 3, 1)}e}").replace("-", MINUS)
     return fixed(value, _decimals(value, digits))
+
+
+def raised(text):
+    """A number's text with its power of ten as it is read: "3e-13" as "3·10⁻¹³"."""
+    mantissa, e, exponent = text.partition("e")
+    return f"{mantissa}·10{str(int(exponent)).translate(RAISED)}" if e else text
+
+
+def plainly(text):
+    """What `raised` wrote as a program reads it: "3·10⁻¹³" as "3e-13"."""
+    mantissa, _, power = text.partition("·10")
+    return f"{mantissa}e{power.translate(LOWERED)}" if power else text
 
 
 def fixed(value, places):

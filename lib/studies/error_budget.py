@@ -78,15 +78,16 @@ def drawn(budget: pd.DataFrame, by: str) -> pd.DataFrame:
 
 
 def apart(budget: pd.DataFrame, one: str, other: str) -> dict:
-    """Between two systems: which is the `worse`, by how many `nats` per token, and the `kind` whose
-    tokens make the largest `part` of that."""
+    """Between two systems: which is the `worse`, by how many `nats` per token, and the kinds whose
+    tokens make the largest parts of that, as far as three decimals tell (`most`, in words)."""
     wide = budget.pivot(index="kind", columns="system", values="excess_nats")
     one, other = (one, other) if wide[one]["all"] <= wide[other]["all"] else (other, one)
     share = budget.drop_duplicates("kind").set_index("kind").share_percent / 100
     parts = (wide[other] - wide[one]) * share
-    most = parts.drop("all").idxmax()
-    names = {"better": one, "worse": other, "kind": most}
-    return names | {"nats": parts["all"], "part": parts[most]}
+    kinds = parts.drop("all").sort_values(ascending=False, kind="stable")
+    first = kinds[kinds.round(3) == kinds.round(3).iloc[0]]
+    most = " and ".join(f"**{kind}** ({part:.3f})" for kind, part in first.items())
+    return {"better": one, "worse": other, "nats": parts["all"], "most": most}
 
 
 def without_key(language: Language) -> float:
@@ -120,6 +121,14 @@ def induction(data, budget: pd.DataFrame, reports: dict) -> pd.DataFrame:
     above, below = rows.recovered_low > bound, rows.recovered_high < bound
     verdict = np.select([above, below], ["found", "not found"], "undecided")
     return rows.assign(without_key_percent=bound, verdict=verdict)
+
+
+def told(rows: pd.DataFrame) -> str:
+    """The share that each model of `induction` recovers, and its verdict, in words."""
+    return ", ".join(
+        f"{row.recovered_percent:.0f} % by the {row.system} ({row.verdict})"
+        for row in rows.itertuples()
+    )
 
 
 def last(rows: pd.DataFrame) -> dict:

@@ -124,7 +124,7 @@ def speedups(samples: pd.DataFrame, slow: str = "naive") -> pd.DataFrame:
 
 def step_medians(steps: pd.DataFrame) -> pd.DataFrame:
     """Microseconds of single forwards by phase and tokens: the mean of the processes' medians with
-    its interval, and `quiet`, their lower decile, which other work on the machine cannot raise."""
+    its interval, and `quiet`, their lower decile, which other work on the machine raises least."""
     by = ["phase", "tokens"]
     medians = steps.groupby([*by, "process"]).seconds.median()
     rows = medians.groupby(by).apply(lambda s: pd.Series(over_processes(1e6 * s))).unstack()
@@ -180,6 +180,19 @@ def misses(compared: pd.DataFrame) -> pd.DataFrame:
     return pd.DataFrame({"case": lengths, "off_percent": off.abs(), "low": near, "high": far})
 
 
+def times_off(gains: pd.DataFrame, model, prompt: int, new: int) -> dict[str, float]:
+    """By how many per cent the measured times of `speedups` for `new` tokens lie off the model's:
+    `naive`, and `cached` by the static cache; a ratio hides what both share. And the share of the
+    last step that is `fixed`."""
+    lengths = np.arange(prompt, prompt + new)
+    cached = model.uncached(prompt) + model.cached(lengths[:-1]).sum()
+    told = {"naive": model.uncached(lengths).sum(), "static cache": cached}
+    ms = gains[gains.new_tokens == new].set_index("loop").ms
+    off = {name: float(100 * (ms[name] / (1e3 * seconds) - 1)) for name, seconds in told.items()}
+    fixed = fixed_percent(model, int(new))
+    return {"naive": off["naive"], "cached": off["static cache"], "fixed": fixed}
+
+
 def cached(gains: pd.DataFrame) -> pd.DataFrame:
     """The loops with a cache, of `speedups`."""
     return gains[gains.loop.isin(["dynamic cache", "static cache"])]
@@ -204,10 +217,10 @@ def kinds_of(cfg) -> list[str]:
 
 
 def kind_costs(samples: pd.DataFrame, quality: pd.DataFrame, cfg, kinds) -> pd.DataFrame:
-    """Each cache at the full context: bytes, the perplexity that it adds to the model it costs
-    most, with its interval, and time against the static one over processes."""
+    """Each cache at the full context: bytes, the perplexity that it adds to the model whose
+    interval reaches highest, and time against the static one over processes."""
     full, rows = bench.kv_bytes(cfg, cfg.context), []
-    worst = quality.loc[quality.groupby("cache").added_percent.idxmax()].set_index("cache")
+    worst = quality.loc[quality.groupby("cache").high.idxmax()].set_index("cache")
     for kind in kinds:
         held, time = bench.kv_bytes(cfg, cfg.context, kind=kind), speedup(samples, kind, "static")
         row = {"cache": kind, "bytes": held, "times_smaller": full / held}
@@ -236,7 +249,12 @@ def constants(model: bench.TimeModel, roof: bench.TimeModel, cfg) -> pd.DataFram
         ("o'", "fixed cost of a cached step", 1e6 * model.cached_overhead, "µs"),
         ("w", f"reading {read:,} bytes of weights", 1e6 * model.weights, "µs"),
         ("c", "compute of one token", 1e6 * model.compute, "µs"),
-        ("κ", f"cache read of a token [{low}, {high}]{resolved}", 1e9 * model.kappa, "ns"),
+        (
+            "κ",
+            f"what one more cached token adds to a step [{low}, {high}]{resolved}",
+            1e9 * model.kappa,
+            "ns",
+        ),
         ("t*", "knee, (o + w) / c", model.knee, "tokens"),
         ("β", "read bandwidth at this size", read / model.weights / 1e9, "GB/s"),
         ("F", "matrix product, peak", peak / 1e9, "GFLOP/s"),
@@ -268,9 +286,11 @@ def overhead_percent(model: bench.TimeModel, past: int) -> float:
     return 100 * model.cached_overhead / float(model.cached(past))
 
 
-def at_the_knee(model: bench.TimeModel) -> float:
-    """A forward over t* tokens over one of a single token."""
-    return float(model.uncached(model.knee) / model.uncached(1))
+def at_the_knee(steps: pd.DataFrame, knee: float) -> float:
+    """A forward over t* tokens over one of a single token, as `step_medians` found them: between
+    the lengths that were timed, the lower deciles are joined by lines."""
+    past = steps[steps.phase == "recompute"].sort_values("tokens")
+    return float(np.interp(knee, past.tokens, past.quiet) / past.quiet.iloc[0])
 
 
 def raw(samples: pd.DataFrame, prompt_tokens: int, seed: int, threads: int) -> pd.DataFrame:
@@ -322,6 +342,12 @@ def larger_row(loops: pd.DataFrame, model: bench.TimeModel, cfg, prompt_tokens: 
         "knee_tokens": model.knee,
         **as_columns("measured_speedup", gain),
         "predicted_speedup": predicted,
-        "off_percent": 100 * abs(gain["estimate"] / predicted - 1),
     }
     return pd.DataFrame([row])
+
+
+def larger_miss(row: pd.DataFrame) -> tuple[float, tuple[float, float]]:
+    """By how many per cent the prediction in `larger_row` is missed, with its interval."""
+    names = {"measured_speedup": "measured", "predicted_speedup": "time_model"}
+    found = misses(row.rename(columns=names).assign(new_tokens=50)).iloc[0]
+    return found.off_percent, (found.low, found.high)

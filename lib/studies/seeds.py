@@ -57,6 +57,24 @@ def smallest_shown(sd: float, n: int, comparisons: int = 1) -> float:
     return float(shift * sd / np.sqrt(n))
 
 
+def unsure(values) -> float:
+    """The largest difference between two single trainings that their luck can make, with 95 %, by
+    the spread of `values`, one a seed."""
+    n = len(values)
+    return float(np.sqrt(2) * np.std(values, ddof=1) * t.ppf(1 - LEVEL / 2, n - 1))
+
+
+def told(values) -> str:
+    """What models that were each trained once leave open, in a sentence."""
+    if len(values) < 2:
+        return "Every model was trained once."
+    return (
+        f"Every model was trained once: by the spread of {len(values)} shorter trainings that "
+        f"differ in their seed, a difference of less than {unsure(values):.2f} nats is not surely "
+        "the models'."
+    )
+
+
 def effects(losses: pd.DataFrame, default: str = "default") -> pd.DataFrame:
     """A row for each column but `default`, against it, paired by row: pairs, the smallest change
     that they show, the mean change and its interval over the family, p, Holm's p, what it says.

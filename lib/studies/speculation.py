@@ -233,6 +233,8 @@ def told(results: pd.DataFrame) -> str:
     paying = results[results.low > 1]
     least, most = results.measured_speedup.min(), results.measured_speedup.max()
     given = f"{least:.2f} to {most:.2f} times the speed"
+    if (results.high < 1).all():
+        return f"every draft surely costs time: {given}"
     if not len(paying):
         return f"no draft surely pays: {given}"
     named = ", ".join(f"{row.draft} for {row.target}" for row in paying.itertuples())
@@ -240,14 +242,13 @@ def told(results: pd.DataFrame) -> str:
 
 
 def beside_prediction(results: pd.DataFrame) -> dict[str, float]:
-    """How far the measured speed-ups lie from what counts and single forwards predict, in %: the
-    `lowest` and the `highest`, and of `all` rows those whose interval leaves the prediction
-    (`outside`)."""
+    """How far the measured speed-ups lie from what counts and single forwards predict: `off` in
+    words, and of `all` rows those whose interval leaves the prediction (`outside`)."""
     off = 100 * (results.measured_speedup / results.predicted_speedup - 1)
     within = results.predicted_speedup.between(results.low, results.high)
-    return {
-        "lowest": off.min(),
-        "highest": off.max(),
-        "outside": int((~within).sum()),
-        "all": len(results),
-    }
+    least, most = sorted(off.abs())[0], off.abs().max()
+    if (off < 0).all() or (off > 0).all():
+        said = f"{least:.0f} to {most:.0f} % {'below' if off.max() < 0 else 'above'}"
+    else:
+        said = f"{-off.min():.0f} % below to {off.max():.0f} % above"
+    return {"off": said, "outside": int((~within).sum()), "all": len(results)}
