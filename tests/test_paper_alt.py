@@ -18,6 +18,9 @@ def test_lines_tell_their_ends_and_turns():
         "Lines of µs over tokens. a: from 5.00 at 1 up to 50.0 at 10 to 20.0 at 100; "
         "b: from 1.00 at 1 to 3.00 at 100. Also drawn: floor."
     )
+    swing = pd.DataFrame({"t": [1, 2, 3, 4], "us": [7.0, 5.0, 9.0, 8.0]})
+    told = figures.lines(swing, "t", "us", None, xlabel="t", ylabel="u").alt
+    assert "from 7.00 at 1.00 down to 5.00 at 2.00 up to 9.00 at 3.00 to 8.00 at 4.00" in told
     changed = CURVES.assign(us=CURVES.us * 2)
     assert figures.lines(changed, "t", "us", "loop", xlabel="t", ylabel="u").alt != fig.alt
 

@@ -162,6 +162,35 @@ def test_a_row_says_what_decided():
     assert one["verdict"] == "undecided" and one["interval"] is None
 
 
+def row(measured, interval, verdict, op="<=", bound=2.0, **more):
+    asked = {"id": "b", "unit": "%", "threshold": f"{bars.SIGNS.get(op)} {bound:g} %", "op": op}
+    return asked | dict(measured=measured, interval=interval, verdict=verdict, bound=bound) | more
+
+
+def test_why_a_bar_is_not_met_is_told_by_its_numbers():
+    rows = [
+        row(1.0, (0.5, 1.5), "pass"),
+        row(2.2, (2.1, 2.3), "fail", case="1 block"),
+        row(1.9, (1.7, 2.2), "undecided"),
+        row(2.1, (1.7, 2.2), "undecided"),
+        row(2.2, (1.2, 4.0), "undecided", op=">="),
+        row(0.0, (0.0, 0.0), "fail", op="<", bound=0.0),
+        row(1.0, (math.nan, math.nan), "undecided"),
+    ]
+    told = bars.told(rows)
+    assert told[0] == (
+        "[`b`](#claim-b), fail (1 block): 2.20\u202f% [2.10, 2.30], asked ≤ 2 %. The estimate misses "
+        "it by 10 % of the bar, and so does the whole interval."
+    )
+    assert [line.split("%. ", 1)[1] for line in told[1:]] == [
+        "The estimate meets it by 5.0 % of the bar; an interval 3.0 times narrower would decide it.",
+        "The estimate misses it by 5.0 % of the bar; an interval 4.0 times narrower would decide it.",
+        "The estimate meets it by 10 % of the bar; an interval 5.0 times narrower would decide it.",
+        "The estimate is the bar itself.",
+        "There is no spread to make an interval of.",
+    ]
+
+
 def test_what_is_timed_is_no_identity():
     timed = ("quickest", "fast", "times", "seconds", "speed")
     for bar in bars.read().values():

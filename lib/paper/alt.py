@@ -34,7 +34,8 @@ def described(by):
 
 
 def lines(df, x, y, group, xlabel, ylabel, limits=(), xlimits=(), log="", **_):
-    """Each line's first and last point, and its highest or lowest where that lies between."""
+    """Each line's first and last point, and its highest and lowest where they lie between, in their
+    order from the left."""
     parts = df.groupby(group, sort=False) if group else [("", df)]
     told = [f"{name}{': ' if name else ''}{_course(part, x, y)}" for name, part in parts]
     axes = {"xy": " on logarithmic axes", "x": " on a logarithmic axis", "y": ", logarithmic"}
@@ -48,7 +49,8 @@ def _course(part, x, y):
     first, last = part.iloc[0], part.iloc[-1]
     text = f"from {number(first[y], 3)} at {number(first[x], 3)}"
     ends = sorted((first[y], last[y]))
-    for row, word in ((part.loc[part[y].idxmax()], "up"), (part.loc[part[y].idxmin()], "down")):
+    turns = (part.loc[part[y].idxmax()], "up"), (part.loc[part[y].idxmin()], "down")
+    for row, word in sorted(turns, key=lambda turn: turn[0][x]):
         if not ends[0] <= row[y] <= ends[1]:
             text += f" {word} to {number(row[y], 3)} at {number(row[x], 3)}"
     return f"{text} to {number(last[y], 3)} at {number(last[x], 3)}"

@@ -16,7 +16,9 @@ import tomllib
 from dataclasses import dataclass, replace
 from pathlib import Path
 
+from .marks import interval_text, written
 from .numerals import MINUS, number, raised
+from .words import literal
 
 BARS = Path(__file__).resolve().parents[2] / "data" / "bars.toml"
 PASS, FAIL, UNDECIDED = VERDICTS = ("pass", "fail", "undecided")
@@ -152,6 +154,42 @@ def tally(rows: list[dict]) -> dict:
 
     exact = [row for row in rows if row.get("sort") in ("identity", "size")]
     return {"exact": count(exact), "quantities": count([r for r in rows if r not in exact])}
+
+
+def told(rows: list[dict]) -> list[str]:
+    """Of rows of ours that do not pass: a line of Markdown each, what was measured, what was asked,
+    and by its numbers why that is missed, or not decided."""
+    return [_told(row) for row in rows if row["verdict"] in (FAIL, UNDECIDED)]
+
+
+def _told(row):
+    case = f" ({literal(row['case'])})" if row.get("case") else ""
+    shown = f"{written(row['measured'], row['unit'], row['interval'])} "
+    shown += interval_text(row["interval"])
+    link = f"[`{row['id']}`](#claim-{row['id']}), {row['verdict']}{case}"
+    return f"{link}: {shown.strip()}, asked {row['threshold']}. {_why(row)}"
+
+
+def _why(row):
+    """Why a row is missed or undecided: where its estimate lies, and how its interval to the bar."""
+    value, ends, bound = row["measured"], row["interval"], row["bound"]
+    if not row["op"]:
+        return "Not all of them hold."
+    if ends and any(map(math.isnan, ends)):
+        return "There is no spread to make an interval of."
+    right = OPERATORS[row["op"]](value, bound)
+    off = abs(value - bound)
+    share = f"{number(100 * off / abs(bound), 2)} % of the bar" if bound else number(off, 2)
+    if value == bound:
+        where = "The estimate is the bar itself"
+    else:
+        where = f"The estimate {'meets' if right else 'misses'} it by {share}"
+    if row["verdict"] == FAIL:
+        return f"{where}{', and so does the whole interval' if ends and ends[0] < ends[1] else ''}."
+    reach = value - ends[0] if (row["op"][0] == ">") == right else ends[1] - value
+    if off and reach > off:
+        return f"{where}; an interval {number(reach / off, 2)} times narrower would decide it."
+    return f"{where}, an end of its interval."
 
 
 def read(path: Path = BARS) -> dict[str, Bar]:

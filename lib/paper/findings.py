@@ -94,7 +94,7 @@ def _stored(row, by, said):
         "title": "Int4 stored in int8",
         "sentence": f"Int4 is as large as int8 there, {stated(row['seed_value'], row['unit'])} "
         f"smaller than FP32, because every code of four bits is kept in a byte; with "
-        f"{row['answered_at']}, it is {_answer(row)} smaller.",
+        f"{row['answered_at']}, its tensors are {_answer(row)} smaller.",
     }
 
 
@@ -119,10 +119,9 @@ def _operations(row, by, said):
     return {
         "title": f"{stated(row['seed_value'], row['unit'])} is a count of operations",
         "sentence": f"The theoretical {stated(row['seed_value'], row['unit'])} counts token "
-        f"passes: without a cache there are {_measured(row)} as many. Times would differ by "
-        f"{_answer(row)} on this machine even if a call cost no overhead, and by what the report "
-        f"itself measured, "
-        f"{stated(said['S1-cache-speedup'], row['unit'])}.",
+        f"passes: without a cache there are {_measured(row)} as many. At the peak of this machine, "
+        f"with calls that cost nothing, times would differ {_answer(row)}; the report itself "
+        f"measured {stated(said['S1-cache-speedup'], row['unit'])}.",
     }
 
 

@@ -10,8 +10,8 @@ START, END = "<!-- headline:start -->", "<!-- headline:end -->"
 
 
 def headline_table(tiles: list[dict]) -> str:
-    """The headline numbers as a Markdown table: measured with its interval, limit or reference, bar, verdict,
-    and the original report's number beside what its own setting gives here."""
+    """The headline numbers as a Markdown table: measured with its interval, limit or reference,
+    bar, verdict, and the original report's number beside what its own setting gives here."""
     lines = [
         "| what | here | limit or reference | bar | verdict | at the original report's setting |"
     ]

@@ -101,10 +101,13 @@ def tokens(corpus: dict) -> int:
 
 
 def chapters(run: dict, rows: list[dict]) -> pd.DataFrame:
-    """The chapters that ran: seconds, bars, statements of the original report, and the hash of all
-    that each depends on."""
+    """The chapters that ran before the report's own notebook, whose seconds and hash are not known
+    before it has ended: seconds, bars, statements of the original report, and the hash of all that
+    each depends on."""
     told = []
     for name, key in run.get("keys", {}).items():
+        if name == "report":
+            continue
         own = [row for row in rows if row["notebook"] == name]
         about = sum(map(audited, own))
         seconds = run["durations_s"].get(name)

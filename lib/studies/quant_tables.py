@@ -89,6 +89,13 @@ def against(row) -> str:
     return "" if row.compared else " over its own control"
 
 
+def tuned_times(bench: pd.DataFrame) -> dict[str, str]:
+    """{times}: how many times smaller the format is in which int4 is fine-tuned, of bench_quant.csv;
+    {} where it was not measured."""
+    own = bench[bench["format"] == "int4 g32 asym"] if "format" in bench else bench
+    return {"times": f"{own.times_smaller.iloc[0]:.3f}×"} if len(own) else {}
+
+
 def highlighted(front: pd.DataFrame, bits: int) -> dict[str, str]:
     """The colour of the format of so many bits in the figure of `front`."""
     format = {32: "fp32", 8: "int8 channel", 4: "int4 g32"}[bits]
