@@ -178,14 +178,15 @@ def test_why_a_bar_is_not_met_is_told_by_its_numbers():
         row(1.0, (math.nan, math.nan), "undecided"),
     ]
     told = bars.told(rows)
+    narrower = "; an interval {} times narrower would decide it."
     assert told[0] == (
-        "[`b`](#claim-b), fail (1 block): 2.20\u202f% [2.10, 2.30], asked ≤ 2 %. The estimate misses "
-        "it by 10 % of the bar, and so does the whole interval."
+        "[`b`](#claim-b), fail (1 block): 2.20\u202f% [2.10, 2.30], asked ≤ 2 %. "
+        "The estimate misses it by 10 % of the bar, and so does the whole interval."
     )
     assert [line.split("%. ", 1)[1] for line in told[1:]] == [
-        "The estimate meets it by 5.0 % of the bar; an interval 3.0 times narrower would decide it.",
-        "The estimate misses it by 5.0 % of the bar; an interval 4.0 times narrower would decide it.",
-        "The estimate meets it by 10 % of the bar; an interval 5.0 times narrower would decide it.",
+        "The estimate meets it by 5.0 % of the bar" + narrower.format(3.0),
+        "The estimate misses it by 5.0 % of the bar" + narrower.format(4.0),
+        "The estimate meets it by 10 % of the bar" + narrower.format(5.0),
         "The estimate is the bar itself.",
         "There is no spread to make an interval of.",
     ]

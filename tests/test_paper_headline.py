@@ -12,6 +12,7 @@ from paper.headline import Counts, Fact
 from paper.project import Project
 
 LEDGER = seed_claims()
+RUN = {"durations_s": {"01-data": 32.0, "02-train": 2500.0}, "machine": {"cores": 2}}
 LANGUAGE = {"kind": "language", "name": "language"}
 SHORT = {"new_tokens": 50, "measured": 1.38, "low": 1.26, "high": 1.5, "roofline": 2.2}
 LAW = {"speedup": [SHORT, {"new_tokens": 500, "roofline": 14.0}]}
@@ -268,18 +269,21 @@ def test_the_readme_table_names_value_limit_bar_verdict_and_the_originals_settin
 def test_update_rewrites_between_the_markers_only(tmp_path):
     page = tmp_path / "README.md"
     page.write_text(f"before\n{readme.START}\nold\n{readme.END}\nafter\n")
-    readme.update(page, [])
+    readme.update(page, [], RUN)
     text = page.read_text()
-    assert text.startswith(f"before\n{readme.START}\n| what |")
+    assert text.startswith(
+        f"before\n{readme.START}\n"
+        "The committed run took 42 minutes on 2 cores. Its headline:\n\n| what |"
+    )
     assert text.endswith(f"|\n{readme.END}\nafter\n") and "old" not in text
-    assert readme.update(page, []).read_text() == text
+    assert readme.update(page, [], RUN).read_text() == text
 
 
 def test_update_without_markers_says_so(tmp_path):
     page = tmp_path / "README.md"
     page.write_text("no markers\n")
     with pytest.raises(ValueError, match="README.md does not hold <!-- headline:start -->"):
-        readme.update(page, [])
+        readme.update(page, [], RUN)
     assert page.read_text() == "no markers\n"
 
 

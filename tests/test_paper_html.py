@@ -15,6 +15,7 @@ from nbformat.v4 import new_code_cell, new_markdown_cell, new_notebook, new_outp
 
 from claim_rows import own_row
 from paper import bars, display, marks, prose
+from paper.audit_section import _asked
 from paper.canvas import canvas, png_bytes, styled
 from paper.chapter import Book, claim_anchor, printed
 from paper.checks import check
@@ -1191,3 +1192,9 @@ def test_captions_put_the_finding_in_bold():
     environment = prose.markdown("\\begin{equation}a=b\\end{equation}", prose.Renderer("report"))
     assert "<math" in environment and '<span class="eqno"></span>' in environment
     assert claim_anchor("a b/c") == "claim-a-b-c" and Book(TEMPLATE).claims == {}
+
+
+def test_what_is_asked_of_a_rough_number_has_no_zeros_behind_it():
+    rough = {"seed_value": 7.0, "step": 0.01}
+    assert _asked({"threshold": None}, rough) == "7 ± 0.005"
+    assert _asked({"threshold": None}, {"seed_value": 149_000, "step": 1000}) == "149,000 ± 500"

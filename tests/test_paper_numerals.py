@@ -46,6 +46,14 @@ def test_numbers_are_written_for_reading():
     assert list(table.index) == ["r", "s"]
 
 
+def test_what_fewer_decimals_write_in_full_has_no_zeros_behind_it():
+    table = readable(pd.DataFrame({"lr": [0.012, 0.006, 0.003], "printed": [7.18, 1052.43, 0.7]}))
+    assert table.to_dict("list") == {
+        "lr": ["0.012", "0.006", "0.003"],
+        "printed": ["7.18", "1,052.43", "0.70"],
+    }
+
+
 def test_columns_of_one_unit_have_one_count_of_decimals_but_where_two_digits_need_more():
     table = readable(
         pd.DataFrame(
@@ -70,7 +78,7 @@ def test_columns_of_one_unit_have_one_count_of_decimals_but_where_two_digits_nee
 def test_a_sentence_has_true_minus_signs_and_none_before_zero():
     values = {"a": -1.25, "b": np.float32(-0.5), "c": -0.001, "name": "a-b", "n": -3, "e": 1.5e-7}
     assert told("{a:.1f} {b:+.1f} {n:,}", values) == "−1.2 −0.5 −3"
-    assert told("{c:.1f} {c:+.2f} {name} {e:.1e}", values) == "0.0 +0.00 a-b 1.5e-07"
+    assert told("{c:.1f} {c:+.2f} {name} {e:.1e}", values) == "0.0 0.00 a-b 1.5e-07"
     assert told("no {values} at all", {}) == "no {values} at all"
 
 

@@ -37,6 +37,14 @@ def test_the_commit_and_whether_tracked_files_changed(project, monkeypatch):
     assert provenance.commit(project.root) == {"commit": "unknown", "dirty": False}
 
 
+def test_programs_say_their_versions_and_what_is_missing_is_left_out(tmp_path, monkeypatch):
+    said = {"gcc": "gcc (Debian) 12.2\nCopyright", "node": "v20.1"}
+    monkeypatch.setattr(provenance, "_told", lambda *command: said.get(command[0], ""))
+    assert provenance.programs(tmp_path) == {"C compiler": "gcc (Debian) 12.2", "node": "v20.1"}
+    write_json(tmp_path / provenance.WEB, {"version": "1.30.0"})
+    assert provenance.programs(tmp_path)["onnxruntime-web"] == "1.30.0"
+
+
 def test_run_json_says_what_made_the_run_and_names_no_folder_of_this_machine(project):
     run_dir, params = project.reports / "quick", resolve(project.notebooks)
     stages.write_stamp(run_dir, "01-data", key="k", seconds=1.5, params={}, artefacts={})

@@ -311,9 +311,9 @@ def test_the_object_is_asked_and_not_its_configuration():
     assert architecture.feed_forward(gated) == "3 linear layers, swiglu, rmsnorm"
     assert architecture.optimizer_name(SEED) == "Adam"
     assert architecture.optimizer_name(replace(GOOD, optimizer="adamw")) == "AdamW"
-    assert architecture.optimizer_name(GOOD) == "MuonAdamW"
+    assert architecture.optimizer_name(GOOD) == "Muon for the blocks' matrices, AdamW"
     table = architecture.recipes({"a": SEED, "b": GOOD}).set_index("setting")
-    assert table.loc["optimizer"].tolist() == ["Adam", "MuonAdamW"]
+    assert table.loc["optimizer"].tolist() == ["Adam", architecture.optimizer_name(GOOD)]
     assert table.loc["peak learning rate", "a"] == str(SEED.lr)
     assert not any("_" in name for name in table.index) and len(table) == len(asdict(SEED))
     told = architecture.found(cfg, 0)

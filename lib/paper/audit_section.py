@@ -3,7 +3,6 @@ apart, and the verdicts counted by kind."""
 
 from .claims import audited
 from .marks import strip, written
-from .numerals import number
 from .statements import ANSWER_ONLY, BETTER, HOLDS, SLIP, VERDICTS
 from .summary import audit_by_kind
 
@@ -76,7 +75,7 @@ def _asked(row, said):
     of a number that was stated roughly."""
     if row["threshold"] or said["step"] is None:
         return row["threshold"] or ""
-    return f"{number(said['seed_value'])} ± {number(said['step'] / 2)}"
+    return f"{written(said['seed_value'])} ± {written(said['step'] / 2)}"
 
 
 def _text(value, unit, interval):

@@ -171,7 +171,7 @@ def _told(row):
 
 
 def _why(row):
-    """Why a row is missed or undecided: where its estimate lies, and how its interval to the bar."""
+    """Why a row is missed or undecided: where its estimate and its interval lie."""
     value, ends, bound = row["measured"], row["interval"], row["bound"]
     if not row["op"]:
         return "Not all of them hold."

@@ -57,10 +57,10 @@ class Sentence(Formatter):
 
     def format_field(self, value, spec):
         text = super().format_field(value, spec)
-        if not (isinstance(value, Real) and text.startswith("-")):
+        if not (isinstance(value, Real) and text.startswith(("-", "+"))):
             return text
-        zero = not text.strip("-0.,% ")
-        return ("+" if "+" in spec else "") + text[1:] if zero else MINUS + text[1:]
+        zero = not text.strip("+-0.,% ")
+        return text[1:] if zero else text.replace("-", MINUS, 1)
 
 
 def told(template, values):
@@ -124,11 +124,22 @@ def readable(df):
         for place in of_unit:
             values = floats[place]
             count = least if least is None else max(least, places(values, 2) or 0)
+            count = count and min(count, _needed(values, count))
             out.isetitem(place, column(values, 4, ratios=True, count=count))
     for place, dtype in enumerate(df.dtypes):
         if dtype.kind in "iub":
             out.isetitem(place, [number(value) for value in df.iloc[:, place]])
     return out
+
+
+def _needed(values, most):
+    """The fewest decimals, at least one, that write numbers which `most` write in full, as a
+    setting's or a printed number's; `most` where they do not, or all are zero."""
+    known = np.asarray(values, float)
+    known = known[np.isfinite(known)]
+    if not known.any():
+        return most
+    return next((n for n in range(1, most) if np.allclose(known, known.round(n), 1e-12, 0)), most)
 
 
 def places(values, digits, ratios=True):

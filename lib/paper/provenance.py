@@ -13,7 +13,7 @@ from pathlib import Path
 import torch
 
 from . import stages
-from .files import digest, sha256, write_json, write_text
+from .files import digest, read_json, sha256, write_json, write_text
 from .names import hash_line
 from .project import Project
 from .record import COMPARED
@@ -89,6 +89,26 @@ def versions() -> dict:
     return found
 
 
+PROGRAMS = {
+    "C compiler": ("cc", "gcc", "clang"),
+    "node": ("node",),
+    "Chromium": ("chromium", "chromium-browser", "google-chrome"),
+}  # what some chapters run where they find it
+WEB = Path(".cache/npm/node_modules/onnxruntime-web/package.json")
+
+
+def programs(root: Path) -> dict:
+    """What the programs beside Python say of their versions, and that of onnxruntime-web below
+    `root`; those that are missing are left out."""
+    found = {}
+    for name, calls in PROGRAMS.items():
+        told = next(filter(None, (_told(call, "--version") for call in calls)), "")
+        found[name] = told.splitlines()[0].strip() if told else None
+    web = Path(root) / WEB
+    found["onnxruntime-web"] = read_json(web).get("version") if web.is_file() else None
+    return {name: version for name, version in found.items() if version}
+
+
 def recorded(project: Project, params: dict) -> dict:
     """The parameters as a record keeps them: a corpus by its name and SHA-256, and no folder."""
     places = (*stages.PLACES, *project.folders)
@@ -117,6 +137,7 @@ def write_run(project: Project, run_dir: Path, params: dict) -> dict:
         "machine": machine(),
         "threads": params.get("threads"),
         "versions": versions(),
+        "programs": programs(project.root),
         "side_by_side": {s: beside(stamp) for s, stamp in stamps.items() if beside(stamp)},
         "durations_s": {s: stamp["seconds"] for s, stamp in stamps.items() if stamp},
         "keys": {s: stamp["key"] for s, stamp in stamps.items() if stamp},

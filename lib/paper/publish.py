@@ -12,6 +12,7 @@ from .grading import holding
 from .names import short
 from .progress import clock
 from .project import Project
+from .record import read
 from .revision import git, state
 from .scrub import naming
 from .targets import run
@@ -153,5 +154,6 @@ def copy(project: Project, run_dir: Path) -> list[str]:
     page = project.root / "README.md"
     if page.is_file():
         tiles = run_dir / "headline.json"
-        readme.update(page, read_json(tiles) if tiles.is_file() else [])
+        shown = read_json(tiles) if tiles.is_file() else []
+        readme.update(page, shown, read(run_dir, "run.json"))
     return names

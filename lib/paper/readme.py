@@ -24,9 +24,18 @@ def headline_table(tiles: list[dict]) -> str:
     return "\n".join(lines)
 
 
-def update(readme: Path, tiles: list[dict]) -> Path:
-    """Rewrites the headline table between the markers in `readme`, and nothing else; ValueError if
-    a marker is missing."""
+def took(run: dict) -> str:
+    """How long the committed run took, by its run.json; "" where that does not say."""
+    seconds, machine = run.get("durations_s"), run.get("machine", {})
+    if not seconds:
+        return ""
+    where = f" on {machine['cores']} cores" if machine.get("cores") else ""
+    return f"The committed run took {sum(seconds.values()) / 60:.0f} minutes{where}. "
+
+
+def update(readme: Path, tiles: list[dict], run: dict) -> Path:
+    """Rewrites what the run took and its headline table between the markers in `readme`, and
+    nothing else; ValueError if a marker is missing."""
     text = Path(readme).read_text(encoding="utf-8")
     pattern = re.compile(f"{re.escape(START)}.*?{re.escape(END)}", re.DOTALL)
     if len(pattern.findall(text)) != 1:
@@ -34,5 +43,5 @@ def update(readme: Path, tiles: list[dict]) -> Path:
             f"{Path(readme).name} does not hold {START} and {END} once each: put them back "
             "around the table"
         )
-    block = f"{START}\n{headline_table(tiles)}\n{END}"
+    block = f"{START}\n{took(run)}Its headline:\n\n{headline_table(tiles)}\n{END}"
     return write_text(readme, pattern.sub(lambda _: block, text))

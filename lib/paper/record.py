@@ -82,6 +82,7 @@ def provenance(project: Project, run: dict, past: dict, corpus: dict) -> pd.Data
         "Python": machine.get("python"),
         "libraries": _versions(versions, set(versions) - {*COMPARED}),
         "compared with": _versions(versions, {*COMPARED}),
+        "programs": ", ".join(f"{name}: {v}" for name, v in run.get("programs", {}).items()),
         "corpus": corpus.get("name"),
         "corpus SHA-256": corpus.get("sha256"),
         "corpus tokens": tokens(corpus),

@@ -21,6 +21,7 @@ SETTINGS = {
     "cooldown_shape": "shape of the cool-down",
     "ema": "share that a mean of the weights keeps",
     "clip": "clipped at norm",
+    "initialization": "initialisation",
 }  # of a recipe, in words
 
 
@@ -96,11 +97,12 @@ def feed_forward(model) -> str:
 
 
 def optimizer_name(recipe: TrainConfig) -> str:
-    """AdamW decays weights; where none do, it is Adam."""
+    """AdamW decays weights; where none do, it is Adam. Muon moves the blocks' matrices alone."""
     own = optimizer(Transformer(ModelConfig(vocab_size=1, d_model=2, n_heads=1)), recipe)
     decays = any(group["weight_decay"] for group in own.param_groups)
     name = type(own).__name__
-    return name if decays else name.removesuffix("W")
+    name = name if decays else name.removesuffix("W")
+    return name.replace("MuonAdam", "Muon for the blocks' matrices, Adam")
 
 
 def recipes(named: dict[str, TrainConfig]) -> pd.DataFrame:

@@ -189,7 +189,8 @@ def not_run(rows: list[dict], names: list[str]) -> str:
     rest = [n for n, b in BUDGETS.items() if n not in asked and b.text != GENERATED]
     lost = [n for n in asked if n not in done]
     said = [f"Not in this profile: {', '.join(rest)}."] if rest else []
-    said += [f"Not run, for want of its text or of nanoGPT's time: {', '.join(lost)}."] * bool(lost)
+    named = ", ".join(f"“{name}”" for name in lost)
+    said += [f"Asked for, and not run for want of the text or of nanoGPT: {named}."] * bool(lost)
     return " ".join(said) or "Every budget was spent."
 
 
