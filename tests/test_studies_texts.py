@@ -105,7 +105,7 @@ def test_what_was_not_run_is_told():
         "Not in this profile: a fifth, 3 minutes, 8 minutes, 30 minutes, 20 minutes, stories, "
         "quijote."
     )
-    assert real_texts.not_run([], ["a fifth"]).endswith("nanoGPT's time: a fifth.")
+    assert real_texts.not_run([], ["a fifth"]).endswith(" or of nanoGPT: “a fifth”.")
     every = [row | {"budget": name} for name in presets.BUDGETS]
     assert real_texts.not_run(every, ["all"]) == "Every budget was spent."
     assert "1.0 s of training on the synthetic language" in real_texts.answer([row], {})
