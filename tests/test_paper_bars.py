@@ -176,6 +176,7 @@ def test_why_a_bar_is_not_met_is_told_by_its_numbers():
         row(2.2, (1.2, 4.0), "undecided", op=">="),
         row(0.0, (0.0, 0.0), "fail", op="<", bound=0.0),
         row(1.0, (math.nan, math.nan), "undecided"),
+        row(1.0, None, "undecided"),  # the same as it is kept
     ]
     told = bars.told(rows)
     narrower = "; an interval {} times narrower would decide it."
@@ -188,6 +189,7 @@ def test_why_a_bar_is_not_met_is_told_by_its_numbers():
         "The estimate misses it by 5.0 % of the bar" + narrower.format(4.0),
         "The estimate meets it by 10 % of the bar" + narrower.format(5.0),
         "The estimate is the bar itself.",
+        "There is no spread to make an interval of.",
         "There is no spread to make an interval of.",
     ]
 

@@ -175,7 +175,7 @@ def _why(row):
     value, ends, bound = row["measured"], row["interval"], row["bound"]
     if not row["op"]:
         return "Not all of them hold."
-    if ends and any(map(math.isnan, ends)):
+    if row["verdict"] == UNDECIDED and (not ends or any(map(math.isnan, ends))):
         return "There is no spread to make an interval of."
     right = OPERATORS[row["op"]](value, bound)
     off = abs(value - bound)
