@@ -2,6 +2,7 @@
 
 import math
 import re
+from dataclasses import replace
 
 import pandas as pd
 import pytest
@@ -177,6 +178,7 @@ def test_why_a_bar_is_not_met_is_told_by_its_numbers():
         row(0.0, (0.0, 0.0), "fail", op="<", bound=0.0),
         row(1.0, (math.nan, math.nan), "undecided"),
         row(1.0, None, "undecided"),  # the same as it is kept
+        claims.bar_row(replace(AT_MOST, rule="all"), (3, 4), None),
     ]
     told = bars.told(rows)
     narrower = "; an interval {} times narrower would decide it."
@@ -184,7 +186,7 @@ def test_why_a_bar_is_not_met_is_told_by_its_numbers():
         "[`b`](#claim-b), fail (1 block): 2.20\u202f% [2.10, 2.30], asked ≤ 2 %. "
         "The estimate misses it by 10 % of the bar, and so does the whole interval."
     )
-    assert [line.split("%. ", 1)[1] for line in told[1:]] == [
+    assert [line.split("%. ", 1)[1] for line in told[1:-1]] == [
         "The estimate meets it by 5.0 % of the bar" + narrower.format(3.0),
         "The estimate misses it by 5.0 % of the bar" + narrower.format(4.0),
         "The estimate meets it by 10 % of the bar" + narrower.format(5.0),
@@ -192,6 +194,7 @@ def test_why_a_bar_is_not_met_is_told_by_its_numbers():
         "There is no spread to make an interval of.",
         "There is no spread to make an interval of.",
     ]
+    assert told[-1].endswith("Not all of them hold.")
 
 
 def test_what_is_timed_is_no_identity():

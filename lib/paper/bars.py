@@ -172,8 +172,8 @@ def _told(row):
 
 def _why(row):
     """Why a row is missed or undecided: where its estimate and its interval lie."""
-    value, ends, bound = row["measured"], row["interval"], row["bound"]
-    if not row["op"]:
+    value, ends, bound = row["measured"], row["interval"], row.get("bound")
+    if bound is None:  # of the rule "all"
         return "Not all of them hold."
     if row["verdict"] == UNDECIDED and (not ends or any(map(math.isnan, ends))):
         return "There is no spread to make an interval of."
