@@ -202,6 +202,13 @@ def test_checkpoints_of_another_computation_are_not(finished):
     assert carried(finished, "another") == {}
 
 
+def test_a_chapter_that_goes_on_says_what_the_run_took_that_it_goes_on_from(finished):
+    project, run_dir, work = finished
+    assert runner.carry_over(project, "02-train", run_dir, work, "another") == 0
+    assert runner.carry_over(project, "02-train", run_dir, work, "same") == 1
+    assert runner.carry_over(project, "02-train", run_dir, work, "same") == 0  # all there already
+
+
 def test_a_damaged_checkpoint_and_one_that_a_later_try_wrote_are_not(finished):
     _, run_dir, work = finished
     write_text(run_dir / "train/twin.pt", "half")

@@ -27,7 +27,7 @@ def run_stage(
     project: Project, stage: str, params: dict, run_dir: Path, watch=None, kernels=None, beside=()
 ) -> float:
     """Executes the notebook of `stage`, moves what it wrote into `run_dir` and stamps it; returns
-    the seconds it took.
+    the seconds it took, or those of the run whose training it goes on from, if they are more.
 
     The notebook writes into a working folder, so on failure everything in `run_dir` is as it was,
     and `<stage>.failed.ipynb` shows the cell. Raises CellError or KernelDied. `watch` is told of
@@ -36,7 +36,7 @@ def run_stage(
     found = stages.parts(project, stage, params, run_dir)
     key, computation = digest(found), stages.computation(found)
     work = working_folder(run_dir, stage, key)
-    carry_over(project, stage, run_dir, work, computation)
+    before = carry_over(project, stage, run_dir, work, computation)
     failed, part = run_dir / f"{stage}.failed.ipynb", run_dir / f".{stage}.part.ipynb"
     names = (*GIVEN, *project.folders)
     given = [Path(params[name]).parent for name in names if params.get(name)]
@@ -61,7 +61,7 @@ def run_stage(
     about = {
         "params": stages.stage_params(project, stage, params),
         "computation": computation,
-        "seconds": round(time.monotonic() - start, 1),
+        "seconds": max(round(time.monotonic() - start, 1), before),
         "beside": sorted({*beside}),
     }
     with ADOPTING:
@@ -115,17 +115,20 @@ def working_folder(run_dir: Path, stage: str, key: str) -> Path:
     return work
 
 
-def carry_over(project: Project, stage: str, run_dir: Path, work: Path, computation: str) -> None:
+def carry_over(project: Project, stage: str, run_dir: Path, work: Path, computation: str) -> float:
     """Puts what the stage resumes from (its checkpoints) into its working folder, if all that it
-    computes with is as it was: a label or a sentence that changed trains nothing again."""
-    stamp = stages.read_stamp(run_dir, stage)
+    computes with is as it was: a label or a sentence that changed trains nothing again. Returns the
+    seconds of the run that it goes on from; 0 where it begins anew."""
+    stamp, carried = stages.read_stamp(run_dir, stage), 0
     if stamp is None or stamp.get("computation") != computation or stage not in project.declared:
-        return
+        return 0.0
     bad = stages.damaged(run_dir, stamp)
     for name in stamp["artefacts"]:
         wanted = any(fnmatch(name, pattern) for pattern in project.declared[stage].resumes)
         if wanted and name not in bad and not (work / name).exists():
             write_bytes(work / name, (run_dir / name).read_bytes())
+            carried += 1
+    return stamp["seconds"] if carried else 0.0
 
 
 def adopt(run_dir: Path, stage: str, work: Path, **about) -> dict:
