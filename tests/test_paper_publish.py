@@ -152,7 +152,8 @@ def test_copying_gives_the_readme_its_table(tmp_path):
     with pytest.raises(FileNotFoundError, match="index.html is missing: run make report"):
         publish.copy(project, run_dir)
     for name in companions.ALWAYS:
-        write_text(run_dir / name, "x")
+        write_text(run_dir / name, "{}")
+    write_json(run_dir / "run.json", {"durations_s": {"a": 90.0, "b": 30.0}})
     write_text(tmp_path / "README.md", f"{readme.START}\nold\n{readme.END}\n")
     assert publish.copy(project, run_dir) == list(companions.ALWAYS)
     text = (tmp_path / "README.md").read_text()
@@ -160,3 +161,4 @@ def test_copying_gives_the_readme_its_table(tmp_path):
         "| Speed-up | 3.7× [3.2, 4.2] | roofline 42× | ≥ 3.4× | undecided | – |" in text
         and "old" not in text
     )
+    assert "The committed run took 2 minutes. Its headline:" in text
