@@ -110,7 +110,8 @@ def test_whole_numbers_of_any_library_become_ints(config, name):
 
 @pytest.mark.parametrize(("config", "name"), REALS, ids=str)
 def test_real_numbers_become_floats(config, name):
-    for value in (1, 0.5, np.float32(0.5), np.int64(1), torch.tensor(0.5), Fraction(1, 2)):
+    whole = 0 if name == "ema" else 1  # a mean that decays by 1 a step would never move
+    for value in (whole, 0.5, np.float32(0.5), np.int64(whole), torch.tensor(0.5), Fraction(1, 2)):
         assert type(getattr(made(config, name, value), name)) is float
     for value in (
         "1",
