@@ -19,7 +19,7 @@ from minitransformer.model import ModelConfig, Transformer
 from minitransformer.train import initialize
 
 from . import seed_latency
-from .processes import as_columns, over_processes, process_medians, speedup
+from .processes import as_columns, over_processes, percent_off, process_medians, speedup
 from .words import minus
 
 WIDTHS = (1, 2, 4, 8, 16, 32, 64, 128)  # tokens or sequences of one forward
@@ -172,12 +172,8 @@ def predictions(gains: pd.DataFrame, model, roof, cfg, prompt_tokens: int) -> pd
 def misses(compared: pd.DataFrame) -> pd.DataFrame:
     """By how many per cent the time model misses each measured speed-up of `predictions`: case,
     off_percent, low, high, the ends as the ends of the measurement give them."""
-    ends = [100 * (compared[end] / compared.time_model - 1) for end in ("measured", "low", "high")]
-    off, low, high = ends
-    near = np.where(low * high <= 0, 0.0, np.minimum(low.abs(), high.abs()))
-    lengths = compared.new_tokens.map("{:,.0f} tokens".format)
-    far = np.maximum(low.abs(), high.abs())
-    return pd.DataFrame({"case": lengths, "off_percent": off.abs(), "low": near, "high": far})
+    ends = [compared[end] / compared.time_model for end in ("measured", "low", "high")]
+    return percent_off(*ends).assign(case=compared.new_tokens.map("{:,.0f} tokens".format))
 
 
 def times_off(gains: pd.DataFrame, model, prompt: int, new: int) -> dict[str, float]:
