@@ -161,7 +161,7 @@ def seconds(rows: pd.Series, times: pd.DataFrame) -> pd.Series:
 def misses(table: pd.DataFrame) -> pd.DataFrame:
     """By how many per cent each gain lies off what T(m) promise: case, off_percent, low, high."""
     ends = [table[f"over_promised{end}"] for end in ("", "_low", "_high")]
-    return percent_off(*ends).assign(case=table.way + ", " + table["shape"])
+    return percent_off(table.way + ", " + table["shape"], *ends)
 
 
 def there(table: pd.DataFrame) -> pd.DataFrame:

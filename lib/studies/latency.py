@@ -173,7 +173,7 @@ def misses(compared: pd.DataFrame) -> pd.DataFrame:
     """By how many per cent the time model misses each measured speed-up of `predictions`: case,
     off_percent, low, high, the ends as the ends of the measurement give them."""
     ends = [compared[end] / compared.time_model for end in ("measured", "low", "high")]
-    return percent_off(*ends).assign(case=compared.new_tokens.map("{:,.0f} tokens".format))
+    return percent_off(compared.new_tokens.map("{:,.0f} tokens".format), *ends)
 
 
 def times_off(gains: pd.DataFrame, model, prompt: int, new: int) -> dict[str, float]:

@@ -150,10 +150,10 @@ def speedup(samples: pd.DataFrame, slow: str, fast: str) -> dict[str, float]:
     return over_processes(process_ratios(samples, slow, fast))
 
 
-def percent_off(ratio: pd.Series, low: pd.Series, high: pd.Series) -> pd.DataFrame:
-    """By how many per cent a measurement over its prediction lies off 1, either way: off_percent,
-    and as low and high the least and the most that lie in its interval."""
+def percent_off(case: pd.Series, ratio: pd.Series, low: pd.Series, high: pd.Series) -> pd.DataFrame:
+    """By how many per cent each case's measurement over its prediction lies off 1, either way: case,
+    off_percent, and as low and high the least and the most that lie in its interval."""
     off, low, high = (100 * (end - 1) for end in (ratio, low, high))
     near = np.where(low * high <= 0, 0.0, np.minimum(low.abs(), high.abs()))
     far = np.maximum(low.abs(), high.abs())
-    return pd.DataFrame({"off_percent": off.abs(), "low": near, "high": far})
+    return pd.DataFrame({"case": case, "off_percent": off.abs(), "low": near, "high": far})
