@@ -151,7 +151,7 @@ def speedup(samples: pd.DataFrame, slow: str, fast: str) -> dict[str, float]:
 
 
 def percent_off(case: pd.Series, ratio: pd.Series, low: pd.Series, high: pd.Series) -> pd.DataFrame:
-    """By how many per cent each case's measurement over its prediction lies off 1, either way: case,
+    """By how many per cent a case, measured over predicted, lies off 1, either way: case,
     off_percent, and as low and high the least and the most that lie in its interval."""
     off, low, high = (100 * (end - 1) for end in (ratio, low, high))
     near = np.where(low * high <= 0, 0.0, np.minimum(low.abs(), high.abs()))
