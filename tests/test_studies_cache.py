@@ -596,3 +596,9 @@ def test_the_compiled_step_is_told_with_its_reason_or_its_gain(folder, text, mon
     own = pd.DataFrame({"new_tokens": 60, "loop": [*native.FORMATS], "us_per_token": 1.0})
     fall = native.waterfall(steps.assign(loop=latency.LOOPS[1:]), own, 60, 200.0)
     assert fall.step.tolist()[2:4] == ["static cache", "torch.compile"]
+
+
+def test_a_gap_is_explained_as_far_as_it_closes():
+    closed, (low, high) = latency.explained_percent((2, (1, 4)), 8, 32)
+    assert closed == pytest.approx(50)  # two of four doublings
+    assert (low, high) == pytest.approx((100 / 3, 60))

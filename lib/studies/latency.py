@@ -282,6 +282,17 @@ def overhead_percent(model: bench.TimeModel, past: int) -> float:
     return 100 * model.cached_overhead / float(model.cached(past))
 
 
+def explained_percent(measured, without: float, counted: float):
+    """How much of the way from a measured speed-up to the `counted` one is gone `without` what a
+    call costs, in logarithms: per cent with its interval, of `measured` with its own."""
+
+    def share(speedup):
+        return float(100 * np.log(without / speedup) / np.log(counted / speedup))
+
+    value, (low, high) = measured
+    return share(value), (share(high), share(low))
+
+
 def at_the_knee(steps: pd.DataFrame, knee: float) -> float:
     """A forward over t* tokens over one of a single token, as `step_medians` found them: between
     the lengths that were timed, the lower deciles are joined by lines."""
