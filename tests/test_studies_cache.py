@@ -263,6 +263,8 @@ def test_pages_follow_use_and_waste_less_than_a_block():
     assert paged[16] == 1 and paged[1] == 16 and (waste.reserved_share >= 1).all()
     idle = cache_bytes.idle(waste)
     assert idle["static, room for 96"] > idle["paged, blocks of 64"] > idle["paged, blocks of 16"]
+    half = pd.Series({"static, room for 96": 0.75, "paged, blocks of 16": 0.5})
+    assert cache_bytes.over_static(half) == 0.5  # four times what is used, and twice
 
 
 # quality
@@ -477,6 +479,7 @@ def test_drafts_pay_or_not_by_their_whole_interval_and_miss_their_prediction():
         }
     )
     assert speculation.told(table) == "no draft surely pays: 0.80 to 1.20 times the speed"
+    assert speculation.best(table) == (1.2, (0.9, 1.5))
     slow = table.assign(measured_speedup=[0.8, 0.9], high=[0.9, 0.95])
     assert speculation.told(slow) == "every draft surely costs time: 0.80 to 0.90 times the speed"
     paying = speculation.told(table.assign(low=[0.7, 1.1]))
