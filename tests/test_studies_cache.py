@@ -539,7 +539,7 @@ def test_pieces_of_text():
 def test_the_engine_is_timed_beside_eager_and_certified(folder, text):
     plan = latency.Plan((5, 60), 1, 1, 8)
     samples = native.measure(folder, text, plan)["native"].assign(process=0)
-    assert set(samples.name) == {native.EAGER, *native.FORMATS} and set(samples.tokens) == {50, 60}
+    assert set(samples.name) == {*native.WAYS} and set(samples.tokens) == {50, 60}
     table = native.table(samples)
     value, ends = native.gain(table, native.EAGER, plan)
     assert value == pytest.approx(1) and np.isnan(ends).all()
@@ -596,7 +596,7 @@ def test_the_compiled_step_is_told_with_its_reason_or_its_gain(folder, text, mon
         both
     ) and "2.00 times as fast as eager PyTorch on one thread" in compiled.told(both)
     steps = pd.DataFrame({"new_tokens": [60] * 3, "ms_per_token": [3.0, 2.0, 1.0]})
-    own = pd.DataFrame({"new_tokens": 60, "loop": [*native.FORMATS], "us_per_token": 1.0})
+    own = pd.DataFrame({"new_tokens": 60, "loop": native.WAYS[1:], "us_per_token": 1.0})
     fall = native.waterfall(steps.assign(loop=latency.LOOPS[1:]), own, 60, 200.0)
     assert fall.step.tolist()[2:4] == ["static cache", "torch.compile"]
 
