@@ -79,7 +79,7 @@ def effects(losses: pd.DataFrame, default: str = "default") -> pd.DataFrame:
     """A row for each column but `default`, against it, paired by row: pairs, the smallest change
     that they show, the mean change and its interval over the family, p, Holm's p, what it says.
 
-    `losses` has a row a seed and a column an arm, lower being better; an arm that a seed lacks (NaN)
+    `losses` has a row a seed and a column an arm, lower being better; one that a seed lacks (NaN)
     is compared over the seeds that it has, which is fair where none is missing for its loss."""
     rows, others = [], [name for name in losses if name != default]
     for name in others:
