@@ -168,3 +168,12 @@ def there(table: pd.DataFrame) -> pd.DataFrame:
     """The gains where T(m) promise more than `WORTHWHILE`: case, gain, low, high."""
     own = table[table.promised > WORTHWHILE]
     return cases(own.assign(case=own.way + ", " + own["shape"]), "gain", "case")
+
+
+def said(table: pd.DataFrame) -> str:
+    """How much of what T(m) promise is had at each shape, in a sentence."""
+    parts = [
+        f"{100 * part.over_promised.min():.0f} to {100 * part.over_promised.max():.0f} % ({shape})"
+        for shape, part in table.groupby("shape", sort=False)
+    ]
+    return f"Of what T(m) promise is had: {', '.join(parts)}."
