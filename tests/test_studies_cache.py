@@ -104,7 +104,7 @@ def test_each_process_is_new_and_an_error_comes_through():
     told = []
     shown = processes.Processes(1, 1, lambda total, what: told.append((total, what)) or Bar(told))
     shown.run(pid)
-    assert told == [(1, "timing in fresh processes"), 1]
+    assert told == [(1, "timing in a thread"), 1]
     with pytest.raises(ValueError, match="lengths 0 is too short"):
         processes.Processes(1).run(failing)
     with pytest.raises(ValueError, match="two measures return 'where'"):
@@ -113,13 +113,38 @@ def test_each_process_is_new_and_an_error_comes_through():
         processes.Processes(0)
 
 
-def test_the_first_process_is_ready_before_it_is_asked():
-    fresh = processes.Processes(1)
+def test_every_process_starts_before_it_is_asked():
+    fresh = processes.Processes(2)
     until = time.monotonic() + 120
-    while fresh.imported.running() or not fresh.imported.done():
+    while not all(process.done() for process in fresh.imported):
         assert time.monotonic() < until
         time.sleep(0.05)
-    assert fresh.run(pid)["where"].pid.nunique() == 1
+    assert fresh.run(pid)["where"].pid.nunique() == 2
+
+
+def test_one_alone_is_a_thread_unless_it_has_to_be_apart():
+    threads = torch.get_num_threads()
+    with torch.enable_grad():
+        found = processes.Processes(1, threads=threads + 1).run(pid)["where"]
+        assert torch.get_num_threads() == threads and torch.is_grad_enabled()
+    assert found.pid.tolist() == [os.getpid()] and found.threads.tolist() == [threads + 1]
+    assert processes.in_processes(pid, 1)["where"].pid.tolist() != [os.getpid()]
+
+
+def prepared(folder):
+    Path(folder, str(os.getpid())).touch()
+
+
+def seen(folder):
+    return {"seen": pd.DataFrame([{"ready": len(list(Path(folder).iterdir()))}])}
+
+
+seen.ready = prepared
+
+
+def test_nothing_is_timed_before_all_are_ready(tmp_path):
+    found = processes.Processes(2).run(partial(seen, tmp_path))
+    assert found["seen"].ready.tolist() == [2, 2]
 
 
 def waiting(path):
@@ -133,7 +158,7 @@ def test_a_worker_ends_with_a_killed_parent(tmp_path):
         "import sys; sys.path[:0] = {path!r}; "
         + (
             "from functools import partial; from test_studies_cache import waiting; "
-            "from studies.processes import Processes; Processes(1).run(partial(waiting, {told!r}))"
+            "from studies.processes import Processes; Processes(2).run(partial(waiting, {told!r}))"
         ),
     )
     command = code.format(path=sys.path, told=str(told))

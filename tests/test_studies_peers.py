@@ -33,6 +33,31 @@ def test_what_is_not_installed_says_so(measured):
     assert told.bytes["llama.cpp, Q4_0"] < told.bytes["llama.cpp, F32"] / 3
 
 
+def test_a_runtime_that_fails_late_says_so():
+    def breaks(new):
+        if new > 4:
+            raise RuntimeError("out of\nplaces")
+        return [7] * new, 0.1
+
+    row = {"runtime": "theirs", "tokens": "", "reason": ""}
+    samples = peers.continued(breaks, row, 4, 1)
+    assert [(s["name"], s["new"], s["repeat"]) for s in samples] == [
+        ("theirs", n, 1) for n in (1, 4)
+    ]
+    assert row["tokens"] == "[7, 7, 7, 7]" and not row["reason"]
+    assert peers.continued(breaks, row, 5, 0) == []
+    assert row["tokens"] == "" and row["reason"] == "RuntimeError: out of places"
+
+
+def test_only_the_libraries_that_are_asked_are_imported_early(monkeypatch):
+    asked = []
+    monkeypatch.setattr(peers, "import_module", asked.append)
+    peers.measure.ready("folder", ["tiny"], 6, 2, 0, only=["llama.cpp"])
+    assert asked == ["xllamacpp"]
+    peers.ready("folder", ["tiny"], 6, 2, 0, only=["all"])
+    assert {module for modules in peers.PEERS.values() for module in modules} <= {*asked}
+
+
 def test_every_way_is_timed_at_two_lengths_in_every_repeat(measured):
     count = measured["peers"].groupby("name").size()
     assert set(count) == {4} and peers.OURS in count.index and "ONNX Runtime" in count.index

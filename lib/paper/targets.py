@@ -144,9 +144,9 @@ def execute(
 
 
 def started(project: Project, params: dict, run_dir: Path):
-    """The kernels of a run, warm at the quick size if the project names what to start with; with
-    what is measured in earnest nothing is shared."""
-    preload = project.settings.get("preload") if params["profile"] == "quick" else None
+    """The kernels of a run, warm if the project names what to start with. What is measured in
+    earnest shares nothing all the same: chapters time it in new processes."""
+    preload = project.settings.get("preload")
     warm = bool(preload) and load("paper.warm:POSSIBLE")
     if warm:
         inherited = load("paper.execution:environment")(project, params, run_dir, live=False)

@@ -227,7 +227,7 @@ RUNTIMES = (
     Runtime("onnxruntime-web WASM (node)", "onnx", partial(ort_web, Node, "wasm")),
     Runtime("onnxruntime-web WASM (browser)", "onnx", partial(ort_web, Browser, "wasm")),
     # a software adapter takes a tenth of a second a token
-    Runtime("onnxruntime-web WebGPU (browser)", "onnx", partial(ort_web, Browser, "webgpu"), 32),
+    Runtime("onnxruntime-web WebGPU (browser)", "onnx", partial(ort_web, Browser, "webgpu"), 16),
     Runtime(ROUNDS, "gguf", llama),
 )
 

@@ -64,7 +64,7 @@ def measure(folder, text: np.ndarray, plan) -> dict[str, pd.DataFrame]:
         for name, engine in engines.items():
             ways[name] = partial(generate, engine, ids, new, backend="native")
         ways[SHRUNK] = partial(generate, engine, ids, new, cache="int8", backend="native")
-        samples = bench.interleaved(ways, plan.repeats + 1, warmup=2, before=1)
+        samples = bench.interleaved(ways, plan.repeats + 1, warmup=0, before=1)
         timed.append(samples.assign(tokens=new))
     return {"native": pd.concat(timed)}
 

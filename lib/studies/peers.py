@@ -5,7 +5,9 @@ A runtime that is not installed, or refuses, is a row with the reason.
 
 import json
 import shutil
+from contextlib import suppress
 from dataclasses import replace
+from importlib import import_module
 from itertools import product
 from pathlib import Path
 
@@ -33,10 +35,16 @@ SHAPES = {
 }
 SPREAD = 0.12  # of the random weights: at smaller ones greedy text repeats a single token
 ENGINE = dict(zip((32, 8, 4), FORMATS, strict=True))  # what each width is compared with
-# Other people's libraries, as the names of their rows begin.
-PEERS = (
-    "ONNX Runtime", "llama.cpp", "transformers", "torchao", "optimum-quanto", "bitsandbytes"
-)  # fmt: skip
+LLAMAS = "transformers.models.llama.modeling_llama"
+# Other people's libraries, as the names of their rows begin, and what they import.
+PEERS = {
+    "ONNX Runtime": ("onnxruntime",),
+    "llama.cpp": ("xllamacpp",),
+    "transformers": (LLAMAS,),
+    "torchao": (LLAMAS, "torchao.quantization"),
+    "optimum-quanto": (LLAMAS, "optimum.quanto"),
+    "bitsandbytes": (LLAMAS, "bitsandbytes.nn"),
+}
 IN_FP32 = "transformers, dynamic cache"  # what optimum-quanto and bitsandbytes change
 
 
@@ -84,22 +92,52 @@ def compare(folder: Path, shape: str, new: int, repeats: int, seed: int, only) -
         row = {"runtime": runtime.name, "bits": runtime.bits, "tokens": "", "reason": ""}
         row["bytes"] = size(folder / runtime.file)
         try:
-            run = runtime.start()
-            row["tokens"] = json.dumps(run(new)[0])
-            ways[runtime.name] = run
+            ways[runtime.name] = runtime.start()
+            ways[runtime.name](2)  # the first call loads what its library loads late
         except Exception as error:  # whatever a library that is not ours may raise
-            row["reason"] = " ".join(f"{type(error).__name__}: {error}".split())[:160]
+            row["reason"] = why(error)
         told.append(row)
     rows = []
-    for repeat, (name, run) in product(range(repeats), ways.items()):
-        run(1)  # untimed: what another runtime left in the processor's caches is gone
-        rows += [{"name": name, "new": n, "repeat": repeat, "seconds": run(n)[1]} for n in (1, new)]
+    for repeat, row in product(range(repeats), told):
+        if not row["reason"]:
+            rows += continued(ways[row["runtime"]], row, new, repeat)
     read = [
         {"bits": bits, "seconds": bench.read_seconds(read_bytes(SHAPES[shape], FORMATS[name]))}
         for bits, name in ENGINE.items()
     ]
     tables = {"peers": rows, "told": told, "read": read}
     return {name: pd.DataFrame(table).assign(shape=shape) for name, table in tables.items()}
+
+
+def continued(run, row: dict, new: int, repeat: int) -> list[dict]:
+    """The samples of one repeat of a runtime, whose `row` is told the tokens, or why there are
+    none."""
+    try:
+        run(1)  # untimed: what another runtime left in the processor's caches is gone
+        found = {n: run(n) for n in (1, new)}
+    except Exception as error:  # see `compare`
+        row |= {"tokens": "", "reason": why(error)}
+        return []
+    row["tokens"] = json.dumps(found[new][0])
+    own = {"name": row["runtime"], "repeat": repeat}
+    return [own | {"new": n, "seconds": seconds} for n, (_, seconds) in found.items()]
+
+
+def why(error: Exception) -> str:
+    """An error of a library in one line."""
+    return " ".join(f"{type(error).__name__}: {error}".split())[:160]
+
+
+def ready(folder: Path, shapes, new: int, repeats: int, seed: int, only=PEERS) -> None:
+    """Imports the libraries that `measure` asks, which takes some of them seconds."""
+    for name, modules in PEERS.items():
+        if "all" in only or name in only:
+            for module in modules:
+                with suppress(Exception):  # its row says why
+                    import_module(module)
+
+
+measure.ready = ready
 
 
 def size(path: Path) -> int:

@@ -7,7 +7,8 @@ reported is the spread between them.
 import os
 import threading
 from collections.abc import Callable
-from concurrent.futures import ProcessPoolExecutor
+from concurrent.futures import ProcessPoolExecutor, ThreadPoolExecutor, wait
+from contextlib import ExitStack
 from functools import partial
 from multiprocessing import get_context, parent_process
 
@@ -18,17 +19,28 @@ from scipy.stats import t
 
 
 class Processes:
-    """`count` fresh processes, one after another, each of which runs all the measurements of a
-    chapter once. The first starts at once: it loads what it imports while the chapter goes on.
+    """`count` fresh processes, each of which runs all the measurements of a chapter once, one after
+    another. All start at once and import side by side while the chapter goes on: nothing is timed
+    before the last of them has, and until its turn a process takes no step.
 
-    `progress(total, description)` gives a bar with an `update`, as `nb.progress` does."""
+    One alone has no interval and decides nothing: it is a thread of this process, which need not
+    import again, unless it has to be `apart`. `progress(total, description)` gives a bar with an
+    `update`, as `nb.progress` does."""
 
-    def __init__(self, count: int, threads: int = 1, progress: Callable | None = None):
+    def __init__(
+        self,
+        count: int,
+        threads: int = 1,
+        progress: Callable | None = None,
+        apart: bool = False,
+    ):
         if count < 1:
             raise ValueError(f"processes {count} measures nothing: give at least 1")
         self.count, self.threads, self.progress = count, threads, progress
-        self.started = _started()
-        self.imported = self.started.submit(int)  # done when the process has this module
+        own = apart or count > 1
+        self.begin, self.where = (_started, "fresh processes") if own else (_thread, "a thread")
+        self.started = [self.begin() for _ in range(count)]
+        self.imported = [pool.submit(int) for pool in self.started]  # they have this module
 
     def run(
         self,
@@ -39,18 +51,24 @@ class Processes:
         `process` that counts from 0.
 
         A measure is a function of a module, or a `partial` of one, that returns such tables; no
-        name may be another's. `done(1)` is called after each process. An exception of a process is
-        raised here.
+        name may be another's. Where the function has another as its attribute `ready`, all
+        processes call that with the same arguments before anything is timed. `done(1)` is called
+        after each process. An exception of a process is raised here.
         """
         if self.progress:
-            done = self.progress(self.count, "timing in fresh processes").update
-        found = []
-        for _ in range(self.count):
-            with self.started or _started() as pool:
-                self.started = None
-                found.append(pool.submit(_measured, measures, self.threads).result())
-            if done:
-                done(1)
+            done = self.progress(self.count, f"timing in {self.where}").update
+        found, pools = [], self.started or [self.begin() for _ in range(self.count)]
+        self.started = []
+        with ExitStack() as until:
+            until.callback(torch.set_num_threads, torch.get_num_threads())
+            for pool in pools:
+                until.enter_context(pool)
+            wait([pool.submit(_ready, measures) for pool in pools])
+            for pool in pools:
+                with pool:
+                    found.append(pool.submit(_measured, measures, self.threads).result())
+                if done:
+                    done(1)
         return {
             name: pd.concat([tables[name].assign(process=i) for i, tables in enumerate(found)])
             for name in found[0]
@@ -65,14 +83,29 @@ def in_processes(
     done: Callable[[int], None] | None = None,
     **options,
 ) -> dict[str, pd.DataFrame]:
-    """`measure(*arguments, **options)` alone in `processes` fresh processes; see `Processes`."""
+    """`measure(*arguments, **options)` in `processes` fresh processes, in one too; see
+    `Processes`."""
     alone = partial(measure, *arguments, **options)
-    return Processes(processes, threads).run(alone, done=done)
+    return Processes(processes, threads, apart=True).run(alone, done=done)
 
 
 def _started() -> ProcessPoolExecutor:
     """A pool of one process, which begins with its first job and imports this module."""
     return ProcessPoolExecutor(1, get_context("spawn"), initializer=end_with_parent)
+
+
+def _thread() -> ThreadPoolExecutor:
+    """A pool of one thread of this process; what it sets of gradients is its own."""
+    return ThreadPoolExecutor(1)
+
+
+def _ready(measures) -> None:
+    """What the measures have done before anything is timed; to be given them imports their
+    modules."""
+    for measure in measures:
+        alone = measure if isinstance(measure, partial) else partial(measure)
+        if hasattr(alone.func, "ready"):
+            alone.func.ready(*alone.args, **alone.keywords)
 
 
 def end_with_parent() -> None:

@@ -58,7 +58,8 @@ def measure(folder, prompts, tokens: int, repeats: int, gamma: int = 4) -> dict[
         for draft, make in drafts.items():
             ways[draft] = partial(speculated, target, make, prompts, tokens, gamma)
             judged.append(forwards(target, make(), prompts[0], gamma, repeats, name, draft))
-        timed.append(bench.interleaved(ways, repeats).assign(target=name))
+            speculated(target, make, prompts[:1], 2 * gamma, gamma)  # the first call
+        timed.append(bench.interleaved(ways, repeats, warmup=0).assign(target=name))
     return {"speculation": pd.concat(timed), "judging": pd.concat(judged)}
 
 
