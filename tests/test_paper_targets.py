@@ -380,3 +380,15 @@ def test_a_nearly_full_disk_is_named_before_anything_runs(tmp_path, monkeypatch)
     monkeypatch.setattr(targets.shutil, "disk_usage", lambda _: SimpleNamespace(free=5 * 2**20))
     with pytest.raises(OSError, match="5 MiB are free on its disk: free 64 MiB or more"):
         targets.check_folder(Project(tmp_path), tmp_path)
+
+
+@pytest.mark.parametrize("profile", ["quick", "paper"])
+def test_kernels_start_warm_in_every_profile(project, profile, monkeypatch):
+    given = []
+    monkeypatch.setattr("paper.warm.serve", lambda preload, inherited: given.append(preload))
+    params = {**resolve(project.notebooks), "profile": profile}
+    assert not targets.started(project, params, project.root / "run").warm and not given
+    write_text(project.root / "pyproject.toml", '[tool.paper]\npreload = ["wave"]\n')
+    known = Project(project.root)
+    assert targets.started(known, params, project.root / "run").warm == POSSIBLE
+    assert given == [("wave",)] * POSSIBLE

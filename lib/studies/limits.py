@@ -143,18 +143,15 @@ def parts(repeats: int, seed: int) -> pd.DataFrame:
 
 
 def prompts(model, engine, repeats: int) -> pd.DataFrame:
-    """A prompt's states, eager and native; the head is applied to the last position only.
-
-    A larger model leaves nothing in the processor's caches that the next of its long calls could
-    find: there only the first call is not timed, and half of the repeats will do."""
+    """A prompt's states, eager and native; the head is applied to the last position only. Calls of
+    larger models are long and find nothing of theirs in the caches: fewer of them will do."""
     samples, before = [], int(model.cfg.n_layers == 1)
     repeats = repeats if before else -(-repeats // 2)
     for n in PROMPTS:
         ids = ids_of(model.cfg, n)
         ways = {EAGER: partial(model.hidden, ids), "native": partial(engine.hidden, ids)}
-        cold = int(n == PROMPTS[0])
-        timed = bench.interleaved(ways, repeats, warmup=cold, before=before)
-        samples.append(timed.assign(tokens=n))
+        own = bench.interleaved(ways, repeats, warmup=int(not samples), before=before)
+        samples.append(own.assign(tokens=n))
     return pd.concat(samples)
 
 
