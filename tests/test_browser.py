@@ -10,8 +10,12 @@ import sys
 from pathlib import Path
 
 import pytest
+import torch
 
+from minitransformer import ModelConfig, QuantScheme, Transformer, generate, quantize, save
+from minitransformer.corpus import decode, encode, text_corpus
 from paper import __main__ as command
+from studies import talk
 
 ROOT = Path(__file__).resolve().parent.parent
 sys.path.append(str(ROOT / ".cache" / "browser"))  # where .ci/run puts playwright and axe
@@ -109,6 +113,16 @@ def test_a_browser_that_cannot_run_the_engine_says_so_and_shows_the_rest(opened,
     assert page.locator("text=The 64 tokens that each model finds likeliest").first.is_visible()
 
 
+def changed(run_dir, place, change):
+    """The run's page where the reader talks to what `change` made of its models."""
+    source = (run_dir / "index.html").read_text("utf-8")
+    found = re.search(r'id="talk-data">(.*?)</script>', source)
+    data, (start, end) = change(json.loads(found[1])), found.span(1)
+    safe = json.dumps(data).replace("</", "<\\/")
+    place.write_text(source[:start] + safe + source[end:], "utf-8")
+    return place
+
+
 def write(page, weights, seed, tokens, wait=True):
     """What the model writes, asked by the keyboard alone."""
     page.get_by_role("radio", name=weights).focus()
@@ -159,16 +173,120 @@ def test_the_text_is_shaded_by_where_the_last_token_looks(opened):
 
 
 def test_a_token_that_is_not_pytorchs_is_shown_in_red(opened, run_dir, tmp_path):
-    source = (run_dir / "index.html").read_text("utf-8")
-    found = re.search(r'id="talk-data">(.*?)</script>', source)
-    data = json.loads(found[1])
-    data["models"]["int4"]["greedy"][9] += 1
-    other = tmp_path / "index.html"
-    start, end = found.span(1)
-    other.write_text(source[:start] + json.dumps(data) + source[end:], "utf-8")
-    good, bad = proven(opened(path=other)[0])
+    def wrong(data):
+        data["models"]["int4"]["greedy"][9] += 1
+        return data
+
+    page, *_ = opened(path=changed(run_dir, tmp_path / "index.html", wrong))
+    good, bad = proven(page)
     assert good.startswith("pass") and bad.startswith("fail")
     assert "token 10 of 64 is not" in bad
+    found = {"pass": "color", "fail": "backgroundColor"}
+    colors = {
+        verdict: page.locator(f".proof .badge.{verdict}").evaluate(
+            "(it, name) => getComputedStyle(it)[name].match(/\\d+/g).map(Number)", name
+        )
+        for verdict, name in found.items()
+    }
+    assert colors["pass"].index(max(colors["pass"])) == 1  # red, green, blue
+    assert colors["fail"].index(max(colors["fail"])) == 0
+
+
+def test_a_prompt_is_completed_from_the_vocabulary(opened):
+    page, *_ = opened()
+    proven(page)
+    prompt, before = page.locator("#talk-prompt"), page.locator(".next tbody").inner_text()
+    text = prompt.input_value()
+    prompt.press("End")
+    prompt.press("Backspace")
+    offered = page.locator("#talk-words option").evaluate_all("all => all.map(it => it.value)")
+    assert text in offered and all(it.startswith(text[:-1]) for it in offered)
+    assert "not in the vocabulary" in page.locator(".talk .told").inner_text()
+    assert page.locator(".next tbody").inner_text() != before
+    prompt.fill(text)
+    assert page.locator(".next tbody").inner_text() == before
+
+
+def test_what_is_asked_for_is_what_is_drawn_and_it_streams(opened, run_dir):
+    """The greedy tokens are PyTorch's however they are asked for, with the cache and without."""
+    page, *_ = opened()
+    proven(page)
+    page.evaluate(
+        """() => {
+          const text = document.querySelector(".talk output");
+          globalThis.lengths = new Set();
+          new MutationObserver(() => lengths.add(text.textContent.length))
+            .observe(text, { childList: true });
+        }"""
+    )
+    drawn = write(page, "int4", 3, 200)
+    assert page.evaluate("lengths.size") > 5
+    live = json.loads((run_dir / "talk.json").read_text("utf-8"))
+    page.locator("#talk-temperature").fill("0")
+    greedy = write(page, "int4", 3, 20).split()
+    words = live["tokenizer"]["model"]["vocab"]
+    assert [words[one] for one in greedy] == live["models"]["int4"]["greedy"][:20]
+    page.get_by_role("radio", name="off").check()
+    assert write(page, "int4", 4, 21).split()[:20] == greedy != drawn.split()[:20]
+    page.locator("#talk-temperature").fill("0.5")
+    for name, value, other in (("k", "1", "0"), ("p", "0.05", "1")):
+        page.locator(f"#talk-{name}").fill(value)
+        assert write(page, "int4", 5, 22).split()[:20] == greedy, name
+        page.locator(f"#talk-{name}").fill(other)
+        assert write(page, "int4", 5, 23).split()[:20] != greedy, name
+
+
+LINES = "—¿Qué?\n—Miro «el queso», dijo el ratón; «y nada más».\n\nEl niño rió: ¡qué pingüino!\n"
+
+
+@pytest.mark.parametrize("kind", ["word", "character", "bpe"])
+def test_on_a_real_text_its_own_language_is_written(kind, opened, run_dir, tmp_path):
+    """Letter by letter as the library decodes it, ends of lines too."""
+    (tmp_path / "text.txt").write_text(LINES * 60, "utf-8")
+    data = text_corpus(tmp_path / "text.txt", kind)
+    data.save(tmp_path)
+    torch.manual_seed(0)
+    known, models = data.tokenizer.get_vocab(), {}
+    model = Transformer(ModelConfig(len(known), d_model=32, context=128)).eval()
+    bytes_alone = [id for token, id in known.items() if token.startswith("<0x")]
+    model.head.bias.data[bytes_alone] = -1e4  # which a trained model does not write
+    for name, scheme in (("int8", QuantScheme(8)), ("int4", QuantScheme(4, "group", 32))):
+        models[name] = quantize(model, scheme)
+        save(models[name], tmp_path / f"model-{name}", data.tokenizer)
+    live = talk.talk(tmp_path)[1]
+    page, asked, told = opened(path=changed(run_dir, tmp_path / "page.html", lambda _: live))
+    assert [text.split()[0] for text in proven(page)] == ["pass", "pass"]
+    page.locator("#talk-temperature").fill("0")
+    page.locator("#talk-prompt").fill("—¿Qué?↵—Miro «el")
+    write(page, "int8", 1, 40)
+    prompt = torch.as_tensor(encode(data.tokenizer, "—¿Qué?\n—Miro «el"))[None]
+    ids = generate(models["int8"], prompt, 40)[0].numpy()
+    assert page.locator(".talk .text").text_content() == decode(data.tokenizer, ids)
+    assert page.get_by_text("↵ is the end of a line").count() == (kind != "word")
+    assert told == [] and len(asked) == 1
+
+
+def test_the_controls_follow_one_another_by_tab(opened):
+    page, *_ = opened()
+    proven(page)
+    page.locator("#talk-prompt").focus()
+    reached = []
+    for _ in range(9):
+        page.keyboard.press("Tab")
+        reached.append(page.evaluate("(document.activeElement.name || document.activeElement.id)"))
+    assert reached[:2] == ["weights", "cache"]
+    assert reached[2:7] == ["temperature", "k", "p", "seed", "tokens"]
+    assert reached[7:] == ["", "head"]  # Write; nothing is there to stop
+
+
+def test_on_paper_the_proof_stays_and_the_controls_go(opened):
+    page, *_ = opened()
+    proven(page)
+    page.emulate_media(media="print")
+    assert page.locator("#tbl-talk").is_visible() and page.locator(".proof").first.is_visible()
+    assert page.locator(".speeds").is_visible()
+    for control in (".settings", ".ways", "#talk-prompt", "button[name=stop]", "#talk-head"):
+        assert not page.locator(f".talk {control}").is_visible(), control
 
 
 def test_every_field_has_a_name(opened):
@@ -229,19 +347,27 @@ def test_a_text_tells_the_numbers_of_its_words(opened):
     assert numbers.first.inner_text() == words.nth(5).inner_text()
 
 
-def test_the_cache_law_moves_and_comes_back(opened):
+def places_of(page):
+    """Where the measured points of the cache law stand."""
+    dots = page.locator("#law circle.dot")
+    return dots.evaluate_all("all => all.map(it => [it.getAttribute('cx'), it.getAttribute('cy')])")
+
+
+def test_the_cache_law_moves_and_comes_back(opened, run_dir):
     page, *_ = opened()
     law, said = page.locator("#law"), page.locator("#law .said")
     began, curve = said.inner_text(), "#law polyline.now"
     points = page.locator(curve).get_attribute("points")
-    measured = page.locator("#law circle.dot").count()
-    assert law.is_visible() and " times as fast" in began and measured > 1
+    known = json.loads((run_dir / "timemodel.json").read_text("utf-8"))["speedup"]
+    measured, places = page.locator("#law circle.dot").count(), places_of(page)
+    assert law.is_visible() and " times as fast" in began and measured == len(known) > 1
     assert page.locator("#law polyline.began").count() == 0
     for name in ("New tokens", "Width of the model", "Overhead of a call", "Read bandwidth"):
         slider, before = page.get_by_role("slider", name=name), said.inner_text()
         slider.press("ArrowLeft")
         assert slider.get_attribute("aria-valuetext") in law.inner_text()
         assert said.inner_text() != before
+        assert name != "New tokens" or places_of(page) == places  # the axes are as they were
     assert page.locator(curve).get_attribute("points") != points
     began_at = page.locator("#law polyline.began").get_attribute("points")
     assert began_at != page.locator(curve).get_attribute("points")

@@ -2,10 +2,13 @@
 each ends in one line, nothing is executed, and nothing is half-written."""
 
 import json
+import math
 import os
 import pickle
+import re
 import shutil
 import struct
+from collections import namedtuple
 from functools import partial
 from pathlib import Path
 
@@ -95,6 +98,54 @@ def test_a_full_disk_is_one_line_and_what_was_there_is_whole(name, share, tmp_pa
     assert contents(tmp_path) == before and [p.name for p in tmp_path.iterdir()] == ["out"]
     write(model(1), place, BPE)
     assert contents(tmp_path).keys() == before.keys() and contents(tmp_path) != before
+
+
+@pytest.mark.parametrize("name", WRITERS)
+def test_a_disk_that_is_too_small_is_told_before_anything_is_written(name, tmp_path, monkeypatch):
+    """What was there keeps its place, so that old and new must both fit."""
+    write, place = WRITERS[name], tmp_path / "out"
+    write(model(), place, BPE)
+    before = contents(tmp_path)
+    largest, room = max(map(len, before.values())), namedtuple("usage", "free")
+    monkeypatch.setattr(files.shutil, "disk_usage", lambda _: room(largest // 2))
+    with little_room(0):  # a byte written would be told by another line
+        for there in (place, tmp_path / "new" / "out"):
+            message = told(lambda there=there: write(model(1), there, BPE), OSError)
+            assert re.search(rf"cannot write {there} \(it takes [\d.]+ GiB and 0.0 are", message)
+    assert contents(tmp_path) == before and [p.name for p in tmp_path.iterdir()] == ["out"]
+    monkeypatch.setattr(files.shutil, "disk_usage", lambda _: room(largest))
+    write(model(1), place, BPE)
+
+
+def test_twenty_gigabytes_are_refused_in_a_moment(tmp_path, capsys, monkeypatch):
+    """A checkpoint that takes no disk, its numbers a hole in the file."""
+    folder = to_huggingface(model(d_model=64, tied=True), tmp_path / "hf")
+    about = json.loads((folder / "config.json").read_text())
+    shapes = {n: [*t.shape] for n, t in load_file(folder / "model.safetensors").items()}
+    rows = 20 * 2**30 // (4 * 64)
+    change(folder / "config.json", vocab_size=rows)
+    wide = {n: [rows, *s[1:]] if s[0] == about["vocab_size"] else s for n, s in shapes.items()}
+    sparse(folder / "model.safetensors", wide)
+    assert (folder / "model.safetensors").stat().st_size > 20 * 2**30
+    room = namedtuple("usage", "free")
+    monkeypatch.setattr(files.shutil, "disk_usage", lambda _: room(2**33))
+    for format in ("hf", "gguf", "onnx"):
+        args = [str(folder), "--format", format, "--out", str(tmp_path / "out")]
+        assert main(args) == 2 and not (tmp_path / "out").exists()
+        (line,) = capsys.readouterr().err.splitlines()
+        assert "GiB and 8.0 are free): free some space" in line or "free some memory" in line
+
+
+def sparse(path, shapes):
+    """A safetensors file of zeros in FP32 that lie nowhere."""
+    at, found = 0, {}
+    for name, shape in sorted(shapes.items()):
+        end = at + 4 * math.prod(shape)
+        found[name] = {"dtype": "F32", "shape": shape, "data_offsets": [at, end]}
+        at = end
+    head = json.dumps(found).encode()
+    path.write_bytes(struct.pack("<Q", len(head)) + head)
+    os.truncate(path, 8 + len(head) + at)
 
 
 FOLDERS = [name for name in WRITERS if "gguf" not in name]

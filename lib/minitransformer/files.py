@@ -97,6 +97,18 @@ def check_replaceable(directory: Path, known: tuple[str, ...], wrote: str) -> No
             )
 
 
+def check_room(path: Path, size: int) -> None:
+    """OSError, one line, where the disk of `path` has less than `size` bytes free: a large file is
+    refused before the disk is full of half of it."""
+    place = path.resolve()
+    while not place.exists():
+        place = place.parent
+    free = shutil.disk_usage(place).free
+    if free < size:
+        told = f"it takes {size / 2**30:,.1f} GiB and {free / 2**30:,.1f} are free"
+        raise _refused(path, OSError(errno.ENOSPC, told))
+
+
 class NotJSON(ValueError):
     """Why a file is not JSON, without its name."""
 

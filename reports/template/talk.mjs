@@ -10,7 +10,9 @@ const unpacked = (text) => Uint8Array.from(atob(text), (c) => c.charCodeAt(0));
 const pause = () => new Promise((done) => setTimeout(done)); // the browser draws meanwhile
 const whole = (x) => Math.round(x).toLocaleString("en");
 const mean = (rows) => rows[0].map((_, i) => rows.reduce((sum, row) => sum + row[i], 0) / rows.length);
-const seen = (token) => token.replaceAll(" ", "␣").replaceAll("\n", "↵") || "∅";
+// A field of one line shows a line's end as a sign, and takes the sign for one.
+const oneLine = (text) => text.replaceAll("\n", "↵"), asLines = (text) => text.replaceAll("↵", "\n");
+const seen = (token) => oneLine(token.replaceAll(" ", "␣")) || "∅";
 
 async function alive(form, data) {
   const find = (selector) => form.querySelector(selector), { elements } = form;
@@ -65,13 +67,13 @@ async function alive(form, data) {
 
   // The prompt as ids; undefined, and a word about it, where it cannot be continued.
   function asked() {
-    const text = elements.prompt.value, ids = tokenizer.encode(text), { context } = data;
+    const ids = tokenizer.encode(asLines(elements.prompt.value)), { context } = data;
     if (ids.length && ids.length <= context) return ids;
     say(ids.length ? `The prompt has ${ids.length} tokens, the model's context ${context}.` : "Give a prompt.");
   }
 
   function typed() {
-    const text = elements.prompt.value, offered = tokenizer.completed(text);
+    const offered = tokenizer.completed(asLines(elements.prompt.value)).map(oneLine);
     find("datalist").replaceChildren(...offered.map((value) => element("option", "", { value })));
     const ids = writing ? undefined : asked();
     if (!ids) return;
@@ -149,7 +151,8 @@ async function alive(form, data) {
   elements.weights.forEach((radio) => radio.addEventListener("change", typed));
   elements.stop.addEventListener("click", stop);
   elements.head.addEventListener("change", () => looked());
-  elements.prompt.value = data.text;
+  elements.prompt.value = oneLine(data.text);
+  if (tokenizer.encode("\n").length) find("label").textContent = "Prompt (↵ is the end of a line)";
   heads();
   form.hidden = false;
   await pause();

@@ -36,7 +36,7 @@ from safetensors import SafetensorError, safe_open
 from safetensors.torch import save_file
 from tokenizers import Tokenizer
 
-from ..files import NotJSON, check_replaceable, read_json, replacing_folder
+from ..files import NotJSON, check_replaceable, check_room, read_json, replacing_folder
 from ..model import ModelConfig, Transformer
 from ..quant import scheme_from_json, scheme_to_json
 from .tensors import DTYPES, compare, read, stored
@@ -62,6 +62,7 @@ def save(model, directory: str | Path, tokenizer: Tokenizer | None = None) -> Pa
     _fits(model.cfg, tokenizer, directory)
     tensors, dtype = stored(model, scheme)
     check_replaceable(directory, SAVED, "save")
+    check_room(directory, sum(tensor.nbytes for tensor in tensors.values()))
     with replacing_folder(directory) as part:
         save_file(tensors, part / WEIGHTS, metadata={"format": "pt"})
         if tokenizer is not None:

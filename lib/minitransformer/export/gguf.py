@@ -27,14 +27,15 @@ from pathlib import Path
 import numpy as np
 
 from ..fields import choice
-from ..files import replacing
+from ..files import check_room, replacing
 from ..model import frequencies
 from .rewrite import as_llama
-from .weights import check_tokenizer, epsilon, floats, quantized, refuse
+from .weights import check_tokenizer, epsilon, floats, nbytes, numbers, quantized, refuse
 
 KINDS = ("f32", "f16", "bf16", "q8_0", "q4_0")
 NEEDS = "GGUF export needs the package gguf: pip install 'minitransformer[export]'"
 BLOCK = 32  # weights that share a scale in Q8_0 and Q4_0
+BITS = {"f32": 32, "f16": 16, "bf16": 16, "q8_0": 8.5, "q4_0": 4.5}  # of a weight
 # The largest weight of a type: F16's own, which is that of a block's scale too.
 LARGEST = {"f16": 65504.0, "q8_0": 127 * 65504.0, "q4_0": 8 * 65504.0}
 CASES = "(?i:'s|'t|'re|'ve|'m|'ll|'d)"
@@ -76,6 +77,7 @@ def to_gguf(
     path, cfg = Path(path), model.cfg
     if kind is not None:
         kind = choice("kind", kind, KINDS)
+    check_room(path, int(numbers(model) * BITS[kind] / 8) if kind else nbytes(model))
     tensors, packed = floats(model), quantized(model) if kind is None else {}
     if rewrite and packed:
         refuse(

@@ -18,8 +18,8 @@ from pathlib import Path
 import torch
 from safetensors.torch import save_file
 
-from ..files import check_replaceable, replacing_folder
-from .weights import WRITTEN, epsilon, floats, refuse, write_json, write_tokenizer
+from ..files import check_replaceable, check_room, replacing_folder
+from .weights import WRITTEN, epsilon, floats, numbers, refuse, write_json, write_tokenizer
 
 OUTER = {"embedding": "model.embed_tokens", "norm": "model.norm", "head": "lm_head"}
 ATTENTION = {
@@ -57,6 +57,7 @@ def to_huggingface(model, directory: str | Path, tokenizer=None) -> Path:
     architecture of theirs computes, and what the folder holds that no export wrote."""
     directory, cfg = Path(directory), model.cfg
     check_replaceable(directory, WRITTEN, "export")
+    check_room(directory, 4 * numbers(model))
     kind, tensors = architecture(model), floats(model)
     named = phi(cfg, tensors) if kind == "phi" else renamed(kind, cfg, tensors)
     with replacing_folder(directory) as part:

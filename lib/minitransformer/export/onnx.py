@@ -16,10 +16,19 @@ import numpy as np
 from tokenizers import Tokenizer
 
 from ..affine import pack
-from ..files import check_replaceable, replacing_folder
+from ..files import check_replaceable, check_room, replacing_folder
 from ..model import position_table
 from .huggingface import config, family
-from .weights import WRITTEN, epsilon, floats, quantized, refuse, write_json, write_tokenizer
+from .weights import (
+    WRITTEN,
+    epsilon,
+    floats,
+    nbytes,
+    quantized,
+    refuse,
+    write_json,
+    write_tokenizer,
+)
 
 OPSET, IR = 21, 10
 LARGEST = 2**31 - 2**24  # bytes of weights in one message, and room for its nodes
@@ -44,6 +53,7 @@ def to_onnx(model, directory: str | Path, tokenizer=None, accuracy_level: int = 
         raise ImportError(NEEDS) from error
     directory, cfg = Path(directory), model.cfg
     check_replaceable(directory, WRITTEN, "export")
+    check_room(directory, nbytes(model))
     graph = Graph(model, accuracy_level)
     outputs = graph.forward()
     with replacing_folder(directory) as part:

@@ -38,6 +38,18 @@ def quantized(model) -> dict[str, QuantWeight]:
     return {n: m for n, m in model.named_modules() if isinstance(m, QuantWeight)}
 
 
+def numbers(model) -> int:
+    """How many numbers the tensors of a model hold, each once."""
+    packed = sum(m.rows * m.columns for m in model.modules() if isinstance(m, QuantWeight))
+    return packed + sum(p.numel() for p in model.parameters())
+
+
+def nbytes(model) -> int:
+    """Bytes of the tensors of a model as they lie in memory, each once."""
+    found = {tensor.data_ptr(): tensor.nbytes for tensor in model.state_dict().values()}
+    return sum(found.values())
+
+
 def epsilon(norm) -> float:
     """What a norm adds to the variance, or to the mean square."""
     eps = norm.eps
