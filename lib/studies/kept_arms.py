@@ -40,10 +40,7 @@ def left(folder: Path, family: str) -> Kept | None:
     again counts once."""
     if not place(folder, family, "made").is_file():
         return None
-    losses, looks = (
-        pd.read_csv(place(folder, family, what), float_precision="round_trip")
-        for what in ("losses", "looks")
-    )
+    losses, looks = (pd.read_csv(place(folder, family, what)) for what in ("losses", "looks"))
     losses = losses.drop_duplicates(["arm", "seed", "evaluated_window"])
     looks = looks.drop_duplicates(["run", "seed", "lr", "step"])
     return Kept(losses, looks, json.loads(place(folder, family, "made").read_text()))
@@ -191,7 +188,8 @@ def _beyond(kept):
     if wide.index.max() <= kept.made["window"]:
         return ""
     change = wide.loc[wide.index.max()] - wide.loc[kept.made["window"]]
-    each = [f"{name} {minus(f'{change[name]:+.3f}')} nats" for name in change.index]
+    names = [name for name in ablation.POSITIONS.values() if name in change]
+    each = [f"{name} {minus(f'{change[name]:+.3f}')} nats" for name in names]
     return (
         f"Read in windows of {wide.index.max():,} tokens instead of the trained "
         f"{kept.made['window']}: {', '.join(each)}. "

@@ -40,7 +40,8 @@ class Design:
     """What all runs share.
 
     There are twice as many `steps` as the default took, from both of two seeds that take part in no
-    comparison, to learn over half of what is within its reach of every mechanism (a trial of 900). Rates around the best of earlier runs of 440 steps, which had looked no higher;
+    comparison, to learn over half of what is within its reach of every mechanism (a trial of 900
+    steps). The rates lie around the best of earlier runs of 440 steps, which had looked no higher;
     where the best of the three is the first or the last, the next beyond it is tried as well, twice
     at most. Half the steps choose among them. Arms that take long for what they tell are left out:
     grouped queries lie between two others, and a width of 192 takes the place of 256."""
