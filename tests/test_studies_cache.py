@@ -263,6 +263,8 @@ def test_pages_follow_use_and_waste_less_than_a_block():
     assert paged[16] == 1 and paged[1] == 16 and (waste.reserved_share >= 1).all()
     idle = cache_bytes.idle(waste)
     assert idle["static, room for 96"] > idle["paged, blocks of 64"] > idle["paged, blocks of 16"]
+    half = pd.Series({"static, room for 96": 0.75, "paged, blocks of 16": 0.5})
+    assert cache_bytes.over_static(half) == 0.5  # four times what is used, and twice
 
 
 # quality
@@ -477,6 +479,7 @@ def test_drafts_pay_or_not_by_their_whole_interval_and_miss_their_prediction():
         }
     )
     assert speculation.told(table) == "no draft surely pays: 0.80 to 1.20 times the speed"
+    assert speculation.best(table) == (1.2, (0.9, 1.5))
     slow = table.assign(measured_speedup=[0.8, 0.9], high=[0.9, 0.95])
     assert speculation.told(slow) == "every draft surely costs time: 0.80 to 0.90 times the speed"
     paying = speculation.told(table.assign(low=[0.7, 1.1]))
@@ -536,7 +539,7 @@ def test_pieces_of_text():
 def test_the_engine_is_timed_beside_eager_and_certified(folder, text):
     plan = latency.Plan((5, 60), 1, 1, 8)
     samples = native.measure(folder, text, plan)["native"].assign(process=0)
-    assert set(samples.name) == {native.EAGER, *native.FORMATS} and set(samples.tokens) == {50, 60}
+    assert set(samples.name) == {*native.WAYS} and set(samples.tokens) == {50, 60}
     table = native.table(samples)
     value, ends = native.gain(table, native.EAGER, plan)
     assert value == pytest.approx(1) and np.isnan(ends).all()
@@ -593,6 +596,12 @@ def test_the_compiled_step_is_told_with_its_reason_or_its_gain(folder, text, mon
         both
     ) and "2.00 times as fast as eager PyTorch on one thread" in compiled.told(both)
     steps = pd.DataFrame({"new_tokens": [60] * 3, "ms_per_token": [3.0, 2.0, 1.0]})
-    own = pd.DataFrame({"new_tokens": 60, "loop": [*native.FORMATS], "us_per_token": 1.0})
+    own = pd.DataFrame({"new_tokens": 60, "loop": native.WAYS[1:], "us_per_token": 1.0})
     fall = native.waterfall(steps.assign(loop=latency.LOOPS[1:]), own, 60, 200.0)
     assert fall.step.tolist()[2:4] == ["static cache", "torch.compile"]
+
+
+def test_a_gap_is_explained_as_far_as_it_closes():
+    closed, (low, high) = latency.explained_percent((2, (1, 4)), 8, 32)
+    assert closed == pytest.approx(50)  # two of four doublings
+    assert (low, high) == pytest.approx((100 / 3, 60))

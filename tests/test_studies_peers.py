@@ -64,3 +64,18 @@ def test_the_table_is_of_the_samples():
     row = table.us_per_token["llama.cpp, F32"]
     most = peers.at_most(table.reset_index(), read, "s", "llama.cpp, F32")
     assert most == pytest.approx(row / 200)
+
+
+def test_kernels_of_others_are_held_against_their_own_program():
+    times = {peers.IN_FP32: 4e-3, "optimum-quanto, int8 weights": 10e-3, "bitsandbytes, int8": 8e-3}
+    rows = [
+        dict(shape="s", name=name, new=new, repeat=0, seconds=(1e-3 + t * (new - 1)) * (1 + p))
+        | {"process": p}
+        for name, t in times.items()
+        for new in (1, 11)
+        for p in range(3)
+    ]
+    ratio, (low, high) = peers.kernels(pd.DataFrame(rows), "s")
+    assert ratio == pytest.approx(2) and low == pytest.approx(high)
+    alone = [row for row in rows if row["name"] == peers.IN_FP32]
+    assert peers.kernels(pd.DataFrame(alone), "s") is None

@@ -348,7 +348,10 @@ def test_the_seeds_numbers_stand_beside_the_same_here(ids, tmp_path):
     assert seed_quant.initialisations_apart(runs) == pytest.approx(abs(whole[0] - whole[1]))
     samples = kernels.measure_seed(tmp_path, 2)
     timings = samples["seed"].assign(process=0)
-    assert set(samples["heads"].name) == {"symmetric", "zero-points"}
+    assert set(samples["heads"].name) == set(samples["rules"].name) == {"symmetric", "zero-points"}
+    head = quantize(controls[0], formats.seed_rule(8)).head.weight()
+    for way in kernels.by_rule(controls[0]).values():  # both make the numbers that it rounds to
+        assert torch.equal(way(), head)
     table = seed_quant.beside(runs, timings)
     assert len(table) == 12 and table.original.notna().all()
     found = seed_quant.stated(table)

@@ -114,6 +114,13 @@ def test_what_was_not_run_is_told():
     assert real_texts.answer([], {}) == "No budget was spent here (nanoGPT was not run)."
 
 
+def test_the_worst_real_text_stands_for_all():
+    row = {"text": presets.GENERATED, "nats": 4.9, "ngram_nats": 4.1}
+    real = [row | {"text": "a", "nats": 1.0, "ngram_nats": n} for n in (1.5, 1.25)]
+    assert real_texts.below_ngram([row, *real]) == -0.25
+    assert real_texts.below_ngram([row]) is None
+
+
 def test_all_budgets_are_those_of_real_texts():
     assert "a second" not in real_texts.chosen(["all"])
     assert list(real_texts.chosen(["a second"])) == ["a second"]

@@ -112,3 +112,9 @@ def idle(waste: pd.DataFrame, sequences: int = 64, seed: int = 0) -> pd.Series:
     tokens = np.random.default_rng(seed).integers(1, wide.index.max() + 1, sequences)
     needed = pd.Series(tokens, index=tokens)
     return 1 - needed.sum() / wide.loc[tokens].mul(needed, axis=0).sum()
+
+
+def over_static(idle: pd.Series, pages: str = "paged, blocks of 16") -> float:
+    """Bytes that pages reserve over those of a static cache, for the sequences of `idle`."""
+    static = next(share for name, share in idle.items() if name.startswith("static"))
+    return float((1 - static) / (1 - idle[pages]))

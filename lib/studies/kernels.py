@@ -70,8 +70,9 @@ def measure(folder, repeats: int, seed: int) -> dict[str, pd.DataFrame]:
 
 
 def measure_seed(folder, repeats: int) -> dict[str, pd.DataFrame]:
-    """Samples of one process: `seed`, the original's 50 tokens with a cache; and `heads`, the
-    time to dequantize a head with and without zero-points."""
+    """Samples of one process: `seed`, the original's 50 tokens with a cache; and the time to
+    dequantize a head with and without zero-points: `rules` by the original's rule, one number for
+    the whole head, and `heads` in this library's int8."""
     control, model = (load(folder / name)[0] for name in ("model-control", "model"))
     start = torch.arange(4, 14)[None]
     theirs = {name: partial(generate, m, start, 50) for name, m in seed_models(control).items()}
@@ -79,7 +80,19 @@ def measure_seed(folder, repeats: int) -> dict[str, pd.DataFrame]:
     heads = {name: made(model, [own])[own].head.weight for name, own in rules.items()}
     return {
         "seed": bench.interleaved(theirs, repeats),
+        "rules": bench.interleaved(by_rule(control), 10 * repeats, warmup=3),
         "heads": bench.interleaved(heads, 10 * repeats, warmup=3),
+    }
+
+
+def by_rule(control) -> dict:
+    """The original's head from its int8 codes: times a scale, and less a zero-point before that."""
+    head = quantize(control, seed_rule(8)).head.weight
+    codes = (head.integers() - 128).to(torch.int8)  # stored without a sign
+    scale, zero = head.scale, torch.tensor(0.0)
+    return {
+        "symmetric": lambda: codes.float() * scale,
+        "zero-points": lambda: (codes.float() - zero) * scale,
     }
 
 

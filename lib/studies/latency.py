@@ -19,7 +19,7 @@ from minitransformer.model import ModelConfig, Transformer
 from minitransformer.train import initialize
 
 from . import seed_latency
-from .processes import as_columns, over_processes, process_medians, speedup
+from .processes import as_columns, over_processes, percent_off, process_medians, speedup
 from .words import minus
 
 WIDTHS = (1, 2, 4, 8, 16, 32, 64, 128)  # tokens or sequences of one forward
@@ -172,12 +172,8 @@ def predictions(gains: pd.DataFrame, model, roof, cfg, prompt_tokens: int) -> pd
 def misses(compared: pd.DataFrame) -> pd.DataFrame:
     """By how many per cent the time model misses each measured speed-up of `predictions`: case,
     off_percent, low, high, the ends as the ends of the measurement give them."""
-    ends = [100 * (compared[end] / compared.time_model - 1) for end in ("measured", "low", "high")]
-    off, low, high = ends
-    near = np.where(low * high <= 0, 0.0, np.minimum(low.abs(), high.abs()))
-    lengths = compared.new_tokens.map("{:,.0f} tokens".format)
-    far = np.maximum(low.abs(), high.abs())
-    return pd.DataFrame({"case": lengths, "off_percent": off.abs(), "low": near, "high": far})
+    ends = [compared[end] / compared.time_model for end in ("measured", "low", "high")]
+    return percent_off(compared.new_tokens.map("{:,.0f} tokens".format), *ends)
 
 
 def times_off(gains: pd.DataFrame, model, prompt: int, new: int) -> dict[str, float]:
@@ -284,6 +280,17 @@ def overhead_percent(model: bench.TimeModel, past: int) -> float:
     """Share of a cached step after `past` tokens that neither reads weights or cache nor computes:
     what its calls cost."""
     return 100 * model.cached_overhead / float(model.cached(past))
+
+
+def explained_percent(measured, without: float, counted: float):
+    """How much of the way from a measured speed-up to the `counted` one is gone `without` what a
+    call costs, in logarithms: per cent with its interval, of `measured` with its own."""
+
+    def share(speedup):
+        return float(100 * np.log(without / speedup) / np.log(counted / speedup))
+
+    value, (low, high) = measured
+    return share(value), (share(high), share(low))
 
 
 def at_the_knee(steps: pd.DataFrame, knee: float) -> float:

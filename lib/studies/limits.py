@@ -376,6 +376,9 @@ WORDS = {
     "over_one": "times one row",
     "over_static": "times static",
     "over_first": "times its shortest",
+    "gain": "gain, ×",
+    "promised": "promised by T(m), ×",
+    "over_promised": "of what is promised",
 }
 
 

@@ -23,7 +23,7 @@ from minitransformer.quant import QuantScheme, quantize
 
 from .limits import per_step, read_bytes
 from .native import FORMATS
-from .processes import over_processes, process_medians
+from .processes import mean, over_processes, process_medians
 from .runtimes import GGUF, OURS, runtimes
 
 LLAMA = ModelConfig(norm="rmsnorm", ffn="swiglu", bias=False)  # what every runtime can express
@@ -37,6 +37,7 @@ ENGINE = dict(zip((32, 8, 4), FORMATS, strict=True))  # what each width is compa
 PEERS = (
     "ONNX Runtime", "llama.cpp", "transformers", "torchao", "optimum-quanto", "bitsandbytes"
 )  # fmt: skip
+IN_FP32 = "transformers, dynamic cache"  # what optimum-quanto and bitsandbytes change
 
 
 def write(folder: Path, shape: str, seed: int) -> None:
@@ -197,3 +198,13 @@ def summary(table: pd.DataFrame, shape: str) -> str:
 def clear(folder: Path) -> None:
     """Deletes what `measure` wrote: models that serve nothing else."""
     shutil.rmtree(folder, ignore_errors=True)
+
+
+def kernels(samples: pd.DataFrame, shape: str) -> tuple[float, tuple[float, float]] | None:
+    """A further token with int8 weights by the quicker of bitsandbytes and quanto over the same
+    program's in FP32, over processes with its interval; None where neither was measured."""
+    step = per_step(samples[samples["shape"] == shape].rename(columns={"new": "calls"}))
+    theirs = [name for name in step if name.startswith(("bitsandbytes", "optimum-quanto"))]
+    if not theirs or IN_FP32 not in step:
+        return None
+    return mean(over_processes(step[theirs].min(axis="columns") / step[IN_FP32]))

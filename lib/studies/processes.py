@@ -148,3 +148,12 @@ def mean(found: dict[str, float]) -> tuple[float, tuple[float, float]]:
 def speedup(samples: pd.DataFrame, slow: str, fast: str) -> dict[str, float]:
     """How many times `fast` is as fast as `slow`, over processes; see `over_processes`."""
     return over_processes(process_ratios(samples, slow, fast))
+
+
+def percent_off(case: pd.Series, ratio: pd.Series, low: pd.Series, high: pd.Series) -> pd.DataFrame:
+    """By how many per cent a case, measured over predicted, lies off 1, either way: case,
+    off_percent, and as low and high the least and the most that lie in its interval."""
+    off, low, high = (100 * (end - 1) for end in (ratio, low, high))
+    near = np.where(low * high <= 0, 0.0, np.minimum(low.abs(), high.abs()))
+    far = np.maximum(low.abs(), high.abs())
+    return pd.DataFrame({"case": case, "off_percent": off.abs(), "low": near, "high": far})

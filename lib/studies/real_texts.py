@@ -231,3 +231,10 @@ def joined(curves: list, peer: pd.DataFrame) -> pd.DataFrame:
 def lines_of(rows: list[dict]) -> list[tuple[float, str]]:
     """The n-gram's loss on the first text, as a limit of a figure."""
     return [(row["ngram_nats"], row["ngram"]) for row in rows[:1]]
+
+
+def below_ngram(rows: list[dict]) -> float | None:
+    """The model's loss less the n-gram's, in nats a token, of the budget where that is the most;
+    None where no real text was trained on."""
+    real = [row for row in rows if row["text"] != GENERATED]
+    return max((row["nats"] - row["ngram_nats"] for row in real), default=None)

@@ -79,10 +79,11 @@ def effects(losses: pd.DataFrame, default: str = "default") -> pd.DataFrame:
     """A row for each column but `default`, against it, paired by row: pairs, the smallest change
     that they show, the mean change and its interval over the family, p, Holm's p, what it says.
 
-    `losses` has a row a seed and a column an arm, lower being better."""
+    `losses` has a row a seed and a column an arm, lower being better; one that a seed lacks (NaN)
+    is compared over the seeds that it has, which is fair where none is missing for its loss."""
     rows, others = [], [name for name in losses if name != default]
     for name in others:
-        change = losses[name] - losses[default]
+        change = (losses[name] - losses[default]).dropna()
         found, (low, high) = t_interval(change), mean(change, family_level(len(others))).interval
         row = {"change": name, "pairs": found.n}
         row["smallest_nats"] = smallest_shown(found.sd, found.n, len(others))

@@ -252,3 +252,9 @@ def beside_prediction(results: pd.DataFrame) -> dict[str, float]:
     else:
         said = f"{-off.min():.0f} % below to {off.max():.0f} % above"
     return {"off": said, "outside": int((~within).sum()), "all": len(results)}
+
+
+def best(results: pd.DataFrame) -> tuple[float, tuple[float, float]]:
+    """The most that a draft gave, of `results`, with its interval."""
+    row = results.loc[results.measured_speedup.idxmax()]
+    return row.measured_speedup, (row.low, row.high)

@@ -69,10 +69,10 @@ def beam(
             on_step(ids, candidates, index)
         rows, new = index // logits.shape[1], index[:, None] % logits.shape[1]
         ids = torch.cat((ids[rows], new), dim=1)
-        ended = torch.isin(new[:, 0], stop)
-        finished += zip(ids[ended], total[ended].tolist(), strict=True)
-        live = ~ended
-        ids, total, new, rows = ids[live], total[live], new[live], rows[live]
+        if len(stop) and (ended := torch.isin(new[:, 0], stop)).any():
+            finished += zip(ids[ended], total[ended].tolist(), strict=True)
+            live = ~ended
+            ids, total, new, rows = ids[live], total[live], new[live], rows[live]
         if not len(ids):
             break
         if cache is not None:

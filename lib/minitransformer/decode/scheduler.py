@@ -4,6 +4,7 @@ one pool of blocks."""
 import time
 from collections import deque
 from collections.abc import Callable
+from itertools import groupby
 
 import torch
 
@@ -158,22 +159,33 @@ class Scheduler:
         return logits
 
     def _choose(self, logits, batch):
-        """Give each request its next token; one whose token an interrupt lost draws the same
+        """Give each request its next token; those whose tokens an interrupt lost draw the same
         again."""
-        now = self.clock()
-        for row, served in zip(logits, batch, strict=True):
-            n, job = len(served.tokens), served.job
-            previous = None if job.sampling.repetition_penalty == 1 else served.ids[None]
-            generator = job.generator or torch.default_generator
-            state = generator.get_state() if job.sampling.temperature > 0 else None
-            try:
-                token = choose(row[None], job.sampling, previous, job.generator, served.length)
+        now, start = self.clock(), 0
+        for alike in _alike(batch):
+            self._choose_alike(logits[start : start + len(alike)], alike, now)
+            start += len(alike)
+
+    def _choose_alike(self, logits, batch, now):
+        """The same of requests that draw by one rule, all or none of them."""
+        jobs, counts = [served.job for served in batch], [len(served.tokens) for served in batch]
+        sampling, alone, generators = jobs[0].sampling, len(batch) == 1, None
+        if sampling.temperature > 0:
+            generators = [job.generator or torch.default_generator for job in jobs]
+        states = [generator.get_state() for generator in generators or ()]
+        previous = None if sampling.repetition_penalty == 1 else batch[0].ids[None]
+        after = batch[0].length if alone else None
+        try:
+            tokens = choose(logits, sampling, previous, generators, after).flatten().tolist()
+            for served, token, n in zip(batch, tokens, counts, strict=True):
                 served.times[n:] = [now]
-                served.tokens.append(int(token))
-            except BaseException:
-                if state is not None and len(served.tokens) == n:
-                    generator.set_state(state)
-                raise
+                served.tokens.append(token)
+        except BaseException:
+            for served, n in zip(batch, counts, strict=True):
+                del served.tokens[n:]
+            for generator, state in zip(generators or (), states, strict=True):
+                generator.set_state(state)
+            raise
 
     def _retire(self):
         for served in self.running:
@@ -215,3 +227,14 @@ class Scheduler:
                 waiting.append(served)
         self.running, self.waiting = running, deque(waiting)
         self.torn = False
+
+
+def _alike(batch):
+    """Neighbours that draw by one rule, together; a penalty looks back at a text of its own."""
+
+    def rule(pair):
+        place, served = pair
+        sampling = served.job.sampling
+        return sampling, place if sampling.repetition_penalty != 1 else None
+
+    return [[served for _, served in group] for _, group in groupby(enumerate(batch), rule)]
