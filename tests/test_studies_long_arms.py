@@ -1,4 +1,4 @@
-"""Long arms that are kept: how a run is planned, what it writes when it is cut, and how it is
+"""Long arms that are kept: what is run, what is left when it is cut or killed, and how it is
 read."""
 
 import json
@@ -13,27 +13,30 @@ import pytest
 from minitransformer.model import ModelConfig
 from minitransformer.train import GOOD
 from studies import __main__ as entry
-from studies import ablation, long_arms, recipes
+from studies import ablation, kept_arms, long_arms, recipes
 from studies.arms import Arm, Text
-from studies.long_arms import TUNED, Design, Kept, Shared
+from studies.kept_arms import TUNED, Kept
+from studies.long_arms import Design, Shared
 
-TINY = Design(3000, 64, 600, batch_size=2, window=16, width=16, looks=3, seeds=2)
-MADE = {"arms": ["default", "no positions"], "recipes": ["AdamW", "cosine"], "window": 16}
+TINY = Design(3000, 64, 600, batch_size=2, window=16, width=16, steps=4, looks=2, seeds=2)
+MADE = {"choices": ["default", "no positions"], "window": 16}
+MACHINE = {"cpu": "a", "torch": "d"}
+SITTING = {"commit": "b", "command": "c"}
 
 
 @pytest.fixture
 def few(monkeypatch):
     """No more choices than it takes to tell them apart."""
-    whole = long_arms.choices
+    whole, names = long_arms.choices, ("default", "no positions", "AdamW", "cosine")
 
-    def some(design, vocab_size, steps):
-        groups, names = whole(design, vocab_size, steps), (MADE["arms"], MADE["recipes"])
-        return tuple(
-            {name: group[name] for name in own} for group, own in zip(groups, names, strict=True)
-        )
+    def some(*given):
+        return {name: what for name, what in whole(*given).items() if name in names}
 
     monkeypatch.setattr(long_arms, "choices", some)
-    monkeypatch.setattr(long_arms, "PACED", long_arms.SETTLED + 2)
+
+
+def sitting(folder, family="arms", minutes=10, design=TINY, **machine):
+    return long_arms.run(folder, family, minutes, 1, design, None, MACHINE | machine, **SITTING)
 
 
 def test_each_recipe_that_is_varied_changes_one_thing():
@@ -48,66 +51,125 @@ def test_each_recipe_that_is_varied_changes_one_thing():
     assert len({plan.tokens for _, plan in runs.values()}) == 1
 
 
-def test_the_steps_of_a_run_fill_the_time_of_the_workers():
-    steps = long_arms.planned(400, 13, [0.5, 0.25])
-    spent = steps * ((3 + 5) * 0.5 + (3 + 3) * 0.25) * long_arms.BESIDE
-    assert 0.99 < spent / (long_arms.FILLED * 400 * 13) <= 1
-    assert long_arms.planned(0.001, 1, [9, 9]) == 1
-    assert long_arms.planned(1e9, 99, [1e-3, 0]) == long_arms.MOST_STEPS
-
-
-def test_when_time_is_over_arms_have_five_seeds_before_recipes_have_more_than_three():
-    order = long_arms.in_turn(8)
-    assert sorted(order) == [(which, i) for which in (0, 1) for i in range(8)]
-    for which in (0, 1):
-        assert [i for w, i in order if w == which] == list(range(8))
-    assert order[:8] == [(0, 0), (1, 0), (0, 1), (1, 1), (0, 2), (1, 2), (0, 3), (0, 4)]
-
-
-def test_everything_is_run_tuned_on_validation_and_kept(few, tmp_path):
-    told = []
-    kept = long_arms.run(
-        tmp_path / "long", 10, 1, TINY, 4, done=lambda *row: told.append(row), cpu="a", commit="b",
-        date="c", torch="d",
-    )  # fmt: skip
-    names = [*MADE["arms"], *MADE["recipes"]]
+def test_arms_are_tuned_on_validation_trained_from_every_seed_and_kept(few, tmp_path):
+    kept = sitting(tmp_path / "long")
     tuned = kept.looks[kept.looks.seed == TUNED]
-    assert set(tuned.run) == set(names) and len(tuned.groupby(["run", "lr"])) == 3 * len(names)
-    assert (
-        kept.looks.step.max() == 4 and (kept.looks.groupby(["run", "seed", "lr"]).size() == 3).all()
-    )
-    assert set(kept.losses.seed) == {42, 43} and set(kept.losses.arm) == set(names)
+    assert set(tuned.run) == set(MADE["choices"]) == set(kept.made["choices"])
+    assert {0.008, 0.016, 0.032} <= set(tuned.lr) and set(tuned.step) == {2}
+    tried = tuned.groupby("run").lr.nunique()
+    assert tried.between(3, 5).all()
+    assert set(kept_arms.at_an_end(kept.looks)) <= set(tried.index[tried == 5])
+    assert set(kept.losses.seed) == {42, 43} and kept.looks.step.max() == 4
     rates = kept.losses.groupby("arm").lr.unique()
-    assert {name: rate for name, (rate,) in rates.items()} == long_arms.chosen(kept.looks)
+    assert {name: rate for name, (rate,) in rates.items()} == kept_arms.chosen(kept.looks)
     assert kept.losses.groupby("arm").evaluated_window.max()["no positions"] == 256
-    assert {stage for stage, steps, of in told if steps == of} == {"paced", "trained"}
-    again = long_arms.left(tmp_path / "long")
-    pd.testing.assert_frame_equal(again.losses, kept.losses)
-    assert long_arms.compared(tmp_path / "long") is not None
-    cut = kept.losses[(kept.losses.arm != "cosine") | (kept.losses.seed != 43)]
-    cut.to_csv(tmp_path / "long" / "arms.csv", index=False)
-    assert long_arms.compared(tmp_path / "long") is None  # one whole seed tells nothing
+    (own,) = kept.made["sittings"]
+    assert own | SITTING == own and own["workers"] == 1 and own["core_seconds"] > 0
+    assert "on a with 1 processes" in (told := kept_arms.told(kept)) and "at commit b, " in told
+    assert "4 steps of 2 × 16 tokens, 2 to choose" in told and "had a core for" in told
+    assert kept_arms.left(tmp_path / "long", "recipes") is None
 
-    own = kept.losses[kept.losses.evaluated_window == 16].set_index(["arm", "seed"]).nats
-    change = long_arms.effects(kept).set_index("change").difference_nats["no positions"]
-    assert change == pytest.approx((own["no positions"] - own["default"]).mean())
-    apart = long_arms.by_mechanism(kept)
-    assert len(apart) == 4 and (apart.pairs == 2).all()
     excess = kept.losses[kept.losses.evaluated_window == 16].set_index(["arm", "seed"])
-    excess = excess.excess_recency_nats
-    recency = apart.set_index("change").difference_nats["no positions on recency"]
-    assert recency == pytest.approx((excess["no positions"] - excess["default"]).mean())
-    shares = long_arms.learnt(kept).set_index("mechanism")
-    assert list(shares.index) == ["bigram", "offset", "recency", "induction"]
-    assert (shares.least_percent <= shares.recovered_percent).all()
-    table = long_arms.tried(kept)
+    change = kept_arms.effects(kept).set_index("change").difference_nats["no positions"]
+    assert change == pytest.approx((excess.nats["no positions"] - excess.nats["default"]).mean())
+    apart = kept_arms.by_mechanism(kept).set_index("change")
+    assert len(apart) == 4 and (apart.pairs == 2).all()
+    found = excess.excess_recency_nats["no positions"] - excess.excess_recency_nats["default"]
+    assert apart.difference_nats["no positions on recency"] == pytest.approx(found.mean())
+    assert list(kept_arms.learnt(kept).mechanism) == ["bigram", "offset", "recency", "induction"]
+    longer = kept_arms.lengths(kept)
+    assert set(longer.evaluated_window) == {16, 64, 128, 256} and len(longer) == 8
+    beyond = "Read in windows of 256 tokens instead of the trained 16: rotary "
+    assert beyond in (said := kept_arms.said(kept)) and "that was tried for" in said
+    assert set(kept_arms.above_floor(kept).what) == {"width 128, 1 block"}
+    assert kept_arms.power(kept).startswith("With 2 paired seeds and 1 comparisons")
+
+
+def test_recipes_are_kept_apart_and_told_by_what_they_take(few, tmp_path):
+    kept = sitting(tmp_path, "recipes")
+    table = kept_arms.tried(kept)
     assert set(table.recipe) == {"default", "AdamW", "cosine"}
     ruler = table.set_index("recipe").loc["AdamW"]
     assert ruler.tokens_percent == pytest.approx(100) == pytest.approx(ruler.seconds_percent)
-    assert "p after Holm" in long_arms.shown(kept) and "choices." in long_arms.said(kept)
-    assert long_arms.told(kept).endswith("4 steps of 2 × 16 tokens.") and "on a with 1 " in (
-        long_arms.told(kept)
-    )
+    assert "p after Holm" in kept_arms.shown(kept)
+    assert kept_arms.recipes_said(kept).endswith("of 3 recipes.")
+    assert {path.name for path in tmp_path.iterdir()} == {
+        "recipes.csv", "recipes-looks.csv", "recipes.json"
+    }  # fmt: skip
+
+
+def cut(folder, losses, looks):
+    """What was kept, as a kill after so many rows would have left it."""
+    for name, rows in (("arms.csv", losses), ("arms-looks.csv", looks)):
+        lines = (folder / name).read_text().splitlines(keepends=True)
+        (folder / name).write_text("".join(lines[: rows + 1]))
+
+
+@pytest.mark.parametrize("losses, looks", [(0, 0), (0, 4), (4, -8), (8, -6), (8, -4), (16, -2)])
+def test_what_was_killed_goes_on_to_the_same_results(few, tmp_path, losses, looks):
+    """Whatever row the kill came after: in the rates, in the seeds, between a run's two tables."""
+    whole = sitting(tmp_path)
+    cut(tmp_path, losses, looks if looks >= 0 else len(whole.looks) + looks)
+    again = sitting(tmp_path)
+    for one, other, keys in (
+        (whole.losses, again.losses, ["seed", "arm", "evaluated_window"]),
+        (whole.looks, again.looks, ["seed", "run", "lr", "step"]),
+    ):
+        pd.testing.assert_frame_equal(
+            *(
+                table.drop(columns=["step_ms", "seconds"], errors="ignore")
+                .sort_values(keys)
+                .reset_index(drop=True)
+                for table in (one, other)
+            )
+        )
+    assert len(again.made["sittings"]) == 2
+    done = (tmp_path / "arms-looks.csv").read_bytes()
+    assert len(sitting(tmp_path).made["sittings"]) == 3
+    assert (tmp_path / "arms-looks.csv").read_bytes() == done  # nothing is made twice
+
+
+def test_a_sitting_that_is_too_short_leaves_no_half_of_a_run_and_chooses_nothing(few, tmp_path):
+    kept = sitting(tmp_path, minutes=0)
+    assert kept.losses.empty and kept.looks.empty
+    assert kept_arms.compared(tmp_path, "arms") is None
+    sitting(tmp_path)
+    cut(tmp_path, 0, 5)  # a rate was not tried to its end
+    assert len(sitting(tmp_path, minutes=0).losses) == 0
+    assert kept_arms.compared(tmp_path, "arms") is None
+    assert len(sitting(tmp_path).losses) == 16
+
+
+@pytest.mark.parametrize("changed", [{"design": replace(TINY, steps=5)}, {"cpu": "another"}])
+def test_what_was_made_otherwise_is_not_gone_on_with(few, tmp_path, changed):
+    sitting(tmp_path, minutes=0)
+    with pytest.raises(ValueError, match="arms.json was begun with .* not .*: give another --out"):
+        sitting(tmp_path, **changed)
+
+
+def test_one_whole_seed_tells_nothing(few, tmp_path):
+    kept = sitting(tmp_path)
+    assert kept_arms.compared(tmp_path, "arms") is not None
+    rest = kept.losses[(kept.losses.arm != "default") | (kept.losses.seed != 43)]
+    rest.to_csv(tmp_path / "arms.csv", index=False)
+    assert kept_arms.compared(tmp_path, "arms") is None
+
+
+def test_a_mechanism_is_learnt_over_half_of_what_is_within_reach():
+    """Of a worth of 2 nats and a reach of 60 %, 0.6 nats of gain are half."""
+    made = MADE | {"choices": ["default"], "worth_nats": dict.fromkeys(kept_arms.MECHANISMS, 0.0)}
+    made["worth_nats"]["induction"], made["reach_percent"] = 2.0, {"induction": 60}
+    losses = pd.DataFrame(
+        {"arm": "default", "seed": [1, 2], "evaluated_window": 16, "nats": 1.0,
+         "excess_induction_nats": [1.3, 1.5]}
+    )  # fmt: skip
+    looks = [row("default", 1, 1.0, step=s, excess_induction_nats=x) for s, x in ((3, 1.5), (6, 1))]
+    looks += [row("default", 2, 1.0, step=3, excess_induction_nats=1.39)]
+    found = kept_arms.learnt(Kept(losses, pd.DataFrame(looks), made)).iloc[0]
+    assert found.recovered_percent == pytest.approx(30) and found.reach_percent == 60
+    assert (found.seeds, found.learnt_from, found.by_step) == (2, 1, 6)
+    never = kept_arms.learnt(Kept(losses, pd.DataFrame(looks[:2]), made)).iloc[0]
+    assert np.isnan(never.by_step)
 
 
 def row(run, seed, nats, lr=1.0, step=1, **more):
@@ -120,46 +182,72 @@ def test_a_rate_is_chosen_by_its_end_and_by_the_seed_of_its_own():
         [row("a", TUNED, 1.0, 1.0), row("a", TUNED, 3.0, 1.0, 2), row("a", TUNED, 2.0, 2.0, 2),
          row("a", TUNED, math.inf, 4.0, 2), row("a", 42, 0.1, 4.0, 2), row("b", TUNED, 5.0, 8.0)]
     )  # fmt: skip
-    assert long_arms.chosen(looks) == {"a": 2.0, "b": 8.0}
-    assert long_arms.at_an_end(looks) == ["b"]
-    at_best = long_arms.at_best({"a": (None, GOOD), "c": (None, GOOD)}, {"a": 2.0}, 9)
-    assert [(arm.name, arm.recipe.lr, arm.seed) for arm in at_best] == [("a", 2.0, 9)]
+    assert kept_arms.chosen(looks) == {"a": 2.0, "b": 8.0}
+    assert kept_arms.at_an_end(looks) == ["b"]
+
+
+@pytest.mark.parametrize(
+    "ends, asked",
+    [
+        ({}, [1, 2, 4]),
+        ({1: 0.1, 2: 0.2}, [1, 2, 4]),
+        ({1: 0.2, 2: 0.1, 4: 0.3}, [1, 2, 4]),
+        ({1: 0.3, 2: 0.2, 4: 0.1}, [1, 2, 4, 8]),
+        ({1: 0.3, 2: 0.2, 4: 0.1, 8: math.inf}, [1, 2, 4, 8]),
+        ({1: 0.1, 2: 0.2, 4: 0.3, 0.5: 0.05}, [0.25, 0.5, 1, 2, 4]),
+        ({1: 0.1, 2: 0.2, 4: 0.3, 0.5: 0.05, 0.25: 0.04}, [0.25, 0.5, 1, 2, 4]),
+    ],
+)
+def test_rates_are_asked_for_until_the_best_lies_between_two_or_twice(ends, asked):
+    tried = pd.DataFrame(
+        [row("a", TUNED, nats, lr) for lr, nats in ends.items()], columns=row("a", 1, 1.0).keys()
+    )
+    design = replace(TINY, lr=2.0, rates=(0.5, 1.0, 2.0), wider=2)
+    assert long_arms.asked(tried, design) == asked
+
+
+def test_seeds_come_one_after_the_other_each_with_every_choice_at_its_rate():
+    names = long_arms.choices("arms", TINY, 254, 4)
+    found = long_arms.at_best("arms", TINY, 254, dict.fromkeys(names, 2.0))
+    assert [arm.seed for arm in found] == [42] * len(names) + [43] * len(names)
+    assert {arm.name for arm in found[: len(names)]} == set(names)
+    assert {arm.recipe.lr for arm in found} == {2.0} and found[0].name == "width 192"
+    assert not {"width 256", "grouped queries"} & set(names)
 
 
 def test_the_way_to_a_quality_is_a_straight_line_between_looks():
     curve = pd.DataFrame([row("a", 1, 4.0), row("a", 1, 2.0, step=2), row("a", 1, 1.0, step=3)])
-    assert long_arms.reached(curve, 3.0) == {"tokens": 150, "seconds": 3.0}
-    assert long_arms.reached(curve, 1.0) == {"tokens": 300, "seconds": 6.0}
-    assert long_arms.reached(curve, 9.0) == {"tokens": 100, "seconds": 2.0}
-    assert np.isnan(long_arms.reached(curve, 0.5)["tokens"])
+    assert kept_arms.reached(curve, 3.0) == {"tokens": 150, "seconds": 3.0}
+    assert kept_arms.reached(curve, 1.0) == {"tokens": 300, "seconds": 6.0}
+    assert kept_arms.reached(curve, 9.0) == {"tokens": 100, "seconds": 2.0}
+    assert np.isnan(kept_arms.reached(curve, 0.5)["tokens"])
     ruler = [row("r", seed, 3.0, step=2) for seed in (1, 2)]
     slow = [row("s", 1, 3.0), row("s", 2, 9.0)]
     fast = [row("f", 1, 3.0), row("f", 2, 2.0)]
-    found = long_arms.to_quality(pd.DataFrame(ruler + slow + fast), "r")
+    found = kept_arms.to_quality(pd.DataFrame(ruler + slow + fast), "r")
     assert found.tokens_percent["r"] == 100 and found.tokens_percent["f"] == 50
     assert found.loc["s"].isna().all()
 
 
 def test_only_seeds_from_which_all_were_trained_are_compared():
     rows = [
-        {"arm": arm, "seed": seed, "evaluated_window": 16, "nats": seed + (arm == "b")}
-        for arm in ("default", "b")
+        {"arm": arm, "seed": seed, "evaluated_window": 16, "nats": seed + (arm == "no positions")}
+        for arm in MADE["choices"]
         for seed in (1, 2, 3)
     ]
-    kept = Kept(pd.DataFrame(rows[:-1]), pd.DataFrame(), {"window": 16, "arms": ["default", "b"]})
-    assert list(long_arms.home(kept, ["default", "b"]).index) == [1, 2]
-    assert long_arms.effects(kept).pairs.tolist() == [2]
-    assert long_arms.home(kept, ["default", "absent"]).empty
-    nothing = kept._replace(losses=kept.losses[:0])
-    assert long_arms.home(nothing, ["default", "b"]).empty
+    kept = Kept(pd.DataFrame(rows[:-1]), pd.DataFrame(), MADE)
+    assert list(kept_arms.home(kept).index) == [1, 2]
+    assert kept_arms.effects(kept).pairs.tolist() == [2]
+    assert kept_arms.home(kept._replace(made={"window": 16, "choices": ["absent"]})).empty
+    assert kept_arms.home(kept._replace(losses=kept.losses[:0])).empty
 
 
 @pytest.fixture
 def shared(tmp_path):
     words = long_arms.language(TINY)
     texts = {name: Text.of(words, name, 16) for name in ("valid", "test")}
-    long_arms.begin(tmp_path, {})
-    return Shared(texts, tmp_path, time.time() + 60, {"default": 1.0, "wild": 1.0}, 2)
+    long_arms.begin(tmp_path, "arms", {})
+    return Shared(texts, tmp_path, "arms", time.time() + 60, 2)
 
 
 def written(folder):
@@ -169,16 +257,12 @@ def written(folder):
 
 
 def test_a_run_that_time_runs_out_on_leaves_nothing(shared, tmp_path):
-    groups = long_arms.choices(TINY, 254, 4)
-    arm = Arm("default", *groups[0]["default"], 42)
-    long_arms.trained(arm, shared._replace(until=time.time() + 0.5), lambda step: None)
-    assert written(tmp_path) == [0, 0]  # it would have taken a second
+    arm = Arm("default", *long_arms.choices("arms", TINY, 254, 4)["default"], 42)
 
     def slow(step):
         time.sleep(0.2)
 
-    soon = shared._replace(until=time.time() + 0.3, seconds={"default": 0.0})
-    long_arms.trained(arm, soon, slow)
+    long_arms.trained(arm, shared._replace(until=time.time() + 0.3), slow)
     assert written(tmp_path) == [0, 0]
     long_arms.trained(arm, shared, lambda step: None)
     windows = len([w for w in ablation.SPANS if 16 < w < 300])
@@ -186,11 +270,12 @@ def test_a_run_that_time_runs_out_on_leaves_nothing(shared, tmp_path):
 
 
 def test_a_rate_that_explodes_loses_and_ends_nothing_else(shared, tmp_path):
-    cfg, recipe = long_arms.choices(TINY, 254, 4)[0]["default"]
+    cfg, recipe = long_arms.choices("arms", TINY, 254, 4)["default"]
     wild = Arm("wild", cfg, replace(recipe, lr=1e30, optimizer="adamw"), TUNED)
     long_arms.trained(wild, shared, lambda step: None)
     looks = pd.read_csv(tmp_path / "arms-looks.csv")
     assert looks.valid_nats.tolist() == [math.inf] and written(tmp_path)[0] == 0
+    assert long_arms.unfinished([wild], looks) == []
 
 
 def test_the_command_tells_how_far_it_is_and_how_many_seeds_are_whole(
@@ -198,25 +283,32 @@ def test_the_command_tells_how_far_it_is_and_how_many_seeds_are_whole(
 ):
     asked = {}
     losses = pd.DataFrame(
-        [{"arm": name, "seed": 42, "evaluated_window": 16, "nats": 1.0} for name in MADE["arms"]]
+        [{"arm": name, "seed": 42, "evaluated_window": 16, "nats": 1.0} for name in MADE["choices"]]
     )
 
-    def run(out, minutes, workers, steps, done, **about):
-        asked.update(about, out=out, minutes=minutes, workers=workers, steps=steps)
+    def run(out, family, minutes, workers, design, done, machine, **sitting):
+        asked.update(machine, **sitting, family=family, workers=workers, steps=design.steps)
         for taken in (1, 5, 10):
-            done("trained", taken, 10)
+            done("rates", taken, 10)
         return Kept(losses, pd.DataFrame(), MADE)
 
     monkeypatch.setattr(long_arms, "run", run)
     given = ["--out", str(tmp_path), "--minutes", "7", "--workers", "3", "--commit", "abc"]
-    assert entry.main(given) == 0
+    assert entry.main([*given, "--steps", "6"]) == 0
     said = capsys.readouterr().out.splitlines()
-    assert len(said) == 4 and "1 of 10 steps" in said[0] and "10 of 10 steps" in said[1]
-    assert said[2:] == ["arms: 1 whole seeds of 2 choices", "recipes: 0 whole seeds of 3 choices"]
-    assert asked["command"] == "python -m studies --minutes 7 --workers 3"
-    assert asked["commit"] == "abc" and json.dumps(asked | {"out": ""})
+    assert len(said) == 3 and "1 of 10 steps" in said[0] and "10 of 10 steps" in said[1]
+    assert said[2] == "arms: 1 whole seeds of 2 choices"
+    assert asked["command"] == "python -m studies --family arms --minutes 7 --workers 3 --steps 6"
+    assert (asked["commit"], asked["family"], asked["steps"]) == ("abc", "arms", 6)
+    assert json.dumps(asked)
+
+    def refused(*given, **sitting):
+        raise ValueError("arms.json was begun otherwise")
+
+    monkeypatch.setattr(long_arms, "run", refused)
+    assert entry.main(given) == 2 and "begun otherwise" in capsys.readouterr().err
 
 
 def test_what_was_never_kept_is_said(tmp_path):
-    assert long_arms.told(None).startswith("No long arms have been kept yet")
-    assert long_arms.compared(tmp_path) is None
+    assert kept_arms.told(None).startswith("None have been kept yet")
+    assert kept_arms.compared(tmp_path, "arms") is None

@@ -1,17 +1,18 @@
 """`python -m studies --out reports/long --minutes 60`: the long arms of the ablations, see
-`long_arms`."""
+`long_arms`. Every run that ends is kept: the same command goes on where the last one ended."""
 
 import argparse
 import os
 import platform
 import sys
 import time
-from datetime import UTC, datetime
+from dataclasses import replace
 from pathlib import Path
 
 import torch
 
-from . import long_arms
+from . import kept_arms, long_arms
+from .long_arms import FAMILIES, Design
 
 SAID_S = 10  # seconds between two lines of progress
 
@@ -27,28 +28,35 @@ def main(argv=None) -> int:
             said[stage] = now
             print(f"{now - began:6.1f} s  {stage}: {steps:,} of {of:,} steps", flush=True)
 
-    given = [f"--minutes {args.minutes:g}", f"--workers {args.workers}"]
-    about = {
-        "command": " ".join(["python -m studies", *given]),
-        "commit": args.commit,
+    given = [f"--family {args.family}", f"--minutes {args.minutes:g}", f"--workers {args.workers}"]
+    given += [f"--steps {args.steps}"] * bool(args.steps)
+    machine = {
         "cpu": args.cpu,
-        "date": datetime.now(UTC).date().isoformat(),
         "python": platform.python_version(),
         "torch": torch.__version__,
     }
-    kept = long_arms.run(args.out, args.minutes, args.workers, steps=args.steps, done=done, **about)
-    for group in ("arms", "recipes"):
-        whole = long_arms.home(kept, list(dict.fromkeys(["default", *kept.made[group]])))
-        print(f"{group}: {len(whole)} whole seeds of {len(whole.columns)} choices")
+    sitting = {"command": " ".join(["python -m studies", *given]), "commit": args.commit}
+    design = replace(Design(), steps=args.steps) if args.steps else Design()
+    at = args.out, args.family, args.minutes, args.workers
+    try:
+        kept = long_arms.run(*at, design, done, machine, **sitting)
+    except ValueError as error:
+        print(error, file=sys.stderr)
+        return 2
+    whole = kept_arms.home(kept)
+    print(f"{args.family}: {len(whole)} whole seeds of {len(whole.columns)} choices")
     return 0
 
 
 def parse(argv) -> argparse.Namespace:
     parser = argparse.ArgumentParser(prog="python -m studies", description=__doc__)
     parser.add_argument("--out", type=Path, required=True, help="the folder that keeps the results")
-    parser.add_argument("--minutes", type=float, required=True, help="when everything is over")
+    parser.add_argument(
+        "--family", choices=FAMILIES, default="arms", help="the ablations' arms, or recipes"
+    )
+    parser.add_argument("--minutes", type=float, required=True, help="when this sitting ends")
     parser.add_argument("--workers", type=int, default=os.cpu_count(), help="processes")
-    parser.add_argument("--steps", type=int, help="of a run, by default what the time allows")
+    parser.add_argument("--steps", type=int, help="of a run, instead of the design's")
     parser.add_argument("--commit", default="", help="of the library, to be kept")
     parser.add_argument("--cpu", default=platform.processor(), help="its name, to be kept")
     return parser.parse_args(argv)

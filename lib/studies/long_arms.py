@@ -1,16 +1,18 @@
-"""The arms of the ablations, and recipes, longer than a page can take: run once, on many cores,
-kept, and read from there.
+"""The arms of the ablations, or recipes, trained for longer than a page can take: made once, in one
+sitting or several, and kept for `kept_arms` to read.
 
-Every choice is first tried at three learning rates, from a seed of its own, on validation text. At
-the best of them it is trained from each seed of the comparison and scored on the test split, which
-chooses nothing. How many steps a run has follows from the minutes given and the pace of the
-machine, before any loss is seen; one seed is done after another, so that all choices have as many
-when the time is over.
+Every choice is first tried at several learning rates for a share of the steps, from a seed of its
+own, on validation text. At the best of them it is trained from each seed of the comparison and
+scored on the test split, which chooses nothing. All of this is fixed in `Design` before any loss of
+the comparison is seen, but how many seeds there are when the time is over: one is done after
+another, all choices of each.
 """
 
 import json
+import os
 import time
 from dataclasses import asdict, dataclass, replace
+from datetime import UTC, datetime
 from pathlib import Path
 from typing import NamedTuple
 
@@ -18,69 +20,64 @@ import numpy as np
 import pandas as pd
 
 from minitransformer.corpus import MECHANISMS, SMALL, Corpus, language_corpus
+from minitransformer.files import replacing
 from minitransformer.model import ModelConfig
-from minitransformer.train import GOOD, NonFiniteError
+from minitransformer.train import GOOD, NonFiniteError, TrainConfig
 
-from . import ablation, error_budget, recipes, seeds
-from .arms import Arm, Text, fit
+from . import ablation, error_budget, recipes
+from .arms import Arm, Text, fit, steps, work
+from .kept_arms import LOOKS, LOSSES, TUNED, Kept, chosen, left, place
 from .workers import side_by_side
 
-SEED, SALT = 42, "1a2b3c4d5e6f7890abcdef1234567890"  # of the language; the first of the comparison
-TUNED = SEED - 1  # the seed that chooses learning rates, and takes part in nothing else
-PACED, SETTLED = 24, 6  # steps that tell the pace, and those of them that are left out
-FILLED = 0.8  # of the cores' time, in the plan
-BESIDE = 1.2  # seconds of a run over those of its steps: looks, and the test split
-LEAST, MOST_STEPS = (
-    (5, 3),
-    4000,
-)  # seeds of the arms, and of the recipes, that the plan has time for
-LOOKS = ["run", "seed", "lr", "step", "tokens", "seconds", "valid_nats"]
-LOSSES = ["arm", "seed", "lr", "parameters", "tokens", "step_ms", "evaluated_window", "nats",
-          *(f"excess_{name}_nats" for name in MECHANISMS)]  # fmt: skip
-FILES = {"losses": "arms.csv", "looks": "arms-looks.csv", "made": "arms.json"}
+FAMILIES = ("arms", "recipes")
+SEED, SALT = 42, "1a2b3c4d5e6f7890abcdef1234567890"  # of the language; the first compared
+WIDER, LEFT_OUT = 192, ("width 256", "grouped queries")  # of the arms, see `Design`
+NOTED_S = 20  # seconds between two notes of how long a sitting has taken
 
 
 @dataclass(frozen=True)
 class Design:
-    """What all runs share: the sizes of the splits and of a step, the default's width, the middle
-    one of its learning rates, how often the validation split is looked at, and the most seeds."""
+    """What all runs share.
+
+    There are twice as many `steps` as the default took, from both of two seeds that take part in no
+    comparison, to learn over half of what is within its reach of every mechanism (a trial of 900
+    steps). The rates lie around the best of earlier runs of 440 steps, which had looked no higher;
+    where the best of the three is the first or the last, the next beyond it is tried as well, twice
+    at most. Half the steps choose among them. Arms that take long for what they tell are left out:
+    grouped queries lie between two others, and a width of 192 takes the place of 256."""
 
     train_tokens: int = 2_000_000
     valid_tokens: int = 8_192
-    test_tokens: int = 40_000
+    test_tokens: int = 20_000
     batch_size: int = 4
     window: int = 128
     width: int = 128
-    lr: float = 8e-3  # about where this recipe's short runs on validation text say
-    looks: int = 14
-    seeds: int = 8
+    steps: int = 800
+    lr: float = 0.016
+    rates: tuple[float, ...] = (0.5, 1.0, 2.0)  # times lr
+    wider: int = 2  # rates beyond them, at most
+    tuned: float = 0.5  # share of the steps that a run takes which chooses a rate
+    looks: int = 8  # at validation text, in a run of the comparison
+    seeds: int = 8  # the most
+
+    @property
+    def tuned_steps(self) -> int:
+        return max(round(self.tuned * self.steps), 1)
 
 
 class Shared(NamedTuple):
     """What every job is given: texts by name, where results go, the clock's time at which it ends,
-    the seconds that a run of each choice takes, and how often the validation split is scored."""
+    and how often the validation split is scored."""
 
     texts: dict[str, Text]
     folder: Path
+    family: str
     until: float
-    seconds: dict[str, float]
     looks: int
-
-
-class Kept(NamedTuple):
-    """Results: a row a scored run and window, a row a look at validation text, and how they were
-    made."""
-
-    losses: pd.DataFrame
-    looks: pd.DataFrame
-    made: dict
 
 
 class Late(Exception):
     """Ends a run that time has run out on."""
-
-
-# running
 
 
 def language(design: Design) -> Corpus:
@@ -89,111 +86,108 @@ def language(design: Design) -> Corpus:
     return language_corpus(SEED, SALT, SMALL, *sizes)
 
 
-def choices(design: Design, vocab_size: int, steps: int) -> tuple[dict, dict]:
-    """The arms of the ablations with their default, and recipes that differ from it in one thing:
-    name -> (model, recipe). The recipe is the training chapter's on smaller steps."""
+def choices(
+    family: str, design: Design, vocab_size: int, steps: int
+) -> dict[str, tuple[ModelConfig, TrainConfig]]:
+    """The arms of the ablations, or recipes that differ in one thing, the default first: name ->
+    (model, recipe). The recipe is the training chapter's on smaller steps."""
     short = {"short_window": min(32, design.window), "short_steps": steps // 6}
     size = {"batch_size": design.batch_size, "window": design.window, "lr": design.lr}
     base = replace(GOOD, steps=steps, warmup=max(steps // 20, 1), **size, **short)
     cfg = ModelConfig(vocab_size=vocab_size, d_model=design.width, context=1024)
-    return ablation.changes(cfg, base), recipes.varied(cfg, base)
+    if family == "recipes":
+        return {"default": (cfg, base)} | recipes.varied(cfg, base)
+    found = ablation.changes(cfg, base)
+    broad = {f"width {WIDER}": (replace(cfg, d_model=WIDER), base)}
+    return {name: what for name, what in (found | broad).items() if name not in LEFT_OUT}
 
 
 def run(
     folder: Path,
+    family: str,
     minutes: float,
     workers: int,
     design: Design | None = None,
-    steps: int | None = None,
     done=None,
-    **about,
+    machine: dict | None = None,
+    **sitting,
 ) -> Kept:
-    """Everything, on so many processes, over after so many minutes; `done(stage, steps, of)` is
-    told of progress, and `about` says how it was made. What ends is in `folder` at once."""
-    began, design, done = time.time(), design or Design(), done or _nobody
+    """One sitting of so many minutes, on so many processes: goes on where the last one ended, and
+    what ends is in `folder` at once. `done(stage, steps, of)` is told of progress; `machine` and
+    `sitting` say where and how it was made. ValueError where the folder holds what another design
+    or machine made."""
+    began, design = time.time(), design or Design()
     words = language(design)
+    plan = family, design, words.vocab_size
+    made = begin(folder, family, described(words, family, design) | (machine or {}))
+    note = _noting(folder, family, made, began, sitting | {"workers": workers})
     texts = {name: Text.of(words, name, design.window) for name in ("valid", "test")}
-    shared = Shared(texts, folder, began + 60 * minutes, {}, design.looks)
-    few = [
-        Arm(name, *what, TUNED)
-        for group in choices(design, words.vocab_size, PACED)
-        for name, what in group.items()
-    ]
-    taken = _side_by_side(paced, 2 * few, shared, workers, done)  # the last ones run beside fewer
-    paces = {arm.name: max(taken[i], taken[i + len(few)]) for i, arm in enumerate(few)}
-    pace = [sum(paces[n] for n in group) for group in choices(design, words.vocab_size, PACED)]
-    steps = steps or planned(shared.until - time.time(), workers, pace)
-    shared = shared._replace(seconds={n: BESIDE * steps * s for n, s in paces.items()})
-    groups = choices(design, words.vocab_size, steps)
-    made = asdict(design) | described(words, groups) | about
-    made |= {"steps": steps, "minutes": minutes, "workers": workers}
-    begin(folder, made)
-    tune = [arm for group in groups for arm in at_rates(group)]
-    tune.sort(key=lambda arm: -paces[arm.name])
-    _side_by_side(trained, tune, shared, workers, done)
-    best = chosen(left(folder).looks)
-    last = [
-        arm
-        for which, i in in_turn(design.seeds)
-        for arm in sorted(at_best(groups[which], best, SEED + i), key=lambda arm: -paces[arm.name])
-    ]
-    _side_by_side(trained, last, shared, workers, done)
-    _write(folder, made | {"seconds": round(time.time() - began)})
-    return left(folder)
+    shared = Shared(texts, folder, family, began + 60 * minutes, design.looks)
+
+    def rest(stage, arms):
+        """What is not kept of the arms that `arms` makes of the looks, when there was time."""
+        while todo := unfinished(arms(looks := left(folder, family).looks), looks):
+            if time.time() > shared.until:
+                break
+            told = _telling(stage, steps(todo), done, note)
+            side_by_side(trained, todo, shared, workers=workers, done=told)
+        return todo
+
+    if not rest("rates", lambda looks: at_rates(*plan, looks)):
+        rest("seeds", lambda looks: at_best(*plan, chosen(looks)))
+    note(ended=True)
+    return left(folder, family)
 
 
-def planned(seconds: float, workers: int, paces: list[float]) -> int:
-    """Steps of a run, so that all rates and the least seeds fill `FILLED` of the workers' time;
-    `paces` are the seconds of one step of all arms together, and of all recipes."""
-    runs = [(len(recipes.RATES) + least) * pace for least, pace in zip(LEAST, paces, strict=True)]
-    steps = int(FILLED * seconds * workers / (BESIDE * sum(runs)))
-    return min(max(steps, 1), MOST_STEPS)
-
-
-def in_turn(count: int) -> list[tuple[int, int]]:
-    """Which group and which seed come one after the other: both groups, but arms alone from where
-    the recipes have their least number of seeds to where the arms have theirs."""
-    after = LEAST[0] - LEAST[1]
-    ranks = [
-        (i + after * (which and i >= LEAST[1]), which, i) for i in range(count) for which in (0, 1)
-    ]
-    return [(which, i) for _, which, i in sorted(ranks)]
-
-
-def at_rates(group: dict) -> list[Arm]:
-    """Each choice at each learning rate, from the seed that chooses."""
-    return [
-        Arm(name, cfg, replace(recipe, lr=factor * recipe.lr), TUNED)
+def at_rates(family: str, design: Design, vocab_size: int, looks: pd.DataFrame) -> list[Arm]:
+    """Each choice at each learning rate that `looks` ask for, from the seed that chooses; the
+    slowest first."""
+    group = choices(family, design, vocab_size, design.tuned_steps)
+    found = [
+        Arm(name, cfg, replace(recipe, lr=lr), TUNED)
         for name, (cfg, recipe) in group.items()
-        for factor in recipes.RATES
+        for lr in asked(looks[(looks.run == name) & (looks.seed == TUNED)], design)
     ]
+    return sorted(found, key=work, reverse=True)
 
 
-def at_best(group: dict, best: dict[str, float], seed: int) -> list[Arm]:
-    """Each choice of which a rate was chosen, at that."""
-    return [
-        Arm(name, cfg, replace(recipe, lr=best[name]), seed)
+def asked(tried: pd.DataFrame, design: Design) -> list[float]:
+    """The learning rates of a choice: those of the design, and the next one beyond while the best
+    of all is the lowest or the highest."""
+    rates = [factor * design.lr for factor in design.rates]
+    ends = tried.groupby("lr").valid_nats.last()
+    for _ in range(design.wider):
+        if not set(rates) <= set(ends.index):
+            break
+        best = ends[rates].idxmin()
+        if best == rates[0]:
+            rates.insert(0, best / 2)
+        elif best == rates[-1]:
+            rates.append(best * 2)
+    return rates
+
+
+def at_best(family: str, design: Design, vocab_size: int, best: dict[str, float]) -> list[Arm]:
+    """Each choice at its best rate, one seed after the other, and in each the slowest first."""
+    group = choices(family, design, vocab_size, design.steps)
+    found = [
+        Arm(name, cfg, replace(recipe, lr=best[name]), SEED + i)
+        for i in range(design.seeds)
         for name, (cfg, recipe) in group.items()
-        if name in best
     ]
+    return sorted(found, key=lambda arm: (arm.seed, -work(arm)))
 
 
-def chosen(looks: pd.DataFrame) -> dict[str, float]:
-    """Choice -> the learning rate that ends lowest on validation text."""
-    ends = looks[looks.seed == TUNED].groupby(["run", "lr"], sort=False).valid_nats.last()
-    ends = ends.reset_index().sort_values("valid_nats", kind="stable")
-    return dict(ends.drop_duplicates("run")[["run", "lr"]].itertuples(index=False))
-
-
-def paced(arm: Arm, shared: Shared, tick) -> float:
-    """Seconds of a step."""
-    _, rows = fit(arm, shared.texts["valid"], tick)
-    return float(np.median([row["seconds"] for row in rows][SETTLED:]))
+def unfinished(arms: list[Arm], looks: pd.DataFrame) -> list[Arm]:
+    """Those whose last look at validation text was not kept."""
+    ended = set(looks[["run", "seed", "lr", "step"]].itertuples(index=False, name=None))
+    return [a for a in arms if (a.name, a.seed, a.recipe.lr, a.recipe.steps) not in ended]
 
 
 def trained(arm: Arm, shared: Shared, tick) -> None:
-    """One run, its looks written, and its test losses where it is of the comparison; nothing where
-    time runs out. Training that left the finite numbers ends at an infinite loss."""
+    """One run: its test losses where it is of the comparison, and its looks, which say that it has
+    ended; nothing where time runs out. Training that left the finite numbers ends at an infinite
+    loss."""
 
     def in_time(step):
         if time.time() > shared.until:
@@ -201,207 +195,91 @@ def trained(arm: Arm, shared: Shared, tick) -> None:
         tick(step)
 
     last = arm.recipe.steps
-    looks = sorted({round(last * i / shared.looks) for i in range(1, shared.looks + 1)} - {0})
+    count = 1 if arm.seed == TUNED else shared.looks
+    looks = sorted({round(last * i / count) for i in range(1, count + 1)} - {0})
     try:
-        if time.time() + shared.seconds[arm.name] > shared.until:
-            raise Late
+        in_time(0)
         model, rows = fit(arm, shared.texts["valid"], in_time, looks)
     except Late:
         return
     except NonFiniteError:
         model, rows = None, [{"step": last, "tokens": arm.recipe.tokens, "valid_nats": np.inf}]
-    log = pd.DataFrame(rows).assign(run=arm.name, seed=arm.seed, lr=arm.recipe.lr)
-    log["seconds"] = log["seconds"].cumsum() if model else np.nan
-    _append(shared.folder / FILES["looks"], log.dropna(subset="valid_nats")[LOOKS])
     if arm.seed != TUNED and model:
         own = replace(arm, text="language")
         table, _ = ablation.tested(own, shared.texts["test"], model, rows)
         table = table.assign(lr=arm.recipe.lr).reindex(columns=LOSSES)
-        _append(shared.folder / FILES["losses"], table)
+        _append(place(shared.folder, shared.family, "losses"), table)
+    log = pd.DataFrame(rows).assign(run=arm.name, seed=arm.seed, lr=arm.recipe.lr)
+    log["seconds"] = log["seconds"].cumsum() if model else np.nan
+    log = log.dropna(subset="valid_nats").reindex(columns=LOOKS)
+    _append(place(shared.folder, shared.family, "looks"), log)
 
 
-def described(words: Corpus, groups: tuple[dict, dict]) -> dict:
-    """What a page has to know of the language and of the choices."""
-    known = {"uniform_nats": float(np.log(words.vocab_size)), "floor_nats": words.floor_nats}
-    known["worth_nats"] = error_budget.worth(words, list(MECHANISMS))
-    return known | {"arms": list(groups[0]), "recipes": list(groups[1])}
+def described(words: Corpus, family: str, design: Design) -> dict:
+    """What a page has to know of design, language and choices. One block without smeared keys can
+    look for a value in one hop only, which bounds what it has of induction."""
+    made = asdict(design) | {"tuned_steps": design.tuned_steps, "family": family}
+    made["floor_nats"] = words.floor_nats
+    made["worth_nats"] = error_budget.worth(words, list(MECHANISMS))
+    within = {"induction": error_budget.without_key(words.language)}
+    made["reach_percent"] = dict.fromkeys(MECHANISMS, 100.0) | within
+    return made | {"choices": list(choices(family, design, words.vocab_size, design.steps))}
 
 
-def begin(folder: Path, made: dict) -> None:
-    """Files without rows, in place of any that were there."""
+def begin(folder: Path, family: str, made: dict) -> dict:
+    """How the results in the folder are made, which are to go on: `made`, with the sittings so far.
+    ValueError where those there are made otherwise."""
+    path, made = place(folder, family, "made"), json.loads(json.dumps(made))
+    if kept := left(folder, family):
+        for name, value in made.items():
+            if kept.made.get(name) != value:
+                raise ValueError(
+                    f"{path} was begun with {name} {kept.made.get(name)}, not {value}: give "
+                    "another --out, or move its files away"
+                )
+        return kept.made
     folder.mkdir(parents=True, exist_ok=True)
-    for name, columns in (("losses", LOSSES), ("looks", LOOKS)):
-        (folder / FILES[name]).write_bytes(f"{','.join(columns)}\n".encode())
-    _write(folder, made)
+    for what, columns in (("losses", LOSSES), ("looks", LOOKS)):
+        place(folder, family, what).write_bytes(f"{','.join(columns)}\n".encode())
+    return made | {"sittings": []}
 
 
-def _write(folder, made):
-    text = json.dumps(made, indent=2, sort_keys=True) + "\n"
-    (folder / FILES["made"]).write_bytes(text.encode())
+def _noting(folder, family, made, began, sitting):
+    """A call that keeps how long this sitting has taken, and at its end, when that is known of all
+    processes, for how long they had a core."""
+    before, start = sum(os.times()[:4]), datetime.fromtimestamp(began, UTC)
+
+    def note(ended=False):
+        took = {"began": start.isoformat(timespec="seconds")}
+        took |= {"seconds": round(time.time() - began)}
+        if ended:
+            took["core_seconds"] = round(sum(os.times()[:4]) - before)
+        whole = made | {"sittings": [*made["sittings"], sitting | took]}
+        with replacing(place(folder, family, "made")) as part:
+            part.write_bytes((json.dumps(whole, indent=2, sort_keys=True) + "\n").encode())
+
+    note()
+    return note
+
+
+def _telling(stage, of, done, note):
+    """A call that is told how many more steps were taken, and tells how many of all; now and then
+    it takes a note."""
+    taken, noted = 0, time.monotonic()
+
+    def tell(more):
+        nonlocal taken, noted
+        taken += more
+        if done:
+            done(stage, taken, of)
+        if time.monotonic() - noted > NOTED_S:
+            note()
+            noted = time.monotonic()
+
+    return tell
 
 
 def _append(path, table):
     """Whole lines, in one write: processes share the file."""
     with path.open("ab", buffering=0) as file:
         file.write(table.to_csv(index=False, header=False, lineterminator="\n").encode())
-
-
-def _side_by_side(job, arms, shared, workers, done):
-    of, taken = sum(arm.recipe.steps for arm in arms), 0
-
-    def tell(more):
-        nonlocal taken
-        taken += more
-        done(job.__name__, taken, of)
-
-    return side_by_side(job, arms, shared, workers=workers, done=tell)
-
-
-def _nobody(stage, steps, of):
-    """Is told of progress."""
-
-
-# reading
-
-
-def left(folder: Path) -> Kept | None:
-    """What was kept; None where nothing was."""
-    if not (folder / FILES["made"]).is_file():
-        return None
-    tables = [pd.read_csv(folder / FILES[name]) for name in ("losses", "looks")]
-    return Kept(*tables, json.loads((folder / FILES["made"]).read_text()))
-
-
-def compared(folder: Path) -> Kept | None:
-    """What was kept of at least two whole seeds of each group; None where less was."""
-    kept = left(folder)
-    if kept is None:
-        return None
-    groups = kept.made["arms"], ["default", *kept.made["recipes"]]
-    return kept if all(len(home(kept, names)) > 1 for names in groups) else None
-
-
-def home(kept: Kept, names: list[str], column: str = "nats") -> pd.DataFrame:
-    """Test loss at the training window, or another column, a row a seed, a column each of `names`,
-    of the seeds from which all of them were trained."""
-    own = kept.losses[kept.losses.evaluated_window == kept.made["window"]]
-    wide = own.pivot(index="seed", columns="arm", values=column)
-    return wide.reindex(columns=names).dropna().rename_axis(columns="arm")
-
-
-def effects(kept: Kept) -> pd.DataFrame:
-    """What each arm of the ablations changes, see `seeds.effects`."""
-    return seeds.effects(home(kept, kept.made["arms"]))
-
-
-def by_mechanism(kept: Kept) -> pd.DataFrame:
-    """What each arm changes on the tokens of each mechanism: one family over all of them, named
-    "arm on mechanism". Seeds that learnt a mechanism late do not hide what happens to another."""
-    names, wide = kept.made["arms"], {}
-    for mechanism in (m for m in MECHANISMS if kept.made["worth_nats"][m] > 0):
-        excess = home(kept, names, f"excess_{mechanism}_nats")
-        for name in names[1:]:
-            wide[f"{name} on {mechanism}"] = excess[name] - excess["default"]
-    return seeds.effects(pd.DataFrame(wide).assign(default=0.0))
-
-
-def learnt(kept: Kept) -> pd.DataFrame:
-    """By mechanism what it is worth, how much of that the default recovers in % (the mean, the
-    least and the most over the seeds of the arms), and from how many seeds it is over half."""
-    made = kept.made
-    own = kept.losses[kept.losses.seed.isin(home(kept, made["arms"]).index)]
-    own = own[(own.arm == "default") & (own.evaluated_window == made["window"])]
-    rows = []
-    for name in MECHANISMS:
-        if (nats := made["worth_nats"][name]) > 0:
-            share = 100 * (1 - own[f"excess_{name}_nats"] / nats)
-            row = {"mechanism": name, "worth_nats": nats, "recovered_percent": share.mean()}
-            row |= {"least_percent": share.min(), "most_percent": share.max()}
-            rows.append(row | {"seeds": len(share), "over_half": int((share > 50).sum())})
-    return pd.DataFrame(rows)
-
-
-def tried(kept: Kept, ruler: str = "AdamW") -> pd.DataFrame:
-    """What each recipe changes, Holm's correction over all of them, with its learning rate, and
-    the share of the ruler's tokens and seconds after which it is as good as the ruler ends."""
-    names = ["default", *kept.made["recipes"]]
-    wide = home(kept, names)
-    found = to_quality(kept.looks[kept.looks.seed.isin(wide.index)], ruler)
-    table = seeds.effects(wide).rename(columns={"change": "recipe"})
-    rates = chosen(kept.looks)
-    first = {"recipe": "default", "pairs": len(wide), "difference_nats": 0.0, "reading": ""}
-    table = pd.concat([pd.DataFrame([first]), table], ignore_index=True)
-    table.insert(1, "lr", table.recipe.map(rates))
-    table = table.merge(found, "left", left_on="recipe", right_index=True)
-    return table.sort_values("difference_nats", kind="stable", ignore_index=True)
-
-
-def to_quality(looks: pd.DataFrame, ruler: str) -> pd.DataFrame:
-    """By run the tokens and seconds until it is as good on validation text as the ruler ends with
-    the same seed, in % of the ruler's: means over seeds, NaN where one of them never is."""
-    rows = []
-    for _, own in looks.groupby("seed"):
-        last = own[own.run == ruler].iloc[-1]
-        for name, curve in own.groupby("run"):
-            at = reached(curve, last.valid_nats)
-            shares = {f"{c}_percent": 100 * at[c] / last[c] for c in ("tokens", "seconds")}
-            rows.append({"run": name} | shares)
-    table = pd.DataFrame(rows, columns=["run", "tokens_percent", "seconds_percent"])
-    return table.groupby("run").agg(lambda part: part.mean(skipna=False))
-
-
-def reached(curve: pd.DataFrame, nats: float) -> dict[str, float]:
-    """Tokens and seconds after which the loss is first down to `nats`, on straight lines between
-    looks; NaN where it never is."""
-    good = np.flatnonzero(curve.valid_nats.to_numpy() <= nats)
-    if not len(good):
-        return {"tokens": np.nan, "seconds": np.nan}
-    i = good[0]
-    after, before = curve.iloc[i], curve.iloc[max(i - 1, 0)]
-    drop = before.valid_nats - after.valid_nats
-    share = (before.valid_nats - nats) / drop if drop > 0 else 1.0
-    return {c: before[c] + share * (after[c] - before[c]) for c in ("tokens", "seconds")}
-
-
-def at_an_end(looks: pd.DataFrame) -> list[str]:
-    """Choices whose best learning rate is the lowest or the highest that was tried."""
-    tried = looks[looks.seed == TUNED].groupby("run").lr
-    best, lowest, highest = chosen(looks), tried.min(), tried.max()
-    return [name for name, lr in best.items() if lr in (lowest[name], highest[name])]
-
-
-def shown(kept: Kept) -> pd.DataFrame:
-    """`tried`, for readers."""
-    table = tried(kept).drop(columns=["p", "low", "high"])
-    table = table.rename(columns={"p_holm": "p after Holm"})
-    return table.round({"tokens_percent": 0, "seconds_percent": 0}).round(4)
-
-
-def said(kept: Kept) -> str:
-    """What not every seed learns, what changes on which mechanism, which recipes help, what Muon
-    is worth in tokens and in seconds, and where the grid of rates was too narrow."""
-    apart, table = by_mechanism(kept), tried(kept).rename(columns={"recipe": "change"})
-    ends, own = at_an_end(kept.looks), table.set_index("change").loc["default"]
-    late = learnt(kept).query("over_half < seeds")
-    some = [f"{row.mechanism} ({row.over_half} of {row.seeds})" for row in late.itertuples()]
-    return (
-        f"Over half learnt by the default, but not from every seed: {', '.join(some) or 'none'}. "
-        f"By mechanism, over {len(apart)} comparisons: {seeds.listed(apart, seeds.BETTER)} better; "
-        f"{seeds.listed(apart, seeds.WORSE)} worse. The default is where AdamW ends after "
-        f"{own.tokens_percent:.0f} % of its tokens and {own.seconds_percent:.0f} % of its seconds. "
-        f"Of the recipes, better than the default: {seeds.listed(table, seeds.BETTER)}; worse: "
-        f"{seeds.listed(table, seeds.WORSE)}. The best rate is the lowest or the highest of the "
-        f"three for {len(ends)} of {len(chosen(kept.looks))} choices."
-    )
-
-
-def told(kept: Kept | None) -> str:
-    """How kept results were made, in a sentence."""
-    if kept is None:
-        return "No long arms have been kept yet: python -m studies makes them."
-    made = kept.made
-    return (
-        f"Measured apart on {made['date']} at commit {made['commit'][:12]}, on {made['cpu']} with "
-        f"{made['workers']} processes of one thread (torch {made['torch']}): "
-        f"{made['steps']:,} steps of {made['batch_size']} × {made['window']} tokens."
-    )

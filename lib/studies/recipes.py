@@ -5,8 +5,6 @@ from dataclasses import replace
 from minitransformer.model import ModelConfig
 from minitransformer.train import TrainConfig
 
-RATES = (0.5, 1.0, 2.0)  # times the recipe's own learning rate
-
 
 def varied(cfg: ModelConfig, recipe: TrainConfig) -> dict[str, tuple[ModelConfig, TrainConfig]]:
     """Name -> (model, recipe): one thing changed each, be it of the recipe or of the model. A mean
