@@ -10,7 +10,9 @@ import pytest
 from paper import __main__ as command
 from paper import evidence, execution, idempotence, pack, runner, targets
 from paper.files import read_json, write_json, write_text
+from paper.parameters import resolve
 from paper.project import Project
+from paper.warm import POSSIBLE
 from paper_project import PARAMETERS, write_notebook
 
 
