@@ -577,7 +577,7 @@ def test_the_engine_is_timed_beside_eager_and_certified(folder, text):
     assert native.told({}, 60) == ""
     steps = pd.DataFrame({"new_tokens": [60] * 3, "ms_per_token": [3.0, 2.0, 1.0]})
     fall = native.waterfall(steps.assign(loop=latency.LOOPS[1:]), table, 60)
-    assert fall.us_per_token.tolist()[:3] == [3000, 2000, 1000] and len(fall) == 6
+    assert fall.us_per_token.tolist()[:3] == [3000, 2000, 1000] and len(fall) == 7
     steps = native.steps(made(), 2)["native_steps"]
     assert set(steps.name) == set(native.STORED) and set(steps.tokens) == {64}
 
