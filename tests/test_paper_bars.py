@@ -196,7 +196,7 @@ def test_why_a_bar_is_not_met_is_told_by_its_numbers():
         "There is no spread to make an interval of.",
         "There is no spread to make an interval of.",
     ]
-    assert "undecided (b; the worst estimate is that of a): " in told[5]
+    assert "undecided (b; the worst estimate is that of a): " in told[4]
     assert told[-1].endswith("Not all of them hold.")
     audited = {**rows[0], "kind": "setting"}
     listed = bars.unmet([*rows, audited]).splitlines()
