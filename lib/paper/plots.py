@@ -4,7 +4,7 @@ colours. What they draw and how, `figures` says."""
 from . import figures
 
 # the best n-gram, then a model of one block, its twin, and both with smeared keys
-COLOURS = ("grey", "blue", "teal", "ochre", "plum")
+COLOURS = ("grey", "blue", "teal", "plum", "ochre")
 
 
 def frequencies(curves, unit):
