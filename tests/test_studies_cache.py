@@ -514,7 +514,7 @@ def test_what_a_way_adds_late_is_told_with_true_minus_signs():
     assert cache_quality.sinks_told(window.assign(high=[1.5, 0.2])) == "The first tokens change it."
     assert cache_quality.sinks_told(window.assign(high=[1.5, 0.6])).endswith("nothing to be seen.")
     assert cache_quality.sinks_told(late) == ""
-    assert with_interval(1.23456, 1.2, 1.3) == "1.235 [1.200, 1.300]"
+    assert with_interval(1.23456, 1.2, 1.3) == "1.23 [1.20, 1.30]"
     assert with_interval(2.0, np.nan, np.nan, " %", "+") == "+2.00 %"
 
 

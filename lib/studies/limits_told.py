@@ -143,7 +143,7 @@ def rows_told(rows: pd.DataFrame, steps: pd.DataFrame) -> dict:
 
 
 def furthest(parts: pd.DataFrame) -> dict:
-    """The `part` of a step that is furthest from reading alone, and how many times (`x`) that it is."""
+    """The `part` of a step that is furthest from reading alone: how many times (`x`) that it is."""
     most = parts.iloc[parts.over_least.iloc[:-1].argmax()]
     return {"part": most.part, "x": most.over_least}
 
