@@ -28,11 +28,7 @@ LEVELS = {
 # train takes batches, evaluate takes any callable
 FORBIDDEN = {("train", "corpus"), ("evaluate", "corpus")}
 # Lines of code, blank and comment lines aside.
-<<<<<<< HEAD
-BUDGETS = {"minitransformer": 9700, "studies": 8340, "paper": 8320}
-=======
-BUDGETS = {"minitransformer": 9700, "studies": 8300, "paper": 8100}
->>>>>>> ebd4b06 (What overhead explains is asked by the whole gap; budgets of lines as they are)
+BUDGETS = {"minitransformer": 9700, "studies": 8400, "paper": 8320}
 FILE_LINES = 430
 # the command line is what may print and read the environment
 SPEAKING = (
