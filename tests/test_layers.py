@@ -28,7 +28,7 @@ LEVELS = {
 # train takes batches, evaluate takes any callable
 FORBIDDEN = {("train", "corpus"), ("evaluate", "corpus")}
 # Lines of code, blank and comment lines aside.
-BUDGETS = {"minitransformer": 9700, "studies": 8400, "paper": 8320}
+BUDGETS = {"minitransformer": 9700, "studies": 8540, "paper": 8320}
 FILE_LINES = 430
 # the command line is what may print and read the environment
 SPEAKING = (
