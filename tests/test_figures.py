@@ -439,3 +439,19 @@ def test_only_the_seed_report_s_own_groups_are_vermilion():
         "originality.txt": "blue",
         "original report's": "vermilion",
     }
+
+
+def test_a_second_line_of_a_color_is_drawn_otherwise():
+    rows = [(x, y, f"run {y}") for y in range(7) for x in (1, 2)]
+    fig = figures.lines(
+        pd.DataFrame(rows, columns=["x", "y", "g"]), "x", "y", "g", xlabel="x", ylabel="y"
+    )
+    drawn = [(line.get_color(), line.get_linestyle()) for line in fig.axes[0].lines[:7]]
+    assert len(set(drawn)) == 7 and [style for _, style in drawn] == ["-"] * 5 + ["--"] * 2
+
+
+def test_groups_of_five_stay_on_one_screen_and_their_numbers_apart():
+    rows = [(m, f"system {g}", v / 10) for m in "abcde" for g, v in enumerate((1.3, 5, 1, 2, 1))]
+    df = pd.DataFrame(rows, columns=["m", "g", "v"])
+    fig = figures.bars(df, "m", "v", "g", xlabel="nats")
+    assert fig.get_figheight() < 6 and overlaps(fig) == []

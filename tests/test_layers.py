@@ -28,7 +28,7 @@ LEVELS = {
 # train takes batches, evaluate takes any callable
 FORBIDDEN = {("train", "corpus"), ("evaluate", "corpus")}
 # Lines of code, blank and comment lines aside.
-BUDGETS = {"minitransformer": 9700, "studies": 7900, "paper": 8100}
+BUDGETS = {"minitransformer": 9700, "studies": 8700, "paper": 8450}
 FILE_LINES = 430
 # the command line is what may print and read the environment
 SPEAKING = (

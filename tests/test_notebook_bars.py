@@ -4,6 +4,7 @@ measurement."""
 import ast
 import json
 import math
+import re
 from pathlib import Path
 
 import pytest
@@ -28,16 +29,26 @@ def calls(path, method):
 
 
 def ids(node, path):
-    """The bars that the first argument of a call may name: a literal, an f-string, or the name of
-    a loop over literals of the notebook."""
+    """The bars that the first argument of a call may name: a literal, an f-string, or what runs
+    over literals of the notebook or of the studies that it imports."""
     first = node.args[0]
     if isinstance(first, ast.Constant):
         return {first.value}
     if isinstance(first, ast.JoinedStr):
         parts = [part.value if isinstance(part, ast.Constant) else "" for part in first.values]
         return {id for id in BARS if id.startswith(parts[0]) and id.endswith(parts[-1])}
-    source = path.read_text(encoding="utf-8")
-    return {id for id in BARS if f'(\\"{id}\\", ' in source}
+    source = path.read_text(encoding="utf-8").replace('\\"', '"')
+    named = {id for id in BARS if f'("{id}", ' in source}
+    texts = [file.read_text(encoding="utf-8") for file in studies(source)]
+    return named | {id for id in BARS if any(re.search(rf'(\(|bar=)"{id}"', t) for t in texts)}
+
+
+def studies(source):
+    """The files of the studies that a notebook's source imports."""
+    lines = re.findall(r"from studies(?:\.(\w+))? import ([\w, ]+)", source)
+    names = {name.split(" as ")[0].strip() for _, names in lines for name in names.split(",")}
+    names |= {module for module, _ in lines if module}
+    return [file for file in (ROOT / "lib" / "studies").glob("*.py") if file.stem in names]
 
 
 @pytest.mark.parametrize("path", NOTEBOOKS, ids=lambda path: path.stem)

@@ -102,5 +102,6 @@ def test_a_citation_and_its_entry_link_both_ways(computed):
     ]
     assert found == {"su2021": places}
     assert all(f'href="#ref-su2021" id="{id}"' in html for id, _ in found["su2021"])
+    assert bibliography.plain("Hägele et al. 2024") < bibliography.plain("Hagen 2024")
     (entry,) = bibliography.listed(found)
     assert entry["work"].key == "su2021" and entry["places"] == found["su2021"]

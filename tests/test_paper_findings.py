@@ -3,7 +3,7 @@
 import pytest
 
 from paper.claims import audit_row, seed_claims
-from paper.findings import findings
+from paper.findings import findings, listed
 
 LEDGER = seed_claims()
 FULL = {
@@ -30,7 +30,7 @@ FULL = {
 TOLD = {
     "S1-perplexity": (
         "A loss above a uniform guess",
-        "1,045.31 lies 0.040 nats above that of a uniform guess over its 1,004 words",
+        "1,045.31 lies 0.040 nats above that of a uniform guess over its 1,004 tokens",
         None,
     ),
     "S2-parameters": (
@@ -62,7 +62,7 @@ TOLD = {
         {"measured": 3.0},
     ),
     "S33-theory": (
-        "25× is a count of operations",
+        "25× is a count of token passes",
         "without a cache there are 25.5× as many. At the peak of this machine, "
         "with calls that cost nothing, times would differ 2.2×; the report itself measured 1.95×.",
         {"measured": 25.5, "answer": 25.0},
@@ -109,3 +109,12 @@ def test_drops_that_do_not_hold_here_are_not_called_plausible():
     assert (
         found["title"] == "An FP32 row that does not fit" and "plausible" not in found["sentence"]
     )
+
+
+def test_findings_are_listed_with_links_and_the_last_in_one_paragraph():
+    found = [{"title": t, "sentence": f"It is {t}.", "id": f"S-{t}"} for t in "abcdef"]
+    lines = listed(found).splitlines()
+    assert len(lines) == 5 and lines[0] == "- **a.** It is a. ([S-a](#claim-S-a))"
+    assert lines[-1].startswith("- **e.**") and "**f.** It is f." in lines[-1]
+    assert len(listed(found[:2]).splitlines()) == 2
+    assert listed([]) == "Nothing in this run."

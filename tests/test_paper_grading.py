@@ -51,7 +51,10 @@ def test_the_sheet_shows_outcome_evidence_section_and_commit():
     assert told[1].startswith("4 files of quick made again") and told[1].endswith("equal, 1 differ")
     assert told[2] == "make verify"
     assert told[3] == "1,234 tests, 0 failed, 2 skipped; 97.8 % covered, branches included"
-    assert told[4] == "60 artefacts of two runs equal, 0 differ; 1 hold times and are named"
+    assert (
+        told[4]
+        == "60 artefacts of two runs equal, 0 differ; 1 that may hold times were not compared"
+    )
     made = sheet["commit"].tolist()
     assert made[:4] == ["b" * 12, "a" * 12 + " with changes", "", "a" * 12]
     trained = sheet.loc["A decoder-only transformer, trained"]

@@ -21,6 +21,7 @@ from paper.chapter import Book, claim_anchor, printed
 from paper.checks import check
 from paper.claims import AUDIT as VERDICTS
 from paper.claims import audit_row, seed_claims
+from paper.code import COLORED, python
 from paper.figures import ladder
 from paper.html import TEMPLATE, build_html
 from paper.numerals import heading
@@ -350,10 +351,10 @@ def test_the_page_says_what_ran_and_what_did_not(page):
         "Andre Joaquin Pacheco Taboada",
         "CC0C2A Procesamiento del Lenguaje Natural",
         "2026-01-02 in 31 s on 2 threads",
-        "0123456789 with changes",
+        # no address: pyproject.toml names none
+        "Repositoryminitransformer 1.0.0, commit 0123456789 with changes",
     ):
         assert part in byline.replace("\u202f", " ")
-    assert "Repository" not in byline  # pyproject.toml names none
     assert "corpus tiny" in text(page.select_one(".kicker"))
 
 
@@ -1162,6 +1163,18 @@ def test_tables_of_pandas_lose_their_boxes():
     assert len(kept.table.thead.find_all("tr")) == 2
 
 
+def test_numbers_stand_right_and_words_left_even_those_that_begin_with_a_digit():
+    columns = {
+        "model": ["1 block", "2 blocks"],
+        "commit": ["656eea997950", "4362704e4eb2"],
+        "equal": ["9 of 64", "64 of 64"],
+        "worst": ["5.7·10⁻⁶", "–"],
+        "time": ["38.6 µs [37, 40]", "2.1 ms"],
+    }
+    soup = BeautifulSoup(restyle(pd.DataFrame(columns).to_html(index=False)), "html.parser")
+    assert [th.get_text() for th in soup.select("th.n")] == ["equal", "worst", "time"]
+
+
 def test_a_printed_table_scrolls_and_printed_sentences_are_broken():
     assert 'class="stream aligned" tabindex="0"' in printed("a   b\n1  22\n", "1.2")
     for words in ("one  line\n", "x = 1\ny = 2\n", "many words " * 20):
@@ -1198,3 +1211,15 @@ def test_what_is_asked_of_a_rough_number_has_no_zeros_behind_it():
     rough = {"seed_value": 7.0, "step": 0.01}
     assert _asked({"threshold": None}, rough) == "7 ± 0.005"
     assert _asked({"threshold": None}, {"seed_value": 149_000, "step": 1000}) == "149,000 ± 500"
+
+
+def test_code_is_colored_by_the_style_sheet_and_reads_as_it_was_written():
+    style = (TEMPLATE / "style.css").read_text(encoding="utf-8")
+    rules = ",".join(re.findall(r"pre :is\(([^)]*)\)", style))
+    assert {name.strip(" .") for name in rules.split(",")} == COLORED
+    source = 'def f(x: int = 1) -> str:  # why\n    """Doc <b>."""\n    return f"{x} & 2" or 0.5'
+    code = BeautifulSoup(f"<pre>{python(source)}</pre>", "html.parser")
+    assert code.get_text() == source
+    found = {span["class"][0]: span.get_text() for span in code.find_all("span")}
+    assert found["k"] == "return" and found["ow"] == "or" and set(found) <= COLORED
+    assert found["nf"] == "f" and found["c1"] == "# why" and found["mf"] == "0.5"

@@ -56,6 +56,28 @@ def test_crowded_labels_cover_no_mark_no_limit_s_name_and_no_other_label(points)
     assert all(ax.bbox.x0 - 1 < b.x0 and b.x1 < ax.bbox.x1 + 5 for b in found)
 
 
+def test_a_limit_s_name_stands_beside_its_own_line_where_another_is_near():
+    df = pd.DataFrame({"n": ["guess", "model", "oracle"], "y": [1000.0, 30.0, 24.8]})
+    limits = [(24.8, "the oracle"), (32.6, "all but one")]
+    fig = figures.ladder(df, "n", "y", limits=limits, beyond="below")
+    (ax,) = fig.axes
+    label = next(text for text in ax.texts if text.get_text() == "the oracle")
+    own, other = (ax.transData.transform((x, 0))[0] for x, _ in limits)
+    box = label.get_window_extent()
+    assert overlaps(fig) == [] and min(abs(box.x0 - own), abs(box.x1 - own)) < 8
+    assert not box.x0 < other < box.x1
+
+
+def test_where_a_line_s_label_had_to_move_each_is_joined_to_its_end():
+    def joined(ends):
+        rows = [(x, y if x else 5.0, str(y)) for y in ends for x in (0, 1)]
+        df = pd.DataFrame(rows, columns=["x", "y", "g"])
+        (ax,) = figures.lines(df, "x", "y", "g", xlabel="x", ylabel="y").axes
+        return len(ax.lines) - len(ends)
+
+    assert joined([1.0, 5.0, 9.0]) == 0 and joined([1.0, 1.1, 9.0]) == 3
+
+
 def test_a_label_does_not_stand_on_a_limit_that_crosses_the_axis():
     df = pd.DataFrame({"x": [1.0, 2, 3], "y": [1.0, 1.0, 1.0], "n": ["one", "two", "three"]})
     fig = figures.pareto(

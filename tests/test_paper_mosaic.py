@@ -73,6 +73,8 @@ def test_the_drawing_shows_every_part_shape_and_count():
     assert len(inside) == 2
     rings = [line for line in ax.lines if line.get_marker() == "o"]
     assert len(rings) == 1 and rings[0].get_ydata()[0] > inside[1].get_y()
+    around = next(line for line in ax.lines if len(line.get_xdata()) == 4)
+    assert min(around.get_ydata()) - frame.get_y() > 6  # the two are not taken for one
     assert "mix (2 heads), 300 parameters, leaves B, T, 8" in fig.alt
     assert fig.alt.endswith("One block. Cache: 2.")
     assert png_bytes(fig).startswith(b"\x89PNG")

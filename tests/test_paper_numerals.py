@@ -123,3 +123,8 @@ def test_no_number_has_more_decimals_than_its_interval_supports(values, half):
     texts = column(values, intervals=[(v - half, v + half) for v in values])
     places = [len(text.partition(".")[2]) for text in texts if "·" not in text]
     assert not places or max(places) == 0 or 10.0 ** -max(places) >= 0.009 * 2 * half
+
+
+def test_a_column_with_powers_of_ten_writes_every_small_number_with_one():
+    found = column([2.3e-5, 0.0003529, -0.0042, 0.0123, 0.0], 4, count=8)
+    assert found == ["2.3·10⁻⁵", "3.5·10⁻⁴", "−4.2·10⁻³", "0.01230", "0"]

@@ -116,6 +116,14 @@ def test_limits_say_what_the_run_cannot_and_why_numbers_differ():
     assert "Chapters ran side by side (04-kv-bench, A1-cache; run.json says which" in text
 
 
+def test_what_was_measured_apart_on_a_gpu_is_not_called_unexamined():
+    found = {"parameters": Fact(1)}
+    none = limits.limits(RUN, CORPUS, found, pd.DataFrame(), LUCK, pd.DataFrame())
+    kept = limits.limits(RUN, CORPUS, found, pd.DataFrame(), LUCK, pd.DataFrame({"ms": [1]}))
+    assert "CUDA kernels was not examined" in none and "not examined" not in kept
+    assert "This run had none. What a GPU gives was measured apart" in kept
+
+
 def test_limits_of_a_quick_run_of_a_text_on_an_accelerator():
     run = {**RUN, "profile": "quick", "machine": {"gpu": "X"}}
     corpus = {"kind": "text", "splits": SPLITS}

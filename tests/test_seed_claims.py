@@ -135,7 +135,6 @@ def test_a_conclusion_that_the_machine_decides_is_told_with_the_originals_own_nu
         told[said.id] = claims.audit_row(ledger, said.id, *holding(said), note="So.")["note"]
         assert LEDGER[said.own].decides == "machine"
     assert told == {
-        "S34-tradeoff": "So. Its own number, 2.5×, misses it.",
         "S6-inefficient": "So. Its own number, 2.5×, meets it.",
         "S7-cache-tradeoff": "So. Its own number, 1.95×, meets it.",
         "S7-cache-essential": "So. Its own number, 1.95×, misses it.",

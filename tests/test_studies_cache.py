@@ -33,6 +33,7 @@ from studies import (
     speculation,
     texts,
 )
+from studies.words import with_interval
 
 pytestmark = pytest.mark.usefixtures("quick_processes")
 CFG = ModelConfig(vocab_size=41, d_model=16, n_heads=2, context=96)
@@ -258,6 +259,10 @@ def test_every_cache_and_decoder_is_certified_and_a_broken_one_is_seen(folder, t
         [own.iloc[:1].assign(error=2.0, margin=100.0), own.iloc[:1].assign(error=1.0, margin=3.0)]
     )
     assert certificates.agreement(pair)["nearest"] == (2, 3)  # both of one model
+    shown = certificates.summary(pair)
+    assert shown[["difference", "margin"]].values.tolist() == [[1, 3]]
+    exact = certificates.summary(pair.assign(error=0.0))
+    assert exact[["difference", "margin"]].values.tolist() == [[0, 3]]
     assert certificates.rows(told, "< 3e-13")[2][1:] == (told["float64_error"], "< 3e-13")
     assert "different" in set(certificates.summary(broken).verdict)
     two = [check for check in plan if check.what in ("static", "beams")]
@@ -358,6 +363,12 @@ def test_the_seeds_row_has_its_tokens_its_repeats_and_where_one_more_process_fal
     one = table.loc["head at all positions"]
     assert one.speedup == one.low == one.high == one.mean_low == pytest.approx(1)
     assert table.spread.notna().all()
+    found, fast = seed_latency.stated(pd.concat(several)), table.loc["dynamic cache"]
+    assert found["cached"] == (fast.ms, (fast.ms_low, fast.ms_high))
+    assert found["speedup"] == (fast.speedup, (fast.low, fast.high))
+    assert found["mean"] == (fast["mean"], (fast.mean_low, fast.mean_high))
+    assert found["naive"][0] == one.ms and found["printed"] == pytest.approx(17.47 / 8.98)
+    assert found["fair"][1][0] <= found["fair"][0] <= found["fair"][1][1]
 
 
 def test_a_larger_model_is_predicted_from_its_own_steps(timed):
@@ -382,6 +393,15 @@ def test_growth_is_seen_where_there_is_any():
     table = pd.DataFrame({"cache": ["a"] * 4, "tokens": [1, 10, 20, 40]})
     assert memory.later(table.assign(process_bytes=[0, 9, 11, 14]))["a"] == 3
     assert set(memory.constant(found).index) == {"static", "paged", "window"}
+    grown = [("static", [0, 8, 9, 10]), ("paged", [0, 5, 5, 5]), ("dynamic", [0, 100, 200, 300])]
+    tables = [table.assign(cache=kind, process_bytes=held) for kind, held in grown]
+    settled = memory.settled(pd.concat(tables))
+    assert settled == {
+        "kinds": "static, paged",
+        "kib": 2 / 1024,
+        "dynamic": 200 / 1024,
+        "percent": 1,
+    }
     absolute = memory.growth(made(position="sinusoidal"), np.arange(4), 8, 16, ("window", "static"))
     assert set(absolute.cache) == {"static"}
 
@@ -489,7 +509,13 @@ def test_drafts_are_timed_and_counted(folder, text):
 def test_what_a_way_adds_late_is_told_with_true_minus_signs():
     late = pd.DataFrame({"cache": ["a", "b"], "added_percent": [1.0, -0.02]})
     said = cache_quality.told(late.assign(low=[0.5, -0.3], high=[1.5, 0.2]))
-    assert said == "a +1.00 % [+0.50, +1.50]; b −0.02 % [−0.30, +0.20]"
+    assert said == "a +1.0 % [+0.5, +1.5]; b −0.02 % [−0.30, +0.20]"
+    window = late.assign(cache=["window of 4", "window of 8"], low=[0.5, -0.3])
+    assert cache_quality.sinks_told(window.assign(high=[1.5, 0.2])) == "The first tokens change it."
+    assert cache_quality.sinks_told(window.assign(high=[1.5, 0.6])).endswith("nothing to be seen.")
+    assert cache_quality.sinks_told(late) == ""
+    assert with_interval(1.23456, 1.2, 1.3) == "1.23 [1.20, 1.30]"
+    assert with_interval(2.0, np.nan, np.nan, " %", "+") == "+2.00 %"
 
 
 def test_drafts_pay_or_not_by_their_whole_interval_and_miss_their_prediction():
@@ -511,6 +537,7 @@ def test_drafts_pay_or_not_by_their_whole_interval_and_miss_their_prediction():
     assert paying.endswith("what surely pays is its own int4 for 2 blocks")
     found = speculation.beside_prediction(table)
     assert (found["off"], found["outside"], found["all"]) == ("4 to 20 % below", 1, 2)
+    assert found["most"] == 1.25
     fast = speculation.beside_prediction(table.assign(predicted_speedup=[0.4, 1.0]))
     assert fast["off"] == "20 to 100 % above"
     both = speculation.beside_prediction(table.assign(predicted_speedup=[1.0, 1.0]))
@@ -546,7 +573,20 @@ def test_rows_of_a_batch_are_their_own_run_and_continuous_batching_serves_all(fo
     pd.testing.assert_frame_equal(served, again)
     at = served[served.load == 1.2].set_index("policy")
     gain = at.tokens_per_s["continuous"] / at.tokens_per_s["static"]
-    assert serving.at_most_load(served) == gain >= 1
+    assert gain >= 1
+
+
+def test_the_gain_of_continuous_batching_is_over_draws_and_of_no_models_tokens(text, monkeypatch):
+    seconds = pd.Series({1: 1e-3, 8: 2e-3})
+    samples = pd.DataFrame({"process": 0, "tokens": [1, 8], "seconds": [1e-3, 2e-3]})
+    served = serving.served(made(), text, 12, seconds, 3).set_index(["load", "policy"]).tokens_per_s
+    monkeypatch.setattr(serving, "STREAMS", 1)
+    one = serving.at_most_load(CFG, text, 12, samples, 3)
+    # the clock of the model itself and of one that costs nothing agree to the last bit
+    assert one["estimate"] == pytest.approx(served[1.2, "continuous"] / served[1.2, "static"])
+    monkeypatch.setattr(serving, "STREAMS", 3)
+    found = serving.at_most_load(CFG, text, 12, samples, 3)
+    assert found["low"] < found["estimate"] < found["high"] and found["processes"] == 3
 
 
 def test_pieces_of_text():

@@ -9,7 +9,6 @@ import pandas as pd
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
-from scipy import stats as scipy_stats
 
 from minitransformer.corpus import (
     LARGE,
@@ -23,7 +22,6 @@ from minitransformer.corpus import (
     uniform_corpus,
     window_bits,
 )
-from minitransformer.evaluate import t_interval
 from studies import (
     control,
     corpus_facts,
@@ -66,6 +64,13 @@ def test_the_origin_names_seed_or_file_and_the_hash_of_the_text(language, texts)
     own = corpus_facts.origin(texts["word"]).set_index("what").value
     assert len(own["SHA-256 of quijote.txt"]) == 64 and own["tokenizer"] == "word"
     assert "seed" not in own and set(map(type, own)) == {str}
+
+
+def test_a_corpus_is_told_in_a_line(language, texts):
+    told = corpus_facts.told(language)
+    assert told.startswith("language: 4,000 train, 400 valid, 3,000 test words; ")
+    assert f"{SMALL.vocab_size:,}, of which {language.types:,} occur" in told
+    assert "tokens; a vocabulary of" in corpus_facts.told(texts["bpe"])
 
 
 def test_splits_are_counted_and_begin_as_they_begin(language):
@@ -125,7 +130,16 @@ def test_a_split_begins_as_a_shorter_one_and_the_control_has_one_hash_a_salt():
     assert reproducible.prefix(7, SALT, 50, 90) == (50, 50)
     made = reproducible.controls().set_index("control")
     assert (made.same == made.wanted).all() and not made.same["another salt"]
-    assert made.sha256.nunique() == 2
+    assert made.sha256.nunique() == 2 and set(made.sha256.str.len()) == {reproducible.SHOWN}
+    assert reproducible.unexpected(made.reset_index()) == 0
+
+
+def test_a_hash_that_is_not_as_it_has_to_be_is_counted():
+    made = pd.DataFrame({"control": ["made", "saved and loaded", "another salt"]})
+    made["same"], made["wanted"] = [True, False, True], [True, True, False]
+    assert reproducible.unexpected(made) == 2
+    assert reproducible.unexpected(made, "saved and loaded") == 1
+    assert reproducible.unexpected(made, "made") == 0
 
 
 def test_mechanisms_are_worth_what_lies_between_class_and_floor(language):
@@ -202,9 +216,10 @@ def test_rungs_fall_to_the_floor_and_wider_windows_see_more(language):
     oracle = table.loc["the oracle, on the test split"]
     assert oracle.low < oracle.perplexity < oracle.high
     assert table.perplexity["uniform guess"] == pytest.approx(SMALL.vocab_size)
-    assert predictors.summary(language)["floor"] == pytest.approx(
-        language.language.floor_perplexity
-    )
+    known = predictors.summary(language)
+    assert known["floor"] == pytest.approx(language.language.floor_perplexity)
+    assert (known["unit"], known["tokens"], known["types"]) == ("word", 7400, language.types)
+    assert predictors.limits(language) == [(known["floor"], "floor")]
 
 
 def test_of_a_text_counts_stand_on_the_rungs_and_no_floor_is_known(texts):
@@ -213,12 +228,15 @@ def test_of_a_text_counts_stand_on_the_rungs_and_no_floor_is_known(texts):
     assert table.bits["the two previous tokens, counted"] < table.bits["frequencies"]
     known = predictors.summary(texts["character"])
     assert math.isnan(known["floor"]) and known["uniform"] == texts["character"].types
+    assert predictors.limits(texts["character"]) == []
     assert known["frequencies"] == pytest.approx(2 ** known["frequency_bits"])
 
 
 def test_the_oracle_fits_the_closed_form_and_a_wrong_one_is_seen(language):
     off = predictors.off_closed_form(language).set_index("mechanism")
     assert list(off.index) == ["all", *MECHANISMS] and (off.standard_errors < 4).all()
+    name, most = predictors.farthest(off.reset_index())
+    assert name != "all" and most == off.standard_errors[[*MECHANISMS]].max()
     oracle = {**language.oracle, "test": language.oracle["test"] * 1.1}
     wrong = predictors.off_closed_form(replace(language, oracle=oracle)).set_index("mechanism")
     assert wrong.standard_errors["all"] > 4
@@ -253,23 +271,15 @@ def test_independent_words_coincide_by_chance_and_a_language_far_more():
     assert table.ratio[1] > 5 * table.ratio[0] and table.pairs.dtype.kind == "i"
 
 
-def test_one_further_run_falls_farther_off_than_a_mean():
-    values = [7.05, 7.06, 7.04, 7.08]
-    t = t_interval(values)
-    half = scipy_stats.t.ppf(0.975, 3) * np.std(values, ddof=1) * math.sqrt(1 + 1 / 4)
-    assert t.one_more == pytest.approx((t.mean - half, t.mean + half))
-    more = control.one_more(values)
-    assert more["perplexity"] == pytest.approx(math.exp(t.mean)) and more["n"] == 4
-    assert (more["low"], more["high"]) == pytest.approx(tuple(np.exp(t.one_more)))
-
-
-def test_of_many_runs_one_in_twenty_falls_outside_its_prediction():
-    rng = np.random.default_rng(0)
-    outside = 0
-    for _ in range(2000):
-        low, high = t_interval(rng.normal(size=4)).one_more
-        outside += not low <= rng.normal() <= high
-    assert 60 < outside < 145  # 100 expected, 4 standard deviations of 9.7 and a half
+def test_what_the_report_says_of_its_corpus_is_read_off_the_control():
+    chance = uniform_corpus(7, SALT)
+    assert control.settings(chance) == {
+        "tokens": 50_000, "test tokens": 10_000, "split": "80 / 20",
+        "seed and salt": f"SEED 7, SALT {SALT}",
+    }  # fmt: skip
+    held = control.held_against(chance, 1004 * math.e)
+    assert held["above"] == pytest.approx(1) and (held["words"], held["floor"]) == (1004, 1000)
+    assert control.fall(8.0, 6.0) == {"nats": 2.0, "percent": 25.0}
 
 
 def test_runs_of_the_recipe_are_set_against_a_uniform_guess():

@@ -146,15 +146,40 @@ def test_n_grams_are_named_and_compared_at_their_best_on_test(language):
     assert table.validation_perplexity.idxmin() == best and list(table.index) == list(range(6))
     assert table.test_accuracy_percent[0] == 100 / V
     chosen = standing.chosen(counted, 3)
-    assert list(chosen) == ["uniform guess", "unigram", "bigram", "3-gram (best on validation)"]
+    assert list(chosen) == ["uniform guess", "unigram", "2-gram", "3-gram (best on validation)"]
     assert list(standing.chosen(counted, 1)) == [
-        "uniform guess", "unigram (best on validation)", "bigram",
+        "uniform guess", "unigram (best on validation)", "2-gram",
     ]  # fmt: skip
     strongest = table.test_perplexity.idxmin()
-    reports = {"better": report(counted[strongest].nll - 0.25)}
-    row = standing.ahead(reports, counted, ["better"]).iloc[0]
-    assert row.difference_nats == pytest.approx(-0.25) and row.low == pytest.approx(row.high)
-    assert row.opponent == f"order {strongest}"
+    better = report(counted[strongest].nll - 0.25)
+    opponent, (ahead, (low, high)) = standing.ahead(better, counted)
+    assert ahead == pytest.approx(-0.25) and low == pytest.approx(high)
+    assert opponent == f"order {strongest}"
+    far = standing.longest({0: 3.0, 1: 2.0, 2: 2.5})
+    assert far == {"best": 1, "longest": 2, "behind": 0.5}
+
+
+def test_the_system_nearest_to_the_oracle_is_named(language):
+    rng = np.random.default_rng(0)
+    noise = rng.normal(0, 0.1, len(language.splits["test"]) - 1)
+    reports = {"far": shifted(language, [1] * 5), "near": shifted(language, [0.5] * 5)}
+    reports = {name: report(r.nll + noise) for name, r in reports.items()}
+    name, below = standing.nearest(language, reports)
+    assert name == "near" and below < 0
+    reports["leaks"] = report(standing.oracle(language) - 0.5 + noise)
+    assert standing.nearest(language, reports)[0] == "leaks"
+    assert standing.nearest(language, reports)[1] > 3
+
+
+def test_models_are_scored_in_their_own_windows_and_told_by_key(language, model):
+    test, nets = language.splits["test"], dict.fromkeys("abcde", model)
+    assert list(standing.trained(nets)) == ["b", "c", "d", "e"]
+    own = standing.scored({"a": model}, test, {"a": 32})["a"]
+    assert np.array_equal(own.nll, token_report(model, test, 32, 16).nll)
+    table = pd.DataFrame({"system": ["guess", "x", "y"], "perplexity": [9.0, 4.0, 2.0]})
+    assert standing.nats(table.assign(nll_nats=[3, 2, 1]), ["y", "x"]) == {"y": 1, "x": 2}
+    told = standing.told(table, {"one": "x"})
+    assert told == {"one": "x", "one_ppl": 4.0, "uniform": 9.0, "floor": 2.0}
 
 
 def test_metrics_are_finite_and_keep_the_order_of_the_systems(language):
@@ -235,12 +260,16 @@ def test_kinds_are_drawn_from_the_largest_loss_down(language):
 @pytest.mark.parametrize("first", [True, False])
 def test_two_systems_are_apart_by_the_kind_that_makes_most_of_it(language, first):
     own = {"a": shifted(language, [0, 0.1, 0.1, 0.1, 0.1])}
-    own["b"] = shifted(language, [0, 0.1, 0.1, 0.9, 0])
+    own["b"] = shifted(language, [0, 0.1, 0.1, 0.9, 0.1])
     budget = error_budget.table(language, own)
     found = error_budget.apart(budget, *(("a", "b") if first else ("b", "a")))
     assert (found["better"], found["worse"]) == ("a", "b")
     share = budget.set_index("kind").share_percent["recency"].iloc[0] / 100
-    assert found["most"] == f"**recency** ({0.8 * share:.3f})" and 0 < found["nats"] < 0.8 * share
+    assert found["most"] == f"the largest part of it on **recency** ({0.8 * share:.3f})"
+    own["b"] = shifted(language, [0, 0.1, 0.1, 0.9, 0])
+    found = error_budget.apart(error_budget.table(language, own), "a", "b")
+    assert 0 < found["nats"] < 0.8 * share and found["most"].endswith("while it gains on others")
+    assert found["most"].startswith("most on **recency**")
 
 
 def test_parts_that_are_equal_at_their_digits_are_both_named():
@@ -249,7 +278,8 @@ def test_parts_that_are_equal_at_their_digits_are_both_named():
     share = {"kind": kinds, "share_percent": [100.0, 20.0, 20.0, 60.0]}
     rows = [pd.DataFrame({**share, "system": s, "excess_nats": x}) for s, x in nats.items()]
     found = error_budget.apart(pd.concat(rows), "a", "b")
-    assert found["most"] == "**offset** (0.006) and **induction** (0.006)"
+    parts = "**offset** (0.006) and **induction** (0.006)"
+    assert found["most"] == f"the largest part of it on {parts}"
 
 
 @pytest.mark.parametrize("spec", [SMALL, replace(SMALL, keys=3)])
@@ -286,8 +316,10 @@ def test_induction_is_found_or_not_by_the_whole_interval(language, text):
     assert (found.without_key_percent == bound).all()
     some = {"model": report(np.ones(len(text.splits["test"]) - 1))}
     none = error_budget.induction(text, error_budget.table(text, some), some)
-    assert len(none) == 0 and error_budget.last(none) == {}
-    assert error_budget.last(found.reset_index())["system"] == "near"
+    assert len(none) == 0 and error_budget.last(none) == (None, None)
+    assert error_budget.bound(none) is None and error_budget.bound(found) == bound
+    value, (low, high) = error_budget.last(found)
+    assert low < value == found.recovered_percent["near"] < high
     assert "% by the above (found), " in error_budget.told(found.reset_index())
     with pytest.raises(ValueError, match="recall 'index' has no values"):
         error_budget.without_key(Language(1, SALT, replace(SMALL, recall="index")))
@@ -310,6 +342,12 @@ def test_a_curve_of_a_guess_is_flat_and_bins_hold_every_place(text, model):
     assert where.position.iloc[0] == 1 and context_worth.limits(text, where) == []
     few = context_worth.curve(text, {"guess": Guess()}, most=3)
     assert few.tokens.sum() == 3 * 16
+
+
+def test_a_curve_is_told_at_its_ends_and_where_training_ended():
+    where = pd.DataFrame({"system": ["a"] * 4 + ["b"], "position": [1, 5, 8, 20, 1]})
+    told = context_worth.told(where.assign(loss_nats=[6.0, 4, 3, 3.5, 9]), 8)
+    assert told == {"system": "a", "first": 6.0, "within": 3.0, "last": 3.5}
 
 
 def test_the_oracle_is_taken_from_a_curve_and_given_back(language, model):
@@ -344,10 +382,30 @@ def test_the_worst_bin_says_in_which_direction(bias, verdict):
     assert (table.low <= table.accuracy).all() and (table.accuracy <= table.high).all()
     row = reliability.worst(table, "model")
     assert row.verdict == verdict and row.gap_points == pytest.approx(100 * bias, abs=6)
+    assert row.right_percent == pytest.approx(100 * row.accuracy)
     error = reliability.errors({"model": one})["model"]
     assert error == pytest.approx(abs(bias), abs=0.03)
     weighted = (table.gap_points.abs() * table.tokens).sum() / 6000
     assert 100 * error == pytest.approx(weighted)
+    value, (low, high) = reliability.error(one)
+    assert value == pytest.approx(weighted) and low < value < high < value + 5
+    assert low < 15 < high  # what it is made of
+
+
+def test_an_error_by_chance_alone_lies_in_its_own_interval():
+    """Resampled distances are longer than the one measured: it is the lower end then."""
+    sure = np.tile(np.linspace(0.05, 0.95, 10), 400)
+    right = np.random.default_rng(3).uniform(size=4000) < sure
+    value, (low, high) = reliability.error(report(np.ones(4000), right, sure))
+    assert low <= value < high < 5
+    exact = report(np.ones(400), np.arange(400) % 2 == 0, np.full(400, 0.5))
+    value, (low, high) = reliability.error(exact)
+    assert low == value == 0 <= high
+
+
+def test_bins_of_few_tokens_are_not_drawn():
+    bins = pd.DataFrame({"tokens": [29, 30, 500]})
+    assert reliability.drawn(bins).tokens.tolist() == [30, 500]
 
 
 @pytest.mark.parametrize("off", [-3, 0, 3])
@@ -461,13 +519,34 @@ def test_a_head_that_looks_where_induction_recalls_is_found(language):
     table = attention.of_recall(language.language, {"a, 1.1": even, "b, 1.1": right}, test)
     assert table["what followed"]["b, 1.1"] == 100 and table["the key"]["b, 1.1"] == 0
     assert table["what followed"]["a, 1.1"] == pytest.approx(table["even"].iloc[0], rel=1e-4)
-    assert attention.strongest(table, "what followed") == "b, 1.1"
+    found = attention.strongest(table, "what followed")
+    assert found == {"head": "b, 1.1", "at": "what followed", "share": 100}
+    told = attention.told(table, "a model")
+    assert told.startswith("Head b, 1.1 gives it 100 %. The plain twin's best head gives it ")
+    back = table["from there at the key"]["a, 1.1"]
+    assert told.endswith(f"of the plain twin looks back at the key with {back:.0f} %.")
+    assert "best head" not in attention.told(table, "b model")  # is the twin's own
+    assert attention.told(table.loc[["a, 1.1"]], "a model").startswith("No head looks there: ")
     end = attention.recall_ends(language.language, test, T)
     assert T >= end >= 20 and (end == T or end - 20 <= target[0, end - 1] < end)
     grid = attention.map_of(language, right, test, end)
+    pd.testing.assert_frame_equal(grid, attention.recall_map(language, right, test))
     assert grid.shape == (20, 20) and grid.index[-1].endswith(
         language.language.words[test[end - 1]]
     )
+
+
+def test_the_look_back_at_the_key_is_taken_where_the_key_was_followed(language):
+    test, T = language.splits["test"], 40
+    previous = torch.zeros(2, T, T)
+    previous[:, torch.arange(1, T), torch.arange(T - 1)] = 1
+    query = previous.clone()
+    target = attention.recalled(language.language, test[: 2 * T].reshape(2, T).astype(np.int64))
+    rows, places = np.nonzero(target > 0)
+    query[rows, target[rows, places]] = 0  # looks at the previous token but where it would help
+    heads = {"a, 1.1": previous, "a, 1.2": query}
+    table = attention.of_recall(language.language, heads, test)["from there at the key"]
+    assert table["a, 1.1"] == 100 and table["a, 1.2"] == 0
 
 
 def test_a_map_shows_the_end_of_the_first_window(language, text, model):

@@ -8,7 +8,7 @@ import pandas as pd
 import pytest
 
 from minitransformer import ModelConfig, bench
-from studies import limits, native
+from studies import limits, limits_told, native
 
 TINY = ModelConfig(vocab_size=64, d_model=32, n_heads=2)
 
@@ -71,9 +71,9 @@ def test_two_threads_are_held_against_what_two_can_and_against_one(tiny):
     assert found.over_least["native FP32"] == pytest.approx(8)  # half the time, a quarter the least
     assert found.over_fp32["native int4"] == pytest.approx(4)
     assert found.over_alone["native int8"] == pytest.approx(2)
-    every = limits.judged(table, "native", "over_alone", ["tiny"])
+    every = limits_told.judged(table, "native", "over_alone", ["tiny"])
     assert list(every.case) == [f"tiny, {name}" for name in native.FORMATS]
-    assert limits.judged(table, "native int4", "over_least", ["other"]).empty
+    assert limits_told.judged(table, "native int4", "over_least", ["other"]).empty
 
 
 def test_several_rows_cost_one_reading_until_arithmetic_is_more(tiny):
@@ -111,13 +111,71 @@ def test_parts_of_a_step_make_the_whole_and_are_held_against_their_bytes(tiny):
 def test_what_a_call_costs_is_a_forward_less_a_step():
     rows = pd.DataFrame({"shape": "a", "rows": [1, 8], "format": "native FP32", "ms": [0.05, 0.2]})
     steps = pd.DataFrame({"shape": "a", "format": ["native FP32"], "us": [30.0]})
-    assert limits.call_us(rows, steps, "a") == pytest.approx(20)
+    assert limits_told.call_us(rows, steps, "a") == pytest.approx(20)
 
 
-def test_eight_rows_are_told_at_every_shape():
-    found = {"shape": ["a", "b"], "over_least": [2.25, 1.6], "ms": [0.148, 20.0]}
-    told = limits.rows_told(pd.DataFrame(found))
-    assert told == {"times": "2.25 (a), 1.60 (b)", "all": pytest.approx(148)}
+def test_eight_rows_are_told_and_judged_at_every_shape():
+    found = {"shape": ["a", "b", "a"], "over_least": [2.25, 1.6, 9], "ms": [0.148, 20.0, 0.05]}
+    rows = pd.DataFrame({**found, "rows": [8, 8, 1], "format": "native FP32"})
+    rows = rows.assign(over_least_low=1.0, over_least_high=3.0)
+    steps = pd.DataFrame({"shape": ["a"], "format": "native FP32", "us": [30.0]})
+    told = limits_told.rows_told(rows, steps)
+    assert (told["times"], told["first"]) == ("2.25 (a), 1.60 (b)", "a")
+    assert (told["all"], told["call"]) == (pytest.approx(148), pytest.approx(20))
+    assert list(limits_told.row_cases(rows)) == ["shape", "over_least", "low", "high"]
+    assert list(limits_told.row_cases(rows)["shape"]) == ["a", "b"]
+
+
+def step_rows(shapes):
+    """A table of steps whose ratios say from which column and row they are."""
+    rows = pd.DataFrame({"shape": np.repeat(shapes, 3), "format": [*native.FORMATS] * len(shapes)})
+    for i, name in enumerate(("over_least", "over_fp32", "over_alone")):
+        ends = {f"{name}_low": i + 0.5, name: i + 1.0, f"{name}_high": i + 1.5}
+        rows = rows.assign(**ends, **{f"{name}_spread": 1.1})
+    return rows.assign(us=7.0)
+
+
+def test_each_bar_on_steps_reads_its_own_rows_and_the_first_shape_is_apart():
+    one, two = step_rows(["a", "b", "c"]), step_rows(["a", "b", "c"]).assign(over_least=9.0)
+    found = limits_told.step_cases(one, two)
+    assert list(found["engine-floor"].case) == ["a, native FP32"]
+    few = ["b, native int8", "b, native int4", "c, native int8", "c, native int4"]
+    assert list(found["engine-few-bits"].case) == list(found["engine-two-few-bits"].case) == few
+    assert set(found["engine-two-few-bits"].over_least) == {9} and len(found) == 10
+    assert set(found["engine-threads"].over_alone) == {3} and len(found["engine-threads"]) == 6
+    assert set(limits_told.step_cases(step_rows(["a"]), two)) == {"engine-floor"}
+
+
+def test_each_bar_on_kinds_reads_one_row():
+    rows = [dict(cache=kind, tokens=n, over_static=n + i, over_first=-i - n)
+            for n in (512, 4096) for i, kind in enumerate(limits.KINDS)]  # fmt: skip
+    table = pd.DataFrame(rows)
+    for name in ("over_static", "over_first"):
+        table = table.assign(**{f"{name}_low": 0.0, f"{name}_high": 1.0})
+    found = {id: own.iloc[0].tolist()[:2] for id, own in limits_told.kind_cases(table).items()}
+    assert found["engine-int8-cache-short"] == ["512 tokens", 514]
+    assert found["engine-int8-cache"] == ["4,096 tokens", 4098]
+    assert found["engine-window"] == ["4,096 tokens", -4099] and len(found) == 4
+
+
+def test_a_table_is_worded_with_the_interval_and_spread_behind_each_ratio():
+    table = limits_told.worded(step_rows(["a"]))
+    assert "over_least" not in " ".join(table) and table.columns[0] == "model"
+    behind = ["times the mark low", "times the mark", "times the mark high"]
+    assert {*behind, "times the mark: spread", "µs a step"} <= {*table}
+    prompts = step_rows(["a"]).rename(columns=lambda name: name.replace("over_least", "over_eager"))
+    cases = limits_told.prompt_cases(prompts.assign(tokens=64))
+    assert cases.case[0] == "a, 64 tokens" and cases.columns[1] == "over_eager"
+
+
+def test_sentences_name_what_is_furthest_what_is_left_and_how_far_the_mark_is():
+    parts = pd.DataFrame({"part": ["a", "b", "whole"], "over_least": [1.1, 1.3, 9.0]})
+    assert limits_told.furthest(parts) == {"part": "b", "x": 1.3}
+    assert limits_told.not_run([*limits.SHAPES]) == "All of them are run."
+    assert limits_told.not_run([*limits.SHAPES][:4]).endswith(": 12 × 768, untied.")
+    told = limits_told.summary(step_rows(["a", "b"]))
+    assert told.startswith("At a a step takes **7 µs** in FP32, 1.0 [0.5, 1.5] times reading")
+    assert "; at b a step" in told
 
 
 def test_a_cache_kind_is_compared_with_static_and_with_itself():
@@ -157,11 +215,11 @@ def test_one_process_measures_all_that_the_tables_ask_for(tiny, monkeypatch):
     assert limits.worth(found["loops"], found["floors"])["over_naive"]["estimate"] > 0
     two = limits.step_table(found["steps"], found["floors"], limits.TWO)
     assert list(two.format) == [*native.FORMATS] and (two.over_alone > 0).all()
-    assert limits.pays(found["threads"]).startswith("A second thread pa")
+    assert limits_told.pays(found["threads"]).startswith("A second thread pa")
 
 
 def test_from_where_a_second_thread_pays_is_told():
-    told = [limits.pays(pd.DataFrame({"bytes": b})) for b in ([2**18, 2**17, 2**19], [np.inf])]
+    told = [limits_told.pays(pd.DataFrame({"bytes": b})) for b in ([2**18, 2**17, 2**19], [np.inf])]
     assert "256 KiB or more" in told[0] and "at no size" in told[1]
 
 

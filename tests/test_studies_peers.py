@@ -3,6 +3,7 @@ are those of the samples."""
 
 import json
 
+import numpy as np
 import pandas as pd
 import pytest
 
@@ -104,3 +105,23 @@ def test_kernels_of_others_are_held_against_their_own_program():
     assert ratio == pytest.approx(2) and low == pytest.approx(high)
     alone = [row for row in rows if row["name"] == peers.IN_FP32]
     assert peers.kernels(pd.DataFrame(alone), "s") is None
+
+
+def test_each_bar_has_its_format_and_shape_and_what_is_absent_is_told():
+    names = [f"llama.cpp, {kind}" for kind in ("F32", "Q8_0", "Q4_0")]
+    rows = [dict(shape=shape, runtime=name, bits=bits, over_engine_estimate=i + bits, why_not="",
+                 over_engine_low=1.0, over_engine_high=99.0, us_per_token=100.0)
+            for i, shape in enumerate(("s", "t"))
+            for bits, name in zip((32, 8, 4), names, strict=True)]  # fmt: skip
+    table = pd.DataFrame(rows)
+    found = peers.judged(table, ["s", "t"])
+    assert [(id, value[0], shape) for id, value, shape in found[1:4]] == [
+        ("peers-int8", 8, "s"), ("peers-int4", 4, "s"), ("peers-large-f32", 33, "t")
+    ]  # fmt: skip
+    assert len(peers.judged(table, ["s"])) == 3 and peers.absent(table) == ""
+    read = pd.DataFrame({"shape": "s", "bits": [32, 8, 4], "seconds": [5e-5, 2e-5, 1e-5]})
+    told = peers.limit_told(table, read, "s")
+    assert "2.0 (F32), 5.0 (Q8_0), 10.0 (Q4_0) times as fast" in told
+    lost = table.assign(over_engine_estimate=np.nan, why_not="no")
+    assert peers.judged(lost, ["s"]) == [] and peers.limit_told(lost, read, "s") == ""
+    assert peers.absent(lost).endswith(": llama.cpp, F32, llama.cpp, Q4_0, llama.cpp, Q8_0.")

@@ -292,11 +292,16 @@ def test_the_figures_give_bytes_quality_and_time():
 
 def test_products_are_named_by_their_quickest_fp32_among_them():
     table = kernels.products([32], 2, 0)
-    best = kernels.quickest(table)
-    assert set(best.memory) == {"any", "within 1.1 of disk"} and len(best) == 4
+    assert set(table[table.format == "fp32"].kernel) <= {"PyTorch", "native"}
     ran = table[(table.label != "refused") & (table.kernel != "dequantized") & (table.tokens == 1)]
-    own = best[(best.tokens == 1) & (best.memory == "any")].iloc[0]
-    assert own.median_us == ran.median_us.min()
+    least = ran.median_us.min()
+    whole = kernels.quickest(table.assign(resident_of_disk=1.0))  # all is small: a row a product
+    assert whole.tokens.tolist() == [1, 64] and whole.median_us[0] == least
+    told = kernels.by_width(pd.concat([table, table.assign(width=96, median_us=7.0)]))
+    assert told == {"width": 32, "us": least, "wider": 96, "wider_us": 7.0, "times": 9.0}
+    place = ran.median_us.idxmin()
+    both = kernels.quickest(table.assign(resident_of_disk=1.0 + (table.index == place)))
+    assert both.tokens.tolist() == [1, 1, 64] and both.median_us[0] == least < both.median_us[1]
     assert set(kernels.grids(table)) == {"1 token", "64 tokens"}
 
 
@@ -315,7 +320,12 @@ def test_the_engine_is_compared_with_the_quickest_other_kernel_of_a_format():
     )
     found = kernels.against_native(table)
     assert found.times.tolist() == [1.5, 0.5] and found.other.tolist() == ["none", "onednn"]
-    assert kernels.not_quickest(found) == "int8 at 128, 1 tokens (onednn, 2.00×)"
+    slow = "for int8 and 1 token at width 128 (onednn, 2.00×)"
+    assert kernels.not_quickest(found) == slow
+    more = pd.concat([found, found[1:].assign(width=1024), found[1:].assign(tokens=64)])
+    assert kernels.not_quickest(more) == (
+        f"{slow}, 1,024 (onednn, 2.00×); for int8 and 64 tokens at width 128 (onednn, 2.00×)"
+    )
     assert kernels.not_quickest(found[:1]) == "nowhere"
 
 
@@ -361,6 +371,12 @@ def test_the_seeds_numbers_stand_beside_the_same_here(ids, tmp_path):
     assert told == (pytest.approx(1.88, abs=0.005), None)
     surely = table.assign(high=5.0)  # per cent: no format is surely below 1
     assert seed_quant.compression(surely) == (1.0, None)
+    said = seed_quant.drops_told(runs, found)
+    assert (said["n"], said["its_eight"], said["its_four"]) == (2, 0.06, 2.32)
+    assert said["four"] == found["int4 drop"][0] and said["gap"] == seed_quant.row_off()
+    assert seed_quant.percent({"int8 percent": (0.0, (-0.02, 0.02))}, "int8") == (
+        "+0.000 % [−0.020, +0.020]"
+    )
     single = seed_quant.beside(runs[runs.run == 0], timings)
     assert np.isnan(seed_quant.compression(single)[1]).all()
 
@@ -371,6 +387,17 @@ def test_the_seeds_layout_is_as_it_reports_in_mib():
     assert layout.layout_times.round(2).tolist() == [1.0, 1.88, 1.88]
     assert layout.packed_times["int4"] > 6.5 > layout.packed_times["int8"] > 3.7
     assert 100 > seed_quant.named_percent(8) > seed_quant.named_percent(4) > 50
+
+
+def test_a_mixture_that_is_int3_everywhere_is_said_to_be():
+    schemes = mixed.palette()
+    same, other = {"a": schemes["int3"]}, {"a": schemes["int3"], "b": schemes["int4"]}
+    row = {"over_int3_added_percent": -1.0, "over_int3_low": -2.0, "over_int3_high": -0.5}
+    mix = pd.DataFrame([row])
+    assert mixed.kept(same) == "the search keeps int3 everywhere" and mixed.kept(other) == ""
+    assert "no mixture better" in mixed.told(mix, same)
+    assert mixed.told(mix, other).endswith("adds −1.0 % [−2.0, −0.5] to it")
+    assert mixed.over_int3(mix) == (-1.0, (-2.0, -0.5))
 
 
 def test_the_seeds_rule_is_described(model, ids, scores):

@@ -7,14 +7,17 @@ import subprocess
 import sys
 import time
 from dataclasses import asdict, replace
+from pathlib import Path
 
 import numpy as np
 import pandas as pd
 import psutil
 import pytest
 import torch
+import yaml
+from scipy import stats as scipy_stats
 
-from minitransformer.corpus import SMALL, language_corpus, uniform_corpus
+from minitransformer.corpus import MINIMAL, SMALL, language_corpus, uniform_corpus
 from minitransformer.evaluate import t_interval
 from minitransformer.model import ModelConfig, Transformer
 from minitransformer.train import GOOD, SEED, TrainConfig, initialize
@@ -32,6 +35,7 @@ from studies.arms import Arm, Text
 
 pytestmark = pytest.mark.usefixtures("quick_processes")
 SALT = "1a2b3c4d5e6f7890"
+PROFILES = Path(__file__).resolve().parent.parent / "notebooks" / "profiles"
 CFG = ModelConfig(vocab_size=43, d_model=16, n_heads=2, context=64)
 TIMED = ["seconds", "tokens_per_second"]
 RUN = TrainConfig(steps=9, batch_size=2, window=16, lr=1e-2, warmup=2)
@@ -216,7 +220,10 @@ def test_a_killed_worker_is_reported_and_its_run_goes_on_to_the_bit(texts, tmp_p
 def test_the_arms_of_the_chapter_are_whole(small, tmp_path):
     words, _, _ = small
     shapes = learning.shapes(ModelConfig(n_heads=4, n_layers=2), 64)
-    assert [name for name, _ in shapes.values()][:2] == ["2 blocks", "2-block twin"]
+    names = [name for name, _ in shapes.values()]
+    assert names[:2] == ["2-block model", "2-block model (twin)"]
+    assert names[2:4] == [f"smeared {name}" for name in names[:2]]
+    assert learning.shapes(ModelConfig(), 64)["model"][0] == "1-block model"
     for name in ("model", "model-2block"):
         smeared = shapes[name.replace("model", "model-smeared")][1]
         assert smeared == replace(shapes[name][1], smeared_keys=True)
@@ -262,6 +269,26 @@ def test_a_further_run_falls_into_its_interval_as_often_as_it_says():
     assert wide[1] - mean == pytest.approx(2 * (high - mean))  # sqrt(n + 1)
 
 
+def test_one_further_run_falls_farther_off_than_a_mean():
+    values = [7.05, 7.06, 7.04, 7.08]
+    t = t_interval(values)
+    half = scipy_stats.t.ppf(0.975, 3) * np.std(values, ddof=1) * np.sqrt(1 + 1 / 4)
+    assert t.one_more == pytest.approx((t.mean - half, t.mean + half))
+    perplexity, ends = seeds.one_more_perplexity(values)
+    assert perplexity == pytest.approx(np.exp(t.mean))
+    assert ends == pytest.approx(tuple(np.exp(t.one_more)))
+    assert seeds.one_more_perplexity([]) == (None, None)
+    told = seeds.luck(values)
+    assert (told["low"], told["high"]) == pytest.approx(t.one_more)
+    assert told["n"] == 4 and told["sd"] == pytest.approx(t.sd)
+
+
+def test_an_estimate_is_the_column_before_its_interval():
+    table = pd.DataFrame({"name": ["a", "b"], "n": [1, 2], "x": [0.5, 5], "low": [0, 4]})
+    table["high"] = [1, 6]
+    assert seeds.of(table, "b") == (5, (4, 6)) and seeds.of(table, "a").value == 0.5
+
+
 def test_words_follow_holm_and_never_an_interval_alone():
     rng = np.random.default_rng(1)
     base = rng.normal(3.0, 0.5, 5)
@@ -294,8 +321,45 @@ def test_words_follow_holm_and_never_an_interval_alone():
     named = found.rename({"gains": "multi-query"}).reset_index()
     assert "multi-query −0" in seeds.listed(named, "better")
     assert seeds.listed(found.reset_index(), "nothing") == "none"
-    told = pd.DataFrame({"reading": ["better", "worse", "better"], "smallest_nats": [0.3, 9, 0.1]})
-    assert seeds.least_of(told, "better") == (0.1, 0.3)
+    assert seeds.decided(named)["decided"] == seeds.listed(named, "worse", "better")
+    assert seeds.decided(named)["unclear"].startswith("alike +0.001")
+    shown = seeds.shown(found.reset_index())
+    assert "p" not in shown and shown["p after Holm"].max() == round(found.p_holm.max(), 4)
+
+
+def test_an_arm_is_compared_over_the_seeds_that_it_has():
+    base = np.array([3.0, 3.1, 2.9, 3.2, 3.0, 2.8])
+    more = base + 0.2 + np.array([0.01, -0.01, 0.02, 0, -0.02, 0.01])
+    few = np.where(np.arange(6) < 3, base + 0.01, np.nan)
+    found = seeds.effects(pd.DataFrame({"default": base, "more": more, "few": few}))
+    assert found.pairs.tolist() == [6, 3] and found.reading[0] == "worse"
+
+
+def test_models_trained_once_are_told_apart_by_the_spread_of_a_training():
+    losses = {"a": 3.0, "b": 3.01, "c": 5.0}
+    told = seeds.told([3.0, 3.1, 2.9], losses)
+    assert f"less than {seeds.unsure([3.0, 3.1, 2.9]):.2f} nats" in told
+    assert told.endswith(
+        "Of the 3 pairs of trained models 2 are farther apart: a and c and b and c."
+    )
+    assert seeds.told([3.0, 3.1, 2.9], {"a": 1, "b": 1}).endswith(
+        "1 pairs of trained models 0 are farther apart."
+    )
+    assert seeds.told([3.0], losses) == "Every model was trained once."
+
+
+def test_what_cannot_be_seen_is_told_with_the_smallest_change_that_could():
+    table = pd.DataFrame(
+        {"change": ["a", "b", "c"], "pairs": 5, "difference_nats": [0.01, 1, -0.02]}
+    )
+    table["reading"] = [seeds.UNCLEAR, "worse", seeds.UNCLEAR]
+    table["smallest_nats"] = [0.3, 9.0, 0.1]
+    power = seeds.power(table)
+    assert power == {"pairs": 5, "comparisons": 3, "least": 0.1, "most": 9.0}
+    title, _, found, why = seeds.unseen(table)
+    assert title.startswith("some choices make no") and "b" not in found
+    assert found.endswith("c −0.020 nats, a +0.010 nats.") and "0.100 to 0.300 nats" in why
+    assert seeds.unseen(table[table.change != "b"])[0].startswith("no choice makes a")
 
 
 # architecture
@@ -322,6 +386,7 @@ def test_the_object_is_asked_and_not_its_configuration():
     told = architecture.found(cfg, 0)
     assert (told["blocks"], told["width"], told["heads"]) == (1, 16, 2)
     assert told["parameters"] == architecture.counted(model) and told["tokens accepted"] == 80
+    assert told["of embedding and head"] == 2 * 43 * 16 + 43
     table = architecture.parameter_table(cfg, (16, 32)).set_index("part")
     assert table["width 16"]["total"] == architecture.counted(model)
 
@@ -343,13 +408,62 @@ def test_a_leak_is_seen():
 
 def test_the_scaled_initialisation_starts_at_a_uniform_guess(texts):
     table = learning.first_losses(replace(CFG, context=128), texts["train"].train, (32, 64), 0)
-    by = table.set_index(["width", "initialisation"]).above_uniform_nats
-    assert by[32, "scaled"] == pytest.approx(0.02, abs=0.03) and by[32, "torch"] > by[32, "scaled"]
+    by = table.set_index(["initialisation", "width"]).above_uniform_nats
+    assert by["scaled", "width 32"] == pytest.approx(0.02, abs=0.03)
+    assert by["torch", "width 32"] > by["scaled", "width 32"] > 0  # the mean of all: never below
+    up, down = table.high - table.above_uniform_nats, table.above_uniform_nats - table.low
+    assert up.max() > 0 <= up.min() and up.to_numpy() == pytest.approx(down, abs=0.003)
+    starts = [
+        learning.first_losses(replace(CFG, context=128), texts["train"].train, (32,), seed)
+        for seed in (0, 50)
+    ]  # other initialisations: another mean, in the same interval
+    assert starts[0].loss_nats[1] != starts[1].loss_nats[1]
+    assert list(learning.scaled(table).width) == ["width 32", "width 64"]
+    assert set(learning.scaled(table).initialisation) == {"scaled"}
 
 
 def test_word_counts_cost_their_cross_entropy():
     text = Text(np.array([0, 0, 1]), np.array([2, 0, 1]), 2)
     assert learning.word_counts(text, 3) == pytest.approx(-np.log([3 / 6, 2 / 6]).mean())
+
+
+def test_losses_lie_between_a_guess_and_the_source(small):
+    words, _, _ = small
+    (guess, _), (counts, _), (floor, name) = learning.limits(words, 5.0)
+    assert guess == np.log(words.vocab_size) > counts == 5.0 > floor == words.floor_nats
+    assert name == "entropy of the source"
+    assert len(learning.limits(replace(words, floor_nats=None), 5.0)) == 2
+
+
+def test_a_recipe_warms_up_over_a_tenth_of_its_steps_at_its_own_rate():
+    short = learning.recipe(GOOD, 30, window=64)
+    assert short == replace(GOOD, steps=30, window=64, warmup=3)
+    assert learning.recipe(GOOD, 10**6).warmup == GOOD.warmup
+    assert learning.recipe(GOOD, 1, lr=0.5).lr == 0.5 and learning.recipe(GOOD, 1).warmup == 1
+    assert learning.read_percent(SEED) == 100 * SEED.tokens / 40_000
+
+
+@pytest.mark.parametrize("path", sorted(PROFILES.glob("*.yaml")), ids=lambda path: path.stem)
+def test_shorter_runs_are_the_headline_s_in_small(path):
+    """A run that ends on its short windows says nothing of one that does not."""
+    given = yaml.safe_load(path.read_text(encoding="utf-8"))
+    steps = given["steps"]
+    main = learning.recipe(GOOD, steps, short_steps=given["short_steps"])
+    assert learning.shortened(main, steps) == main
+    for name in ("spread_steps", "gqa_steps", "draft_steps"):
+        own = learning.shortened(main, given[name])
+        assert own.steps == given[name] and own.warmup >= 1
+        assert own.short_steps / own.steps == pytest.approx(main.short_steps / steps, abs=0.1)
+
+
+def test_every_shape_is_trained_for_its_own_updates(tmp_path):
+    shapes = learning.shapes(CFG, 32)
+    plans = learning.of_shapes(shapes, range(1, 7), RUN, 3, tmp_path)
+    assert [arm.recipe for arm in plans] == [learning.shortened(RUN, n) for n in range(1, 7)]
+    assert [arm.folder for arm in plans] == [tmp_path / folder for folder in shapes]
+    assert plans[1].cfg.n_layers == 2 and {arm.seed for arm in plans} == {3}
+    more = learning.shorter(CFG, RUN, 3, 2)
+    assert [(arm.name, arm.seed) for arm in more] == [("spread", 4), ("spread", 5)]
 
 
 def test_tables_are_read_off_the_log():
@@ -372,6 +486,17 @@ def test_tables_are_read_off_the_log():
     assert half.halved_at_tokens.isna()["a"] and half.halved_at_tokens["b"] == 20
     assert half.first_nats.tolist() == [1, 4] and half.last_nats.tolist() == [1, 1]
     assert learning.mechanisms(log.drop(columns="excess_bigram_nats"), "b").empty
+    four = pd.concat([log.assign(model=log.model + mark) for mark in ("", "2")])
+    told = learning.final(four, ["b", "a", "b2", "a2", "c"])
+    assert told == {
+        "name": "b", "tokens": "20", "one": 2.5, "two": 4.5, "smeared": 2.5, "both": 4.5,
+    }  # fmt: skip
+    beside = learning.joined([log, log], 1)
+    assert len(beside) == 12 and set(beside.side_by_side) == {1}
+    seen = learning.on_control(found, RUN, 43)
+    assert seen["first"] == seeds.one_more([5, 6]) and seen["last"] == seeds.one_more([4, 5])
+    assert seen["above"] == pytest.approx(5.5 - np.log(43))
+    assert (seen["batch"], seen["test"]) == (32, 5.0)
 
 
 # ablations
@@ -384,6 +509,23 @@ def test_what_the_default_has_learnt_of_each_mechanism_is_told_by_its_worth(monk
     worth = {"free": 0.0, "bigram": 1.0, "offset": 2.0}
     monkeypatch.setattr(ablation.error_budget, "worth", lambda data, names: worth)
     assert ablation.recovered(stops, None) == "bigram 90 %, offset none"
+    told = ablation.learnt(stops.assign(learnt_percent=[9.0, 77.0]), None)
+    assert told == {"share": 77.0, "each": "bigram 90 %, offset none"}
+
+
+def test_the_text_and_the_recipe_of_the_arms_are_their_own(small):
+    words, _, _ = small
+    own = ablation.corpus(words, "minimal", 1, SALT, (300, 40, 40))
+    assert own.vocab_size == MINIMAL.vocab_size and len(own.splits["train"]) == 300
+    given = replace(words, meta={**words.meta, "kind": "text"})
+    assert given.kind != "text" or ablation.corpus(given, "minimal", 1, SALT, (1, 1, 1)) is given
+    short = ablation.recipe(40, 4, 16)
+    assert (short.optimizer, short.short_steps, short.short_window) == ("adamw", 0, 16)
+    assert (short.steps, short.warmup, short.batch_size, short.window) == (40, 2, 4, 16)
+    made = ablation.texts(words, uniform_corpus(1, SALT, 300, 0, 150), 16, 99)
+    assert len(made["language"].held_out) == 99 and made["control"].window == SEED.window
+    assert ablation.limits(words) == [(words.floor_nats, "entropy of the source")]
+    assert ablation.limits(replace(words, floor_nats=None)) == []
 
 
 def test_every_arm_changes_one_thing_at_equal_tokens():
@@ -431,10 +573,16 @@ def test_arms_are_scored_where_they_were_trained_and_positions_beyond(small, fou
         shares[i] * first[f"excess_{n}_nats"] for i, n in enumerate(texts["language"].names)
     )
     assert excess == pytest.approx(first.nats + words.oracle["test"][1:].mean())
-    stops = ablation.stops(own, 16, np.log(words.vocab_size), words.floor_nats).set_index("arm")
+    stops = ablation.stops(own, 16, words).set_index("arm")
     assert stops.nats["default"] == pytest.approx(
         own[own.arm == "default"].groupby("evaluated_window").nats.mean()[16]
     )
+    guess = np.log(words.vocab_size)
+    way = 100 * (guess - stops.nats) / (guess - words.floor_nats)
+    assert stops.learnt_percent.to_numpy() == pytest.approx(way.to_numpy())
+    both = ablation.results(found, 1)
+    assert set(both[0].side_by_side) == {1} and both[0].drop(columns="side_by_side").equals(losses)
+    assert both[1].equals(ablation.joined(found, "formats"))
 
 
 def test_contrasts_are_paired_by_seed(small, found):
@@ -464,6 +612,8 @@ def test_costs_stand_beside_changes(small, found):
     assert table.difference_nats["all share"] == change and list(table.index) == [*names.values()]
     assert table.cache_bytes_per_token.tolist() == [2 * 8 * 4, 2 * 32 * 4]
     assert table.kv_heads.tolist() == [1, 4] and (table.step_ms > 0).all()
+    sized = pd.DataFrame({"parameters": [1000, 1001, 998]})
+    assert ablation.parameters_apart(sized) == pytest.approx(0.2)
 
 
 def test_formats_are_added_to_the_float_model(small, found):

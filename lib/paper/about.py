@@ -5,8 +5,8 @@ from pathlib import Path
 
 
 def about(root: Path) -> dict:
-    """{authors, licence, repository, version, course, original} of the project at `root`, "" or {}
-    where its pyproject.toml is silent.
+    """{name, authors, licence, repository, version, course, original} of the project at `root`, ""
+    or {} where its pyproject.toml is silent.
 
     `original` is the report this work started from: {title, author, course, date}."""
     path = Path(root) / "pyproject.toml"
@@ -15,6 +15,7 @@ def about(root: Path) -> dict:
     names = (person.get("name", "") for person in project.get("authors", ()))
     urls = {key.lower(): url for key, url in project.get("urls", {}).items()}
     return {
+        "name": project.get("name", ""),
         "authors": ", ".join(filter(None, names)),
         "licence": project.get("license", ""),
         "repository": urls.get("repository") or urls.get("source") or "",

@@ -162,8 +162,19 @@ def told(rows: list[dict]) -> list[str]:
     return [_told(row) for row in rows if row["verdict"] in (FAIL, UNDECIDED)]
 
 
+def unmet(rows: list[dict]) -> str:
+    """Of all rows those of ours that do not pass, as a paragraph and a list of Markdown."""
+    lines = told([row for row in rows if "kind" not in row])
+    return (
+        "\n- ".join(["Bars that are not met, or not surely:\n", *lines])
+        if lines
+        else "Every bar is met."
+    )
+
+
 def _told(row):
-    case = f" ({literal(row['case'])})" if row.get("case") else ""
+    case = "; ".join(literal(row[name]) for name in ("case", "also") if row.get(name))
+    case = f" ({case})" if case else ""
     shown = f"{written(row['measured'], row['unit'], row['interval'])} "
     shown += interval_text(row["interval"])
     link = f"[`{row['id']}`](#claim-{row['id']}), {row['verdict']}{case}"
@@ -188,8 +199,13 @@ def _why(row):
         return f"{where}{', and so does the whole interval' if ends and ends[0] < ends[1] else ''}."
     reach = value - ends[0] if (row["op"][0] == ">") == right else ends[1] - value
     if off and reach > off:
-        return f"{where}; an interval {number(reach / off, 2)} times narrower would decide it."
+        times = f"{number(reach / off, 2)} times" if reach > 2 * off else _percent(1 - off / reach)
+        return f"{where}; an interval {times} narrower would decide it."
     return f"{where}, an end of its interval."
+
+
+def _percent(share):
+    return f"{number(100 * share, 2)} %"
 
 
 def read(path: Path = BARS) -> dict[str, Bar]:

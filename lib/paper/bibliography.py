@@ -4,6 +4,7 @@ the list in which each work links back to where it is cited."""
 import difflib
 import re
 import tomllib
+import unicodedata
 from dataclasses import dataclass
 from functools import cache
 from pathlib import Path
@@ -61,6 +62,12 @@ def short(work: Work) -> str:
     return f"{who} {work.year}"
 
 
+def plain(label: str) -> str:
+    """A label as it is sorted: "Hägele" beside "Hagen"."""
+    apart = unicodedata.normalize("NFKD", label.casefold())
+    return "".join(mark for mark in apart if not unicodedata.combining(mark))
+
+
 def cited(text: str, works: dict[str, Work] | None = None) -> str:
     """Markdown in which every citation is a link to its entry, in round brackets; ValueError names
     a key that is not in the bibliography, and the closest one."""
@@ -95,5 +102,5 @@ def anchored(html: str, place: str, found: dict) -> str:
 
 def listed(found: dict) -> list[dict]:
     """The works that are cited, by their authors' names, with the places that cite them."""
-    works = sorted(read().values(), key=lambda work: (work.label.casefold(), work.key))
+    works = sorted(read().values(), key=lambda work: (plain(work.label), work.key))
     return [{"work": work, "places": found[work.key]} for work in works if work.key in found]

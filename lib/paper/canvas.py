@@ -35,6 +35,7 @@ PALETTE = {
 ORIGINAL = re.compile("original('s|’s| report| recipe)", re.I)
 ORDER = ("blue", "teal", "plum", "ochre", "grey")
 DASHED = (0, (5, 2.6))
+AGAIN = (0, (7, 1.6, 1.2, 1.6))  # of a line whose color another of the figure has
 WIDTH = ContextVar("width", default=6.0)  # of a figure in inches, as wide as the text
 SEED_MARK = dict(
     marker="D", ls="", mfc="white", mec=PALETTE["vermilion"][0], mew=1.6, ms=6, zorder=5

@@ -6,6 +6,7 @@ import json
 import re
 import secrets
 from dataclasses import dataclass, field
+from functools import cached_property
 from itertools import count
 from pathlib import Path
 
@@ -14,14 +15,12 @@ from bs4 import BeautifulSoup
 from jinja2 import Environment, FileSystemLoader
 from markupsafe import Markup
 from nbconvert import HTMLExporter, TemplateExporter
-from pygments import highlight
-from pygments.formatters import HtmlFormatter
-from pygments.lexers import PythonLexer
 
 from . import bibliography, companions, marks, prose
 from .bars import VERDICTS
 from .captions import KINDS, captions, is_caption, need
 from .claims import settled
+from .code import python
 from .display import KEY
 from .names import slug
 from .numerals import number, unbroken
@@ -115,16 +114,8 @@ class Book:
         renderer = prose.Renderer(prefix(name), shift)
         computed = prose.Renderer(prefix(name), shift, computed=True)
         computed.used = renderer.used
-        exporter = HTMLExporter(
-            template_name="chapter", extra_template_basedirs=[str(self.template)]
-        )
-        exporter.register_filter("markdown2html", lambda text: prose.markdown(text, renderer))
-        exporter.register_filter("python", python)
-        exporter.register_filter("printed", printed)
-        exporter.register_filter(
-            "shown", lambda output, cell: self._shown(output, cell, name, computed)
-        )
-        body, _ = TemplateExporter.from_notebook_node(exporter, notebook)  # not parsed twice
+        self.at = name, renderer, computed
+        body, _ = TemplateExporter.from_notebook_node(self.exporter, notebook)  # not parsed twice
         soup = BeautifulSoup(body, "html.parser")
         _drop_empty_headings(soup, notebook)
         labels = {
@@ -140,6 +131,19 @@ class Book:
             return Chapter(*about, self._cited(soup, place), {}, labels, _sections(soup))
         parts = {title: self._cited(body, title) for title, body in _parts(soup).items()}
         return Chapter(*about, Markup(""), parts, labels)
+
+    @cached_property
+    def exporter(self):
+        """One for all chapters, because it reads its templates once; its filters write for the
+        chapter that `at` names with its renderers."""
+        found = HTMLExporter(template_name="chapter", extra_template_basedirs=[str(self.template)])
+        found.register_filter("markdown2html", lambda text: prose.markdown(text, self.at[1]))
+        found.register_filter("python", python)
+        found.register_filter("printed", printed)
+        found.register_filter(
+            "shown", lambda output, cell: self._shown(output, cell, self.at[0], self.at[2])
+        )
+        return found
 
     def _badges(self):
         """The verdicts about our own bars, which stand in tables as they do elsewhere."""
@@ -305,11 +309,6 @@ def printed(text, number):
     kind = 'class="stream aligned" tabindex="0"' if table else 'class="stream"'
     named = f'role="group" aria-label="Output of cell {number}"'
     return Markup(f"<pre {kind} {named}>{html.escape(text)}</pre>")
-
-
-def python(source):
-    """Highlighted Python, as spans without a wrapper."""
-    return Markup(highlight(source, PythonLexer(), HtmlFormatter(nowrap=True)).rstrip("\n"))
 
 
 def _kind(output):

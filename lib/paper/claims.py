@@ -50,7 +50,8 @@ def bar_row(bar: Bar, measured, interval=None, of: str = "", also: str = "") -> 
     ends = known(interval)
     row = _row(bar.id, statement, None, shown, bar.unit, ends, bar.threshold, verdict)
     bound = {} if bar.rule == "all" else {"op": bar.op, "bound": bar.value}
-    return {**row, "rule": bar.rule, "sort": bar.sort, "case": of, **bound}
+    more = {"also": also} if also else {}
+    return {**row, "rule": bar.rule, "sort": bar.sort, "case": of, **more, **bound}
 
 
 def table_cases(rows, value: str, case: str) -> dict:

@@ -134,7 +134,7 @@ def _with_interval(values, lows, highs):
     return [
         f"{written(value, '', (low, high))} {interval_text((low, high))}"
         if low < high
-        else number(value)
+        else number(value if value else 0)  # an exact zero, without decimals
         for value, low, high in zip(values, lows, highs, strict=True)
     ]
 

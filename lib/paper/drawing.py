@@ -33,18 +33,18 @@ def flow(parts, part, does, leaves, count, *, group, joins, frame="", note="", b
     whose name is `beside`."""
     rows = parts.to_dict("records")
     with styled():
-        fig, ax = sheet(len(rows) * (TALL + GAP) + 24 - GAP)
+        fig, ax = sheet(len(rows) * (TALL + GAP) + 26 - GAP)
         tops = [22 + i * (TALL + GAP) for i in range(len(rows))]
         framed = [i for i, row in enumerate(rows) if row[group]]
         if framed:
-            _frame(ax, tops[framed[0]] - GAP * 0.7, tops[framed[-1]] + TALL + GAP * 0.75, frame)
+            _frame(ax, tops[framed[0]] - GAP + 4, tops[framed[-1]] + TALL + GAP - 5, frame)
         for i, (row, top) in enumerate(zip(rows, tops, strict=True)):
             _box(ax, row, top, part, does)
             _said(ax, row, top, leaves, count)
             if i + 1 < len(rows):
                 _arrow(ax, top + TALL, top + TALL + GAP)
             if row[joins]:
-                _around(ax, tops[i - 1] - GAP + 10, top + TALL + 10)
+                _around(ax, tops[i - 1] - GAP + 13, top + TALL + 10)
             if note and row[part] == beside:
                 ax.text(RIGHT, top + TALL - 1, note, va="center", color=PALETTE["blue"][1])
         for x, word in ((RIGHT, "leaves"), (568, "parameters")):

@@ -19,7 +19,18 @@ import numpy as np
 
 from . import alt
 from .alt import described
-from .canvas import DASHED, INK, INK_2, PALETTE, SEED_MARK, assign, canvas, png_bytes, styled
+from .canvas import (
+    AGAIN,
+    DASHED,
+    INK,
+    INK_2,
+    PALETTE,
+    SEED_MARK,
+    assign,
+    canvas,
+    png_bytes,
+    styled,
+)
 from .labels import at_edge, name_marks, room
 from .layout import hatch_beyond, name_axes, set_scale
 from .matrix import heatmap
@@ -71,11 +82,13 @@ def lines(
         parts = dict(list(df.groupby(group, sort=False))) if group else {"": df}
         chosen = assign(list(parts), colors)
         dotted = markers if markers is not None else max(map(len, parts.values())) <= 12
-        ends = []
+        ends, used = [], set()
         for name, part in parts.items():
             part = part[part[y].notna()].sort_values(x)
             line, text = PALETTE[chosen[name]]
             marks = dict(marker="o", mfc=line, mec="white", mew=0.8, ms=6) if dotted else {}
+            marks["ls"] = AGAIN if line in used else "-"
+            used.add(line)
             ax.plot(part[x], part[y], color=line, zorder=4, **marks)
             if low:
                 band = dict(color=line, alpha=0.2, linewidth=0, zorder=3)

@@ -16,6 +16,17 @@ def findings(rows: list[dict], ledger: dict) -> list[dict]:
     return [one for one in found if "title" in one]
 
 
+def listed(found: list[dict], first: int = 4) -> str:
+    """Findings as a list of Markdown, each with a link to its statement; those behind the `first`
+    in one paragraph."""
+    told = [
+        f"**{one['title']}.** {one['sentence']} ([{one['id']}](#claim-{one['id']}))"
+        for one in found
+    ]
+    lines = [*told[:first], " ".join(told[first:])]
+    return "\n".join(f"- {line}" for line in lines if line) or "Nothing in this run."
+
+
 def _above_uniform(row, by, said):
     """A loss above that of a uniform guess over the vocabulary."""
     words = said["S2-vocabulary"]
@@ -30,7 +41,7 @@ def _above_uniform(row, by, said):
     return {
         "title": "A loss above a uniform guess",
         "sentence": f"Its perplexity of {stated(row['seed_value'])} lies {number(excess, 2)} nats "
-        f"above that of a uniform guess over its {number(words)} words: what the model learnt "
+        f"above that of a uniform guess over its {number(words)} tokens: what the model learnt "
         f"does not show in its loss, as on a text in which nothing can be learnt.{here}",
     }
 
@@ -113,11 +124,11 @@ def _unit(row, by, said):
 
 
 def _operations(row, by, said):
-    """A count of operations given as a speed-up."""
+    """A count of token passes given as a speed-up."""
     if (row["verdict"], row["answer_verdict"]) != (HOLDS, FAILS):
         return None
     return {
-        "title": f"{stated(row['seed_value'], row['unit'])} is a count of operations",
+        "title": f"{stated(row['seed_value'], row['unit'])} is a count of token passes",
         "sentence": f"The theoretical {stated(row['seed_value'], row['unit'])} counts token "
         f"passes: without a cache there are {_measured(row)} as many. At the peak of this machine, "
         f"with calls that cost nothing, times would differ {_answer(row)}; the report itself "

@@ -65,8 +65,9 @@ def facts(
     rows: list[dict], metrics: list[dict], corpus: dict, time_model: dict, budget=None, **more
 ) -> dict:
     """Everything that a template may name: claims and statements by id, `<id>:<verdict>` and
-    `<id>:interval`, where the models stand, the first bar that fails, the roofline, counts of
-    verdicts and of statements by kind, and `more`.
+    `<id>:interval`, where the models stand, the first bar that fails, the roofline, the speed-up at
+    the original's length (`short`, where that is not the longest), counts of verdicts and of
+    statements by kind, and `more`.
 
     `rows` are those of claims.json, `metrics` of metrics.json, `budget` of figures/budget.csv, and
     so on."""
@@ -78,7 +79,7 @@ def facts(
     for each in time_model.get("speedup", ()):
         if str(each["new_tokens"]) == length:
             found["roofline"] = Fact(each["roofline"], "×")
-        if each["new_tokens"] == SHORT and each.get("measured"):
+        if each["new_tokens"] == SHORT and each.get("measured") and length != str(SHORT):
             ends = (each["low"], each["high"])  # of a single process: None
             found["short"] = Fact(each["measured"], "×", None if None in ends else ends)
     found["floor" if "floor" in found else "no floor"] = found.get("floor", True)
@@ -88,6 +89,8 @@ def facts(
     if any(map(audited, rows)):
         kinds = audit_by_kind(rows, ledger).set_index("kind").to_dict("index")
         found |= {kind: Counts(counts) for kind, counts in kinds.items()}
+        if found["measurement"]["not comparable"]:
+            found["not comparable"] = True
     found |= {"corpus": corpus, "statements": Fact(len(ledger))}
     return found | {name.replace("_", "-"): value for name, value in more.items()}
 

@@ -6,7 +6,7 @@ equal places."""
 
 import numpy as np
 from matplotlib.lines import Line2D
-from matplotlib.transforms import Affine2D, ScaledTranslation
+from matplotlib.transforms import Affine2D, Bbox, ScaledTranslation
 
 from . import boxes
 from .canvas import INK
@@ -18,6 +18,7 @@ NEAR = 7  # points between a mark and its label
 # where there is no room near by, with a thin line back to the mark
 FAR = (12, 18, 30, 42, 56, 72, 92, 116)
 SIDE, ASIDE = 6, 16  # points between the axes and the labels of lines, straight or joined
+BEFORE = 48  # pixels that a vertical limit's name may begin left of the axes
 
 
 class Labels:
@@ -32,21 +33,21 @@ class Labels:
 
     def ends(self, entries):
         """A label for each line at its right end: `entries` of (x, y, text, colour[, style]). Those
-        that end at the right edge stand outside it, spread so that none overlap; a thin line joins
-        those that had to move."""
+        that end at the right edge stand outside it, spread so that none overlap; where one had to
+        move, a thin line joins each to its end."""
         edge = [entry for entry in entries if at_edge(self.ax, *entry[:2])]
         data = self.ax.transData
         wanted = [data.transform((x, y))[1] for x, y, *_ in edge]
         texts = [self._text(short(entry[2]), *entry[3:]) for entry in edge]
         heights = [box[3] - box[1] + 2 for box in boxes.extents(texts, self.renderer)]
         found = spread(wanted, heights, *self.ax.bbox.intervaly)
-        moved = [abs(at - y) > 5 for at, y in zip(found, wanted, strict=True)]
+        moved = any(abs(at - y) > 5 for at, y in zip(found, wanted, strict=True))
         pixel = 72 / self.fig.dpi
-        for text, at, y, aside, entry in zip(texts, found, wanted, moved, edge, strict=True):
+        for text, at, y, entry in zip(texts, found, wanted, edge, strict=True):
             text.set(ha="left", va="center")
             text.xycoords, text.xy = ("axes fraction", "data"), (1, entry[1])
-            text.xyann = (ASIDE if any(moved) else SIDE, (at - y) * pixel)
-            if aside:
+            text.xyann = (ASIDE if moved else SIDE, (at - y) * pixel)
+            if moved:
                 far = (self.ax.bbox.x1 - data.transform(entry[:2])[0]) * pixel + ASIDE
                 origin = ScaledTranslation(*entry[:2], data)
                 self._join(origin, (4, 0), (far - 2, text.xyann[1]), entry[3])
@@ -89,7 +90,8 @@ class Labels:
         self._add(places, text, INK, "italic", rivals=lines[away > 2 * boxes.STEP])
 
     def on_upright(self, x, text):
-        """A vertical limit's name in italics: at its top, to the right or left of the line."""
+        """A vertical limit's name in italics: at its top, to the right or left of the line; near
+        the left edge it may begin outside the axes, where nothing else stands."""
         places = [
             ((x, h), (4 * side, up), side, 0)
             for h, up in ((1, -8), (0, 8), (0.8, 0), (0.2, 0), (0.65, 0), (0.35, 0), (0.5, 0))
@@ -101,7 +103,9 @@ class Labels:
             for h in (0.95, 0.8, 0.65, 0.5, 0.35, 0.2)
             for side in (1, -1)
         ]
-        self._add(places, text, INK, "italic", self.ax.get_xaxis_transform())
+        x0, y0, x1, y1 = self.ax.bbox.extents
+        frame = Bbox.from_extents(max(x0 - BEFORE, 0), y0, x1, y1)
+        self._add(places, text, INK, "italic", self.ax.get_xaxis_transform(), frame=frame)
 
     def settle(self) -> bool:
         """Places every label, the hardest first, and joins the distant ones to what they name;
@@ -130,14 +134,16 @@ class Labels:
         self.drawn.append(text)
         return text
 
-    def _add(self, places, text, color, style="normal", coords=None, rivals=(), radius=0.0):
+    def _add(
+        self, places, text, color, style="normal", coords=None, rivals=(), radius=0.0, frame=None
+    ):
         text = self._text(short(text), color, style)
         text.set_bbox(dict(facecolor="white", edgecolor="none", pad=0.8, alpha=0.85, gid="halo"))
         if coords is not None:
             text.xycoords = coords
         size = np.diff(boxes.extents([text], self.renderer).reshape(2, 2), axis=0)[0]
         label = Label(text, places, coords or self.ax.transData, size, self.fig.dpi / 72)
-        label.judge(self.ax.bbox, self.ink, self.fixed, rivals, radius)
+        label.judge(frame or self.ax.bbox, self.ink, self.fixed, rivals, radius)
         self.placed.append(label)
 
     def _join(self, origin, start, end, color):

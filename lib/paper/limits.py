@@ -24,10 +24,18 @@ def source_limit(corpus: dict) -> str:
     }.get(corpus.get("kind"), "What it holds is not recorded in this run.")
 
 
-def limits(run: dict, corpus: dict, found: dict, formats: pd.DataFrame, luck: pd.DataFrame) -> str:
+def limits(
+    run: dict,
+    corpus: dict,
+    found: dict,
+    formats: pd.DataFrame,
+    luck: pd.DataFrame,
+    gpu: pd.DataFrame | None = None,
+) -> str:
     """The limits of a run: of scale, source, training, machine, profile, and of what looks alike.
 
-    `found` are its facts (`headline.facts`), `formats` bench_quant.csv, `luck` spread.csv."""
+    `found` are its facts (`headline.facts`), `formats` bench_quant.csv, `luck` spread.csv,
+    `gpu` what was measured apart on one, where it was."""
     machine = run.get("machine", {})
     threads = run.get("threads") or "all"
     told = {
@@ -44,11 +52,19 @@ def limits(run: dict, corpus: dict, found: dict, formats: pd.DataFrame, luck: pd
         "Numbers that look alike": _alike(run, corpus, found, formats),
         "Not available": "The code, corpus generator, hashes and logbooks of the original report: "
         "its text is inferred, not repeated, and its milliseconds belong to another machine.",
-        "No accelerator": ""
-        if machine.get("gpu")
-        else "What the original report says of CUDA kernels was not examined.",
+        "No accelerator": "" if machine.get("gpu") else _accelerator(gpu),
     }
     return "\n".join(f"- **{name}.** {text}" for name, text in told.items() if text)
+
+
+def _accelerator(gpu: pd.DataFrame | None) -> str:
+    """What a run on a CPU leaves open of what the original report says of CUDA kernels."""
+    if gpu is not None and len(gpu):
+        return (
+            "This run had none. What a GPU gives was measured apart, once and on one machine "
+            "(appendix A6)."
+        )
+    return "What the original report says of CUDA kernels was not examined."
 
 
 def one_training(luck: pd.DataFrame) -> str:

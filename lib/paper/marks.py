@@ -166,8 +166,9 @@ def _with_unit(text, unit):
 
 
 def interval_text(interval):
-    """[1.89, 2.12], with two significant digits of its width; "" for None."""
-    if not interval:
+    """[1.89, 2.12], with two significant digits of its width; "" for None, and where it has no
+    width: a number that was compared with itself."""
+    if not interval or interval[0] == interval[1]:
         return ""
     places = _places(interval)
     return (

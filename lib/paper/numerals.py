@@ -163,7 +163,7 @@ def column(values, digits=3, intervals=(), ratios=False, count=None):
     if known:
         count = min(count, int(np.median(known)))
     if count > MOST:
-        return [number(value if value else 0, digits) for value in values.tolist()]
+        return [_powered(value, digits) for value in values.tolist()]
     write = _fixed if ratios and not known else fixed
     return [write(value, count) if np.isfinite(value) else number(value) for value in values]
 
@@ -173,6 +173,13 @@ def _fixed(value, places):
     if value == 0 or 0.5 * 10**-places <= abs(value) < 1e9:
         return fixed(value, places)
     return number(value, 2)
+
+
+def _powered(value, digits):
+    """A number of a column that has powers of ten: one too if it is small."""
+    if 1e-4 <= abs(value) < 1e-2:
+        return raised(f"{value:.{max(digits - 3, 1)}e}").replace("-", MINUS)
+    return number(value if value else 0, digits)
 
 
 def _decimals(value, digits=4):

@@ -86,7 +86,8 @@ def bars(
     with styled():
         names = list(dict.fromkeys(df[label]))
         groups = list(dict.fromkeys(df[group])) if group else [None]
-        fig, ax = canvas(0.85 + (0.1 + 0.22 * len(groups)) * len(names))
+        each = 0.22 if len(groups) < 4 else 0.17  # inches: a number still has room at its end
+        fig, ax = canvas(0.85 + (0.1 + each * len(groups)) * len(names))
         chosen = assign(groups, colors)
         thick = 0.8 / len(groups)
         keys = zip(df[group] if group else [None] * len(df), df[label], strict=True)

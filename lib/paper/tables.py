@@ -5,9 +5,12 @@ import re
 
 from bs4 import BeautifulSoup
 
-from .numerals import unbroken
+from .numerals import UNITS, unbroken
 
 NUMERIC = re.compile(r"(exact|yes|no|–|[<>≤≥=≈±]?\s*\[?[−+±-]?[\d.∞].{0,40})?")
+
+LETTERS = re.compile(r"[A-Za-zµ]+")
+UNIT_WORDS = {*UNITS.values(), *"exact yes no of to tokens B kB GB GiB dB h min".split()}
 
 
 def restyle(source, id=None, links=None, badges=None):
@@ -34,6 +37,11 @@ def restyle(source, id=None, links=None, badges=None):
     return str(soup)
 
 
+def _is_number(text):
+    """Whether a cell holds a number, with its unit or interval: no hash, no "2 blocks"."""
+    return NUMERIC.fullmatch(text) and {*LETTERS.findall(text)} <= UNIT_WORDS
+
+
 def _restyle_table(table):
     if table.caption:
         table.caption.decompose()
@@ -54,9 +62,7 @@ def _restyle_table(table):
     for place in range(width):
         column = [row[place] for row in rows if len(row) == width]
         texts = [cell.get_text(strip=True) for cell in column]
-        if all(NUMERIC.fullmatch(t) for t in texts) and any(
-            t[:1].isdigit() or t[1:2].isdigit() for t in texts
-        ):
+        if all(map(_is_number, texts)) and any(t[:1].isdigit() or t[1:2].isdigit() for t in texts):
             heads_here = [
                 cells[place]
                 for cells in (head.find_all("th") for head in heads)

@@ -6,14 +6,16 @@ import numpy as np
 import pandas as pd
 
 from minitransformer.bench import kv_bytes
-from minitransformer.corpus import MECHANISMS
+from minitransformer.corpus import LARGE, MECHANISMS, MINIMAL, SMALL, Corpus, language_corpus
 from minitransformer.evaluate import by_group, token_losses
 from minitransformer.model import ModelConfig
-from minitransformer.train import TrainConfig
+from minitransformer.train import GOOD, RECIPES, TrainConfig
 
 from . import activations, error_budget, seeds
 from .arms import Arm, Text, fit, repeated, size
+from .workers import at_once
 
+LANGUAGES = {"minimal": MINIMAL, "small": SMALL, "large": LARGE}
 SPANS = (64, 128, 256, 512, 1024)
 POSITIONS = {
     "default": "rotary",
@@ -31,6 +33,30 @@ SIZES = {
     "width 256": "width 256",
     "2 blocks": "2 blocks",
 }
+
+
+def corpus(given: Corpus, language: str, seed: int, salt: str, sizes) -> Corpus:
+    """What the arms read: the text that was given, or a language of its own by name, with splits of
+    these `sizes`."""
+    return (
+        given if given.kind == "text" else language_corpus(seed, salt, LANGUAGES[language], *sizes)
+    )
+
+
+def recipe(steps: int, batch_size: int, window: int) -> TrainConfig:
+    """The training chapter's recipe for short arms: AdamW throughout, no short windows."""
+    short = {"short_window": min(32, window), "short_steps": 0, "optimizer": "adamw"}
+    size = {"steps": steps, "batch_size": batch_size, "window": window}
+    return replace(GOOD, **size, **short, warmup=max(steps // 20, 1))
+
+
+def texts(words: Corpus, control: Corpus, window: int, tokens: int) -> dict[str, Text]:
+    """What the arms read and are scored on: at most so many `tokens` of the language's test split,
+    and the test split of the control in windows of the original's."""
+    return {
+        "language": Text.of(words, "test", window, tokens),
+        "control": Text.of(control, "test", RECIPES["seed"].window),
+    }
 
 
 def changes(cfg: ModelConfig, recipe: TrainConfig) -> dict[str, tuple[ModelConfig, TrainConfig]]:
@@ -111,15 +137,23 @@ def joined(found: list[dict], name: str) -> pd.DataFrame:
     return pd.concat([tables[name] for tables in found if name in tables], ignore_index=True)
 
 
+def results(found: list[dict], threads: int) -> tuple[pd.DataFrame, pd.DataFrame]:
+    """The losses and the formats of all arms (see `scored`), and beside the losses how many arms
+    were trained side by side."""
+    losses = joined(found, "losses").assign(side_by_side=at_once(threads, len(found)))
+    return losses, joined(found, "formats")
+
+
 def at_home(losses: pd.DataFrame, window: int) -> pd.DataFrame:
     """Loss at the training window: a row a seed, a column an arm, the default first."""
     own = losses[losses.evaluated_window == window]
     return own.pivot(index="seed", columns="arm", values="nats")[list(dict.fromkeys(own.arm))]
 
 
-def stops(losses: pd.DataFrame, window: int, uniform: float, floor: float) -> pd.DataFrame:
+def stops(losses: pd.DataFrame, window: int, words: Corpus) -> pd.DataFrame:
     """Where each arm stops: its loss, its share of the way from a uniform guess to the source's own
     entropy, and what it still loses over the source by mechanism; means over seeds."""
+    uniform, floor = np.log(words.vocab_size), words.floor_nats
     known = [c for c in (f"excess_{name}_nats" for name in MECHANISMS) if c in losses]
     own = losses[losses.evaluated_window == window]
     table = own.groupby("arm", sort=False)[["nats", *known]].mean().reset_index()
@@ -136,6 +170,19 @@ def recovered(stops: pd.DataFrame, data) -> str:
     shares = {m: 1 - row[f"excess_{m}_nats"] / nats for m, nats in worth.items() if nats > 0}
     told = {m: f"{100 * share:.0f} %" if share >= 0.005 else "none" for m, share in shares.items()}
     return ", ".join(f"{name} {share}" for name, share in told.items())
+
+
+def learnt(stops: pd.DataFrame, data) -> dict:
+    """Of what can be learnt the `share` in % that the default has learnt, and its share of `each`
+    mechanism's worth, as a list."""
+    share = stops.set_index("arm").learnt_percent["default"]
+    return {"share": share, "each": recovered(stops, data)}
+
+
+def limits(data) -> list[tuple[float, str]]:
+    """The loss below which nothing can come, by its name; [] where nobody knows it."""
+    known = data.floor_nats is not None
+    return [(data.floor_nats, "entropy of the source")] if known else []
 
 
 def by_length(losses: pd.DataFrame) -> pd.DataFrame:
@@ -173,6 +220,11 @@ def costs(effects: pd.DataFrame, losses: pd.DataFrame, changed: dict, names: dic
     change = effects.set_index("change")[["difference_nats", "low", "high"]]
     table = table.join(change).fillna({"difference_nats": 0.0})
     return table.rename(index=names).rename_axis("what").reset_index()
+
+
+def parameters_apart(sized: pd.DataFrame) -> float:
+    """By how many % the parameters of the rows of `costs` differ at most from the first's."""
+    return 100 * float((sized.parameters / sized.parameters.iloc[0] - 1).abs().max())
 
 
 def bend(home: pd.DataFrame, level: float) -> seeds.Estimate:

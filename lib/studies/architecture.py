@@ -34,6 +34,7 @@ def found(cfg: ModelConfig, seed: int) -> dict:
         "width": model.embedding.embedding_dim,
         "heads": model.blocks[0].attention.q.out_features // cfg.head_dim,
         "parameters": counted(model),
+        "of embedding and head": counted(model.embedding) + counted(model.head),
         "largest change of an earlier logit": leak(model),
         "tokens accepted": accepted,
         "one more": refusal,

@@ -98,25 +98,58 @@ def recalled(language, ids: np.ndarray) -> np.ndarray:
 
 
 def of_recall(language, heads: dict[str, torch.Tensor], test: np.ndarray) -> pd.DataFrame:
-    """Mean attention in % of each head (a row) where an induction comes next, over the second half
-    of the windows: on the token it recalls, on the key before that one, on the previous token, and
-    on every token if all got the same."""
+    """Mean attention in % of each head (a row), over the second half of the windows: where an
+    induction comes next, on the token it recalls, on the key before that one, and on every token if
+    all got the same; and from the token recalled back at its key, which is where a first look must
+    have been for a second one to match the key."""
     B, T, _ = next(iter(heads.values())).shape
     target = recalled(language, test[: B * T].reshape(B, T).astype(np.int64))
     target[:, : T // 2] = -1
     row, at = np.nonzero(target > 0)
-    places = {"what followed": target[row, at], "the key": target[row, at] - 1, "previous": at - 1}
+    recalled_at = target[row, at]
+    looks = {
+        "what followed": (at, recalled_at),
+        "the key": (at, recalled_at - 1),
+        "from there at the key": (recalled_at, recalled_at - 1),
+    }
     table = {
-        name: [100 * p[row, at, place].mean().item() for p in heads.values()]
-        for name, place in places.items()
+        name: [100 * p[row, start, end].mean().item() for p in heads.values()]
+        for name, (start, end) in looks.items()
     }
     table["even"] = float(np.mean(100 / (at + 1)))
     return pd.DataFrame(table, index=pd.Index(list(heads), name="head"))
 
 
-def strongest(table: pd.DataFrame, column: str) -> str:
-    """The head that looks most there."""
-    return table[column].idxmax()
+def strongest(table: pd.DataFrame, column) -> dict:
+    """The head that looks most there, and what it spends on it, in %."""
+    head = table[column].idxmax()
+    return {"head": head, "at": column, "share": table[column][head]}
+
+
+def told(recall: pd.DataFrame, model: str) -> str:
+    """What `of_recall` found, in a sentence: of the head that looks most at what followed, and of
+    the heads of the model called so, the plain one of two blocks. Less than twice what every token
+    gets if all get the same is no look."""
+    first, even = strongest(recall, "what followed"), recall.even.iloc[0]
+    if first["share"] < 2 * even:
+        return (
+            f"No head looks there: the most is {first['share']:.1f} %, and {even:.1f} % if all "
+            "tokens get the same."
+        )
+    name = model.replace(" model", ",")
+    own = recall[recall.index.str.startswith(name)].max()
+    most = f" The plain twin's best head gives it {own['what followed']:.0f} %."
+    return (
+        f"Head {first['head']} gives it {first['share']:.0f} %."
+        + most * (not first["head"].startswith(name))
+        + f" From there a head of the plain twin looks back at the key with "
+        f"{own['from there at the key']:.0f} %."
+    )
+
+
+def recall_map(data, p: torch.Tensor, test: np.ndarray) -> pd.DataFrame:
+    """`map_of` one head, up to a query that recalls one of the tokens shown."""
+    return map_of(data, p, test, recall_ends(data.language, test, p.shape[-1]))
 
 
 def recall_ends(language, test: np.ndarray, window: int, shown: int = SHOWN) -> int:

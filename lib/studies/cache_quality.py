@@ -9,7 +9,7 @@ from minitransformer.cache import make_cache
 from minitransformer.evaluate import paired_difference, stream_losses, token_losses
 from minitransformer.model import Transformer
 
-from .words import minus
+from .words import with_interval
 
 KINDS = ("int8", "int4", "paged-int4", "int2")
 
@@ -87,8 +87,18 @@ def against_recomputing(losses: dict[str, np.ndarray], window: int):
 
 def told(late: pd.DataFrame) -> str:
     """What each way adds late in a text, in words, with its interval."""
-    parts = []
-    for row in late.itertuples():
-        value, low, high = (minus(f"{x:+.2f}") for x in (row.added_percent, row.low, row.high))
-        parts.append(f"{row.cache} {value} % [{low}, {high}]")
+    parts = [
+        f"{row.cache} {with_interval(row.added_percent, row.low, row.high, ' %', '+')}"
+        for row in late.itertuples()
+    ]
     return "; ".join(parts)
+
+
+def sinks_told(late: pd.DataFrame) -> str:
+    """Whether the first tokens of a window change what it adds late in a text, by whether its
+    interval and that of the window without them meet; "" where there is no window."""
+    window = late[late.cache.str.startswith("window")]
+    if len(window) < 2:
+        return ""
+    apart = window.low.max() > window.high.min()
+    return "The first tokens change it." if apart else "The first tokens change nothing to be seen."

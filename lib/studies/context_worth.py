@@ -33,6 +33,15 @@ def curve(data, models: dict, most: int = MOST) -> pd.DataFrame:
     return pd.concat(parts, ignore_index=True)
 
 
+def told(where: pd.DataFrame, trained: int) -> dict:
+    """Of the first system of a curve: its loss in nats after one token (`first`), at the last
+    places `within` the window of training, and at the `last` places of all."""
+    own = where[where.system == where.system.iloc[0]].sort_values("position")
+    within = own[own.position <= trained].iloc[-1]
+    about = {"system": own.system.iloc[0], "first": own.loss_nats.iloc[0]}
+    return about | {"within": within.loss_nats, "last": own.loss_nats.iloc[-1]}
+
+
 def limits(data, where: pd.DataFrame) -> list:
     """What bounds the curves: the oracle, and the best that can be done with so much context, as
     the figure draws them; [] where nobody knows."""

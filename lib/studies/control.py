@@ -5,8 +5,6 @@ import math
 import numpy as np
 import pandas as pd
 
-from minitransformer.evaluate import smallest_effect, t_interval
-
 
 def coincidences(ids: np.ndarray) -> dict[str, float]:
     """Pairs of places with the same two successive tokens in ids (N,), beside how many there would
@@ -25,6 +23,32 @@ def against_chance(corpora: dict[str, np.ndarray], tokens: int) -> pd.DataFrame:
     )
 
 
+def settings(chance) -> dict:
+    """What the original report says of its corpus, of the control that is made like it."""
+    sizes = {split: len(ids) for split, ids in chance.splits.items() if len(ids)}
+    total = sum(sizes.values())
+    return {
+        "tokens": total,
+        "test tokens": sizes["test"],
+        "split": " / ".join(f"{100 * n / total:g}" for n in sizes.values()),
+        "seed and salt": f"SEED {chance.meta['seed']}, SALT {chance.meta['salt']}",
+    }
+
+
+def held_against(chance, perplexity: float) -> dict[str, float]:
+    """A perplexity stated, beside what the control allows: `above` a uniform guess over its
+    `words`, in nats, and the perplexity of a perfect model, `floor`."""
+    words, floor = chance.vocab_size, round(math.exp(chance.floor_nats))
+    return {"stated": perplexity, "words": words, "floor": floor} | {
+        "above": math.log(perplexity / words)
+    }
+
+
+def fall(began: float, ended: float) -> dict[str, float]:
+    """By how much a loss fell: in `nats`, and in `percent` of where it began."""
+    return {"nats": began - ended, "percent": 100 * (began - ended) / began}
+
+
 def recipe_runs(runs: pd.DataFrame, vocab_size: int) -> pd.DataFrame:
     """The original's recipe from several initialisations (control.csv): first and test loss, each
     also above a uniform guess."""
@@ -39,17 +63,3 @@ def recipe_runs(runs: pd.DataFrame, vocab_size: int) -> pd.DataFrame:
             "test_perplexity": runs["test_perplexity"],
         }
     )
-
-
-def one_more(nats) -> dict[str, float]:
-    """What one further run would score, at 95 %: its perplexity with the prediction interval of
-    independent runs, made in nats; their number and standard deviation, and the difference in nats
-    that two groups of as many would show."""
-    t = t_interval(nats)
-    low, high = np.exp(t.one_more)
-    effect = smallest_effect(t.sd, t.n)
-    return {"perplexity": math.exp(t.mean), "low": float(low), "high": float(high)} | {
-        "n": t.n,
-        "sd_nats": t.sd,
-        "effect_nats": effect,
-    }

@@ -14,6 +14,15 @@ def unit(data) -> str:
     return UNITS.get(data.meta["tokenizer"], "word")
 
 
+def told(data) -> str:
+    """The corpus in a line: its name, its splits, its vocabulary."""
+    sizes = ", ".join(f"{len(data.splits[s]):,} {s}" for s in SPLITS)
+    return (
+        f"{data.name}: {sizes} {unit(data)}s; a vocabulary of {data.vocab_size:,}, of which "
+        f"{data.types:,} occur"
+    )
+
+
 def download(progress):
     """A callback (file, bytes done, bytes in all) that shows each file on a bar of its own,
     `progress(total, description)`, made when there is something to show."""

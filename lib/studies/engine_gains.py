@@ -22,7 +22,8 @@ from minitransformer.model import Transformer
 from minitransformer.native import NativeModel
 from minitransformer.train import initialize
 
-from .limits import ROWS, SHAPES, cases, ids_of, told
+from .limits import ROWS, SHAPES, ids_of, told
+from .limits_told import cases
 from .processes import percent_off, process_medians
 
 TEXTS, BEAMS, GAMMA, NEW = 8, 4, 7, 16

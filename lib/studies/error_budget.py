@@ -8,7 +8,9 @@ import pandas as pd
 from minitransformer.corpus import MECHANISMS, Language, entropy, hidden_bits
 from minitransformer.evaluate import block_bootstrap, by_group
 
+from .seeds import Estimate
 from .standing import oracle
+from .words import minus
 
 BOUNDS = (1, 10, 100, 1_000, 10_000, 100_000)
 
@@ -78,8 +80,9 @@ def drawn(budget: pd.DataFrame, by: str) -> pd.DataFrame:
 
 
 def apart(budget: pd.DataFrame, one: str, other: str) -> dict:
-    """Between two systems: which is the `worse`, by how many `nats` per token, and the kinds whose
-    tokens make the largest parts of that, as far as three decimals tell (`most`, in words)."""
+    """Between two systems: which is the `worse`, by how many `nats` per token, and in words on
+    which kinds (`most`): those whose tokens make the largest parts of that, as far as three
+    decimals tell, or, where it gains on others, those on which it loses most."""
     wide = budget.pivot(index="kind", columns="system", values="excess_nats")
     one, other = (one, other) if wide[one]["all"] <= wide[other]["all"] else (other, one)
     share = budget.drop_duplicates("kind").set_index("kind").share_percent / 100
@@ -87,6 +90,10 @@ def apart(budget: pd.DataFrame, one: str, other: str) -> dict:
     kinds = parts.drop("all").sort_values(ascending=False, kind="stable")
     first = kinds[kinds.round(3) == kinds.round(3).iloc[0]]
     most = " and ".join(f"**{kind}** ({part:.3f})" for kind, part in first.items())
+    if first.iloc[0] > parts["all"]:
+        most = f"most on {most}, while it gains on others"
+    else:
+        most = f"the largest part of it on {most}"
     return {"better": one, "worse": other, "nats": parts["all"], "most": most}
 
 
@@ -126,11 +133,19 @@ def induction(data, budget: pd.DataFrame, reports: dict) -> pd.DataFrame:
 def told(rows: pd.DataFrame) -> str:
     """The share that each model of `induction` recovers, and its verdict, in words."""
     return ", ".join(
-        f"{row.recovered_percent:.0f} % by the {row.system} ({row.verdict})"
+        minus(f"{row.recovered_percent:.0f}") + f" % by the {row.system} ({row.verdict})"
         for row in rows.itertuples()
     )
 
 
-def last(rows: pd.DataFrame) -> dict:
-    """The last row by its columns, {} where there is none."""
-    return rows.iloc[-1].to_dict() if len(rows) else {}
+def last(rows: pd.DataFrame) -> Estimate:
+    """What the last model of `induction` recovers, in %; nothing where there is none."""
+    if rows.empty:
+        return Estimate()
+    row = rows.iloc[-1]
+    return Estimate(row.recovered_percent, (row.recovered_low, row.recovered_high))
+
+
+def bound(rows: pd.DataFrame) -> float | None:
+    """The share in % that can be had without the key, by `induction`; None where nobody knows."""
+    return rows.without_key_percent.iloc[0] if len(rows) else None

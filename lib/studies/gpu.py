@@ -190,14 +190,14 @@ def _table(path: Path) -> pd.DataFrame:
         return pd.DataFrame()
 
 
-def production(folder: Path) -> tuple[tuple | None, str]:
-    """Of what `keep` left there, what speaks to int8 and int4 in production, and the GPU that it is
-    about; (None, "") where there is nothing."""
+def production(folder: Path) -> str:
+    """What of all that `keep` left there speaks to int8 and int4 in production, in a sentence that
+    names the GPU and the day; "" where there is nothing."""
     tables, made = left(folder)
     if tables["layers"].empty or "gpu" not in made:
-        return None, ""
+        return ""
     found = gpu_layers.production(tables["layers"])
-    return found, f"On {made['gpu']}, {made['date']}." if found else ""
+    return found and f"Measured apart, on {made['gpu']}, {made['date']}: {found}."
 
 
 def main(given: list[str] | None = None) -> None:

@@ -301,15 +301,21 @@ def table(samples: dict[str, pd.DataFrame]) -> pd.DataFrame:
     return pd.concat([pd.DataFrame(rows), refused], ignore_index=True)
 
 
-def production(table: pd.DataFrame) -> tuple[float, tuple[float, float]] | None:
-    """Time over FP32 with its interval where quantized weights have to pay: in the widest layer,
-    its weights from memory. For each number of rows and of bits the quickest kernel counts, and of
-    these the slowest; None where one of them has none."""
+def production(table: pd.DataFrame) -> str:
+    """What int8 and int4 take of FP32's time where quantized weights have to pay, in the widest
+    layer, its weights from memory, in a sentence: for each number of rows by the quickest kernel
+    of so many bits; "" where one of them has none."""
     own = table[(table.width == table.width.max()) & (table.way == ROTATED)]
     own = own.assign(bits=own.format.map({name: f.bits for name, f in FORMATS.items()}))
     own = own[own.bits.isin(PRODUCTION) & own.time_ratio.notna()]
-    best = own.loc[own.groupby(["tokens", "bits"]).time_ratio.idxmin()]
+    best = own.groupby(["bits", "tokens"]).time_ratio.min()
     if len(best) < table.tokens.nunique() * len(PRODUCTION):
-        return None
-    worst = best.loc[best.time_ratio.idxmax()]
-    return worst.time_ratio, (worst.low, worst.high)
+        return ""
+    parts = [
+        f"int{bits} "
+        + " and ".join(
+            f"{x:.2f} ({m} row{'s' * (m > 1)})" for (_, m), x in best.loc[[bits]].items()
+        )
+        for bits in PRODUCTION
+    ]
+    return f"a layer of width {table.width.max():,} takes of FP32's time {', '.join(parts)}"

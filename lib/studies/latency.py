@@ -172,6 +172,11 @@ def predictions(gains: pd.DataFrame, model, roof, cfg, prompt_tokens: int) -> pd
     return pd.DataFrame(rows)
 
 
+def measured(row) -> tuple[float, tuple[float, float]]:
+    """The speed-up in a row of `predictions`, with its interval."""
+    return row.measured, (row.low, row.high)
+
+
 def misses(compared: pd.DataFrame) -> pd.DataFrame:
     """By how many per cent the time model misses each measured speed-up of `predictions`: case,
     off_percent, low, high, the ends as the ends of the measurement give them."""

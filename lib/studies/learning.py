@@ -12,27 +12,66 @@ from minitransformer.corpus import MECHANISMS, Corpus
 from minitransformer.model import ModelConfig, Transformer
 from minitransformer.train import TrainConfig, initialize
 
-from .arms import Arm, Text, fit, kept, size
+from . import seeds
+from .arms import Arm, Text, fit, kept, repeated, size
+from .words import span
+from .workers import at_once
 
 WATCHED = 32  # windows of validation text that are scored on the way
 SEED_TOKENS = 40_000  # of the original report's training split
+STARTS = 5  # initialisations whose first loss is taken
 
 
 def shapes(cfg: ModelConfig, draft_width: int) -> dict[str, tuple[str, ModelConfig]]:
     """Folder -> (name, configuration) of the headline model, of its twin of two blocks, of both
     with smeared keys, of one whose heads share keys and values in pairs, and of a small one that
     drafts."""
-    blocks = f"{cfg.n_layers} block" + "s" * (cfg.n_layers > 1)
+    one, two = f"{cfg.n_layers}-block model", "2-block model"
+    two += " (twin)" * (one == two)
     pairs = cfg.n_heads // 2 if cfg.n_heads % 2 == 0 else 1
     draft = replace(cfg, n_layers=1, d_model=draft_width, n_heads=draft_width // 32)
     return {
-        "model": (blocks, cfg),
-        "model-2block": ("2-block twin", replace(cfg, n_layers=2)),
-        "model-smeared": (f"{blocks}, smeared", replace(cfg, smeared_keys=True)),
-        "model-smeared-2block": ("twin, smeared", replace(cfg, n_layers=2, smeared_keys=True)),
+        "model": (one, cfg),
+        "model-2block": (two, replace(cfg, n_layers=2)),
+        "model-smeared": (f"smeared {one}", replace(cfg, smeared_keys=True)),
+        "model-smeared-2block": (f"smeared {two}", replace(cfg, n_layers=2, smeared_keys=True)),
         "model-gqa": ("grouped queries", replace(cfg, n_kv_heads=pairs)),
         "model-draft": ("draft", draft),
     }
+
+
+def recipe(base: TrainConfig, steps: int, lr: float = 0.0, **changed) -> TrainConfig:
+    """A recipe over so many steps, with other fields `changed`: at its own learning rate where `lr`
+    is 0, and warming up over at most a tenth of the steps."""
+    warmup = min(base.warmup, max(steps // 10, 1))
+    return replace(base, steps=steps, lr=lr or base.lr, warmup=warmup, **changed)
+
+
+def shortened(recipe: TrainConfig, steps: int) -> TrainConfig:
+    """The recipe over fewer steps, in the same shares: warm-up and short windows take no more of
+    them than they do of its own."""
+    share, warmup = steps / recipe.steps, recipe.warmup
+    short = round(recipe.short_steps * share)
+    return replace(recipe, steps=steps, short_steps=short, warmup=max(round(warmup * share), 1))
+
+
+def read_percent(recipe: TrainConfig) -> float:
+    """How much of the original's training split a recipe reads, in %."""
+    return 100 * recipe.tokens / SEED_TOKENS
+
+
+def of_shapes(shapes: dict, updates, recipe: TrainConfig, seed: int, root: Path) -> list[Arm]:
+    """An arm for each of `shapes`, kept in its folder of `root`, over so many of the `updates`, the
+    recipe `shortened` to them."""
+    return [
+        kept(Arm(name, cfg, shortened(recipe, steps), seed, points=24), root / folder)
+        for (folder, (name, cfg)), steps in zip(shapes.items(), updates, strict=True)
+    ]
+
+
+def shorter(cfg: ModelConfig, recipe: TrainConfig, seed: int, runs: int) -> list[Arm]:
+    """As many runs of one model from further seeds, called "spread": what luck makes of it."""
+    return repeated(Arm("spread", cfg, recipe, seed + 1, points=1), runs)
 
 
 def of_seed(recipe: TrainConfig, vocab_size: int, seed: int, runs: int, root: Path) -> list[Arm]:
@@ -74,20 +113,40 @@ def learnt(arm: Arm, texts: dict[str, Text], tick) -> pd.DataFrame:
     return log.assign(tokens_per_second=rate, parameters=size(arm.cfg))
 
 
+def joined(logs: list[pd.DataFrame], threads: int) -> pd.DataFrame:
+    """The logs of all arms, and how many were trained side by side."""
+    return pd.concat(logs, ignore_index=True).assign(side_by_side=at_once(threads, len(logs)))
+
+
 @torch.no_grad()
 def first_losses(cfg: ModelConfig, ids: np.ndarray, widths, seed: int) -> pd.DataFrame:
-    """The loss before the first step by width and initialisation: the mean over all next tokens, so
-    that it does not hang on which are frequent; 512 ids are read."""
+    """The loss before the first step by width and kind of initialisation: the mean over all next
+    tokens, so that it does not hang on which are frequent; 512 ids are read. Means over `STARTS`
+    seeds, and above a uniform guess where one further initialisation falls with 95 %; to
+    thousandths of a nat."""
     first = torch.from_numpy(np.asarray(ids[: 4 * 128], np.int64)).view(4, 128)
-    rows = []
+    uniform, rows = np.log(cfg.vocab_size), []
     for width in widths:
         for kind in ("scaled", "torch"):
             own = replace(cfg, d_model=width, n_heads=4, n_kv_heads=None)
-            model = initialize(Transformer(own), kind, seed)
-            loss = -model(first).log_softmax(-1).mean().item()
-            rows.append({"width": width, "initialisation": kind, "loss_nats": loss})
-    table = pd.DataFrame(rows)
-    return table.assign(above_uniform_nats=table.loss_nats - np.log(cfg.vocab_size))
+            drawn = (initialize(Transformer(own), kind, seed + i) for i in range(STARTS))
+            losses = np.array([-model(first).log_softmax(-1).mean().item() for model in drawn])
+            above, (low, high) = seeds.one_more(losses - uniform)
+            row = {"width": f"width {width}", "initialisation": kind, "loss_nats": losses.mean()}
+            rows.append(row | {"above_uniform_nats": above, "low": low, "high": high})
+    return pd.DataFrame(rows).round(3)
+
+
+def scaled(first: pd.DataFrame) -> pd.DataFrame:
+    """Of `first_losses` those of the initialisation that is scaled to start at a uniform guess."""
+    return first[first.initialisation == "scaled"]
+
+
+def limits(corpus: Corpus, counts: float) -> list[tuple[float, str]]:
+    """Between what losses lie, by name: those of a uniform guess, of word counts (`counts` nats),
+    and, where it is known, the entropy of the source."""
+    found = [(float(np.log(corpus.vocab_size)), "uniform guess"), (counts, "word counts")]
+    return found + [(corpus.floor_nats, "entropy of the source")] * (corpus.floor_nats is not None)
 
 
 def word_counts(text: Text, vocab_size: int) -> float:
@@ -114,6 +173,23 @@ def ends(log: pd.DataFrame) -> pd.DataFrame:
     table = by[["parameters", "tokens"]].last()
     table["first_nats"], table["valid_nats"] = by.loss_nats.first(), by.valid_nats.last()
     return table.assign(tokens_per_second=by.tokens_per_second.median()).reset_index()
+
+
+def final(log: pd.DataFrame, models: list[str]) -> dict:
+    """What the chapter's answer says of four models, in the order of `shapes`: the first one's
+    name, the tokens that they saw, and their held-out losses at the end."""
+    last = ends(log).set_index("model").loc[models[:4]]
+    losses = dict(zip(("one", "two", "smeared", "both"), last.valid_nats, strict=True))
+    return {"name": models[0], "tokens": span(last.tokens)} | losses
+
+
+def on_control(runs: pd.DataFrame, recipe: TrainConfig, vocab_size: int) -> dict:
+    """What `runs` of the original's recipe on the control say of one further run: its first and its
+    last training loss. And by how much the first lies `above` a uniform guess, how many tokens the
+    last is of (`batch`), and the loss on the test split (`test`)."""
+    first, last = (seeds.one_more(runs[name]) for name in ("first_nats", "last_nats"))
+    about = {"above": first.value - np.log(vocab_size), "test": runs.test_nats.mean()}
+    return {"first": first, "last": last, "batch": recipe.batch_size * recipe.window} | about
 
 
 def curves(log: pd.DataFrame, models) -> pd.DataFrame:

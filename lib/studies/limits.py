@@ -1,9 +1,10 @@
 """How near to what this machine allows does the native engine come, by shape, format and rows?
 
-What a step must do at the least: read its weights and its cache once, at the speed at which this
-machine reads that many bytes, and multiply at the speed of its best matrix product. Both are the
-least times seen in the same process, because noise can only raise a limit. One thread, and steps
-on two as well, against what two can read and multiply.
+The mark beside a step is the larger of two times: to read its weights and its cache once, at the
+speed at which this machine reads that many bytes, and to multiply at the speed of its best product
+in FP32. Both are the least times seen in the same process, because noise can only raise them. One
+thread, and steps on two as well, against what two can read and multiply. In FP32 the mark is the
+least that a step can take; integers are multiplied faster than that.
 """
 
 from dataclasses import replace
@@ -222,14 +223,6 @@ def step_table(samples: pd.DataFrame, floors: pd.DataFrame, threads: str = "") -
     return pd.DataFrame(found)
 
 
-def pays(threads: pd.DataFrame) -> str:
-    """From which size on a second thread paid, the median of the processes, in a sentence."""
-    middle = threads.bytes.median()
-    if np.isinf(middle):
-        return "A second thread paid at no size of a product that was tried."
-    return f"A second thread pays where a product reads {middle / 1024:,.0f} KiB or more."
-
-
 def per_step(samples: pd.DataFrame) -> pd.DataFrame:
     """Seconds of a step, a row a process, a column a way: a longer loop less one of one token, and
     with it the call and the prompt."""
@@ -254,23 +247,6 @@ def part_table(samples: pd.DataFrame, floors: pd.DataFrame) -> pd.DataFrame:
         row["least_us"] = 1e6 * shares[name] * floor.median()
         found.append(row | {"over_least": (cost / (shares[name] * floor)).median()})
     return pd.DataFrame(found)
-
-
-def call_us(rows: pd.DataFrame, steps: pd.DataFrame, shape: str) -> float:
-    """Microseconds that one forward in FP32, called from Python, takes more than a step inside the
-    engine's loop."""
-    one = rows[(rows["shape"] == shape) & (rows.rows == 1) & (rows.format == "native FP32")]
-    step = steps[(steps["shape"] == shape) & (steps.format == "native FP32")]
-    return 1e3 * one.ms.iloc[0] - step.us.iloc[0]
-
-
-def rows_told(eight: pd.DataFrame) -> dict:
-    """Of the rows of `row_table` for eight rows in FP32: `times` the least by shape, in words, and
-    the microseconds that `all` of it takes at the first shape."""
-    times = [
-        f"{x:.2f} ({shape})" for x, shape in zip(eight.over_least, eight["shape"], strict=True)
-    ]
-    return {"times": ", ".join(times), "all": 1e3 * eight.ms.iloc[0]}
 
 
 def row_table(samples: pd.DataFrame, floors: pd.DataFrame) -> pd.DataFrame:
@@ -339,9 +315,10 @@ def worth(samples: pd.DataFrame, floors: pd.DataFrame, prompt: int = 8) -> dict[
 
 
 def told(name: str, values: pd.Series) -> dict[str, float]:
-    """A ratio of every process as three columns: `name`, `name`_low, `name`_high."""
+    """A ratio of every process as four columns: `name`, `name`_low, `name`_high, `name`_spread."""
     over = over_processes(values)
-    return {name: over["estimate"], f"{name}_low": over["low"], f"{name}_high": over["high"]}
+    ends = {f"{name}_{key}": over[key] for key in ("low", "high", "spread")}
+    return {name: over["estimate"]} | ends
 
 
 def stored(shapes: list[str]) -> pd.DataFrame:
@@ -352,77 +329,3 @@ def stored(shapes: list[str]) -> pd.DataFrame:
         for name, scheme in FORMATS.items()
     ]
     return pd.DataFrame(rows)
-
-
-def cases(table: pd.DataFrame, value: str, case: str) -> pd.DataFrame:
-    """The columns that a bar over several cases reads: `case`, `value`, low and high."""
-    bounds = {f"{value}_low": "low", f"{value}_high": "high"}
-    return table[[case, value, *bounds]].rename(columns=bounds)
-
-
-def judged(table: pd.DataFrame, name: str, value: str, shapes: list[str]) -> pd.DataFrame:
-    """What a bar over several shapes reads of a table of steps, of formats whose names begin so."""
-    part = table[table.format.str.startswith(name) & table["shape"].isin(shapes)]
-    return cases(part.assign(case=part["shape"] + ", " + part.format), value, "case")
-
-
-WORDS = {
-    "shape": "model",
-    "us": "µs a step",
-    "least_us": "least, µs",
-    "ms": "ms",
-    "eager_ms": "eager, ms",
-    "native_ms": "engine, ms",
-    "over_least": "times the least",
-    "over_fp32": "as fast as FP32, ×",
-    "over_eager": "as fast as eager, ×",
-    "over_alone": "as fast as one thread, ×",
-    "over_one": "times one row",
-    "over_static": "times static",
-    "over_first": "times its shortest",
-    "gain": "gain, ×",
-    "promised": "promised by T(m), ×",
-    "over_promised": "of what is promised",
-}
-
-
-def worded(table: pd.DataFrame) -> pd.DataFrame:
-    """A table's columns in words, each interval in one column behind its value."""
-    found = {}
-    for name in table:
-        if name.endswith(("_low", "_high")):
-            continue
-        found[WORDS.get(name, name)] = table[name]
-        if f"{name}_low" in table:
-            bounds = zip(table[f"{name}_low"], table[f"{name}_high"], strict=True)
-            texts = [f"[{low:.3g}, {high:.3g}]" if low < high else "–" for low, high in bounds]
-            found[f"95 %, {WORDS[name]}"] = texts
-    return pd.DataFrame(found)
-
-
-WORTH = {
-    "speedup": "cached over recomputed, both in the engine, ×",
-    "roofline": "the same by the roofline, ×",
-    "reached_percent": "the roofline's speed that the cached loop reaches, %",
-    "over_naive": "cached in the engine over recomputed in eager PyTorch, ×",
-}
-
-
-def worth_table(found: dict[str, dict]) -> pd.DataFrame:
-    """What `worth` found, a row a quantity."""
-    rows = [{"quantity": WORTH[name], **over} for name, over in found.items()]
-    columns = {"estimate": "value", "spread": "largest over smallest"}
-    return pd.DataFrame(rows).rename(columns=columns).drop(columns="processes")
-
-
-def summary(steps: pd.DataFrame, shapes: list[str]) -> str:
-    """The engine's distance from its limit at the first and the last shape, in a sentence."""
-    own = steps.set_index(["shape", "format"])
-    parts = []
-    for shape in dict.fromkeys((shapes[0], shapes[-1])):
-        row, four = own.loc[(shape, "native FP32")], own.loc[(shape, "native int4")]
-        parts.append(
-            f"At {shape} a step takes **{row.us:,.0f} µs** in FP32, {row.over_least:.2f} times "
-            f"the least, and {four.us:,.0f} µs in int4"
-        )
-    return "; ".join(parts).replace("; At", "; at") + "."

@@ -48,6 +48,18 @@ def later(grown: pd.DataFrame, share: float = 0.25) -> pd.Series:
     return settled.groupby("cache", sort=False).process_bytes.agg(lambda b: b.max() - b.iloc[0])
 
 
+def settled(grown: pd.DataFrame) -> dict:
+    """After a quarter of the text: KiB that the `kinds` that should not grow have added at most
+    (`kib`), those of the growing cache (`dynamic`), and the first in per cent of the second."""
+    added, steady = later(grown), constant(grown)
+    return {
+        "kinds": ", ".join(steady.index),
+        "kib": steady.max() / 1024,
+        "dynamic": added["dynamic"] / 1024,
+        "percent": 100 * steady.max() / max(added["dynamic"], 1),
+    }
+
+
 def constant(grown: pd.DataFrame) -> pd.Series:
     """`later` of the kinds that should not grow."""
     added = later(grown)

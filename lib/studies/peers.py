@@ -47,6 +47,16 @@ PEERS = {
 }
 IN_FP32 = "transformers, dynamic cache"  # what optimum-quanto and bitsandbytes change
 
+# Of each bar: its id, the format of llama.cpp, and the place of the shape.
+BARS = (
+    ("peers-f32", "F32", 0),
+    ("peers-int8", "Q8_0", 0),
+    ("peers-int4", "Q4_0", 0),
+    ("peers-large-f32", "F32", 1),
+    ("peers-large-int8", "Q8_0", 1),
+    ("peers-large-int4", "Q4_0", 1),
+)
+
 
 def write(folder: Path, shape: str, seed: int) -> None:
     """The model of a shape with random weights, in every format, below `folder`."""
@@ -189,6 +199,34 @@ def against(table: pd.DataFrame, shape: str, runtime: str) -> tuple[float, tuple
         return None
     row = rows.iloc[0]
     return row.over_engine_estimate, (row.over_engine_low, row.over_engine_high)
+
+
+def judged(table: pd.DataFrame, shapes: list[str]) -> list[tuple]:
+    """Of each bar that could be measured: its id, how many times as fast as llama.cpp the engine
+    is, with its interval, and the shape."""
+    own = [(id, shapes[place], kind) for id, kind, place in BARS if place < len(shapes)]
+    found = [(id, against(table, shape, f"llama.cpp, {kind}"), shape) for id, shape, kind in own]
+    return [row for row in found if row[1]]
+
+
+def limit_told(table: pd.DataFrame, read: pd.DataFrame, shape: str) -> str:
+    """How many times as fast as llama.cpp a step would be that only read the engine's weights once,
+    in a sentence; "" where llama.cpp has no figures."""
+    kinds = [kind for _, kind, place in BARS if not place]
+    if not all(against(table, shape, f"llama.cpp, {kind}") for kind in kinds):
+        return ""
+    most = [at_most(table, read, shape, f"llama.cpp, {kind}") for kind in kinds]
+    parts = [f"{x:.1f} ({kind})" for kind, x in zip(kinds, most, strict=True)]
+    return (
+        f"At {shape} a step that took no longer than reading the engine's weights once would be "
+        f"{', '.join(parts)} times as fast as llama.cpp's. "
+    )
+
+
+def absent(table: pd.DataFrame) -> str:
+    """What was not measured, in a sentence; "" where all was."""
+    names = sorted(set(table[table.why_not != ""].runtime))
+    return f"Not measured in this run: {', '.join(names)}." if names else ""
 
 
 def at_most(table: pd.DataFrame, read: pd.DataFrame, shape: str, runtime: str) -> float:

@@ -8,6 +8,7 @@ import pandas as pd
 from minitransformer.corpus import MECHANISMS, entropy, ladder, window_bits, without
 from minitransformer.evaluate import KneserNey, block_bootstrap, block_stderr, count_grams
 
+from .corpus_facts import unit
 from .frequencies import bits
 
 WINDOWS = (64, 256)  # tokens: what the original report's model and this one were trained with
@@ -65,22 +66,31 @@ def frame(rows) -> pd.DataFrame:
     ).drop(columns=["low_bits", "high_bits"])
 
 
-def summary(data) -> dict[str, float]:
-    """What the chapter's sentences say: perplexities of a uniform guess over the tokens that occur,
-    of frequencies, and the floor (NaN where nobody knows it); the bits that frequencies leave."""
+def summary(data) -> dict:
+    """What the chapter's sentences say: what a token is, how many there are and how many different
+    ones; perplexities of a uniform guess over those that occur, of frequencies, and the floor (NaN
+    where nobody knows it); the bits that frequencies leave."""
     left, floor = bits(data.splits["train"]), data.floor_nats
-    uniform = data.vocab_size if data.kind == "language" else data.types
     return {
-        "uniform": uniform,
+        "unit": unit(data),
+        "tokens": sum(map(len, data.splits.values())),
+        "types": data.types,
+        "uniform": data.vocab_size if data.kind == "language" else data.types,
         "frequency_bits": left,
         "frequencies": 2**left,
         "floor": math.nan if floor is None else math.exp(floor),
     }
 
 
+def limits(data) -> list[tuple[float, str]]:
+    """The perplexity below which nothing can come, by its name; [] where nobody knows it."""
+    return [] if data.floor_nats is None else [(math.exp(data.floor_nats), "floor")]
+
+
 def off_closed_form(data) -> pd.DataFrame:
     """The oracle's mean loss on the test split against the closed form, in all and by mechanism:
-    bits, and standard errors between the two. ValueError for a corpus that no language made."""
+    bits, and standard errors between the two, to two decimals. ValueError for a corpus that no
+    language made."""
     language, spec = data.language, data.language.spec
     losses, kinds = -data.oracle["test"] / math.log(2), data.mechanism["test"]
     rows = [("all", losses.mean(), language.entropy_bits, block_stderr(losses))]
@@ -91,4 +101,10 @@ def off_closed_form(data) -> pd.DataFrame:
             rows.append((m, own.mean(), known, own.std(ddof=1) / math.sqrt(len(own))))
     table = pd.DataFrame(rows, columns=["mechanism", "measured_bits", "known_bits", "stderr_bits"])
     off = (table.measured_bits - table.known_bits).abs() / table.stderr_bits
-    return table.assign(standard_errors=off)
+    return table.assign(standard_errors=off.round(2))
+
+
+def farthest(off: pd.DataFrame) -> tuple[str, float]:
+    """The mechanism that lies farthest from its closed form, and by how many standard errors."""
+    alone = off[off.mechanism != "all"].set_index("mechanism").standard_errors
+    return alone.idxmax(), alone.max()

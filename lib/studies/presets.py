@@ -55,7 +55,9 @@ BUDGETS = {
     "3 minutes": Budget(SHAKESPEARE, 180, SMALL, LONG, bar="texts-3"),
     "8 minutes": Budget(SHAKESPEARE, 480, SMALL, LONGER, bar="texts-8"),
     "30 minutes": Budget(SHAKESPEARE, 1800, LARGER, LONGEST, bar="texts-30"),
-    "20 minutes": Budget(WORDS, 1200, WORDY, OF_WORDS, 5, "test", "texts-words", "perplexity"),
+    "20 minutes": Budget(
+        WORDS, 1200, WORDY, OF_WORDS, 5, "test", bar="texts-words", judged="perplexity"
+    ),
     "stories": Budget("tinystories", 180, SMALL, LONG, 6),
     "quijote": Budget("quijote", 180, SMALL, LONG, 6),
 }

@@ -89,6 +89,20 @@ def against(row) -> str:
     return "" if row.compared else " over its own control"
 
 
+def answer(front: pd.DataFrame, sizes: pd.DataFrame, scores: Scores) -> dict:
+    """Of the smallest file of `front` that surely costs at most 1 %: its `name`, how many `times`
+    smaller than FP32's it is, what it costs (`cost`) and over what (`than`); and what int8 costs
+    (`eight`)."""
+    free = front[front.high <= 1].sort_values("file_kib").iloc[0]
+    return {
+        "name": free.format,
+        "times": sizes.file_bytes[0] / 1024 / free.file_kib,
+        "cost": free.added_percent,
+        "than": against(free),
+        "eight": scores.added("int8 channel")["added_percent"],
+    }
+
+
 def tuned_times(bench: pd.DataFrame) -> dict[str, str]:
     """{times}: how many times smaller the format is in which int4 is fine-tuned, by
     bench_quant.csv; {} where it was not measured."""

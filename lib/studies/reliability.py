@@ -3,10 +3,23 @@
 import numpy as np
 import pandas as pd
 
-from minitransformer.evaluate import by_group, calibration, expected_calibration_error
+from minitransformer.evaluate import (
+    block_bootstrap,
+    by_group,
+    calibration,
+    expected_calibration_error,
+)
+
+from .seeds import Estimate
 
 BINS = 10
 LEAST = 100  # tokens of a bin that is spoken of
+DRAWN = 30  # of one that is drawn
+
+
+def bin_of(report) -> np.ndarray:
+    """The bin of confidence that each token falls into, as an index."""
+    return np.clip(np.ceil(report.confidence * BINS).astype(int) - 1, 0, BINS - 1)
 
 
 def table(reports: dict) -> pd.DataFrame:
@@ -16,8 +29,7 @@ def table(reports: dict) -> pd.DataFrame:
     parts = []
     for name, report in reports.items():
         part = calibration(report.confidence, report.correct, BINS)
-        of = np.clip(np.ceil(report.confidence * BINS).astype(int) - 1, 0, BINS - 1)
-        gap = by_group(report.correct - report.confidence, of, range(BINS))
+        gap = by_group(report.correct - report.confidence, bin_of(report), range(BINS))
         points = [
             f"{100 * a:.0f} to {100 * b:.0f} %" for a, b in zip(part.low, part.high, strict=True)
         ]
@@ -39,14 +51,31 @@ def errors(reports: dict) -> dict[str, float]:
     }
 
 
+def error(report) -> Estimate:
+    """Expected calibration error of a system in percentage points, with a block-bootstrap interval
+    over the text. What is resampled is a mean of distances, which chance can only lengthen: the
+    upper end errs to the safe side, and the lower one is no higher than the estimate."""
+    gap = report.correct - report.confidence
+    gaps = gap[:, None] * (bin_of(report)[:, None] == np.arange(BINS))  # (N, BINS)
+    low, high = block_bootstrap(gaps, lambda means: np.abs(means).sum(axis=1))
+    value = 100 * float(np.abs(gaps.mean(axis=0)).sum())
+    return Estimate(value, (min(100 * low, value), max(100 * high, value)))
+
+
+def drawn(bins: pd.DataFrame) -> pd.DataFrame:
+    """The bins of `table` with enough tokens to be drawn."""
+    return bins[bins.tokens >= DRAWN]
+
+
 def worst(bins: pd.DataFrame, system: str, least: int = LEAST) -> pd.Series:
     """The bin whose whole interval lies farthest from the diagonal, or nearest to leaving it, among
-    those with enough tokens (all, where none has): its row, and what that interval says: too sure,
-    not sure enough, or sure enough."""
+    those with enough tokens (all, where none has): its row, the share that is right in %, and what
+    that interval says: too sure, not sure enough, or sure enough."""
     rows = bins[bins.system == system]
     rows = rows[rows.tokens >= least] if (rows.tokens >= least).any() else rows
     row = rows.loc[np.maximum(rows.gap_low, -rows.gap_high).idxmax()]
     said = (
         "too sure" if row.gap_high < 0 else "not sure enough" if row.gap_low > 0 else "sure enough"
     )
-    return pd.concat([row, pd.Series({"verdict": said})])
+    right = 100 * row.accuracy
+    return pd.concat([row, pd.Series({"right_percent": right, "verdict": said})])

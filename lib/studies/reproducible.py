@@ -11,6 +11,7 @@ from minitransformer.corpus import PINNED, SPLITS, Corpus, Language, encode, uni
 
 SEED, SALT = 42, "1a2b3c4d5e6f7890abcdef1234567890"  # the original report's
 OTHER = "1a2b3c4d5e6f78900000000000000000"
+SHOWN = 16  # digits of a hash, enough to tell two apart
 
 
 def pinned(tokens: int = 50_000) -> pd.DataFrame:
@@ -19,7 +20,8 @@ def pinned(tokens: int = 50_000) -> pd.DataFrame:
     for (seed, salt), wanted in PINNED.items():
         ids = Language(seed, salt).generate("train", tokens).ids
         digest = sha256(ids.astype("<i2").tobytes()).hexdigest()
-        rows.append({"seed": seed, "salt": salt, "sha256": digest, "as_pinned": digest == wanted})
+        known = {"sha256": digest[:SHOWN], "as_pinned": digest == wanted}
+        rows.append({"seed": seed, "salt": salt} | known)
     return pd.DataFrame(rows)
 
 
@@ -59,6 +61,13 @@ def controls() -> pd.DataFrame:
         "saved and loaded": kept,
         "another salt": uniform_corpus(SEED, OTHER).sha256,
     }
-    table = pd.DataFrame({"control": list(digests), "sha256": list(digests.values())})
-    wanted = table.control != "another salt"
-    return table.assign(same=table.sha256 == first.sha256, wanted=wanted)
+    table = pd.DataFrame({"control": list(digests)})
+    table["sha256"] = [digest[:SHOWN] for digest in digests.values()]
+    table["same"] = [digest == first.sha256 for digest in digests.values()]
+    return table.assign(wanted=table.control != "another salt")
+
+
+def unexpected(controls: pd.DataFrame, name: str | None = None) -> int:
+    """How many of `controls`, or of those called `name`, are not as they have to be."""
+    wrong = controls.same != controls.wanted
+    return int(wrong[controls.control == name].sum() if name else wrong.sum())

@@ -44,11 +44,7 @@ def losses(scored: pd.DataFrame, variant: str) -> np.ndarray:
 
 def further(scored: pd.DataFrame, variant: str) -> seeds.Estimate:
     """Perplexity of a variant, with the prediction interval of a further run, made in nats."""
-    nats = seeds.one_more(losses(scored, variant))
-    if nats.value is None:
-        return nats
-    low, high = np.exp(nats.interval)
-    return seeds.Estimate(float(np.exp(nats.value)), (float(low), float(high)))
+    return seeds.one_more_perplexity(losses(scored, variant))
 
 
 def rotary_gain(scored: pd.DataFrame) -> seeds.Estimate:

@@ -16,6 +16,7 @@ from .formats import formats, seed_layout, seed_rule
 from .kernels import seed_models
 from .processes import one_more, over_processes, process_medians, speedup
 from .scores import Scores
+from .words import with_interval
 
 SEED = pd.DataFrame(
     {
@@ -91,6 +92,28 @@ def stated(table: pd.DataFrame) -> dict:
         f"{row.format} {row.quantity}": (row.here, (row.low, row.high))
         for row in table.itertuples()
     }
+
+
+def drops_told(runs: pd.DataFrame, found: dict) -> dict:
+    """Of `drops` and `stated`: how many runs (`n`), what int8 (`eight`) and int4 (`four`) add and
+    what the report prints (`its_eight`, `its_four`), how far FP32 differs between the runs
+    (`spread`), and how far its row lies off (`gap`)."""
+    printed = SEED.set_index("format").seed_drop
+    return {
+        "n": runs.run.nunique(),
+        "eight": found["int8 drop"][0],
+        "four": found["int4 drop"][0],
+        "its_eight": printed["int8"],
+        "its_four": printed["int4"],
+        "spread": initialisations_apart(runs),
+        "gap": row_off(),
+    }
+
+
+def percent(found: dict, format: str) -> str:
+    """By how many per cent a format raises perplexity, of `stated`, with its interval."""
+    value, ends = found[f"{format} percent"]
+    return with_interval(value, *ends, " %", "+")
 
 
 def rule_on(model, bits: int, scores: Scores) -> tuple[float, tuple[float, float]]:

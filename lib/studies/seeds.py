@@ -5,6 +5,7 @@ which words are used (Holm 1979), and every interval is Bonferroni's over as man
 together at 95 %.
 """
 
+from itertools import combinations
 from typing import NamedTuple
 
 import numpy as np
@@ -49,6 +50,29 @@ def one_more(values) -> Estimate:
     return Estimate(found.mean, found.one_more)
 
 
+def one_more_perplexity(nats) -> Estimate:
+    """`one_more` of losses as a perplexity; its interval is made in nats."""
+    found = one_more(nats)
+    if found.value is None:
+        return found
+    low, high = np.exp(found.interval)
+    return Estimate(float(np.exp(found.value)), (float(low), float(high)))
+
+
+def of(table: pd.DataFrame, name: str) -> Estimate:
+    """The estimate of the row that the first column of a table calls `name`: the column before
+    "low", with low and high."""
+    row = table.set_index(table.columns[0]).loc[name]
+    return Estimate(row.iloc[row.index.get_loc("low") - 1], (row.low, row.high))
+
+
+def luck(values) -> dict[str, float]:
+    """How many values there are, one a seed, by how much they spread (standard deviation), and
+    between which bounds a further one falls."""
+    low, high = one_more(values).interval
+    return {"n": len(values), "sd": float(np.std(values, ddof=1)), "low": low, "high": high}
+
+
 def smallest_shown(sd: float, n: int, comparisons: int = 1) -> float:
     """The difference that `n` pairs whose differences spread by `sd` show with 80 % power, at 5 %
     over so many comparisons (Bonferroni; exact, by the noncentral t)."""
@@ -64,14 +88,19 @@ def unsure(values) -> float:
     return float(np.sqrt(2) * np.std(values, ddof=1) * t.ppf(1 - LEVEL / 2, n - 1))
 
 
-def told(values) -> str:
-    """What models that were each trained once leave open, in a sentence."""
+def told(values, losses: dict[str, float]) -> str:
+    """What models that were each trained once leave open of the differences between their `losses`,
+    in a sentence or two, by the spread of `values`, one a seed of shorter trainings."""
     if len(values) < 2:
         return "Every model was trained once."
+    least, pairs = unsure(values), list(combinations(losses, 2))
+    clear = [(a, b) for a, b in pairs if abs(losses[a] - losses[b]) >= least]
+    each = " and ".join(f"{a} and {b}" for a, b in clear)
     return (
         f"Every model was trained once: by the spread of {len(values)} shorter trainings that "
-        f"differ in their seed, a difference of less than {unsure(values):.2f} nats is not surely "
-        "the models'."
+        f"differ in their seed, a difference of less than {least:.2f} nats is not surely the "
+        f"models'. Of the {len(pairs)} pairs of trained models {len(clear)} are farther apart"
+        + (f": {each}." if 0 < len(clear) < 4 else ".")
     )
 
 
@@ -96,11 +125,37 @@ def effects(losses: pd.DataFrame, default: str = "default") -> pd.DataFrame:
     return table
 
 
-def least_of(table: pd.DataFrame, reading: str) -> tuple[float, float]:
-    """Of the changes that have this reading, the smallest and the largest of the least differences
-    that would have shown, in nats."""
-    least = table[table.reading == reading].smallest_nats
-    return least.min(), least.max()
+def shown(table: pd.DataFrame) -> pd.DataFrame:
+    """`effects` for readers: p after Holm alone, four decimals."""
+    return table.drop(columns="p").rename(columns={"p_holm": "p after Holm"}).round(4)
+
+
+def power(table: pd.DataFrame) -> dict[str, float]:
+    """What `effects` can show: the most pairs, the number of comparisons, and the smallest change
+    that is seen where pairs spread least and where they spread most, in nats."""
+    least = table.smallest_nats
+    about = {"pairs": table.pairs.max(), "comparisons": len(table)}
+    return about | {"least": least.min(), "most": least.max()}
+
+
+def decided(table: pd.DataFrame) -> dict[str, str]:
+    """The changes of `effects` that are decided, and those that are not, as lists to be read."""
+    return {"decided": listed(table, WORSE, BETTER), "unclear": listed(table, UNCLEAR)}
+
+
+def unseen(table: pd.DataFrame) -> tuple[str, str, str, str]:
+    """The changes of `effects` that make no difference that can be seen, as a negative result:
+    title, what was expected, what was found, why."""
+    none = table[table.reading == UNCLEAR]
+    which = "no choice makes a" if len(none) == len(table) else "some choices make no"
+    seen = power(none)
+    return (
+        f"{which} difference that can be seen",
+        "Each might matter.",
+        f"No evidence of a difference: {listed(table, UNCLEAR)}.",
+        f"With {seen['pairs']} paired seeds such a change must reach {seen['least']:.3f} to "
+        f"{seen['most']:.3f} nats, by arm.",
+    )
 
 
 def listed(table: pd.DataFrame, *readings: str) -> str:

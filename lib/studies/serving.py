@@ -11,11 +11,16 @@ from minitransformer import bench
 from minitransformer.cache import BlockPool
 from minitransformer.checkpoint import load
 from minitransformer.decode import Request, beam, generate, generate_batch, in_float64
+from minitransformer.model import ModelConfig, Transformer
 
-from .processes import as_columns, speedup
+from .processes import as_columns, over_processes, speedup
 
 BATCH_KINDS = ("static", "paged")
 ROWS = (1, 2, 4, 8, 16)  # sequences of one timed forward
+LOADS = (0.3, 0.6, 0.9, 1.2)  # of a load of 1, which keeps all places busy
+POLICIES = ("continuous", "static")
+SLOTS = 8  # places of the server
+STREAMS = 5  # draws of requests and arrivals, the unit of the interval
 
 
 @dataclass(frozen=True)
@@ -108,35 +113,69 @@ def batches(model, many: Several, timed: pd.DataFrame, rows_seconds: pd.Series):
     return pd.DataFrame(rows)
 
 
-def served(model, text, requests: int, rows_seconds: pd.Series, seed: int, slots: int = 8):
-    """Continuous against static batching under load: real tokens, simulated clock.
+@dataclass(frozen=True)
+class Stream:
+    """Requests and when they come: prompts, tokens asked for, and the gaps between them in units
+    of their mean."""
 
-    Every forward takes what `rows_seconds` says for its number of sequences; a load of 1 asks for
-    what `slots` always busy places would serve. Deterministic for given times and seed.
-    """
-    prompts = draw(text, requests, seed)
+    prompts: list[torch.Tensor]
+    sizes: np.ndarray
+    gaps: np.ndarray
+
+    def asked(self, load: float, capacity: float) -> list[Request]:
+        """The requests at a `load` of what the server can do, `capacity` requests a second."""
+        arrivals = np.cumsum(self.gaps) / (load * capacity)
+        rows = zip(self.prompts, self.sizes, arrivals, strict=True)
+        return [Request(p, int(n), arrival=float(at)) for p, n, at in rows]
+
+
+def stream(text, requests: int, seed: int, context: int) -> Stream:
+    """A stream of `requests` from random places of a text."""
     rng = np.random.default_rng(seed + 1)
-    longest = max(min(80, model.cfg.context - 40), 4)
+    longest = max(min(80, context - 40), 4)
     sizes = 4 + rng.geometric(1 / 20, requests).clip(max=longest)
-    gaps = rng.exponential(1.0, requests)
+    return Stream(draw(text, requests, seed), sizes, rng.exponential(1.0, requests))
+
+
+def simulated(model, drawn: Stream, rows_seconds: pd.Series, load, policy, slots: int = SLOTS):
+    """What the service of a stream gives under one policy, see `told`: real tokens, and a clock on
+    which every forward takes what `rows_seconds` says for its number of sequences."""
 
     def service(tokens):
         return float(np.interp(tokens, rows_seconds.index, rows_seconds))
 
-    capacity = slots / service(slots) / sizes.mean()  # requests a second
-    rows = []
-    for load_ in (0.3, 0.6, 0.9, 1.2):
-        arrivals = np.cumsum(gaps) / (load_ * capacity)
-        asked = [
-            Request(p, int(n), arrival=float(at))
-            for p, n, at in zip(prompts, sizes, arrivals, strict=True)
-        ]
-        for policy in ("continuous", "static"):
-            pool = BlockPool(model.cfg, slots * 8)
-            options = {"service": service, "continuous": policy == "continuous"}
-            done = bench.simulate(model, pool, asked, slots, **options)
-            rows.append({"load": load_, "policy": policy, **told(done)})
-    return pd.DataFrame(rows).assign(capacity_requests_per_s=capacity)
+    capacity = slots / service(slots) / drawn.sizes.mean()
+    options = {"service": service, "continuous": policy == "continuous"}
+    pool, asked = BlockPool(model.cfg, slots * 8), drawn.asked(load, capacity)
+    found = told(bench.simulate(model, pool, asked, slots, **options))
+    return found | {"capacity_requests_per_s": capacity}
+
+
+def served(model, text, requests: int, rows_seconds: pd.Series, seed: int, slots: int = SLOTS):
+    """Continuous against static batching under load, on one stream; a load of 1 asks for what
+    `slots` always busy places would serve. Deterministic for given times and seed."""
+    drawn = stream(text, requests, seed, model.cfg.context)
+    rows = [
+        {"load": load, "policy": policy}
+        | simulated(model, drawn, rows_seconds, load, policy, slots)
+        for load in LOADS
+        for policy in POLICIES
+    ]
+    return pd.DataFrame(rows)
+
+
+def at_most_load(cfg, text, requests: int, samples: pd.DataFrame, seed: int) -> dict:
+    """Tokens a second of continuous over those of static batching at the highest load: mean and
+    interval over `STREAMS`, of which each meets the times of another process in turn. The tokens
+    of a model that costs next to nothing do: they do not move the clock."""
+    least = ModelConfig(vocab_size=cfg.vocab_size, d_model=8, n_heads=1, context=cfg.context)
+    small, ratios = Transformer(least).eval(), []
+    times = [row_seconds(own) for _, own in samples.groupby("process")]
+    for i in range(STREAMS):
+        drawn, seconds = stream(text, requests, seed + 2 * i, cfg.context), times[i % len(times)]
+        found = [simulated(small, drawn, seconds, LOADS[-1], policy) for policy in POLICIES]
+        ratios.append(found[0]["tokens_per_s"] / found[1]["tokens_per_s"])
+    return over_processes(ratios)
 
 
 def told(done) -> dict:
@@ -149,9 +188,3 @@ def told(done) -> dict:
         "token_ms": 1e3 * np.nanmedian([s.token_s for s in done]),
         "preempted": sum(s.preemptions for s in done),
     }
-
-
-def at_most_load(served: pd.DataFrame) -> float:
-    """Tokens a second of continuous over those of static batching, at the highest load."""
-    high = served[served.load == served.load.max()].set_index("policy").tokens_per_s
-    return float(high["continuous"] / high["static"])

@@ -244,7 +244,8 @@ def told(results: pd.DataFrame) -> str:
 
 def beside_prediction(results: pd.DataFrame) -> dict[str, float]:
     """How far the measured speed-ups lie from what counts and single forwards predict: `off` in
-    words, and of `all` rows those whose interval leaves the prediction (`outside`)."""
+    words, of `all` rows those whose interval leaves the prediction (`outside`), and the largest
+    speed-up that is predicted (`most`)."""
     off = 100 * (results.measured_speedup / results.predicted_speedup - 1)
     within = results.predicted_speedup.between(results.low, results.high)
     least, most = sorted(off.abs())[0], off.abs().max()
@@ -252,7 +253,8 @@ def beside_prediction(results: pd.DataFrame) -> dict[str, float]:
         said = f"{least:.0f} to {most:.0f} % {'below' if off.max() < 0 else 'above'}"
     else:
         said = f"{-off.min():.0f} % below to {off.max():.0f} % above"
-    return {"off": said, "outside": int((~within).sum()), "all": len(results)}
+    counted = {"outside": int((~within).sum()), "all": len(results)}
+    return {"off": said, "most": results.predicted_speedup.max(), **counted}
 
 
 def best(results: pd.DataFrame) -> tuple[float, tuple[float, float]]:

@@ -9,6 +9,7 @@ from minitransformer.checkpoint import load
 from minitransformer.corpus import window_bits, without
 from minitransformer.evaluate import (
     TokenReport,
+    beats_oracle,
     bits_per_byte,
     losses,
     paired_difference,
@@ -17,11 +18,12 @@ from minitransformer.evaluate import (
 )
 from minitransformer.train import RECIPES
 
+from . import seeds
 from .corpus_facts import unit
 
 SEED = "original recipe"
 FLOOR = "floor (oracle)"
-GRAMS = {0: "uniform guess", 1: "unigram", 2: "bigram"}
+GRAMS = {0: "uniform guess", 1: "unigram"}  # by order; of two tokens: "2-gram", and so on
 
 
 def models(folder) -> dict:
@@ -47,6 +49,20 @@ def windows(nets: dict, train_window: int) -> dict[str, int]:
     """The window each model is scored in: what it was trained with, within its context."""
     own = {SEED: RECIPES["seed"].window}
     return {name: min(own.get(name, train_window), net.cfg.context) for name, net in nets.items()}
+
+
+def trained(nets: dict) -> dict:
+    """Of `models` the four that the chapter compares: the model, its twin, and both with smeared
+    keys."""
+    return dict(list(nets.items())[-4:])
+
+
+def scored(nets: dict, test: np.ndarray, windows: dict[str, int]) -> dict[str, TokenReport]:
+    """Every model on each token of the test split once, in its own window."""
+    return {
+        name: token_report(net, test, windows[name], stride(windows[name]))
+        for name, net in nets.items()
+    }
 
 
 def stride(window: int) -> int:
@@ -84,8 +100,15 @@ def by_order(counted: dict[int, TokenReport], tuning: dict[int, float], size: in
     )
 
 
+def longest(tuning: dict[int, float]) -> dict:
+    """The order that is best on the validation split, the longest that was tried, and by how many
+    nats that is `behind`."""
+    best, last = min(tuning, key=tuning.get), max(tuning)
+    return {"best": best, "longest": last, "behind": tuning[last] - tuning[best]}
+
+
 def chosen(counted: dict[int, TokenReport], best: int) -> dict[str, TokenReport]:
-    """The n-grams of the ladder by name: uniform, unigram, bigram, and the one best on
+    """The n-grams of the ladder by name: uniform, of one token, of two, and the one best on
     validation, which `best_name` finds."""
     kept = sorted({0, 1, 2, best} & set(counted))
     said = {n: GRAMS.get(n, f"{n}-gram") for n in kept}
@@ -191,15 +214,36 @@ def limits(data) -> list[tuple[float, str]]:
     return [(best, "oracle"), (2 ** without(data.language, "induction"), "all but induction")]
 
 
-def ahead(reports: dict, counted: dict[int, TokenReport], names) -> pd.DataFrame:
-    """Loss of the models `names` minus that of the n-gram of lowest *test* loss, paired by token,
-    in nats: a row a model."""
+def ahead(report: TokenReport, counted: dict[int, TokenReport]) -> tuple[str, seeds.Estimate]:
+    """The n-gram of lowest *test* loss, and the loss of a model minus its own, paired by token, in
+    nats."""
     order = min(counted, key=lambda n: counted[n].nll.mean())
-    rows = []
-    for name in names:
-        d = paired_difference(reports[name].nll, counted[order].nll)
-        rows.append((name, f"order {order}", d.mean, *d.interval))
-    return pd.DataFrame(rows, columns=["system", "opponent", "difference_nats", "low", "high"])
+    found = paired_difference(report.nll, counted[order].nll)
+    return f"order {order}", seeds.Estimate(found.mean, found.interval)
+
+
+def nearest(data, reports: dict[str, TokenReport]) -> tuple[str, float]:
+    """The system that comes nearest to the oracle, and by how many standard errors it lies below
+    it: of an honest one a negative number, or a small one."""
+    floor = oracle(data)
+    below = {name: beats_oracle(report.nll, floor) for name, report in reports.items()}
+    name = max(below, key=below.get)
+    return name, below[name]
+
+
+def nats(standing: pd.DataFrame, names) -> dict[str, float]:
+    """Nats per token of the systems `names`."""
+    at = standing.set_index("system").nll_nats
+    return {name: at[name] for name in names}
+
+
+def told(standing: pd.DataFrame, names: dict[str, str]) -> dict:
+    """What the chapter's answer says: the perplexity of the hardest guess (`uniform`), that of the
+    lowest row (`floor`), and of the systems `names`, {key: system}, the system and, under its key
+    and "_ppl", its perplexity."""
+    at = standing.set_index("system").perplexity
+    each = {f"{key}_ppl": at[name] for key, name in names.items()}
+    return names | each | {"uniform": at.max(), "floor": at.min()}
 
 
 def metrics(standing, budget, errors: dict[str, float], about: dict, headline: str) -> list[dict]:

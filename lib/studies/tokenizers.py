@@ -32,7 +32,7 @@ def compared(data, made: dict, characters: int = 60_000) -> pd.DataFrame:
                 "tokenizer": kind,
                 "vocabulary": size,
                 "bytes_per_token": n_bytes / len(ids),
-                "unknown_percent": 100 * float(np.mean(ids == unknown)),
+                "unknown_percent": round(100 * float(np.mean(ids == unknown)), 2),
                 "frequencies_bits_per_byte": -np.log2(count / count.sum())[ids].sum() / n_bytes,
                 "uniform_bits_per_byte": len(ids) * math.log2(size) / n_bytes,
                 "text_comes_back": decode(tokenizer, ids) == probe,

@@ -1,0 +1,81 @@
+"""The story that opens the page: its figures, two beside each other, each from the table that a
+chapter left, and what its sentences say of them."""
+
+from . import figures, plots, rows
+from . import mosaic as tiles
+from .canvas import narrow
+from .claims import known
+from .headline import SHORT, Fact
+from .words import literal
+
+
+def ladder(rungs, floor=None):
+    """Test perplexity of every system; nothing lies below the floor, where it is known."""
+    limits = [(floor.value, "floor")] if floor else []
+    columns = ("system", "perplexity", "low", "high")
+    with narrow():
+        label = "perplexity, test split"
+        return rows.ladder(rungs, *columns, xlabel=label, limits=limits, beyond="below")
+
+
+def mechanisms(lost):
+    """What each system loses on each kind of token; above the floor, where it is known."""
+    above = " above the floor" if lost.floor_nats.any() else ""
+    with narrow():
+        return plots.losses(lost, f"nats per token{above}")
+
+
+def largest(lost) -> dict:
+    """The kind of token on which the model, the second of the systems, loses most, and its share
+    of all that it loses, in %."""
+    own = lost[lost.system == lost.system.unique()[1]].set_index("kind")
+    cost = own.excess_nats * own.share_percent
+    return {"kind": literal(cost.idxmax()), "share": 100 * cost.max() / cost.sum()}
+
+
+def speed_up(gains, stated):
+    """What a cache gains by length, beside what a machine at its peak and the time model give, and
+    what the original report states."""
+    with narrow():
+        return figures.lines(
+            gains,
+            "new_tokens",
+            "measured",
+            low="low",
+            high="high",
+            xlabel="new tokens",
+            ylabel="times as fast with a cache",
+            log="xy",
+            limits=[
+                ((gains.new_tokens, gains.roofline), "roofline"),
+                ((gains.new_tokens, gains.time_model), "time model"),
+            ],
+            seed=[(SHORT, stated, "original report, another loop")],
+            height=3.0,
+        )
+
+
+def quality(front, least):
+    """Bytes against the perplexity that a format adds; what is below `least` % is drawn there."""
+    columns = ("file_kib", "added_percent", "format", "low", "high")
+    axes = dict(xlabel="file, KiB", ylabel="perplexity added, %", log="xy", height=3.4)
+    with narrow():
+        return figures.pareto(front, *columns, **axes, least=least, among="compared")
+
+
+def engine(native) -> dict:
+    """At the longest length that was timed (`n` tokens), the gain of the same loop in C."""
+    own = native[native.loop == "native FP32"].iloc[-1]
+    return {"n": own.new_tokens, "gain": Fact(own.over_eager, "×", known((own.low, own.high)))}
+
+
+def speed(fall):
+    """Time per token, step by step down to the engine."""
+    with narrow():
+        return rows.waterfall(fall, "step", "us_per_token", xlabel="µs per token", unit=" µs")
+
+
+def audit(statements):
+    """The statements of the original report, one tile each."""
+    with narrow():
+        return tiles.mosaic(statements)

@@ -1,0 +1,169 @@
+"""What `limits` found, as its appendix shows it: tables, cases of its bars, sentences."""
+
+import numpy as np
+import pandas as pd
+
+from .limits import SHAPES
+from .words import with_interval
+
+WORDS = {
+    "shape": "model",
+    "us": "µs a step",
+    "least_us": "mark, µs",
+    "ms": "ms",
+    "eager_ms": "eager, ms",
+    "native_ms": "engine, ms",
+    "over_least": "times the mark",
+    "over_fp32": "as fast as FP32, ×",
+    "over_eager": "as fast as eager, ×",
+    "over_alone": "as fast as one thread, ×",
+    "over_one": "times one row",
+    "over_static": "times static",
+    "over_first": "times its shortest",
+    "gain": "gain, ×",
+    "promised": "promised by T(m), ×",
+    "over_promised": "of what is promised",
+}
+BEHIND = {"_low": " low", "_high": " high", "_spread": ": spread"}  # what follows a ratio
+WORTH = {
+    "speedup": "cached over recomputed, both in the engine, ×",
+    "roofline": "the same by the roofline, ×",
+    "reached_percent": "the roofline's speed that the cached loop reaches, %",
+    "over_naive": "cached in the engine over recomputed in eager PyTorch, ×",
+}
+# Of each bar on steps: its id, whether it is of two threads, how its formats begin, and its column.
+FIRST = ("engine-floor", False, "native FP32", "over_least")  # of the first shape
+STEPS = (
+    ("engine-large-floor", False, "native FP32", "over_least"),
+    ("engine-large-int8", False, "native int8", "over_fp32"),
+    ("engine-large-int4", False, "native int4", "over_fp32"),
+    ("engine-few-bits", False, "native int", "over_least"),
+    ("engine-two-floor", True, "native FP32", "over_least"),
+    ("engine-two-int8", True, "native int8", "over_fp32"),
+    ("engine-two-int4", True, "native int4", "over_fp32"),
+    ("engine-two-few-bits", True, "native int", "over_least"),
+    ("engine-threads", True, "native", "over_alone"),
+)
+# Of each bar on kinds of cache: its id, the kind, the place of its length, and its column.
+KINDS = (
+    ("engine-paged", "paged", -1, "over_static"),
+    ("engine-int8-cache-short", "int8", 0, "over_static"),
+    ("engine-int8-cache", "int8", -1, "over_static"),
+    ("engine-window", "window", -1, "over_first"),
+)
+
+
+def worded(table: pd.DataFrame) -> pd.DataFrame:
+    """A table's columns in words, each ratio with its interval and its spread over processes."""
+    names = dict(WORDS)
+    for name, word in WORDS.items():
+        names |= {name + end: word + behind for end, behind in BEHIND.items()}
+    return table.rename(columns=names)
+
+
+def cases(table: pd.DataFrame, value: str, case: str) -> pd.DataFrame:
+    """The columns that a bar over several cases reads: `case`, `value`, low and high."""
+    bounds = {f"{value}_low": "low", f"{value}_high": "high"}
+    return table[[case, value, *bounds]].rename(columns=bounds)
+
+
+def judged(table: pd.DataFrame, name: str, value: str, shapes: list[str]) -> pd.DataFrame:
+    """What a bar over several shapes reads of a table of steps, of formats whose names begin so."""
+    part = table[table.format.str.startswith(name) & table["shape"].isin(shapes)]
+    return cases(part.assign(case=part["shape"] + ", " + part.format), value, "case")
+
+
+def step_cases(one: pd.DataFrame, two: pd.DataFrame) -> dict[str, pd.DataFrame]:
+    """By the id of each bar on steps what it reads of the tables of one thread and of two: the
+    first is about the first shape, the others about the larger ones, where there are any."""
+    first, *larger = one["shape"].unique()
+    asked = [(FIRST, [first]), *((bar, larger) for bar in STEPS if larger)]
+    return {
+        id: judged(two if threads else one, name, value, shapes)
+        for (id, threads, name, value), shapes in asked
+    }
+
+
+def kind_cases(kinds: pd.DataFrame) -> dict[str, pd.DataFrame]:
+    """By the id of each bar on kinds of cache the row that it reads."""
+    lengths, found = kinds.tokens.unique(), {}
+    for id, kind, place, value in KINDS:
+        own = kinds[(kinds.cache == kind) & (kinds.tokens == lengths[place])]
+        own = own.assign(case=own.tokens.map("{:,} tokens".format))
+        found[id] = cases(own, value, "case")
+    return found
+
+
+def prompt_cases(prompts: pd.DataFrame) -> pd.DataFrame:
+    """What the bar on prompts reads: every shape and length."""
+    case = prompts["shape"] + ", " + prompts.tokens.astype(str) + " tokens"
+    return cases(prompts.assign(case=case), "over_eager", "case")
+
+
+def eight_rows(rows: pd.DataFrame) -> pd.DataFrame:
+    """The rows of `row_table` for eight rows in FP32."""
+    return rows[(rows.rows == 8) & (rows.format == "native FP32")]
+
+
+def row_cases(rows: pd.DataFrame) -> pd.DataFrame:
+    """What the bar on eight rows reads: every shape."""
+    return cases(eight_rows(rows), "over_least", "shape")
+
+
+def not_run(shapes: list[str]) -> str:
+    """Which shapes are not among those measured, in words."""
+    left = [name for name in SHAPES if name not in shapes]
+    return f"Not run by this profile: {', '.join(left)}." if left else "All of them are run."
+
+
+def pays(threads: pd.DataFrame) -> str:
+    """From which size on a second thread paid, the median of the processes, in a sentence."""
+    middle = threads.bytes.median()
+    if np.isinf(middle):
+        return "A second thread paid at no size of a product that was tried."
+    return f"A second thread pays where a product reads {middle / 1024:,.0f} KiB or more."
+
+
+def call_us(rows: pd.DataFrame, steps: pd.DataFrame, shape: str) -> float:
+    """Microseconds that one forward in FP32, called from Python, takes more than a step inside the
+    engine's loop."""
+    one = rows[(rows["shape"] == shape) & (rows.rows == 1) & (rows.format == "native FP32")]
+    step = steps[(steps["shape"] == shape) & (steps.format == "native FP32")]
+    return 1e3 * one.ms.iloc[0] - step.us.iloc[0]
+
+
+def rows_told(rows: pd.DataFrame, steps: pd.DataFrame) -> dict:
+    """Of eight rows in FP32: `times` the mark by shape, in words, the microseconds that `all` of it
+    takes at the `first` shape, and those of the `call` among them."""
+    eight = eight_rows(rows)
+    pairs = zip(eight.over_least, eight["shape"], strict=True)
+    times, first = [f"{x:.2f} ({shape})" for x, shape in pairs], eight["shape"].iloc[0]
+    told = {"times": ", ".join(times), "first": first, "all": 1e3 * eight.ms.iloc[0]}
+    return told | {"call": call_us(rows, steps, first)}
+
+
+def furthest(parts: pd.DataFrame) -> dict:
+    """The `part` of a step that is furthest from reading alone: how many times (`x`) that it is."""
+    most = parts.iloc[parts.over_least.iloc[:-1].argmax()]
+    return {"part": most.part, "x": most.over_least}
+
+
+def worth_table(found: dict[str, dict]) -> pd.DataFrame:
+    """What `worth` found, a row a quantity."""
+    rows = [{"quantity": WORTH[name], **over} for name, over in found.items()]
+    columns = {"estimate": "value", "spread": "largest over smallest"}
+    return pd.DataFrame(rows).rename(columns=columns).drop(columns="processes")
+
+
+def summary(steps: pd.DataFrame) -> str:
+    """The engine's distance from its mark at the first and the last shape, in a sentence."""
+    own, shapes = steps.set_index(["shape", "format"]), steps["shape"].unique()
+    parts = []
+    for shape in dict.fromkeys((shapes[0], shapes[-1])):
+        row, four = own.loc[(shape, "native FP32")], own.loc[(shape, "native int4")]
+        ends = (row.over_least, row.over_least_low, row.over_least_high)
+        parts.append(
+            f"At {shape} a step takes **{row.us:,.0f} µs** in FP32, {with_interval(*ends)} times "
+            f"reading its weights or multiplying, and {four.us:,.0f} µs in int4"
+        )
+    return "; ".join(parts).replace("; At", "; at") + "."

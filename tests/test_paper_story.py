@@ -1,0 +1,109 @@
+"""The figures that chapters share and those of the story: each is drawn from the table of its
+study, with its axes named and its labels apart."""
+
+import numpy as np
+import pandas as pd
+import pytest
+from matplotlib.colors import to_hex
+
+from paper import plots, story
+from paper.boxes import overlaps
+from paper.canvas import PALETTE
+from paper.headline import Fact
+
+SYSTEMS = ["2-gram (best on validation)", "1-block model", "2-block model", "smeared 1-block model"]
+
+
+def table(names, first, value="nats", **more):
+    """A row a name: a value and an interval about it, and other columns."""
+    values = np.linspace(0.2, 1.4, len(names))
+    ends = {"low": values - 0.05, "high": values + 0.05}
+    return pd.DataFrame({first: names, value: values} | ends | more)
+
+
+def long(value, x="x", names=SYSTEMS, group="system", points=(1, 10, 100)):
+    """As `table`, a row a name and a place."""
+    parts = [table(list(names), group, value).assign(**{x: place}) for place in points]
+    return pd.concat(parts, ignore_index=True)
+
+
+LOST = long("excess_nats", "kind", points=("free", "offset", "induction"))
+LOST = LOST.assign(floor_nats=3.0, share_percent=20.0)
+LADDER = table(SYSTEMS, "system", "perplexity").sort_values("perplexity", ascending=False)
+EFFECTS = table(["2 blocks", "width 64", "multi-query"], "change", "difference_nats")
+COSTS = table(["64", "128", "256"], "what", "difference_nats", step_ms=[3.0, 8.0, 20.0])
+GAINS = pd.DataFrame({"new_tokens": [10, 50, 500], "measured": [1.0, 1.5, 3.8]})
+GAINS = GAINS.assign(low=GAINS.measured - 0.1, high=GAINS.measured + 0.1)
+GAINS = GAINS.assign(roofline=[2.0, 5.0, 50.0], time_model=GAINS.measured * 1.1)
+QUANT = table(["fp32", "int8", "int4"], "format", "added_percent", file_kib=[1800.0, 460.0, 260.0])
+QUANT = QUANT.assign(compared=True)
+FALL = pd.DataFrame({"step": ["no cache", "a cache", "in C"], "us_per_token": [900.0, 400, 40]})
+GRID = pd.DataFrame(np.eye(3) * 90, index=["01 a", "02 b", "03 c"], columns=["01", "02", "03"])
+STATEMENTS = pd.DataFrame({"id": ["a", "b"], "kind": "setting", "verdict": ["copied", "copied"]})
+DRAWN = {
+    "frequencies": (plots.frequencies, long("share_percent", "rank", "ab", "corpus"), "word"),
+    "ladder": (plots.ladder, LADDER, "word", [(0.1, "floor")]),
+    "learning": (plots.learning, long("valid_nats", "tokens", group="model"), [(1.5, "a guess")]),
+    "mechanisms": (plots.mechanisms, long("excess_nats", "tokens", ["offset"], "mechanism")),
+    "losses": (plots.losses, LOST, "nats"),
+    "by context": (plots.by_context, long("loss_nats", "position"), "word", [], 10),
+    "by window": (plots.by_window, long("nats", "evaluated_window", group="positions"), [], 10),
+    "calibration": (plots.calibration, long("accuracy", "confidence", points=(0.1, 0.5))),
+    "heads": (plots.heads, GRID),
+    "attention": (plots.attention, GRID),
+    "changes": (plots.changes, EFFECTS),
+    "added": (plots.added, table(["int8", "int4"], "format", "added_nats")),
+    "costs": (plots.costs, COSTS, "step_ms", "time of a step, ms"),
+    "story ladder": (story.ladder, LADDER, Fact(0.1)),
+    "story mechanisms": (story.mechanisms, LOST),
+    "speed-up": (story.speed_up, GAINS, 1.95),
+    "quality": (story.quality, QUANT, 0.01),
+    "speed": (story.speed, FALL),
+    "audit": (story.audit, STATEMENTS),
+}
+
+
+@pytest.mark.parametrize("name", DRAWN)
+def test_it_is_drawn_from_the_table_of_its_study(name):
+    draw, *given = DRAWN[name]
+    fig = draw(*given)
+    fig.canvas.draw()
+    assert len(fig.alt) > 20 and not overlaps(fig)
+    (ax, *_) = fig.axes
+    assert name == "audit" or (ax.get_xlabel() and "_" not in ax.get_xlabel() + ax.get_ylabel())
+
+
+def test_two_figures_of_the_story_stand_beside_each_other():
+    assert story.ladder(LADDER).get_figwidth() < plots.ladder(LADDER, "word").get_figwidth()
+
+
+def test_a_system_has_one_colour_in_every_figure_of_its_losses():
+    for fig in (plots.losses(LOST, "nats"), story.mechanisms(LOST)):
+        fig.canvas.draw()
+        faces = {to_hex(patch.get_facecolor()) for ax in fig.axes for patch in ax.patches}
+        assert {PALETTE[name][0] for name in plots.COLOURS[: len(SYSTEMS)]} <= faces
+
+
+def test_what_is_above_a_floor_is_called_so_only_where_there_is_one():
+    above, plain = story.mechanisms(LOST), story.mechanisms(LOST.assign(floor_nats=0.0))
+    assert above.axes[0].get_xlabel() == "nats per token above the floor"
+    assert plain.axes[0].get_xlabel() == "nats per token"
+
+
+def test_the_kind_on_which_the_model_loses_most_is_told_with_its_share():
+    kinds = {"kind": ["a", "b*"] * 2, "system": ["gram"] * 2 + ["model"] * 2}
+    lost = pd.DataFrame(kinds | {"excess_nats": [9, 1, 1, 4.5], "share_percent": [50, 50, 60, 40]})
+    told = story.largest(lost)
+    assert told["share"] == pytest.approx(100 * 180 / 240) and "b" in told["kind"]
+    assert told["kind"] != "b*"  # a user's word stands as it is in Markdown
+
+
+def test_the_engine_is_told_at_the_longest_length_that_was_timed():
+    rows = {"loop": ["native FP32", "eager", "native FP32"], "new_tokens": [50, 500, 500]}
+    native = pd.DataFrame(
+        rows | {"over_eager": [20.0, 1, 23], "low": [19.0, 1, 18], "high": [21.0, 1, 30]}
+    )
+    told = story.engine(native)
+    assert told["n"] == 500 and f"{told['gain']}" == "23× [18, 30]"
+    single = native.assign(low=np.nan, high=np.nan)  # of one process
+    assert story.engine(single)["gain"].interval is None
