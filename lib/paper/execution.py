@@ -26,7 +26,7 @@ from .project import Project, read_notebook
 from .sources import LIB
 
 START_TIMEOUT_S = 180  # a cold disk and busy cores
-END_TIMEOUT_S = 120  # half of it until a kernel is told to end: one that is leaves its semaphores
+END_TIMEOUT_S = 40  # half of it until a kernel is told to end: one that is leaves its semaphores
 FOLDERS = {
     "IPYTHONDIR": "ipython",
     "JUPYTER_CONFIG_DIR": "jupyter",
