@@ -26,7 +26,7 @@ SETTINGS = (
     "At most 1 %",
     "below 1 is slower",
     "below 0.01 %",
-    "at most 1.1 times what it stores",
+    "more than 1.1 times",
     # number formats
     "int4 in groups of 32",
     "groups of 32 with zero-points",
@@ -50,6 +50,7 @@ SETTINGS = (
     "The 64 tokens",
     "times 64 (a prompt)",
     "one block of width 128",
+    "124 and 163 million parameters",
     "a vocabulary of 16 words",
     "network of 8 units",
     "50 tokens",

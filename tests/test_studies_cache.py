@@ -398,8 +398,8 @@ def test_growth_is_seen_where_there_is_any():
     settled = memory.settled(pd.concat(tables))
     assert settled == {
         "kinds": "static, paged",
-        "kib": 2 / 1024,
-        "dynamic": 200 / 1024,
+        "kib": 1 / 1024,
+        "dynamic": 100 / 1024,
         "percent": 1,
     }
     absolute = memory.growth(made(position="sinusoidal"), np.arange(4), 8, 16, ("window", "static"))

@@ -665,5 +665,10 @@ def test_two_single_trainings_are_apart_from_a_difference_on():
     draws = rng.normal(size=(4000, 5))
     held = [abs(d[3] - d[4]) < seeds.unsure(d[:3]) for d in draws]
     assert np.mean(held) == pytest.approx(0.95, abs=0.015)
-    assert "3 shorter trainings" in seeds.told(values) and "0.06 nats" in seeds.told(values)
-    assert seeds.told(values[:1]) == "Every model was trained once."
+    losses = {"one": 3.5, "two": 3.4, "draft": 3.48}
+    told = seeds.told(values, losses)
+    assert "3 shorter trainings" in told and "less than 0.06 nats" in told
+    assert told.endswith(" 2 are farther apart: one and two; two and draft.")
+    alike = seeds.told(values, dict.fromkeys("abcd", 3.5))
+    assert alike.endswith("Of the 6 pairs of trained models 0 are farther apart.")
+    assert seeds.told(values[:1], losses) == "Every model was trained once."

@@ -95,7 +95,7 @@ def told(values, losses: dict[str, float]) -> str:
         return "Every model was trained once."
     least, pairs = unsure(values), list(combinations(losses, 2))
     clear = [(a, b) for a, b in pairs if abs(losses[a] - losses[b]) >= least]
-    each = " and ".join(f"{a} and {b}" for a, b in clear)
+    each = "; ".join(f"{a} and {b}" for a, b in clear)
     return (
         f"Every model was trained once: by the spread of {len(values)} shorter trainings that "
         f"differ in their seed, a difference of less than {least:.2f} nats is not surely the "
