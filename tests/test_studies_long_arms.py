@@ -238,6 +238,8 @@ def test_only_seeds_from_which_all_were_trained_are_compared():
     kept = Kept(pd.DataFrame(rows[:-1]), pd.DataFrame(), MADE)
     assert list(kept_arms.home(kept).index) == [1, 2]
     assert kept_arms.effects(kept).pairs.tolist() == [2]
+    assert list(kept_arms.every(kept).index) == [1, 2, 3]  # a recipe's own pairs, one by one
+    assert kept_arms.every(kept).iloc[2].isna().tolist() == [False, True]
     assert kept_arms.home(kept._replace(made={"window": 16, "choices": ["absent"]})).empty
     assert kept_arms.home(kept._replace(losses=kept.losses[:0])).empty
 

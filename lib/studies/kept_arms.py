@@ -55,9 +55,16 @@ def compared(folder: Path, family: str) -> Kept | None:
 def home(kept: Kept, column: str = "nats") -> pd.DataFrame:
     """Test loss at the training window, or another column, a row a seed, a column a choice, of the
     seeds from which all of them were trained."""
+    return every(kept, column).dropna()
+
+
+def every(kept: Kept, column: str = "nats") -> pd.DataFrame:
+    """The same of every seed from which the default was trained; NaN where time was over."""
     own = kept.losses[kept.losses.evaluated_window == kept.made["window"]]
-    wide = own.pivot(index="seed", columns="arm", values=column)
-    return wide.reindex(columns=kept.made["choices"]).dropna().rename_axis(columns="arm")
+    wide = own.pivot(index="seed", columns="arm", values=column).reindex(
+        columns=kept.made["choices"]
+    )
+    return wide.dropna(subset=wide.columns[:1]).rename_axis(columns="arm")
 
 
 def chosen(looks: pd.DataFrame) -> dict[str, float]:
@@ -200,10 +207,12 @@ def _beyond(kept):
 
 
 def tried(kept: Kept, ruler: str = "AdamW") -> pd.DataFrame:
-    """What each recipe changes, Holm's correction over all of them, with its learning rate, and
-    the share of the ruler's tokens and seconds after which it is as good as the ruler ends."""
-    wide = home(kept)
-    found = to_quality(kept.looks[kept.looks.seed.isin(wide.index)], ruler)
+    """What each recipe changes over the seeds that it has, which are fewer where time was over and
+    not for its loss, Holm's correction over all of them; with its learning rate, and the share of
+    the ruler's tokens and seconds after which it is as good as the ruler ends, over the seeds that
+    all have."""
+    found = to_quality(kept.looks[kept.looks.seed.isin(home(kept).index)], ruler)
+    wide = every(kept)
     table = seeds.effects(wide).rename(columns={"change": "recipe"})
     rates = chosen(kept.looks)
     first = {"recipe": "default", "pairs": len(wide), "difference_nats": 0.0, "reading": ""}
@@ -251,11 +260,13 @@ def recipes_said(kept: Kept) -> str:
     """Which recipes help, what Muon is worth in tokens and in seconds, and whether the grid of
     rates was wide enough."""
     table, ends = tried(kept).rename(columns={"recipe": "change"}), at_an_end(kept.looks)
-    own = table.set_index("change").loc["default"]
+    own, whole = table.set_index("change").loc["default"], seeds.effects(home(kept))
     return (
         f"The default is where AdamW ends after {own.tokens_percent:.0f} % of its tokens and "
         f"{own.seconds_percent:.0f} % of its seconds. Better than the default: "
-        f"{seeds.listed(table, seeds.BETTER)}; worse: {seeds.listed(table, seeds.WORSE)}. The best "
+        f"{seeds.listed(table, seeds.BETTER)}; worse: {seeds.listed(table, seeds.WORSE)}; each "
+        f"over the seeds that it has. Over the {whole.pairs.max()} that all have: better: "
+        f"{seeds.listed(whole, seeds.BETTER)}; worse: {seeds.listed(whole, seeds.WORSE)}. The best "
         f"learning rate is the lowest or the highest that was tried for {len(ends)} of "
         f"{len(kept.made['choices'])} recipes."
     )
