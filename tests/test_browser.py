@@ -282,10 +282,10 @@ def test_the_controls_follow_one_another_by_tab(opened):
 def test_on_paper_the_proof_stays_and_the_controls_go(opened):
     page, *_ = opened()
     proven(page)
-    page.get_by_role("button", name="Write").click()  # a form that nobody used is not printed
-    page.wait_for_function("document.querySelector('.talk .text').textContent.length > 40")
     page.emulate_media(media="print")
     assert page.locator("#tbl-talk").is_visible() and page.locator(".proof").first.is_visible()
+    for empty in (".text", ".looks", ".next"):  # nothing was written yet
+        assert not page.locator(f".talk {empty}").is_visible(), empty
     assert page.locator(".speeds").is_visible()
     for control in (".settings", ".ways", "#talk-prompt", "button[name=stop]", "#talk-head"):
         assert not page.locator(f".talk {control}").is_visible(), control

@@ -8,7 +8,7 @@ from hypothesis import strategies as st
 
 from minitransformer.bench import Clock, simulate
 from minitransformer.cache import BlockPool, PoolExhausted
-from minitransformer.decode import Request, Sampling, Scheduler, generate
+from minitransformer.decode import Request, Sampling, Scheduler, choose, generate
 from minitransformer.model import ModelConfig, Transformer
 
 CFG = ModelConfig(vocab_size=50, d_model=32, n_layers=1, n_heads=4, n_kv_heads=2, context=40)
@@ -236,3 +236,61 @@ def test_blocks_held_by_others_are_named_and_the_request_waits_for_them():
     pool.release(other.pop())
     scheduler.run()
     assert torch.equal(served.ids, alone(served.request))
+
+
+RULES = [
+    Sampling(),
+    Sampling(),
+    SAMPLING,
+    Sampling(0.0),
+    Sampling(top_p=0.8),
+    Sampling(),
+    Sampling(),
+]
+
+
+def drawing(generators):
+    """A scheduler, a request of each of `RULES`, and logits to draw from: a row each."""
+    scheduler = Scheduler(MODEL, BlockPool(CFG, 20, 4), len(RULES))
+    served = [
+        scheduler.submit(Request(prompt(3 + i, i), 5, sampling=rule, generator=generator))
+        for i, (rule, generator) in enumerate(zip(RULES, generators, strict=True))
+    ]
+    return (
+        scheduler,
+        served,
+        torch.randn(len(RULES), 50, generator=torch.Generator().manual_seed(9)),
+    )
+
+
+@pytest.mark.parametrize("shared", [True, False])
+def test_those_that_draw_alike_draw_what_each_would_draw_in_turn(shared, monkeypatch):
+    """The same after an interrupt that lost what was drawn."""
+
+    def generators():
+        one = torch.Generator().manual_seed(4)
+        return [one if shared else torch.Generator().manual_seed(i) for i in range(len(RULES))]
+
+    def lost(*args):
+        choose(*args)
+        raise KeyboardInterrupt
+
+    scheduler, served, logits = drawing(generators())
+    with monkeypatch.context() as patch, pytest.raises(KeyboardInterrupt):
+        patch.setattr("minitransformer.decode.scheduler.choose", lost)
+        scheduler._choose(logits, served)
+    assert not any(each.tokens for each in served)
+    scheduler._choose(logits, served)
+    rows = zip(logits, served, generators(), strict=True)
+    wanted = [
+        choose(row[None], each.job.sampling, each.job.ids, generator).item()
+        for row, each, generator in rows
+    ]
+    assert [each.tokens for each in served] == [[token] for token in wanted]
+
+
+def test_a_row_without_a_choice_is_named():
+    scheduler, served, logits = drawing([None] * len(RULES))
+    logits[1] = torch.nan
+    with pytest.raises(ValueError, match="NaN or infinity after 4 tokens, in row 1: check"):
+        scheduler._choose(logits, served)

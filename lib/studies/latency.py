@@ -284,12 +284,6 @@ def fixed_percent(model: bench.TimeModel, past: int) -> float:
     return 100 * (model.cached_overhead + model.weights) / float(model.cached(past))
 
 
-def overhead_percent(model: bench.TimeModel, past: int) -> float:
-    """Share of a cached step after `past` tokens that neither reads weights or cache nor computes:
-    what its calls cost."""
-    return 100 * model.cached_overhead / float(model.cached(past))
-
-
 def explained_percent(measured, without: float, counted: float):
     """How much of the way from a measured speed-up to the `counted` one is gone `without` what a
     call costs, in logarithms: per cent with its interval, of `measured` with its own."""

@@ -8,6 +8,7 @@ from numbers import Real
 import torch
 
 Generators = torch.Generator | Sequence[torch.Generator] | None  # one for all, or one a row
+After = int | list[int] | None  # tokens before the choice, for messages
 
 
 @dataclass(frozen=True)
@@ -68,16 +69,17 @@ def widened(logits: torch.Tensor) -> torch.Tensor:
     return logits.float() if logits.dtype in (torch.float16, torch.bfloat16) else logits
 
 
-def checked(top: torch.Tensor, after: int | None = None, along: bool = False) -> torch.Tensor:
+def checked(top: torch.Tensor, after: After = None, along: bool = False) -> torch.Tensor:
     """The largest logits of rows, (B, 1), if there is a choice in every row; -inf for some tokens
     is a mask, and legal.
 
     ValueError for NaN, for +inf, and for a row of nothing but -inf. `after` tells how many tokens
-    stand before the choice: in every row or, `along` a text, in the first."""
+    stand before the choice: in every row, in each (a list), or, `along` a text, in the first."""
     if math.isfinite(top.sum(dtype=torch.float64).item()):
         return top
     row = int((~top.isfinite()).flatten().nonzero()[0])
-    where = "" if after is None else f" after {after + along * row} tokens"
+    before = after[row] if isinstance(after, list) else after
+    where = "" if before is None else f" after {before + along * row} tokens"
     where += f", in row {row}" if len(top) > 1 and not along else ""
     if float(top.flatten()[row]) == -math.inf:
         raise ValueError(f"the logits{where} are all -inf: leave at least one token unmasked")
@@ -102,7 +104,7 @@ def greedy(
     logits: torch.Tensor,
     sampling: Sampling = GREEDY,
     previous: torch.Tensor | None = None,
-    after: int | None = None,
+    after: After = None,
     along: bool = False,
 ) -> torch.Tensor:
     """The likeliest token of each row, of equals the first: logits (B, V) -> (B, 1)."""
@@ -115,7 +117,7 @@ def distribution(
     logits: torch.Tensor,
     sampling: Sampling,
     previous: torch.Tensor | None = None,
-    after: int | None = None,
+    after: After = None,
     along: bool = False,
 ) -> torch.Tensor:
     """Probabilities the next token is drawn from: logits (B, V), previous tokens (B, T) -> (B, V);
@@ -164,7 +166,7 @@ def choose(
     sampling: Sampling,
     previous: torch.Tensor | None = None,
     generator: Generators = None,
-    after: int | None = None,
+    after: After = None,
 ) -> torch.Tensor:
     """One token a row: logits (B, V) -> (B, 1). `generator` may be one torch.Generator, or one a
     row. ValueError as of `checked`, which `after` is for."""

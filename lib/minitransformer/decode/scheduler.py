@@ -169,12 +169,12 @@ class Scheduler:
     def _choose_alike(self, logits, batch, now):
         """The same of requests that draw by one rule, all or none of them."""
         jobs, counts = [served.job for served in batch], [len(served.tokens) for served in batch]
-        sampling, alone, generators = jobs[0].sampling, len(batch) == 1, None
+        sampling, generators = jobs[0].sampling, None
         if sampling.temperature > 0:
             generators = [job.generator or torch.default_generator for job in jobs]
         states = [generator.get_state() for generator in generators or ()]
         previous = None if sampling.repetition_penalty == 1 else batch[0].ids[None]
-        after = batch[0].length if alone else None
+        after = [served.length for served in batch]
         try:
             tokens = choose(logits, sampling, previous, generators, after).flatten().tolist()
             for served, token, n in zip(batch, tokens, counts, strict=True):
