@@ -25,6 +25,7 @@ from minitransformer.train import TrainConfig, initialize, train
 from .arms import size
 from .presets import BUDGETS, FIFTH, GENERATED, PUBLISHED, Budget
 from .update_costs import SETTLED
+from .workers import keep_memory
 
 CALIBRATED = 9  # steps of the calibration that are timed, behind those that settle it
 MARGIN = 0.03  # of a budget, for a machine that grows slower
@@ -92,6 +93,7 @@ def plan(budget: Budget, model, batch: Callable) -> dict:
 def trained(budget: Budget, corpus: Corpus, where: Path, seed: int, done=None):
     """The model, its plan and its log: a row a step, with `valid_nats` at some."""
     where.mkdir(parents=True, exist_ok=True)
+    keep_memory()
     cfg = replace(budget.cfg, vocab_size=corpus.vocab_size)
     model = initialize(Transformer(cfg), budget.recipe.initialization, seed)
     batches = Batches(corpus.splits["train"], seed=seed, **budget.recipe.batches)
@@ -160,7 +162,7 @@ def told(rows: list[dict]) -> pd.DataFrame:
     """What the budgets reached, as a table for readers."""
     columns = ["budget", "text", "parameters", "steps", "seconds", "nats", "perplexity",
                "bits_per_byte", "ngram", "ngram_nats"]  # fmt: skip
-    table = pd.DataFrame(rows, columns=columns if not rows else None)[columns]
+    table = pd.DataFrame(rows, columns=columns)
     return table.round({"seconds": 1, "nats": 4, "perplexity": 2, "bits_per_byte": 3,
                         "ngram_nats": 4})  # fmt: skip
 
@@ -196,7 +198,7 @@ def not_run(rows: list[dict], names: list[str]) -> str:
 
 def in_time(rows: list[dict]) -> tuple[int, int]:
     """How many budgets of real texts were kept, of how many."""
-    real = [row for row in rows if row["text"] != GENERATED]
+    real = [r for r in rows if r["text"] != GENERATED and r["allowed_seconds"]]
     return sum(row["seconds"] <= row["allowed_seconds"] for row in real), len(real)
 
 
