@@ -10,6 +10,7 @@ WORDS = {
     "shape": "model",
     "us": "µs a step",
     "least_us": "mark, µs",
+    "reached_percent": "of that speed, %",
     "ms": "ms",
     "eager_ms": "eager, ms",
     "native_ms": "engine, ms",
