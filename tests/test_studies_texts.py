@@ -30,7 +30,7 @@ iter 7: loss 3.5, time 40.00ms, mfu 1.00%
 
 
 def test_steps_fit_their_budget_with_a_margin():
-    assert real_texts.planned(100, 0.1) == 970
+    assert real_texts.planned(100, 0.1) == 920
     assert real_texts.planned(0.5, 1.0) == real_texts.planned(-3, 1.0) == 1
     brief = real_texts.over(replace(TINY.recipe, warmup=30), 40)
     assert (brief.steps, brief.warmup) == (40, 4)
@@ -202,7 +202,17 @@ MADE = {"date": "2026-01-02", "commit": "abc", "cpu": "one", "threads": 2, "comm
 
 def reached(budget, nats, **more):
     row = {"budget": budget, "text": "tinyshakespeare", "bar": "", "judged": "nats", "nats": nats}
-    return row | {"seconds": 9.0, "allowed_seconds": 10.0, "ngram_nats": 1.6, "ngram": "KN"} | more
+    return (
+        row
+        | {
+            "parameters": 8e5,
+            "seconds": 9.0,
+            "allowed_seconds": 10.0,
+            "ngram_nats": 1.6,
+            "ngram": "KN",
+        }
+        | more
+    )
 
 
 def test_long_results_are_read_as_they_were_kept_and_the_newer_take_their_place(tmp_path):
@@ -315,7 +325,8 @@ def test_what_a_run_measured_is_judged_before_what_was_kept():
     rates = [{"round": i, "who": who, "tokens_per_second": rate} for i in range(2)
              for who, rate in (("nanoGPT", 200.0), (next(iter(nanogpt.OURS)), 300.0))]  # fmt: skip
     own = tables([reached("a fifth", 1.8, bar="texts-fifth")])
-    rows = [reached("a fifth", 1.9, bar="texts-fifth"), reached("3 minutes", 1.6, bar="texts-3")]
+    rows = [reached("a fifth", 1.2, bar="texts-fifth"),
+            reached("3 minutes", 1.6, bar="texts-3", allowed_seconds=12.0)]  # fmt: skip
     kept = tables([*rows, reached("stories", 1.0, seconds=11.0)], rates)
     found = {bar: (measured, of) for bar, measured, _, of in kept_texts.judgements(own, kept)}
     assert found["texts-fifth"] == (1.8, "a fifth")
@@ -324,7 +335,11 @@ def test_what_a_run_measured_is_judged_before_what_was_kept():
     assert found["texts-budgets"][0] == (1, 1)  # this run's own one
     assert found["texts-throughput"][0] == pytest.approx(1.5)
     apart = {bar: measured for bar, measured, *_ in kept_texts.judgements(tables([]), kept)}
-    assert apart["texts-fifth"] == 1.9 and apart["texts-budgets"] == (2, 3)
+    assert apart["texts-fifth"] == 1.2 and apart["texts-budgets"] == (2, 3)
+    assert apart["texts-30"] == 1.6  # of the longest budget, not of the least loss
+    long = [reached("an hour", 1.3, allowed_seconds=3600.0), reached("large", 1.2, parameters=12e6)]
+    within = kept_texts.judgements(tables([]), tables([*rows, *long]))
+    assert {bar: of for bar, _, _, of in within}["texts-30"] == "3 minutes, measured apart"
     assert kept_texts.judgements(tables([]), tables([])) == []
 
 

@@ -14,8 +14,8 @@ from .real_texts import told
 
 MADE = ["date", "commit", "cpu", "threads", "command"]  # columns of every table
 NAMES = {"texts": "budget", "texts-curves": "who", "texts-rates": "who", "texts-costs": "size"}
-COLUMNS = ["budget", "text", "bar", "judged", "seconds", "allowed_seconds", "nats", "ngram_nats",
-           "ngram"]  # fmt: skip
+COLUMNS = ["budget", "text", "parameters", "bar", "judged", "seconds", "allowed_seconds", "nats",
+           "ngram_nats", "ngram"]  # fmt: skip
 EMPTY = {
     "texts": COLUMNS,
     "texts-curves": ["who", "text", "seconds", "valid_nats"],
@@ -68,26 +68,35 @@ def found(rows: list[dict], curves: list, beside: dict, costs: pd.DataFrame) -> 
 def judgements(own: dict[str, pd.DataFrame], kept: dict[str, pd.DataFrame]) -> list[tuple]:
     """What this run's tables say of the bars, and kept ones of the bars that this run did not
     measure: bar, measured, its interval or None, and of what."""
-    here = list(_judged(own))
+    here = _judged(own)
     done = {bar for bar, *_ in here}
     apart = [(*row, f"{of}, measured apart") for *row, of in _judged(kept) if row[0] not in done]
     return here + apart
 
 
 def _judged(tables):
-    rows = tables["texts"].fillna({"bar": "", "allowed_seconds": 0}).to_dict("records")
+    found, rows = [], tables["texts"].fillna({"bar": "", "allowed_seconds": 0}).to_dict("records")
     for row in rows:
         if row["bar"]:
-            yield row["bar"], row[row["judged"]], None, row["budget"]
+            found.append((row["bar"], row[row["judged"]], None, row["budget"]))
         if row["bar"] == "texts-fifth":  # it was allowed a fifth of the recipe's time
             share = row["seconds"] / row["allowed_seconds"] / 5
-            yield "texts-fifth-time", share, None, row["budget"]
-    in_time = real_texts.in_time(rows)
+            found.append(("texts-fifth-time", share, None, row["budget"]))
+    if longest := _longest(rows):
+        found.append(("texts-30", longest["nats"], None, longest["budget"]))
+    in_time, rates = real_texts.in_time(rows), tables["texts-rates"]
     if in_time[1]:
-        yield "texts-budgets", in_time, None, "real texts"
-    rates = tables["texts-rates"]
+        found.append(("texts-budgets", in_time, None, "real texts"))
     if rates["round"].nunique() > 1:  # one has no interval
-        yield "texts-throughput", *nanogpt.times_as_fast(rates), "the same architecture"
+        found.append(("texts-throughput", *nanogpt.times_as_fast(rates), "the same architecture"))
+    return found
+
+
+def _longest(rows):
+    """The row of Tiny Shakespeare's longest budget up to 30 minutes, of models up to 11 M."""
+    own = [row for row in rows if row["text"] == SHAKESPEARE and row["allowed_seconds"]
+           and row["allowed_seconds"] <= 1800 and row["parameters"] <= 11e6]  # fmt: skip
+    return max(own, key=lambda row: row["allowed_seconds"], default=None)
 
 
 def shown(kept: pd.DataFrame) -> pd.DataFrame:

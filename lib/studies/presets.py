@@ -54,7 +54,7 @@ BUDGETS = {
     "a fifth": Budget(SHAKESPEARE, 30, SHALLOW, BRIEF, bar="texts-fifth"),
     "3 minutes": Budget(SHAKESPEARE, 180, SMALL, LONG, bar="texts-3"),
     "8 minutes": Budget(SHAKESPEARE, 480, SMALL, LONG, bar="texts-8"),
-    "30 minutes": Budget(SHAKESPEARE, 1800, LARGER, LONGEST, bar="texts-30"),
+    "30 minutes": Budget(SHAKESPEARE, 1800, LARGER, LONGEST),
     "20 minutes": Budget(
         WORDS, 1200, SHALLOW, OF_WORDS, 5, "test", bar="texts-words", judged="perplexity"
     ),

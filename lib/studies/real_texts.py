@@ -28,7 +28,7 @@ from .update_costs import SETTLED
 from .workers import keep_memory
 
 CALIBRATED = 9  # steps of the calibration that are timed, behind those that settle it
-MARGIN = 0.03  # of a budget, for a machine that grows slower
+MARGIN = 0.08  # of a budget, for a machine that grows slower
 POINTS, WATCHED = 16, 8192  # looks on the way, and tokens of each
 ALL = "all"
 MISSING = (
