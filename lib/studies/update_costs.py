@@ -11,6 +11,7 @@ from minitransformer.train import TrainConfig, initialize, train
 
 from .arms import size
 from .presets import SIZES
+from .processes import in_processes
 
 SETTLED = 3  # first steps, which are not timed
 
@@ -77,6 +78,8 @@ def peak() -> float:
     return bench.matmul_flops_per_second(512)
 
 
-def none_taken() -> pd.DataFrame:
-    """What `paces` gives for no size."""
-    return pd.DataFrame(columns=["step", "seconds", "size", "mib"]).astype({"step": int})
+def taken(names: list[str], steps: int, threads: int) -> pd.DataFrame:
+    """The `paces` of these sizes, measured in a fresh process; no row where there are none."""
+    if not names:
+        return pd.DataFrame(columns=["step", "seconds", "size", "mib"]).astype({"step": int})
+    return in_processes(paces, 1, names, steps, threads)["paces"]
