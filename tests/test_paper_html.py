@@ -280,7 +280,7 @@ def make_run(folder, shown):
             "claim": "ppl",
             "label": "Perplexity, n = 3",
             "value": 61.0,
-            "unit": "perplexity",
+            "unit": "",
             "interval": [60.1, 62.0],
             "limit_text": "floor 31.2",
             "seed_text": "original 1,045.31; repeated 1,154",

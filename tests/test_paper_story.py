@@ -6,10 +6,10 @@ import pandas as pd
 import pytest
 from matplotlib.colors import to_hex
 
-from paper import plots, story
 from paper.boxes import overlaps
 from paper.canvas import PALETTE
-from paper.headline import Fact
+from report import plots, story
+from report.headline import Fact
 
 SYSTEMS = ["2-gram (best on validation)", "1-block model", "2-block model", "smeared 1-block model"]
 
@@ -57,7 +57,7 @@ DRAWN = {
     "story ladder": (story.ladder, LADDER, Fact(0.1)),
     "story mechanisms": (story.mechanisms, LOST),
     "speed-up": (story.speed_up, GAINS, 1.95),
-    "quality": (story.quality, QUANT, 0.01),
+    "quality": (story.quality, QUANT),
     "speed": (story.speed, FALL),
     "audit": (story.audit, STATEMENTS),
 }

@@ -2,6 +2,7 @@
 
 from paper import statements, summary
 from paper.claims import audit_row, seed_claims
+from report import arithmetic
 
 LEDGER = seed_claims()
 
@@ -30,7 +31,7 @@ def test_the_audit_by_kind_counts_verdicts_at_both_settings():
 
 
 def test_the_seed_reports_own_arithmetic():
-    table = summary.own_arithmetic(LEDGER).set_index("what")
+    table = arithmetic.own_arithmetic(LEDGER).set_index("what")
     assert table["follows"].tolist() == [
         7.18,
         9.44,

@@ -34,6 +34,7 @@ from studies import (
     texts,
 )
 from studies.words import with_interval
+from ticking import ticking
 
 pytestmark = pytest.mark.usefixtures("quick_processes")
 CFG = ModelConfig(vocab_size=41, d_model=16, n_heads=2, context=96)
@@ -242,7 +243,7 @@ def test_every_cache_and_decoder_is_certified_and_a_broken_one_is_seen(folder, t
     prompts = [torch.from_numpy(text[i : i + 6].copy())[None] for i in (0, 50)]
     plan = certificates.checks(KINDS, {"one": "model", "two": "model-2block"})
     ticks = []
-    every = certificates.every(folder, prompts, 8, plan, done=ticks.append)
+    every = certificates.every(folder, prompts, 8, plan, progress=ticking(ticks.append))
     assert sum(ticks) == len(plan) == 2 * (len(KINDS) + len(certificates.WAYS))
     assert set(every.kind) > set(KINDS) and set(every.model) == {"one", "two"}
     told = certificates.agreement(every)
@@ -508,7 +509,7 @@ def test_drafts_are_timed_and_counted(folder, text):
 def test_what_a_way_adds_late_is_told_with_true_minus_signs():
     late = pd.DataFrame({"cache": ["a", "b"], "added_percent": [1.0, -0.02]})
     said = cache_quality.told(late.assign(low=[0.5, -0.3], high=[1.5, 0.2]))
-    assert said == "a +1.0 % [+0.5, +1.5]; b −0.02 % [−0.30, +0.20]"
+    assert said == "Late in the text: a +1.0 % [+0.5, +1.5]; b −0.02 % [−0.30, +0.20]."
     window = late.assign(cache=["window of 4", "window of 8"], low=[0.5, -0.3])
     assert cache_quality.sinks_told(window.assign(high=[1.5, 0.2])) == "The first tokens change it."
     assert cache_quality.sinks_told(window.assign(high=[1.5, 0.6])).endswith("nothing to be seen.")
@@ -660,7 +661,9 @@ def test_the_compiled_step_is_told_with_its_reason_or_its_gain(folder, text, mon
     samples = samples.assign(name=samples.name.map(names), tokens=10)
     compiling = pd.DataFrame({"seconds": [9.0, 3.0], "same": True, "reason": ""})
     both = {"compiled": samples, "compiling": compiling}
-    assert compiled.us_per_token(both) == pytest.approx(2e5) and compiled.told({}) == ""
+    assert compiled.us_per_token(both) == pytest.approx(2e5) and compiled.told({}).endswith(
+        "longer profiles."
+    )
     assert "takes 9 s once" in compiled.told(
         both
     ) and "2.00 times as fast as eager PyTorch on one thread" in compiled.told(both)

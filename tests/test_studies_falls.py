@@ -51,7 +51,7 @@ def test_shares_are_of_the_time_to_read(monkeypatch):
              for p in range(2) for n, s in taken.items()]  # fmt: skip
     least = pd.DataFrame(times).assign(seconds=2e-5)
     table = falls.table(pd.DataFrame(times), least)
-    assert list(table.step) == ways and list(table.us) == pytest.approx(
+    assert list(table.step) == ways and list(table.us_per_token) == pytest.approx(
         [1e5 * taken[name] for name in ways]
     )
     assert table.reached_percent.iloc[-1] == pytest.approx(100 * 2e-5 / 1e-4)

@@ -11,6 +11,7 @@ from minitransformer.quant import quantize
 from minitransformer.train import initialize
 from studies import calibration, finetune, formats, kernels, mixed, native, quant_tables, seed_quant
 from studies.scores import Scores
+from ticking import ticking
 
 CFG = ModelConfig(vocab_size=41, d_model=32, n_heads=2, context=64)
 WINDOW = 32
@@ -118,7 +119,7 @@ def test_methods_are_compared_in_one_format_and_chosen_on_validation(model, ids,
     assert fitting.shape == (6, WINDOW)
     save(model, tmp_path)
     given, seen = ({"one": tmp_path}, {"one": scores}, [4, 2], fitting, ids[400:500]), []
-    table = calibration.compare(*given, done=seen.append)
+    table = calibration.compare(*given, progress=ticking(seen.append))
     assert sum(seen) == len(calibration.trials(given[0], [4, 2])) == 8
     of_rtn = scores.kept["int2 rtn"]
     np.testing.assert_array_equal(of_rtn, scores.add("2", quantize(model, finetune.scheme(2))))
@@ -146,9 +147,9 @@ def test_fine_tunes_learn_from_their_control_and_pack_exactly(model, ids, scores
         ticks.append(steps)
         return True  # as a progress bar does where it has drawn itself again
 
-    start, place = tmp_path / "model", tmp_path / "qat"
+    start, place, bar = tmp_path / "model", tmp_path / "qat", ticking(tick)
     save(model, start)
-    tuned, exact = finetune.fine_tunes({"one": start}, ids, [4, 2], plan, place, done=tick)
+    tuned, exact = finetune.fine_tunes({"one": start}, ids, [4, 2], plan, place, progress=bar)
     assert sum(ticks) == 6 and list(tuned["one"]) == ["control", 4, 2] and exact == (2, 2)
     table = finetune.over_control("one", tuned["one"], scores)
     assert table.bits.tolist() == [4, 2] and (table.low <= table.added_percent).all()
@@ -157,9 +158,9 @@ def test_fine_tunes_learn_from_their_control_and_pack_exactly(model, ids, scores
     for width, each in again["one"].items():
         assert torch.equal(each(probe), tuned["one"][width](probe))  # however many at once
     control = place / "model" / "control"
-    told = finetune.teachers("one", start, control, ids, [4, 2], plan, scores, done=tick)
+    told = finetune.teachers("one", start, control, ids, [4, 2], plan, scores, progress=bar)
     assert len(told) == 3 and np.isnan(told.teacher_added_percent[0])
-    grown = finetune.from_scratch(CFG, ids, plan, scores, threads=1, done=tick)
+    grown = finetune.from_scratch(CFG, ids, plan, scores, threads=1, progress=bar)
     assert (
         grown.bits.tolist() == [4, 2] and (grown.over_rounded_low < grown.over_rounded_high).all()
     )
@@ -171,7 +172,7 @@ def test_a_mixture_keeps_its_limit_and_its_file(model, ids, scores, tmp_path):
     found, schemes = mixed.under_budgets(model, alone, ids[400:500], scores)
     assert (found.bytes <= found.limit_bytes).all()
     scheme = schemes["int3 bytes"]
-    assert mixed.file_round_trip(tmp_path / "s.json", scheme, CFG)
+    assert mixed.in_file(tmp_path / "s.json", scheme, CFG) == (1, 1)
     assert set(mixed.spent(scheme).format) <= set(mixed.palette())
     three = dict.fromkeys(scheme, mixed.palette()["int3"])
     assert mixed.moved(three) == {"moved": 0, "all": len(scheme)}

@@ -38,6 +38,7 @@ def test_steps_fit_their_budget_with_a_margin():
 
 def test_a_budget_is_planned_trained_and_kept(tmp_path, monkeypatch):
     monkeypatch.setattr(real_texts, "plan", lambda *_: {"steps": 12, "pace": 0.1, "spent": 2.0})
+    told = []
     corpus = real_texts.corpora({"t": TINY}, None)[0][TINY.text]
     row, curve = real_texts.reached("t", TINY, corpus, tmp_path / "t")
     assert row["steps"] == 12 and row["tokens"] == 12 * TINY.recipe.batch_size * TINY.recipe.window
@@ -46,7 +47,13 @@ def test_a_budget_is_planned_trained_and_kept(tmp_path, monkeypatch):
     assert row["low"] < row["nats"] < row["high"] and row["nats"] < math.log(corpus.vocab_size)
     assert row["parameters"] == real_texts.told([row]).parameters[0]
     monkeypatch.setattr(real_texts, "trained", None)  # what is finished needs no training
-    assert real_texts.reached("t", TINY, corpus, tmp_path / "t")[0] == row
+    kept = real_texts.spent(
+        {"t": TINY, "absent": replace(TINY, text="x")},
+        {TINY.text: corpus},
+        tmp_path,
+        lambda own, what: told.append(what) or own,
+    )
+    assert kept[0] == [row] and len(kept[1]) == 1 and told == ["budgets of seconds"]
     assert not (tmp_path / "t" / "checkpoint.pt").exists()
 
 

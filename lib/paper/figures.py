@@ -43,7 +43,6 @@ __all__ = [
     "dots",
     "heatmap",
     "ladder",
-    "learning_curves",
     "lines",
     "pareto",
     "png_bytes",
@@ -112,33 +111,6 @@ def lines(
 
         name_marks(ax, say, room(ax, ends))
     return fig
-
-
-def learning_curves(
-    df,
-    x="step",
-    y="loss",
-    group=None,
-    *,
-    xlabel="step",
-    ylabel="loss, nats per token",
-    limits=(),
-    log="x",
-    **options,
-):
-    """Loss against steps or tokens, one line a run or a mechanism; the floor and the uniform guess
-    are the limits."""
-    return lines(
-        df[df[x] > 0] if "x" in log else df,
-        x,
-        y,
-        group,
-        xlabel=xlabel,
-        ylabel=ylabel,
-        limits=limits,
-        log=log,
-        **{"markers": False, **options},
-    )
 
 
 @described(alt.points)

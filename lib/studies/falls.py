@@ -78,7 +78,8 @@ def table(samples: pd.DataFrame, floors: pd.DataFrame) -> pd.DataFrame:
         for name, nbytes in bytes_of(cfg, new).items():
             share = over_processes(100 * least[name] / each[name])
             rows.append(
-                {"shape": shape, "step": name, "us": 1e6 * over_processes(each[name])["estimate"],
+                {"shape": shape, "step": name,
+                 "us_per_token": 1e6 * over_processes(each[name])["estimate"],
                  "KiB": nbytes / 1024, "least_us": 1e6 * over_processes(least[name])["estimate"],
                  "reached_percent": share["estimate"], "low": share["low"], "high": share["high"]}
             )  # fmt: skip
@@ -93,7 +94,7 @@ def largest(table: pd.DataFrame) -> pd.DataFrame:
 def said(table: pd.DataFrame) -> dict:
     """Of the largest `shape`: how many times as fast as recomputing the last way is, and how much
     of that the cache, the engine and the bits give."""
-    us = largest(table).set_index("step").us
+    us = largest(table).set_index("step").us_per_token
     first, cached, fp32 = us["recompute all"], us["static cache"], us["native FP32"]
     last = us.iloc[-1]
     return {"shape": table["shape"].iloc[-1], "all": first / last, "cache": first / cached,

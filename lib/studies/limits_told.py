@@ -9,6 +9,7 @@ from .words import with_interval
 WORDS = {
     "shape": "model",
     "us": "µs a step",
+    "us_per_token": "µs a token",
     "least_us": "mark, µs",
     "reached_percent": "of that speed, %",
     "ms": "ms",

@@ -12,6 +12,14 @@ from .corpus_facts import unit
 from .frequencies import bits
 
 WINDOWS = (64, 256)  # tokens: what the original report's model and this one were trained with
+ANSWERS = {  # by the kind of corpus, over `summary` and the corpus's `name`
+    "language": "A source of {types:,} invented words, the same on every machine: a uniform guess "
+    "scores {uniform:,}, frequencies alone {frequencies:.1f}, and nothing can predict it better "
+    "than **{floor:.2f}**.",
+    "text": "*{name}*: {tokens:,} {unit}s, {types:,} different ones. A uniform guess over them "
+    "scores {uniform:,}, frequencies alone **{frequencies:.1f}**; what context can save beyond "
+    "that, nobody knows in advance.",
+}
 
 
 def ideal(data) -> pd.DataFrame:

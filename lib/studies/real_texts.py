@@ -138,6 +138,19 @@ def reached(name: str, budget: Budget, corpus: Corpus, where: Path, seed: int = 
     return kept["row"], pd.DataFrame(kept["curve"]).assign(who=f"ours, {name}", text=budget.text)
 
 
+def spent(budgets: dict[str, Budget], corpora: dict, folder: Path, progress=None):
+    """What all budgets whose text is at hand reached: their rows and curves, see `reached`; each is
+    kept in a folder of `folder`. `progress(iterable, what)` shows it."""
+    own = [(name, budget) for name, budget in budgets.items() if budget.text in corpora]
+    rows, curves = [], []
+    for name, budget in progress(own, "budgets of seconds") if progress else own:
+        where = folder / name.replace(" ", "-")
+        row, curve = reached(name, budget, corpora[budget.text], where)
+        rows.append(row)
+        curves.append(curve)
+    return rows, curves
+
+
 def scores(budget: Budget, model, corpus: Corpus) -> dict:
     """The loss on the whole of a split, in windows as in training that overlap by half: every token
     but the first ones sees at least half a window. Beside it the n-gram's, which sees all."""

@@ -33,14 +33,15 @@ def setting(samples: pd.DataFrame) -> str:
 
 
 def stated(samples: pd.DataFrame) -> dict:
-    """What the report states of its row, as it was measured here, each value with where one more
-    process would fall: milliseconds of `naive` and `cached`, how many times as fast it is
+    """What the report states of its row, as it was measured here: its `setting`, and with where one
+    more process would fall milliseconds of `naive` and `cached`, how many times as fast it is
     (`speedup`) and a static cache over a loop without needless logits (`fair`); `mean` is the first
     of these with the interval of the mean, `printed` the ratio of the report's own figures."""
     table = rows(samples).set_index("loop")
     slow, fast = (table.loc[name] for name in MS)
     fair = speedup(samples, "naive", "static cache")
     return {
+        "setting": setting(samples),
         "naive": (slow.ms, (slow.ms_low, slow.ms_high)),
         "cached": (fast.ms, (fast.ms_low, fast.ms_high)),
         "speedup": (fast.speedup, (fast.low, fast.high)),

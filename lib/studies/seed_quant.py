@@ -15,7 +15,7 @@ from minitransformer.quant.layers import QuantEmbedding, QuantWeight
 from .formats import formats, seed_layout, seed_rule
 from .kernels import seed_models
 from .processes import one_more, over_processes, process_medians, speedup
-from .scores import Scores
+from .scores import Scores, estimate
 from .words import with_interval
 
 SEED = pd.DataFrame(
@@ -120,8 +120,7 @@ def rule_on(model, bits: int, scores: Scores) -> tuple[float, tuple[float, float
     """Perplexity that the original's rule adds to a trained model, in per cent, with its paired
     interval."""
     scores.add(f"seed int{bits}", quantize(model, seed_rule(bits)))
-    found = scores.added(f"seed int{bits}")
-    return found["added_percent"], (found["low"], found["high"])
+    return estimate(scores.added(f"seed int{bits}"))
 
 
 def apart(one, other) -> tuple[float, tuple[float, float]]:

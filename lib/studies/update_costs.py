@@ -11,7 +11,7 @@ from minitransformer.train import TrainConfig, initialize, train
 
 from .arms import size
 from .presets import PAPERS, SIZES
-from .processes import over_processes
+from .processes import in_processes, over_processes
 from .workers import keep_memory
 
 SETTLED = 3  # first steps, which are not timed
@@ -99,7 +99,9 @@ def peak() -> float:
     return bench.matmul_flops_per_second(512)
 
 
-def none_taken() -> pd.DataFrame:
-    """What `paces` gives for no size."""
-    columns = ["step", "seconds", "size", "mib", "flops_per_second", "process"]
-    return pd.DataFrame(columns=columns).astype({"step": int})
+def taken(names: list[str], steps: int, threads: int, processes: int) -> pd.DataFrame:
+    """The `paces` of these sizes, measured in fresh processes; no row where there are none."""
+    if not names:
+        columns = ["step", "seconds", "size", "mib", "flops_per_second", "process"]
+        return pd.DataFrame(columns=columns).astype({"step": int})
+    return in_processes(paces, processes, names, steps, threads)["paces"]
