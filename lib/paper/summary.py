@@ -5,12 +5,13 @@ import math
 import pandas as pd
 
 from .claims import AUDIT, audited
-from .statements import ANSWER_ONLY, KINDS, SLIP, UNEXAMINED
+from .statements import ANSWER_ONLY, KINDS, SLIP, UNEXAMINED, Statement
 
 
 def audit_by_kind(rows: list[dict], ledger: dict) -> pd.DataFrame:
     """One row a kind of statement: how many the ledger has, verdicts of this run at the original's
-    own setting (of `process` and `future`: none), and those where the question can be answered."""
+    own setting (of `process` and `future`: none), and those where the question can be answered; how
+    many were `examined` at that setting, and how many that have none were "asked here"."""
     found = {row["id"]: row for row in rows if audited(row)}
     table = pd.DataFrame([_counted(said, found.get(id, {})) for id, said in ledger.items()])
     return table.groupby("kind").sum().reindex(KINDS).reset_index()
@@ -22,6 +23,8 @@ def _counted(said, row):
     return {
         "kind": said["kind"],
         "statements": 1,
+        "examined": int(at_home and own != UNEXAMINED),
+        "asked here": int(not at_home and answer != UNEXAMINED),
         **{v: int(at_home and own == v) for v in AUDIT},
         **{f"answer {v}": int(elsewhere and answer == v) for v in AUDIT if v != SLIP},
     }
@@ -29,46 +32,40 @@ def _counted(said, row):
 
 def own_arithmetic(ledger: dict) -> pd.DataFrame:
     """What follows from the original report's own numbers alone: expression, value, what the report
-    prints."""
+    prints of it, and whether the two agree at the digits that it prints."""
     v = {id: row["seed_value"] for id, row in ledger.items()}
     base, int8, int4 = v["S1-perplexity"], v["S32-int8-perplexity"], v["S32-int4-perplexity"]
     rows = [
-        ("int8 perplexity − FP32 perplexity", round(int8 - base, 2), v["S1-int8-degradation"]),
-        ("int4 perplexity − FP32 perplexity", round(int4 - base, 2), v["S1-int4-degradation"]),
-        ("baseline implied by the int8 drop", round(int8 - v["S1-int8-degradation"], 2), base),
-        ("baseline implied by the int4 drop", round(int4 - v["S1-int4-degradation"], 2), base),
-        ("int8 rise in %", round(100 * (int8 / base - 1), 1), v["S32-int8-percent"]),
-        ("int4 rise in %", round(100 * (int4 / base - 1), 1), v["S32-int4-percent"]),
-        (
-            "first loss − last loss",
-            round(v["S31-loss-initial"] - v["S31-loss-final"], 2),
-            v["S31-improvement"],
-        ),
+        ("int8 perplexity − FP32 perplexity", int8 - base, "S1-int8-degradation"),
+        ("int4 perplexity − FP32 perplexity", int4 - base, "S1-int4-degradation"),
+        ("baseline implied by the int8 drop", int8 - v["S1-int8-degradation"], "S1-perplexity"),
+        ("baseline implied by the int4 drop", int4 - v["S1-int4-degradation"], "S1-perplexity"),
+        ("int8 rise in %", 100 * (int8 / base - 1), "S32-int8-percent"),
+        ("int4 rise in %", 100 * (int4 / base - 1), "S32-int4-percent"),
+        ("first loss − last loss", v["S31-loss-initial"] - v["S31-loss-final"], "S31-improvement"),
         (
             "loss of the sinusoidal perplexity, both printed as approximate",
-            round(math.log(v["S41-sinusoidal-perplexity"]), 1),
-            round(v["S41-sinusoidal-loss"], 1),
+            math.log(v["S41-sinusoidal-perplexity"]),
+            "S41-sinusoidal-loss",
         ),
         (
             "latency ratio of the cache",
-            round(v["S33-naive-latency"] / v["S33-cached-latency"], 2),
-            v["S33-ratio"],
+            v["S33-naive-latency"] / v["S33-cached-latency"],
+            "S33-ratio",
         ),
+        ("latency ratio of int8", v["S34-int8-latency"] / v["S34-fp32-latency"], "S34-slower"),
+        ("size ratio of int8", v["S2-fp32-size"] / v["S34-int8-size"], "S1-int8-compression"),
         (
-            "latency ratio of int8",
-            round(v["S34-int8-latency"] / v["S34-fp32-latency"], 1),
-            v["S34-slower"],
-        ),
-        (
-            "size ratio of int8",
-            round(v["S2-fp32-size"] / v["S34-int8-size"], 2),
-            v["S1-int8-compression"],
-        ),
-        (
-            "bytes a parameter, 1.99 MB over ~149K",
-            round(v["S2-fp32-size"] * 1e6 / v["S2-parameters"], 1),
-            4.0,
+            "parameters that 1.99 MB hold in FP32, 4 bytes each",
+            v["S2-fp32-size"] * 1e6 / 4,
+            "S2-parameters",
         ),
     ]
-    table = pd.DataFrame(rows, columns=["what", "follows", "printed"])
-    return table.assign(agrees=table["follows"] == table["printed"])
+    told = [(what, round(x, 2), v[id], agree(ledger, id, x)) for what, x, id in rows]
+    return pd.DataFrame(told, columns=["what", "follows", "printed", "agrees"])
+
+
+def agree(ledger: dict, id: str, follows: float) -> bool:
+    """Whether a value is the one that a statement prints, at its digits."""
+    said = Statement(**ledger[id])
+    return abs(follows - said.seed_value) <= said.half + 1e-9 * abs(said.seed_value)
