@@ -95,7 +95,15 @@ def test_what_cannot_be_judged_is_refused(measured, interval, message):
 
 
 @pytest.mark.parametrize(
-    "field", [{"rule": "often"}, {"op": "=="}, {"value": math.inf}, {"changes": ({"was": 1},)}]
+    "field",
+    [
+        {"rule": "often"},
+        {"op": "=="},
+        {"value": math.inf},
+        {"changes": ({"was": 1},)},
+        {"changes": ({"date": "d", "was": "a", "why": "b"},)},
+        {"changes": ({"date": "d", "was": "a", "why": "b", "kind": "better"},)},
+    ],
 )
 def test_a_bar_that_is_not_whole_is_refused(field):
     whole = {"id": "b", "statement": "s", "rule": "exact", "written": "d", "op": "<", "value": 1}
@@ -121,6 +129,23 @@ def test_the_file_of_bars_is_whole(tmp_path):
     twice.write_text(row + row)
     with pytest.raises(ValueError, match="lists 'a' twice"):
         bars.read(twice)
+
+
+def test_changes_are_counted_and_grouped_by_kind():
+    rows = [{"id": id} for id in ("time-model", "data-oracle", "data-pinned", "not-here")]
+    found = bars.changed(rows)
+    assert (found["bars"], found["changes"]) == (2, 5)
+    told = {name: [bar.id for bar, _, _ in its] for name, its in found["kinds"]}
+    assert told == {
+        bars.CHANGES["looser"]: ["time-model"] * 2,
+        bars.CHANGES["stricter rule"]: ["time-model"],
+        bars.CHANGES["tighter"]: ["time-model"],
+        bars.CHANGES["words"]: ["data-oracle"],
+    }
+    assert [*told] == [name for name in bars.CHANGES.values() if name in told]
+    every = {change["kind"] for bar in bars.read().values() for change in bar.changes}
+    assert every == {*bars.CHANGES}
+    assert bars.changed([{"id": "data-pinned"}]) == {"bars": 0, "changes": 0, "kinds": []}
 
 
 def test_bars_that_are_asked_no_more_are_listed_with_their_day_and_reason(tmp_path):

@@ -12,7 +12,7 @@ from paper.project import Project
 from paper.sources import LIB
 
 LEDGER = seed_claims()
-PAST = {"commits": 12, "unnamed": 0, "commit": "b" * 40}
+PAST = {"commits": 12, "unnamed": 0, "bare": 0, "commit": "b" * 40}
 TESTS = {"tests": 1234, "failures": 0, "errors": 0, "skipped": 2, "coverage_percent": 97.84}
 
 
@@ -126,13 +126,10 @@ def test_history_counts_commits_and_those_without_a_message(tmp_path):
     git("init", "-q")
     git("commit", "-q", "--allow-empty", "-m", "first")
     git("commit", "-q", "--allow-empty", "--allow-empty-message", "-m", "")
+    git("commit", "-q", "--allow-empty", "-m", "third", "-m", "and why")
     found = grading.history(tmp_path)
-    assert (found["commits"], found["unnamed"], len(found["commit"]), found["dirty"]) == (
-        2,
-        1,
-        40,
-        False,
-    )
+    assert [found[name] for name in ("commits", "unnamed", "bare", "dirty")] == [3, 1, 2, False]
+    assert len(found["commit"]) == 40
     sheet = grading.grading(grading.rubric(), {}, found, [], "quick")
     assert sheet["outcome"].tolist() == [
         *("fail", *[grading.NOT_RUN] * 4),
@@ -188,7 +185,7 @@ def test_the_originals_process_is_looked_for_here(bare):
 
 def test_without_evidence_the_process_is_not_examined(bare):
     broken = {"test-idem": {"passed": False, "equal": 1, "differ": ["a", "b"], "varies": []}}
-    found = grading.process(broken, {**PAST, "unnamed": 3}, {"machine": {"gpu": "X"}}, *bare)
+    found = grading.process(broken, {**PAST, "bare": 3}, {"machine": {"gpu": "X"}}, *bare)
     answers = {id: answer for id, (answer, _) in found.items()}
     none = ("S1-tests", "S1-coverage", "S5-package", "S7-discipline")
     assert [answers[id] for id in none] == [None] * 4

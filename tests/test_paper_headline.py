@@ -173,7 +173,8 @@ def test_without_a_floor_or_a_compiler_other_numbers_are_shown(rows):
                 "the slower of the two is 0.80× [0.70, 0.90] as fast as FP32's, in that file of C.",
                 "1,045.31, is worse than that of a uniform guess",
                 f"Of its {len(LEDGER)} statements",
-                "1 of 2 equal texts and byte counts hold; of 8 measured quantities 7 meet theirs, "
+                "1 of 2 equalities, exact or up to rounding, and sizes hold; of 8 measured "
+                "quantities 7 meet theirs, "
                 "1 do not, and 0 are undecided",
             ),
         ),

@@ -421,7 +421,7 @@ def test_claims_count_identities_apart_and_link_to_the_cells_that_computed_them(
     assert "identity" in text(rows[2]) and "yes" in text(rows[2]) and not rows[2].select(".strip")
     assert "After the claims." in text(claims)
     told = text(claims.p)
-    assert "equal texts and counts of bytes, 1 of 1 hold" in told
+    assert "Of equalities, exact or up to rounding, and sizes, 1 of 1 hold" in told
     assert (
         "Of 2 measured quantities 1 meets the bar set for it, 1 fails and 0 are undecided" in told
     )

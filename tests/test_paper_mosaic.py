@@ -6,7 +6,7 @@ from matplotlib.patches import FancyArrowPatch, Rectangle
 
 from paper import drawing, mosaic
 from paper.canvas import narrow, png_bytes
-from paper.claims import AUDIT, COPIED, audit_row, seed_claims
+from paper.claims import ASKED, AUDIT, COPIED, audit_row, seed_claims
 
 LEDGER = seed_claims()
 PARTS = pd.DataFrame(
@@ -42,8 +42,19 @@ def test_every_statement_is_a_tile_and_unexamined_ones_too():
 
 
 def test_every_word_has_its_tile():
-    assert set(mosaic.TILES) == {*AUDIT, COPIED} and set(mosaic.NAMES) == set(mosaic.KINDS)
+    assert set(mosaic.TILES) == {*AUDIT, COPIED, ASKED} and set(mosaic.NAMES) == set(mosaic.KINDS)
     assert len({tuple(tile) for tile in mosaic.TILES.values()}) == len(mosaic.TILES)
+
+
+def test_what_is_asked_of_this_project_is_no_verdict_on_the_original():
+    """Tests that pass here say nothing of its own: a mark apart, in the tiles and in the words."""
+    rows = [audit_row(LEDGER, "S1-tests", answer=0), audit_row(LEDGER, "S6-mqa", answer=0.25)]
+    table = mosaic.statements([*rows, audit_row(LEDGER, "S7-success")], LEDGER)
+    told = table.set_index("id")["verdict"]
+    assert told["S1-tests"] == told["S6-mqa"] == ASKED and told["S7-success"] == "not examined"
+    assert not (table["verdict"] == "holds").any()
+    fig = mosaic.mosaic(table)
+    assert "asked here instead: 2" in texts(fig) and f"1 {ASKED}" in fig.alt
 
 
 @pytest.mark.parametrize("inches", [6.0, 4.4])

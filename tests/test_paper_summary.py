@@ -27,6 +27,8 @@ def test_the_audit_by_kind_counts_verdicts_at_both_settings():
     assert table.loc["process", ["answer holds", "answer not examined"]].tolist() == [
         1, of("process") - 1
     ]  # fmt: skip
+    assert table.loc["measurement", "examined"] == 2 and table.loc["process", "examined"] == 0
+    assert table["asked here"].tolist() == [0, 0, 0, 0, 1, 0]
     assert table.loc["setting", "holds"] == 1 and "answer arithmetic slip" not in table
 
 
@@ -37,14 +39,23 @@ def test_the_seed_reports_own_arithmetic():
         9.44,
         1052.43,
         1052.43,
-        0.7,
+        0.69,
         0.9,
         0.25,
-        7.0,
+        6.96,
         1.95,
-        2.5,
+        2.46,
         1.88,
-        13.4,
+        497_500,
     ]
-    agrees = [False] * 4 + [True] * 7 + [False]
+    agrees = [False] * 4 + [True] * 3 + [False] + [True] * 3 + [False]
     assert table["agrees"].tolist() == agrees
+    assert set(table["printed"]) <= {row["seed_value"] for row in LEDGER.values()}
+
+
+def test_numbers_agree_at_the_digits_that_are_printed():
+    assert arithmetic.agree(LEDGER, "S34-slower", 2.549) and not arithmetic.agree(
+        LEDGER, "S34-slower", 2.56
+    )
+    assert not arithmetic.agree(LEDGER, "S41-sinusoidal-loss", 6.99)  # "~7.00"
+    assert arithmetic.agree(LEDGER, "S2-parameters", 149_400)  # "~149K"

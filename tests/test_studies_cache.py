@@ -33,6 +33,7 @@ from studies import (
     speculation,
     texts,
 )
+from studies.processes import speedup
 from studies.words import with_interval
 from ticking import ticking
 
@@ -295,7 +296,7 @@ def test_pages_follow_use_and_waste_less_than_a_block():
     idle = cache_bytes.idle(waste)
     assert idle["static, room for 96"] > idle["paged, blocks of 64"] > idle["paged, blocks of 16"]
     half = pd.Series({"static, room for 96": 0.75, "paged, blocks of 16": 0.5})
-    assert cache_bytes.over_static(half) == 0.5  # four times what is used, and twice
+    assert cache_bytes.in_vain(half) == 50 and cache_bytes.in_vain(half, "static") == 75
 
 
 # quality
@@ -369,7 +370,8 @@ def test_the_seeds_row_has_its_tokens_its_repeats_and_where_one_more_process_fal
     assert found["speedup"] == (fast.speedup, (fast.low, fast.high))
     assert found["mean"] == (fast["mean"], (fast.mean_low, fast.mean_high))
     assert found["naive"][0] == one.ms and found["printed"] == pytest.approx(17.47 / 8.98)
-    assert found["fair"][1][0] <= found["fair"][0] <= found["fair"][1][1]
+    fair = speedup(pd.concat(several), "naive", "static cache")
+    assert found["fair"] == with_interval(fair["estimate"], fair["low"], fair["high"], "×")
 
 
 def test_a_larger_model_is_predicted_from_its_own_steps(timed):
@@ -453,6 +455,10 @@ def test_predictions_of_a_known_machine_are_exact():
 def test_a_prediction_is_missed_by_what_the_measured_interval_leaves():
     columns = {"new_tokens": [50.0, 500.0], "measured": [1.5, 4.0], "time_model": [1.5, 5.0]}
     compared = pd.DataFrame({**columns, "low": [1.2, 3.5], "high": [1.65, 4.5]})
+    assert latency.measured_at(compared, compared.new_tokens[1]) == latency.measured(
+        compared.iloc[1]
+    )
+    assert latency.measured_at(compared, 7) == (None, None)  # not timed
     found = latency.misses(compared).set_index("case")
     assert found.loc["50 tokens"].tolist() == pytest.approx([0, 0, 20])
     assert found.loc["500 tokens"].tolist() == pytest.approx([20, 10, 30])

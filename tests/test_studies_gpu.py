@@ -50,7 +50,7 @@ def test_the_table_has_a_row_or_a_reason_for_every_format(measured):
     assert gpu_told.refused(table).startswith(f" Without a row: {INT4}, rows 1 and 64 (")
     shown = gpu_told.layers(table)
     assert [*shown.format[:2]] == ["fp32", "bf16"] and shown.from_memory_us.isna().all()
-    assert gpu_layers.production(table) == ""
+    assert gpu_layers.production(table).empty
     assert gpu_told.layer_sentence(table).startswith("At width 128, called from Python, a row")
 
 
@@ -103,18 +103,37 @@ def test_production_is_the_slowest_of_the_quickest_kernels_of_the_widest_layer()
                       (width, m, way, "int8, activations too"): best * both,
                       (width, m, way, INT4): best * int4}  # fmt: skip
     table = gpu_layers.table(samples(times))
-    assert gpu_layers.production(table) == (
-        "a layer of width 8 takes of FP32's time int8 0.50 (1 row) and 0.60 (64 rows), "
-        "int4 0.30 (1 row) and 0.70 (64 rows)"
+    best = gpu_layers.production(table)
+    assert gpu_layers.production_told(best) == (
+        f"a layer of width 8 takes of FP32's time for 1 row 0.30 ({INT4}) and 0.50 (int8), "
+        f"for 64 rows 0.70 ({INT4}) and 0.60 (int8, activations too)"
     )
+    value, (low, high) = gpu_layers.slowest(best)
+    assert value == pytest.approx(0.7) and low <= value <= high
     said = gpu_told.layer_sentence(table)
     assert said.startswith(
-        "At width 8, weights from memory, for one row int8 takes 50 % and int4 takes 30 % of "
-        "FP32's time, for 64 rows int8 takes 60 % and int4 takes 70 % of FP32's time; at width 4"
+        f"At width 8, weights from memory, for one row int8 takes 50 % (int8) and int4 takes 30 % "
+        f"({INT4}) of FP32's time, for 64 rows int8 takes 60 % (int8, activations too) and int4 "
+        f"takes 70 % ({INT4}) of FP32's time; at width 4"
     )
     without = {key: t for key, t in times.items() if key[1:4:2] != (64, INT4)}
-    assert gpu_layers.production(gpu_layers.table(samples(without))) == ""
+    assert gpu_layers.production(gpu_layers.table(samples(without))).empty
     assert gpu_told.drawn(table).empty
+
+
+def test_what_was_kept_of_a_gpu_answers_by_the_slowest_and_tells_all(tmp_path, monkeypatch):
+    rows = [(8, m, gpu_layers.ROTATED, name, ratio, ratio / 2, 2 * ratio)
+            for m, name, ratio in ((1, "int8", 5.0), (1, INT4, 0.3), (64, "int8", 0.6),
+                                   (64, INT4, 1.2))]  # fmt: skip
+    columns = ["width", "tokens", "way", "format", "time_ratio", "low", "high"]
+    tables = {"layers": pd.DataFrame(rows, columns=columns)}
+    monkeypatch.setattr(gpu, "left", lambda folder: (tables, {"gpu": "G", "date": "today"}))
+    answer, told = gpu.production(tmp_path)
+    assert answer == (5.0, (2.5, 10.0))
+    assert told == (
+        f"Measured apart, on G, today: a layer of width 8 takes of FP32's time for 1 row 0.30 "
+        f"({INT4}) and 5.00 (int8), for 64 rows 1.20 ({INT4}) and 0.60 (int8)."
+    )
 
 
 def test_steps_over_fixed_buffers_say_the_oracles_tokens():
@@ -142,7 +161,7 @@ def test_a_training_is_held_beside_that_of_the_cpu():
 @pytest.mark.usefixtures("quick_processes")
 def test_the_whole_is_kept_told_and_fails_part_by_part(tmp_path):
     nothing, unmade = gpu.left(tmp_path)
-    assert unmade == {} and gpu.production(tmp_path) == ""
+    assert unmade == {} and gpu.production(tmp_path) == (None, "")
     assert gpu_told.layer_sentence(nothing["layers"]) == "No layer was measured."
     assert gpu_told.refused(nothing["layers"]) == "" and gpu_told.apart({}).startswith(
         "Not examined: this mac"

@@ -13,7 +13,7 @@ import pytest
 from minitransformer.model import ModelConfig
 from minitransformer.train import GOOD
 from studies import __main__ as entry
-from studies import ablation, kept_arms, long_arms, recipes
+from studies import ablation, kept_arms, long_arms, recipes, seeds
 from studies.arms import Arm, Text
 from studies.kept_arms import TUNED, Kept
 from studies.long_arms import Design, Shared
@@ -309,6 +309,96 @@ def test_the_command_tells_how_far_it_is_and_how_many_seeds_are_whole(
 
     monkeypatch.setattr(long_arms, "run", refused)
     assert entry.main(given) == 2 and "begun otherwise" in capsys.readouterr().err
+
+
+ABSOLUTE = ("default", "sinusoidal positions")
+
+
+def positions(gains):
+    """Losses by evaluated window of rotary positions that are better by `gains`."""
+    return pd.DataFrame(
+        {"arm": arm, "seed": seed, "evaluated_window": w, "tokens": 2000,
+         "nats": 4.0 + (arm != "default") * (gain + 0.01 * seed)}
+        for w, gain in gains.items() for seed in (1, 2, 3) for arm in ABSOLUTE
+    )  # fmt: skip
+
+
+def test_long_arms_answer_where_they_are_kept_and_the_short_ones_stand_in_the_remark():
+    short = positions({16: 0.0, 600: 0.5})
+    made = {"choices": [*ABSOLUTE], "window": 16}
+    kept = Kept(positions({16: 0.2, 600: 0.1, 900: -0.3}), pd.DataFrame(), made)
+    rows = kept_arms.rotary(kept, short, 0.95)
+    assert [round(row["answer"].value, 2) for row in rows.values()] == [-0.22, 0.28, 0.28]
+    assert rows["home"]["note"].startswith(
+        "At 16 tokens, by the longer arms; by the short ones −0.0"
+    )
+    told = "At 900 tokens, trained on 16, by the longer arms (at 600 −0.12"
+    assert rows["beyond"]["note"].startswith(told)
+    assert "; by the short ones at 600 −0.52" in rows["past 512"]["note"]
+    alone = kept_arms.rotary(None, short, 0.95)
+    assert [round(row["answer"].value, 2) for row in alone.values()] == [-0.02, -0.52, -0.52]
+    assert alone["home"]["note"] == "At 16 tokens, by the short arms."
+    brief = kept_arms.rotary(None, positions({16: 0.0, 64: 0.5}), 0.95)
+    assert brief["past 512"] == {"answer": (None, None)}  # nothing so long was evaluated
+
+
+def effect_rows(**arms):
+    """`seeds.effects` of arms that differ from the default by so much from seeds 1 to 3."""
+    wide = {name.replace("_", " "): [d + x for x in (-0.01, 0, 0.01)] for name, d in arms.items()}
+    return seeds.effects(pd.DataFrame({"default": [0.0, 0.0, 0.0]} | wide))
+
+
+def kept_with(**arms):
+    """Long arms whose effects are those of `effect_rows`."""
+    rows = [
+        {
+            "arm": name.replace("_", " "),
+            "seed": i,
+            "evaluated_window": 16,
+            "tokens": 2000,
+            "nats": x,
+        }
+        for name, d in ({"default": None} | arms).items()
+        for i, x in enumerate([0.0] * 3 if d is None else [d - 0.01, d, d + 0.01])
+    ]
+    choices = list(dict.fromkeys(row["arm"] for row in rows))
+    return Kept(pd.DataFrame(rows), pd.DataFrame(), {"choices": choices, "window": 16})
+
+
+def test_a_change_is_that_of_the_long_arms_or_of_the_short_ones_with_the_nearest_kept():
+    short = effect_rows(two_blocks=-0.5, width_256=0.3)
+    kept = kept_with(two_blocks=0.02, width_64=0.1, width_192=-0.04)
+    found = kept_arms.change(kept, short, 500, "two blocks")
+    assert found["answer"].value == pytest.approx(0.02)
+    assert found["note"].startswith(
+        "By the longer arms, of 2,000 tokens; by the short ones, of 500 "
+    )
+    assert "−0.500 [" in found["note"]
+    wide = kept_arms.change(kept, short, 500, "width 256")
+    assert wide["answer"].value == pytest.approx(0.3)
+    assert "; width 192 by the longer ones, of 2,000, −0.040 [" in wide["note"]
+    bare = kept_arms.change(None, short, 500, "two blocks")
+    assert bare == {"answer": seeds.of(short, "two blocks"),
+                    "note": "By the short arms, of 500 tokens."}  # fmt: skip
+
+
+def test_what_the_short_arms_decide_is_confirmed_by_name_or_not():
+    short = effect_rows(a=0.5, b=-0.5, c=0.5, d=0.0, e=0.5)
+    kept = kept_with(a=0.6, b=0.6, c=0.0, d=0.7)
+    assert kept_arms.confirmed(kept, short) == (
+        " Of the short arms' changes the longer ones confirm a, not b nor c, and hold no e."
+    )
+    assert kept_arms.confirmed(kept, effect_rows(a=0.0)) == ""
+
+
+def test_a_change_that_holms_correction_alone_decides_is_named():
+    table = pd.DataFrame(
+        {"change": ["a", "b", "c"], "reading": [seeds.WORSE, seeds.WORSE, seeds.UNCLEAR],
+         "low": [-0.1, 0.1, -0.1], "high": 0.5}
+    )  # fmt: skip
+    said = kept_arms.by_holm_alone(table)
+    assert said == " (a by Holm's correction; Bonferroni's interval holds 0)"
+    assert kept_arms.by_holm_alone(table[1:]) == ""
 
 
 def test_what_was_never_kept_is_said(tmp_path):

@@ -251,6 +251,10 @@ def test_the_slower_of_the_fastest_kernels_answers():
     assert kernels.quickest_formats(table) == (0.7, (0.6, 0.8))
     without = table[table.kernel != "native"]
     assert kernels.quickest_formats(without) == (1.2, (1.1, 1.3))
+    assert kernels.here(table, "Apart.") == (
+        "Apart. On this CPU, in the same engine, the slower of int8 and int4 takes by the quickest "
+        "kernel 0.70 [0.60, 0.80] times FP32's, by PyTorch's and ONNX Runtime's 0.90 to 1.20 times."
+    )
 
 
 def test_the_figures_give_bytes_quality_and_time():

@@ -25,7 +25,18 @@ PASS, FAIL, UNDECIDED = VERDICTS = ("pass", "fail", "undecided")
 OPERATORS = {"<": operator.lt, "<=": operator.le, ">": operator.gt, ">=": operator.ge}
 SIGNS = {"<": "<", "<=": "≤", ">": ">", ">=": "≥"}
 RULES = ("interval", "exact", "all")
-SORTS = ("quantity", "size", "identity")  # measured; counted in bytes; must be exact
+SORTS = ("quantity", "size", "identity")  # measured; counted; equal, exactly or up to rounding
+
+CHANGES = {  # kind -> in words, the one that a reader must know of first at the top
+    "looser": "loosened, or dropped for a looser one",
+    "subject": "asked of something else",
+    "recipe": "with the same bound, of models trained by another recipe",
+    "timed otherwise": "with the same bound, of something else that is timed",
+    "written late": "written, or given its bound, after its numbers were known",
+    "stricter rule": "with a stricter rule or prediction",
+    "tighter": "with a tighter bound, or brought back",
+    "words": "in words, unit or how it is counted alone",
+}
 
 
 @dataclass(frozen=True)
@@ -41,7 +52,7 @@ class Bar:
     unit: str = ""
     against: str = ""  # what is measured as the bound, in words; `value` is then given with `at`
     sort: str = ""  # one of SORTS; "" is an identity for the rule "all", else a quantity
-    changes: tuple = ()  # {date, was, why}, oldest first
+    changes: tuple = ()  # {date, kind, was, why}, oldest first
 
     def __post_init__(self):
         if self.rule not in RULES:
@@ -60,8 +71,11 @@ class Bar:
                 f"bar {self.id!r}: {self.op} {self.value} is no bound: give op and value"
             )
         for change in self.changes:
-            if set(change) != {"date", "was", "why"}:
-                raise ValueError(f"bar {self.id!r}: a change has date, was and why, not {change}")
+            if set(change) != {"date", "kind", "was", "why"} or change["kind"] not in CHANGES:
+                raise ValueError(
+                    f"bar {self.id!r}: a change has date, was, why and a kind of "
+                    f"{', '.join(CHANGES)}, not {change}"
+                )
 
     @property
     def threshold(self) -> str:
@@ -219,6 +233,22 @@ def read(path: Path = BARS) -> dict[str, Bar]:
             )
         bars[row["id"]] = Bar(**{**row, "changes": tuple(row.get("changes", ()))})
     return bars
+
+
+def changed(rows: list[dict]) -> dict:
+    """How many of these rows' bars are not as they were first written (`bars`), how many changes
+    these had (`changes`), and the changes by kind, [(in words, [(bar, row, change)])]."""
+    known = read()
+    own = [(known[row["id"]], row) for row in rows if row["id"] in known]
+    every = [(bar, row, change) for bar, row in own for change in bar.changes]
+    kinds = [
+        (told, [it for it in every if it[2]["kind"] == kind]) for kind, told in CHANGES.items()
+    ]
+    return {
+        "bars": sum(bool(bar.changes) for bar, _ in own),
+        "changes": len(every),
+        "kinds": [(told, found) for told, found in kinds if found],
+    }
 
 
 def dropped(path: Path = BARS) -> list[Dropped]:

@@ -14,10 +14,10 @@ from .bars import VERDICTS, Bar
 from .files import plain, read_json, write_json
 from .marks import stated
 from .numerals import number
-from .statements import ANSWER_ONLY, HOLDS, LEDGER, Statement
+from .statements import ANSWER_ONLY, HOLDS, LEDGER, UNEXAMINED, Statement
 
 OWN, AUDIT = VERDICTS, statements.VERDICTS
-COPIED = "copied"
+COPIED, ASKED = "copied", "asked here instead"
 
 
 def seed_claims(path: Path = LEDGER) -> dict[str, dict]:
@@ -36,6 +36,13 @@ def settled(row: dict) -> str:
     if row.get("kind") == "setting" and row["verdict"] == HOLDS:
         return COPIED
     return row["answer_verdict" if row.get("kind") in ANSWER_ONLY else "verdict"]
+
+
+def counted(row: dict) -> str:
+    """The word by which a statement is counted: `settled`, but what has no setting of the
+    original's own, and was answered, says nothing of it, and was asked here instead."""
+    elsewhere = row.get("kind") in ANSWER_ONLY and settled(row) != UNEXAMINED
+    return ASKED if elsewhere else settled(row)
 
 
 def bar_row(bar: Bar, measured, interval=None, of: str = "", also: str = "") -> dict:

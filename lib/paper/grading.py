@@ -28,15 +28,16 @@ OUTCOMES = ("pass", "fail", NOT_RUN, SHOWN, LACKING)
 
 
 def history(root: Path) -> dict:
-    """{commit, dirty, commits, unnamed}: how many commits lead to this state and how many of them
-    carry no message."""
-    lines = git(
-        root, "log", "--format=%h %s"
-    ).splitlines()  # a commit without a message is its hash alone
+    """{commit, dirty, commits, unnamed, bare}: how many commits lead to this state, how many of
+    them carry no message, and how many nothing beyond a subject line."""
+    told = [
+        text.partition("\n") for text in git(root, "log", "--format=%x00%s%n%b").split("\0")[1:]
+    ]
     return {
         **commit(root),
-        "commits": len(lines),
-        "unnamed": sum(not line.partition(" ")[2].strip() for line in lines),
+        "commits": len(told),
+        "unnamed": sum(not subject.strip() for subject, _, _ in told),
+        "bare": sum(not body.strip() for _, _, body in told),
     }
 
 
@@ -153,7 +154,10 @@ def process(gates: dict, past: dict, run: dict, run_dir: Path, project: Project)
             unclean,
             "Fixed thread counts, and integer arithmetic for the corpus, were needed as well.",
         ),
-        "S7-logbooks": (past["unnamed"], f"Of {number(past['commits'])} commits."),
+        "S7-logbooks": (
+            past["bare"],
+            f"Of {number(past['commits'])} commits; {number(past['unnamed'])} have no message.",
+        ),
         "S6-cpu": (int(bool(run.get("machine", {}).get("gpu"))), ""),
     }
 

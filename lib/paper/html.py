@@ -191,17 +191,10 @@ def _claims(claims, chapters, matter):
     return {
         "own": _by_chapter(own, chapters),
         "tally": bars.tally(own),
-        "changed": _changed(own),
+        "changed": bars.changed(own),
         "dropped": bars.dropped(),
         "audit": audit_section(rows, seed_claims()),
     }
-
-
-def _changed(own):
-    """The bars of this run that are not as they were first written: {bar, row, changes}."""
-    known = bars.read()
-    pairs = [(known[row["id"]], row) for row in own if row["id"] in known]
-    return [{"bar": bar, "row": row} for bar, row in pairs if bar.changes]
 
 
 def _by_chapter(rows, chapters):

@@ -4,7 +4,7 @@ import pandas as pd
 
 from .alt import described
 from .canvas import INK, INK_2, PALETTE, sheet, styled
-from .claims import COPIED, audited, settled
+from .claims import ASKED, COPIED, audited, counted
 from .statements import KINDS, UNEXAMINED, VERDICTS
 
 # verdict -> (face, edge, mark within): lightness and marks tell them apart without colour
@@ -18,23 +18,24 @@ TILES = {
     "undecided": ("white", PALETTE["blue"][0], "_"),
     "not examined": ("white", EDGE, None),
     COPIED: (FAINT, FAINT, None),
+    ASKED: ("white", EDGE, "."),
 }
 NAMES = {
     "setting": "settings",
     "arithmetic": "calculations",
     "measurement": "measurements",
     "conclusion": "conclusions",
-    "process": "its own process",
-    "future": "plans",
+    "process": "original's process",
+    "future": "original's plans",
 }
-ORDER = (*VERDICTS, COPIED)
-LEFT, ROW = 118, 25  # pixels of the column of names, and of a row
+ORDER = (*VERDICTS, COPIED, ASKED)
+LEFT, ROW = 130, 25  # pixels of the column of names, and of a row
 
 
 def statements(rows: list[dict], ledger: dict) -> pd.DataFrame:
-    """The ledger's statements as id, kind, verdict: the word that counts (`claims.settled`); in the
-    order in which the mosaic lays its tiles."""
-    found = {row["id"]: settled(row) for row in rows if audited(row)}
+    """The ledger's statements as id, kind, verdict: the word by which each is counted
+    (`claims.counted`); in the order in which the mosaic lays its tiles."""
+    found = {row["id"]: counted(row) for row in rows if audited(row)}
     told = [(id, said["kind"], found.get(id, UNEXAMINED)) for id, said in ledger.items()]
     table = pd.DataFrame(told, columns=["id", "kind", "verdict"])
     place = table["kind"].map(KINDS.index) * len(ORDER) + table["verdict"].map(ORDER.index)

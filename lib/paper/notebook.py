@@ -280,10 +280,10 @@ class Notebook:
         write_json(self.out / "claims" / f"{self.name}.json", list(self._rows.values()))
         rows = self._rows.values()
         bars = [row["verdict"] for row in rows if not claims.audited(row)]
-        said = [claims.settled(row) for row in rows if claims.audited(row)]
+        said = [claims.counted(row) for row in rows if claims.audited(row)]
         counted = (
             _counted(bars, "bars", claims.OWN),
-            _counted(said, "statements", (claims.COPIED, *claims.AUDIT)),
+            _counted(said, "statements", (claims.COPIED, *claims.AUDIT, claims.ASKED)),
         )
         where = "" if OUT in os.environ else f" in {self.project.relative(self.out)}/"
         display.show_echo(

@@ -196,17 +196,11 @@ def by_length(losses: pd.DataFrame) -> pd.DataFrame:
     return pd.DataFrame(rows)
 
 
-def rotary_gain(losses: pd.DataFrame, window: int | None, level: float) -> seeds.Estimate:
+def rotary_gain(losses: pd.DataFrame, window: int, level: float) -> seeds.Estimate:
     """Rotary minus sinusoidal at an evaluated window, paired by seed."""
     own = losses[losses.evaluated_window == window]
     wide = own[own.arm.isin(POSITIONS)].pivot(index="seed", columns="arm", values="nats")
     return seeds.mean(wide["default"] - wide["sinusoidal positions"] if len(wide) else [], level)
-
-
-def longest(losses: pd.DataFrame, above: int) -> int | None:
-    """The longest evaluated window, None where none is longer than `above`."""
-    most = int(losses.evaluated_window.max())
-    return most if most > above else None
 
 
 def costs(effects: pd.DataFrame, losses: pd.DataFrame, changed: dict, names: dict) -> pd.DataFrame:

@@ -114,7 +114,6 @@ def idle(waste: pd.DataFrame, sequences: int = 64, seed: int = 0) -> pd.Series:
     return 1 - needed.sum() / wide.loc[tokens].mul(needed, axis=0).sum()
 
 
-def over_static(idle: pd.Series, pages: str = "paged, blocks of 16") -> float:
-    """Bytes that pages reserve over those of a static cache, for the sequences of `idle`."""
-    static = next(share for name, share in idle.items() if name.startswith("static"))
-    return float((1 - static) / (1 - idle[pages]))
+def in_vain(idle: pd.Series, cache: str = "paged, blocks of 16") -> float:
+    """The share of `idle` in per cent, of the cache whose name begins so."""
+    return float(100 * next(share for name, share in idle.items() if name.startswith(cache)))

@@ -190,14 +190,18 @@ def _table(path: Path) -> pd.DataFrame:
         return pd.DataFrame()
 
 
-def production(folder: Path) -> str:
-    """What of all that `keep` left there speaks to int8 and int4 in production, in a sentence that
-    names the GPU and the day; "" where there is nothing."""
+def production(folder: Path) -> tuple[tuple | None, str]:
+    """What of all that `keep` left there speaks to int8 and int4 in production: the slowest of the
+    quickest kernels, with its interval, and all of them in a sentence that names the GPU and the
+    day; (None, "") where there is nothing."""
     tables, made = left(folder)
     if tables["layers"].empty or "gpu" not in made:
-        return ""
-    found = gpu_layers.production(tables["layers"])
-    return found and f"Measured apart, on {made['gpu']}, {made['date']}: {found}."
+        return None, ""
+    best = gpu_layers.production(tables["layers"])
+    if best.empty:
+        return None, ""
+    told = gpu_layers.production_told(best)
+    return gpu_layers.slowest(best), f"Measured apart, on {made['gpu']}, {made['date']}: {told}."
 
 
 def main(given: list[str] | None = None) -> None:

@@ -301,21 +301,28 @@ def table(samples: dict[str, pd.DataFrame]) -> pd.DataFrame:
     return pd.concat([pd.DataFrame(rows), refused], ignore_index=True)
 
 
-def production(table: pd.DataFrame) -> str:
-    """What int8 and int4 take of FP32's time where quantized weights have to pay, in the widest
-    layer, its weights from memory, in a sentence: for each number of rows by the quickest kernel
-    of so many bits; "" where one of them has none."""
+def production(table: pd.DataFrame) -> pd.DataFrame:
+    """The rows that speak to quantized weights where they have to pay: in the widest layer, its
+    weights from memory, for each number of rows the quickest kernel for int8 and that for int4;
+    none where one of them has none."""
     own = table[(table.width == table.width.max()) & (table.way == ROTATED)]
     own = own.assign(bits=own.format.map({name: f.bits for name, f in FORMATS.items()}))
     own = own[own.bits.isin(PRODUCTION) & own.time_ratio.notna()]
-    best = own.groupby(["bits", "tokens"]).time_ratio.min()
-    if len(best) < table.tokens.nunique() * len(PRODUCTION):
-        return ""
+    best = own.loc[own.groupby(["tokens", "bits"]).time_ratio.idxmin()]
+    return best if len(best) == table.tokens.nunique() * len(PRODUCTION) else best[:0]
+
+
+def slowest(best: pd.DataFrame) -> tuple[float, tuple[float, float]]:
+    """Of the rows of `production` the slowest: its time over FP32's, with its interval."""
+    row = best.loc[best.time_ratio.idxmax()]
+    return row.time_ratio, (row.low, row.high)
+
+
+def production_told(best: pd.DataFrame) -> str:
+    """The rows of `production` in a sentence, each with its kernel's format."""
     parts = [
-        f"int{bits} "
-        + " and ".join(
-            f"{x:.2f} ({m} row{'s' * (m > 1)})" for (_, m), x in best.loc[[bits]].items()
-        )
-        for bits in PRODUCTION
+        f"for {m} row{'s' * (m > 1)} "
+        + " and ".join(f"{row.time_ratio:.2f} ({row.format})" for row in part.itertuples())
+        for m, part in best.groupby("tokens")
     ]
-    return f"a layer of width {table.width.max():,} takes of FP32's time {', '.join(parts)}"
+    return f"a layer of width {best.width.max():,} takes of FP32's time {', '.join(parts)}"

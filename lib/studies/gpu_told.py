@@ -70,15 +70,17 @@ def quickest(table: pd.DataFrame, width: int, tokens: int, way: str) -> dict[int
 
 
 def layer_sentence(table: pd.DataFrame) -> str:
-    """The widest layer with its weights from memory, at each number of rows; and the narrowest,
-    called from Python."""
+    """The widest layer with its weights from memory, at each number of rows, by the quickest kernel
+    for so many bits, whose format is named; and the narrowest, called from Python."""
     if table.empty:
         return "No layer was measured."
     widest, narrow = int(table.width.max()), int(table.width.min())
     said = []
     for m in sorted({*table.tokens}):
         best = quickest(table, widest, m, ROTATED)
-        parts = [f"int{b} takes {100 * row.time_ratio:.0f} %" for b, row in best.items()]
+        parts = [
+            f"int{b} takes {100 * row.time_ratio:.0f} % ({row.format})" for b, row in best.items()
+        ]
         rows = "for one row" if m == 1 else f"for {m:.0f} rows"
         said += [f"{rows} {' and '.join(parts)} of FP32's time"] * bool(parts)
     first = table[(table.width == narrow) & (table.way == CALLS) & (table.tokens == 1)]

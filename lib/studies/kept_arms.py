@@ -11,7 +11,7 @@ import pandas as pd
 from minitransformer.corpus import MECHANISMS
 
 from . import ablation, seeds
-from .words import minus
+from .words import minus, with_interval
 
 TUNED = 41  # the seed that chooses learning rates, and takes part in nothing else
 EXCESS = [f"excess_{name}_nats" for name in MECHANISMS]
@@ -180,13 +180,21 @@ def said(kept: Kept) -> str:
     late = learnt(kept).query("learnt_from < seeds")
     some = [f"{row.mechanism} ({row.learnt_from} of {row.seeds})" for row in late.itertuples()]
     return (
-        f"Decided by the long arms: {seeds.listed(whole, seeds.WORSE, seeds.BETTER)}. No evidence "
+        f"Decided by the long arms: {seeds.listed(whole, seeds.WORSE, seeds.BETTER)}"
+        f"{by_holm_alone(whole)}. No evidence "
         f"of a difference: {seeds.listed(whole, seeds.UNCLEAR)}. Not learnt by the default from "
         f"every seed: {', '.join(some) or 'none'}. By mechanism, "
         f"over {len(apart)} comparisons: {seeds.listed(apart, seeds.BETTER)} better; "
         f"{seeds.listed(apart, seeds.WORSE)} worse. {_beyond(kept)}The best learning rate is the "
         f"lowest or the highest that was tried for {len(ends)} of {len(kept.made['choices'])} arms."
     )
+
+
+def by_holm_alone(table):
+    """Which changes Holm's correction decides and whose interval, Bonferroni's, holds 0."""
+    found = table[(table.reading != seeds.UNCLEAR) & (table.low <= 0) & (table.high >= 0)]
+    names = " and ".join(found.change)
+    return f" ({names} by Holm's correction; Bonferroni's interval holds 0)" if names else ""
 
 
 def _beyond(kept):
@@ -201,6 +209,88 @@ def _beyond(kept):
         f"Read in windows of {wide.index.max():,} tokens instead of the trained "
         f"{kept.made['window']}: {', '.join(each)}. "
     )
+
+
+# what the arms answer of the original report: the long ones, where they hold what is asked
+
+
+def change(kept: Kept | None, short: pd.DataFrame, tokens: int, name: str) -> dict:
+    """What a row about one arm takes, {answer, note}: its change by the long arms, with that by the
+    `short` ones, their `seeds.effects`, in the remark; by the short ones where it was not kept."""
+    brief, of = seeds.of(short, name), f"of {tokens:,} tokens"
+    if kept is None:
+        return {"answer": brief, "note": f"By the short arms, {of}."}
+    far, long = effects(kept), f"of {kept.losses.tokens.max():,}"
+    if name not in set(far.change):
+        sizes = (
+            far.change.str.extract(rf"^{name.rpartition(' ')[0]} (\d+)$")[0].dropna().astype(int)
+        )
+        near = far.change[sizes.idxmax()] if len(sizes) else None
+        beside = (
+            f"; {near} by the longer ones, {long}, {_told(seeds.of(far, near))}" if near else ""
+        )
+        return {"answer": brief, "note": f"By the short arms, {of}{beside}."}
+    note = f"By the longer arms, {long} tokens; by the short ones, {of}, {_told(brief)}."
+    return {"answer": seeds.of(far, name), "note": note}
+
+
+def rotary(kept: Kept | None, losses: pd.DataFrame, level: float) -> dict[str, dict]:
+    """What rows about rotary less sinusoidal positions take, {answer, note} as of `change`: at the
+    trained length ("home"), at the longest ("beyond") and at the longest above 512 tokens ("past
+    512"). `losses` and `level` are those of the short arms."""
+    short, long = _gains(losses, level), {}
+    if kept is not None:
+        whole = kept.losses[kept.losses.seed.isin(home(kept).index)]
+        long = _gains(whole, seeds.family_level(len(effects(kept))))
+    return {name: _rotary(short, long, name) for name in ("home", "beyond", "past 512")}
+
+
+def _gains(losses, level):
+    """Evaluated window -> rotary less sinusoidal, from the trained one up."""
+    windows = sorted(losses.evaluated_window.unique())
+    return {w: ablation.rotary_gain(losses, w, level) for w in windows}
+
+
+def _rotary(short, long, name):
+    """One of the rows of `rotary`."""
+    gains, lengths, brief = long or short, _lengths(long or short, name), _lengths(short, name)
+    if not lengths:
+        return {"answer": seeds.Estimate()}
+    at, trained = lengths[-1], min(gains)
+    note = f"At {at:,} tokens" + (f", trained on {trained:,}" if at > trained else "")
+    note += ", by the longer arms" if long else ", by the short arms"
+    between = [f"at {w:,} {_told(gains[w])}" for w in lengths[:-1]]
+    note += f" ({', '.join(between)})" if between else ""
+    if long and brief:
+        other = f" at {brief[-1]:,}" if brief[-1] != at else ""
+        note += f"; by the short ones{other} {_told(short[brief[-1]])}"
+    return {"answer": gains[at], "note": f"{note}."}
+
+
+def _lengths(gains, name):
+    """The evaluated windows that speak to a row, the last of which answers it."""
+    trained = min(gains)
+    above = {"home": 0, "beyond": trained, "past 512": 512}[name]
+    return [trained] if name == "home" else [w for w in gains if w > above]
+
+
+def _told(found):
+    """An estimate with its interval, in words."""
+    return with_interval(found.value, *found.interval, sign="+")
+
+
+def confirmed(kept: Kept, short: pd.DataFrame) -> str:
+    """Which of the changes that the `short` arms' effects decide the long arms decide in the same
+    way, in a sentence; "" where the short ones decide none."""
+    own, far = (table.set_index("change").reading for table in (short, effects(kept)))
+    own = own[own != seeds.UNCLEAR]
+    same = [name for name in own.index if far.get(name) == own[name]]
+    other = [name for name in own.index if name in far and name not in same]
+    told = f"confirm {' and '.join(same)}" if same else "confirm none"
+    told += f", not {' nor '.join(other)}" if other else ""
+    absent = [name for name in own.index if name not in far]
+    told += f", and hold no {' nor '.join(absent)}" if absent else ""
+    return f" Of the short arms' changes the longer ones {told}." if len(own) else ""
 
 
 # the recipes

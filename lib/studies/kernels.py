@@ -25,6 +25,7 @@ from minitransformer.quant.layers import QuantWeight
 from . import native
 from .formats import formats, made, seed_rule
 from .processes import as_columns, over_processes, process_medians, speedup
+from .words import with_interval
 
 SUITS = {
     "int8 channel": ("int8pack", "fbgemm", "onednn", "onnxruntime"),
@@ -187,15 +188,17 @@ def quickest_formats(table: pd.DataFrame) -> tuple[float, tuple[float, float]]:
     return slower.time_ratio, (slower.low, slower.high)
 
 
-def others(table: pd.DataFrame, apart: str = "") -> str:
-    """What the kernels for quantized weights that are not the engine's take here, in a sentence,
-    and what was measured `apart` behind it."""
+def here(table: pd.DataFrame, apart: str = "") -> str:
+    """What was measured `apart`, and behind it what this CPU's kernels for quantized weights take,
+    the quickest and those that are not the engine's."""
+    value, ends = quickest_formats(table)
+    told = "On this CPU, in the same engine, the slower of int8 and int4 takes by the quickest "
+    told += f"kernel {with_interval(value, *ends)} times FP32's"
     rest = table[(table.format != "fp32") & ~table.kernel.isin(["dequantized", "native"])]
     own = rest[rest.kernel != "each call"].time_ratio
-    if own.empty:
-        return apart
-    said = f"{own.min():.2f} to {own.max():.2f} times FP32's"
-    return f"PyTorch's and ONNX Runtime's kernels take {said} here. {apart}".rstrip()
+    if len(own):
+        told += f", by PyTorch's and ONNX Runtime's {own.min():.2f} to {own.max():.2f} times"
+    return f"{apart} {told}.".lstrip()
 
 
 def told(table: pd.DataFrame) -> str:

@@ -177,6 +177,12 @@ def measured(row) -> tuple[float, tuple[float, float]]:
     return row.measured, (row.low, row.high)
 
 
+def measured_at(compared: pd.DataFrame, tokens: int) -> tuple:
+    """The same for so many new tokens; (None, None) where they were not timed."""
+    own = compared[compared.new_tokens == tokens]
+    return measured(own.iloc[0]) if len(own) else (None, None)
+
+
 def misses(compared: pd.DataFrame) -> pd.DataFrame:
     """By how many per cent the time model misses each measured speed-up of `predictions`: case,
     off_percent, low, high, the ends as the ends of the measurement give them."""
