@@ -6,7 +6,7 @@ import time
 import tomllib
 from pathlib import Path
 
-from . import commands, companions, evidence, pack, readme, stages
+from . import commands, companions, evidence, pack, picture, readme, stages
 from .files import read_json, read_record, write_bytes, write_json
 from .grading import holding
 from .names import short
@@ -156,4 +156,15 @@ def copy(project: Project, run_dir: Path) -> list[str]:
         tiles = run_dir / "headline.json"
         shown = read_json(tiles) if tiles.is_file() else []
         readme.update(page, shown, read(run_dir, "run.json"))
+        if (project.root / picture.PLACE).is_file() and picture.browser():
+            take_picture(project)
     return names
+
+
+def take_picture(project: Project, params: dict | None = None, options=None) -> None:
+    """Takes README.md's picture of the committed page, and shows it there."""
+    page = project.reports / "reference" / "index.html"
+    run, path = read(page.parent, "run.json"), project.root / picture.PLACE
+    picture.take(page, run, path)
+    readme.show(project.root / "README.md", run)
+    print(f"{picture.PLACE.as_posix()}: the page of {picture.stamp(run)}")

@@ -1,12 +1,17 @@
-"""The headline table of README.md, made from the tiles of the committed rendering."""
+"""The headline of README.md: the table of the committed rendering's tiles, and its picture."""
 
 import re
 from pathlib import Path
 
+from . import picture
 from .files import write_text
 from .marks import interval_text, written
 
 START, END = "<!-- headline:start -->", "<!-- headline:end -->"
+PICTURE = (
+    "[![The committed page as it opens: its title and its abstract]"
+    f"({picture.PLACE.as_posix()})](reports/reference/index.html)\n\n"
+)
 
 
 def headline_table(tiles: list[dict]) -> str:
@@ -33,9 +38,15 @@ def took(run: dict) -> str:
     return f"The committed run took {sum(seconds.values()) / 60:.0f} minutes{where}. "
 
 
+def pictured(readme: Path, run: dict) -> str:
+    """The line that shows the picture; "" where that is of another run than the table."""
+    own = picture.run_of(Path(readme).parent / picture.PLACE) == picture.stamp(run)
+    return PICTURE if own else ""
+
+
 def update(readme: Path, tiles: list[dict], run: dict) -> Path:
-    """Rewrites what the run took and its headline table between the markers in `readme`, and
-    nothing else; ValueError if a marker is missing."""
+    """Rewrites the picture, what the run took and its headline table between the markers in
+    `readme`, and nothing else; ValueError if a marker is missing."""
     text = Path(readme).read_text(encoding="utf-8")
     pattern = re.compile(f"{re.escape(START)}.*?{re.escape(END)}", re.DOTALL)
     if len(pattern.findall(text)) != 1:
@@ -43,5 +54,12 @@ def update(readme: Path, tiles: list[dict], run: dict) -> Path:
             f"{Path(readme).name} does not hold {START} and {END} once each: put them back "
             "around the table"
         )
-    block = f"{START}\n{took(run)}Its headline:\n\n{headline_table(tiles)}\n{END}"
+    shown = f"{pictured(readme, run)}{took(run)}"
+    block = f"{START}\n{shown}Its headline:\n\n{headline_table(tiles)}\n{END}"
     return write_text(readme, pattern.sub(lambda _: block, text))
+
+
+def show(readme: Path, run: dict) -> Path:
+    """Rewrites the line of the picture alone."""
+    text = Path(readme).read_text(encoding="utf-8").replace(PICTURE, "")
+    return write_text(readme, text.replace(f"{START}\n", f"{START}\n{pictured(readme, run)}"))
