@@ -104,13 +104,15 @@ def test_production_is_the_slowest_of_the_quickest_kernels_of_the_widest_layer()
                       (width, m, way, INT4): best * int4}  # fmt: skip
     table = gpu_layers.table(samples(times))
     assert gpu_layers.production(table) == (
-        "a layer of width 8 takes of FP32's time int8 0.50 (1 row) and 0.60 (64 rows), "
-        "int4 0.30 (1 row) and 0.70 (64 rows)"
+        "a layer of width 8 takes of FP32's time by the quickest kernel of so many bits "
+        "0.50 (1 row, “int8”), 0.60 (64 rows, “int8, activations too”), "
+        f"0.30 (1 row, “{INT4}”), 0.70 (64 rows, “{INT4}”)"
     )
     said = gpu_told.layer_sentence(table)
     assert said.startswith(
-        "At width 8, weights from memory, for one row int8 takes 50 % and int4 takes 30 % of "
-        "FP32's time, for 64 rows int8 takes 60 % and int4 takes 70 % of FP32's time; at width 4"
+        "At width 8, weights from memory, the quickest kernel of so many bits takes of FP32's time "
+        f"for one row “int8” 50 % and “{INT4}” 30 %, "
+        f"for 64 rows “int8, activations too” 60 % and “{INT4}” 70 %; at width 4"
     )
     without = {key: t for key, t in times.items() if key[1:4:2] != (64, INT4)}
     assert gpu_layers.production(gpu_layers.table(samples(without))) == ""

@@ -165,17 +165,26 @@ def _with_unit(text, unit):
     return text + space + unit
 
 
-def interval_text(interval):
-    """[1.89, 2.12], with two significant digits of its width; "" for None, and where it has no
-    width: a number that was compared with itself."""
+def interval_text(interval, bound=None):
+    """[1.89, 2.12], with two significant digits of its width, or as many more as tell its ends from
+    a `bound` beside it; "" for None, and where it has no width: a number that was compared with
+    itself."""
     if not interval or interval[0] == interval[1]:
         return ""
     places = _places(interval)
+    while places is not None and places < 6 and _looks_like(bound, interval, places):
+        places += 1
     return (
         "["
         + ", ".join(number(x, 3) if places is None else fixed(x, places) for x in interval)
         + "]"
     )
+
+
+def _looks_like(bound, interval, places):
+    """Whether an end that is not the bound would be printed as if it were."""
+    ends = [] if bound is None else [end for end in interval if end != bound]
+    return any(fixed(end, places) == fixed(bound, places) for end in ends)
 
 
 def _places(interval):

@@ -308,14 +308,14 @@ def production(table: pd.DataFrame) -> str:
     own = table[(table.width == table.width.max()) & (table.way == ROTATED)]
     own = own.assign(bits=own.format.map({name: f.bits for name, f in FORMATS.items()}))
     own = own[own.bits.isin(PRODUCTION) & own.time_ratio.notna()]
-    best = own.groupby(["bits", "tokens"]).time_ratio.min()
+    best = own.loc[own.groupby(["bits", "tokens"]).time_ratio.idxmin()].set_index("bits")
     if len(best) < table.tokens.nunique() * len(PRODUCTION):
         return ""
     parts = [
-        f"int{bits} "
-        + " and ".join(
-            f"{x:.2f} ({m} row{'s' * (m > 1)})" for (_, m), x in best.loc[[bits]].items()
-        )
-        for bits in PRODUCTION
+        f"{row.time_ratio:.2f} ({row.tokens} row{'s' * (row.tokens > 1)}, “{row.format}”)"
+        for row in best.loc[[*PRODUCTION]].itertuples()
     ]
-    return f"a layer of width {table.width.max():,} takes of FP32's time {', '.join(parts)}"
+    return (
+        f"a layer of width {table.width.max():,} takes of FP32's time by the quickest kernel of so "
+        f"many bits {', '.join(parts)}"
+    )

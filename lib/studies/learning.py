@@ -167,9 +167,12 @@ def runs(log: pd.DataFrame, model: str, split: str = "test") -> pd.DataFrame:
 
 
 def ends(log: pd.DataFrame) -> pd.DataFrame:
-    """One row a model, its first seed: size, tokens, first loss, held-out loss at the end, and the
-    median rate of its steps."""
-    by = log[log.seed == log.groupby("model").seed.transform("min")].groupby("model", sort=False)
+    """One row a model, its first seed, which the name of one that has several says: size, tokens,
+    first loss, held-out loss at the end, and the median rate of its steps."""
+    of = log.groupby("model").seed
+    many = of.transform("nunique").map(lambda n: f" (the first of {n})" if n > 1 else "")
+    log = log.assign(model=log.model + many)[log.seed == of.transform("min")]
+    by = log.groupby("model", sort=False)
     table = by[["parameters", "tokens"]].last()
     table["first_nats"], table["valid_nats"] = by.loss_nats.first(), by.valid_nats.last()
     return table.assign(tokens_per_second=by.tokens_per_second.median()).reset_index()
