@@ -184,14 +184,14 @@ def test_the_readme_shows_the_picture_of_the_published_run_and_no_older_one(tmp_
     monkeypatch.setattr(subprocess, "run", chromium)
     monkeypatch.setattr(picture, "browser", lambda: "chromium")
     text, shown = published("a1")
-    assert readme.PICTURE not in text and shown == "" and not shot.exists()  # none was wanted
+    assert readme.SHOWN not in text and shown == "" and not shot.exists()  # none was wanted
     publish.take_picture(project)
-    assert page.read_text().count(readme.PICTURE) == 1
+    assert page.read_text().count(readme.SHOWN) == 1
     text, shown = published("b2")
-    assert text.count(readme.PICTURE) == 1 and shown.startswith("b2 2026-11-26T")
-    assert text.replace(readme.PICTURE, "").startswith(f"{readme.START}\nIts headline:")
+    assert text.count(readme.SHOWN) == 1 and shown.startswith("b2 2026-11-26T")
+    assert text.replace(readme.SHOWN, "").startswith(f"{readme.START}\nIts headline:")
     monkeypatch.setattr(picture, "browser", lambda: None)
     text, shown = published("c3")
-    assert readme.PICTURE not in text and shown.startswith("b2 ")  # it is older than the table
+    assert readme.SHOWN not in text and shown.startswith("b2 ")  # it is older than the table
     with pytest.raises(RuntimeError, match="chromium is not installed"):
         publish.take_picture(project)

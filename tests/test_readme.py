@@ -197,8 +197,8 @@ def test_the_picture_is_small_and_shown_beside_the_numbers_of_its_own_run_alone(
     path = ROOT / picture.PLACE
     assert path.read_bytes().startswith(b"\x89PNG") and path.stat().st_size < 200_000
     run = read_json(ROOT / "reports" / "reference" / "run.json")
-    assert (readme.PICTURE in README) == (picture.run_of(path) == picture.stamp(run))
-    assert README.count(picture.PLACE.as_posix()) == README.count(readme.PICTURE)
+    assert (readme.SHOWN in README) == (picture.run_of(path) == picture.stamp(run))
+    assert README.count(picture.PLACE.as_posix()) == README.count(readme.SHOWN)
     assert "paper picture" in make("-n", "picture", "VENV=none").stdout
 
 

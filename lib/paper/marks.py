@@ -172,19 +172,14 @@ def interval_text(interval, bound=None):
     if not interval or interval[0] == interval[1]:
         return ""
     places = _places(interval)
-    while places is not None and places < 6 and _looks_like(bound, interval, places):
+    near = [end for end in interval if bound not in (None, end)]
+    while places in range(6) and any(fixed(x, places) == fixed(bound, places) for x in near):
         places += 1
     return (
         "["
         + ", ".join(number(x, 3) if places is None else fixed(x, places) for x in interval)
         + "]"
     )
-
-
-def _looks_like(bound, interval, places):
-    """Whether an end that is not the bound would be printed as if it were."""
-    ends = [] if bound is None else [end for end in interval if end != bound]
-    return any(fixed(end, places) == fixed(bound, places) for end in ends)
 
 
 def _places(interval):

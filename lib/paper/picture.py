@@ -1,4 +1,4 @@
-"""docs/page.png, README.md's picture of the committed page, and which run it is of: README shows it
+"""docs/page.png, README.md's picture of the committed page, and of which run it is: README shows it
 beside the numbers of that run alone."""
 
 import shutil
@@ -10,8 +10,7 @@ from PIL import Image, PngImagePlugin
 from .provenance import PROGRAMS
 
 PLACE = Path("docs", "page.png")
-FLAGS = "--headless --no-sandbox --disable-gpu --hide-scrollbars --force-device-scale-factor=1"
-SIZE, SECONDS = "--window-size=1200,1000", 120
+FLAGS = "--headless --no-sandbox --disable-gpu --hide-scrollbars --window-size=1200,1000"
 
 
 def browser() -> str | None:
@@ -32,17 +31,15 @@ def run_of(picture: Path) -> str:
         return image.info.get("run", "")
 
 
-def take(page: Path, run: dict, target: Path) -> Path:
-    """Writes the top of a page, as a reader sees it, to `target`, with the `stamp` of its run in a
-    text chunk; RuntimeError without Chromium."""
+def take(page: Path, run: dict, target: Path) -> None:
+    """Writes the top of a page to `target`, the `stamp` of its run in a text chunk; RuntimeError
+    without Chromium."""
     if (chromium := browser()) is None:
         raise RuntimeError("chromium is not installed: apt install chromium, then make picture")
     target.parent.mkdir(parents=True, exist_ok=True)
-    shot = f"--screenshot={target}"
-    command = [chromium, *FLAGS.split(), SIZE, shot, page.resolve().as_uri()]
-    subprocess.run(command, check=True, capture_output=True, timeout=SECONDS)
+    command = [chromium, *FLAGS.split(), f"--screenshot={target}", page.resolve().as_uri()]
+    subprocess.run(command, check=True, capture_output=True, timeout=120)
     said = PngImagePlugin.PngInfo()
     said.add_text("run", stamp(run))
     image = Image.open(target).convert("RGB").quantize(64, dither=Image.Dither.NONE)
     image.save(target, optimize=True, pnginfo=said)
-    return target

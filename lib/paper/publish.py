@@ -163,8 +163,7 @@ def copy(project: Project, run_dir: Path) -> list[str]:
 
 def take_picture(project: Project, params: dict | None = None, options=None) -> None:
     """Takes README.md's picture of the committed page, and shows it there."""
-    page = project.reports / "reference" / "index.html"
-    run, path = read(page.parent, "run.json"), project.root / picture.PLACE
-    picture.take(page, run, path)
+    folder = project.reports / "reference"
+    run = read(folder, "run.json")
+    picture.take(folder / "index.html", run, project.root / picture.PLACE)
     readme.show(project.root / "README.md", run)
-    print(f"{picture.PLACE.as_posix()}: the page of {picture.stamp(run)}")

@@ -8,10 +8,7 @@ from .files import write_text
 from .marks import interval_text, written
 
 START, END = "<!-- headline:start -->", "<!-- headline:end -->"
-PICTURE = (
-    "[![The committed page as it opens: its title and its abstract]"
-    f"({picture.PLACE.as_posix()})](reports/reference/index.html)\n\n"
-)
+SHOWN = f"[![The page as it opens]({picture.PLACE.as_posix()})](reports/reference/index.html)\n\n"
 
 
 def headline_table(tiles: list[dict]) -> str:
@@ -38,12 +35,6 @@ def took(run: dict) -> str:
     return f"The committed run took {sum(seconds.values()) / 60:.0f} minutes{where}. "
 
 
-def pictured(readme: Path, run: dict) -> str:
-    """The line that shows the picture; "" where that is of another run than the table."""
-    own = picture.run_of(Path(readme).parent / picture.PLACE) == picture.stamp(run)
-    return PICTURE if own else ""
-
-
 def update(readme: Path, tiles: list[dict], run: dict) -> Path:
     """Rewrites the picture, what the run took and its headline table between the markers in
     `readme`, and nothing else; ValueError if a marker is missing."""
@@ -54,12 +45,13 @@ def update(readme: Path, tiles: list[dict], run: dict) -> Path:
             f"{Path(readme).name} does not hold {START} and {END} once each: put them back "
             "around the table"
         )
-    shown = f"{pictured(readme, run)}{took(run)}"
-    block = f"{START}\n{shown}Its headline:\n\n{headline_table(tiles)}\n{END}"
-    return write_text(readme, pattern.sub(lambda _: block, text))
+    block = f"{START}\n{took(run)}Its headline:\n\n{headline_table(tiles)}\n{END}"
+    return show(write_text(readme, pattern.sub(lambda _: block, text)), run)
 
 
 def show(readme: Path, run: dict) -> Path:
-    """Rewrites the line of the picture alone."""
-    text = Path(readme).read_text(encoding="utf-8").replace(PICTURE, "")
-    return write_text(readme, text.replace(f"{START}\n", f"{START}\n{pictured(readme, run)}"))
+    """Shows the picture above the table, or takes it away where it is of another run."""
+    text = Path(readme).read_text(encoding="utf-8").replace(SHOWN, "")
+    if picture.run_of(Path(readme).parent / picture.PLACE) == picture.stamp(run):
+        text = text.replace(f"{START}\n", f"{START}\n{SHOWN}")
+    return write_text(readme, text)
