@@ -633,6 +633,21 @@ def test_the_engine_is_timed_beside_eager_and_certified(folder, text):
     assert set(steps.name) == set(native.STORED) and set(steps.tokens) == {64}
 
 
+def test_a_step_of_the_engine_is_what_a_further_token_takes_without_the_call(monkeypatch):
+    step = {"native FP32": 4.0, "native int8": 2.0, "native int4": 1.0}
+
+    def timed(ways, repeats, **_):
+        rows = [(way, r, 99 + step[way[0]] * way[1]) for way in ways for r in range(repeats)]
+        return pd.DataFrame(rows, columns=["name", "repeat", "seconds"])
+
+    monkeypatch.setattr(native, "missing", lambda: "")
+    monkeypatch.setattr(native, "packed", lambda model: dict.fromkeys(native.FORMATS))
+    monkeypatch.setattr(native.bench, "interleaved", timed)
+    found = native.steps(made(), 2)["native_steps"]
+    assert len(found) == 6 and set(found.name) == {*native.FORMATS}
+    assert (found.seconds / found.tokens).tolist() == pytest.approx(found.name.map(step).tolist())
+
+
 def test_without_a_compiler_the_reason_is_told(monkeypatch):
     def broken():
         raise native.BuildError("no C compiler: install one")

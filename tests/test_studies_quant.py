@@ -9,7 +9,17 @@ from minitransformer.checkpoint import save
 from minitransformer.model import ModelConfig, Transformer
 from minitransformer.quant import quantize
 from minitransformer.train import initialize
-from studies import calibration, finetune, formats, kernels, mixed, native, quant_tables, seed_quant
+from studies import (
+    calibration,
+    finetune,
+    formats,
+    kernels,
+    mixed,
+    native,
+    quant_tables,
+    seed_quant,
+    seeds,
+)
 from studies.scores import Scores
 from ticking import ticking
 
@@ -371,6 +381,8 @@ def test_the_seeds_numbers_stand_beside_the_same_here(ids, tmp_path):
     assert len(table) == 12 and table.original.notna().all()
     found = seed_quant.stated(table)
     assert found["int4 drop"][0] == pytest.approx(four.added_perplexity.mean())
+    told = seeds.one_more_perplexity(np.log(whole))  # as the evaluation tells the same runs
+    assert found["fp32 perplexity"] == (pytest.approx(told.value), pytest.approx(told.interval))
     assert found["int8 times"][0] > 0 and np.isnan(found["fp32 ms"][1]).all()
     told = seed_quant.compression(table)
     assert told == (pytest.approx(1.88, abs=0.005), None)

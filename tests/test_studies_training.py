@@ -477,6 +477,7 @@ def test_tables_are_read_off_the_log():
     assert found.first_nats.tolist() == [5, 6] and found.test_nats.tolist() == [4.5, 5.5]
     assert learning.runs(log, "a", "valid").valid_nats.tolist() == [4.5, 5.5]
     end = learning.ends(log).set_index("model")
+    assert end.index.tolist() == ["a (the first of 2)", "b"]  # of b there is one
     assert end.valid_nats.tolist() == [4.5, 2.5] and end.tokens_per_second.tolist() == [2, 5]
     assert len(learning.curves(log, ["b"])) == 2
     own = learning.mechanisms(log, "b")

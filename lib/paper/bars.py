@@ -190,7 +190,7 @@ def _told(row):
     case = "; ".join(literal(row[name]) for name in ("case", "also") if row.get(name))
     case = f" ({case})" if case else ""
     shown = f"{written(row['measured'], row['unit'], row['interval'])} "
-    shown += interval_text(row["interval"])
+    shown += interval_text(row["interval"], row.get("bound"))
     link = f"[`{row['id']}`](#claim-{row['id']}), {row['verdict']}{case}"
     return f"{link}: {shown.strip()}, asked {row['threshold']}. {_why(row)}"
 

@@ -165,12 +165,16 @@ def _with_unit(text, unit):
     return text + space + unit
 
 
-def interval_text(interval):
-    """[1.89, 2.12], with two significant digits of its width; "" for None, and where it has no
-    width: a number that was compared with itself."""
+def interval_text(interval, bound=None):
+    """[1.89, 2.12], with two significant digits of its width, or as many more as tell its ends from
+    a `bound` beside it; "" for None, and where it has no width: a number that was compared with
+    itself."""
     if not interval or interval[0] == interval[1]:
         return ""
     places = _places(interval)
+    near = [end for end in interval if bound not in (None, end)]
+    while places in range(6) and any(fixed(x, places) == fixed(bound, places) for x in near):
+        places += 1
     return (
         "["
         + ", ".join(number(x, 3) if places is None else fixed(x, places) for x in interval)

@@ -78,18 +78,19 @@ def layer_sentence(table: pd.DataFrame) -> str:
     said = []
     for m in sorted({*table.tokens}):
         best = quickest(table, widest, m, ROTATED)
-        parts = [
-            f"int{b} takes {100 * row.time_ratio:.0f} % ({row.format})" for b, row in best.items()
-        ]
+        parts = [f"“{row.format}” {100 * row.time_ratio:.0f} %" for row in best.values()]
         rows = "for one row" if m == 1 else f"for {m:.0f} rows"
-        said += [f"{rows} {' and '.join(parts)} of FP32's time"] * bool(parts)
+        said += [f"{rows} {' and '.join(parts)}"] * bool(parts)
     first = table[(table.width == narrow) & (table.way == CALLS) & (table.tokens == 1)]
     base = first.us[first.format == FP32].min()
     small = f"width {narrow}, called from Python, a row takes {first.us.min():.1f} to "
     small += f"{first.us.max():.1f} µs in all formats, {base:.1f} in FP32."
     if not said:
         return f"At {small}"
-    return f"At width {widest}, weights from memory, {', '.join(said)}; at {small}"
+    return (
+        f"At width {widest:,}, weights from memory, the quickest kernel of so many bits takes of "
+        f"FP32's time {', '.join(said)}; at {small}"
+    )
 
 
 def models(table: pd.DataFrame) -> pd.DataFrame:

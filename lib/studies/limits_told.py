@@ -16,17 +16,17 @@ WORDS = {
     "eager_ms": "eager, ms",
     "native_ms": "engine, ms",
     "over_least": "times the mark",
-    "over_fp32": "as fast as FP32, ×",
-    "over_eager": "as fast as eager, ×",
-    "over_alone": "as fast as one thread, ×",
+    "over_fp32": "times as fast as FP32",
+    "over_eager": "times as fast as eager",
+    "over_alone": "times as fast as one thread",
     "over_one": "times one row",
     "over_static": "times static",
     "over_first": "times its shortest",
-    "gain": "gain, ×",
-    "promised": "promised by T(m), ×",
+    "gain": "times as fast",
+    "promised": "times promised by T(m)",
     "over_promised": "of what is promised",
 }
-BEHIND = {"_low": " low", "_high": " high", "_spread": ": spread"}  # what follows a ratio
+BEHIND = {"_low": " low", "_high": " high", "_spread": ", spread"}  # what follows a ratio
 WORTH = {
     "speedup": "cached over recomputed, both in the engine, ×",
     "roofline": "the same by the roofline, ×",

@@ -70,18 +70,23 @@ def measure(folder, text: np.ndarray, plan) -> dict[str, pd.DataFrame]:
 
 
 def steps(model, repeats: int) -> dict[str, pd.DataFrame]:
-    """Samples of one process: `native_steps`, `STEP_TOKENS` decode steps after one token, each
-    format beside the engine's FP32, one thread; {} where the engine cannot be had."""
+    """Samples of one process: `native_steps`, the seconds of `STEP_TOKENS` decode steps, every
+    format beside the engine's FP32, one thread: a loop of so many more tokens less one of a single
+    token, and with it the call and the prompt; {} where the engine cannot be had."""
     if missing():
         return {}
     torch.set_num_threads(1)
-    start, new = torch.zeros(1, 1, dtype=torch.long), min(STEP_TOKENS, model.cfg.context - 1)
+    start, new = torch.zeros(1, 1, dtype=torch.long), min(STEP_TOKENS, model.cfg.context - 2)
     ways = {
-        name: partial(generate, engine, start, new, backend="native")
+        (name, tokens): partial(generate, engine, start, tokens, backend="native")
         for name, engine in packed(model).items()
+        for tokens in (1, 1 + new)
     }
     samples = bench.interleaved(ways, repeats, warmup=2, before=1)
-    return {"native_steps": samples.assign(tokens=new)}
+    samples["name"], samples["calls"] = zip(*samples.name, strict=True)
+    wide = samples.pivot(index=["repeat", "name"], columns="calls", values="seconds")
+    own = (wide[1 + new] - wide[1]).clip(lower=1e-9)  # where noise is more than the steps
+    return {"native_steps": own.rename("seconds").reset_index().assign(tokens=new)}
 
 
 def table(samples: pd.DataFrame) -> pd.DataFrame:

@@ -77,8 +77,10 @@ def frame(rows) -> pd.DataFrame:
 def summary(data) -> dict:
     """What the chapter's sentences say: what a token is, how many there are and how many different
     ones; perplexities of a uniform guess over those that occur, of frequencies, and the floor (NaN
-    where nobody knows it); the bits that frequencies leave."""
-    left, floor = bits(data.splits["train"]), data.floor_nats
+    where nobody knows it); the bits that frequencies leave. Of the language frequencies are, like
+    the floor, in closed form, of a text as training counts them."""
+    counted, floor = bits(data.splits["train"]), data.floor_nats
+    left = ladder(data.language).get("unigram", counted) if data.kind == "language" else counted
     return {
         "unit": unit(data),
         "tokens": sum(map(len, data.splits.values())),
