@@ -2,6 +2,7 @@
 stays silent."""
 
 import ast
+import re
 from pathlib import Path
 
 import pytest
@@ -149,6 +150,16 @@ def test_the_parts_meet_in_notebooks_only(path):
     allowed = {"studies": {"minitransformer"}, "report": {"paper"}}
     found = packages_imported(path.read_text(encoding="utf-8")) - {part}
     assert found <= allowed.get(part, set())
+
+
+# What the report is about. Who runs notebooks, draws tables and renders pages knows none of it.
+SUBJECT = re.compile(r"perplexity|\bint[248]\b|fp32|attention|n-gram|nats per|kv.cache", re.I)
+
+
+@pytest.mark.parametrize("path", sorted((LIB / "paper").glob("*.py")), ids=lambda p: p.name)
+def test_the_paper_knows_nothing_of_transformers(path):
+    lines = path.read_text(encoding="utf-8").splitlines()
+    assert [line for line in lines if SUBJECT.search(line)] == []
 
 
 def test_the_parts_are_told_apart():

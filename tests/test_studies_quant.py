@@ -20,7 +20,7 @@ from studies import (
     seed_quant,
     seeds,
 )
-from studies.scores import Scores
+from studies.scores import Scores, estimate
 from ticking import ticking
 
 CFG = ModelConfig(vocab_size=41, d_model=32, n_heads=2, context=64)
@@ -64,6 +64,12 @@ def test_scores_are_paired_and_kept(model, ids):
     found.kept["half"] = found.kept["fp32"] + 0.05
     assert found.recovered("half", "worse")["recovered_percent"] == pytest.approx(50)
     assert found.table(["worse"]).format.tolist() == ["worse"]
+    row = {"over_low": 1.0, "over_high": 3.0, "over_added_percent": 2.0}
+    assert estimate(row, "over_") == (2.0, (1.0, 3.0))
+    same, told = {"a": model, "b": model}, []
+    both = Scores(ids[:65], WINDOW).of(same, lambda items, what: told.append(what) or items)
+    assert list(both.kept) == ["a", "b"] and told == ["formats scored"]
+    assert both.added("a", "b")["added_percent"] == 0
     found.kept["same"] = found.kept["fp32"] - 0.05  # nothing was lost: no share of it
     assert np.isnan(list(found.recovered("half", "same").values())).all()
 
@@ -211,6 +217,10 @@ def test_every_way_to_run_is_timed_beside_fp32(model, tmp_path, scores):
     assert "not decided" in set(table.label) and "fast" not in set(table.label)
     costs = kernels.as_run(ways, {}, scores)
     assert costs["fp32"] == 0 and set(costs.index) == set(ways)
+    shown = kernels.shown(table.reset_index(), costs).set_index("how")
+    assert shown.added_percent["fp32"] == 0 and "memory over file" in shown
+    said, lines, holds = kernels.proof(checked)
+    assert "dequantized reference" in said and lines is checked and holds
     kept = scores.added("int4 g32")["added_percent"]
     assert costs["int4 g32, each call"] == costs["int4 g32, once"] == kept
     assert "was not measured" in kernels.told(table.reset_index())

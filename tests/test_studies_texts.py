@@ -186,6 +186,7 @@ def test_predictions_stand_beside_what_was_measured(monkeypatch):
     monkeypatch.setattr(presets, "SIZES", {})
     tiny = {"tiny": (replace(BLOCK, n_layers=1), 2, 8), "other": (BLOCK, 2, 8)}
     monkeypatch.setattr(update_costs, "SIZES", tiny)
+    assert update_costs.taken([], 5, 1).empty
     found = update_costs.paces(["tiny"], 5, 1)["paces"]
     assert list(found.step) == [1, 2, 3, 4, 5]
     speeds = found.assign(seconds=0.5, flops_per_second=1e9)

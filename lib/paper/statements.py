@@ -218,6 +218,11 @@ def read(path: Path = LEDGER) -> dict[str, Statement]:
     return found
 
 
+def sections(path: Path = LEDGER) -> dict[str, str]:
+    """The headings of the original report by their numbers."""
+    return tomllib.loads(Path(path).read_text(encoding="utf-8"))["sections"]
+
+
 def find(ledger: dict, id: str):
     """The statement `id`; ValueError names the closest one."""
     if id not in ledger:
