@@ -25,6 +25,7 @@ from minitransformer.quant.layers import QuantWeight
 from . import native
 from .formats import formats, made, seed_rule
 from .processes import as_columns, over_processes, process_medians, speedup
+from .words import plain
 
 SUITS = {
     "int8 channel": ("int8pack", "fbgemm", "onednn", "onnxruntime"),
@@ -209,7 +210,7 @@ def told(table: pd.DataFrame) -> str:
 
 def missing(refused: list) -> str:
     """What was not run, and why, in words."""
-    reasons = [f"{name} ({why})" for name, why in refused]
+    reasons = [f"{name} ({plain(why)})" for name, why in refused]
     if why := native.missing():
         reasons.append(f"the native engine ({why})")
     return "; ".join(reasons) or "nothing"
