@@ -216,21 +216,21 @@ def test_operations_are_those_of_the_loops(text):
     model, passes = made(), []
     model.embedding.register_forward_hook(lambda layer, given, out: passes.append(given[0].numel()))
     found = operations.counted((5, 9)).set_index(["new_tokens", "loop"])
-    for loop, cache in (("naive", None), ("cached", "static")):
+    for loop, cache in (("recomputing", None), ("cached", "static")):
         passes.clear()
         texts.generate(model, texts.as_row(text[:1]), 9, cache=cache)
         assert sum(passes) == found.token_passes[9, loop]
     # the pairs of a causal mask: token i of a sequence sees i tokens
-    assert found.attention_pairs[5, "naive"] == sum(sum(range(1, t + 1)) for t in range(1, 6))
+    assert found.attention_pairs[5, "recomputing"] == sum(sum(range(1, t + 1)) for t in range(1, 6))
     assert found.attention_pairs[5, "cached"] == sum(range(1, 6))
 
 
 def test_exponents_are_those_of_the_powers_that_counts_follow():
     table = operations.counted((1000, 4000))
     for loop, column, power in (
-        ("naive", "token_passes", 2),
+        ("recomputing", "token_passes", 2),
         ("cached", "token_passes", 1),
-        ("naive", "attention_pairs", 3),
+        ("recomputing", "attention_pairs", 3),
         ("cached", "attention_pairs", 2),
     ):
         assert operations.exponent(table, loop, column) == pytest.approx(power, abs=0.01)
@@ -343,14 +343,14 @@ def test_a_process_times_all_that_the_chapter_compares(timed):
     assert set(samples["loops"].name) == set(latency.LOOPS[1:])
     assert samples["loops"].groupby(["tokens", "name"]).size().eq(plan.repeats).all()
     gains = latency.speedups(samples["loops"])
-    assert gains[gains.loop == "naive"].speedup.tolist() == [1.0, 1.0]
+    assert gains[gains.loop == "recomputing"].speedup.tolist() == [1.0, 1.0]
     assert gains.high.isna().all()  # one process decides no bar
     columns = {"cache": ["int8"] * 2, "added_percent": [0.4, 0.3], "low": [0, 0.2], "high": [1, 2]}
     table = latency.kind_costs(samples["kinds"], pd.DataFrame(columns), CFG, ("static", "int8"))
     assert table.added_percent.tolist() == [0.0, 0.3] and table.high.tolist() == [0.0, 2]
     assert table.time_ratio[0] == pytest.approx(1) and plan.usual == 8
     assert table.spread.isna().all() and gains.spread.isna().all()  # there is no other process
-    assert set(latency.cached(gains).loop) == {"dynamic cache", "static cache"}
+    assert set(latency.cached(gains).loop) == {"growing cache", "static cache"}
 
 
 def test_the_seeds_row_has_its_tokens_its_repeats_and_where_one_more_process_falls(timed):
@@ -360,17 +360,17 @@ def test_the_seeds_row_has_its_tokens_its_repeats_and_where_one_more_process_fal
     several = [samples["seed"].assign(process=i) for i in range(3)]
     several[2] = several[2].assign(seconds=lambda t: t.seconds * 1.5)
     table = seed_latency.rows(pd.concat(several)).set_index("loop")
-    assert table.original_ms["dynamic cache"] == 8.98 and len(table) == 4
+    assert table.original_ms["growing cache"] == 8.98 and len(table) == 4
     assert (table.ms_low < table.ms).all() and (table.ms < table.ms_high).all()
-    one = table.loc["head at all positions"]
+    one = table.loc["the original's loop"]
     assert one.speedup == one.low == one.high == one.mean_low == pytest.approx(1)
     assert table.spread.notna().all()
-    found, fast = seed_latency.stated(pd.concat(several)), table.loc["dynamic cache"]
+    found, fast = seed_latency.stated(pd.concat(several)), table.loc["growing cache"]
     assert found["cached"] == (fast.ms, (fast.ms_low, fast.ms_high))
     assert found["speedup"] == (fast.speedup, (fast.low, fast.high))
     assert found["mean"] == (fast["mean"], (fast.mean_low, fast.mean_high))
-    assert found["naive"][0] == one.ms and found["printed"] == pytest.approx(17.47 / 8.98)
-    fair = speedup(pd.concat(several), "naive", "static cache")
+    assert found["slow"][0] == one.ms and found["printed"] == pytest.approx(17.47 / 8.98)
+    fair = speedup(pd.concat(several), seed_latency.AGAIN, seed_latency.STATIC)
     assert found["fair"] == with_interval(fair["estimate"], fair["low"], fair["high"], "×")
 
 
@@ -441,11 +441,11 @@ def test_predictions_of_a_known_machine_are_exact():
     single = pd.DataFrame({**rows, "quiet": [2.0, 3.0, 7.0, 99.0]})
     assert latency.at_the_knee(single, law.knee) == pytest.approx(2.5)  # as it was timed
     text = float(law.uncached(8) + law.cached(np.arange(8, 57)).sum())
-    slow = {"naive": 2e3 * text * law.speedup(8, 50), "static cache": 3e3 * text}
+    slow = {"recomputing": 2e3 * text * law.speedup(8, 50), "static cache": 3e3 * text}
     own = pd.DataFrame({"loop": [*slow], "ms": [*slow.values()], "new_tokens": 50})
     off = latency.times_off(own, law, 8, 50)
     fixed = latency.fixed_percent(law, 50)
-    assert off == {"naive": pytest.approx(100), "cached": pytest.approx(200), "fixed": fixed}
+    assert off == {"again": pytest.approx(100), "cached": pytest.approx(200), "fixed": fixed}
     curves = latency.limit_curves(law, law, CFG, latency.Plan((50,), 1, 1, 8))
     (tokens, gains), name = curves[1]
     assert (tokens[-1], name) == (50, "time model")

@@ -17,7 +17,7 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 
 from .marks import interval_text, written
-from .numerals import MINUS, number, raised
+from .numerals import MINUS, RATIO_DIGITS, brief, number, raised
 from .words import literal
 
 BARS = Path(__file__).resolve().parents[2] / "data" / "bars.toml"
@@ -82,7 +82,8 @@ class Bar:
         """The bound in words: "≤ 0.1 %"."""
         if self.rule == "all":
             return "all"
-        value = raised(f"{abs(self.value):.4g}" if self.against else f"{abs(self.value):g}")
+        value, digits = abs(self.value), RATIO_DIGITS if self.unit == "×" else 4
+        value = brief(number(value, digits)) if self.against else raised(f"{value:,g}")
         value = MINUS + value if self.value < 0 else value
         text = f"{SIGNS[self.op]} {value}{' ' * (self.unit != '×')}{self.unit}".rstrip()
         return f"{text}, {self.against}" if self.against else text

@@ -146,7 +146,7 @@ def pareto(
     with styled():
         fig, ax = canvas(height, log=log)
         compared = df[among].to_numpy(bool) if among else np.ones(len(df), bool)
-        best = compared & _front(df, compared, x, y, low, high, front)
+        best = compared & unbeaten(df, compared, x, y, low, high, front)
         chosen = {name: "blue" if on else "grey" for name, on in zip(df[label], best, strict=True)}
         chosen = assign([], {**chosen, **(colors or {})})
         filled = best if front else np.ones(len(df), bool)
@@ -231,7 +231,7 @@ def _few(values):
     return values if len(values) <= 8 else None
 
 
-def _front(df, compared, x, y, low, high, front):
+def unbeaten(df, compared, x, y, low, high, front):
     """Which points no compared point beats on both axes: no larger x, and a whole interval on the
     better side; without intervals a better y, or an equal one at a smaller x."""
     if front is None:

@@ -103,7 +103,7 @@ class Statement:
         symbol = self.unit.replace(",", " ").partition(" ")[0]
         symbol = symbol if symbol in SYMBOLS else ""
         sign = SIGN[self.op] + ("" if self.op == WITHIN else " ")
-        value = f"{self.value:g}".replace("-", MINUS)
+        value = f"{self.value:,g}".replace("-", MINUS)
         return f"{sign}{value}{'' if symbol == '×' else ' '}{symbol}".rstrip()
 
     @cached_property

@@ -38,9 +38,9 @@ def forwards(single, limits, knee):
 
 
 def speedups(gains, limits, stated, theoretical):
-    """Times as fast as the naive loop by new tokens, a line a loop, and what the original report
+    """Times as fast as recomputing by new tokens, a line a loop, and what the original report
     states of its 50: measured, and in theory."""
-    axes = dict(xlabel="new tokens", ylabel="speed-up over the naive loop, ×", log="xy")
+    axes = dict(xlabel="new tokens", ylabel="speed-up over recomputing, ×", log="xy")
     seed = [(SHORT, stated, ORIGINAL), (SHORT, theoretical, f"{ORIGINAL}, “theoretical”")]
     columns = ("new_tokens", "speedup", "loop", *ENDS)
     return figures.lines(gains, *columns, **axes, limits=limits, seed=seed)

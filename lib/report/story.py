@@ -51,9 +51,13 @@ def speed_up(gains, stated):
 
 
 def quality(front):
-    """Bytes against the perplexity that a format adds; what is below `LEAST` is drawn there."""
-    columns = ("file_kib", "added_percent", "format", "low", "high")
-    axes = dict(xlabel="file, KiB", ylabel="perplexity added, %", log="xy", height=3.4)
+    """Bytes against the perplexity that a format adds; what is below `LEAST` is drawn there, and
+    nothing that another format beats on both."""
+    x, y, *rest = columns = ("file_kib", "added_percent", "format", "low", "high")
+    compared = front.compared.to_numpy(bool)
+    best = figures.unbeaten(front, compared, x, y, *rest[1:], "min")
+    front = front[best | ~compared]
+    axes = dict(xlabel="file, KiB", ylabel="perplexity added, %", log="xy", height=3.8)
     with narrow():
         return figures.pareto(front, *columns, **axes, least=plots.LEAST, among="compared")
 

@@ -30,6 +30,7 @@ from . import peers, runtimes
 from .hosts import Browser, HostError, Node
 from .native import missing
 from .peers import clear as clear
+from .words import plain
 
 FORMATS = {"FP32": None, "int8": QuantScheme(8, "group", 32), "int4": QuantScheme(4, "group", 32)}
 OWN, LLAMA = "this run's", "of Llama's shape"
@@ -311,7 +312,7 @@ def why(error) -> str:
     """One line, with the command that brings what is absent."""
     if isinstance(error, ImportError) and error.name in BRINGS:
         return f"{error.name} is not installed: {BRINGS[error.name]}"
-    return shorten(" ".join(str(error).split()), 170, placeholder=" …")
+    return shorten(plain(" ".join(str(error).split())), 170, placeholder=" …")
 
 
 def worst(seen, logits, same: int) -> float:

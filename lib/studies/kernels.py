@@ -25,7 +25,7 @@ from minitransformer.quant.layers import QuantWeight
 from . import native
 from .formats import formats, made, seed_rule
 from .processes import as_columns, over_processes, process_medians, speedup
-from .words import with_interval
+from .words import plain, with_interval
 
 SUITS = {
     "int8 channel": ("int8pack", "fbgemm", "onednn", "onnxruntime"),
@@ -212,7 +212,7 @@ def told(table: pd.DataFrame) -> str:
 
 def missing(refused: list) -> str:
     """What was not run, and why, in words."""
-    reasons = [f"{name} ({why})" for name, why in refused]
+    reasons = [f"{name} ({plain(why)})" for name, why in refused]
     if why := native.missing():
         reasons.append(f"the native engine ({why})")
     return "; ".join(reasons) or "nothing"

@@ -122,8 +122,7 @@ def joined(logs: list[pd.DataFrame], threads: int) -> pd.DataFrame:
 def first_losses(cfg: ModelConfig, ids: np.ndarray, widths, seed: int) -> pd.DataFrame:
     """The loss before the first step by width and kind of initialisation: the mean over all next
     tokens, so that it does not hang on which are frequent; 512 ids are read. Means over `STARTS`
-    seeds, and above a uniform guess where one further initialisation falls with 95 %; to
-    thousandths of a nat."""
+    seeds, and above a uniform guess where one further initialisation falls with 95 %."""
     first = torch.from_numpy(np.asarray(ids[: 4 * 128], np.int64)).view(4, 128)
     uniform, rows = np.log(cfg.vocab_size), []
     for width in widths:
@@ -134,7 +133,7 @@ def first_losses(cfg: ModelConfig, ids: np.ndarray, widths, seed: int) -> pd.Dat
             above, (low, high) = seeds.one_more(losses - uniform)
             row = {"width": f"width {width}", "initialisation": kind, "loss_nats": losses.mean()}
             rows.append(row | {"above_uniform_nats": above, "low": low, "high": high})
-    return pd.DataFrame(rows).round(3)
+    return pd.DataFrame(rows)
 
 
 def scaled(first: pd.DataFrame) -> pd.DataFrame:

@@ -115,7 +115,7 @@ def row_cases(rows: pd.DataFrame) -> pd.DataFrame:
 def not_run(shapes: list[str]) -> str:
     """Which shapes are not among those measured, in words."""
     left = [name for name in SHAPES if name not in shapes]
-    return f"Not run by this profile: {', '.join(left)}." if left else "All of them are run."
+    return f"Not run by this profile: {'; '.join(left)}." if left else "All of them are run."
 
 
 def pays(threads: pd.DataFrame) -> str:

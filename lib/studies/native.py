@@ -16,6 +16,7 @@ from minitransformer.native import BuildError, NativeModel, library
 from minitransformer.quant import QuantScheme, quantize
 
 from .processes import over_processes, process_medians, speedup
+from .seed_latency import AGAIN, GROWING, STATIC
 from .texts import as_row
 
 FORMATS = {
@@ -122,11 +123,10 @@ def certified(model, prompts, new: int) -> pd.DataFrame:
 def waterfall(
     latency: pd.DataFrame, native: pd.DataFrame, tokens: int, compiled: float = np.nan
 ) -> pd.DataFrame:
-    """Microseconds a token from recomputing everything to int4 over an int8 cache, at one length;
+    """Microseconds a token from recomputing to int4 over an int8 cache, at one length;
     `compiled`: those of torch.compile, if it was timed."""
     eager = latency[latency.new_tokens == tokens].set_index("loop").ms_per_token * 1e3
-    steps = [("recompute all", eager["naive"]), ("growing cache", eager["dynamic cache"])]
-    steps.append(("static cache", eager["static cache"]))
+    steps = [(name, eager[name]) for name in (AGAIN, GROWING, STATIC)]
     steps += [("torch.compile", compiled)] * bool(np.isfinite(compiled))
     own = native[native.new_tokens == tokens].set_index("loop").us_per_token
     steps += [(name, own[name]) for name in WAYS[1:]]
