@@ -16,7 +16,7 @@ from pathlib import Path
 
 import pandas as pd
 
-from . import targets
+from . import cluster, targets
 from .claims import audited
 from .files import digest, read_json, write_text
 from .html import STYLES, TEMPLATE
@@ -106,20 +106,8 @@ def outcomes(project: Project, every: list[Point], scheduler) -> Iterator[tuple[
         for point in every:
             yield point, attempt(point.command, str(project.root), sys.stdout)
         return
-    try:
-        from distributed import Client, as_completed
-    except ImportError:
-        raise ParameterError(
-            f"SCHEDULER={short(scheduler)} needs the package distributed: install the extra with "
-            'pip install ".[scale]", or leave SCHEDULER out'
-        ) from None
-    with Client(scheduler) as client:
-        root = str(project.root)
-        asked = {client.submit(attempt, p.command, root, pure=False): p for p in every}
-        for future in as_completed(asked):
-            error = future.exception()
-            gone = error and printable(f"{type(error).__name__}: {error}")
-            yield asked[future], gone or future.result()
+    root = str(project.root)
+    yield from cluster.results(scheduler, attempt, {p: (p.command, root) for p in every})
 
 
 def attempt(command, root: str, tell=None) -> str:
