@@ -14,7 +14,6 @@ from paper.files import write_text
 from paper.parameters import ParameterError
 
 ADDRESS = "tcp://127.0.0.1:9"  # the port of `discard`, where nobody listens
-KEPT = "what was finished is kept, and the same command goes on from there"
 
 
 class Future:
@@ -106,7 +105,7 @@ def test_a_cluster_without_workers_is_given_up_after_a_while(monkeypatch, worker
         next(found)
     assert str(caught.value) == (
         f"the scheduler {ADDRESS} has had no worker for 60 s: start some with dask worker "
-        f"{ADDRESS}; {KEPT}"
+        f"{ADDRESS}; {cluster.KEPT}"
     )
 
 
@@ -119,7 +118,9 @@ def test_a_scheduler_that_goes_is_one_line(monkeypatch, error):
         monkeypatch.setattr(client, "scheduler_info", lambda self: (_ for _ in ()).throw(error))
     found = cluster.results(ADDRESS, str, {"a": (1,), "b": (2,)})
     assert next(found) == ("a", "fine")
-    with pytest.raises(RuntimeError, match=f"^the scheduler {ADDRESS} went away: .*; {KEPT}$"):
+    with pytest.raises(
+        RuntimeError, match=f"^the scheduler {ADDRESS} went away: .*; {cluster.KEPT}$"
+    ):
         next(found)
 
 

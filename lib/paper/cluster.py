@@ -11,11 +11,12 @@ from .parameters import ParameterError
 ANSWER_S = 15  # seconds for the scheduler to answer
 WORKER_S = 60  # seconds that a cluster may be without any worker, at the start or later
 LOOK_S = 1  # between looks at who is there
+KEPT = "what was finished is kept, and the same command goes on from there"
 
 
 def results(scheduler: str, call, arguments: dict) -> Iterator[tuple[object, str]]:
-    """(key, what `call(*arguments[key])` returned, or in words what it raised) as the calls end; one
-    whose worker is lost is made again by another.
+    """(key, what `call(*arguments[key])` returned, or in words what it raised) as each ends; one
+    whose worker is lost is made again.
 
     ParameterError without the package and for an address that is none. RuntimeError for a scheduler
     that does not answer or goes, and for a cluster without workers; what ran on it may run on."""
@@ -27,7 +28,6 @@ def results(scheduler: str, call, arguments: dict) -> Iterator[tuple[object, str
             'pip install ".[scale]", or leave SCHEDULER out'
         ) from None
     logging.getLogger("distributed").setLevel(logging.CRITICAL)  # it is told here, in one line
-    logging.getLogger("tornado").setLevel(logging.CRITICAL)
     with _connected(distributed, scheduler) as client:
         submitted = {client.submit(call, *a, pure=False): key for key, a in arguments.items()}
         try:
@@ -36,20 +36,16 @@ def results(scheduler: str, call, arguments: dict) -> Iterator[tuple[object, str
                 gone = error and printable(f"{type(error).__name__}: {error}")
                 yield submitted[future], gone or future.result()
         except (CancelledError, OSError) as error:
-            raise RuntimeError(
-                f"the scheduler {short(scheduler)} went away: start it and its workers again; what "
-                "was finished is kept, and the same command goes on from there"
-            ) from error
+            why = f"the scheduler {short(scheduler)} went away: start it and its workers again"
+            raise RuntimeError(f"{why}; {KEPT}") from error
 
 
 def _connected(distributed, scheduler):
     try:
         return distributed.Client(scheduler, timeout=ANSWER_S)
     except ValueError as error:
-        raise ParameterError(
-            f"SCHEDULER={short(scheduler)} is no address ({printable(str(error))}): give "
-            "tcp://host:port"
-        ) from None
+        why = f"SCHEDULER={short(scheduler)} is no address ({printable(str(error))})"
+        raise ParameterError(f"{why}: give tcp://host:port") from None
     except OSError:
         raise RuntimeError(
             f"the scheduler {short(scheduler)} does not answer within {ANSWER_S} s: start it with "
@@ -72,6 +68,5 @@ def _ended(distributed, client, scheduler, waiting) -> Iterator:
         elif time.monotonic() - seen > WORKER_S:
             raise RuntimeError(
                 f"the scheduler {short(scheduler)} has had no worker for {WORKER_S} s: start some "
-                f"with dask worker {short(scheduler)}; what was finished is kept, and the same "
-                "command goes on from there"
+                f"with dask worker {short(scheduler)}; {KEPT}"
             )

@@ -93,14 +93,15 @@ def shards(folder: Path, megabytes: int, seed: int = 0) -> list[Path]:
     return paths
 
 
-def tokenized(megabytes: int) -> dict:
-    """What a process takes to tokenize a text so large: seconds, and the most memory, in MiB."""
+def tokenized(megabytes: int, tokenizer: str = "bpe") -> dict:
+    """What the command takes to tokenize a text so large, and to train the tokenizer on its first 8
+    million characters unless that is a file: seconds, and the most memory, in MiB."""
     with TemporaryDirectory() as folder:
         given = [str(path) for path in shards(Path(folder), megabytes)]
         words = [sys.executable, "-m", "minitransformer.corpus", *given, "--workers", "1"]
-        words += ["--out", f"{folder}/store", "--vocab-size", "4096"]
+        words += ["--out", f"{folder}/store", "--vocab-size", "4096", "--tokenizer"]
         began = time.perf_counter()
-        process = os.posix_spawn(sys.executable, words, os.environ)
+        process = os.posix_spawn(sys.executable, [*words, tokenizer], os.environ)
         _, status, used = os.wait4(process, 0)
         if status:
             raise RuntimeError(f"tokenizing {megabytes} MB ended with status {status}")
@@ -114,6 +115,25 @@ def left(folder: Path) -> dict:
     """What was kept: `sweep`, see `in_turn`, and `stores`, see `tokenized`, each with `made`."""
     path = folder / "scale.json"
     return json.loads(path.read_text("utf-8")) if path.is_file() else {}
+
+
+def growth(rows: Sequence[dict]) -> float:
+    """What the most memory grows by between the smallest and the largest text, in per cent of what
+    the ids grow by."""
+    first, last = (pick(rows, key=lambda row: row["megabytes"]) for pick in (min, max))
+    ids = 4 * (last["tokens"] - first["tokens"]) / 2**20
+    return 100 * (last["peak_mib"] - first["peak_mib"]) / ids
+
+
+def rounds(found: dict) -> pd.DataFrame:
+    """Seconds of each round, and how many times as fast two are, to be read."""
+    table = pd.DataFrame(found["rounds"])[["serial_s", "parallel_s"]]
+    return table.assign(times_as_fast=table.serial_s / table.parallel_s).round(2)
+
+
+def stores(found: dict) -> pd.DataFrame:
+    """A row a text, to be read."""
+    return pd.DataFrame(found["rows"]).round({"seconds": 1, "peak_mib": 1})
 
 
 def told(made: dict) -> str:
