@@ -60,7 +60,7 @@ SETTINGS = (
     "3 repeats",
     "windows of 64",
     "over 1,004",
-    "A uniform guess is 1004, the floor 1000",
+    "A uniform guess is 1,004, the floor 1,000",
 )
 CODE = re.compile(r"\[@[^\]]*\]|`[^`]*`|\$\$.*?\$\$|\$[^$\n]*\$", re.S)  # citations, code, formulas
 FIELD = re.compile(r"\{[^{}]*\}")
