@@ -197,6 +197,7 @@ def test_ratios_are_paired_inside_each_process():
     samples["seconds"] *= 1 + samples.process  # a slower process changes no ratio
     assert processes.process_ratios(samples, "a", "b").tolist() == [3.0, 3.0]
     assert processes.speedup(samples, "a", "b")["estimate"] == pytest.approx(3.0)
+    assert processes.gain(samples, "a", "b")[0] == pytest.approx(3.0)
 
 
 def test_one_more_process_falls_wider_than_the_mean():

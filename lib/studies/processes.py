@@ -183,6 +183,11 @@ def speedup(samples: pd.DataFrame, slow: str, fast: str) -> dict[str, float]:
     return over_processes(process_ratios(samples, slow, fast))
 
 
+def gain(samples: pd.DataFrame, slow: str, fast: str) -> tuple[float, tuple[float, float]]:
+    """`speedup` as its estimate and the interval of the mean."""
+    return mean(speedup(samples, slow, fast))
+
+
 def percent_off(case: pd.Series, ratio: pd.Series, low: pd.Series, high: pd.Series) -> pd.DataFrame:
     """By how many per cent a case, measured over predicted, lies off 1, either way: case,
     off_percent, and as low and high the least and the most that lie in its interval."""
