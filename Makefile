@@ -3,7 +3,6 @@
 PYTHON ?= python3
 VENV ?= .venv# VENV=none uses $(PYTHON) as it is (a conda environment made from environment.yml)
 PROFILE ?= paper
-CHROMIUM ?= chromium
 
 SHELL := /bin/sh
 .DEFAULT_GOAL := help
@@ -43,7 +42,7 @@ SETTINGS = $(foreach p,$(PARAMETERS),$(if $(call given,$(call variable,$p)),\
 # A variable of the command line that nothing reads is an error before anything runs. The environment is left alone.
 KNOWN := $(foreach p,$(PARAMETERS),$(call variable,$p)) PROFILE JOBS PYTHON VENV TORCH_INDEX LAB_OPTIONS PYTEST_OPTIONS DEBUG \
   FORMAT EXPORT_OPTIONS PUBLISH_OPTIONS SOURCE_DATE_EPOCH GRID SCHEDULER
-ALSO := SHELL PWD TMPDIR MAKEFLAGS MAKEFILES GNUMAKEFLAGS UPGRADE CHROMIUM PIP_% UV_% OMP_% MKL_% CUDA_% TQDM_% \
+ALSO := SHELL PWD TMPDIR MAKEFLAGS MAKEFILES GNUMAKEFLAGS UPGRADE PIP_% UV_% OMP_% MKL_% CUDA_% TQDM_% \
   PYTHONPATH PYTHONWARNINGS PYTHONUNBUFFERED PYTHONDONTWRITEBYTECODE PYTEST_ADDOPTS# read by what is called
 UNKNOWN := $(strip $(foreach v,$(.VARIABLES),$(if $(findstring command,$(origin $v)),$(filter-out $(KNOWN) $(ALSO),$v))))
 ifneq ($(UNKNOWN),)
@@ -191,7 +190,6 @@ verify: $(READY) ## check that pack: one changed byte fails
 
 publish: $(READY) ## run what is lacking of tests and checks, render, copy the page to reports/reference/ (PUBLISH_OPTIONS=--anyway: failing ones too)
 	@$(RUN) publish $(OPTIONS) $(PUBLISH_OPTIONS)
-	@echo "the README's picture of it is made by: make picture"
 
 lab: $(READY) ## open JupyterLab at notebooks/, with reports/ beside it (LAB_OPTIONS=... are passed on)
 	@$(PY) -m jupyterlab --ServerApp.root_dir=. --LabApp.default_url=/lab/tree/notebooks $(LAB_OPTIONS)
@@ -214,12 +212,8 @@ distclean: clean ## clean, and delete the environment and the downloaded corpora
 notebooks: $(READY) ## maintainers: execute notebooks/ at the quick size and keep their outputs
 	@$(RUN) notebooks --profile quick
 
-picture: $(READY) ## maintainers: docs/page.png, the README's picture of reports/reference/index.html (needs chromium)
-	@mkdir -p .cache docs
-	@$(CHROMIUM) --headless --no-sandbox --disable-gpu --hide-scrollbars --force-device-scale-factor=1 \
-	  --window-size=1200,1000 --screenshot=.cache/page.png "file://$(CURDIR)/reports/reference/index.html" 2>/dev/null
-	@$(PY) -c 'from PIL import Image; \
-	  Image.open(".cache/page.png").convert("RGB").quantize(64, dither=0).save("docs/page.png", optimize=True)'
+picture: $(READY) ## maintainers: docs/page.png, README's picture of the committed page, where publish found no chromium
+	@$(RUN) picture $(OPTIONS)
 
 wasm: $(READY) ## maintainers: engine.c as WebAssembly again, for the page (needs pip install of the ziglang that it names)
 	@$(PY) -m minitransformer.native --wasm

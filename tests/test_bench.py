@@ -12,6 +12,7 @@ import torch
 from minitransformer.bench import (
     TimeModel,
     best_of,
+    dispatch,
     dispatch_table,
     fit,
     flop_speedup,
@@ -186,6 +187,21 @@ def test_speedup_is_the_ratio_of_the_sums():
     assert (
         roof.overhead == 0 and roof.compute == 1e-5 and roof.speedup(10, 50) > TRUE.speedup(10, 50)
     )
+
+
+def test_the_first_product_of_all_is_timed_once_more_and_the_rested_machine_is_dropped(monkeypatch):
+    timed = []
+
+    def seconds(layers, formats, x, repeats):
+        timed.append((x.shape[1], len(x)))
+        row = {"format": "fp32", "kernel": "none", "median_us": len(timed), "time_ratio": 1.0}
+        yield row | {"low": 1.0, "high": 1.0, "resident_of_disk": 1.0}
+
+    monkeypatch.setattr(dispatch, "_timed", seconds)
+    monkeypatch.setattr(dispatch, "_natives", lambda *_: ({}, []))
+    table = dispatch_table([16, 32], {}, tokens=(1, 2))
+    assert timed == [(16, 1), (16, 1), (16, 2), (32, 1), (32, 2)]
+    assert table.median_us.tolist() == [2, 3, 4, 5] and set(table.label) == {"baseline"}
 
 
 def test_the_dispatch_table_times_what_runs_and_says_why_the_rest_does_not():

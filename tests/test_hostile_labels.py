@@ -72,7 +72,6 @@ def draw(name, words):
     limits = dict(limits=[(2.0, more[2])], xlimits=[(5.0, more[3])])
     calls = {
         "lines": lambda f: f(long, "x", "y", "g", log="xy", seed=[(20, 4, a)], **named, **limits),
-        "learning_curves": lambda f: f(long, "x", "y", "g", limits=[(1.5, more[2])], **named),
         "pareto": lambda f: f(rows, "v", "v", "w", "lo", "hi", **named, **limits),
         "heatmap": lambda f: f({a: frame, b: frame}, label=c, annotate=True, **named),
         "reserves": lambda f: f(long.assign(p=d), "x", "y", "z", "g", "p", words=more[2:], **named),
@@ -86,7 +85,7 @@ def draw(name, words):
     return calls[name](getattr(figures, name))
 
 
-FEW = ("learning_curves", "reserves")  # take four groups or panels
+FEW = ("reserves",)  # takes four groups and panels
 FUNCTIONS = sorted(set(figures.__all__) - {"png_bytes"})
 
 
@@ -167,7 +166,7 @@ def outputs(monkeypatch, *calls):
 def test_the_page_shows_every_word_and_is_never_refused(tmp_path, monkeypatch):
     words = pd.DataFrame({"word": HOSTILE}).map(visible).assign(count=range(len(HOSTILE)))
     said = "; ".join(map(literal, HOSTILE))
-    png = figures.png_bytes(figures.ladder(words[:2].assign(count=1.5), "word", "count"))
+    png = figures.png_bytes(figures.ladder(words[:2].assign(count=1.5), "word", "count", xlabel=""))
     rows = [own_row(f"c{i}", literal(w), w, True, threshold=w) for i, w in enumerate(HOSTILE[::3])]
     rows = [{**row, "notebook": "01-data", "cell_id": "all"} for row in rows]
     found = outputs(

@@ -5,7 +5,7 @@ from dataclasses import asdict
 import numpy as np
 import pytest
 
-from paper import claims
+from paper import claims, statements
 from paper.bars import Bar
 from paper.files import read_json, write_json
 from paper.statements import Statement
@@ -66,6 +66,12 @@ def test_an_audit_row_takes_statement_value_and_unit_from_the_ledger():
         claims.audit_row(LEDGER, "S2", 1)
 
 
+def test_a_statement_brings_its_note_unless_the_chapter_has_another():
+    ledger = {"S1": LEDGER["S1"] | {"note": "Of tensors."}}
+    assert claims.audit_row(ledger, "S1", 1.88)["note"] == "Of tensors."
+    assert claims.audit_row(ledger, "S1", 1.88, note="Of files.")["note"] == "Of files."
+
+
 def test_the_interval_of_a_single_run_is_not_written():
     ledger = {"S1": {**LEDGER["S1"], "kind": "measurement", "rule": ""}}
     alone = claims.audit_row(ledger, "S1", 2, (np.nan, np.nan))
@@ -86,6 +92,8 @@ def test_the_verdict_that_counts_is_the_answers_where_nothing_else_was_there():
 
 def test_the_ledger_loads_and_refuses_a_repeated_id(tmp_path):
     assert len(claims.seed_claims()) > 40
+    held = {row["section"] for row in claims.seed_claims().values()}
+    assert held == {*statements.sections()}
     path = tmp_path / "x.toml"
     whole = claims.LEDGER.read_text(encoding="utf-8")
     first = whole[whole.index("[[claim]]") :].split("\n\n")[0]

@@ -3,7 +3,7 @@
 import pytest
 
 from paper.claims import audit_row, seed_claims
-from paper.findings import findings, listed
+from report.findings import findings, listed
 
 LEDGER = seed_claims()
 FULL = {

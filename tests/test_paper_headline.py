@@ -6,10 +6,11 @@ import pandas as pd
 import pytest
 
 from claim_rows import own_row
-from paper import bars, headline, marks, readme
+from paper import bars, marks, readme
 from paper.claims import audit_row, seed_claims
-from paper.headline import Counts, Fact
 from paper.project import Project
+from report import headline
+from report.headline import Counts, Fact
 
 LEDGER = seed_claims()
 RUN = {"durations_s": {"01-data": 32.0, "02-train": 2500.0}, "machine": {"cores": 2}}

@@ -280,7 +280,7 @@ def make_run(folder, shown):
             "claim": "ppl",
             "label": "Perplexity, n = 3",
             "value": 61.0,
-            "unit": "perplexity",
+            "unit": "",
             "interval": [60.1, 62.0],
             "limit_text": "floor 31.2",
             "seed_text": "original 1,045.31; repeated 1,154",
@@ -1051,6 +1051,9 @@ def test_values_are_written_with_units_and_the_digits_their_interval_supports():
     assert marks.stated(1045.31, "ms") == "1,045.31\u202fms" and marks.stated("~149K") == "~149K"
     assert marks.interval_text(None) == "" and marks.interval_text([1.894, 2.116]) == "[1.89, 2.12]"
     assert marks.interval_text([2, 2]) == ""  # compared with itself
+    assert marks.interval_text([1.547, 2.614]) == "[1.5, 2.6]"
+    assert marks.interval_text([1.547, 2.614], 1.5) == "[1.55, 2.61]"  # 1.5 would meet "≤ 1.5"
+    assert marks.interval_text([1.5, 2.614], 1.5) == "[1.5, 2.6]"  # it is the bound itself
     assert marks.bound("1.95 ± 10 %") is None and marks.bound("≥ −3.5×") == ("≥", -3.5)
 
 

@@ -113,7 +113,7 @@ def test_the_model_is_what_all_that_use_one_depend_on(changed):
 
 
 def test_a_drawing_is_drawn_again_and_nothing_is_computed(changed):
-    again, computed = changed("paper/canvas.py", "paper/figures.py", "paper/labels.py")
+    again, computed = changed("paper/canvas.py", "paper/labels.py", "report/plots.py")
     assert "02-train" in again and computed == set()
 
 

@@ -59,7 +59,7 @@ def test_crowded_labels_cover_no_mark_no_limit_s_name_and_no_other_label(points)
 def test_a_limit_s_name_stands_beside_its_own_line_where_another_is_near():
     df = pd.DataFrame({"n": ["guess", "model", "oracle"], "y": [1000.0, 30.0, 24.8]})
     limits = [(24.8, "the oracle"), (32.6, "all but one")]
-    fig = figures.ladder(df, "n", "y", limits=limits, beyond="below")
+    fig = figures.ladder(df, "n", "y", xlabel="perplexity", limits=limits, beyond="below")
     (ax,) = fig.axes
     label = next(text for text in ax.texts if text.get_text() == "the oracle")
     own, other = (ax.transData.transform((x, 0))[0] for x, _ in limits)

@@ -7,8 +7,8 @@ import pandas as pd
 import pytest
 import torch
 
+from paper import figures, open_notebook
 from paper import notebook as module
-from paper import open_notebook
 from paper.bars import Bar
 from paper.claims import seed_claims
 from paper.files import read_json, write_json
@@ -164,6 +164,27 @@ def test_a_figure_leaves_its_png_and_its_data_and_is_closed(nb, capsys):
     assert (nb.out / "figures" / "again.png").is_file()
 
 
+def test_a_figure_of_ours_knows_what_it_draws_and_others_are_told(nb):
+    drawn = pd.DataFrame({"what": ["a", "b"], "n": [1.0, 2.0]})
+    nb.figure(figures.dots(drawn, "what", "n", xlabel="n"), "ours")
+    assert (nb.out / "figures" / "ours.csv").read_text() == "what,n\na,1.0\nb,2.0\n"
+    nb.figure(figures.dots(drawn, "what", "n", xlabel="n"), "more", data=drawn.assign(m=3))
+    assert (nb.out / "figures" / "more.csv").read_text().startswith("what,n,m\n")
+    with pytest.raises(ValueError, match="'other' does not know what it draws: give its table"):
+        nb.figure(plt.figure(), "other", alt="x")
+
+
+def test_a_series_of_yes_and_no_is_counted(nb):
+    row = nb.bar("data-saved", pd.Series([True, False, True]), cell="cell-0")
+    assert row["measured"] == "2/3" and row["verdict"] == "fail"
+    assert nb.bar("data-saved", pd.Series([1, 1]) == 1, cell="cell-0")["verdict"] == "pass"
+
+
+def test_a_folder_is_the_projects_and_a_source_is_shown_as_it_is_written(nb, root):
+    assert nb.folder("") is None and nb.folder("texts") == root / "texts"
+    assert nb.source(make_project).data.startswith("def make_project(")
+
+
 def test_a_table_keeps_a_named_index(nb):
     nb.table(pd.DataFrame({"v": [1.5]}, index=pd.Index(["a"], name="what")), "sizes")
     assert (nb.out / "tables" / "sizes.csv").read_text() == "what,v\na,1.5\n"
@@ -236,6 +257,12 @@ def test_a_notebook_without_a_file_takes_every_parameter_and_cell(root):
         nb.params.steps == 3
         and nb.bar("data-saved", (1, 1), cell="anything")["cell_id"] == "anything"
     )
+
+
+def test_where_there_is_nothing_to_say_nothing_is_shown(nb, capsys):
+    nb.say("")
+    nb.say("{what}", what="")
+    assert displayed(capsys) == ""
 
 
 def test_readings_certificates_and_negative_results_are_shown(nb, capsys):

@@ -6,7 +6,9 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from paper.numerals import column, number, readable, told, unbroken
+from paper.display import joined
+from paper.marks import written
+from paper.numerals import column, heading, number, readable, told, unbroken
 
 
 def test_numbers_are_written_for_reading():
@@ -71,14 +73,14 @@ def test_columns_of_one_unit_have_one_count_of_decimals_but_where_two_digits_nee
         "two_nats": ["0.090", "0.088"],
         "small_nats": ["0.00031", "0.00042"],
         "none_nats": ["0.000", "–"],
-        "times": ["12.346", "1.500"],
+        "times": ["12.3", "1.50"],
     }
 
 
 def test_a_sentence_has_true_minus_signs_and_none_before_zero():
     values = {"a": -1.25, "b": np.float32(-0.5), "c": -0.001, "name": "a-b", "n": -3, "e": 1.5e-7}
     assert told("{a:.1f} {b:+.1f} {n:,}", values) == "−1.2 −0.5 −3"
-    assert told("{c:.1f} {c:+.2f} {name} {e:.1e}", values) == "0.0 0.00 a-b 1.5e-07"
+    assert told("{c:.1f} {c:+.2f} {name} {e:.1e}", values) == "0.0 0.00 a-b 1.5·10⁻⁷"
     assert told("no {values} at all", {}) == "no {values} at all"
 
 
@@ -128,3 +130,50 @@ def test_no_number_has_more_decimals_than_its_interval_supports(values, half):
 def test_a_column_with_powers_of_ten_writes_every_small_number_with_one():
     found = column([2.3e-5, 0.0003529, -0.0042, 0.0123, 0.0], 4, count=8)
     assert found == ["2.3·10⁻⁵", "3.5·10⁻⁴", "−4.2·10⁻³", "0.01230", "0"]
+
+
+def test_what_is_so_many_times_another_has_three_digits_everywhere():
+    found = readable(
+        pd.DataFrame({"roofline": [1.834, 16.07, 38.516], "times_smaller": [3.907] * 3})
+    )
+    assert found.roofline.tolist() == ["1.83", "16.1", "38.5"]
+    assert found.times_smaller.tolist() == ["3.91"] * 3
+    assert written(38.516, "×") == "38.5×" and written(3.6130, "×") == "3.61×"
+
+
+def test_percentages_have_three_digits_and_those_far_apart_three_each():
+    near = readable(pd.DataFrame({"rounded_percent": [1.0604, 5.1492, 29.9901]}))
+    assert near.iloc[:, 0].tolist() == ["1.06", "5.15", "29.99"]
+    far = readable(pd.DataFrame({"added_percent": [0.0, 0.00086, 1.48146, 133.909, np.nan]}))
+    assert far.iloc[:, 0].tolist() == ["0.0", "0.001", "1.48", "133.9", "–"]
+
+
+def test_counts_among_floats_have_no_decimals_and_settings_are_written_as_they_are():
+    counts = readable(pd.DataFrame({"int8, tokens/s": [535.0, 22666.0, np.nan], "n": [1, 2, 3]}))
+    assert counts["int8, tokens/s"].tolist() == ["535", "22,666", "–"]
+    setting = pd.DataFrame({"this run": [1100, 0.006, 0.0, False, "Adam", None]}, dtype=object)
+    expected = ["1,100", "0.006", "0", "no", "Adam", "–"]
+    assert readable(setting)["this run"].tolist() == expected
+
+
+def test_columns_are_headed_in_words():
+    heads = {"speedup": "speed-up", "measured_speedup": "measured speed-up", "nbytes": "bytes"}
+    assert {name: heading(name) for name in heads} == heads
+    assert heading("step_ms") == "step, ms" and heading("us_per_token") == "µs per token"
+
+
+def test_an_interval_shows_no_more_than_those_beside_it_and_none_of_rounding_alone():
+    rows = {
+        "ratio": [0.39812, 0.57811, 2.03823, 1004.0],
+        "low": [0.383, 0.568, 2.0366, 1004.0 - 1e-9],
+        "high": [0.413, 0.590, 2.0398, 1004.0 + 1e-9],
+    }
+    found = joined(pd.DataFrame(rows)).ratio.tolist()
+    assert found == [
+        "0.398 [0.383, 0.413]",
+        "0.578 [0.568, 0.590]",
+        "2.038 [2.037, 2.040]",
+        "1,004",
+    ]
+    alone = pd.DataFrame({"value": [503.04, 239.4], "low": [np.nan, 118], "high": [np.nan, 361]})
+    assert joined(alone).value.tolist() == ["503", "239 [118, 361]"]

@@ -5,9 +5,10 @@ import sys
 from pathlib import Path
 
 import pytest
+from PIL import Image
 
 from paper import __main__ as command
-from paper import companions, evidence, idempotence, publish, readme
+from paper import companions, evidence, idempotence, picture, publish, readme
 from paper.files import read_json, write_json, write_text
 from paper.project import Project
 from paper.revision import state
@@ -162,3 +163,35 @@ def test_copying_gives_the_readme_its_table(tmp_path):
         and "old" not in text
     )
     assert "The committed run took 2 minutes. Its headline:" in text
+
+
+def test_the_readme_shows_the_picture_of_the_published_run_and_no_older_one(tmp_path, monkeypatch):
+    project, run_dir = Project(tmp_path), tmp_path / "reports" / "quick"
+    page, shot = tmp_path / "README.md", tmp_path / picture.PLACE
+    write_text(page, f"{readme.START}\nold\n{readme.END}\n")
+    for name in companions.ALWAYS:
+        write_text(run_dir / name, "<p>the page</p>" if name == "index.html" else "{}")
+
+    def published(commit):
+        write_json(run_dir / "run.json", {"commit": commit, "executed": "2026-11-26T16:31:03Z"})
+        publish.copy(project, run_dir)
+        return page.read_text(), picture.run_of(shot)
+
+    def chromium(command, **options):
+        target = next(word for word in command if word.startswith("--screenshot="))
+        Image.new("RGB", (8, 8), "white").save(target.partition("=")[2])
+
+    monkeypatch.setattr(subprocess, "run", chromium)
+    monkeypatch.setattr(picture, "browser", lambda: "chromium")
+    text, shown = published("a1")
+    assert readme.SHOWN not in text and shown == "" and not shot.exists()  # none was wanted
+    publish.take_picture(project)
+    assert page.read_text().count(readme.SHOWN) == 1
+    text, shown = published("b2")
+    assert text.count(readme.SHOWN) == 1 and shown.startswith("b2 2026-11-26T")
+    assert text.replace(readme.SHOWN, "").startswith(f"{readme.START}\nIts headline:")
+    monkeypatch.setattr(picture, "browser", lambda: None)
+    text, shown = published("c3")
+    assert readme.SHOWN not in text and shown.startswith("b2 ")  # it is older than the table
+    with pytest.raises(RuntimeError, match="chromium is not installed"):
+        publish.take_picture(project)

@@ -4,12 +4,13 @@ import pandas as pd
 import pytest
 
 from claim_rows import own_row
-from paper import about, companions, limits, prose, record
+from paper import about, companions, prose, record
 from paper.claims import audit_row, seed_claims
 from paper.files import write_json, write_text
-from paper.headline import Fact
 from paper.project import Project
 from paper_project import make_project
+from report import limits
+from report.headline import Fact
 
 LUCK = pd.DataFrame({"seed": [1, 2, 3], "valid_nats": [3.9, 4.0, 4.1]})
 PAST = {"commit": "a" * 40, "dirty": True, "commits": 3, "unnamed": 0}

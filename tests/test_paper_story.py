@@ -5,11 +5,13 @@ import numpy as np
 import pandas as pd
 import pytest
 from matplotlib.colors import to_hex
+from matplotlib.text import Text
 
-from paper import plots, story
+from paper import figures
 from paper.boxes import overlaps
 from paper.canvas import PALETTE
-from paper.headline import Fact
+from report import plots, resources, story
+from report.headline import Fact
 
 SYSTEMS = ["2-gram (best on validation)", "1-block model", "2-block model", "smeared 1-block model"]
 
@@ -40,6 +42,13 @@ QUANT = QUANT.assign(compared=True)
 FALL = pd.DataFrame({"step": ["no cache", "a cache", "in C"], "us_per_token": [900.0, 400, 40]})
 GRID = pd.DataFrame(np.eye(3) * 90, index=["01 a", "02 b", "03 c"], columns=["01", "02", "03"])
 STATEMENTS = pd.DataFrame({"id": ["a", "b"], "kind": "setting", "verdict": ["copied", "copied"]})
+MARKS = table(["1 × 128", "6 × 384"], "shape", "over_least").assign(format="native FP32")
+MARKS = MARKS.rename(columns={"low": "over_least_low", "high": "over_least_high"})
+ROWS = pd.concat([MARKS.assign(rows=n) for n in (1, 8)], ignore_index=True)
+SPEEDS = table(["PyTorch", "C engine"], "runtime", "per_second").assign(format="FP32", cache="int8")
+USE = pd.DataFrame({"tokens": [16, 512, 8192] * 2, "heads": ["MHA"] * 3 + ["MQA"] * 3})
+USE = USE.assign(format="FP32", paged_kib=USE.tokens * 1.0, static_kib=8192.0)
+LOOPS = long("speedup", "new_tokens", ["dynamic cache", "static cache"], "loop", (10, 50, 500))
 DRAWN = {
     "frequencies": (plots.frequencies, long("share_percent", "rank", "ab", "corpus"), "word"),
     "ladder": (plots.ladder, LADDER, "word", [(0.1, "floor")]),
@@ -54,10 +63,31 @@ DRAWN = {
     "changes": (plots.changes, EFFECTS),
     "added": (plots.added, table(["int8", "int4"], "format", "added_nats")),
     "costs": (plots.costs, COSTS, "step_ms", "time of a step, ms"),
+    "above the source": (plots.above_source, long("excess_nats", "tokens", group="what")),
+    "by seconds": (plots.by_seconds, long("valid_nats", "seconds", group="who"), [(1.0, "3-gram")]),
+    "budget": (plots.budget, LOST, "word"),
+    "by window, long": (plots.by_window, long("nats", "evaluated_window", group="positions")),
+    "endless": (plots.endless, long("excess_nats", "tokens", ["a", "b"], "cache"), 20, 60),
+    "quality of formats": (plots.quality, QUANT.assign(label=QUANT.format), {"int8": "plum"}),
+    "own quality": (plots.own_quality, QUANT.assign(mib=QUANT.file_kib / 1024)),
+    "reserved": (resources.reserved, USE),
+    "waste": (resources.waste, long("reserved_share", "tokens", ["static", "paged"], "cache")),
+    "growth": (resources.growth, long("process_kib", "tokens", ["static", "paged"], "cache")),
+    "forwards": (resources.forwards, long("estimate", "tokens", ["a", "b"], "phase"), [], 12),
+    "speedups": (resources.speedups, LOOPS, [(1.0, "roofline")], 1.95, 25),
+    "waterfall": (resources.waterfall, FALL),
+    "serving": (resources.serving, long("tokens_per_s", "load", ["a", "b"], "policy", (0.3, 1.2))),
+    "steps": (resources.steps, table(["a", "b"], "how", "step_us", file_kib=[9.0, 40.0])),
+    "peers": (resources.peers, table(["a", "b"], "runtime", "us_per_token")),
+    "runtimes": (resources.runtimes, table(["b", "a"], "row", "tokens_per_second")),
+    "ways": (resources.ways, SPEEDS),
+    "over the mark": (resources.over_mark, MARKS),
+    "rows": (resources.rows, ROWS, [1, 8]),
+    "layers": (resources.layers, long("us", "width", ["FP32", "int8"], "format"), [1, 100]),
     "story ladder": (story.ladder, LADDER, Fact(0.1)),
     "story mechanisms": (story.mechanisms, LOST),
     "speed-up": (story.speed_up, GAINS, 1.95),
-    "quality": (story.quality, QUANT, 0.01),
+    "quality": (story.quality, QUANT),
     "speed": (story.speed, FALL),
     "audit": (story.audit, STATEMENTS),
 }
@@ -68,9 +98,30 @@ def test_it_is_drawn_from_the_table_of_its_study(name):
     draw, *given = DRAWN[name]
     fig = draw(*given)
     fig.canvas.draw()
-    assert len(fig.alt) > 20 and not overlaps(fig)
+    assert len(fig.alt) > 20 and not overlaps(fig) and fig.data is given[0]
     (ax, *_) = fig.axes
     assert name == "audit" or (ax.get_xlabel() and "_" not in ax.get_xlabel() + ax.get_ylabel())
+
+
+def test_what_was_before_the_first_token_is_kept_and_not_drawn():
+    looks = table(["first", "then"], "model", "valid_nats").assign(model="a", tokens=[0, 10])
+    later = looks.assign(tokens=[100, 1000])
+    fig = plots.learning(pd.concat([looks, later], ignore_index=True))
+    assert fig.axes[0].lines[0].get_xdata().tolist() == [10, 100, 1000] and len(fig.data) == 4
+
+
+def test_matrices_are_drawn_with_their_numbers():
+    bare, full = figures.heatmap(GRID, label="dB"), plots.numbers(GRID, "dB")
+    assert len(full.findobj(Text)) > len(bare.findobj(Text)) and full.alt == bare.alt
+    assert "Matrix of times FP32, width." in resources.kernels({"1 token": GRID}).alt
+
+
+def test_the_architecture_is_drawn_from_its_parts():
+    part = {"part": "attention", "does": "looks", "leaves": "B, T, C", "parameters": 8}
+    fig = story.architecture(
+        pd.DataFrame([part | {"group": "", "joins": False}]), "1 block", "8 KiB"
+    )
+    assert "attention (looks), 8 parameters, leaves B, T, C" in fig.alt and "8 KiB" in fig.alt
 
 
 def test_two_figures_of_the_story_stand_beside_each_other():

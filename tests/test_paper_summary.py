@@ -2,6 +2,7 @@
 
 from paper import statements, summary
 from paper.claims import audit_row, seed_claims
+from report import arithmetic
 
 LEDGER = seed_claims()
 
@@ -32,7 +33,7 @@ def test_the_audit_by_kind_counts_verdicts_at_both_settings():
 
 
 def test_the_seed_reports_own_arithmetic():
-    table = summary.own_arithmetic(LEDGER).set_index("what")
+    table = arithmetic.own_arithmetic(LEDGER).set_index("what")
     told = "7.18 9.44 1,052.43 1,052.43 0.69 0.90 0.25 6.96 1.95 2.46 1.88 497,500"
     assert table["follows"].tolist() == told.split()
     printed = "0.06 2.32 1,045.31 1,045.31 0.7 0.9 0.25 7.00 1.95 2.5 1.88 149,000"
@@ -42,8 +43,8 @@ def test_the_seed_reports_own_arithmetic():
 
 
 def test_numbers_agree_at_the_digits_that_are_printed():
-    assert summary.agree(LEDGER, "S34-slower", 2.549) and not summary.agree(
+    assert arithmetic.agree(LEDGER, "S34-slower", 2.549) and not arithmetic.agree(
         LEDGER, "S34-slower", 2.56
     )
-    assert not summary.agree(LEDGER, "S41-sinusoidal-loss", 6.99)  # "~7.00"
-    assert summary.agree(LEDGER, "S2-parameters", 149_400)  # "~149K"
+    assert not arithmetic.agree(LEDGER, "S41-sinusoidal-loss", 6.99)  # "~7.00"
+    assert arithmetic.agree(LEDGER, "S2-parameters", 149_400)  # "~149K"

@@ -86,10 +86,16 @@ def test_the_dark_rules_hold_on_a_screen_and_for_inline_figures_only():
     assert rules.index("#000") < rules.index(":is(text,g)")  # numbers on shades: after and above
 
 
+def ladder(names):
+    """A figure with so many names."""
+    rungs = pd.DataFrame({"name": names, "value": np.arange(1.0, len(names) + 1)})
+    return figures.ladder(rungs, "name", "value", xlabel="value")
+
+
 @pytest.mark.parametrize("start", range(0, len(HOSTILE), 12))
 def test_every_word_is_literal_text(start):
     some = [word for word in HOSTILE[start : start + 12] if visible(word).strip()]
-    fig = figures.ladder(pd.DataFrame({"w": some, "v": np.arange(1.0, len(some) + 1)}), "w", "v")
+    fig = ladder(some)
     shown = words(svg_text(fig, " ".join(some)))
     for word in some:
         lines = spoken(drawable(word, 44)).splitlines()
@@ -98,7 +104,7 @@ def test_every_word_is_literal_text(start):
 
 def test_the_text_of_every_script_stands_in_its_own_characters():
     some = [*SCRIPTS, "⟨U+7D05⟩", "紅" * 4]
-    fig = figures.ladder(pd.DataFrame({"w": some, "v": np.arange(1.0, len(some) + 1)}), "w", "v")
+    fig = ladder(some)
     shown = words(svg_text(fig))
     for word in some:
         assert visible(unicodedata.normalize("NFC", word)) in shown, shown

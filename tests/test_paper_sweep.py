@@ -3,6 +3,7 @@ and one table of all."""
 
 import csv
 import sys
+from types import SimpleNamespace
 
 import pytest
 
@@ -38,12 +39,17 @@ def table(project, name="sweep-my-grid"):
         return list(csv.DictReader(file))
 
 
-def test_every_point_is_a_run_and_a_failing_one_is_named_at_the_end(project, grid, capsys):
+def test_every_point_is_a_run_and_a_failing_one_is_named_at_the_end(
+    project, grid, capsys, monkeypatch
+):
+    times = iter([0, 30, 60, 90, 120])
+    monkeypatch.setattr(sweep, "time", SimpleNamespace(monotonic=lambda: next(times)))
     assert main("sweep", "--grid", grid) == 1
     said = capsys.readouterr()
+    assert "[1/4] profile=quick lr=1 seed=3: done; about 1 min 30 s left\n" in said.out
     assert "2 of 4 points failed (profile=quick lr=2 seed=3: 02-train: ValueError" in said.err
     assert "reports/sweep-my-grid/index.html, and the same command tries these again" in said.err
-    assert "[4/4] profile=quick lr=2 seed=4: 02-train: ValueError: lr 2 is bad" in said.out
+    assert "[4/4] profile=quick lr=2 seed=4: 02-train: ValueError: lr 2 is bad\n" in said.out
     rows = table(project)
     assert [(r["lr"], r["seed"], r["state"]) for r in rows] == [
         ("1", "3", "done"),

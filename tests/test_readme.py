@@ -22,7 +22,8 @@ from minitransformer import ModelConfig, Transformer, save
 from minitransformer.corpus import train_words
 from minitransformer.export import to_huggingface
 from paper import __main__ as command
-from paper import targets
+from paper import picture, readme, targets
+from paper.files import read_json
 from paper.project import Project
 
 ROOT = Path(__file__).resolve().parent.parent
@@ -192,10 +193,13 @@ def test_every_path_of_the_page_exists():
         assert (ROOT / name.replace("<run>", "reference")).exists(), name
 
 
-def test_the_picture_is_small_and_the_page_tells_how_it_is_made():
-    picture = (ROOT / "docs" / "page.png").read_bytes()
-    assert picture.startswith(b"\x89PNG") and len(picture) < 200_000
-    assert "docs/page.png" in make("-n", "picture", "VENV=none").stdout
+def test_the_picture_is_small_and_shown_beside_the_numbers_of_its_own_run_alone():
+    path = ROOT / picture.PLACE
+    assert path.read_bytes().startswith(b"\x89PNG") and path.stat().st_size < 200_000
+    run = read_json(ROOT / "reports" / "reference" / "run.json")
+    assert (readme.SHOWN in README) == (picture.run_of(path) == picture.stamp(run))
+    assert README.count(picture.PLACE.as_posix()) == README.count(readme.SHOWN)
+    assert "paper picture" in make("-n", "picture", "VENV=none").stdout
 
 
 def test_the_requirements_are_those_of_the_package():

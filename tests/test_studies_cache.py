@@ -35,6 +35,7 @@ from studies import (
 )
 from studies.processes import speedup
 from studies.words import with_interval
+from ticking import ticking
 
 pytestmark = pytest.mark.usefixtures("quick_processes")
 CFG = ModelConfig(vocab_size=41, d_model=16, n_heads=2, context=96)
@@ -215,21 +216,21 @@ def test_operations_are_those_of_the_loops(text):
     model, passes = made(), []
     model.embedding.register_forward_hook(lambda layer, given, out: passes.append(given[0].numel()))
     found = operations.counted((5, 9)).set_index(["new_tokens", "loop"])
-    for loop, cache in (("naive", None), ("cached", "static")):
+    for loop, cache in (("recomputing", None), ("cached", "static")):
         passes.clear()
         texts.generate(model, texts.as_row(text[:1]), 9, cache=cache)
         assert sum(passes) == found.token_passes[9, loop]
     # the pairs of a causal mask: token i of a sequence sees i tokens
-    assert found.attention_pairs[5, "naive"] == sum(sum(range(1, t + 1)) for t in range(1, 6))
+    assert found.attention_pairs[5, "recomputing"] == sum(sum(range(1, t + 1)) for t in range(1, 6))
     assert found.attention_pairs[5, "cached"] == sum(range(1, 6))
 
 
 def test_exponents_are_those_of_the_powers_that_counts_follow():
     table = operations.counted((1000, 4000))
     for loop, column, power in (
-        ("naive", "token_passes", 2),
+        ("recomputing", "token_passes", 2),
         ("cached", "token_passes", 1),
-        ("naive", "attention_pairs", 3),
+        ("recomputing", "attention_pairs", 3),
         ("cached", "attention_pairs", 2),
     ):
         assert operations.exponent(table, loop, column) == pytest.approx(power, abs=0.01)
@@ -243,7 +244,7 @@ def test_every_cache_and_decoder_is_certified_and_a_broken_one_is_seen(folder, t
     prompts = [torch.from_numpy(text[i : i + 6].copy())[None] for i in (0, 50)]
     plan = certificates.checks(KINDS, {"one": "model", "two": "model-2block"})
     ticks = []
-    every = certificates.every(folder, prompts, 8, plan, done=ticks.append)
+    every = certificates.every(folder, prompts, 8, plan, progress=ticking(ticks.append))
     assert sum(ticks) == len(plan) == 2 * (len(KINDS) + len(certificates.WAYS))
     assert set(every.kind) > set(KINDS) and set(every.model) == {"one", "two"}
     told = certificates.agreement(every)
@@ -342,14 +343,14 @@ def test_a_process_times_all_that_the_chapter_compares(timed):
     assert set(samples["loops"].name) == set(latency.LOOPS[1:])
     assert samples["loops"].groupby(["tokens", "name"]).size().eq(plan.repeats).all()
     gains = latency.speedups(samples["loops"])
-    assert gains[gains.loop == "naive"].speedup.tolist() == [1.0, 1.0]
+    assert gains[gains.loop == "recomputing"].speedup.tolist() == [1.0, 1.0]
     assert gains.high.isna().all()  # one process decides no bar
     columns = {"cache": ["int8"] * 2, "added_percent": [0.4, 0.3], "low": [0, 0.2], "high": [1, 2]}
     table = latency.kind_costs(samples["kinds"], pd.DataFrame(columns), CFG, ("static", "int8"))
     assert table.added_percent.tolist() == [0.0, 0.3] and table.high.tolist() == [0.0, 2]
     assert table.time_ratio[0] == pytest.approx(1) and plan.usual == 8
     assert table.spread.isna().all() and gains.spread.isna().all()  # there is no other process
-    assert set(latency.cached(gains).loop) == {"dynamic cache", "static cache"}
+    assert set(latency.cached(gains).loop) == {"growing cache", "static cache"}
 
 
 def test_the_seeds_row_has_its_tokens_its_repeats_and_where_one_more_process_falls(timed):
@@ -359,17 +360,17 @@ def test_the_seeds_row_has_its_tokens_its_repeats_and_where_one_more_process_fal
     several = [samples["seed"].assign(process=i) for i in range(3)]
     several[2] = several[2].assign(seconds=lambda t: t.seconds * 1.5)
     table = seed_latency.rows(pd.concat(several)).set_index("loop")
-    assert table.original_ms["dynamic cache"] == 8.98 and len(table) == 4
+    assert table.original_ms["growing cache"] == 8.98 and len(table) == 4
     assert (table.ms_low < table.ms).all() and (table.ms < table.ms_high).all()
-    one = table.loc["head at all positions"]
+    one = table.loc["the original's loop"]
     assert one.speedup == one.low == one.high == one.mean_low == pytest.approx(1)
     assert table.spread.notna().all()
-    found, fast = seed_latency.stated(pd.concat(several)), table.loc["dynamic cache"]
+    found, fast = seed_latency.stated(pd.concat(several)), table.loc["growing cache"]
     assert found["cached"] == (fast.ms, (fast.ms_low, fast.ms_high))
     assert found["speedup"] == (fast.speedup, (fast.low, fast.high))
     assert found["mean"] == (fast["mean"], (fast.mean_low, fast.mean_high))
-    assert found["naive"][0] == one.ms and found["printed"] == pytest.approx(17.47 / 8.98)
-    fair = speedup(pd.concat(several), "naive", "static cache")
+    assert found["slow"][0] == one.ms and found["printed"] == pytest.approx(17.47 / 8.98)
+    fair = speedup(pd.concat(several), seed_latency.AGAIN, seed_latency.STATIC)
     assert found["fair"] == with_interval(fair["estimate"], fair["low"], fair["high"], "×")
 
 
@@ -440,11 +441,11 @@ def test_predictions_of_a_known_machine_are_exact():
     single = pd.DataFrame({**rows, "quiet": [2.0, 3.0, 7.0, 99.0]})
     assert latency.at_the_knee(single, law.knee) == pytest.approx(2.5)  # as it was timed
     text = float(law.uncached(8) + law.cached(np.arange(8, 57)).sum())
-    slow = {"naive": 2e3 * text * law.speedup(8, 50), "static cache": 3e3 * text}
+    slow = {"recomputing": 2e3 * text * law.speedup(8, 50), "static cache": 3e3 * text}
     own = pd.DataFrame({"loop": [*slow], "ms": [*slow.values()], "new_tokens": 50})
     off = latency.times_off(own, law, 8, 50)
     fixed = latency.fixed_percent(law, 50)
-    assert off == {"naive": pytest.approx(100), "cached": pytest.approx(200), "fixed": fixed}
+    assert off == {"again": pytest.approx(100), "cached": pytest.approx(200), "fixed": fixed}
     curves = latency.limit_curves(law, law, CFG, latency.Plan((50,), 1, 1, 8))
     (tokens, gains), name = curves[1]
     assert (tokens[-1], name) == (50, "time model")
@@ -514,7 +515,7 @@ def test_drafts_are_timed_and_counted(folder, text):
 def test_what_a_way_adds_late_is_told_with_true_minus_signs():
     late = pd.DataFrame({"cache": ["a", "b"], "added_percent": [1.0, -0.02]})
     said = cache_quality.told(late.assign(low=[0.5, -0.3], high=[1.5, 0.2]))
-    assert said == "a +1.0 % [+0.5, +1.5]; b −0.02 % [−0.30, +0.20]"
+    assert said == "Late in the text: a +1.0 % [+0.5, +1.5]; b −0.02 % [−0.30, +0.20]."
     window = late.assign(cache=["window of 4", "window of 8"], low=[0.5, -0.3])
     assert cache_quality.sinks_told(window.assign(high=[1.5, 0.2])) == "The first tokens change it."
     assert cache_quality.sinks_told(window.assign(high=[1.5, 0.6])).endswith("nothing to be seen.")
@@ -632,6 +633,21 @@ def test_the_engine_is_timed_beside_eager_and_certified(folder, text):
     assert set(steps.name) == set(native.STORED) and set(steps.tokens) == {64}
 
 
+def test_a_step_of_the_engine_is_what_a_further_token_takes_without_the_call(monkeypatch):
+    step = {"native FP32": 4.0, "native int8": 2.0, "native int4": 1.0}
+
+    def timed(ways, repeats, **_):
+        rows = [(way, r, 99 + step[way[0]] * way[1]) for way in ways for r in range(repeats)]
+        return pd.DataFrame(rows, columns=["name", "repeat", "seconds"])
+
+    monkeypatch.setattr(native, "missing", lambda: "")
+    monkeypatch.setattr(native, "packed", lambda model: dict.fromkeys(native.FORMATS))
+    monkeypatch.setattr(native.bench, "interleaved", timed)
+    found = native.steps(made(), 2)["native_steps"]
+    assert len(found) == 6 and set(found.name) == {*native.FORMATS}
+    assert (found.seconds / found.tokens).tolist() == pytest.approx(found.name.map(step).tolist())
+
+
 def test_without_a_compiler_the_reason_is_told(monkeypatch):
     def broken():
         raise native.BuildError("no C compiler: install one")
@@ -666,7 +682,9 @@ def test_the_compiled_step_is_told_with_its_reason_or_its_gain(folder, text, mon
     samples = samples.assign(name=samples.name.map(names), tokens=10)
     compiling = pd.DataFrame({"seconds": [9.0, 3.0], "same": True, "reason": ""})
     both = {"compiled": samples, "compiling": compiling}
-    assert compiled.us_per_token(both) == pytest.approx(2e5) and compiled.told({}) == ""
+    assert compiled.us_per_token(both) == pytest.approx(2e5) and compiled.told({}).endswith(
+        "longer profiles."
+    )
     assert "takes 9 s once" in compiled.told(
         both
     ) and "2.00 times as fast as eager PyTorch on one thread" in compiled.told(both)

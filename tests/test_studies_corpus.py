@@ -218,6 +218,7 @@ def test_rungs_fall_to_the_floor_and_wider_windows_see_more(language):
     assert table.perplexity["uniform guess"] == pytest.approx(SMALL.vocab_size)
     known = predictors.summary(language)
     assert known["floor"] == pytest.approx(language.language.floor_perplexity)
+    assert known["frequencies"] == table.perplexity["word frequencies"]  # as the ladder has it
     assert (known["unit"], known["tokens"], known["types"]) == ("word", 7400, language.types)
     assert predictors.limits(language) == [(known["floor"], "floor")]
 

@@ -522,10 +522,14 @@ def test_a_head_that_looks_where_induction_recalls_is_found(language):
     found = attention.strongest(table, "what followed")
     assert found == {"head": "b, 1.1", "at": "what followed", "share": 100}
     told = attention.told(table, "a model")
-    assert told.startswith("Head b, 1.1 gives it 100 %. The plain twin's best head gives it ")
+    assert told.startswith(
+        "Head b, 1.1 gives what followed 100 %. The plain twin's best head gives it "
+    )
     back = table["from there at the key"]["a, 1.1"]
-    assert told.endswith(f"of the plain twin looks back at the key with {back:.0f} %.")
+    assert told.endswith(f"plain twin's head a, 1.1 looks back at the key with {back:.0f} %.")
     assert "best head" not in attention.told(table, "b model")  # is the twin's own
+    twin = table.rename(index=lambda head: head.replace("a,", "a (twin),"))
+    assert attention.told(twin, "a model (twin)").endswith(f"at the key with {back:.0f} %.")
     assert attention.told(table.loc[["a, 1.1"]], "a model").startswith("No head looks there: ")
     end = attention.recall_ends(language.language, test, T)
     assert T >= end >= 20 and (end == T or end - 20 <= target[0, end - 1] < end)

@@ -112,9 +112,9 @@ def test_production_is_the_slowest_of_the_quickest_kernels_of_the_widest_layer()
     assert value == pytest.approx(0.7) and low <= value <= high
     said = gpu_told.layer_sentence(table)
     assert said.startswith(
-        f"At width 8, weights from memory, for one row int8 takes 50 % (int8) and int4 takes 30 % "
-        f"({INT4}) of FP32's time, for 64 rows int8 takes 60 % (int8, activations too) and int4 "
-        f"takes 70 % ({INT4}) of FP32's time; at width 4"
+        "At width 8, weights from memory, the quickest kernel of so many bits takes of FP32's time "
+        f"for one row “int8” 50 % and “{INT4}” 30 %, "
+        f"for 64 rows “int8, activations too” 60 % and “{INT4}” 70 %; at width 4"
     )
     without = {key: t for key, t in times.items() if key[1:4:2] != (64, INT4)}
     assert gpu_layers.production(gpu_layers.table(samples(without))).empty

@@ -13,7 +13,7 @@ import torch
 
 from minitransformer import ModelConfig, Transformer, save
 from minitransformer.corpus.tokenizers import train_words
-from studies import hosts, interop
+from studies import hosts, interop, interop_told
 
 ROOT = Path(__file__).resolve().parent.parent
 ORT_WEB = ROOT / ".cache" / "npm" / "node_modules" / "onnxruntime-web" / "dist"
@@ -60,13 +60,13 @@ def test_what_runs_in_this_process_says_what_pytorch_says(folder, tmp_path):
         rows = rows_of(table, name)
         assert (rows.equal == NEW).all() and rows.worst.max() < 1e-4
         assert (rows.tokens_per_second > 0).all()
-        small = interop.bytes_of(table, "model" if name == interop.EAGER else "onnx")
+        small = interop_told.bytes_of(table, "model" if name == interop.EAGER else "onnx")
         assert small["int4"] < small["int8"] < small["FP32"]
     assert set(samples.groupby(["model", "format", "runtime"]).size()) == {2}
     left = rows_of(table, "transformers")
     assert set(left.reason) == {"not asked for: --set 'interop=[\"all\"]'"}
-    assert interop.share(table, "transformers") is None
-    assert interop.share(table, "ONNX Runtime") == 100
+    assert interop_told.share(table, "transformers") is None
+    assert interop_told.share(table, "ONNX Runtime") == 100
 
 
 @pytest.mark.skipif(not shutil.which("node"), reason="node is not installed")
@@ -117,7 +117,7 @@ def test_what_is_absent_says_what_brings_it(folder, tmp_path, monkeypatch):
     assert "of Llama's shape" in llama and "pip install xllamacpp" in llama[interop.LLAMA, "FP32"]
     assert "cannot be rewritten" in llama[interop.OWN, "int4"]
     assert {*samples.runtime} <= {interop.EAGER, interop.ENGINE}
-    shown = interop.shown(table)
+    shown = interop_told.shown(table)
     assert len(shown) == 2 * len(interop.RUNTIMES) and (shown["FP32: equal"] == "–").any()
 
 
@@ -186,7 +186,7 @@ def test_a_divergence_is_of_whole_distributions():
     assert np.isnan(interop.divergence([*logits], logits))
     rows = [("llama.cpp", "FP32", 9.0), ("llama.cpp", "int8", 1e-3), ("llama.cpp", "int4", 2e-3)]
     told = pd.DataFrame([*rows, ("a", "int8", 5.0)], columns=["runtime", "format", "kl"])
-    assert interop.diverged(told) == 2e-3
+    assert interop_told.diverged(told) == 2e-3
 
 
 def test_the_tables_are_of_the_samples():
@@ -209,15 +209,26 @@ def test_the_tables_are_of_the_samples():
     told = pd.DataFrame(rows).assign(process=0, adapter="", software=False)
     table = interop.table(pd.DataFrame(samples), told)
     assert list(table.tokens_per_second[:4]) == [6.0] * 4  # of the last three: 9, 3 and 6 a second
-    assert interop.counted(table) == (27, 27) and interop.counted(table, exact=False) == (4, 9)
-    assert interop.worst_of(table, ["FP32"]) == 3e-6 and interop.worst_of(table, ["int8"]) == 2e-6
-    assert interop.share(table, "llama.cpp", "FP32") == 100 and interop.absent(table) == [
-        "b: not there"
-    ]
-    speeds = interop.sizes(table).set_index("runtime")
+    assert interop_told.counted(table) == (27, 27) and interop_told.counted(table, exact=False) == (
+        4,
+        9,
+    )
+    assert (
+        interop_told.worst_of(table, ["FP32"]) == 3e-6
+        and interop_told.worst_of(table, ["int8"]) == 2e-6
+    )
+    assert interop_told.share(table, "llama.cpp", "FP32") == 100
+    assert interop_told.absent(table) == "Not there in this run:\n\n- b: not there"
+    assert interop_told.absent(table[:3]) == interop_told.parted(table[:3]) == ""
+    assert "**4 of 9** tokens are equal" in interop_told.parted(table.assign(kl=0.1))
+    webgpu = table.assign(adapter=["", "swift", *[""] * (len(table) - 2)])
+    assert interop_told.adapters(table) == "" and interop_told.adapters(webgpu) == "swift"
+    assert interop_told.adapters(webgpu.assign(software=True)) == "swift, in software"
+    assert "int8" not in {*interop_told.drawn(table).format}
+    speeds = interop_told.sizes(table).set_index("runtime")
     assert list(speeds.index) == names and speeds.loc["a", "FP32, KiB"] == 2
-    assert "27 of 27** greedy tokens of 2 runtimes" in interop.summary(table)
-    shown = interop.shown(table).set_index("runtime")
+    assert "27 of 27** greedy tokens of 2 runtimes" in interop_told.summary(table)
+    shown = interop_told.shown(table).set_index("runtime")
     assert shown.loc["llama.cpp", "int8: equal"] == "4 of 9"
     assert shown.loc["b", "why there are none"] == "not there"
 

@@ -108,6 +108,23 @@ def test_parts_of_a_step_make_the_whole_and_are_held_against_their_bytes(tiny):
     assert table.over_least[limits.REST] == pytest.approx(1)
 
 
+def test_times_the_mark_is_the_ratio_of_the_columns_beside_it(tiny):
+    """Processes of unlike speed, whose ratios to their own readings are unlike as well."""
+    steps = [limits.WHOLE, *limits.PARTS]
+    loops, readings = [], []
+    for process, (step, reading) in enumerate([(1.0, 1.0), (2.0, 1.5), (9.0, 2.0)]):
+        own = {name: step * (1 if name == limits.WHOLE else 0.75) for name in steps}
+        for calls in (1, 11):
+            times = {name: 5 + (calls - 1) * t for name, t in own.items()}
+            loops.append(samples(times, 1, calls=calls).assign(process=process))
+        read = floors(dict.fromkeys(native.FORMATS, reading), 1e-15, 1)
+        readings.append(read.assign(process=process))
+    table = limits.part_table(pd.concat(loops), pd.concat(readings))
+    assert table.over_least.tolist() == pytest.approx((table.us / table.least_us).tolist())
+    assert (table.over_least_low < table.over_least).all()
+    assert (table.over_least < table.over_least_high).all()
+
+
 def test_what_a_call_costs_is_a_forward_less_a_step():
     rows = pd.DataFrame({"shape": "a", "rows": [1, 8], "format": "native FP32", "ms": [0.05, 0.2]})
     steps = pd.DataFrame({"shape": "a", "format": ["native FP32"], "us": [30.0]})
@@ -162,7 +179,7 @@ def test_a_table_is_worded_with_the_interval_and_spread_behind_each_ratio():
     table = limits_told.worded(step_rows(["a"]))
     assert "over_least" not in " ".join(table) and table.columns[0] == "model"
     behind = ["times the mark low", "times the mark", "times the mark high"]
-    assert {*behind, "times the mark: spread", "µs a step"} <= {*table}
+    assert {*behind, "times the mark, spread", "µs a step"} <= {*table}
     prompts = step_rows(["a"]).rename(columns=lambda name: name.replace("over_least", "over_eager"))
     cases = limits_told.prompt_cases(prompts.assign(tokens=64))
     assert cases.case[0] == "a, 64 tokens" and cases.columns[1] == "over_eager"

@@ -31,6 +31,8 @@ def test_what_is_installed_gives_equal_tokens(measured):
 def test_what_is_not_installed_says_so(measured):
     told = measured["told"].set_index("runtime")
     assert "xllamacpp" in told.reason["llama.cpp, F32"] and told.tokens["llama.cpp, F32"] == ""
+    assert told.mib[[peers.OURS, "ONNX Runtime"]].notna().all()
+    assert pd.isna(told.mib["llama.cpp, F32"])
     assert told.bytes["llama.cpp, Q4_0"] < told.bytes["llama.cpp, F32"] / 3
 
 
@@ -59,6 +61,12 @@ def test_only_the_libraries_that_are_asked_are_imported_early(monkeypatch):
     assert {module for modules in peers.PEERS.values() for module in modules} <= {*asked}
 
 
+def test_memory_that_is_taken_is_seen():
+    before = peers.held_mib()
+    taken = np.ones(64 * 2**17)  # 64 MiB, too large for what lies about
+    assert 60 < peers.held_mib() - before < 80 and taken.size
+
+
 def test_every_way_is_timed_at_two_lengths_in_every_repeat(measured):
     count = measured["peers"].groupby("name").size()
     assert set(count) == {4} and peers.OURS in count.index and "ONNX Runtime" in count.index
@@ -73,15 +81,20 @@ def test_the_table_is_of_the_samples():
         for p in range(3)
     ]
     told = [
-        dict(shape="s", runtime=name, bits=32, bytes=1e6, reason="", process=0, tokens=tokens)
+        dict(shape="s", runtime=name, bits=32, bytes=1e6, reason="", process=p, tokens=tokens,
+             mib=10.0 * (p + 1))
+        for p in range(3)
         for name, tokens in zip(times, ("[1, 2, 3]", "[1, 2, 3]", "[1, 9, 3]"), strict=True)
-    ]
-    told.append({**told[0], "runtime": "none", "tokens": "", "reason": "not installed"})
+    ]  # fmt: skip
+    told.append(
+        {**told[0], "runtime": "none", "tokens": "", "reason": "not installed"} | {"mib": None}
+    )
     table = peers.table(pd.DataFrame(rows), pd.DataFrame(told)).set_index("runtime")
     assert list(table.equal_tokens[:3]) == [3, 3, 1] and table.why_not["none"] == "not installed"
     ratio, (low, high) = peers.against(table.reset_index(), "s", "llama.cpp, F32")
     assert ratio == pytest.approx(4) and low == pytest.approx(high)
     assert table.over_engine_estimate[peers.OURS] == pytest.approx(10)
+    assert table.memory_mib[peers.OURS] == 20 and pd.isna(table.memory_mib["none"])
     columns = list(peers.shown(table.reset_index()).columns)
     place = columns.index("times the engine's")
     assert columns[place + 1 : place + 4] == ["engine's low", "engine's high", "spread"]

@@ -9,8 +9,19 @@ from minitransformer.checkpoint import save
 from minitransformer.model import ModelConfig, Transformer
 from minitransformer.quant import quantize
 from minitransformer.train import initialize
-from studies import calibration, finetune, formats, kernels, mixed, native, quant_tables, seed_quant
-from studies.scores import Scores
+from studies import (
+    calibration,
+    finetune,
+    formats,
+    kernels,
+    mixed,
+    native,
+    quant_tables,
+    seed_quant,
+    seeds,
+)
+from studies.scores import Scores, estimate
+from ticking import ticking
 
 CFG = ModelConfig(vocab_size=41, d_model=32, n_heads=2, context=64)
 WINDOW = 32
@@ -53,6 +64,12 @@ def test_scores_are_paired_and_kept(model, ids):
     found.kept["half"] = found.kept["fp32"] + 0.05
     assert found.recovered("half", "worse")["recovered_percent"] == pytest.approx(50)
     assert found.table(["worse"]).format.tolist() == ["worse"]
+    row = {"over_low": 1.0, "over_high": 3.0, "over_added_percent": 2.0}
+    assert estimate(row, "over_") == (2.0, (1.0, 3.0))
+    same, told = {"a": model, "b": model}, []
+    both = Scores(ids[:65], WINDOW).of(same, lambda items, what: told.append(what) or items)
+    assert list(both.kept) == ["a", "b"] and told == ["formats scored"]
+    assert both.added("a", "b")["added_percent"] == 0
     found.kept["same"] = found.kept["fp32"] - 0.05  # nothing was lost: no share of it
     assert np.isnan(list(found.recovered("half", "same").values())).all()
 
@@ -118,7 +135,7 @@ def test_methods_are_compared_in_one_format_and_chosen_on_validation(model, ids,
     assert fitting.shape == (6, WINDOW)
     save(model, tmp_path)
     given, seen = ({"one": tmp_path}, {"one": scores}, [4, 2], fitting, ids[400:500]), []
-    table = calibration.compare(*given, done=seen.append)
+    table = calibration.compare(*given, progress=ticking(seen.append))
     assert sum(seen) == len(calibration.trials(given[0], [4, 2])) == 8
     of_rtn = scores.kept["int2 rtn"]
     np.testing.assert_array_equal(of_rtn, scores.add("2", quantize(model, finetune.scheme(2))))
@@ -146,9 +163,9 @@ def test_fine_tunes_learn_from_their_control_and_pack_exactly(model, ids, scores
         ticks.append(steps)
         return True  # as a progress bar does where it has drawn itself again
 
-    start, place = tmp_path / "model", tmp_path / "qat"
+    start, place, bar = tmp_path / "model", tmp_path / "qat", ticking(tick)
     save(model, start)
-    tuned, exact = finetune.fine_tunes({"one": start}, ids, [4, 2], plan, place, done=tick)
+    tuned, exact = finetune.fine_tunes({"one": start}, ids, [4, 2], plan, place, progress=bar)
     assert sum(ticks) == 6 and list(tuned["one"]) == ["control", 4, 2] and exact == (2, 2)
     table = finetune.over_control("one", tuned["one"], scores)
     assert table.bits.tolist() == [4, 2] and (table.low <= table.added_percent).all()
@@ -157,9 +174,9 @@ def test_fine_tunes_learn_from_their_control_and_pack_exactly(model, ids, scores
     for width, each in again["one"].items():
         assert torch.equal(each(probe), tuned["one"][width](probe))  # however many at once
     control = place / "model" / "control"
-    told = finetune.teachers("one", start, control, ids, [4, 2], plan, scores, done=tick)
+    told = finetune.teachers("one", start, control, ids, [4, 2], plan, scores, progress=bar)
     assert len(told) == 3 and np.isnan(told.teacher_added_percent[0])
-    grown = finetune.from_scratch(CFG, ids, plan, scores, threads=1, done=tick)
+    grown = finetune.from_scratch(CFG, ids, plan, scores, threads=1, progress=bar)
     assert (
         grown.bits.tolist() == [4, 2] and (grown.over_rounded_low < grown.over_rounded_high).all()
     )
@@ -171,7 +188,7 @@ def test_a_mixture_keeps_its_limit_and_its_file(model, ids, scores, tmp_path):
     found, schemes = mixed.under_budgets(model, alone, ids[400:500], scores)
     assert (found.bytes <= found.limit_bytes).all()
     scheme = schemes["int3 bytes"]
-    assert mixed.file_round_trip(tmp_path / "s.json", scheme, CFG)
+    assert mixed.in_file(tmp_path / "s.json", scheme, CFG) == (1, 1)
     assert set(mixed.spent(scheme).format) <= set(mixed.palette())
     three = dict.fromkeys(scheme, mixed.palette()["int3"])
     assert mixed.moved(three) == {"moved": 0, "all": len(scheme)}
@@ -200,6 +217,10 @@ def test_every_way_to_run_is_timed_beside_fp32(model, tmp_path, scores):
     assert "not decided" in set(table.label) and "fast" not in set(table.label)
     costs = kernels.as_run(ways, {}, scores)
     assert costs["fp32"] == 0 and set(costs.index) == set(ways)
+    shown = kernels.shown(table.reset_index(), costs).set_index("how")
+    assert shown.added_percent["fp32"] == 0 and "memory over file" in shown
+    said, lines, holds = kernels.proof(checked)
+    assert "dequantized reference" in said and lines is checked and holds
     kept = scores.added("int4 g32")["added_percent"]
     assert costs["int4 g32, each call"] == costs["int4 g32, once"] == kept
     assert "was not measured" in kernels.told(table.reset_index())
@@ -370,6 +391,8 @@ def test_the_seeds_numbers_stand_beside_the_same_here(ids, tmp_path):
     assert len(table) == 12 and table.original.notna().all()
     found = seed_quant.stated(table)
     assert found["int4 drop"][0] == pytest.approx(four.added_perplexity.mean())
+    told = seeds.one_more_perplexity(np.log(whole))  # as the evaluation tells the same runs
+    assert found["fp32 perplexity"] == (pytest.approx(told.value), pytest.approx(told.interval))
     assert found["int8 times"][0] > 0 and np.isnan(found["fp32 ms"][1]).all()
     told = seed_quant.compression(table)
     assert told == (pytest.approx(1.88, abs=0.005), None)

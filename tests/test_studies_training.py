@@ -32,6 +32,7 @@ from studies import (
     workers,
 )
 from studies.arms import Arm, Text
+from ticking import ticking
 
 pytestmark = pytest.mark.usefixtures("quick_processes")
 SALT = "1a2b3c4d5e6f7890"
@@ -162,7 +163,7 @@ def test_arms_are_the_same_to_the_bit_however_many_run_beside_them(texts, monkey
     with torch.no_grad():
         alone = arms.run(logged, mixed, texts, 1)
     assert torch.get_num_threads() == before
-    beside = arms.run(logged, mixed, texts, 2, done=told.append)
+    beside = arms.run(logged, mixed, texts, 2, progress=ticking(told.append))
     for (log, weights, here), (other, others, there) in zip(alone, beside, strict=True):
         pd.testing.assert_frame_equal(log, other, check_exact=True)
         assert all(np.array_equal(a, b) for a, b in zip(weights, others, strict=True))
@@ -175,7 +176,7 @@ def test_arms_are_the_same_to_the_bit_however_many_run_beside_them(texts, monkey
 def test_a_log_says_what_was_trained_and_scores_the_end(texts):
     told = []
     arm = Arm("a", CFG, RUN, 3, points=24)
-    log = arms.run(learning.learnt, [arm], texts, 1, done=told.append)[0]
+    log = arms.run(learning.learnt, [arm], texts, 1, progress=ticking(told.append))[0]
     assert sum(told) == arms.steps([arm]) == len(log) == 9
     assert log.valid_nats.notna().sum() == 3 and log.valid_nats.notna().iloc[-1]
     assert set(log.model) == {"a"} and set(log.seed) == {3}
@@ -203,12 +204,12 @@ def test_a_killed_worker_is_reported_and_its_run_goes_on_to_the_bit(texts, tmp_p
     other, told = Arm("other", CFG, replace(RUN, steps=1_000), 1), []
     said = "^a worker process died at (other, seed 1 or )?long, seed 3, probably out of memory: "
     with pytest.raises(workers.WorkerDied, match=said):
-        arms.run(dying, [other, kept], texts, 2, done=told.append)
+        arms.run(dying, [other, kept], texts, 2, progress=ticking(told.append))
     assert sum(told) < 1_000  # at once, not when the other has ended
     assert kept.checkpoint.exists() and not kept.folder.exists()
     told = []
     whole = arms.run(learning.learnt, [arm], texts, 1)[0]
-    resumed = arms.run(learning.learnt, [kept], texts, 1, done=told.append)[0]
+    resumed = arms.run(learning.learnt, [kept], texts, 1, progress=ticking(told.append))[0]
     equal = pd.testing.assert_frame_equal
     equal(whole.drop(columns=TIMED), resumed.drop(columns=TIMED), check_exact=True)
     assert sum(told) == 230  # what the killed one took counts as taken
@@ -476,6 +477,7 @@ def test_tables_are_read_off_the_log():
     assert found.first_nats.tolist() == [5, 6] and found.test_nats.tolist() == [4.5, 5.5]
     assert learning.runs(log, "a", "valid").valid_nats.tolist() == [4.5, 5.5]
     end = learning.ends(log).set_index("model")
+    assert end.index.tolist() == ["a (the first of 2)", "b"]  # of b there is one
     assert end.valid_nats.tolist() == [4.5, 2.5] and end.tokens_per_second.tolist() == [2, 5]
     assert len(learning.curves(log, ["b"])) == 2
     own = learning.mechanisms(log, "b")

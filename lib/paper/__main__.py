@@ -26,6 +26,7 @@ COMMANDS = {
     "pack": "paper.commands:make_pack",
     "verify": "paper.commands:verify",
     "publish": "paper.publish:publish",
+    "picture": "paper.publish:take_picture",
     "notebooks": "paper.commands:execute_notebooks",
     "evidence": "paper.commands:record",
     "cache": "paper.commands:cache",

@@ -1,7 +1,7 @@
 """Alternative texts, written from the data that a figure draws.
 
 `described(by)` marks a figure function: the Figure that it returns carries the sentence that `by`
-makes from the same arguments, as `fig.alt`.
+makes from the same arguments, as `fig.alt`, and what it draws, its first argument, as `fig.data`.
 """
 
 import inspect
@@ -25,7 +25,7 @@ def described(by):
             fig = draw(*args, **options)
             bound = signature.bind(*args, **options)
             bound.apply_defaults()
-            fig.alt = by(**bound.arguments)
+            fig.alt, fig.data = by(**bound.arguments), bound.args[0]
             return fig
 
         return drawn

@@ -3,23 +3,9 @@ apart, and the verdicts counted by kind."""
 
 from .claims import audited
 from .marks import strip, written
-from .statements import ANSWER_ONLY, BETTER, HOLDS, SLIP, VERDICTS
+from .statements import ANSWER_ONLY, BETTER, HOLDS, SLIP, VERDICTS, sections
 from .summary import audit_by_kind
 
-SECTIONS = {
-    "1": "Resumen Ejecutivo",
-    "2": "Arquitectura del Modelo",
-    "3.1": "Entrenamiento",
-    "3.2": "Evaluación",
-    "3.3": "KV-cache Benchmarks",
-    "3.4": "Cuantización Benchmarks",
-    "4.1": "Positional Encoding: RoPE vs Sinusoidal",
-    "4.2": "Cuantización: Scale Simétrico vs Asimétrico",
-    "4.3": "Dimensión del Modelo",
-    "5": "Reproducibilidad",
-    "6": "Limitaciones y Trabajo Futuro",
-    "7": "Conclusiones",
-}  # of the original report
 TITLES = {
     "setting": "settings, copied",
     "arithmetic": "counts and calculations",
@@ -41,15 +27,13 @@ def audit_section(rows: list[dict], ledger: dict) -> dict:
     for row in shown:
         if row["kind"] != "setting":
             groups.setdefault(row["section"], []).append(row)
-    kinds = audit_by_kind(rows, ledger).to_dict("records")
+    kinds, headings = audit_by_kind(rows, ledger).to_dict("records"), sections()
     return {
         "total": len(ledger),
         "examined": bool(shown),
         "kinds": [(TITLES[kind["kind"]], kind["statements"]) for kind in kinds],
         "counted": _counted(kinds),
-        "groups": [
-            (section, SECTIONS.get(section, ""), group) for section, group in groups.items()
-        ],
+        "groups": [(no, headings.get(no, ""), group) for no, group in groups.items()],
         "settings": [row for row in shown if row["kind"] == "setting"],
         "pending": [row for id, row in ledger.items() if id not in own],
     }

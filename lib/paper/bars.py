@@ -17,7 +17,7 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 
 from .marks import interval_text, written
-from .numerals import MINUS, number, raised
+from .numerals import MINUS, RATIO_DIGITS, brief, number, raised
 from .words import literal
 
 BARS = Path(__file__).resolve().parents[2] / "data" / "bars.toml"
@@ -82,7 +82,8 @@ class Bar:
         """The bound in words: "≤ 0.1 %"."""
         if self.rule == "all":
             return "all"
-        value = raised(f"{abs(self.value):.4g}" if self.against else f"{abs(self.value):g}")
+        value, digits = abs(self.value), RATIO_DIGITS if self.unit == "×" else 4
+        value = brief(number(value, digits)) if self.against else raised(f"{value:,g}")
         value = MINUS + value if self.value < 0 else value
         text = f"{SIGNS[self.op]} {value}{' ' * (self.unit != '×')}{self.unit}".rstrip()
         return f"{text}, {self.against}" if self.against else text
@@ -190,7 +191,7 @@ def _told(row):
     case = "; ".join(literal(row[name]) for name in ("case", "also") if row.get(name))
     case = f" ({case})" if case else ""
     shown = f"{written(row['measured'], row['unit'], row['interval'])} "
-    shown += interval_text(row["interval"])
+    shown += interval_text(row["interval"], row.get("bound"))
     link = f"[`{row['id']}`](#claim-{row['id']}), {row['verdict']}{case}"
     return f"{link}: {shown.strip()}, asked {row['threshold']}. {_why(row)}"
 

@@ -81,6 +81,7 @@ def audit_row(
     verdict = said.verdict(measured, interval)
     about = ("kind", "section", "quote", "decides", "answered_at")
     ends = known(interval)
+    remarks = (note or said.note, own_number(ledger, said), says_little(said, verdict, ends))
     return {
         **_row(
             id, said.statement, said.seed_value, measured, said.unit, ends, said.threshold, verdict
@@ -90,9 +91,7 @@ def audit_row(
         "answer_interval": known(answer_interval),
         "answer_verdict": said.answer_verdict(answer, answer_interval),
         "seed_unit": said.seed_unit or said.unit,
-        "note": " ".join(
-            filter(None, (note, own_number(ledger, said), says_little(said, verdict, ends)))
-        ),
+        "note": " ".join(filter(None, remarks)),
     }
 
 

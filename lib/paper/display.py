@@ -27,6 +27,7 @@ import math
 import struct
 from contextlib import suppress
 
+import numpy as np
 import pandas as pd
 from IPython.display import display
 
@@ -34,7 +35,15 @@ from .boxes import overlaps
 from .canvas import ORDER, PALETTE, LiteralFigure, png_bytes
 from .claims import audited, settled
 from .marks import interval_text, stated, written
-from .numerals import column, heading, number, readable
+from .numerals import (
+    MOST,
+    column,
+    fixed,
+    heading,
+    number,
+    readable,
+    supported,
+)
 from .svg import svg_text
 from .words import seen
 
@@ -124,19 +133,31 @@ def joined(df):
         ends = isinstance(low, str) and low.endswith("low") and high == f"{low[:-3]}high"
         apart = {name, low, high} <= {*out}  # none of them is an end of an interval before
         if ends and apart and all(df[each].dtype.kind in "fi" for each in (name, low, high)):
-            out[name] = _with_interval(*(df[each].astype(float) for each in (name, low, high)))
+            known = (df[each].astype(float) for each in (name, low, high))
+            out[name] = _with_interval(*known)
             out = out.drop(columns=[low, high])
     return out
 
 
 def _with_interval(values, lows, highs):
-    """Numbers with their intervals as in running text: as many digits as each interval supports."""
-    return [
-        f"{written(value, '', (low, high))} {interval_text((low, high))}"
-        if low < high
-        else number(value if value else 0)  # an exact zero, without decimals
-        for value, low, high in zip(values, lows, highs, strict=True)
-    ]
+    """Numbers with their intervals: as many decimals as each interval supports, and no more than
+    the column's median interval does, but for ends that would be one; three digits of what has
+    none."""
+    wide = np.flatnonzero(highs - lows > 1e-6 * np.abs(highs))  # not those of rounding alone
+    ends = [(lows.iloc[i], highs.iloc[i]) for i in wide]
+    most = int(np.median([supported(*pair) or 0 for pair in ends])) if ends else 0
+    found = [number(value if value else 0, 3) for value in values]  # zero without decimals
+    for i, pair in zip(wide, ends, strict=True):
+        own = supported(*pair)
+        if own is None or own > MOST or np.isnan(values.iloc[i]):
+            found[i] = f"{written(values.iloc[i], '', pair)} {interval_text(pair)}"
+            continue
+        count = min(own, most)
+        while count < own and fixed(pair[0], count) == fixed(pair[1], count):
+            count += 1
+        low, high = (fixed(end, count) for end in pair)
+        found[i] = f"{fixed(values.iloc[i], count)} [{low}, {high}]"
+    return found
 
 
 def show_markdown(text):

@@ -43,7 +43,6 @@ __all__ = [
     "dots",
     "heatmap",
     "ladder",
-    "learning_curves",
     "lines",
     "pareto",
     "png_bytes",
@@ -114,33 +113,6 @@ def lines(
     return fig
 
 
-def learning_curves(
-    df,
-    x="step",
-    y="loss",
-    group=None,
-    *,
-    xlabel="step",
-    ylabel="loss, nats per token",
-    limits=(),
-    log="x",
-    **options,
-):
-    """Loss against steps or tokens, one line a run or a mechanism; the floor and the uniform guess
-    are the limits."""
-    return lines(
-        df[df[x] > 0] if "x" in log else df,
-        x,
-        y,
-        group,
-        xlabel=xlabel,
-        ylabel=ylabel,
-        limits=limits,
-        log=log,
-        **{"markers": False, **options},
-    )
-
-
 @described(alt.points)
 def pareto(
     df,
@@ -174,7 +146,7 @@ def pareto(
     with styled():
         fig, ax = canvas(height, log=log)
         compared = df[among].to_numpy(bool) if among else np.ones(len(df), bool)
-        best = compared & _front(df, compared, x, y, low, high, front)
+        best = compared & unbeaten(df, compared, x, y, low, high, front)
         chosen = {name: "blue" if on else "grey" for name, on in zip(df[label], best, strict=True)}
         chosen = assign([], {**chosen, **(colors or {})})
         filled = best if front else np.ones(len(df), bool)
@@ -259,7 +231,7 @@ def _few(values):
     return values if len(values) <= 8 else None
 
 
-def _front(df, compared, x, y, low, high, front):
+def unbeaten(df, compared, x, y, low, high, front):
     """Which points no compared point beats on both axes: no larger x, and a whole interval on the
     better side; without intervals a better y, or an equal one at a smaller x."""
     if front is None:

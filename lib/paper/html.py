@@ -209,10 +209,9 @@ def _by_chapter(rows, chapters):
 def _tile(tile):
     """A headline number for the page: its text and unit, its strip, and a label that breaks only
     between words."""
-    unit = "" if tile["unit"] == "perplexity" else tile["unit"]  # the label says it
     text = written(tile["value"], "", tile["interval"])  # as in the abstract
     label = tile["label"].replace(" = ", "\u00a0=\u00a0")
-    return {**tile, "label": label, "unit": unit, "text": text, "strip": strip(**tile["strip"])}
+    return {**tile, "label": label, "text": text, "strip": strip(**tile["strip"])}
 
 
 def _front(matter):

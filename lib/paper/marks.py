@@ -10,7 +10,7 @@ import re
 
 from markupsafe import Markup, escape
 
-from .numerals import MINUS, fixed, number, plainly, supported
+from .numerals import MINUS, RATIO_DIGITS, brief, fixed, number, plainly, supported
 
 NARROW = "\u202f"  # narrow no-break space, between a number and its unit
 FROM, TO = 3.0, 97.0  # % of a strip's width that its marks are clamped to
@@ -133,12 +133,13 @@ def _is_number(value):
 
 
 def written(value, unit="", interval=None):
-    """A value for reading with its unit: as many decimals as its interval supports; text and "yes"
-    / "no" as they are."""
+    """A value for reading with its unit: as many decimals as its interval supports, three digits of
+    a ratio that has none; text and "yes" / "no" as they are."""
     if not _is_number(value):
         return value if isinstance(value, str) else number(value)
     places = _places(interval)
-    text = _brief(number(value)) if places is None else fixed(value, places)
+    digits = RATIO_DIGITS if unit == "×" and not isinstance(value, int) else 4
+    text = brief(number(value, digits)) if places is None else fixed(value, places)
     return _with_unit(text, unit)
 
 
@@ -147,11 +148,6 @@ def stated(value, unit=""):
     return (
         _with_unit(f"{value:,}".replace("-", MINUS), unit) if _is_number(value) else written(value)
     )
-
-
-def _brief(text):
-    """3.860 as 3.86 and 8.000 as 8: an exact number needs no zeros at its end."""
-    return text.rstrip("0").rstrip(".") if "." in text and "·" not in text else text
 
 
 def _with_unit(text, unit):
@@ -165,12 +161,16 @@ def _with_unit(text, unit):
     return text + space + unit
 
 
-def interval_text(interval):
-    """[1.89, 2.12], with two significant digits of its width; "" for None, and where it has no
-    width: a number that was compared with itself."""
+def interval_text(interval, bound=None):
+    """[1.89, 2.12], with two significant digits of its width, or as many more as tell its ends from
+    a `bound` beside it; "" for None, and where it has no width: a number that was compared with
+    itself."""
     if not interval or interval[0] == interval[1]:
         return ""
     places = _places(interval)
+    near = [end for end in interval if bound not in (None, end)]
+    while places in range(6) and any(fixed(x, places) == fixed(bound, places) for x in near):
+        places += 1
     return (
         "["
         + ", ".join(number(x, 3) if places is None else fixed(x, places) for x in interval)

@@ -5,11 +5,13 @@ import os
 import re
 import sys
 import warnings
+from inspect import getsource
 from pathlib import Path
 from string import Formatter
 from types import SimpleNamespace
 
 from IPython import get_ipython
+from IPython.display import Code
 from tqdm import tqdm
 
 from . import bars, claims, display, statements, variants
@@ -106,17 +108,29 @@ class Notebook:
         path.parent.mkdir(parents=True, exist_ok=True)
         return path
 
+    def folder(self, name: str) -> Path | None:
+        """A folder that a parameter names, from the project's root; None where it names none."""
+        return self.project.root / name if name else None
+
+    def source(self, what) -> Code:
+        """How a function or a class is written, to be shown at the end of a cell."""
+        return Code(getsource(what), language="python")
+
     def write_json(self, name: str, value) -> Path:
         return write_json(self.out / name, value)
 
     def write_csv(self, name: str, df) -> Path:
         return write_text(self.out / name, csv_text(df))
 
-    def figure(self, fig, id: str, *, data, alt: str = "") -> None:
+    def figure(self, fig, id: str, *, data=None, alt: str = "") -> None:
         """Saves figures/<id>.png and the DataFrame it draws as figures/<id>.csv, and shows it.
 
-        Its caption is the Markdown cell below, tagged `caption`; so is that of a table or text."""
+        A figure of ours knows its table and its words: `data` and `alt` are for others. Its caption
+        is the Markdown cell below, tagged `caption`; so is that of a table or text."""
         self._captioned("figure", id)
+        data = getattr(fig, "data", None) if data is None else data
+        if data is None:
+            raise ValueError(f"figure {id!r} does not know what it draws: give its table as data=")
         alt, fig = alt or getattr(fig, "alt", ""), getattr(fig, "figure", fig)
         png = display.show_figure(fig, id, alt, csv=f"figures/{id}.csv")
         write_bytes(self.out / "figures" / f"{id}.png", png)
@@ -138,8 +152,10 @@ class Notebook:
         self.write_csv(f"tables/{id}.csv", df)
 
     def say(self, template: str, **values) -> None:
-        """A reading whose numbers were computed: named values with their formats, "{x:.2f}"."""
-        display.show_markdown(told(template, values))
+        """A reading whose numbers were computed: named values with their formats, "{x:.2f}"; where
+        there is nothing to say, nothing is shown."""
+        if sentence := told(template, values):
+            display.show_markdown(sentence)
 
     def answer(self, template: str, **values) -> None:
         """The chapter's answer in one computed sentence; the report puts it under the question."""
@@ -173,7 +189,8 @@ class Notebook:
         of="",
         cell=None,
     ) -> dict:
-        """Judges a bar of data/bars.toml: `measured` with its `interval`, or (count, total).
+        """Judges a bar of data/bars.toml: `measured` with its `interval`, (count, total), or a
+        Series of yes and no, which is counted.
 
         With `rows` every row must meet it, and the hardest stands for all: a DataFrame with a
         column `case` that names each row (None: the first), `value` (None: the one before "low"),
@@ -325,7 +342,10 @@ class Row(dict):
 
 
 def _pair(value, interval) -> tuple:
-    """A value and its interval, that come apart or as a pair; a pair of counts is a value."""
+    """A value and its interval, that come apart or as a pair; counts are a value, as a pair or as a
+    Series of yes and no."""
+    if hasattr(value, "sum") and value.dtype == bool:
+        value = int(value.sum()), len(value)
     paired = isinstance(value, tuple) and len(value) == 2
     if interval is None and paired and (value[1] is None or isinstance(value[1], tuple)):
         return value

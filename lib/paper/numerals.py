@@ -53,11 +53,15 @@ def fixed(value, places):
 
 
 class Sentence(Formatter):
-    """Fills a sentence's template: a number's minus is a true one, and none stands before zero."""
+    """Fills a sentence's template: a number's minus is a true one, and none stands before zero; a
+    power of ten is written as everywhere."""
 
     def format_field(self, value, spec):
         text = super().format_field(value, spec)
-        if not (isinstance(value, Real) and text.startswith(("-", "+"))):
+        if not isinstance(value, Real):
+            return text
+        text = raised(text)
+        if not text.startswith(("-", "+")):
             return text
         zero = not text.strip("+-0.,% ")
         return text[1:] if zero else text.replace("-", MINUS, 1)
@@ -92,7 +96,11 @@ UNITS = {
     "nats": "nats",
     "kib": "KiB", "mb": "MB", "mib": "MiB", "bits": "bits",
 }  # fmt: skip
-NAME = re.compile(r"[a-z0-9]+(_[a-z0-9]+)+")
+WORDS = {"speedup": "speed-up", "nbytes": "bytes"}  # of a column's name, as they are read
+NAME = re.compile(r"[a-z0-9]+(_[a-z0-9]+)*")
+RATIO = re.compile(r"\b(times|speed-up|spread|ratio|roofline|operations|time model|over)\b|×")
+RATIO_DIGITS = 3  # significant, of every number that is so many times another
+WIDE, PERCENT_PLACES = 1000, 3  # percentages farther apart than WIDE have three digits each
 
 
 def heading(name):
@@ -100,46 +108,93 @@ def heading(name):
     is not such a name stays."""
     if not (isinstance(name, str) and NAME.fullmatch(name)):
         return name
-    first, *words, last = name.split("_")
+    *words, last = (WORDS.get(word, word) for word in name.split("_"))
+    if not words:
+        return last
     if "per" in words:
-        return " ".join((UNITS.get(first, first), *words, UNITS.get(last, last)))
+        return " ".join((UNITS.get(words[0], words[0]), *words[1:], UNITS.get(last, last)))
     unit = f", {UNITS[last]}" if last in UNITS else f" {last}"
-    return " ".join((first, *words)) + unit
+    return " ".join(words) + unit
 
 
 def readable(df):
-    """A copy of a DataFrame for reading: whole numbers with commas, and one count of decimals down
-    each float column.
+    """A copy of a DataFrame for reading: whole numbers with commas, and one format down each float
+    column, chosen from its unit.
 
-    The count gives the column's median magnitude four significant digits, or fewer, but two, where
-    another column of the same unit has less; text stays as it is.
+    What is so many times another has three significant digits. All else has one count of decimals,
+    which gives the column's median magnitude four digits (of percentages three), or fewer, but
+    two, where another column of the same unit has less; percentages that lie far apart have three
+    digits each. Text stays as it is, and numbers among it are written as they are.
     """
     out, counts = df.astype(object), {}
-    floats = {place: df.iloc[:, place] for place, kind in enumerate(df.dtypes) if kind.kind == "f"}
-    for place, values in floats.items():
-        unit = str(heading(df.columns[place])).rpartition(", ")[2]
-        counts.setdefault(unit if unit in UNITS.values() else place, {})[place] = places(values, 4)
+    for place, kind in enumerate(df.dtypes):
+        values, name = df.iloc[:, place], df.columns[place]
+        unit = _unit(name)
+        if kind.kind == "f" and is_ratio(name):
+            out.isetitem(place, [number(value, RATIO_DIGITS) for value in values])
+        elif kind.kind == "f" and unit == "%" and _wide(values):
+            out.isetitem(place, [percentage(value) for value in values])
+        elif kind.kind == "f":
+            most = places(values, RATIO_DIGITS if unit == "%" else 4)
+            counts.setdefault(unit or place, {})[place] = most
+        else:
+            out.isetitem(place, [_as_it_is(value) for value in values])
     for of_unit in counts.values():
         least = min((count for count in of_unit.values() if count is not None), default=None)
         for place in of_unit:
-            values = floats[place]
+            values = df.iloc[:, place]
             count = least if least is None else max(least, places(values, 2) or 0)
             count = count and min(count, _needed(values, count))
             out.isetitem(place, column(values, 4, ratios=True, count=count))
-    for place, dtype in enumerate(df.dtypes):
-        if dtype.kind in "iub":
-            out.isetitem(place, [number(value) for value in df.iloc[:, place]])
     return out
 
 
+def _unit(name):
+    """What stands behind the comma of a column's head: "µs" of `step_us`; "" without one."""
+    head = str(heading(name))
+    return head.rpartition(", ")[2] if ", " in head else ""
+
+
+def is_ratio(name):
+    """Whether a column says how many times something is something else."""
+    return _unit(name) == "×" or not _unit(name) and bool(RATIO.search(str(heading(name))))
+
+
+def _wide(values):
+    """Whether numbers other than zero lie so far apart that no count of decimals suits them."""
+    sizes = np.abs(values[np.isfinite(values) & (values != 0)])
+    return len(sizes) > 0 and sizes.max() > WIDE * sizes.min()
+
+
+def percentage(value):
+    """133.9, 30.0, 1.48, 0.001: three significant digits, with at least one decimal and at most
+    three."""
+    if not (np.isfinite(value) and value):
+        return number(value)
+    return fixed(value, min(max(_decimals(value, 3), 1), PERCENT_PLACES))
+
+
+def _as_it_is(value):
+    """A whole number or a setting among texts, all its digits and no more; a text as it stands."""
+    if not isinstance(value, (Real, np.bool_)) and value is not None:
+        return value
+    return number(value) if not isinstance(value, float) else brief(number(value))
+
+
+def brief(text):
+    """3.860 as 3.86 and 8.000 as 8: an exact number needs no zeros at its end."""
+    return text.rstrip("0").rstrip(".") if "." in text and "·" not in text else text
+
+
 def _needed(values, most):
-    """The fewest decimals, at least one, that write numbers which `most` write in full, as a
-    setting's or a printed number's; `most` where they do not, or all are zero."""
+    """The fewest decimals, at least one below ten, that write numbers which `most` write in full,
+    as a setting's, a count's or a printed number's; `most` where they do not, or all are zero."""
     known = np.asarray(values, float)
     known = known[np.isfinite(known)]
     if not known.any():
         return most
-    return next((n for n in range(1, most) if np.allclose(known, known.round(n), 1e-12, 0)), most)
+    tries = range(int(np.abs(known).max() < 10), most)
+    return next((n for n in tries if np.allclose(known, known.round(n), 1e-12, 0)), most)
 
 
 def places(values, digits, ratios=True):

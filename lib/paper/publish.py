@@ -6,7 +6,7 @@ import time
 import tomllib
 from pathlib import Path
 
-from . import commands, companions, evidence, pack, readme, stages
+from . import commands, companions, evidence, pack, picture, readme, stages
 from .files import read_json, read_record, write_bytes, write_json
 from .grading import holding
 from .names import short
@@ -156,4 +156,14 @@ def copy(project: Project, run_dir: Path) -> list[str]:
         tiles = run_dir / "headline.json"
         shown = read_json(tiles) if tiles.is_file() else []
         readme.update(page, shown, read(run_dir, "run.json"))
+        if (project.root / picture.PLACE).is_file() and picture.browser():
+            take_picture(project)
     return names
+
+
+def take_picture(project: Project, params: dict | None = None, options=None) -> None:
+    """Takes README.md's picture of the committed page, and shows it there."""
+    folder = project.reports / "reference"
+    run = read(folder, "run.json")
+    picture.take(folder / "index.html", run, project.root / picture.PLACE)
+    readme.show(project.root / "README.md", run)

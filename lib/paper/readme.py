@@ -1,12 +1,14 @@
-"""The headline table of README.md, made from the tiles of the committed rendering."""
+"""The headline of README.md: the table of the committed rendering's tiles, and its picture."""
 
 import re
 from pathlib import Path
 
+from . import picture
 from .files import write_text
 from .marks import interval_text, written
 
 START, END = "<!-- headline:start -->", "<!-- headline:end -->"
+SHOWN = f"[![The page as it opens]({picture.PLACE.as_posix()})](reports/reference/index.html)\n\n"
 
 
 def headline_table(tiles: list[dict]) -> str:
@@ -34,8 +36,8 @@ def took(run: dict) -> str:
 
 
 def update(readme: Path, tiles: list[dict], run: dict) -> Path:
-    """Rewrites what the run took and its headline table between the markers in `readme`, and
-    nothing else; ValueError if a marker is missing."""
+    """Rewrites the picture, what the run took and its headline table between the markers in
+    `readme`, and nothing else; ValueError if a marker is missing."""
     text = Path(readme).read_text(encoding="utf-8")
     pattern = re.compile(f"{re.escape(START)}.*?{re.escape(END)}", re.DOTALL)
     if len(pattern.findall(text)) != 1:
@@ -44,4 +46,12 @@ def update(readme: Path, tiles: list[dict], run: dict) -> Path:
             "around the table"
         )
     block = f"{START}\n{took(run)}Its headline:\n\n{headline_table(tiles)}\n{END}"
-    return write_text(readme, pattern.sub(lambda _: block, text))
+    return show(write_text(readme, pattern.sub(lambda _: block, text)), run)
+
+
+def show(readme: Path, run: dict) -> Path:
+    """Shows the picture above the table, or takes it away where it is of another run."""
+    text = Path(readme).read_text(encoding="utf-8").replace(SHOWN, "")
+    if picture.run_of(Path(readme).parent / picture.PLACE) == picture.stamp(run):
+        text = text.replace(f"{START}\n", f"{START}\n{SHOWN}")
+    return write_text(readme, text)

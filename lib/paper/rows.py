@@ -61,10 +61,12 @@ def dots(
     return fig
 
 
-def ladder(df, label, value, low=None, high=None, *, xlabel="perplexity", limits=(), **options):
+def ladder(df, label, value, low=None, high=None, **options):
     """The ladder from chance to the floor: `dots` on a logarithmic axis, the largest on top."""
-    df = df.sort_values(value, ascending=False, kind="stable")
-    return dots(df, label, value, low, high, xlabel=xlabel, limits=limits, log=True, **options)
+    rungs = df.sort_values(value, ascending=False, kind="stable")
+    fig = dots(rungs, label, value, low, high, log=True, **options)
+    fig.data = df
+    return fig
 
 
 @described(alt.rows)

@@ -11,7 +11,8 @@ from .files import sha256
 
 LIB = Path(__file__).resolve().parent.parent  # the folder of all our packages
 READ = ("*.c", "*.h", "*.toml", "*.mplstyle")  # what modules read from their own folder
-PACKAGES = ("minitransformer", "studies", "paper")
+PACKAGES = ("minitransformer", "studies", "paper", "report")
+SHOWING = ("paper/", "report/")  # what is in them draws and says, and computes nothing
 # Modules of the paper that decide how notebooks run, not what they compute or show: a change in
 # them reruns nothing. (A new chapter adds nothing here; a new module of the runner does.)
 RUN_SIDE = {

@@ -14,7 +14,7 @@ from .files import digest, read_record, sha256, tree, write_json
 from .parameters import parameters_cell
 from .project import Project, read_notebook
 from .revision import state
-from .sources import imports, library_files
+from .sources import SHOWING, imports, library_files
 
 # parameters that only say where things are, beside the folders that chapters declare
 PLACES = ("run_dir", "corpus", "model")
@@ -30,8 +30,8 @@ def key(project: Project, stage: str, params: dict, run_dir: Path) -> str | None
 
 def computation(found: dict) -> str:
     """The hash of those `parts` of a stage that decide what it computes, without those that decide
-    how it looks and reads: the paper's own files and the text between the cells."""
-    library = {n: sha for n, sha in found["library"].items() if not n.startswith("paper/")}
+    how it looks and reads: what draws and says, and the text between the cells."""
+    library = {n: sha for n, sha in found["library"].items() if not n.startswith(SHOWING)}
     kept = {n: found[n] for n in ("params", "lock", "before", "corpus")}
     return digest(kept | {"code": found["source"]["code"], "library": library})
 

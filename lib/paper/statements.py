@@ -69,6 +69,7 @@ class Statement:
     better: str = ""  # side of the value stated on which an answer is better than stated
     own: str = ""  # the statement whose number, the original's own, speaks to this bar
     seed_unit: str = ""  # unit of the value stated, where it is not that of what is measured
+    note: str = ""  # what is always to be said beside the numbers; a chapter may say other words
 
     def __post_init__(self):
         if self.kind not in KINDS:
@@ -102,7 +103,7 @@ class Statement:
         symbol = self.unit.replace(",", " ").partition(" ")[0]
         symbol = symbol if symbol in SYMBOLS else ""
         sign = SIGN[self.op] + ("" if self.op == WITHIN else " ")
-        value = f"{self.value:g}".replace("-", MINUS)
+        value = f"{self.value:,g}".replace("-", MINUS)
         return f"{sign}{value}{'' if symbol == '×' else ' '}{symbol}".rstrip()
 
     @cached_property
@@ -215,6 +216,11 @@ def read(path: Path = LEDGER) -> dict[str, Statement]:
             )
         found[row["id"]] = Statement(**{**row, "sections": tuple(row.get("sections", ()))})
     return found
+
+
+def sections(path: Path = LEDGER) -> dict[str, str]:
+    """The headings of the original report by their numbers."""
+    return tomllib.loads(Path(path).read_text(encoding="utf-8"))["sections"]
 
 
 def find(ledger: dict, id: str):

@@ -7,6 +7,7 @@ made again. With the extra `scale`, SCHEDULER=tcp://host:port has a Dask cluster
 machines that see this folder at the same place."""
 
 import sys
+import time
 from argparse import Namespace
 from collections.abc import Iterator
 from dataclasses import dataclass
@@ -16,12 +17,13 @@ from pathlib import Path
 
 import pandas as pd
 
-from . import targets
+from . import cluster, targets
 from .claims import audited
 from .files import digest, read_json, write_text
 from .html import STYLES, TEMPLATE
 from .names import printable, short, slug
 from .parameters import ParameterError, read_profile
+from .progress import clock
 from .project import Project
 from .tables import restyle
 from .variants import streamed
@@ -53,9 +55,12 @@ def sweep(project: Project, params: dict, options) -> None:
     folder = project.reports / f"sweep-{slug(path.stem, NAME_BYTES)}"
     every = points(project, read_profile(path), folder, options)
     ended: dict[Point, str] = {}  # "" or what was wrong
+    began = time.monotonic()
     for point, fault in outcomes(project, every, options.scheduler):
         ended[point] = fault
-        print(f"[{len(ended)}/{len(every)}] {point}: {fault or 'done'}", flush=True)
+        seconds = (time.monotonic() - began) * (len(every) / len(ended) - 1)
+        left = f"; about {clock(seconds)} left" if len(ended) < len(every) else ""
+        print(f"[{len(ended)}/{len(every)}] {point}: {fault or 'done'}{left}", flush=True)
         write_table(folder, [(each, ended.get(each)) for each in every])
     where = project.relative(folder)
     if failed := [point for point in every if ended[point]]:
@@ -102,24 +107,10 @@ def text(value) -> str:
 
 def outcomes(project: Project, every: list[Point], scheduler) -> Iterator[tuple[Point, str]]:
     """Every point with "" or what was wrong: one after the other, or, on a cluster, as they end."""
-    if not scheduler:
-        for point in every:
-            yield point, attempt(point.command, str(project.root), sys.stdout)
-        return
-    try:
-        from distributed import Client, as_completed
-    except ImportError:
-        raise ParameterError(
-            f"SCHEDULER={short(scheduler)} needs the package distributed: install the extra with "
-            'pip install ".[scale]", or leave SCHEDULER out'
-        ) from None
-    with Client(scheduler) as client:
-        root = str(project.root)
-        asked = {client.submit(attempt, p.command, root, pure=False): p for p in every}
-        for future in as_completed(asked):
-            error = future.exception()
-            gone = error and printable(f"{type(error).__name__}: {error}")
-            yield asked[future], gone or future.result()
+    root = str(project.root)
+    if scheduler:
+        return cluster.results(scheduler, attempt, {p: (p.command, root) for p in every})
+    return ((point, attempt(point.command, root, sys.stdout)) for point in every)
 
 
 def attempt(command, root: str, tell=None) -> str:

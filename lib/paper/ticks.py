@@ -37,12 +37,20 @@ class Ticks:
         if self.values is not None:
             return [self.values]
         if decades > 0.7:
-            wanted = ((1,), (1,)) if decades > 3.5 else ((1, 2, 5), (1, 3), (1,))
-            return [LogLocator(subs=s, numticks=20).tick_values(low, high) for s in wanted]
+            wanted = ((1,),) if decades > 3.5 else ((1, 2, 5), (1, 3))
+            found = [LogLocator(subs=s, numticks=20).tick_values(low, high) for s in wanted]
+            whole = [_decades(low, high, first) for first in (1, 3)]  # of the two, what gives more
+            return [*found, whole[len(whole[1]) > len(whole[0])] if decades <= 3.5 else found[0]]
         space = (axis.axes.bbox.width / 48, axis.axes.bbox.height / 34)[axis.axis_name == "y"]
         most = 4 if decades else int(np.clip(space, 2, 9))
         tries = range(most, 1, -1)
         return [MaxNLocator(n, steps=[1, 2, 5, 10]).tick_values(low, high) for n in tries]
+
+
+def _decades(low, high, first) -> list[float]:
+    """`first` times every power of ten from low to high."""
+    powers = range(int(np.floor(np.log10(low))), int(np.ceil(np.log10(high))) + 1)
+    return [first * 10.0**power for power in powers if low <= first * 10.0**power <= high]
 
 
 def written(values, linear) -> list[str]:

@@ -16,7 +16,7 @@ from minitransformer.evaluate import Monitor, log_steps
 from minitransformer.model import ModelConfig, Transformer
 from minitransformer.train import TrainConfig, device_of, initialize, train
 
-from .workers import at_once, side_by_side
+from .workers import at_once, side_by_side, ticks
 
 
 @dataclass(frozen=True)
@@ -113,13 +113,13 @@ def run(
     arms: Sequence[Arm],
     texts: dict[str, Text],
     threads: int,
-    done=None,
+    progress=None,
     device: str = "cpu",
 ) -> list:
     """`job(arm, texts, tick)` of every arm, `threads` of them at once, on this device: see
-    `side_by_side` and `device_of`."""
+    `side_by_side`, `ticks` and `device_of`."""
     arms = [replace(arm, device=device) for arm in arms]
-    workers = at_once(threads, len(arms))
+    workers, done = at_once(threads, len(arms)), ticks(progress, steps(arms), "training")
     return side_by_side(job, arms, texts, workers=workers, done=done, cost=work)
 
 

@@ -136,14 +136,15 @@ def told(recall: pd.DataFrame, model: str) -> str:
             f"No head looks there: the most is {first['share']:.1f} %, and {even:.1f} % if all "
             "tokens get the same."
         )
-    name = model.replace(" model", ",")
-    own = recall[recall.index.str.startswith(name)].max()
-    most = f" The plain twin's best head gives it {own['what followed']:.0f} %."
+    name = f"{model.replace(' model', '')},"  # as `of_models` names its heads
+    own = recall[recall.index.str.startswith(name)]
+    most = f" The plain twin's best head gives it {own['what followed'].max():.0f} %."
+    back = own["from there at the key"]
     return (
-        f"Head {first['head']} gives it {first['share']:.0f} %."
+        f"Head {first['head']} gives what followed {first['share']:.0f} %."
         + most * (not first["head"].startswith(name))
-        + f" From there a head of the plain twin looks back at the key with "
-        f"{own['from there at the key']:.0f} %."
+        + " From what followed, where a first look must have been, the plain twin's head "
+        f"{back.idxmax()} looks back at the key with {back.max():.0f} %."
     )
 
 

@@ -86,12 +86,12 @@ def against_recomputing(losses: dict[str, np.ndarray], window: int):
 
 
 def told(late: pd.DataFrame) -> str:
-    """What each way adds late in a text, in words, with its interval."""
+    """What each way adds late in a text, in words, with its interval, and what sinks change."""
     parts = [
         f"{row.cache} {with_interval(row.added_percent, row.low, row.high, ' %', '+')}"
         for row in late.itertuples()
     ]
-    return "; ".join(parts)
+    return f"Late in the text: {'; '.join(parts)}. {sinks_told(late)}".rstrip()
 
 
 def sinks_told(late: pd.DataFrame) -> str:

@@ -22,7 +22,7 @@ from minitransformer.quant import (
 
 from .formats import formats
 from .scores import Scores, losses
-from .workers import at_once, side_by_side
+from .workers import at_once, side_by_side, ticks
 
 METHODS = ("rtn", "mse", "gptq", "awq")
 TITLES = {"rtn": "rounded", "mse": "clipped", "gptq": "GPTQ", "awq": "AWQ"}
@@ -83,17 +83,17 @@ def compare(
     fitting,
     chosen_on,
     threads=1,
-    done=None,
+    progress=None,
 ) -> pd.DataFrame:
     """Every method at every width, in groups of 32 with zero-points, on each model, by its name and
-    folder: a row each; `threads` of them at once, see `side_by_side`.
+    folder: a row each; `threads` of them at once, see `side_by_side` and `ticks`.
 
     `fitting` (n, window) is what methods may watch; `chosen_on` are validation ids. The scores of
     each model must know `fp32`."""
     plan = trials(starts, bits)
     texts = {name: (own.ids, own.window) for name, own in scores.items()}
     texts |= {"fitting": fitting.numpy(), "chosen_on": chosen_on}
-    workers = at_once(threads, len(plan))
+    workers, done = at_once(threads, len(plan)), ticks(progress, len(plan), "methods")
     found = side_by_side(tried, plan, texts, workers=workers, done=done)
     rows = []
     for trial, (nats, validation) in zip(plan, found, strict=True):

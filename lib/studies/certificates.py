@@ -24,7 +24,7 @@ from minitransformer.decode import (
 
 from .speculation import int4
 from .texts import TRAINED, arrays, as_row
-from .workers import at_once, side_by_side
+from .workers import at_once, side_by_side, ticks
 
 EXACT = ("dynamic", "static", "paged")  # kinds that change nothing but the time
 SMALL = {  # options under which short texts fill a window and finish groups
@@ -107,11 +107,12 @@ def checks(kinds, models: dict[str, str] = TRAINED) -> list[Check]:
     return [Check(name, folder, what) for name, folder in models.items() for what in whats]
 
 
-def every(root, prompts, tokens: int, plan: list[Check], threads: int = 1, done=None):
+def every(root, prompts, tokens: int, plan: list[Check], threads: int = 1, progress=None):
     """All of the plan's checks over the same prompts, ids (1, T) of one length, `threads` of them
-    at once (see `side_by_side`): a row a check, precision and draft. Each model is drafted for by
-    that of `root`/model-draft and by its own int4 copy; beams start from four prompts."""
-    workers = at_once(threads, len(plan))
+    at once (see `side_by_side` and `ticks`): a row a check, precision and draft. Each model is
+    drafted for by that of `root`/model-draft and by its own int4 copy; beams start from four
+    prompts."""
+    workers, done = at_once(threads, len(plan)), ticks(progress, len(plan), "certificates")
     given = (root, arrays(prompts), tokens)
     found = side_by_side(checked, plan, given, workers=workers, done=done, cost=weight)
     return pd.DataFrame([row for rows in found for row in rows])

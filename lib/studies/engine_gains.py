@@ -177,4 +177,4 @@ def said(table: pd.DataFrame) -> str:
         f"{100 * part.over_promised.min():.0f} to {100 * part.over_promised.max():.0f} % ({shape})"
         for shape, part in table.groupby("shape", sort=False)
     ]
-    return f"Of what T(m) promise is had: {', '.join(parts)}."
+    return f"Of the gains that T(m) promise so much is reached: {', '.join(parts)}."

@@ -24,7 +24,7 @@ from minitransformer.train import (
 
 from .formats import formats
 from .scores import Scores
-from .workers import at_once, side_by_side
+from .workers import at_once, side_by_side, ticks
 
 
 @dataclass(frozen=True)
@@ -108,9 +108,11 @@ def learn(lesson: Lesson, words, tick: Callable[[int], None]) -> bool:
         return torch.equal(learner(ids), load(lesson.folder)[0](ids))
 
 
-def taught(lessons: list[Lesson], words, threads: int = 1, done=None) -> list[bool]:
-    """`learn` of every lesson, `threads` of them at once; see `side_by_side`."""
+def taught(lessons: list[Lesson], words, what: str, threads: int = 1, progress=None) -> list[bool]:
+    """`learn` of every lesson, `threads` of them at once; see `side_by_side`, and `ticks` of
+    `what` they are."""
     workers = at_once(threads, len(lessons))
+    done = ticks(progress, sum(lesson.recipe.steps for lesson in lessons), what)
     return side_by_side(learn, lessons, words, workers=workers, done=done, cost=size)
 
 
@@ -120,20 +122,21 @@ def size(lesson: Lesson) -> int:
 
 
 def fine_tunes(
-    starts: dict[str, Path], words, bits, plan: Plan, folder: Path, threads: int = 1, done=None
+    starts: dict[str, Path], words, bits, plan: Plan, folder: Path, **how
 ) -> tuple[dict[str, dict], tuple[int, int]]:
     """Of each model, by its name and folder, the control, which takes the steps in FP32, and for
     each width what learned from the control's distribution on the same batches in the same order,
     packed, as `kept` returns them; and how many, of how many, compute the very logits that were
-    trained. `done` is told of `plan.steps` a model and width, and a control."""
+    trained. `how` is `threads` and `progress`."""
     places = {start: folder / start.name for start in starts.values()}
-    taught([plan.lesson(s, place / "control") for s, place in places.items()], words, threads, done)
+    controls = [plan.lesson(start, place / "control") for start, place in places.items()]
+    taught(controls, words, "controls", **how)
     lessons = [
         plan.lesson(start, place / f"int{width}", width, place / "control", plan.lr)
         for width in sorted(bits, reverse=True)
         for start, place in places.items()
     ]
-    exact = taught(lessons, words, threads, done)
+    exact = taught(lessons, words, "fine-tunes", **how)
     tuned = {name: kept(places[start], bits) for name, start in starts.items()}
     return tuned, (sum(exact), len(exact))
 
@@ -163,13 +166,13 @@ def teachers(
 ) -> pd.DataFrame:
     """What the teacher gives: the fine-tunes of `fine_tunes` from the text, and an FP32 model
     without a grid that learns from the control. A row each, over the control, and one over the
-    other; `how` is `threads` and `done`."""
+    other; `how` is `threads` and `progress`."""
     with TemporaryDirectory() as place:
         lessons = [plan.lesson(start, Path(place) / "free", None, control, plan.lr)]
         for width in sorted(bits, reverse=True):
             rate = plan.lr if width == 2 else plan.control_lr  # the better one for the text
             lessons.append(plan.lesson(start, Path(place) / f"int{width}", width, None, rate))
-        taught(lessons, words, **how)
+        taught(lessons, words, "teachers", **how)
         models = [load(lesson.folder)[0] for lesson in lessons]
     over = f"{name} control"
     scores.add(f"{name} free", models[0])
@@ -185,7 +188,7 @@ def teachers(
 
 def from_scratch(cfg, words, plan: Plan, scores: Scores, bits=(4, 2), **how) -> pd.DataFrame:
     """One initialisation trained in FP32 and on each grid, on the same batches: a row a width;
-    `how` is `threads` and `done`."""
+    `how` is `threads` and `progress`."""
     recipe = replace(
         plan.recipe,
         lr=GOOD.lr,
@@ -204,7 +207,7 @@ def from_scratch(cfg, words, plan: Plan, scores: Scores, bits=(4, 2), **how) -> 
             Lesson(start, width, None, recipe, plan.seed + 1, Path(place) / name, plan.device)
             for width, name in names.items()
         ]
-        taught(lessons, words, **how)
+        taught(lessons, words, "from scratch", **how)
         runs = {lesson.bits: load(lesson.folder)[0] for lesson in lessons}
     scores.add("scratch control", runs[None])
     rows = []

@@ -1,13 +1,18 @@
 """What was measured on a GPU, in tables for readers and in sentences."""
 
 import math
+import re
 
 import pandas as pd
 
 from .gpu_layers import CALLS, FORMATS, FP32, GRAPH, PRODUCTION, ROTATED
 from .gpu_models import EAGER, ON_CPU
+from .words import plain, powered
 
 ABSENT = "not examined: this machine has no CUDA device, and nothing measured on another is kept"
+FROM_CPU = "from the CPU's, nats"
+NEEDS_ROWS = re.compile(r"self\.size\(0\) needs to be greater than (\d+), but got \d+")
+ROWS = r"its kernel asks for more than \1 rows"
 KEYS = ["width", "tokens", "format"]
 US = {CALLS: "called_us", GRAPH: "graph_us", ROTATED: "from_memory_us"}  # the last one counts
 SHOWN = ["time_ratio", "low", "high", "least_us", "nbytes", "relative_error"]
@@ -38,10 +43,10 @@ def layers(table: pd.DataFrame) -> pd.DataFrame:
     counts = own.assign(rank=own.way.map({way: i for i, way in enumerate(US)}))
     last = counts.sort_values("rank").groupby(KEYS).last()[SHOWN]
     found = wide.rename(columns=US).join(last).reset_index()
-    found["relative_error"] = found.relative_error.map("{:.1e}".format)
+    found["relative_error"] = found.relative_error.map("{:.1e}".format).map(powered)
     place = {name: i for i, name in enumerate(FORMATS)}
     found = found.sort_values(KEYS, key=lambda c: c.map(place) if c.name == "format" else c)
-    return found.round(dict.fromkeys((*US.values(), "least_us"), 2)).reset_index(drop=True)
+    return found.round(dict.fromkeys(US.values(), 2)).reset_index(drop=True)
 
 
 def refused(table: pd.DataFrame) -> str:
@@ -51,7 +56,7 @@ def refused(table: pd.DataFrame) -> str:
     said, lost = [], table[table.us.isna()]
     for (name, reason), part in lost.groupby(["format", "reason"], sort=False):
         rows = " and ".join(f"{m:.0f}" for m in sorted({*part.tokens}))
-        said.append(f"{name}, rows {rows} ({reason})")
+        said.append(f"{name}, rows {rows} ({NEEDS_ROWS.sub(ROWS, plain(reason))})")
     return f" Without a row: {'; '.join(said)}." if said else ""
 
 
@@ -78,26 +83,27 @@ def layer_sentence(table: pd.DataFrame) -> str:
     said = []
     for m in sorted({*table.tokens}):
         best = quickest(table, widest, m, ROTATED)
-        parts = [
-            f"int{b} takes {100 * row.time_ratio:.0f} % ({row.format})" for b, row in best.items()
-        ]
+        parts = [f"“{row.format}” {100 * row.time_ratio:.0f} %" for row in best.values()]
         rows = "for one row" if m == 1 else f"for {m:.0f} rows"
-        said += [f"{rows} {' and '.join(parts)} of FP32's time"] * bool(parts)
+        said += [f"{rows} {' and '.join(parts)}"] * bool(parts)
     first = table[(table.width == narrow) & (table.way == CALLS) & (table.tokens == 1)]
     base = first.us[first.format == FP32].min()
-    small = f"width {narrow}, called from Python, a row takes {first.us.min():.1f} to "
+    small = f"width {narrow:,}, called from Python, a row takes {first.us.min():.1f} to "
     small += f"{first.us.max():.1f} µs in all formats, {base:.1f} in FP32."
     if not said:
         return f"At {small}"
-    return f"At width {widest}, weights from memory, {', '.join(said)}; at {small}"
+    return (
+        f"At width {widest:,}, weights from memory, the quickest kernel of so many bits takes of "
+        f"FP32's time {', '.join(said)}; at {small}"
+    )
 
 
 def models(table: pd.DataFrame) -> pd.DataFrame:
     """The decoding or training table, rounded."""
     places = {"tokens_per_s": 0, "us_per_step": 1, "first_step_s": 2, "predicted_mib": 0,
-              "measured_mib": 0, "first_nats": 4, "last_nats": 4, "over_cpu": 1,
-              "nats_from_cpu": 5}  # fmt: skip
-    return table.round({name: n for name, n in places.items() if name in table})
+              "measured_mib": 0, "first_nats": 4, "last_nats": 4, "over_cpu": 1}  # fmt: skip
+    found = table.round({name: n for name, n in places.items() if name in table})
+    return found.rename(columns={"over_cpu": "times the CPU's", "nats_from_cpu": FROM_CPU})
 
 
 def decode_sentence(table: pd.DataFrame) -> str:
@@ -129,7 +135,7 @@ def training_sentence(table: pd.DataFrame) -> str:
         over = f", {best.over_cpu:.0f} times the CPU's" if best.over_cpu == best.over_cpu else ""
         said.append(f"{shape} learns from {many}{over}")
     far = own.assign(far=own.nats_from_cpu.abs()).groupby("way", sort=False).far.max().dropna()
-    apart = ", ".join(f"{nats:.1g} nats in {way}" for way, nats in far.items())
+    apart = ", ".join(f"{powered(f'{nats:.1g}')} nats in {way}" for way, nats in far.items())
     if apart:
         steps = f"after {own.steps.max():.0f} equal steps losses differ from the CPU's by at most"
         said.append(f"{steps} {apart}")

@@ -30,6 +30,7 @@ from . import peers, runtimes
 from .hosts import Browser, HostError, Node
 from .native import missing
 from .peers import clear as clear
+from .words import plain
 
 FORMATS = {"FP32": None, "int8": QuantScheme(8, "group", 32), "int4": QuantScheme(4, "group", 32)}
 OWN, LLAMA = "this run's", "of Llama's shape"
@@ -311,7 +312,7 @@ def why(error) -> str:
     """One line, with the command that brings what is absent."""
     if isinstance(error, ImportError) and error.name in BRINGS:
         return f"{error.name} is not installed: {BRINGS[error.name]}"
-    return shorten(" ".join(str(error).split()), 170, placeholder=" …")
+    return shorten(plain(" ".join(str(error).split())), 170, placeholder=" …")
 
 
 def worst(seen, logits, same: int) -> float:
@@ -336,11 +337,6 @@ def divergence(seen, logits) -> float:
     return float((wanted.exp() * (wanted - said)).sum(-1).max())
 
 
-def diverged(table: pd.DataFrame) -> float:
-    """The largest divergence of llama.cpp on int8 and int4 weights, in nats."""
-    return float(table[table.runtime.str.startswith(ROUNDS) & (table.format != "FP32")].kl.max())
-
-
 def table(samples: pd.DataFrame, told: pd.DataFrame) -> pd.DataFrame:
     """`told` with the median of tokens a second over repeats, the first left out where there are
     three or more: it warms caches and compilers."""
@@ -348,77 +344,3 @@ def table(samples: pd.DataFrame, told: pd.DataFrame) -> pd.DataFrame:
     timed = samples[samples.repeat > 0] if samples.repeat.max() > 1 else samples
     speed = (timed.tokens / timed.seconds).groupby([timed[key] for key in keys]).median()
     return told.join(speed.rename("tokens_per_second"), on=keys).drop(columns="process")
-
-
-def shown(table: pd.DataFrame) -> pd.DataFrame:
-    """One row a model and runtime: of each format the leading tokens equal and the worst
-    difference; last, why there are none."""
-    rows = []
-    for (model, runtime), part in table.groupby(["model", "runtime"], sort=False):
-        row = {"model": model, "runtime": runtime}
-        for one in part.itertuples():
-            known = one.of > 0
-            row[f"{one.format}: equal"] = f"{one.equal} of {one.of}" if known else "–"
-            row[f"{one.format}: worst"] = one.worst
-        absent = part[part.reason != ""]
-        formats = "" if len(absent) in (0, len(part)) else f"{', '.join(absent.format)}: "
-        row["why there are none"] = formats + "; ".join(absent.reason.unique())
-        rows.append(row)
-    return pd.DataFrame(rows)
-
-
-def sizes(table: pd.DataFrame, model: str = OWN) -> pd.DataFrame:
-    """One row a runtime that ran a model: of each format bytes of its file, and tokens a second."""
-    own = table[(table.model == model) & (table.of > 0)]
-    wide = own.pivot(index="runtime", columns="format", values=["bytes", "tokens_per_second"])
-    names = {"bytes": "KiB", "tokens_per_second": "tokens/s"}
-    found = pd.DataFrame({"runtime": own.runtime.unique()}).set_index("runtime")
-    for value, unit in names.items():
-        for format in FORMATS:
-            part = wide.get((value, format), pd.Series(dtype=float)).astype(float)
-            found[f"{format}, {unit}"] = part / 1024 if value == "bytes" else part.round()
-    return found.reset_index()
-
-
-def counted(table: pd.DataFrame, exact: bool = True) -> tuple[int, int]:
-    """(equal tokens, tokens) over all rows that ran and compute weights in floats; with `exact`
-    False over llama.cpp's int8 and int4, which round activations."""
-    rounds = table.runtime.str.startswith(ROUNDS) & (table.format != "FP32")
-    part = table[(table.of > 0) & (rounds != exact)]
-    return int(part.equal.sum()), int(part.of.sum())
-
-
-def share(table: pd.DataFrame, word: str, format: str | None = None) -> float | None:
-    """Percent of the tokens equal in the runtimes whose name has `word`; None where none ran."""
-    part = table[table.runtime.str.contains(word, regex=False) & (table.of > 0)]
-    part = part if format is None else part[part.format == format]
-    return 100 * part.equal.sum() / part.of.sum() if len(part) else None
-
-
-def worst_of(table: pd.DataFrame, formats: list[str]) -> float:
-    """The worst difference of a logit over all runtimes that compute these formats in floats."""
-    exact = ~table.runtime.str.startswith(ROUNDS) | (table.format == "FP32")
-    return float(table[table.format.isin(formats) & exact & (table.of > 0)].worst.max())
-
-
-def bytes_of(table: pd.DataFrame, kind: str) -> dict[str, int]:
-    """Bytes of the trained model's files of one kind ("model" or "onnx") by format."""
-    runtime = {"model": EAGER, "onnx": "ONNX Runtime"}[kind]
-    own = table[(table.model == OWN) & (table.runtime == runtime)]
-    return dict(zip(own.format, own.bytes, strict=True))
-
-
-def absent(table: pd.DataFrame) -> list[str]:
-    """Reasons why runtimes said nothing, each once, with the first runtime that gave it."""
-    silent = table[table.reason != ""].drop_duplicates("reason")
-    return [f"{row.runtime}: {row.reason}" for row in silent.itertuples()]
-
-
-def summary(table: pd.DataFrame) -> str:
-    """How many of the tokens are those of PyTorch, in a sentence."""
-    equal, of = counted(table)
-    count = table[table.of > 0].runtime.nunique()
-    return (
-        f"**{equal:,} of {of:,}** greedy tokens of {count} runtimes, PyTorch with a cache among "
-        "them, are those of PyTorch that recomputes every step (of llama.cpp in FP32 only)."
-    )

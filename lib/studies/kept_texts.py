@@ -1,49 +1,125 @@
-"""Long runs on real texts, kept with how they were made, for pages that do not run them."""
+"""Long runs on real texts, kept with how each was made, for pages that do not run them.
 
-import json
+Budgets of minutes need a machine for themselves, and may be run one at a time: what a run finds
+takes the place of what was kept under the same names, and the rest stays.
+"""
+
 from pathlib import Path
 
 import pandas as pd
 
+from . import nanogpt, real_texts
 from .presets import SHAKESPEARE
 from .real_texts import told
 
+MADE = ["date", "commit", "cpu", "threads", "command"]  # columns of every table
+NAMES = {"texts": "budget", "texts-curves": "who", "texts-rates": "who", "texts-costs": "size"}
+COLUMNS = ["budget", "text", "parameters", "bar", "judged", "seconds", "allowed_seconds", "nats",
+           "ngram_nats", "ngram"]  # fmt: skip
+EMPTY = {
+    "texts": COLUMNS,
+    "texts-curves": ["who", "text", "seconds", "valid_nats"],
+    "texts-rates": ["round", "who", "tokens_per_second"],
+    "texts-costs": ["size", "low", "high"],
+}
 
-def keep(folder: Path, rows: list[dict], curves: pd.DataFrame, made: dict) -> None:
-    """Leaves results of long runs for a page that does not run them, with how they were made."""
+
+def keep(folder: Path, tables: dict[str, pd.DataFrame], made: dict) -> None:
+    """Leaves results of long runs for a page that does not run them: tables by their names in
+    `NAMES`, with how they were made. A row takes the place of those kept under its name."""
     folder.mkdir(parents=True, exist_ok=True)
-    pd.DataFrame(rows).to_csv(folder / "texts.csv", index=False, lineterminator="\n")
-    curves.to_csv(folder / "texts-curves.csv", index=False, lineterminator="\n")
-    (folder / "texts.json").write_text(json.dumps(made, indent=2, sort_keys=True) + "\n")
+    kept = left(folder)
+    for name, table in tables.items():
+        if len(table):
+            own = table.assign(**{column: made[column] for column in MADE})
+            others = kept[name][~kept[name][NAMES[name]].isin(table[NAMES[name]])]
+            whole = pd.concat([others, own]) if len(others) else own
+            whole.to_csv(folder / f"{name}.csv", index=False, lineterminator="\n")
 
 
-def left(folder: Path) -> tuple[pd.DataFrame, pd.DataFrame, dict]:
-    """What `keep` left: rows, curves and how they were made; empty where there is nothing."""
-    if not (folder / "texts.json").is_file():
-        return pd.DataFrame(), pd.DataFrame(columns=["who", "text", "seconds", "valid_nats"]), {}
-    made = json.loads((folder / "texts.json").read_text())
-    return pd.read_csv(folder / "texts.csv"), pd.read_csv(folder / "texts-curves.csv"), made
+def left(folder: Path) -> dict[str, pd.DataFrame]:
+    """What `keep` left; tables without a row where there is nothing."""
+    places = {name: folder / f"{name}.csv" for name in NAMES}
+    return {
+        name: pd.read_csv(place) if place.is_file() else pd.DataFrame(columns=EMPTY[name] + MADE)
+        for name, place in places.items()
+    }
 
 
-def figure_data(own: pd.DataFrame, apart: pd.DataFrame) -> pd.DataFrame:
+def figure_data(own: pd.DataFrame, kept: pd.DataFrame) -> pd.DataFrame:
     """The curves to draw: this run's, and on Tiny Shakespeare those measured apart."""
-    apart = apart[apart.text == SHAKESPEARE].assign(who=apart.who + ", apart")
+    apart = kept[kept.text == SHAKESPEARE]
+    apart = apart.assign(who=apart.who + ", apart")[list(own.columns)]
     shown = pd.concat([table for table in (own, apart) if len(table)] or [own])
     return shown[shown.seconds > 0].reset_index(drop=True)
 
 
-def judged(kept: pd.DataFrame, bars: dict) -> pd.DataFrame:
-    """Kept rows with the verdict of the bar of each, "" where it has none."""
-    rows = kept.fillna({"bar": ""}).to_dict("records")
-    verdicts = [bars[r["bar"]].verdict(r[r["judged"]]) if r["bar"] else "" for r in rows]
-    return told(rows).assign(verdict=verdicts)
+def found(rows: list[dict], curves: list, beside: dict, costs: pd.DataFrame) -> dict:
+    """What a run found, as the tables that `keep` takes."""
+    none = {name: pd.DataFrame(columns=columns) for name, columns in EMPTY.items()}
+    return none | {
+        "texts": pd.DataFrame([*rows, *nanogpt.row(beside)], columns=None if rows else COLUMNS),
+        "texts-curves": real_texts.joined(curves, nanogpt.drawn(beside)),
+        "texts-rates": beside.get("rates", none["texts-rates"]),
+        "texts-costs": costs.dropna(subset="low"),
+    }
 
 
-def apart(made: dict) -> str:
-    """How kept results were made, in a sentence."""
-    if not made:
+def judgements(own: dict[str, pd.DataFrame], kept: dict[str, pd.DataFrame]) -> list[tuple]:
+    """What this run's tables say of the bars, and kept ones of the bars that this run did not
+    measure: bar, measured, its interval or None, and of what."""
+    here = _judged(own)
+    done = {bar for bar, *_ in here}
+    apart = [(*row, f"{of}, measured apart") for *row, of in _judged(kept) if row[0] not in done]
+    return here + apart
+
+
+def _judged(tables):
+    found, rows = [], tables["texts"].fillna({"bar": "", "allowed_seconds": 0}).to_dict("records")
+    for row in rows:
+        if row["bar"]:
+            found.append((row["bar"], row[row["judged"]], None, row["budget"]))
+        if row["bar"] == "texts-fifth":  # it was allowed a fifth of the recipe's time
+            share = row["seconds"] / row["allowed_seconds"] / 5
+            found.append(("texts-fifth-time", share, None, row["budget"]))
+    if longest := _longest(rows):
+        found.append(("texts-30", longest["nats"], None, longest["budget"]))
+    in_time, rates = real_texts.in_time(rows), tables["texts-rates"]
+    if in_time[1]:
+        found.append(("texts-budgets", in_time, None, "real texts"))
+    if rates["round"].nunique() > 1:  # one has no interval
+        found.append(("texts-throughput", *nanogpt.times_as_fast(rates), "the same architecture"))
+    return found
+
+
+def _longest(rows):
+    """The row of Tiny Shakespeare's longest budget up to 30 minutes, of models up to 11 M."""
+    own = [row for row in rows if row["text"] == SHAKESPEARE and row["allowed_seconds"]
+           and row["allowed_seconds"] <= 1800 and row["parameters"] <= 11e6]  # fmt: skip
+    return max(own, key=lambda row: row["allowed_seconds"], default=None)
+
+
+def shown(kept: pd.DataFrame) -> pd.DataFrame:
+    """What the budgets reached, and the day of each."""
+    return told(kept.to_dict("records")).assign(date=list(kept.date))
+
+
+def together(own: pd.DataFrame, kept: pd.DataFrame) -> list[dict]:
+    """Budgets of this run, and those that were kept of others; each has an n-gram beside it."""
+    rest = kept[~kept.budget.isin(own.budget)]
+    rows = pd.concat([table for table in (own, rest) if len(table)] or [own])
+    return rows.dropna(subset="ngram_nats").to_dict("records")
+
+
+def apart(kept: pd.DataFrame) -> str:
+    """How kept results were made, in a sentence or two."""
+    if not len(kept):
         return "No long run has been kept yet: make texts PROFILE=full makes one."
-    return (
-        f"Measured apart on {made['date']} at commit {made['commit'][:12]}, on {made['cpu']} with "
-        f"{made['threads']} threads, by `{made['command']}`."
-    )
+    said = []
+    for made, rows in kept.groupby(MADE, sort=False):
+        date, commit, cpu, threads, command = made
+        said.append(
+            f"{', '.join(f'“{name}”' for name in rows.budget)}: measured apart on {date} at commit "
+            f"{commit[:12]}, on {cpu} with {threads} thread{'s' * (threads > 1)}, by `{command}`."
+        )
+    return " ".join(said)

@@ -25,7 +25,7 @@ from minitransformer.quant.layers import QuantWeight
 from . import native
 from .formats import formats, made, seed_rule
 from .processes import as_columns, over_processes, process_medians, speedup
-from .words import with_interval
+from .words import plain, with_interval
 
 SUITS = {
     "int8 channel": ("int8pack", "fbgemm", "onednn", "onnxruntime"),
@@ -212,7 +212,7 @@ def told(table: pd.DataFrame) -> str:
 
 def missing(refused: list) -> str:
     """What was not run, and why, in words."""
-    reasons = [f"{name} ({why})" for name, why in refused]
+    reasons = [f"{name} ({plain(why)})" for name, why in refused]
     if why := native.missing():
         reasons.append(f"the native engine ({why})")
     return "; ".join(reasons) or "nothing"
@@ -308,3 +308,21 @@ def not_quickest(against: pd.DataFrame) -> str:
 
 def worst_error(checked) -> float:
     return max((error for _, error, _ in checked), default=np.nan)
+
+
+def shown(speed: pd.DataFrame, added: pd.Series) -> pd.DataFrame:
+    """`step_table` for readers, with the perplexity that each way adds."""
+    table = speed.merge(added.rename_axis("how").reset_index())
+    return table.rename(columns={"resident_of_disk": "memory over file"})
+
+
+STATEMENT = (
+    "Every layer of every kernel beside the dequantized reference, on random vectors and on the "
+    "neighbouring codes that add up to most and to least."
+)
+
+
+def proof(checked: list) -> tuple:
+    """What the chapter's certificate shows of the errors that `running` found: its statement, its
+    lines, and whether it holds."""
+    return STATEMENT, checked, worst_error(checked) <= TOLERANCE

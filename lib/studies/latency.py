@@ -20,10 +20,10 @@ from minitransformer.train import initialize
 
 from . import seed_latency
 from .processes import as_columns, over_processes, percent_off, process_medians, speedup
-from .words import minus
+from .seed_latency import AGAIN, ALL, GROWING, STATIC
 
 WIDTHS = (1, 2, 4, 8, 16, 32, 64, 128)  # tokens or sequences of one forward
-LOOPS = ("head at all positions", "naive", "dynamic cache", "static cache")
+LOOPS = (ALL, AGAIN, GROWING, STATIC)
 
 
 @dataclass(frozen=True)
@@ -53,10 +53,10 @@ class Plan:
 def loops(model, prompt, new: int, names=LOOPS) -> dict:
     """The loops that generate `new` tokens after a prompt, by name."""
     ways = {
-        "head at all positions": partial(generate_all_positions, model, prompt, new),
-        "naive": partial(generate, model, prompt, new, cache=None),
-        "dynamic cache": partial(generate, model, prompt, new, cache="dynamic"),
-        "static cache": partial(generate, model, prompt, new, cache="static"),
+        ALL: partial(generate_all_positions, model, prompt, new),
+        AGAIN: partial(generate, model, prompt, new, cache=None),
+        GROWING: partial(generate, model, prompt, new, cache="dynamic"),
+        STATIC: partial(generate, model, prompt, new, cache="static"),
     }
     return {name: ways[name] for name in names}
 
@@ -100,7 +100,7 @@ def larger(plan: Plan, seed: int) -> dict[str, pd.DataFrame]:
     draw = np.random.default_rng(seed).integers(0, plan.larger.vocab_size, (1, n))
     ids = torch.from_numpy(draw)
     lengths = [int(t) for t in np.unique(np.geomspace(1, n - 2, 8).round())]
-    prompt, names = ids[:, : plan.prompt_tokens], ("naive", "static cache")
+    prompt, names = ids[:, : plan.prompt_tokens], (AGAIN, STATIC)
     for brief in loops(model, prompt, 2, names).values():
         brief()  # the first call of all
     own = loops(model, prompt, 50, names)
@@ -111,7 +111,7 @@ def larger(plan: Plan, seed: int) -> dict[str, pd.DataFrame]:
     }
 
 
-def speedups(samples: pd.DataFrame, slow: str = "naive") -> pd.DataFrame:
+def speedups(samples: pd.DataFrame, slow: str = AGAIN) -> pd.DataFrame:
     """Each loop at each length: milliseconds, and how many times as fast as `slow`, over
     processes."""
     rows = []
@@ -192,20 +192,20 @@ def misses(compared: pd.DataFrame) -> pd.DataFrame:
 
 def times_off(gains: pd.DataFrame, model, prompt: int, new: int) -> dict[str, float]:
     """By how many per cent the measured times of `speedups` for `new` tokens lie off the model's:
-    `naive`, and `cached` by the static cache; a ratio hides what both share. And the share of the
-    last step that is `fixed`."""
+    `again` when all is recomputed, and `cached` by the static cache; a ratio hides what both share.
+    And the share of the last step that is `fixed`."""
     lengths = np.arange(prompt, prompt + new)
     cached = model.uncached(prompt) + model.cached(lengths[:-1]).sum()
-    told = {"naive": model.uncached(lengths).sum(), "static cache": cached}
+    told = {AGAIN: model.uncached(lengths).sum(), STATIC: cached}
     ms = gains[gains.new_tokens == new].set_index("loop").ms
     off = {name: float(100 * (ms[name] / (1e3 * seconds) - 1)) for name, seconds in told.items()}
     fixed = fixed_percent(model, int(new))
-    return {"naive": off["naive"], "cached": off["static cache"], "fixed": fixed}
+    return {"again": off[AGAIN], "cached": off[STATIC], "fixed": fixed}
 
 
 def cached(gains: pd.DataFrame) -> pd.DataFrame:
     """The loops with a cache, of `speedups`."""
-    return gains[gains.loop.isin(["dynamic cache", "static cache"])]
+    return gains[gains.loop.isin([GROWING, STATIC])]
 
 
 def limit_curves(model, roof, cfg, plan: Plan, points: int = 30) -> list:
@@ -249,9 +249,8 @@ def text_needed(plan: Plan, context: int) -> int:
 
 
 def constants(model: bench.TimeModel, roof: bench.TimeModel, cfg) -> pd.DataFrame:
-    """The fitted constants in readable units."""
+    """The fitted constants in readable units, the one that has an interval with it."""
     read = 4 * bench.weights_read(cfg)
-    low, high = (minus(f"{1e9 * end:.0f}") for end in model.kappa_interval)
     resolved = "" if model.kappa_resolvable else ", not resolvable"
     peak = bench.flops(cfg, 1) / roof.compute
     rows = [
@@ -261,7 +260,7 @@ def constants(model: bench.TimeModel, roof: bench.TimeModel, cfg) -> pd.DataFram
         ("c", "compute of one token", 1e6 * model.compute, "µs"),
         (
             "κ",
-            f"what one more cached token adds to a step [{low}, {high}]{resolved}",
+            f"what one more cached token adds to a step{resolved}",
             1e9 * model.kappa,
             "ns",
         ),
@@ -269,7 +268,10 @@ def constants(model: bench.TimeModel, roof: bench.TimeModel, cfg) -> pd.DataFram
         ("β", "read bandwidth at this size", read / model.weights / 1e9, "GB/s"),
         ("F", "matrix product, peak", peak / 1e9, "GFLOP/s"),
     ]
-    return pd.DataFrame(rows, columns=["symbol", "what", "value", "unit"])
+    table = pd.DataFrame(rows, columns=["symbol", "what", "value", "unit"])
+    for place, (name, end) in enumerate(zip(("low", "high"), model.kappa_interval, strict=True)):
+        table.insert(3 + place, name, np.where(table.symbol == "κ", 1e9 * end, np.nan))
+    return table
 
 
 def step_limits(model: bench.TimeModel, steps: pd.DataFrame) -> list:
@@ -346,7 +348,7 @@ def summary(
 
 def larger_row(loops: pd.DataFrame, model: bench.TimeModel, cfg, prompt_tokens: int):
     """The larger model in one row: its constants, 50 tokens end to end, and their prediction."""
-    gain = speedup(loops, "naive", "static cache")
+    gain = speedup(loops, AGAIN, STATIC)
     predicted = model.speedup(prompt_tokens, 50)
     row = {
         "model": f"{cfg.n_layers} × {cfg.d_model}",

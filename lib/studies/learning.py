@@ -122,8 +122,7 @@ def joined(logs: list[pd.DataFrame], threads: int) -> pd.DataFrame:
 def first_losses(cfg: ModelConfig, ids: np.ndarray, widths, seed: int) -> pd.DataFrame:
     """The loss before the first step by width and kind of initialisation: the mean over all next
     tokens, so that it does not hang on which are frequent; 512 ids are read. Means over `STARTS`
-    seeds, and above a uniform guess where one further initialisation falls with 95 %; to
-    thousandths of a nat."""
+    seeds, and above a uniform guess where one further initialisation falls with 95 %."""
     first = torch.from_numpy(np.asarray(ids[: 4 * 128], np.int64)).view(4, 128)
     uniform, rows = np.log(cfg.vocab_size), []
     for width in widths:
@@ -134,7 +133,7 @@ def first_losses(cfg: ModelConfig, ids: np.ndarray, widths, seed: int) -> pd.Dat
             above, (low, high) = seeds.one_more(losses - uniform)
             row = {"width": f"width {width}", "initialisation": kind, "loss_nats": losses.mean()}
             rows.append(row | {"above_uniform_nats": above, "low": low, "high": high})
-    return pd.DataFrame(rows).round(3)
+    return pd.DataFrame(rows)
 
 
 def scaled(first: pd.DataFrame) -> pd.DataFrame:
@@ -166,10 +165,17 @@ def runs(log: pd.DataFrame, model: str, split: str = "test") -> pd.DataFrame:
     return table.reset_index().rename_axis("run").reset_index()
 
 
+def first_seeds(log: pd.DataFrame) -> pd.DataFrame:
+    """Of every model its first seed alone."""
+    return log[log.seed == log.groupby("model").seed.transform("min")]
+
+
 def ends(log: pd.DataFrame) -> pd.DataFrame:
-    """One row a model, its first seed: size, tokens, first loss, held-out loss at the end, and the
-    median rate of its steps."""
-    by = log[log.seed == log.groupby("model").seed.transform("min")].groupby("model", sort=False)
+    """One row a model, its first seed, which the name of one that has several says: size, tokens,
+    first loss, held-out loss at the end, and the median rate of its steps."""
+    many = log.groupby("model").seed.transform("nunique")
+    said = many.map(lambda n: f" (the first of {n})" if n > 1 else "")
+    by = first_seeds(log.assign(model=log.model + said)).groupby("model", sort=False)
     table = by[["parameters", "tokens"]].last()
     table["first_nats"], table["valid_nats"] = by.loss_nats.first(), by.valid_nats.last()
     return table.assign(tokens_per_second=by.tokens_per_second.median()).reset_index()
@@ -178,7 +184,7 @@ def ends(log: pd.DataFrame) -> pd.DataFrame:
 def final(log: pd.DataFrame, models: list[str]) -> dict:
     """What the chapter's answer says of four models, in the order of `shapes`: the first one's
     name, the tokens that they saw, and their held-out losses at the end."""
-    last = ends(log).set_index("model").loc[models[:4]]
+    last = ends(first_seeds(log)).set_index("model").loc[models[:4]]
     losses = dict(zip(("one", "two", "smeared", "both"), last.valid_nats, strict=True))
     return {"name": models[0], "tokens": span(last.tokens)} | losses
 

@@ -3,8 +3,9 @@
 The mark beside a step is the larger of two times: to read its weights and its cache once, at the
 speed at which this machine reads that many bytes, and to multiply at the speed of its best product
 in FP32. Both are the least times seen in the same process, because noise can only raise them. One
-thread, and steps on two as well, against what two can read and multiply. In FP32 the mark is the
-least that a step can take; integers are multiplied faster than that.
+thread, and steps on two as well, against what two can read and multiply. In FP32 a step should take
+no less: where it does, the machine reads faster than the tries showed. Integers are multiplied
+faster than that.
 """
 
 from dataclasses import replace
@@ -204,8 +205,8 @@ def least(floors: pd.DataFrame, shape: str) -> pd.DataFrame:
 
 
 def step_table(samples: pd.DataFrame, floors: pd.DataFrame, threads: str = "") -> pd.DataFrame:
-    """A row a shape and format: microseconds of a step and the least that they could be, and over
-    processes how many times that, and how many times as fast as the engine's FP32 and as eager; or
+    """A row a shape and format: microseconds of a step and of its mark, and over processes how
+    many times that it is, and how many times as fast as the engine's FP32 and as eager; or
     all of it on `TWO` threads, and how many times as fast as on one."""
     found, fp32 = [], f"native FP32{threads}"
     for shape, part in samples.groupby("shape", sort=False):
@@ -232,8 +233,9 @@ def per_step(samples: pd.DataFrame) -> pd.DataFrame:
 
 
 def part_table(samples: pd.DataFrame, floors: pd.DataFrame) -> pd.DataFrame:
-    """A row a part of the step and the whole: microseconds, KiB of weights that it reads, the least
-    that reading those takes at the speed of all, and how many times that it is, over processes."""
+    """A row a part of the step and the whole: microseconds, KiB of weights that it reads, the time
+    to read those at the speed of all, and over processes how many times that it is, as in
+    `step_table`: the ratio of the two columns."""
     each, floor = per_step(samples), least(floors, next(iter(SHAPES)))["native FP32"]
     bytes_of = {name: read_bytes(replace(SEED, **change), None) for name, change in PARTS.items()}
     whole, found, rest = read_bytes(SEED, None), [], each[WHOLE].copy()
@@ -243,9 +245,11 @@ def part_table(samples: pd.DataFrame, floors: pd.DataFrame) -> pd.DataFrame:
         rest -= cost
     shares |= {REST: 1 - sum(shares.values()), WHOLE: 1.0}
     for name, cost in {**costs, REST: rest, WHOLE: each[WHOLE]}.items():
-        row = {"part": name, "us": 1e6 * cost.median(), "KiB": shares[name] * whole / 1024}
-        row["least_us"] = 1e6 * shares[name] * floor.median()
-        found.append(row | {"over_least": (cost / (shares[name] * floor)).median()})
+        cost, bound = cost.clip(lower=1e-9), shares[name] * floor  # where noise is more than a part
+        row = {"part": name, "us": 1e6 * over_processes(cost)["estimate"]}
+        row |= {"KiB": shares[name] * whole / 1024}
+        row["least_us"] = 1e6 * over_processes(bound)["estimate"]
+        found.append(row | told("over_least", cost / bound))
     return pd.DataFrame(found)
 
 

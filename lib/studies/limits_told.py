@@ -9,22 +9,24 @@ from .words import with_interval
 WORDS = {
     "shape": "model",
     "us": "µs a step",
+    "us_per_token": "µs a token",
     "least_us": "mark, µs",
+    "reached_percent": "of that speed, %",
     "ms": "ms",
     "eager_ms": "eager, ms",
     "native_ms": "engine, ms",
     "over_least": "times the mark",
-    "over_fp32": "as fast as FP32, ×",
-    "over_eager": "as fast as eager, ×",
-    "over_alone": "as fast as one thread, ×",
+    "over_fp32": "times as fast as FP32",
+    "over_eager": "times as fast as eager",
+    "over_alone": "times as fast as one thread",
     "over_one": "times one row",
     "over_static": "times static",
     "over_first": "times its shortest",
-    "gain": "gain, ×",
-    "promised": "promised by T(m), ×",
+    "gain": "times as fast",
+    "promised": "times promised by T(m)",
     "over_promised": "of what is promised",
 }
-BEHIND = {"_low": " low", "_high": " high", "_spread": ": spread"}  # what follows a ratio
+BEHIND = {"_low": " low", "_high": " high", "_spread": ", spread"}  # what follows a ratio
 WORTH = {
     "speedup": "cached over recomputed, both in the engine, ×",
     "roofline": "the same by the roofline, ×",
@@ -113,7 +115,7 @@ def row_cases(rows: pd.DataFrame) -> pd.DataFrame:
 def not_run(shapes: list[str]) -> str:
     """Which shapes are not among those measured, in words."""
     left = [name for name in SHAPES if name not in shapes]
-    return f"Not run by this profile: {', '.join(left)}." if left else "All of them are run."
+    return f"Not run by this profile: {'; '.join(left)}." if left else "All of them are run."
 
 
 def pays(threads: pd.DataFrame) -> str:

@@ -13,7 +13,7 @@ from minitransformer.quant import (
 )
 
 from .formats import formats
-from .scores import Scores, losses
+from .scores import Scores, estimate, losses
 from .words import with_interval
 
 
@@ -68,9 +68,9 @@ def under_budgets(model, alone, ids, scores: Scores) -> tuple[pd.DataFrame, dict
     return pd.DataFrame(rows), schemes
 
 
-def file_round_trip(path, scheme, cfg) -> bool:
-    """Whether a mixed scheme read back from its file is the one that was saved."""
-    return load_scheme(save_scheme(path, scheme), cfg) == scheme
+def in_file(path, scheme, cfg) -> tuple[int, int]:
+    """(1 or 0, 1): whether a mixed scheme read back from its file is the one that was saved."""
+    return int(load_scheme(save_scheme(path, scheme), cfg) == scheme), 1
 
 
 def moved(scheme: dict) -> dict[str, int]:
@@ -87,8 +87,7 @@ def kept(scheme: dict) -> str:
 def over_int3(mix: pd.DataFrame) -> tuple[float, tuple[float, float]]:
     """What the mixture in the bytes of int3 adds to int3 everywhere, in per cent, with its
     interval."""
-    row = mix.iloc[0]
-    return row.over_int3_added_percent, (row.over_int3_low, row.over_int3_high)
+    return estimate(mix.iloc[0], "over_int3_")
 
 
 def told(mix: pd.DataFrame, scheme: dict) -> str:

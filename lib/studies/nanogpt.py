@@ -4,6 +4,7 @@ Nothing of it is part of this repository. A clone is copied to a temporary folde
 the files that its program reads, and run in a fresh process, which ends with ours.
 """
 
+import math
 import pickle
 import re
 import runpy
@@ -29,6 +30,7 @@ from .update_costs import paces
 GET = "git clone https://github.com/karpathy/nanoGPT, then NANOGPT=its folder"
 NEEDED = ("train.py", "model.py", "configurator.py", "config/train_shakespeare_char.py", "LICENSE")
 STEPS = 2000
+WHOLE = "nanoGPT's recipe"  # the name of its row among budgets
 BATCH, WINDOW = 12, 64
 # "I only have a macbook" of its README, with every iteration told.
 RECIPE = (
@@ -37,6 +39,7 @@ RECIPE = (
     "--n_embd=128 --dropout=0.0"
 ).split()
 SETTLED = 5  # iterations that are not timed
+OURS = {"ours, its architecture": "nanoGPT's 4 × 128", "ours, the budgets' model": "4 × 128"}
 ITERATION = re.compile(r"iter (\d+): loss (\S+), time (\S+)ms")
 LOOK = re.compile(r"step (\d+): train loss (\S+), val loss (\S+)")
 
@@ -146,13 +149,14 @@ def measured(folder: Path, steps: int, threads: int, score: bool = False) -> dic
 
 
 def beside(folder: Path, rounds: int, steps: int, threads: int, done=None) -> pd.DataFrame:
-    """Tokens a second of its program and of ours at its shape, in `rounds` of two fresh processes,
-    whose order alternates: round, who, seconds_per_step, tokens_per_second."""
+    """Tokens a second of its program and of ours at its shape, of its architecture and of the one
+    that the budgets train, in `rounds` of fresh processes, whose order alternates: round, who,
+    seconds_per_step, tokens_per_second."""
     rows = []
     for i in range(rounds):
-        for who in ("nanoGPT", "ours")[:: 1 if i % 2 == 0 else -1]:
-            if who == "ours":
-                table = in_processes(paces, 1, ["4 × 128"], steps, threads)["paces"]
+        for who in ("nanoGPT", *OURS)[:: 1 if i % 2 == 0 else -1]:
+            if who in OURS:
+                table = in_processes(paces, 1, [OURS[who]], steps, threads)["paces"]
                 pace = table[table.step > OURS_SETTLED].seconds.mean()
             else:
                 pace = measured(folder, steps, threads)["nanogpt"].seconds.mean()
@@ -164,9 +168,10 @@ def beside(folder: Path, rounds: int, steps: int, threads: int, done=None) -> pd
 
 
 def times_as_fast(rates: pd.DataFrame) -> tuple[float, tuple[float, float]]:
-    """Our tokens a second over its own: the mean over rounds, with its interval."""
+    """Our tokens a second over its own, of the same architecture: the mean over rounds, with its
+    interval."""
     wide = rates.pivot(index="round", columns="who", values="tokens_per_second")
-    found = over_processes(wide["ours"] / wide["nanoGPT"])
+    found = over_processes(wide[next(iter(OURS))] / wide["nanoGPT"])
     return found["estimate"], (found["low"], found["high"])
 
 
@@ -204,6 +209,16 @@ def said(found: dict) -> str:
         return f"nanoGPT's recipe would take {took:,.0f} s here: {STEPS:,} steps times their mean."
     nats = found["scored"].nats.mean()
     return f"nanoGPT's recipe took {took:,.0f} s here, and reached {nats:.4f} nats a character."
+
+
+def row(found: dict) -> list[dict]:
+    """A row beside those of `real_texts.reached`, where its recipe was run to its end and scored:
+    what it took, and its loss on the whole split."""
+    if "scored" not in found:
+        return []
+    nats = float(found["scored"].nats.mean())
+    return [{"budget": WHOLE, "text": SHAKESPEARE, "steps": STEPS, "seconds":
+             recipe_seconds(found), "nats": nats, "perplexity": math.exp(nats)}]  # fmt: skip
 
 
 def drawn(found: dict) -> pd.DataFrame:

@@ -16,6 +16,7 @@ from minitransformer.native import BuildError, NativeModel, library
 from minitransformer.quant import QuantScheme, quantize
 
 from .processes import over_processes, process_medians, speedup
+from .seed_latency import AGAIN, GROWING, STATIC
 from .texts import as_row
 
 FORMATS = {
@@ -70,18 +71,23 @@ def measure(folder, text: np.ndarray, plan) -> dict[str, pd.DataFrame]:
 
 
 def steps(model, repeats: int) -> dict[str, pd.DataFrame]:
-    """Samples of one process: `native_steps`, `STEP_TOKENS` decode steps after one token, each
-    format beside the engine's FP32, one thread; {} where the engine cannot be had."""
+    """Samples of one process: `native_steps`, the seconds of `STEP_TOKENS` decode steps, every
+    format beside the engine's FP32, one thread: a loop of so many more tokens less one of a single
+    token, and with it the call and the prompt; {} where the engine cannot be had."""
     if missing():
         return {}
     torch.set_num_threads(1)
-    start, new = torch.zeros(1, 1, dtype=torch.long), min(STEP_TOKENS, model.cfg.context - 1)
+    start, new = torch.zeros(1, 1, dtype=torch.long), min(STEP_TOKENS, model.cfg.context - 2)
     ways = {
-        name: partial(generate, engine, start, new, backend="native")
+        (name, tokens): partial(generate, engine, start, tokens, backend="native")
         for name, engine in packed(model).items()
+        for tokens in (1, 1 + new)
     }
     samples = bench.interleaved(ways, repeats, warmup=2, before=1)
-    return {"native_steps": samples.assign(tokens=new)}
+    samples["name"], samples["calls"] = zip(*samples.name, strict=True)
+    wide = samples.pivot(index=["repeat", "name"], columns="calls", values="seconds")
+    own = (wide[1 + new] - wide[1]).clip(lower=1e-9)  # where noise is more than the steps
+    return {"native_steps": own.rename("seconds").reset_index().assign(tokens=new)}
 
 
 def table(samples: pd.DataFrame) -> pd.DataFrame:
@@ -117,11 +123,10 @@ def certified(model, prompts, new: int) -> pd.DataFrame:
 def waterfall(
     latency: pd.DataFrame, native: pd.DataFrame, tokens: int, compiled: float = np.nan
 ) -> pd.DataFrame:
-    """Microseconds a token from recomputing everything to int4 over an int8 cache, at one length;
+    """Microseconds a token from recomputing to int4 over an int8 cache, at one length;
     `compiled`: those of torch.compile, if it was timed."""
     eager = latency[latency.new_tokens == tokens].set_index("loop").ms_per_token * 1e3
-    steps = [("recompute all", eager["naive"]), ("growing cache", eager["dynamic cache"])]
-    steps.append(("static cache", eager["static cache"]))
+    steps = [(name, eager[name]) for name in (AGAIN, GROWING, STATIC)]
     steps += [("torch.compile", compiled)] * bool(np.isfinite(compiled))
     own = native[native.new_tokens == tokens].set_index("loop").us_per_token
     steps += [(name, own[name]) for name in WAYS[1:]]

@@ -13,6 +13,7 @@ from pathlib import Path
 
 import numpy as np
 import pandas as pd
+import psutil
 import torch
 
 from minitransformer import bench
@@ -81,7 +82,8 @@ def measure(
     folder: Path, shapes: list[str], new: int, repeats: int, seed: int, only=PEERS
 ) -> dict[str, pd.DataFrame]:
     """Samples of one process: `peers` (shape, name, new tokens, repeat, seconds), `told` (shape,
-    name, bits, bytes, tokens, reason why there are none) and `read` (shape, bits, and the least
+    name, bits, bytes, mib that the process held more once it ran, tokens, reason why there are
+    none) and `read` (shape, bits, and the least
     seconds in which the engine's weights are read once).
 
     `only` names the `PEERS` to measure, or "all"; ours are always there."""
@@ -100,10 +102,11 @@ def compare(folder: Path, shape: str, new: int, repeats: int, seed: int, only) -
         if "all" not in only and not runtime.name.startswith((OURS, "native", *only)):
             continue
         row = {"runtime": runtime.name, "bits": runtime.bits, "tokens": "", "reason": ""}
-        row["bytes"] = size(folder / runtime.file)
+        row["bytes"], before = size(folder / runtime.file), held_mib()
         try:
             ways[runtime.name] = runtime.start()
             ways[runtime.name](2)  # the first call loads what its library loads late
+            row["mib"] = held_mib() - before
         except Exception as error:  # whatever a library that is not ours may raise
             row["reason"] = why(error)
         told.append(row)
@@ -133,6 +136,11 @@ def continued(run, row: dict, new: int, repeat: int) -> list[dict]:
     return [own | {"new": n, "seconds": seconds} for n, (_, seconds) in found.items()]
 
 
+def held_mib() -> float:
+    """MiB of memory that this process has in use."""
+    return psutil.Process().memory_info().rss / 2**20
+
+
 def why(error: Exception) -> str:
     """An error of a library in one line."""
     return " ".join(f"{type(error).__name__}: {error}".split())[:160]
@@ -159,8 +167,9 @@ def size(path: Path) -> int:
 def table(samples: pd.DataFrame, told: pd.DataFrame) -> pd.DataFrame:
     """A row a shape and runtime: milliseconds to the first token, microseconds for each further
     one with the interval over processes, how many times as slow as the engine of that many bits,
-    leading tokens equal to eager's, bytes of its files, and why there are no figures."""
-    rows = []
+    leading tokens equal to eager's, bytes of its files, MiB of memory that it took, the median of
+    the processes, and why there are no figures."""
+    rows, mib = [], told.groupby(["shape", "runtime"]).mib.median()
     for shape, part in told[told.process == 0].groupby("shape", sort=False):
         wanted = json.loads(part[part.runtime == OURS].tokens.iloc[0])
         own = samples[samples["shape"] == shape]
@@ -172,7 +181,8 @@ def table(samples: pd.DataFrame, told: pd.DataFrame) -> pd.DataFrame:
                 found |= speeds(first, step, row.runtime, ENGINE[row.bits])
                 same = np.cumprod(np.equal(json.loads(row.tokens), wanted)).sum()
                 found |= {"equal_tokens": int(same), "of": len(wanted)}
-            rows.append(found | {"file_mb": row.bytes / 1e6, "why_not": row.reason})
+            found |= {"file_mb": row.bytes / 1e6, "memory_mib": mib[shape, row.runtime]}
+            rows.append(found | {"why_not": row.reason})
     return pd.DataFrame(rows)
 
 
@@ -252,8 +262,10 @@ def shown(table: pd.DataFrame) -> pd.DataFrame:
         "first_ms": "first token, ms",
         "equal_tokens": "leading tokens equal",
         "file_mb": "files, MB",
+        "memory_mib": "memory, MiB",
         "why_not": "why there are none",
     }
+    table = table.assign(memory_mib=table.memory_mib.round(1))
     return table.reindex(columns=list(columns)).rename(columns=columns)
 
 

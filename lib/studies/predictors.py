@@ -12,6 +12,14 @@ from .corpus_facts import unit
 from .frequencies import bits
 
 WINDOWS = (64, 256)  # tokens: what the original report's model and this one were trained with
+ANSWERS = {  # by the kind of corpus, over `summary` and the corpus's `name`
+    "language": "A source of {types:,} invented words, the same on every machine: a uniform guess "
+    "scores {uniform:,}, frequencies alone {frequencies:.1f}, and nothing can predict it better "
+    "than **{floor:.2f}**.",
+    "text": "*{name}*: {tokens:,} {unit}s, {types:,} different ones. A uniform guess over them "
+    "scores {uniform:,}, frequencies alone **{frequencies:.1f}**; what context can save beyond "
+    "that, nobody knows in advance.",
+}
 
 
 def ideal(data) -> pd.DataFrame:
@@ -69,8 +77,10 @@ def frame(rows) -> pd.DataFrame:
 def summary(data) -> dict:
     """What the chapter's sentences say: what a token is, how many there are and how many different
     ones; perplexities of a uniform guess over those that occur, of frequencies, and the floor (NaN
-    where nobody knows it); the bits that frequencies leave."""
-    left, floor = bits(data.splits["train"]), data.floor_nats
+    where nobody knows it); the bits that frequencies leave. Of the language frequencies are, like
+    the floor, in closed form, of a text as training counts them."""
+    counted, floor = bits(data.splits["train"]), data.floor_nats
+    left = ladder(data.language).get("unigram", counted) if data.kind == "language" else counted
     return {
         "unit": unit(data),
         "tokens": sum(map(len, data.splits.values())),

@@ -24,6 +24,12 @@ def losses(model, ids, window: int) -> np.ndarray:
     return token_losses(fast, ids, window)
 
 
+def estimate(row: pd.Series | dict, of: str = "") -> tuple[float, tuple[float, float]]:
+    """What a row of a table says that something adds, in per cent, and its interval; `of` is how
+    the names of these columns begin."""
+    return row[f"{of}added_percent"], (row[f"{of}low"], row[f"{of}high"])
+
+
 class Scores:
     """Losses on `ids` in windows of `window`, each model scored once and kept by its name."""
 
@@ -38,6 +44,13 @@ class Scores:
             if self.done:
                 self.done(1)
         return self.kept[name]
+
+    def of(self, models: dict, progress: Callable | None = None) -> "Scores":
+        """These scores with those of all `models`, by name; `progress(iterable, what)` shows it."""
+        items = list(models.items())
+        for name, model in progress(items, "formats scored") if progress else items:
+            self.add(name, model)
+        return self
 
     def save(self, path) -> None:
         """Everything, in single precision, for a chapter that goes on from here."""

@@ -15,7 +15,7 @@ from minitransformer.quant.layers import QuantEmbedding, QuantWeight
 from .formats import formats, seed_layout, seed_rule
 from .kernels import seed_models
 from .processes import one_more, over_processes, process_medians, speedup
-from .scores import Scores
+from .scores import Scores, estimate
 from .words import with_interval
 
 SEED = pd.DataFrame(
@@ -61,6 +61,13 @@ def further_run(values) -> tuple[float, tuple[float, float]]:
     return found.mean, found.one_more
 
 
+def further_perplexity(values) -> tuple[float, tuple[float, float]]:
+    """`further_run` of perplexities, with mean and interval made in nats, as wherever one is told
+    (`seeds.one_more_perplexity`)."""
+    value, ends = further_run(np.log(values))
+    return float(np.exp(value)), tuple(float(np.exp(end)) for end in ends)
+
+
 def beside(runs: pd.DataFrame, timings: pd.DataFrame) -> pd.DataFrame:
     """The original's numbers and the same here: a row a format and quantity (perplexity; drop, what
     is added to FP32's; percent, the same; ms; times FP32's ms), with the interval in which one
@@ -73,8 +80,9 @@ def beside(runs: pd.DataFrame, timings: pd.DataFrame) -> pd.DataFrame:
     }
     for name, own in runs.groupby("format", sort=False):
         for quantity, (column, printed) in stated.items():
+            of = further_perplexity if quantity == "perplexity" else further_run
             if name != "fp32" or quantity == "perplexity":
-                rows.append((name, quantity, seed[printed][name], *further_run(own[column])))
+                rows.append((name, quantity, seed[printed][name], *of(own[column])))
     for name, ms in (1e3 * process_medians(timings)[list(seed.index)]).items():
         found = over_processes(ms)
         rows.append((name, "ms", seed.seed_ms[name], found["estimate"], one_more(found)))
@@ -120,8 +128,7 @@ def rule_on(model, bits: int, scores: Scores) -> tuple[float, tuple[float, float
     """Perplexity that the original's rule adds to a trained model, in per cent, with its paired
     interval."""
     scores.add(f"seed int{bits}", quantize(model, seed_rule(bits)))
-    found = scores.added(f"seed int{bits}")
-    return found["added_percent"], (found["low"], found["high"])
+    return estimate(scores.added(f"seed int{bits}"))
 
 
 def apart(one, other) -> tuple[float, tuple[float, float]]:

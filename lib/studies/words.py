@@ -1,11 +1,27 @@
 """Numbers in the sentences that studies hand over whole."""
 
 import math
+import re
+
+RAISED = str.maketrans("-0123456789", "⁻⁰¹²³⁴⁵⁶⁷⁸⁹")
 
 
 def minus(text: str) -> str:
     """A number's text with a true minus, as the page sets those that it formats itself."""
     return text.replace("-", "\u2212")
+
+
+def powered(text: str) -> str:
+    """ "7.4e-08" as 7.4·10⁻⁸, as the page sets its own."""
+    mantissa, e, power = text.partition("e")
+    return f"{mantissa}·10{str(int(power)).translate(RAISED)}" if e else text
+
+
+def plain(reason: str) -> str:
+    """What went wrong, for who reads of it: without the advice to who called, which stands behind
+    the last colon, and without the exception's class."""
+    told = re.sub(r"^\w+(Error|Exception): ", "", reason)
+    return re.sub(r": (give|use|choose) [^:]*$", "", told)
 
 
 def span(values) -> str:

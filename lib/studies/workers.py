@@ -44,6 +44,12 @@ def at_once(threads: int, jobs: int) -> int:
     return max(min(threads, os.cpu_count() or 1, jobs), 1)
 
 
+def ticks(progress: Callable | None, total: int, what: str) -> Callable[[int], None] | None:
+    """What is told of steps taken: the `update` of a bar of so many, `progress(total, what)` as
+    `nb.progress` gives it; None where nobody asks."""
+    return progress(total, what).update if progress else None
+
+
 def side_by_side(
     job: Callable,
     items: Sequence,

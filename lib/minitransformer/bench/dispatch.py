@@ -60,6 +60,8 @@ def dispatch_table(
         layers, refused = layers | own, refused + not_native
         for m in tokens:
             x = torch.randn(m, width, generator=generator)
+            if not rows:  # what is timed first finds a machine that has rested: it is timed again
+                list(_timed(layers, formats, x, repeats))
             found = [*_timed(layers, formats, x, repeats), *refused]
             rows += [{"width": width, "tokens": m, "reason": None, **row} for row in found]
     table = pd.DataFrame(rows)

@@ -3,9 +3,9 @@ that were measured, and left out where they are not there or say otherwise."""
 
 import math
 
-from .marks import interval_text, stated, written
-from .numerals import number
-from .statements import BETTER, FAILS, HOLDS, SLIP
+from paper.marks import interval_text, stated, written
+from paper.numerals import number
+from paper.statements import BETTER, FAILS, HOLDS, SLIP
 
 
 def findings(rows: list[dict], ledger: dict) -> list[dict]:

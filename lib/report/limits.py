@@ -5,9 +5,9 @@ import math
 import pandas as pd
 from scipy.stats import t
 
-from .numerals import fixed, number
-from .record import tokens
-from .words import literal
+from paper.numerals import fixed, number
+from paper.record import tokens
+from paper.words import literal
 
 
 def source_limit(corpus: dict) -> str:

@@ -8,12 +8,12 @@ from functools import cache
 from pathlib import Path
 from string import Formatter
 
-from .bars import tally
-from .claims import audited, seed_claims
-from .marks import interval_text, stated, written
-from .numerals import number
-from .summary import audit_by_kind
-from .words import literal
+from paper.bars import tally
+from paper.claims import audited, seed_claims
+from paper.marks import interval_text, stated, written
+from paper.numerals import number
+from paper.summary import audit_by_kind
+from paper.words import literal
 
 SUMMARY = Path(__file__).resolve().parents[2] / "data" / "summary.toml"
 TILES = 5

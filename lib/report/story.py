@@ -1,12 +1,15 @@
 """The story that opens the page: its figures, two beside each other, each from the table that a
 chapter left, and what its sentences say of them."""
 
-from . import figures, plots, rows
-from . import mosaic as tiles
-from .canvas import narrow
-from .claims import known
+from paper import figures, rows
+from paper import mosaic as tiles
+from paper.canvas import narrow
+from paper.claims import known
+from paper.drawing import flow
+from paper.words import literal
+
+from . import plots, resources
 from .headline import SHORT, Fact
-from .words import literal
 
 
 def ladder(rungs, floor=None):
@@ -36,31 +39,27 @@ def largest(lost) -> dict:
 def speed_up(gains, stated):
     """What a cache gains by length, beside what a machine at its peak and the time model give, and
     what the original report states."""
+    columns = ("new_tokens", "measured", None, "low", "high")
+    axes = dict(xlabel="new tokens", ylabel="times as fast with a cache", log="xy")
+    limits = [
+        ((gains.new_tokens, gains.roofline), "roofline"),
+        ((gains.new_tokens, gains.time_model), "time model"),
+    ]
+    seed = [(SHORT, stated, "original report, another loop")]
     with narrow():
-        return figures.lines(
-            gains,
-            "new_tokens",
-            "measured",
-            low="low",
-            high="high",
-            xlabel="new tokens",
-            ylabel="times as fast with a cache",
-            log="xy",
-            limits=[
-                ((gains.new_tokens, gains.roofline), "roofline"),
-                ((gains.new_tokens, gains.time_model), "time model"),
-            ],
-            seed=[(SHORT, stated, "original report, another loop")],
-            height=3.0,
-        )
+        return figures.lines(gains, *columns, **axes, limits=limits, seed=seed, height=3.0)
 
 
-def quality(front, least):
-    """Bytes against the perplexity that a format adds; what is below `least` % is drawn there."""
-    columns = ("file_kib", "added_percent", "format", "low", "high")
-    axes = dict(xlabel="file, KiB", ylabel="perplexity added, %", log="xy", height=3.4)
+def quality(front):
+    """Bytes against the perplexity that a format adds; what is below `LEAST` is drawn there, and
+    nothing that another format beats on both."""
+    x, y, *rest = columns = ("file_kib", "added_percent", "format", "low", "high")
+    compared = front.compared.to_numpy(bool)
+    best = figures.unbeaten(front, compared, x, y, *rest[1:], "min")
+    front = front[best | ~compared]
+    axes = dict(xlabel="file, KiB", ylabel="perplexity added, %", log="xy", height=3.8)
     with narrow():
-        return figures.pareto(front, *columns, **axes, least=least, among="compared")
+        return figures.pareto(front, *columns, **axes, least=plots.LEAST, among="compared")
 
 
 def engine(native) -> dict:
@@ -72,10 +71,18 @@ def engine(native) -> dict:
 def speed(fall):
     """Time per token, step by step down to the engine."""
     with narrow():
-        return rows.waterfall(fall, "step", "us_per_token", xlabel="µs per token", unit=" µs")
+        return resources.waterfall(fall)
 
 
 def audit(statements):
     """The statements of the original report, one tile each."""
     with narrow():
         return tiles.mosaic(statements)
+
+
+def architecture(parts, blocks, cached):
+    """The model's parts, what each leaves and holds; `blocks` and `cached` say of its blocks and of
+    its attention what no part does."""
+    columns = ("part", "does", "leaves", "parameters")
+    words = dict(frame=blocks, note=cached, beside="attention")
+    return flow(parts, *columns, group="group", joins="joins", **words)

@@ -1,0 +1,101 @@
+"""From recomputing everything to few bits in the engine: what a token takes, what it must read, and
+how much of this machine's speed that is, at the original's shape and at a larger one.
+
+Weights are drawn at random: what is decoded plays no part. All on one thread.
+"""
+
+from dataclasses import replace
+from functools import partial
+
+import pandas as pd
+
+from minitransformer import bench
+from minitransformer.decode import generate
+from minitransformer.model import Transformer
+from minitransformer.native import NativeModel
+from minitransformer.train import initialize
+
+from .limits import SEED, ids_of, read_bytes
+from .native import FORMATS, SHRUNK, packed
+from .processes import over_processes, process_medians
+
+# Shape -> its configuration and the tokens of a loop.
+SHAPES = {
+    "1 × 128": (SEED, 128),
+    "8 × 512": (replace(SEED, vocab_size=4096, d_model=512, n_layers=8, n_heads=8), 12),
+}
+PROMPT = 8  # tokens before a loop
+EAGER = {"recompute all": None, "growing cache": "dynamic", "static cache": "static"}
+FEW = "native int4"  # whose weights lie beside the int8 cache too
+
+
+def measure(count: int, repeats: int, seed: int) -> dict[str, pd.DataFrame]:
+    """Samples of one process: `falls`, whole loops of every way at the first `count` shapes, and
+    `fall_floors`, the least seconds to read what a token of each must read."""
+    samples, floors = [], []
+    for shape, (cfg, new) in list(SHAPES.items())[:count]:
+        model = initialize(Transformer(cfg), "scaled", seed).eval()
+        timed = bench.interleaved(ways(model, packed(model), new), repeats, warmup=0, before=1)
+        samples.append(timed.assign(shape=shape, tokens=new))
+        least = {name: bench.read_seconds(n) for name, n in bytes_of(cfg, new).items()}
+        floors.append(
+            pd.DataFrame({"name": [*least], "seconds": [*least.values()], "shape": shape})
+        )
+    return {"falls": pd.concat(samples), "fall_floors": pd.concat(floors)}
+
+
+def ways(model, engines: dict[str, NativeModel], new: int) -> dict:
+    """Every way of decoding so many tokens, slowest first."""
+    ids = ids_of(model.cfg, PROMPT)
+    found = {name: partial(generate, model, ids, new, cache=kind) for name, kind in EAGER.items()}
+    for name, engine in engines.items():
+        found[name] = partial(generate, engine, ids, new, backend="native")
+    few = partial(generate, engines[FEW], ids, new, cache="int8", backend="native")
+    return found | {SHRUNK: few}
+
+
+def bytes_of(cfg, new: int) -> dict[str, int]:
+    """What a token of each way must read, in the middle of a loop: the weights once and, but where
+    all is recomputed, the cache."""
+    held = PROMPT + new // 2
+    cache = {kind: bench.kv_bytes(cfg, held, kind=kind) for kind in ("static", "int8")}
+    found = {name: read_bytes(cfg, None) + (cache["static"] if kind else 0)
+             for name, kind in EAGER.items()}  # fmt: skip
+    found |= {name: read_bytes(cfg, scheme) + cache["static"] for name, scheme in FORMATS.items()}
+    return found | {SHRUNK: read_bytes(cfg, FORMATS[FEW]) + cache["int8"]}
+
+
+def table(samples: pd.DataFrame, floors: pd.DataFrame) -> pd.DataFrame:
+    """A row a shape and way: microseconds a token over processes, KiB that it must read, the least
+    microseconds of that, and the share of that speed that is reached, with its interval."""
+    rows = []
+    for shape, part in samples.groupby("shape", sort=False):
+        (cfg, new), each = SHAPES[shape], process_medians(part)
+        each /= new
+        least = floors[floors["shape"] == shape].pivot(
+            index="process", columns="name", values="seconds"
+        )
+        for name, nbytes in bytes_of(cfg, new).items():
+            share = over_processes(100 * least[name] / each[name])
+            rows.append(
+                {"shape": shape, "step": name,
+                 "us_per_token": 1e6 * over_processes(each[name])["estimate"],
+                 "KiB": nbytes / 1024, "least_us": 1e6 * over_processes(least[name])["estimate"],
+                 "reached_percent": share["estimate"], "low": share["low"], "high": share["high"]}
+            )  # fmt: skip
+    return pd.DataFrame(rows)
+
+
+def largest(table: pd.DataFrame) -> pd.DataFrame:
+    """The rows of the largest shape that was measured."""
+    return table[table["shape"] == table["shape"].iloc[-1]]
+
+
+def said(table: pd.DataFrame) -> dict:
+    """Of the largest `shape`: how many times as fast as recomputing the last way is, and how much
+    of that the cache, the engine and the bits give."""
+    us = largest(table).set_index("step").us_per_token
+    first, cached, fp32 = us["recompute all"], us["static cache"], us["native FP32"]
+    last = us.iloc[-1]
+    return {"shape": table["shape"].iloc[-1], "all": first / last, "cache": first / cached,
+            "engine": cached / fp32, "bits": fp32 / last}  # fmt: skip
