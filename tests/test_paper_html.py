@@ -427,6 +427,26 @@ def test_claims_count_identities_apart_and_link_to_the_cells_that_computed_them(
     )
 
 
+def test_changes_of_a_bar_are_counted_by_kind_and_listed_with_their_reasons(run, monkeypatch):
+    """So that a reader of ten minutes sees how many were not for the better."""
+    about = {"date": "2026-11-24", "was": "< 90", "why": "it was missed"}
+    changes = (about | {"kind": "looser"}, about | {"kind": "words", "why": "it was unclear"})
+    bar = bars.Bar("ppl", "S", "exact", "2026-11-23", "<", 91, changes=changes)
+    monkeypatch.setattr(bars, "read", lambda: {"ppl": bar})
+    claims = BeautifulSoup(build_html(run).read_text(encoding="utf-8"), "html.parser").find(
+        id="claims"
+    )
+    told = (
+        "1 of the bars or rules is not as first written. Of 2 changes of a bar, each with its "
+        f"reason below the table, 1 {bars.CHANGES['looser']}; 1 {bars.CHANGES['words']}."
+    )
+    assert told in text(claims.p)
+    listed = claims.find(id="changed-bars")
+    assert "2 changes of 1 bar" in text(listed.summary) and len(listed.select("ul")) == 2
+    first, second = listed.select("li")
+    assert "because it was missed." in text(first) and "because it was unclear." in text(second)
+
+
 def test_works_and_citations_link_both_ways(page):
     entries = page.select(".references > li")
     assert [entry["id"] for entry in entries] == ["ref-chen1999", "ref-su2021", "ref-vaswani2017"]

@@ -27,15 +27,15 @@ SIGNS = {"<": "<", "<=": "≤", ">": ">", ">=": "≥"}
 RULES = ("interval", "exact", "all")
 SORTS = ("quantity", "size", "identity")  # measured; counted; equal, exactly or up to rounding
 
-CHANGES = {  # kind -> in words, the one that a reader must know of first at the top
-    "looser": "loosened, or dropped for a looser one",
-    "subject": "asked of something else",
-    "recipe": "with the same bound, of models trained by another recipe",
-    "timed otherwise": "with the same bound, of something else that is timed",
-    "written late": "written, or given its bound, after its numbers were known",
-    "stricter rule": "with a stricter rule or prediction",
-    "tighter": "with a tighter bound, or brought back",
-    "words": "in words, unit or how it is counted alone",
+CHANGES = {  # kind -> what a change of that kind did, what a reader must know of first at the top
+    "looser": "loosened it, or dropped it for a looser one",
+    "subject": "asked it of something else",
+    "recipe": "left its bound and came with another recipe of training",
+    "timed otherwise": "left its bound and timed something else",
+    "written late": "wrote it, or its bound, after its numbers were known",
+    "stricter rule": "made its rule or its prediction stricter",
+    "tighter": "tightened its bound, or brought it back",
+    "words": "changed its words, its unit or how it is counted, and no more",
 }
 
 

@@ -31,8 +31,16 @@ def own_arithmetic(ledger: dict) -> pd.DataFrame:
         ("size ratio of int8", held / v["S34-int8-size"], "S1-int8-compression"),
         (floats, held * 1e6 / 4, "S2-parameters"),
     ]
-    told = [(what, round(x, 2), v[id], agree(ledger, id, x)) for what, x, id in rows]
+    told = [(what, *_beside(ledger, id, follows)) for what, follows, id in rows]
     return pd.DataFrame(told, columns=["what", "follows", "printed", "agrees"])
+
+
+def _beside(ledger: dict, id: str, follows: float) -> tuple[str, str, bool]:
+    """What follows, what a statement prints, at its digits, and whether the two agree there."""
+    said = Statement(**ledger[id])
+    places = max(round(-math.log10(2 * said.half)), 0)
+    found = f"{follows:,.{2 if places else 0}f}"
+    return found, f"{said.seed_value:,.{places}f}", agree(ledger, id, follows)
 
 
 def agree(ledger: dict, id: str, follows: float) -> bool:
