@@ -12,11 +12,11 @@ from matplotlib.text import Text
 
 from paper import figures
 from paper.boxes import overlaps
-from paper.canvas import PALETTE, assign, canvas, png_bytes, styled
+from paper.canvas import PALETTE, assign, canvas, narrow, png_bytes, styled
 from paper.layout import set_scale
 from paper.matrix import ABOVE, BELOW, FAINT, _Shade, luminance, over
 from paper.svg import DARK
-from paper.ticks import written
+from paper.ticks import _decades, written
 
 LINES = pd.DataFrame(
     {
@@ -365,6 +365,16 @@ def test_colours_follow_the_palette_and_the_seed_report_is_vermilion():
     assert len(assign(list("abcdefg"))) == 7
     with pytest.raises(ValueError, match="'pink' is not in the palette"):
         assign(["a"], {"a": "pink"})
+
+
+def test_an_axis_with_little_room_has_the_decades_that_give_more_ticks():
+    assert _decades(18, 3_700, 1) == [100, 1000] and _decades(18, 3_700, 3) == [30, 300, 3000]
+    steps = ["recomputing", "a growing cache", "int4 in the engine", "with an int8 cache"]
+    df = pd.DataFrame({"s": steps, "us": [3621.0, 853.0, 35.8, 19.1]})
+    with narrow():
+        fig = figures.waterfall(df, "s", "us", xlabel="µs per token", unit=" µs")
+    texts = [text.get_text() for text in fig.axes[0].get_xticklabels()]
+    assert len(texts) >= 3 and {"30", "300", "3,000"} <= {*texts}
 
 
 def test_ticks_are_written_out():

@@ -1,5 +1,7 @@
 """The mosaic of statements and the drawing of parts: every row is drawn, and told in words."""
 
+import re
+
 import pandas as pd
 import pytest
 from matplotlib.patches import FancyArrowPatch, Rectangle
@@ -7,6 +9,7 @@ from matplotlib.patches import FancyArrowPatch, Rectangle
 from paper import drawing, mosaic
 from paper.canvas import narrow, png_bytes
 from paper.claims import ASKED, AUDIT, COPIED, audit_row, seed_claims
+from paper.svg import DARK, _short, svg_text
 
 LEDGER = seed_claims()
 PARTS = pd.DataFrame(
@@ -100,3 +103,9 @@ def test_a_drawing_without_a_group_has_no_frame():
     )
     boxes = [patch for patch in plain.axes[0].patches if isinstance(patch, Rectangle)]
     assert len(boxes) == len(PARTS) and not plain.axes[0].lines
+
+
+def test_every_colour_of_a_drawing_has_one_for_a_dark_page():
+    used = re.findall(r'(?:fill|stroke)="(#[0-9a-f]+)"', svg_text(drawn(frame="a block")))
+    known = {_short(light) for light in DARK}
+    assert len({*used}) > 3 and {*used} <= known

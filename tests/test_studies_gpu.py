@@ -3,6 +3,7 @@ ratios are of one process, the tokens and losses are the CPU's, and a part that 
 
 import json
 
+import numpy as np
 import pandas as pd
 import pytest
 import torch
@@ -12,6 +13,7 @@ from hypothesis import strategies as st
 from minitransformer.quant import QuantWeight
 from studies import gpu, gpu_layers, gpu_models, gpu_told
 from studies.compiled import Step
+from studies.words import plain, powered
 
 CPU = torch.device("cpu")
 INT4 = "int4, groups of 32"
@@ -236,3 +238,15 @@ def test_without_layers_the_answer_is_of_decoding():
         "On one G, s takes 9 µs a step by eager. The greedy tokens differ from the CPU's: S, "
         "eager, from new token 4."
     )
+
+
+def test_reasons_are_told_to_who_reads_of_them():
+    why = "RuntimeError: self.size(0) needs to be greater than 16, but got 1"
+    lost = {"format": ["int8"], "tokens": [1], "us": [np.nan], "reason": [why]}
+    assert gpu_told.refused(pd.DataFrame(lost)) == (
+        " Without a row: int8, rows 1 (its kernel asks for more than 16 rows)."
+    )
+    advice = "integers cannot be rewritten as RMSNorm: give kind 'f32', for their numbers"
+    assert plain(advice) == "integers cannot be rewritten as RMSNorm"
+    assert plain("at block.q: error 0.9: use the reference") == "at block.q: error 0.9"
+    assert powered("7.4e-08") == "7.4·10⁻⁸" and powered("0.1") == "0.1"

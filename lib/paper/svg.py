@@ -17,6 +17,7 @@ from matplotlib.path import Path
 from matplotlib.transforms import Affine2D, Bbox
 
 from .canvas import DPI, INK, INK_2, PALETTE, styled
+from .drawing import FAINT
 from .matrix import ABOVE, BELOW
 from .ticks import SIZE
 from .words import spoken, visible
@@ -32,7 +33,7 @@ DARK = {
     PALETTE["vermilion"][0]: "var(--seed)", PALETTE["teal"][0]: "#4cc39b",
     PALETTE["teal"][1]: "#4cc39b", PALETTE["plum"][0]: "#d39bce", PALETTE["ochre"][0]: "#d9a436",
     PALETTE["ochre"][1]: "#d9a436", PALETTE["grey"][0]: "#9aa1a9", "#000000": "#ffffff",
-    ABOVE: "#5590d0", BELOW: "#c27028",
+    ABOVE: "#5590d0", BELOW: "#c27028", FAINT: "var(--panel)",
 }  # fmt: skip
 
 
