@@ -62,9 +62,14 @@ def wait(futures, timeout, return_when):
 
 def standing(monkeypatch, **known):
     client = type("Client", (Client,), known)
-    monkeypatch.setitem(sys.modules, "distributed", SimpleNamespace(Client=client, wait=wait))
-    clock = iter(range(10_000))
-    monkeypatch.setattr(cluster.time, "monotonic", lambda: 10 * next(clock))
+    looks, clock = iter(range(99)), iter(range(99))
+
+    def waited(*given, **options):
+        next(looks)  # so that a wait without an end is none
+        return wait(*given, **options)
+
+    monkeypatch.setitem(sys.modules, "distributed", SimpleNamespace(Client=client, wait=waited))
+    monkeypatch.setattr(cluster, "time", SimpleNamespace(monotonic=lambda: 10 * next(clock)))
 
 
 @pytest.mark.parametrize(
@@ -187,3 +192,11 @@ def test_dask_without_workers_is_given_up(dask, monkeypatch):
         pytest.raises(RuntimeError, match="has had no worker for 2 s: start some with dask worker"),
     ):
         list(cluster.results(empty.scheduler_address, str, {"a": (1,)}))
+
+
+def test_dask_waits_for_workers_that_are_busy(dask, monkeypatch):
+    monkeypatch.setattr(cluster, "WORKER_S", 1)
+    options = {"processes": False, "threads_per_worker": 1, "dashboard_address": None}
+    with dask.LocalCluster(1, **options) as busy:
+        found = list(cluster.results(busy.scheduler_address, time.sleep, {"a": (4,)}))
+    assert found == [("a", None)]

@@ -13,6 +13,7 @@ import hashlib
 import json
 import os
 import platform
+import subprocess
 import sys
 import time
 from collections.abc import Sequence
@@ -101,8 +102,9 @@ def tokenized(megabytes: int, tokenizer: str = "bpe") -> dict:
         words = [sys.executable, "-m", "minitransformer.corpus", *given, "--workers", "1"]
         words += ["--out", f"{folder}/store", "--vocab-size", "4096", "--tokenizer"]
         began = time.perf_counter()
-        process = os.posix_spawn(sys.executable, [*words, tokenizer], os.environ)
-        _, status, used = os.wait4(process, 0)
+        process = subprocess.Popen([*words, tokenizer], stdout=subprocess.DEVNULL)
+        _, status, used = os.wait4(process.pid, 0)
+        process.returncode = status  # it is asked no more
         if status:
             raise RuntimeError(f"tokenizing {megabytes} MB ended with status {status}")
         unit = 2**20 if sys.platform == "darwin" else 2**10
