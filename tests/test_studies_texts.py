@@ -186,7 +186,7 @@ def test_predictions_stand_beside_what_was_measured(monkeypatch):
     monkeypatch.setattr(presets, "SIZES", {})
     tiny = {"tiny": (replace(BLOCK, n_layers=1), 2, 8), "other": (BLOCK, 2, 8)}
     monkeypatch.setattr(update_costs, "SIZES", tiny)
-    assert update_costs.taken([], 5, 1).empty
+    assert update_costs.taken([], 5, 1, 2).empty
     found = update_costs.paces(["tiny"], 5, 1)["paces"]
     assert list(found.step) == [1, 2, 3, 4, 5]
     speeds = found.assign(seconds=0.5, flops_per_second=1e9)
@@ -337,9 +337,9 @@ def test_what_a_run_measured_is_judged_before_what_was_kept():
             reached("3 minutes", 1.6, bar="texts-3", allowed_seconds=12.0)]  # fmt: skip
     kept = tables([*rows, reached("stories", 1.0, seconds=11.0)], rates)
     found = {bar: (measured, of) for bar, measured, _, of in kept_texts.judgements(own, kept)}
-    assert found["texts-fifth"] == (1.8, "a fifth")
-    assert found["texts-fifth-time"] == (pytest.approx(9 / 50), "a fifth")
-    assert found["texts-3"] == (1.6, "3 minutes, measured apart")
+    assert found["texts-fifth"] == (1.8, "a fifth: 9 s of training")
+    assert found["texts-fifth-time"] == (pytest.approx(9 / 50), "a fifth: 9 s of training")
+    assert found["texts-3"] == (1.6, "3 minutes: 9 s of training, measured apart")
     assert found["texts-budgets"][0] == (1, 1)  # this run's own one
     assert found["texts-throughput"][0] == pytest.approx(1.5)
     apart = {bar: measured for bar, measured, *_ in kept_texts.judgements(tables([]), kept)}
@@ -347,7 +347,9 @@ def test_what_a_run_measured_is_judged_before_what_was_kept():
     assert apart["texts-30"] == 1.6  # of the longest budget, not of the least loss
     long = [reached("an hour", 1.3, allowed_seconds=3600.0), reached("large", 1.2, parameters=12e6)]
     within = kept_texts.judgements(tables([]), tables([*rows, *long]))
-    assert {bar: of for bar, _, _, of in within}["texts-30"] == "3 minutes, measured apart"
+    assert {bar: of for bar, _, _, of in within}["texts-30"] == (
+        "3 minutes: 9 s of training, measured apart"
+    )
     assert kept_texts.judgements(tables([]), tables([])) == []
 
 

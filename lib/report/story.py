@@ -56,10 +56,12 @@ def quality(front):
     x, y, *rest = columns = ("file_kib", "added_percent", "format", "low", "high")
     compared = front.compared.to_numpy(bool)
     best = figures.unbeaten(front, compared, x, y, *rest[1:], "min")
-    front = front[best | ~compared]
     axes = dict(xlabel="file, KiB", ylabel="perplexity added, %", log="xy", height=3.8)
+    options = axes | dict(least=plots.LEAST, among="compared")
     with narrow():
-        return figures.pareto(front, *columns, **axes, least=plots.LEAST, among="compared")
+        fig = figures.pareto(front[best | ~compared], *columns, **options)
+    fig.data = front
+    return fig
 
 
 def engine(native) -> dict:

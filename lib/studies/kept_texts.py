@@ -78,18 +78,23 @@ def _judged(tables):
     found, rows = [], tables["texts"].fillna({"bar": "", "allowed_seconds": 0}).to_dict("records")
     for row in rows:
         if row["bar"]:
-            found.append((row["bar"], row[row["judged"]], None, row["budget"]))
+            found.append((row["bar"], row[row["judged"]], None, _told(row)))
         if row["bar"] == "texts-fifth":  # it was allowed a fifth of the recipe's time
             share = row["seconds"] / row["allowed_seconds"] / 5
-            found.append(("texts-fifth-time", share, None, row["budget"]))
+            found.append(("texts-fifth-time", share, None, _told(row)))
     if longest := _longest(rows):
-        found.append(("texts-30", longest["nats"], None, longest["budget"]))
+        found.append(("texts-30", longest["nats"], None, _told(longest)))
     in_time, rates = real_texts.in_time(rows), tables["texts-rates"]
     if in_time[1]:
         found.append(("texts-budgets", in_time, None, "real texts"))
     if rates["round"].nunique() > 1:  # one has no interval
         found.append(("texts-throughput", *nanogpt.times_as_fast(rates), "the same architecture"))
     return found
+
+
+def _told(row):
+    """A budget, and what it took: on a machine with other work that may be more."""
+    return f"{row['budget']}: {row['seconds']:,.0f} s of training"
 
 
 def _longest(rows):

@@ -28,35 +28,38 @@
 #if defined(__AVX2__) && defined(__FMA__) && defined(__F16C__) && !defined(PORTABLE)
 #include <immintrin.h>
 #define AVX2
-#if defined(__AVX512VNNI__) && defined(__AVX512VL__)
-#define VNNI _mm256_dpbusd_epi32
+#define BEST "avx2"
+#if defined(__AVX512VNNI__) && defined(__AVX512F__)
+#define VNNI(sum, w, x) _mm512_dpbusd_epi32((__m512i)sum, (__m512i)w, _mm512_set1_epi32(x))
+#define BESIDE(a, b) _mm512_inserti64x4(_mm512_castsi256_si512((__m256i)a), (__m256i)b, 1)
+#define SIDE 2 // panels in one register
 #elif defined(__AVXVNNI__)
-#define VNNI _mm256_dpbusd_avx_epi32
+#define VNNI(sum, w, x) _mm256_dpbusd_avx_epi32((__m256i)sum, (__m256i)w, _mm256_set1_epi32(x))
 #endif
 // In a register for M uses, or GCC loads it for each.
-#define HELD(x, M) ({ v8f held = x; if (M > 1) __asm__("" : "+x"(held)); held; })
+#define HELD(x, M) ({ __typeof__(x) held = x; if (M > 1) __asm__("" : "+v"(held)); held; })
 #else
 #if defined(__aarch64__) && defined(__ARM_FEATURE_DOTPROD) && !defined(PORTABLE)
 #include <arm_neon.h>
 #define NEON
+#define BEST "neon"
+#else
+#define BEST "portable"
 #endif
 #define HELD(x, M) (x)
 #endif
 
-#if defined(VNNI)
-#define INSTRUCTIONS "vnni"
-#elif defined(NEON)
-#define INSTRUCTIONS "neon"
-#elif defined(AVX2)
-#define INSTRUCTIONS "avx2"
-#else
-#define INSTRUCTIONS "portable"
-#endif
-
 #ifdef VNNI // multiplies unsigned by signed bytes: signed codes are raised
+#undef BEST
+#define BEST "vnni"
 enum { RAISED = 128 };
 #else
 enum { RAISED = 0 };
+#endif
+
+#ifndef SIDE
+#define SIDE 1
+#define BESIDE(a, b) (a)
 #endif
 
 // ---- 1. Shapes --------------------------------------------------------------------------------
@@ -64,7 +67,7 @@ enum { RAISED = 0 };
 enum { LANES = 8, ROWS = 64, RUN = 128 }; // rows of a panel; most rows, and most keys, at once
 enum { BLOCK = 1 << 17 };                 // bytes of weights that meet one row tile after another
 enum { NEAR = 1 << 14 };                  // bytes of keys that meet one head after another
-enum { UNIT = 6 }; // panels that no two threads share: tiles of 1, 2 or 3 fall alike in any share
+enum { UNIT = 6 * SIDE }; // panels that no two threads share: tiles fall alike in any share
 enum { ROPE, SINUSOIDAL, NONE };
 enum { RELU, GELU, RELU2, SWIGLU };
 
@@ -173,7 +176,7 @@ int64_t engine_arena(const Model *m, int64_t tokens, int64_t B) {
     return lay(m, tokens, B, (float *)64, &w); // addresses are computed, none is used
 }
 
-const char *engine_instructions(void) { return INSTRUCTIONS; }
+const char *engine_instructions(void) { return BEST; }
 
 // ---- 2. Threads -------------------------------------------------------------------------------
 
@@ -313,6 +316,12 @@ typedef uint32_t four_bytes __attribute__((aligned(1), may_alias)); // codes, lo
 
 INLINE v8f load(const float *p) { return *(const v8f *)p; }
 
+// As many lanes as a register holds.
+typedef float vwf __attribute__((vector_size(32 * SIDE)));
+typedef int32_t vwi __attribute__((vector_size(32 * SIDE)));
+
+#define PANELS(p, panel) ((vwf)BESIDE(load(p), load((p) + (SIDE - 1) * (panel))))
+
 // The nearest whole numbers, ties to even, from low to high; |x| < 2^22.
 INLINE v8i nearest(v8f x, int low, int high) {
     const v8f whole = (v8f){0} + 12582912.0f; // added, it rounds
@@ -415,31 +424,32 @@ typedef struct {
     const char *next; // what to fetch meanwhile: the next block, a share for each tile of rows
 } Input;
 
-// y[r P + p] = Σ w[k] · x[r][k] for P panels; from column to column it is `column` numbers in w,
-// `across` in x. 12 sums at once, in 16 registers: an addition takes as long as 8 need to begin.
+// y[r P + p] = Σ w[k] · x[r][k] for P panels, a multiple of SIDE; from column to column it is
+// `column` numbers in w, `across` in x. 12 sums at once, in 16 registers or more: an addition takes
+// as long as 8 need to begin.
 INLINE void tile_fp32(const float *w, int64_t column, int64_t panel, int64_t K, const float *x,
                       int64_t stride, int64_t across, const char *next, v8f *y, const int M,
                       const int P) {
-    const int U = M * P < 12 ? 12 / (M * P) : 1; // columns side by side
-    v8f sum[16];
-    UNROLLED for (int i = 0; i < M * P * U; i++) sum[i] = (v8f){0};
+    const int V = P / SIDE, U = M * V < 12 ? 12 / (M * V) : 1; // columns side by side
+    vwf sum[16], part[3];
+    UNROLLED for (int i = 0; i < M * V * U; i++) sum[i] = (vwf){0};
     for (; K >= U; K -= U, w += U * column, x += U * across)
         UNROLLED for (int u = 0; u < U; u++) {
-            v8f part[3];
             if (next) __builtin_prefetch(next, 0, 2), next += 64;
-            UNROLLED for (int p = 0; p < P; p++)
-                part[p] = HELD(load(w + u * column + p * panel), M);
-            UNROLLED for (int r = 0; r < M; r++)
-                UNROLLED for (int p = 0; p < P; p++)
-                    sum[(r * P + p) * U + u] += part[p] * x[r * stride + u * across];
+            UNROLLED for (int v = 0; v < V; v++)
+                part[v] = HELD(PANELS(w + u * column + v * SIDE * panel, panel), M);
+            UNROLLED for (int r = 0; r < M; r++) {
+                const vwf one = HELD(x[r * stride + u * across] - (vwf){0}, V);
+                UNROLLED for (int v = 0; v < V; v++) sum[(r * V + v) * U + u] += part[v] * one;
+            }
         }
     for (; K > 0; K--, w += column, x += across)
         UNROLLED for (int r = 0; r < M; r++)
-            UNROLLED for (int p = 0; p < P; p++)
-                sum[(r * P + p) * U] += load(w + p * panel) * x[r * stride];
-    UNROLLED for (int i = 0; i < M * P; i++) {
-        y[i] = sum[i * U];
-        UNROLLED for (int u = 1; u < U; u++) y[i] += sum[i * U + u];
+            UNROLLED for (int v = 0; v < V; v++)
+                sum[(r * V + v) * U] += PANELS(w + v * SIDE * panel, panel) * x[r * stride];
+    UNROLLED for (int i = 0; i < M * V; i++) {
+        UNROLLED for (int u = 1; u < U; u++) sum[i * U] += sum[i * U + u];
+        memcpy(y + i * SIDE, sum + i * U, sizeof *sum);
     }
 }
 
@@ -502,11 +512,11 @@ INLINE void tile_codes(const Matrix *w, int64_t panel, Input in, v8f *y, const i
 
 #if defined(VNNI) || defined(NEON)
 // Four bytes of each lane, of a factor not below 0 for VNNI, times four activations, and the lane.
-INLINE v8i plus_products(v8i sum, v8u bytes, uint32_t four) {
+INLINE vwi plus_products(vwi sum, vwi bytes, uint32_t four) {
 #ifdef VNNI
-    return (v8i)VNNI((__m256i)sum, (__m256i)bytes, _mm256_set1_epi32(four));
+    return (vwi)VNNI(sum, bytes, four);
 #else
-    union { v8u all; int8x16_t half[2]; } w = {bytes};
+    union { vwi all; int8x16_t half[2]; } w = {bytes};
     union { v8i all; int32x4_t half[2]; } y = {sum};
     const int8x16_t x = vreinterpretq_s8_u32(vdupq_n_u32(four));
     for (int i = 0; i < 2; i++) y.half[i] = vdotq_s32(y.half[i], w.half[i], x);
@@ -519,26 +529,28 @@ INLINE v8i plus_products(v8i sum, v8u bytes, uint32_t four) {
 INLINE void dots_of(const v8u *word, int64_t panel, int64_t n, const int8_t *x, int64_t stride,
                     v8i *dot, const int M, const int P, const int bits) {
 #if defined(VNNI) || defined(NEON) // one addition waits for another: up to eight sums take turns
-    const int U = M * P < 8 ? 8 / (M * P) : 1, W = U * bits > 8 ? U * bits / 8 : 1; // words at once
-    v8i sum[8];
-    UNROLLED for (int i = 0; i < M * P * U; i++) sum[i] = (v8i){0};
-    for (int64_t some; n > 0; n -= some) {
-        some = n < W ? 1 : W;
+    const int V = P / SIDE, most = bits == 8 ? 8 : 2; // of 4 bits groups take turns
+    const int U = M * V < most ? most / (M * V) : 1, W = bits == 8 ? U : 4; // words at once
+    vwi sum[8];
+    UNROLLED for (int i = 0; i < M * V * U; i++) sum[i] = (vwi){0};
+    for (int64_t some; n > 0 && (some = n < W ? 1 : W); n -= some) {
         UNROLLED for (int u = 0; u < W; u++, word++, x += 32 / bits) {
             if (u == some) break;
-            UNROLLED for (int i = 0; i < M * P * 8 / bits; i++) {
-                const int half = i % (8 / bits), r = i * bits / 8 % M, p = i * bits / 8 / M;
-                const v8u codes = word[p * panel];
-                const v8u bytes = bits == 8 ? codes ^ 0x01010101u * RAISED
+            UNROLLED for (int i = 0; i < M * V * 8 / bits; i++) {
+                const int half = i % (8 / bits), r = i * bits / 8 % M, v = i * bits / 8 / M;
+                const v8u one = word[v * SIDE * panel], other = word[((v + 1) * SIDE - 1) * panel];
+                const vwi codes = (vwi)BESIDE(one, other);
+                const vwi bytes = bits == 8 ? codes ^ (int32_t)(0x01010101u * RAISED)
                                             : codes >> 4 * half & 0x0f0f0f0f;
-                v8i *to = sum + (r * P + p) * U + (u * 8 / bits + half) % U;
+                vwi *to = sum + (r * V + v) * U + (u * 8 / bits + half) % U;
                 *to = plus_products(*to, bytes, ((const four_bytes *)(x + r * stride))[half]);
             }
             UNROLLED for (int p = 0; M == 1 && p < P; p++) // and of the panels to come
                 __builtin_prefetch(word + (P + p) * panel, 0, 2);
         }
     }
-    UNROLLED for (int i = 0; i < M * P * U; i++) dot[i / U] += sum[i];
+    UNROLLED for (int i = 0; i < M * V * U; i++)
+        UNROLLED for (int p = 0; p < SIDE; p++) dot[i / U * SIDE + p] += ((v8i *)(sum + i))[p];
 #elif defined(AVX2) // of 8 bits sizes times activations of their signs: pairs are 2 · 128 · 127
     const __m256i nibble = _mm256_set1_epi8(15), one = _mm256_set1_epi16(1);
     v8s sum[8]; // of 4 bits: eight pairs of 2 · 15 · 127 at most fit 16 bits
@@ -554,8 +566,7 @@ INLINE void dots_of(const v8u *word, int64_t panel, int64_t n, const int8_t *x, 
                 const four_bytes *four = (const four_bytes *)(x + r * stride);
                 __m256i a = _mm256_set1_epi32(four[0]);
                 a = _mm256_maddubs_epi16(low, bits == 8 ? _mm256_sign_epi8(a, codes) : a);
-                if (bits == 8) dot[r * P + p] += (v8i)_mm256_madd_epi16(a, one);
-                if (bits == 8) continue;
+                if (bits == 8) { dot[r * P + p] += (v8i)_mm256_madd_epi16(a, one); continue; }
                 sum[r * P + p] += (v8s)a;
                 sum[r * P + p] += (v8s)_mm256_maddubs_epi16(high, _mm256_set1_epi32(four[1]));
             }
@@ -577,14 +588,14 @@ INLINE void tile_integers(const Matrix *w, int64_t panel, Input in, v8f *y, cons
     UNROLLED for (int i = 0; i < M * P; i++) y[i] = (v8f){0};
     for (int64_t g = 0, k = 0; g < w->groups; g++) {
         const int64_t end = k + w->each < w->words ? k + w->each : w->words;
-        v8i dot[8];
+        v8i dot[16];
         UNROLLED for (int i = 0; i < M * P; i++) {
             dot[i] = (v8i){0} - in.sums[i / P * in.groups + g];
             if (w->zero)
                 dot[i] *= zeros_of(w, (panel + i % P) * w->groups + g) + (bits == 8 ? RAISED : 0);
         }
         for (int64_t some; k < end; k += some) {
-            some = bits == 8 || end - k < 4 ? end - k : 4;
+            some = bits == 8 || RAISED || end - k < 4 ? end - k : 4;
             const int8_t *x = in.codes + k * (32 / bits);
             dots_of(word + k, w->words, some, x, in.stride, dot, M, P, bits);
         }
@@ -668,11 +679,11 @@ static int kind_of(const Matrix *w) {
 // M rows of x with P panels from the p-th on.
 INLINE void tile(const int kind, const Matrix *w, int64_t p, Input in, float *y, int64_t stride,
                  const int M, const int P) {
-    v8f sum[12];
+    v8f sum[32];
     const int64_t column = kind == FP32 ? LANES : w->column;
     if (kind <= ACROSS)
         tile_fp32((const float *)w->data + p * w->panel, column, w->panel, w->columns, in.x,
-                  in.stride, kind == FP32 ? 1 : in.across, M == 4 ? in.next : NULL, sum, M, P);
+                  in.stride, kind == FP32 ? 1 : in.across, M >= 4 ? in.next : NULL, sum, M, P);
     else if (kind >= INTEGERS8)
         tile_integers(w, p, in, sum, M, P, kind == INTEGERS8 ? 8 : 4);
     else
@@ -694,12 +705,12 @@ INLINE void tiles(const int kind, const Matrix *w, int64_t first, int64_t end, I
                   int64_t stride, const int M) {
     const int one = kind > ACROSS && kind < INTEGERS8;
     const int few = kind >= INTEGERS8 && M > (kind == INTEGERS8 ? 4 : 2);
-    const int P = one || few ? 1 : kind <= ACROSS && M == 4 ? 3 : 2;
+    const int S = one ? 1 : SIDE, P = one || few ? S : kind > ACROSS ? 2 : M == 4 ? 3 * S : 2 * S;
     for (; first + P <= end; first += P) {
         tile(kind, w, first, in, y, stride, M, P);
         if (in.next) in.next += 64 * w->columns;
     }
-    for (; first < end; first++) tile(kind, w, first, in, y, stride, M, 1);
+    for (; first < end; first += S) tile(kind, w, first, in, y, stride, M, S);
 }
 
 // Panels `first` to `last`, in blocks that the second cache holds for the rows that follow: four at
@@ -707,11 +718,11 @@ INLINE void tiles(const int kind, const Matrix *w, int64_t first, int64_t end, I
 // FP32 each tile of rows fetches its share of the next block: reading hides behind arithmetic.
 INLINE void product(const int kind, const Matrix *w, Input in, float *y, int64_t stride, int m,
                     int64_t first, const int64_t last) {
-    const int wide = kind > ACROSS && kind != INTEGERS4;
+    const int wide = kind <= ACROSS ? SIDE == 2 : kind != INTEGERS4;
     const int64_t size = (int64_t)w->columns * w->bits, unit = kind <= ACROSS ? UNIT : 2;
-    const int64_t few = kind <= ACROSS ? 3 : 2; // panels side by side
+    const int64_t few = kind <= ACROSS ? 3 * SIDE : 2; // panels side by side
     const int64_t fit = size < BLOCK / unit ? BLOCK / size / unit * unit : few;
-    const int64_t block = m <= 4 ? last - first : fit;
+    const int64_t block = m <= 4 || (wide && m == 8) ? last - first : fit;
     for (; first < last; first += block)
         for (int r = 0, some; r < m; r += some) {
             const int64_t end = first + block < last ? first + block : last;
