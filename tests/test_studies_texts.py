@@ -122,9 +122,13 @@ def test_what_was_not_run_is_told():
 
 
 def test_the_worst_real_text_stands_for_all():
-    row = {"text": presets.GENERATED, "nats": 4.9, "ngram_nats": 4.1}
-    real = [row | {"text": "a", "nats": 1.0, "ngram_nats": n} for n in (1.5, 1.25)]
-    assert real_texts.below_ngram([row, *real]) == -0.25
+    row = {"text": presets.GENERATED, "nats": 4.9, "ngram_nats": 4.1, "allowed_seconds": 1}
+    real = [row | {"text": t, "nats": 1.0, "ngram_nats": n} for t, n in (("a", 1.5), ("b", 1.25))]
+    brief = real[0] | {
+        "nats": 2.0,
+        "allowed_seconds": 0.5,
+    }  # which another budget of its text beats
+    assert real_texts.below_ngram([row, *real, brief]) == -0.25
     assert real_texts.below_ngram([row]) is None
 
 
@@ -335,7 +339,8 @@ def test_what_a_run_measured_is_judged_before_what_was_kept():
     own = tables([reached("a fifth", 1.8, bar="texts-fifth")])
     rows = [reached("a fifth", 1.2, bar="texts-fifth"),
             reached("3 minutes", 1.6, bar="texts-3", allowed_seconds=12.0)]  # fmt: skip
-    kept = tables([*rows, reached("stories", 1.0, seconds=11.0)], rates)
+    late = reached("8 minutes", 1.5, bar="texts-8", seconds=11.0)
+    kept = tables([*rows, late], rates)
     found = {bar: (measured, of) for bar, measured, _, of in kept_texts.judgements(own, kept)}
     assert found["texts-fifth"] == (1.8, "a fifth: 9 s of training")
     assert found["texts-fifth-time"] == (pytest.approx(9 / 50), "a fifth: 9 s of training")
@@ -344,6 +349,9 @@ def test_what_a_run_measured_is_judged_before_what_was_kept():
     assert found["texts-throughput"][0] == pytest.approx(1.5)
     apart = {bar: measured for bar, measured, *_ in kept_texts.judgements(tables([]), kept)}
     assert apart["texts-fifth"] == 1.2 and apart["texts-budgets"] == (2, 3)
+    assert "texts-8" not in apart  # it took longer than it may
+    told = kept_texts.apart(kept["texts"].assign(**MADE))
+    assert told.startswith("“8 minutes” took 11 s, more than its budget, so that its bar is not")
     assert apart["texts-30"] == 1.6  # of the longest budget, not of the least loss
     long = [reached("an hour", 1.3, allowed_seconds=3600.0), reached("large", 1.2, parameters=12e6)]
     within = kept_texts.judgements(tables([]), tables([*rows, *long]))

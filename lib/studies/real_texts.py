@@ -209,10 +209,15 @@ def not_run(rows: list[dict], names: list[str]) -> str:
     return " ".join(said) or "Every budget was spent."
 
 
+def kept_time(row: dict) -> bool:
+    """Whether a training ended within its budget."""
+    return row["seconds"] <= row["allowed_seconds"]
+
+
 def in_time(rows: list[dict]) -> tuple[int, int]:
     """How many budgets of real texts were kept, of how many."""
     real = [r for r in rows if r["text"] != GENERATED and r["allowed_seconds"]]
-    return sum(row["seconds"] <= row["allowed_seconds"] for row in real), len(real)
+    return sum(map(kept_time, real)), len(real)
 
 
 def answer(rows: list[dict], absent: dict) -> str:
@@ -249,7 +254,8 @@ def lines_of(rows: list[dict]) -> list[tuple[float, str]]:
 
 
 def below_ngram(rows: list[dict]) -> float | None:
-    """The model's loss less the n-gram's, in nats a token, of the budget where that is the most;
-    None where no real text was trained on."""
-    real = [row for row in rows if row["text"] != GENERATED]
-    return max((row["nats"] - row["ngram_nats"] for row in real), default=None)
+    """The model's loss less the n-gram's, in nats a token, after the longest budget of each text,
+    of the text where that is the most; None where no real text was trained on."""
+    real = sorted(rows, key=lambda row: row["allowed_seconds"])
+    longest = {row["text"]: row for row in real if row["text"] != GENERATED}
+    return max((row["nats"] - row["ngram_nats"] for row in longest.values()), default=None)
