@@ -933,10 +933,10 @@ def test_a_number_and_its_interval_share_a_column(shown):
     assert list(out.columns) == ["loop", "gain", "step_ms", "follow", "high_water"]
     assert list(out["gain"]) == [
         "1.812 [1.760, 1.850]",
-        "1.000",
-        "0.0020 [−0.0010, 0.0051]",
+        "1.00",
+        "0.002 [−0.001, 0.005]",
     ]
-    assert list(out["step_ms"]) == ["2.0 [1.5, 2.5]", "3.000", "4.0 [3.5, 4.5]"]
+    assert list(out["step_ms"]) == ["2.0 [1.5, 2.5]", "3.00", "4.0 [3.5, 4.5]"]
     assert len(frame.columns) == 9 and display.joined(frame[["low", "high"]]).shape == (3, 2)
     twice = frame[["gain", "low", "high"]].assign(step_low=1.0, step_high=2.0)
     assert list(display.joined(twice).columns) == [
