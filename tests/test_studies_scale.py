@@ -102,3 +102,11 @@ def test_growth_is_a_share_of_what_the_ids_grow_by():
         {"megabytes": 5, "tokens": 2 * 2**18, "peak_mib": 150.0},
     ]
     assert scale.growth(rows) == 50  # 1 MiB, where the ids add 2
+
+
+def test_what_was_not_measured_is_named():
+    assert scale.absent({}) == (
+        "Not measured yet: the sweep and the memory of tokenizing (`python -m studies.scale`)."
+    )
+    assert "yet: the memory of tokenizing (" in scale.absent({"sweep": {}})
+    assert scale.absent({"sweep": {}, "stores": {}}) == ""

@@ -138,6 +138,13 @@ def stores(found: dict) -> pd.DataFrame:
     return pd.DataFrame(found["rows"]).round({"seconds": 1, "peak_mib": 1})
 
 
+def absent(found: dict) -> str:
+    """Which part was not measured yet, in a sentence; "" where both were."""
+    named = {"sweep": "the sweep", "stores": "the memory of tokenizing"}
+    left_out = " and ".join(name for part, name in named.items() if part not in found)
+    return f"Not measured yet: {left_out} (`python -m studies.scale`)." * bool(left_out)
+
+
 def told(made: dict) -> str:
     """How a part was made, in a sentence."""
     return f"Measured apart on {made['date']} at commit {made['commit'][:12]}, on {made['cpu']}."
