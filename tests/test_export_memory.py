@@ -99,4 +99,4 @@ def test_a_folder_is_read_in_about_one_copy_of_its_weights(dtype, shards, own, w
     assert done.returncode == 0, done.stderr
     added = [size / weights for size in json.loads(done.stdout)]
     # The system may take mapped pages back at any time, so the whole has no lower bound.
-    assert own - 0.1 < added[0] < own + 0.15 and added[0] < added[1] < whole + 0.15
+    assert own - 0.1 < added[0] < own + 0.15 and added[0] <= added[1] < whole + 0.15
