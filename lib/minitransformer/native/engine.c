@@ -525,9 +525,10 @@ INLINE vwi plus_products(vwi sum, vwi bytes, uint32_t four) {
 }
 #endif
 
-// dot[r P + p] += Σ code · activation over n words of P panels, for M rows: integers, exact.
+// dot[r V + v] += Σ code · activation over n words of P = V SIDE panels, for M rows: integers,
+// exact.
 INLINE void dots_of(const v8u *word, int64_t panel, int64_t n, const int8_t *x, int64_t stride,
-                    v8i *dot, const int M, const int P, const int bits) {
+                    vwi *dot, const int M, const int P, const int bits) {
 #if defined(VNNI) || defined(NEON) // one addition waits for another: up to eight sums take turns
     const int V = P / SIDE, most = bits == 8 ? 8 : 2; // of 4 bits groups take turns
     const int U = M * V < most ? most / (M * V) : 1, W = bits == 8 ? U : 4; // words at once
@@ -545,12 +546,11 @@ INLINE void dots_of(const v8u *word, int64_t panel, int64_t n, const int8_t *x, 
                 vwi *to = sum + (r * V + v) * U + (u * 8 / bits + half) % U;
                 *to = plus_products(*to, bytes, ((const four_bytes *)(x + r * stride))[half]);
             }
-            UNROLLED for (int p = 0; M == 1 && p < P; p++) // and of the panels to come
+            UNROLLED for (int p = 0; M == 1 && u % 2 == 0 && p < P; p++) // of panels to come
                 __builtin_prefetch(word + (P + p) * panel, 0, 2);
         }
     }
-    UNROLLED for (int i = 0; i < M * V * U; i++)
-        UNROLLED for (int p = 0; p < SIDE; p++) dot[i / U * SIDE + p] += ((v8i *)(sum + i))[p];
+    UNROLLED for (int i = 0; i < M * V * U; i++) dot[i / U] += sum[i];
 #elif defined(AVX2) // of 8 bits sizes times activations of their signs: pairs are 2 · 128 · 127
     const __m256i nibble = _mm256_set1_epi8(15), one = _mm256_set1_epi16(1);
     v8s sum[8]; // of 4 bits: eight pairs of 2 · 15 · 127 at most fit 16 bits
@@ -585,24 +585,31 @@ INLINE void dots_of(const v8u *word, int64_t panel, int64_t n, const int8_t *x, 
 INLINE void tile_integers(const Matrix *w, int64_t panel, Input in, v8f *y, const int M,
                           const int P, const int bits) {
     const v8u *word = (const v8u *)w->data + panel * w->words;
-    UNROLLED for (int i = 0; i < M * P; i++) y[i] = (v8f){0};
+    const int V = P / SIDE;
+    vwf sum[16];
+    UNROLLED for (int i = 0; i < M * V; i++) sum[i] = (vwf){0};
     for (int64_t g = 0, k = 0; g < w->groups; g++) {
         const int64_t end = k + w->each < w->words ? k + w->each : w->words;
-        v8i dot[16];
-        UNROLLED for (int i = 0; i < M * P; i++) {
-            dot[i] = (v8i){0} - in.sums[i / P * in.groups + g];
+        vwi dot[16];
+        UNROLLED for (int i = 0; i < M * V; i++) {
+            const int64_t first = (panel + i % V * SIDE) * w->groups + g;
+            const int64_t last = first + (SIDE - 1) * w->groups;
+            dot[i] = (vwi){0} - in.sums[i / V * in.groups + g];
             if (w->zero)
-                dot[i] *= zeros_of(w, (panel + i % P) * w->groups + g) + (bits == 8 ? RAISED : 0);
+                dot[i] *= (vwi)BESIDE(zeros_of(w, first), zeros_of(w, last)) +
+                          (bits == 8 ? RAISED : 0);
         }
         for (int64_t some; k < end; k += some) {
             some = bits == 8 || RAISED || end - k < 4 ? end - k : 4;
             const int8_t *x = in.codes + k * (32 / bits);
             dots_of(word + k, w->words, some, x, in.stride, dot, M, P, bits);
         }
-        UNROLLED for (int i = 0; i < M * P; i++)
-            y[i] += load(w->scale + ((panel + i % P) * w->groups + g) * LANES) *
-                    __builtin_convertvector(dot[i], v8f);
+        UNROLLED for (int i = 0; i < M * V; i++)
+            sum[i] += PANELS(w->scale + ((panel + i % V * SIDE) * w->groups + g) * LANES,
+                             w->groups * LANES) *
+                      __builtin_convertvector(dot[i], vwf);
     }
+    memcpy(y, sum, M * P * sizeof *y);
 }
 
 // ---- 5. Activations and linear layers ---------------------------------------------------------
@@ -750,12 +757,9 @@ static void product_fp32(const Matrix *w, Input in, float *y, int64_t stride, in
 
 static void multiply(int kind, const Matrix *w, const Input *in, float *y, int64_t stride, int m,
                      int first, int last) {
+#define OF(kind) case kind: product(kind, w, *in, y, stride, m, first, last); return
     switch (kind) {
-    case CODES8: product(CODES8, w, *in, y, stride, m, first, last); return;
-    case CODES4: product(CODES4, w, *in, y, stride, m, first, last); return;
-    case TABLE4: product(TABLE4, w, *in, y, stride, m, first, last); return;
-    case INTEGERS8: product(INTEGERS8, w, *in, y, stride, m, first, last); return;
-    case INTEGERS4: product(INTEGERS4, w, *in, y, stride, m, first, last); return;
+        OF(CODES8); OF(CODES4); OF(TABLE4); OF(INTEGERS8); OF(INTEGERS4);
     default: product_fp32(w, *in, y, stride, m, first, last);
     }
 }
@@ -776,14 +780,20 @@ static void multiply_part(const void *job, int part, int parts) {
     multiply(p->kind, p->w, p->in, p->y, p->stride, p->m, first, end < panels ? end : panels);
 }
 
-// y = W x + b for m <= ROWS rows. Rows of x are padded with zeros, y is written up to N.
-static void linear(const Matrix *w, const float *x, int64_t from, float *y, int64_t to, int m,
-                   Work *work) {
+// Whether codes of rows of x for one matrix are those for another too.
+static int alike(const Matrix *v, const Matrix *w) {
+    return v->act_bits == w->act_bits && v->bits == w->bits && v->group == w->group &&
+           v->middle == w->middle && !v->zero == !w->zero && kind_of(v) == kind_of(w);
+}
+
+// y = W x + b for m <= ROWS rows. Rows of x are padded with zeros, y is written up to N. `before`
+// is the matrix that the same rows have just met, or NULL.
+static void linear(const Matrix *w, const Matrix *before, const float *x, int64_t from, float *y,
+                   int64_t to, int m, Work *work) {
     const int kind = kind_of(w);
-    if (kind >= INTEGERS8)
-        encode(w, x, from, m, work), from = work->K;
-    else if (w->act_bits)
-        x = rounded(w, x, from, m, work), from = work->K;
+    if (kind < INTEGERS8 && w->act_bits) x = rounded(w, x, from, m, work);
+    if (kind >= INTEGERS8 && !(before && alike(before, w))) encode(w, x, from, m, work);
+    if (w->act_bits) from = work->K;
     const Input in = {x, from, 1, work->codes, work->sums, work->step, work->G, 0};
     const int panels = up8(w->rows) / LANES, units = (panels + UNIT - 1) / UNIT;
     const int threads = threads_for(work, (int64_t)w->rows * w->columns * w->bits / 8 * m);
@@ -796,15 +806,15 @@ static void linear(const Matrix *w, const float *x, int64_t from, float *y, int6
 
 // Row n of W, for the embedding: every eighth number of its panel.
 static void row_of(const Matrix *w, int64_t n, float *y) {
-    const int64_t panel = n / LANES, lane = n % LANES, columns = 32 / w->bits;
+    const int64_t panel = n / LANES, lane = n % LANES, bits = w->bits, last = 32 / bits - 1;
     const float *from = (const float *)w->data + panel * w->panel + lane;
     const uint32_t *word = (const uint32_t *)w->data + panel * w->words * LANES + lane;
-    for (int k = 0; w->bits == 32 && k < w->columns; k++) y[k] = from[k * LANES];
+    for (int k = 0; bits == 32 && k < w->columns; k++) y[k] = from[k * LANES];
     for (int g = 0, k = 0; g < w->groups; g++) {
         int64_t at = (panel * w->groups + g) * LANES + lane;
         int zero = w->zero ? (int8_t)w->zero[at] : w->middle;
         for (int end = k + w->group < w->columns ? k + w->group : w->columns; k < end; k++) {
-            int code = code_of((v8u){word[k / columns * LANES]}, k % columns, w->bits)[0];
+            int code = code_of((v8u){word[k * bits / 32 * LANES]}, k & last, bits)[0];
             y[k] = (w->table ? w->table[code] : code - zero) * w->scale[at];
         }
     }
@@ -884,13 +894,8 @@ static int put(const Cache *c, const float *x, char *to, char *affine, int D) {
     memcpy(affine, &half, 2);
     if (!(scale <= 65504 && sum == 0)) return -1;
     for (int i = 0; i < D; i += LANES) {
-        v8f eight = {0};
-        if (i + LANES <= D)
-            eight = load(x + i);
-        else
-            for (int j = 0; i + j < D; j++) eight[j] = x[i + j];
-        uint8_t *whole = bits == 8 && i + LANES <= D ? code + i : two;
-        narrow(whole, nearest((eight - least) / scale, bits == 8 ? -127 : 0, levels) + first);
+        uint8_t *whole = bits == 8 && i + LANES <= D ? code + i : two; // x goes on behind D
+        narrow(whole, nearest((load(x + i) - least) / scale, bits == 8 ? -127 : 0, levels) + first);
         for (int j = 0; whole == two && j < LANES && i + j < D; j += bits == 8 ? 1 : 2)
             code[(i + j) * bits / 8] = two[j] | (bits == 4 && i + j + 1 < D ? two[j + 1] << 4 : 0);
     }
@@ -1240,9 +1245,9 @@ static int residual(const Model *m, const Cache *c, int layer, const int32_t *se
     const int side = group < 16 ? 16 / group : 1; // rows that look side by side
     for (int r = 0; r < rows; r++)
         normalize(&b->attention_norm, w->x + r * w->C, w->h + r * w->C, C);
-    linear(&b->q, w->h, w->C, w->q, w->Q, rows, w);
-    linear(&b->k, w->h, w->C, w->k, w->KV, rows, w);
-    linear(&b->v, w->h, w->C, w->v, w->KV, rows, w);
+    linear(&b->q, NULL, w->h, w->C, w->q, w->Q, rows, w);
+    linear(&b->k, &b->q, w->h, w->C, w->k, w->KV, rows, w);
+    linear(&b->v, &b->k, w->h, w->C, w->v, w->KV, rows, w);
     for (int r = 0, n = 1; r < rows; r++, n++) { // n rows look at once
         float *q = w->q + r * w->Q, *k = w->k + r * w->KV, *v = w->v + r * w->KV;
         const int turned = m->position == ROPE && !c->window;
@@ -1266,18 +1271,14 @@ static int residual(const Model *m, const Cache *c, int layer, const int32_t *se
             share(look, &seen, threads < m->kv_heads ? threads : m->kv_heads, threads);
         n = 0;
     }
-    linear(&b->out, w->a, w->Q, w->h, w->C, rows, w);
-    for (int r = 0; r < rows; r++) {
-        float *x = w->x + r * w->C, *h = w->h + r * w->C;
-        for (int i = 0; i < C; i++) x[i] += h[i];
-        normalize(&b->ffn_norm, x, h, C);
-    }
-    if (m->ffn == SWIGLU) linear(&b->gate, w->h, w->C, w->g, w->F, rows, w);
-    linear(&b->up, w->h, w->C, w->f, w->F, rows, w);
+    linear(&b->out, NULL, w->a, w->Q, w->h, w->C, rows, w);
+    for (int i = 0; i < rows * w->C; i++) w->x[i] += w->h[i]; // the padding of both is zero
+    for (int r = 0; r < rows; r++) normalize(&b->ffn_norm, w->x + r * w->C, w->h + r * w->C, C);
+    if (m->ffn == SWIGLU) linear(&b->gate, NULL, w->h, w->C, w->g, w->F, rows, w);
+    linear(&b->up, m->ffn == SWIGLU ? &b->gate : NULL, w->h, w->C, w->f, w->F, rows, w);
     for (int r = 0; r < rows; r++) activate(m->ffn, w->f + r * w->F, w->g + r * w->F, m->ffn_dim);
-    linear(&b->down, w->f, w->F, w->h, w->C, rows, w);
-    for (int r = 0; r < rows; r++)
-        for (int i = 0; i < C; i++) w->x[r * w->C + i] += w->h[r * w->C + i];
+    linear(&b->down, NULL, w->f, w->F, w->h, w->C, rows, w);
+    for (int i = 0; i < rows * w->C; i++) w->x[i] += w->h[i];
     return w->broken ? NOT_FINITE : OK;
 }
 
@@ -1318,7 +1319,7 @@ int engine_multiply(const Model *m, const Matrix *matrix, const float *x, int ro
             memcpy(w.g + r * w.K, x + (int64_t)(first + r) * K, K * sizeof *x);
             memset(w.g + r * w.K + K, 0, (w.K - K) * sizeof *x);
         }
-        linear(matrix, w.g, w.K, y + (int64_t)first * matrix->rows, matrix->rows, some, &w);
+        linear(matrix, NULL, w.g, w.K, y + (int64_t)first * matrix->rows, matrix->rows, some, &w);
     }
     return w.broken ? NOT_FINITE : OK;
 }
@@ -1370,8 +1371,10 @@ static int32_t pop(const float *x, int32_t *heap, int n) {
     return id;
 }
 
-static int32_t first_of(const float *x, float value, int n) {
+static int32_t first_of(const float *x, float value, int n) { // in runs first, as vectors
     int32_t i = 0;
+    for (int there = 0; i + RUN <= n && !there; i += there ? 0 : RUN)
+        for (int j = i; j < i + RUN; j++) there |= x[j] == value;
     while (i < n - 1 && x[i] != value) i++;
     return i;
 }
@@ -1384,9 +1387,9 @@ static int32_t choose(float *x, int V, const Sampling *s, const uint8_t *seen, c
     for (int i = 0; s->penalty != 1 && i < V; i++)
         if (seen[i]) x[i] = x[i] > 0 ? x[i] / s->penalty : x[i] * s->penalty;
     const float most = highest(x, V);
-    float sum = 0, passed = 0, won = -1, wrong = 0;
-    int32_t winner = -1;
-    for (int i = 0; i < V; i++) wrong += x[i] - most <= 0 ? 0 : 1; // no number, or infinite
+    float sum = 0, passed = 0, won = -1;
+    int32_t winner = -1, wrong = 0;
+    for (int i = 0; i < V; i++) wrong |= !(x[i] - most <= 0); // no number, or infinite
     if (wrong) return -1;
     if (s->temperature == 0) return first_of(x, most, V);
     for (int i = 0; i < V; i++) x[i] = (x[i] - most) / s->temperature;
