@@ -34,7 +34,8 @@ def host(force, width):
 
 def multiply(layer, x, force="native"):
     """y of the engine of that variant, or of a model given for one."""
-    model, held = host(force, x.shape[1]) if isinstance(force, str) else force, Held()
+    model = host(force, x.shape[1]) if isinstance(force, str) else force
+    held = Held(model.engine.engine_side())
     structure = matrix(layer, held)
     y = torch.full((len(x), structure.rows), float("nan"))
     code = model.engine.engine_multiply(
@@ -210,13 +211,13 @@ def test_what_is_not_finite_is_an_error():
             multiply(layer, x)
 
 
-@given(st.integers(1, 20), st.integers(1, 20), st.sampled_from([4, 8]))
-def test_words_hold_the_codes(N, K, bits):
+@given(st.integers(1, 20), st.integers(1, 20), st.sampled_from([4, 8]), st.sampled_from([1, 2]))
+def test_words_hold_the_codes(N, K, bits, side):
     codes = torch.randint(0, 2**bits, (N, K), dtype=torch.uint8)
-    made = words(codes, bits)
-    assert made.shape == (2 * -(-N // 16), -(-K // (32 // bits)), 8)
+    made, most = words(codes, bits, side), 2 * -(-N // 16) // side
+    assert made.shape == (most, -(-K // (32 // bits)), 8 * side)
     for n, k in ((0, 0), (N - 1, K - 1)):
         i = k % (32 // bits)
-        word = int(made[n // 8, k // (32 // bits), n % 8]) & 0xFFFFFFFF
+        word = int(made[n // (8 * side), k // (32 // bits), n % (8 * side)]) & 0xFFFFFFFF
         assert word >> (8 * (i % 4) + 4 * (i // 4)) & (2**bits - 1) == codes[n, k]
-    assert panels(codes).shape == (2 * -(-N // 16), K, 8)
+    assert panels(codes, side).shape == (most, K, 8 * side)

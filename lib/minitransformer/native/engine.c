@@ -31,7 +31,7 @@
 #define BEST "avx2"
 #if defined(__AVX512VNNI__) && defined(__AVX512F__)
 #define VNNI(sum, w, x) _mm512_dpbusd_epi32((__m512i)sum, (__m512i)w, _mm512_set1_epi32(x))
-#define BESIDE(a, b) _mm512_inserti64x4(_mm512_castsi256_si512((__m256i)a), (__m256i)b, 1)
+#define SIGNED(p) ((vwi)_mm512_cvtepi8_epi32(_mm_loadu_si128((const __m128i *)(p))))
 #define SIDE 2 // panels in one register
 #elif defined(__AVXVNNI__)
 #define VNNI(sum, w, x) _mm256_dpbusd_avx_epi32((__m256i)sum, (__m256i)w, _mm256_set1_epi32(x))
@@ -58,8 +58,8 @@ enum { RAISED = 0 };
 #endif
 
 #ifndef SIDE
+#define SIGNED(p) ((widened(p) ^ 128) - 128) // bytes, as many as a register has lanes
 #define SIDE 1
-#define BESIDE(a, b) (a)
 #endif
 
 // ---- 1. Shapes --------------------------------------------------------------------------------
@@ -75,7 +75,8 @@ enum { RELU, GELU, RELU2, SWIGLU };
 // a row and no sum ever crosses lanes. In FP32 a panel is [K][8] numbers, in codes [words][8]: a
 // word of 32 bits holds consecutive columns, 4 signed codes of 8 bits, or 8 unsigned ones of 4
 // (column i in bits 8 (i % 4) + 4 (i / 4)). W = (code - zero) * scale, or table[code] * scale. The
-// number of panels is even.
+// number of panels is even. Where a register holds two panels they stand side by side, [K][2][8],
+// and so do what else is said below to be [panel][…][8].
 typedef struct {
     const void *data;
     int64_t column, panel;       // of floats: from one to the next, in numbers
@@ -177,6 +178,8 @@ int64_t engine_arena(const Model *m, int64_t tokens, int64_t B) {
 }
 
 const char *engine_instructions(void) { return BEST; }
+
+int engine_side(void) { return SIDE; }
 
 // ---- 2. Threads -------------------------------------------------------------------------------
 
@@ -317,10 +320,16 @@ typedef uint32_t four_bytes __attribute__((aligned(1), may_alias)); // codes, lo
 INLINE v8f load(const float *p) { return *(const v8f *)p; }
 
 // As many lanes as a register holds.
-typedef float vwf __attribute__((vector_size(32 * SIDE)));
-typedef int32_t vwi __attribute__((vector_size(32 * SIDE)));
+enum { WIDE = LANES * SIDE };
+typedef float vwf __attribute__((vector_size(4 * WIDE), aligned(4), may_alias));
+typedef int32_t vwi __attribute__((vector_size(4 * WIDE), aligned(4), may_alias));
 
-#define PANELS(p, panel) ((vwf)BESIDE(load(p), load((p) + (SIDE - 1) * (panel))))
+INLINE vwf load_wide(const float *p) { return *(const vwf *)p; }
+
+// Where the i-th of n vectors of a panel stands, in vectors of 8.
+INLINE int64_t place(int64_t panel, int64_t n, int64_t i) {
+    return (panel / SIDE * n + i) * SIDE + panel % SIDE;
+}
 
 // The nearest whole numbers, ties to even, from low to high; |x| < 2^22.
 INLINE v8i nearest(v8f x, int low, int high) {
@@ -437,7 +446,7 @@ INLINE void tile_fp32(const float *w, int64_t column, int64_t panel, int64_t K, 
         UNROLLED for (int u = 0; u < U; u++) {
             if (next) __builtin_prefetch(next, 0, 2), next += 64;
             UNROLLED for (int v = 0; v < V; v++)
-                part[v] = HELD(PANELS(w + u * column + v * SIDE * panel, panel), M);
+                part[v] = HELD(load_wide(w + u * column + v * SIDE * panel), M);
             UNROLLED for (int r = 0; r < M; r++) {
                 const vwf one = HELD(x[r * stride + u * across] - (vwf){0}, V);
                 UNROLLED for (int v = 0; v < V; v++) sum[(r * V + v) * U + u] += part[v] * one;
@@ -446,7 +455,7 @@ INLINE void tile_fp32(const float *w, int64_t column, int64_t panel, int64_t K, 
     for (; K > 0; K--, w += column, x += across)
         UNROLLED for (int r = 0; r < M; r++)
             UNROLLED for (int v = 0; v < V; v++)
-                sum[(r * V + v) * U] += PANELS(w + v * SIDE * panel, panel) * x[r * stride];
+                sum[(r * V + v) * U] += load_wide(w + v * SIDE * panel) * x[r * stride];
     UNROLLED for (int i = 0; i < M * V; i++) {
         UNROLLED for (int u = 1; u < U; u++) sum[i * U] += sum[i * U + u];
         memcpy(y + i * SIDE, sum + i * U, sizeof *sum);
@@ -462,9 +471,9 @@ INLINE v8i widened(const uint8_t *p) {
 #endif
 }
 
-INLINE v8i zeros_of(const Matrix *w, int64_t group) {
+INLINE v8i zeros_of(const Matrix *w, int64_t at) {
     if (!w->zero) return (v8i){0} + w->middle;
-    return (widened(w->zero + group * LANES) ^ 128) - 128; // signed
+    return (widened(w->zero + at * LANES) ^ 128) - 128;
 }
 
 INLINE v8f looked_up(const float *table, v8i code) {
@@ -489,16 +498,16 @@ INLINE v8i code_of(v8u word, int j, const int bits) {
 INLINE void tile_codes(const Matrix *w, int64_t panel, Input in, v8f *y, const int M,
                        const int bits, const int coded) {
     const int columns = 32 / bits, U = M < 3 ? 4 : M < 5 ? 2 : 1;
-    const v8u *word = (const v8u *)w->data + panel * w->words;
+    const v8u *word = (const v8u *)w->data + place(panel, w->words, 0);
     UNROLLED for (int r = 0; r < M; r++) y[r] = (v8f){0};
     for (int64_t g = 0, i = 0; g < w->groups; g++) {
-        int64_t group = panel * w->groups + g;
+        const int64_t group = place(panel, w->groups, g);
         v8i zero = zeros_of(w, group);
         v8f sum[8];
         UNROLLED for (int r = 0; r < M * U; r++) sum[r] = (v8f){0};
         for (int64_t end = i + w->each < w->words ? i + w->each : w->words; i < end; i++)
             for (int j = 0; j < columns; j++) {
-                v8i code = code_of(word[i], j, bits);
+                v8i code = code_of(word[i * SIDE], j, bits);
                 v8f value = coded ? looked_up(w->table, code)
                                   : __builtin_convertvector(code - zero, v8f);
                 UNROLLED for (int r = 0; r < M; r++)
@@ -527,7 +536,7 @@ INLINE vwi plus_products(vwi sum, vwi bytes, uint32_t four) {
 
 // dot[r V + v] += Σ code · activation over n words of P = V SIDE panels, for M rows: integers,
 // exact.
-INLINE void dots_of(const v8u *word, int64_t panel, int64_t n, const int8_t *x, int64_t stride,
+INLINE void dots_of(const vwi *word, int64_t unit, int64_t n, const int8_t *x, int64_t stride,
                     vwi *dot, const int M, const int P, const int bits) {
 #if defined(VNNI) || defined(NEON) // one addition waits for another: up to eight sums take turns
     const int V = P / SIDE, most = bits == 8 ? 8 : 2; // of 4 bits groups take turns
@@ -539,15 +548,14 @@ INLINE void dots_of(const v8u *word, int64_t panel, int64_t n, const int8_t *x, 
             if (u == some) break;
             UNROLLED for (int i = 0; i < M * V * 8 / bits; i++) {
                 const int half = i % (8 / bits), r = i * bits / 8 % M, v = i * bits / 8 / M;
-                const v8u one = word[v * SIDE * panel], other = word[((v + 1) * SIDE - 1) * panel];
-                const vwi codes = (vwi)BESIDE(one, other);
+                const vwi codes = word[v * unit];
                 const vwi bytes = bits == 8 ? codes ^ (int32_t)(0x01010101u * RAISED)
                                             : codes >> 4 * half & 0x0f0f0f0f;
                 vwi *to = sum + (r * V + v) * U + (u * 8 / bits + half) % U;
                 *to = plus_products(*to, bytes, ((const four_bytes *)(x + r * stride))[half]);
             }
-            UNROLLED for (int p = 0; M == 1 && u % 2 == 0 && p < P; p++) // of panels to come
-                __builtin_prefetch(word + (P + p) * panel, 0, 2);
+            UNROLLED for (int v = 0; M == 1 && u % (2 / SIDE) == 0 && v < V; v++) // what comes
+                __builtin_prefetch(word + (V + v) * unit, 0, 2);
         }
     }
     UNROLLED for (int i = 0; i < M * V * U; i++) dot[i / U] += sum[i];
@@ -557,8 +565,8 @@ INLINE void dots_of(const v8u *word, int64_t panel, int64_t n, const int8_t *x, 
     UNROLLED for (int i = 0; i < M * P; i++) sum[i] = (v8s){0};
     for (; n > 0; n--, word++, x += 32 / bits)
         UNROLLED for (int p = 0; p < P; p++) {
-            const __m256i codes = (__m256i)word[p * panel];
-            if (M == 1) __builtin_prefetch(word + (P + p) * panel, 0, 2); // of the panels to come
+            const __m256i codes = (__m256i)word[p * unit];
+            if (M == 1) __builtin_prefetch(word + (P + p) * unit, 0, 2); // of the panels to come
             const __m256i low =
                 bits == 8 ? _mm256_abs_epi8(codes) : _mm256_and_si256(codes, nibble);
             const __m256i high = _mm256_and_si256(_mm256_srli_epi16(codes, 4), nibble);
@@ -576,7 +584,7 @@ INLINE void dots_of(const v8u *word, int64_t panel, int64_t n, const int8_t *x, 
 #else
     for (int k = 0; k < 32 / bits * n; k++)
         for (int i = 0; i < M * P; i++)
-            dot[i] += code_of(word[k * bits / 32 + i % P * panel], k % (32 / bits), bits) *
+            dot[i] += code_of((v8u)word[k * bits / 32 + i % P * unit], k % (32 / bits), bits) *
                       x[i / P * stride + k];
 #endif
 }
@@ -584,7 +592,7 @@ INLINE void dots_of(const v8u *word, int64_t panel, int64_t n, const int8_t *x, 
 // Codes times codes: Σ (w - zero) · x = Σ w · x - zero · Σ x, in integers, group by group.
 INLINE void tile_integers(const Matrix *w, int64_t panel, Input in, v8f *y, const int M,
                           const int P, const int bits) {
-    const v8u *word = (const v8u *)w->data + panel * w->words;
+    const vwi *word = (const vwi *)w->data + panel / SIDE * w->words;
     const int V = P / SIDE;
     vwf sum[16];
     UNROLLED for (int i = 0; i < M * V; i++) sum[i] = (vwf){0};
@@ -592,12 +600,9 @@ INLINE void tile_integers(const Matrix *w, int64_t panel, Input in, v8f *y, cons
         const int64_t end = k + w->each < w->words ? k + w->each : w->words;
         vwi dot[16];
         UNROLLED for (int i = 0; i < M * V; i++) {
-            const int64_t first = (panel + i % V * SIDE) * w->groups + g;
-            const int64_t last = first + (SIDE - 1) * w->groups;
+            const int64_t at = place(panel + i % V * SIDE, w->groups, g);
             dot[i] = (vwi){0} - in.sums[i / V * in.groups + g];
-            if (w->zero)
-                dot[i] *= (vwi)BESIDE(zeros_of(w, first), zeros_of(w, last)) +
-                          (bits == 8 ? RAISED : 0);
+            if (w->zero) dot[i] *= SIGNED(w->zero + at * LANES) + (bits == 8 ? RAISED : 0);
         }
         for (int64_t some; k < end; k += some) {
             some = bits == 8 || RAISED || end - k < 4 ? end - k : 4;
@@ -605,8 +610,7 @@ INLINE void tile_integers(const Matrix *w, int64_t panel, Input in, v8f *y, cons
             dots_of(word + k, w->words, some, x, in.stride, dot, M, P, bits);
         }
         UNROLLED for (int i = 0; i < M * V; i++)
-            sum[i] += PANELS(w->scale + ((panel + i % V * SIDE) * w->groups + g) * LANES,
-                             w->groups * LANES) *
+            sum[i] += load_wide(w->scale + place(panel + i % V * SIDE, w->groups, g) * LANES) *
                       __builtin_convertvector(dot[i], vwf);
     }
     memcpy(y, sum, M * P * sizeof *y);
@@ -687,7 +691,7 @@ static int kind_of(const Matrix *w) {
 INLINE void tile(const int kind, const Matrix *w, int64_t p, Input in, float *y, int64_t stride,
                  const int M, const int P) {
     v8f sum[32];
-    const int64_t column = kind == FP32 ? LANES : w->column;
+    const int64_t column = kind == FP32 ? WIDE : w->column;
     if (kind <= ACROSS)
         tile_fp32((const float *)w->data + p * w->panel, column, w->panel, w->columns, in.x,
                   in.stride, kind == FP32 ? 1 : in.across, M >= 4 ? in.next : NULL, sum, M, P);
@@ -807,14 +811,14 @@ static void linear(const Matrix *w, const Matrix *before, const float *x, int64_
 // Row n of W, for the embedding: every eighth number of its panel.
 static void row_of(const Matrix *w, int64_t n, float *y) {
     const int64_t panel = n / LANES, lane = n % LANES, bits = w->bits, last = 32 / bits - 1;
-    const float *from = (const float *)w->data + panel * w->panel + lane;
-    const uint32_t *word = (const uint32_t *)w->data + panel * w->words * LANES + lane;
-    for (int k = 0; bits == 32 && k < w->columns; k++) y[k] = from[k * LANES];
+    const uint32_t *word = (const uint32_t *)w->data + place(panel, w->words, 0) * LANES + lane;
+    const float *from = (const float *)w->data + place(panel, w->columns, 0) * LANES + lane;
+    for (int k = 0; bits == 32 && k < w->columns; k++) y[k] = from[k * WIDE];
     for (int g = 0, k = 0; g < w->groups; g++) {
-        int64_t at = (panel * w->groups + g) * LANES + lane;
+        int64_t at = place(panel, w->groups, g) * LANES + lane;
         int zero = w->zero ? (int8_t)w->zero[at] : w->middle;
         for (int end = k + w->group < w->columns ? k + w->group : w->columns; k < end; k++) {
-            int code = code_of((v8u){word[k * bits / 32 * LANES]}, k & last, bits)[0];
+            int code = code_of((v8u){word[k * bits / 32 * WIDE]}, k & last, bits)[0];
             y[k] = (w->table ? w->table[code] : code - zero) * w->scale[at];
         }
     }
@@ -1181,7 +1185,7 @@ static void attend_many(const Look *l, int first, int end, const Work *w) {
     const int64_t width = up16(pairs), position = l->position[l->row];
     const int64_t last = position + l->rows - 1;
     const Sight s = sight_of(l->m, l->c, l->layer, l->sequence[l->row], last, w->run);
-    Matrix queries = {.data = w->queries, .column = LANES, .panel = D * LANES, .bits = 32};
+    Matrix queries = {.data = w->queries, .column = WIDE, .panel = D * LANES, .bits = 32};
     queries.rows = width, queries.columns = D;
     Run run = {0};
     for (int h = first / group; h < end / group; h++) {
@@ -1189,7 +1193,7 @@ static void attend_many(const Look *l, int first, int end, const Work *w) {
         float *y = w->a + l->row * w->Q + h * group * D;
         for (int j = 0; j < pairs; j++)
             for (int d = 0; d < D; d++)
-                w->queries[(j / LANES * D + d) * LANES + j % LANES] =
+                w->queries[(j / WIDE * D + d) * WIDE + j % WIDE] =
                     q[j / group * w->Q + j % group * D + d];
         for (int64_t i = 0; i < s.count; i += run.n) {
             run = run_of(&s, h, i, l->c->bits == 32 ? KEYS | RAW : KEYS);

@@ -16,7 +16,7 @@ class NativeLinear:
     that the engine does not know, and for other inputs."""
 
     def __init__(self, layer, host: NativeModel):
-        self.host, self.held = host, Held()
+        self.host, self.held = host, Held(host.held.side)
         self.struct = matrix(layer, self.held)
         self.columns, self.rows = self.struct.columns, self.struct.rows
         if self.columns > host.cfg.d_model:

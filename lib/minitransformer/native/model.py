@@ -47,7 +47,7 @@ class NativeModel:
         self.cfg = model.cfg
         self.scheme = getattr(model, "scheme", None)
         self.engine = library(force or "native")
-        self.held, self.local = Held(), threading.local()
+        self.held, self.local = Held(self.engine.engine_side()), threading.local()
         self.struct = whole(model, self.held)
         self.struct.threads, self.struct.grain = shared(threads, force or "native")
         self.reference, self.head_reference = byref(self.struct), byref(self.struct.head)

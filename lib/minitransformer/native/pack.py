@@ -15,10 +15,11 @@ LANES = 8
 
 
 class Held:
-    """Tensors whose addresses structures hold; `pointer` takes one in."""
+    """Tensors whose addresses structures hold; `pointer` takes one in. `side` is how many panels
+    stand side by side, 1 or 2: what the engine says that they shall."""
 
-    def __init__(self):
-        self.tensors = []
+    def __init__(self, side: int = 1):
+        self.tensors, self.side = [], side
 
     def pointer(self, tensor: torch.Tensor | None) -> int | None:
         """The address of a contiguous copy in place, or None."""
@@ -32,20 +33,20 @@ class Held:
         return sum(tensor.nbytes for tensor in self.tensors)
 
 
-def panels(x: torch.Tensor) -> torch.Tensor:
-    """Rows side by side, eight at a time, filled with zeros to pairs of panels: (N, n) -> (panels,
-    n, 8)."""
+def panels(x: torch.Tensor, side: int) -> torch.Tensor:
+    """Rows side by side, eight to a panel, filled with zeros to pairs of panels, of which `side`
+    stand beside each other: (N, n) -> (panels / side, n, 8 side)."""
     short = -len(x) % (2 * LANES)
-    return F.pad(x, (0, 0, 0, short)).unflatten(0, (-1, LANES)).transpose(1, 2)
+    return F.pad(x, (0, 0, 0, short)).unflatten(0, (-1, LANES * side)).transpose(1, 2)
 
 
-def words(codes: torch.Tensor, bits: int) -> torch.Tensor:
-    """Codes (N, K) uint8 -> words of 32 bits, (panels, words, 8) int32; see Matrix in engine.c."""
+def words(codes: torch.Tensor, bits: int, side: int) -> torch.Tensor:
+    """Codes (N, K) uint8 -> words of 32 bits, int32 in `panels`; see Matrix in engine.c."""
     columns = 32 // bits
     column = torch.arange(columns)
     shift = 8 * (column % 4) + 4 * (column // 4)
     parts = F.pad(codes, (0, -codes.shape[1] % columns)).unflatten(1, (-1, columns))
-    return panels((parts.long() << shift).sum(-1).to(torch.int32))  # wraps to the same bits
+    return panels((parts.long() << shift).sum(-1).to(torch.int32), side)  # wraps to the same bits
 
 
 def padded_bias(layer: nn.Module) -> torch.Tensor | None:
@@ -75,8 +76,8 @@ def full(weight: torch.Tensor, made: Matrix, held: Held) -> Matrix:
             "give model.float().cpu()"
         )
     made.rows, made.columns = weight.shape
-    made.data, made.bits = held.pointer(panels(weight.detach())), 32
-    made.column, made.panel = LANES, LANES * made.columns
+    made.data, made.bits = held.pointer(panels(weight.detach(), held.side)), 32
+    made.column, made.panel = LANES * held.side, LANES * made.columns
     return made
 
 
@@ -115,11 +116,12 @@ def quantized(layer: QuantLinear | QuantEmbedding, made: Matrix, held: Held) -> 
         codes, made.middle = codes - middle, 0
     else:
         made.middle = middle
-    made.data = held.pointer(words(codes, made.bits))
-    made.scale = held.pointer(panels(weight.scale.float().expand(weight.rows, groups)))
+    made.data = held.pointer(words(codes, made.bits, held.side))
+    scale = weight.scale.float().expand(weight.rows, groups)
+    made.scale = held.pointer(panels(scale, held.side))
     if weight.zero is not None:
         zero = unpack(weight.zero, s.bits, groups).expand(weight.rows, groups)
-        made.zero = held.pointer(panels(zero - (middle - made.middle)))
+        made.zero = held.pointer(panels(zero - (middle - made.middle), held.side))
     if s.codebook:
         made.table = held.pointer(codebook())
     return made
@@ -154,7 +156,7 @@ def block(layer: nn.Module, held: Held) -> Block:
 def tied_head(embedding: Matrix, layer: nn.Linear, held: Held) -> Matrix:
     """The embedding's matrix with the head's own: a bias, and activations that an embedding has
     none of."""
-    head, own = Matrix.from_buffer_copy(embedding), Held()
+    head, own = Matrix.from_buffer_copy(embedding), Held(held.side)
     made = matrix(layer, own)
     head.act_bits, head.act_symmetric = made.act_bits, made.act_symmetric
     head.bias = held.pointer(padded_bias(layer))

@@ -57,6 +57,7 @@ def declare(engine):
     """The same library, its entries knowing their arguments."""
     model, kv, p = POINTER(Model), POINTER(Cache), c_void_p
     engine.engine_instructions.restype = c_char_p
+    engine.engine_side.restype = c_int
     engine.engine_arena.restype = c_int64
     engine.engine_arena.argtypes = [model, c_int64, c_int64]
     engine.engine_step.argtypes = [model, kv, p, p, p, c_int, p, p, c_int64]
