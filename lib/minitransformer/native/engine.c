@@ -371,14 +371,16 @@ static float highest(const float *x, int n) {
     return high;
 }
 
-// e^x by 2^n · polynomial, |error| < 2e-7 of the result; a loop over it becomes vectors.
+// e^x by 2^n · polynomial, |error| < 2e-7 of the result; a loop over it becomes vectors. 0 below
+// -75: shares of what is left would be no normal numbers, with which a processor takes its time.
 INLINE float exponential(float x) {
+    const int none = x < -75.0f;
     x = x < -87.0f ? -87.0f : x > 88.0f ? 88.0f : x;
     float n = (x * 1.44269504f + 12582912.0f) - 12582912.0f; // rounds to a whole number
     float r = (x - n * 0.693359375f) + n * 2.12194440e-4f, p = 1 / 720.0f;
     p = p * r + 1 / 120.0f, p = p * r + 1 / 24.0f, p = p * r + 1 / 6.0f, p = p * r + 0.5f;
     union { int32_t bits; float value; } power = {((int32_t)n + 127) << 23};
-    return (p * r * r + r + 1) * power.value;
+    return none ? 0 : (p * r * r + r + 1) * power.value;
 }
 
 // erf by Abramowitz and Stegun 7.1.26, |error| < 1.5e-7.
@@ -731,7 +733,7 @@ INLINE void product(const int kind, const Matrix *w, Input in, float *y, int64_t
                     int64_t first, const int64_t last) {
     const int wide = kind <= ACROSS ? SIDE == 2 : kind != INTEGERS4;
     const int64_t size = (int64_t)w->columns * w->bits, unit = kind <= ACROSS ? UNIT : 2;
-    const int64_t few = kind <= ACROSS ? 3 * SIDE : 2; // panels side by side
+    const int64_t few = kind > ACROSS ? 2 : SIDE == 2 && m >= 8 ? 2 * SIDE : 3 * SIDE; // a tile's
     const int64_t fit = size < BLOCK / unit ? BLOCK / size / unit * unit : few;
     const int64_t block = m <= 4 || (wide && m == 8) ? last - first : fit;
     for (; first < last; first += block)
@@ -977,7 +979,7 @@ typedef struct {
     int bits;
 } Run;
 
-enum { KEYS = 1, RAW = 2 };
+enum { KEYS = 1, RAW = 2, ONE = 4 }; // ONE: no other head looks at them next
 
 // n keys in rows of up16(D), behind the one before them, take every second pair from the row
 // before, turned by the cosines and sines of one place more, if there are any.
@@ -1004,7 +1006,7 @@ static Run run_of(const Sight *s, int head, int64_t i, int how) {
     int64_t n = (i < s->sinks ? s->sinks : s->count) - i, b = slot / c->block;
     int64_t left = c->block - slot % c->block; // and blocks that follow in memory as well
     int64_t together = c->block_stride == c->block * c->token_stride ? c->blocks - 1 : 0;
-    const int64_t near = NEAR / c->token_stride < 16 ? 16 : NEAR / c->token_stride;
+    const int64_t near = how & ONE ? RUN : 16 > NEAR / c->token_stride ? 16 : NEAR / c->token_stride;
     const int64_t most = near < RUN - mixed ? near : RUN - mixed;
     for (; left < most && b < together && table[b + 1] == table[b] + 1; b++) left += c->block;
     n = n < left ? n : left, n = n < most ? n : most;
@@ -1196,7 +1198,7 @@ static void attend_many(const Look *l, int first, int end, const Work *w) {
                 w->queries[(j / WIDE * D + d) * WIDE + j % WIDE] =
                     q[j / group * w->Q + j % group * D + d];
         for (int64_t i = 0; i < s.count; i += run.n) {
-            run = run_of(&s, h, i, l->c->bits == 32 ? KEYS | RAW : KEYS);
+            run = run_of(&s, h, i, l->c->bits == 32 ? KEYS | RAW | ONE : KEYS | ONE);
             Input keys = {.x = (const float *)run.at, .stride = run.stride / sizeof(float)};
             product_fp32(&queries, keys, w->score + i * width, width, run.n, 0, width / LANES);
         }
@@ -1205,7 +1207,7 @@ static void attend_many(const Look *l, int first, int end, const Work *w) {
                 w->score[t * width + j] = -INFINITY;
         soften_lanes(w->score, s.count, width, 1 / sqrtf(D));
         for (int64_t i = 0; i < s.count; i += run.n) {
-            run = run_of(&s, h, i, 0);
+            run = run_of(&s, h, i, ONE);
             Matrix v = {.data = run.at, .panel = LANES, .rows = D, .columns = run.n, .bits = 32};
             v.column = run.stride / sizeof(float);
             Input in = {.x = w->score + i * width, .stride = 1, .across = width, .more = i > 0};
