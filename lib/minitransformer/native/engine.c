@@ -64,7 +64,8 @@ enum { RAISED = 0 };
 
 // ---- 1. Shapes --------------------------------------------------------------------------------
 
-enum { LANES = 8, ROWS = 64, RUN = 128 }; // rows of a panel; most rows, and most keys, at once
+// Rows of a panel, and of those in a register; most rows, and most keys, at once.
+enum { LANES = 8, WIDE = LANES * SIDE, ROWS = 64, RUN = 128 };
 enum { BLOCK = 1 << 17 };                 // bytes of weights that meet one row tile after another
 enum { NEAR = 1 << 14 };                  // bytes of keys that meet one head after another
 enum { UNIT = 6 * SIDE }; // panels that no two threads share: tiles fall alike in any share
@@ -320,7 +321,6 @@ typedef uint32_t four_bytes __attribute__((aligned(1), may_alias)); // codes, lo
 INLINE v8f load(const float *p) { return *(const v8f *)p; }
 
 // As many lanes as a register holds.
-enum { WIDE = LANES * SIDE };
 typedef float vwf __attribute__((vector_size(4 * WIDE), aligned(4), may_alias));
 typedef int32_t vwi __attribute__((vector_size(4 * WIDE), aligned(4), may_alias));
 
@@ -447,6 +447,8 @@ INLINE void tile_fp32(const float *w, int64_t column, int64_t panel, int64_t K, 
     for (; K >= U; K -= U, w += U * column, x += U * across)
         UNROLLED for (int u = 0; u < U; u++) {
             if (next) __builtin_prefetch(next, 0, 2), next += 64;
+            UNROLLED for (int v = 0; M == 8 && !next && v < V; v++) // or of the panels to come
+                __builtin_prefetch(w + u * column + (P + v * SIDE) * panel, 0, 2);
             UNROLLED for (int v = 0; v < V; v++)
                 part[v] = HELD(load_wide(w + u * column + v * SIDE * panel), M);
             UNROLLED for (int r = 0; r < M; r++) {
@@ -596,8 +598,7 @@ INLINE void tile_integers(const Matrix *w, int64_t panel, Input in, v8f *y, cons
                           const int P, const int bits) {
     const vwi *word = (const vwi *)w->data + panel / SIDE * w->words;
     const int V = P / SIDE;
-    vwf sum[16];
-    UNROLLED for (int i = 0; i < M * V; i++) sum[i] = (vwf){0};
+    vwf sum[16] = {0};
     for (int64_t g = 0, k = 0; g < w->groups; g++) {
         const int64_t end = k + w->each < w->words ? k + w->each : w->words;
         vwi dot[16];
@@ -1006,8 +1007,8 @@ static Run run_of(const Sight *s, int head, int64_t i, int how) {
     int64_t n = (i < s->sinks ? s->sinks : s->count) - i, b = slot / c->block;
     int64_t left = c->block - slot % c->block; // and blocks that follow in memory as well
     int64_t together = c->block_stride == c->block * c->token_stride ? c->blocks - 1 : 0;
-    const int64_t near = how & ONE ? RUN : 16 > NEAR / c->token_stride ? 16 : NEAR / c->token_stride;
-    const int64_t most = near < RUN - mixed ? near : RUN - mixed;
+    const int64_t near = how & ONE ? RUN : NEAR / c->token_stride;
+    const int64_t most = near < 16 ? 16 : near < RUN - mixed ? near : RUN - mixed;
     for (; left < most && b < together && table[b + 1] == table[b] + 1; b++) left += c->block;
     n = n < left ? n : left, n = n < most ? n : most;
     Run run = {NULL, NULL, c->token_stride, c->affine_token, n, c->bits};
