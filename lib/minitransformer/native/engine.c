@@ -58,7 +58,7 @@ enum { RAISED = 0 };
 #endif
 
 #ifndef SIDE
-#define SIGNED(p) ((widened(p) ^ 128) - 128) // bytes, as many as a register has lanes
+#define SIGNED(p) ((vwi)(widened(p) ^ 128) - 128) // bytes, as many as a register has lanes
 #define SIDE 1
 #endif
 
@@ -66,9 +66,9 @@ enum { RAISED = 0 };
 
 // Rows of a panel, and of those in a register; most rows, and most keys, at once.
 enum { LANES = 8, WIDE = LANES * SIDE, ROWS = 64, RUN = 128 };
-enum { BLOCK = 1 << 17 };                 // bytes of weights that meet one row tile after another
-enum { NEAR = 1 << 14 };                  // bytes of keys that meet one head after another
-enum { UNIT = 6 * SIDE }; // panels that no two threads share: tiles fall alike in any share
+// Bytes of weights that meet one tile of rows after another, and of keys that meet one head after
+// another; panels that no two threads share: tiles fall alike in any share.
+enum { BLOCK = 1 << 17, NEAR = 1 << 14, UNIT = 6 * SIDE };
 enum { ROPE, SINUSOIDAL, NONE };
 enum { RELU, GELU, RELU2, SWIGLU };
 
@@ -321,10 +321,10 @@ typedef uint32_t four_bytes __attribute__((aligned(1), may_alias)); // codes, lo
 INLINE v8f load(const float *p) { return *(const v8f *)p; }
 
 // As many lanes as a register holds.
-typedef float vwf __attribute__((vector_size(4 * WIDE), aligned(4), may_alias));
-typedef int32_t vwi __attribute__((vector_size(4 * WIDE), aligned(4), may_alias));
+typedef float vwf __attribute__((vector_size(4 * WIDE)));
+typedef int32_t vwi __attribute__((vector_size(4 * WIDE)));
 
-INLINE vwf load_wide(const float *p) { return *(const vwf *)p; }
+INLINE vwf load_wide(const void *p) { vwf x; return memcpy(&x, p, sizeof x), x; }
 
 // Where the i-th of n vectors of a panel stands, in vectors of 8.
 INLINE int64_t place(int64_t panel, int64_t n, int64_t i) {
@@ -540,7 +540,7 @@ INLINE vwi plus_products(vwi sum, vwi bytes, uint32_t four) {
 
 // dot[r V + v] += Σ code · activation over n words of P = V SIDE panels, for M rows: integers,
 // exact.
-INLINE void dots_of(const vwi *word, int64_t unit, int64_t n, const int8_t *x, int64_t stride,
+INLINE void dots_of(const v8u *word, int64_t panel, int64_t n, const int8_t *x, int64_t stride,
                     vwi *dot, const int M, const int P, const int bits) {
 #if defined(VNNI) || defined(NEON) // one addition waits for another: up to eight sums take turns
     const int V = P / SIDE, most = bits == 8 ? 8 : 2; // of 4 bits groups take turns
@@ -548,18 +548,18 @@ INLINE void dots_of(const vwi *word, int64_t unit, int64_t n, const int8_t *x, i
     vwi sum[8];
     UNROLLED for (int i = 0; i < M * V * U; i++) sum[i] = (vwi){0};
     for (int64_t some; n > 0 && (some = n < W ? 1 : W); n -= some) {
-        UNROLLED for (int u = 0; u < W; u++, word++, x += 32 / bits) {
+        UNROLLED for (int u = 0; u < W; u++, word += SIDE, x += 32 / bits) {
             if (u == some) break;
             UNROLLED for (int i = 0; i < M * V * 8 / bits; i++) {
                 const int half = i % (8 / bits), r = i * bits / 8 % M, v = i * bits / 8 / M;
-                const vwi codes = word[v * unit];
+                const vwi codes = (vwi)load_wide(word + v * SIDE * panel);
                 const vwi bytes = bits == 8 ? codes ^ (int32_t)(0x01010101u * RAISED)
                                             : codes >> 4 * half & 0x0f0f0f0f;
                 vwi *to = sum + (r * V + v) * U + (u * 8 / bits + half) % U;
                 *to = plus_products(*to, bytes, ((const four_bytes *)(x + r * stride))[half]);
             }
             UNROLLED for (int v = 0; M == 1 && u % (2 / SIDE) == 0 && v < V; v++) // what comes
-                __builtin_prefetch(word + (V + v) * unit, 0, 2);
+                __builtin_prefetch(word + (P + v * SIDE) * panel, 0, 2);
         }
     }
     UNROLLED for (int i = 0; i < M * V * U; i++) dot[i / U] += sum[i];
@@ -569,8 +569,8 @@ INLINE void dots_of(const vwi *word, int64_t unit, int64_t n, const int8_t *x, i
     UNROLLED for (int i = 0; i < M * P; i++) sum[i] = (v8s){0};
     for (; n > 0; n--, word++, x += 32 / bits)
         UNROLLED for (int p = 0; p < P; p++) {
-            const __m256i codes = (__m256i)word[p * unit];
-            if (M == 1) __builtin_prefetch(word + (P + p) * unit, 0, 2); // of the panels to come
+            const __m256i codes = (__m256i)word[p * panel];
+            if (M == 1) __builtin_prefetch(word + (P + p) * panel, 0, 2); // of the panels to come
             const __m256i low =
                 bits == 8 ? _mm256_abs_epi8(codes) : _mm256_and_si256(codes, nibble);
             const __m256i high = _mm256_and_si256(_mm256_srli_epi16(codes, 4), nibble);
@@ -588,7 +588,7 @@ INLINE void dots_of(const vwi *word, int64_t unit, int64_t n, const int8_t *x, i
 #else
     for (int k = 0; k < 32 / bits * n; k++)
         for (int i = 0; i < M * P; i++)
-            dot[i] += code_of((v8u)word[k * bits / 32 + i % P * unit], k % (32 / bits), bits) *
+            dot[i] += code_of(word[k * bits / 32 + i % P * panel], k % (32 / bits), bits) *
                       x[i / P * stride + k];
 #endif
 }
@@ -596,9 +596,10 @@ INLINE void dots_of(const vwi *word, int64_t unit, int64_t n, const int8_t *x, i
 // Codes times codes: Σ (w - zero) · x = Σ w · x - zero · Σ x, in integers, group by group.
 INLINE void tile_integers(const Matrix *w, int64_t panel, Input in, v8f *y, const int M,
                           const int P, const int bits) {
-    const vwi *word = (const vwi *)w->data + panel / SIDE * w->words;
+    const v8u *word = (const v8u *)w->data + place(panel, w->words, 0);
     const int V = P / SIDE;
-    vwf sum[16] = {0};
+    vwf sum[16];
+    UNROLLED for (int i = 0; i < M * V; i++) sum[i] = (vwf){0};
     for (int64_t g = 0, k = 0; g < w->groups; g++) {
         const int64_t end = k + w->each < w->words ? k + w->each : w->words;
         vwi dot[16];
@@ -610,7 +611,7 @@ INLINE void tile_integers(const Matrix *w, int64_t panel, Input in, v8f *y, cons
         for (int64_t some; k < end; k += some) {
             some = bits == 8 || RAISED || end - k < 4 ? end - k : 4;
             const int8_t *x = in.codes + k * (32 / bits);
-            dots_of(word + k, w->words, some, x, in.stride, dot, M, P, bits);
+            dots_of(word + k * SIDE, w->words, some, x, in.stride, dot, M, P, bits);
         }
         UNROLLED for (int i = 0; i < M * V; i++)
             sum[i] += load_wide(w->scale + place(panel + i % V * SIDE, w->groups, g) * LANES) *
