@@ -289,6 +289,8 @@ def test_on_paper_the_proof_stays_and_the_controls_go(opened):
     assert page.locator(".speeds").is_visible()
     for control in (".settings", ".ways", "#talk-prompt", "button[name=stop]", "#talk-head"):
         assert not page.locator(f".talk {control}").is_visible(), control
+    page.locator(".proof .badge").first.evaluate("badge => badge.className = 'badge undecided'")
+    assert not page.locator("#talk-form").is_visible()  # a proof under way is none
 
 
 def test_every_field_has_a_name(opened):
@@ -325,6 +327,7 @@ def test_rows_are_filtered_by_verdict_and_paper_shows_all(opened, name):
     assert page.locator(f"[id='{hidden}']").is_visible()
     page.emulate_media(media="print")
     assert page.locator(f"table.{name} tr:not(.group) >> visible=true").count() > every
+    assert page.locator(f"#{name} details.folded li").last.is_visible()  # what the text refers to
     assert not bar.is_visible()
     page.emulate_media(media="screen")
     button.press("Space")

@@ -12,7 +12,7 @@ from matplotlib.text import Text
 
 from paper import figures
 from paper.boxes import overlaps
-from paper.canvas import PALETTE, assign, canvas, narrow, png_bytes, styled
+from paper.canvas import INK, PALETTE, assign, canvas, narrow, png_bytes, styled
 from paper.layout import set_scale
 from paper.matrix import ABOVE, BELOW, FAINT, _Shade, luminance, over
 from paper.svg import DARK
@@ -203,6 +203,11 @@ def test_bars_start_at_zero_and_name_groups_on_the_first_row():
         0.9,
     ]
     assert {"0.10  1 block", "0.20  2 blocks", "0.90"} <= set(texts(fig))
+    under, over_it = fig.axes[0].collections[:2]  # an interval has the page's colour around it
+    assert to_hex(under.get_colors()[0]) == "#ffffff" and to_hex(over_it.get_colors()[0]) == INK
+    assert under.get_linewidth()[0] > over_it.get_linewidth()[0] + 1
+    for ours, theirs in zip(under.get_segments(), over_it.get_segments(), strict=True):
+        np.testing.assert_array_equal(ours, theirs)
     plain = figures.bars(df[:1], "m", "v", xlabel="nats")
     assert "0.100" in texts(plain)
 

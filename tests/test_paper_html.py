@@ -443,6 +443,7 @@ def test_changes_of_a_bar_are_counted_by_kind_and_listed_with_their_reasons(run,
     assert told in text(claims.p)
     listed = claims.find(id="changed-bars")
     assert "2 changes of 1 bar" in text(listed.summary) and len(listed.select("ul")) == 2
+    assert "folded" in listed["class"]  # paper shows what the text refers to
     first, second = listed.select("li")
     assert "because it was missed." in text(first) and "because it was unclear." in text(second)
 
@@ -495,7 +496,7 @@ def test_the_audit_judges_a_statement_at_its_own_setting_and_where_it_can_be_ans
 
 def test_settings_stand_apart_and_what_was_not_examined_is_named(page):
     audit = page.select_one("#audit")
-    copied, pending = audit.select("details.claimed")
+    copied, pending = audit.select("details.claimed.folded")  # which paper shows
     assert copied.select_one("li")["id"] == "claim-S1-blocks" and "copied" in text(copied.li)
     assert not audit.select("table.audit #claim-S1-blocks")
     assert len(pending.select("li")) == len(LEDGER) - 3 and "After the table." in text(audit)
@@ -1214,7 +1215,7 @@ def test_a_sign_and_a_unit_stay_with_their_number_in_tables_too():
 def test_bars_that_are_asked_no_more_are_listed_below_the_claims(page):
     listed = [text(item).replace("\u202f", " ") for item in page.select("#dropped-bars li")]
     gone = bars.dropped()
-    assert len(listed) == len(gone)
+    assert len(listed) == len(gone) and "folded" in page.find(id="dropped-bars")["class"]
     for shown, bar in zip(listed, gone, strict=True):
         assert shown.startswith(f"{bar.id} ({bar.statement}: {bar.bound})")
         assert shown.endswith(f"dropped on {bar.dropped}: {bar.why}.")

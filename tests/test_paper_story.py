@@ -135,6 +135,23 @@ def test_a_system_has_one_colour_in_every_figure_of_its_losses():
         assert {PALETTE[name][0] for name in plots.COLOURS[: len(SYSTEMS)]} <= faces
 
 
+LINES = {
+    "encodings": (plots.by_window, [], "nats", "evaluated_window", "positions", plots.ENCODINGS),
+    "formats": (resources.layers, [[1, 100]], "us", "width", "format", resources.FORMATS),
+    "loops": (resources.speedups, [[], 2, 25], "speedup", "new_tokens", "loop", resources.LOOPS),
+}
+
+
+@pytest.mark.parametrize("name", LINES)
+def test_a_series_has_one_colour_whichever_row_comes_first(name):
+    draw, more, value, x, group, wanted = LINES[name]
+    for names in (list(wanted), list(wanted)[::-1]):
+        fig = draw(long(value, x, names, group), *more)
+        fig.canvas.draw()
+        found = {text.get_text(): text.get_color() for text in fig.findobj(Text)}
+        assert {it: found[it] for it in names} == {it: PALETTE[wanted[it]][1] for it in names}
+
+
 def test_what_is_above_a_floor_is_called_so_only_where_there_is_one():
     above, plain = story.mechanisms(LOST), story.mechanisms(LOST.assign(floor_nats=0.0))
     assert above.axes[0].get_xlabel() == "nats per token above the floor"

@@ -90,10 +90,10 @@ def show_table(df, id, csv=None):
 
 
 def show_text(df, id, csv=None, *, word, kind, shade, between=" "):
-    """Display a text of words, a row of `df` each, colored by the category `kind` and the darker
-    the larger the column `shade`; what the columns say of a word is its title, a line each.
+    """Display a text of words, a row of `df` each, colored by the category `kind`, the stronger the
+    larger the column `shade`; what the columns say of a word is its title, a line each.
 
-    Below zero is as zero; the darkest has the 95th percentile or more. The kinds differ by their
+    Below zero is as zero; the strongest has the 95th percentile or more. The kinds differ by their
     underline as well. Raises ValueError if there are more kinds than colors."""
     names = list(df[kind].cat.categories)
     if len(names) > len(ORDER):
@@ -106,7 +106,7 @@ def show_text(df, id, csv=None, *, word, kind, shade, between=" "):
     rows = zip(df[word], codes, df[shade], shown.to_dict("records"), strict=True)
     words = between.join(_word(text, k, value / top, row) for text, k, value, row in rows)
     key = "".join(_word(name, i, 0.5) for i, name in enumerate(names) if (codes == i).any())
-    scale = f"Palest: {heading(shade)}, 0 or less; darkest: {number(top, 2)} or more."
+    scale = f"Faintest: {heading(shade)}, 0 or less; strongest: {number(top, 2)} or more."
     body = f'<p class="kinds">{key} <small>{scale}</small></p>\n<p class="words">{words}</p>'
     about = {"kind": "text", "id": id, "csv": csv}
     plain = between.join(df[word])
@@ -114,7 +114,7 @@ def show_text(df, id, csv=None, *, word, kind, shade, between=" "):
 
 
 def _word(text, kind, part, told=()):
-    """A word in the color of its kind, a `part` of the darkest, over any ground."""
+    """A word in the color of its kind, a `part` of the strongest, over any ground."""
     r, g, b = (int(PALETTE[ORDER[kind]][0][i : i + 2], 16) for i in (1, 3, 5))
     alpha = 0.06 + 0.44 * min(max(part, 0), 1)
     lines = (f"{name}: {value}".replace("\n", "↵") for name, value in dict(told).items())

@@ -103,7 +103,8 @@ def bars(
             ax.barh(at, part[value], thick * 0.86, color=line, zorder=3)
             far = part[value]
             if low:
-                ax.hlines(at, part[low], part[high], color=INK, lw=1.4, zorder=4)
+                for color, width in (("white", 3.4), (INK, 1.4)):  # seen on the bar as beside it
+                    ax.hlines(at, part[low], part[high], color=color, lw=width, zorder=4)
                 far = part[[value, high]].max(axis=1)
             for row, (y, end) in enumerate(zip(at, far, strict=True)):
                 if np.isfinite(end):

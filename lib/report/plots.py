@@ -6,6 +6,8 @@ from paper import figures
 # the best n-gram, then a model of one block, its twin, and both with smeared keys
 COLOURS = ("grey", "blue", "teal", "plum", "ochre")
 ENDS = ("low", "high")
+# encodings of positions, whichever a table names first
+ENCODINGS = {"rotary": "blue", "sinusoidal": "teal", "none": "plum"}
 LEAST = 0.01  # per cent: what costs less is drawn here, on a logarithmic axis
 
 
@@ -78,8 +80,8 @@ def by_window(lengths, limits=(), trained=None):
     """Loss by evaluated window, a line an encoding of positions, and the window of training."""
     columns = ("evaluated_window", "nats", "positions", *ENDS)
     axes = dict(xlabel="evaluated window, tokens", ylabel="test loss, nats per token", log="x")
-    upright = [(trained, "trained")] if trained else []
-    return figures.lines(lengths, *columns, **axes, limits=limits, xlimits=upright)
+    more = dict(limits=limits, xlimits=[(trained, "trained")] if trained else [])
+    return figures.lines(lengths, *columns, **axes, **more, colors=ENCODINGS)
 
 
 def endless(curves, trained, context):

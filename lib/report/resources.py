@@ -7,6 +7,9 @@ from .headline import SHORT
 
 ENDS = ("low", "high")
 ORIGINAL = "original report"
+# formats of weights, whichever a table names first, and the loop that the headline is about
+FORMATS = {"fp32": "blue", "int8": "teal", "int4, groups of 32": "plum", "bf16": "ochre"}
+LOOPS = {"static cache": "blue", "growing cache": "teal"}
 MARK = [(1, "mark")]  # the least that a machine's memory and its best product allow
 
 
@@ -43,7 +46,7 @@ def speedups(gains, limits, stated, theoretical):
     axes = dict(xlabel="new tokens", ylabel="speed-up over recomputing, ×", log="xy")
     seed = [(SHORT, stated, ORIGINAL), (SHORT, theoretical, f"{ORIGINAL}, “theoretical”")]
     columns = ("new_tokens", "speedup", "loop", *ENDS)
-    return figures.lines(gains, *columns, **axes, limits=limits, seed=seed)
+    return figures.lines(gains, *columns, **axes, limits=limits, seed=seed, colors=LOOPS)
 
 
 def waterfall(fall):
@@ -111,4 +114,4 @@ def rows(table, ticks):
 def layers(drawn, widths):
     """Time of one row through a square layer by its width, a line a format."""
     axes = dict(xlabel="width", ylabel="µs for one row", log="xy", xticks=widths)
-    return figures.lines(drawn, "width", "us", "format", **axes)
+    return figures.lines(drawn, "width", "us", "format", **axes, colors=FORMATS)

@@ -55,7 +55,7 @@ async function alive(form, data) {
     find("output").replaceChildren(...pieces.slice(given).flat());
     const names = [read.length - 1, most].map((i) => seen(tokenizer.decode([read[i]])));
     find(".looks span").textContent = `“${names[0]}” looks most at “${names[1]}”, ` +
-      `${read.length - most} from the end: ${(100 * share[most]).toFixed(0)} %, the darkest.`;
+      `${read.length - most} from the end: ${(100 * share[most]).toFixed(0)} %, the strongest shade.`;
   }
 
   function heads() {
