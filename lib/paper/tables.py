@@ -47,7 +47,7 @@ def _room(texts, place):
     whole, a longer one in few lines; the first column, which names the rows, leaves room for the
     others."""
     longest = max(map(len, texts), default=0)
-    return min(longest, 12 + longest // 6, 30 if place else 16)
+    return min(longest, 9 + longest // 8, 24 if place else 14)
 
 
 def _restyle_table(table):
