@@ -581,7 +581,7 @@ def test_figures_and_tables_are_numbered_in_reading_order_with_captions_and_link
     ]
     table = page.find(id="tbl-ladder")
     assert [th.get("scope") for th in table.select("thead th")] == ["col"] * 3 and not table.select(
-        "[style], [border]"
+        "[border], td[style], tbody th[style]"
     )
     assert [("n" in td.get("class", [])) for td in table.select("tbody tr")[0].select("td")] == [
         False,
@@ -1173,9 +1173,8 @@ def test_tables_of_pandas_lose_their_boxes():
         {("a", "x"): [1, 2], ("a", "y"): ["one", "two"]}, index=pd.Index(["r", "s"], name="row")
     )
     soup = BeautifulSoup(restyle(frame.to_html()), "html.parser")
-    assert soup.find("th", colspan=True)["scope"] == "colgroup" and not soup.select(
-        "[style], [border]"
-    )
+    assert soup.find("th", colspan=True)["scope"] == "colgroup"
+    assert not soup.select("[border], td[style], tbody th[style]")
     source = "<style>x</style>" + frame["a"].to_html() + "<table><tr><td>1</td></tr></table>"
     named = BeautifulSoup(restyle(source), "html.parser")
     heads = named.table.thead.find_all("tr")
@@ -1198,6 +1197,16 @@ def test_numbers_stand_right_and_words_left_even_those_that_begin_with_a_digit()
     }
     soup = BeautifulSoup(restyle(pd.DataFrame(columns).to_html(index=False)), "html.parser")
     assert [th.get_text() for th in soup.select("th.n")] == ["equal", "worst", "time"]
+
+
+def test_words_have_the_room_that_their_length_asks_for():
+    """Where space is short; a long text in the narrowest column would make rows of ten lines."""
+    columns = {"name": ["a", "w" * 90], "n": [1, 2], "why": ["b", "w" * 90], "ok": ["yes", "no"]}
+    frame = pd.DataFrame(columns | {"told": "w" * 900})
+    heads = BeautifulSoup(restyle(frame.to_html(index=False)), "html.parser").select("thead th")
+    asked = {th.get_text(): th.get("style") for th in heads}
+    assert asked["n"] is None and asked["ok"] == "--ch:3"
+    assert [asked[name] for name in ("name", "why", "told")] == ["--ch:14", "--ch:20", "--ch:24"]
 
 
 def test_a_printed_table_scrolls_and_printed_sentences_are_broken():

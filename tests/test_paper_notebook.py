@@ -183,6 +183,7 @@ def test_a_series_of_yes_and_no_is_counted(nb):
 def test_a_folder_is_the_projects_and_a_source_is_shown_as_it_is_written(nb, root):
     assert nb.folder("") is None and nb.folder("texts") == root / "texts"
     assert nb.source(make_project).data.startswith("def make_project(")
+    assert nb.source(type(nb).folder).data.startswith("def folder(")  # a method's from its margin
 
 
 def test_a_table_keeps_a_named_index(nb):

@@ -92,6 +92,8 @@ def test_a_sentence_has_true_minus_signs_and_none_before_zero():
         ("x = .5 KiB", "x =_.5_KiB"),
         ("50 steps, 3 sheep", "50 steps, 3 sheep"),
         ("a < b", "a < b"),
+        ("6 × 384 and 0.83 M", "6_×_384 and 0.83_M"),
+        ("1.5× 3 times, 4 Models", "1.5× 3 times, 4 Models"),
     ],
 )
 def test_a_number_stays_with_its_sign_and_its_unit(text, kept):

@@ -482,7 +482,9 @@ def test_tables_are_read_off_the_log():
     assert len(learning.curves(log, ["b"])) == 2
     own = learning.mechanisms(log, "b")
     assert own.mechanism.tolist() == ["bigram"] * 2 and own.excess_nats.tolist() == [4, 1]
-    half = learning.halved(log[log.seed == 1], ["a", "b"]).set_index("model")
+    half = learning.halved(log[log.seed == 1], ["a", "b"])
+    assert [*half.columns[:2]] == ["model", "mechanism"]  # what names a row comes first
+    half = half.set_index("model")
     assert half.halved_at_tokens.isna()["a"] and half.halved_at_tokens["b"] == 20
     assert half.first_nats.tolist() == [1, 4] and half.last_nats.tolist() == [1, 1]
     assert learning.mechanisms(log.drop(columns="excess_bigram_nats"), "b").empty

@@ -8,6 +8,7 @@ import warnings
 from inspect import getsource
 from pathlib import Path
 from string import Formatter
+from textwrap import dedent
 from types import SimpleNamespace
 
 from IPython import get_ipython
@@ -114,7 +115,7 @@ class Notebook:
 
     def source(self, what) -> Code:
         """How a function or a class is written, to be shown at the end of a cell."""
-        return Code(getsource(what), language="python")
+        return Code(dedent(getsource(what)), language="python")
 
     def write_json(self, name: str, value) -> Path:
         return write_json(self.out / name, value)

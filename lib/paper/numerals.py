@@ -80,9 +80,11 @@ def supported(low, high):
     return max(1 - math.floor(math.log10(width)), 0)
 
 
-# Where a line may not end: behind a sign that stands before a number, before the sign of a unit
+# Where a line may not end: behind a sign that stands before a number, before the sign of a unit,
+# on either side of the × of a shape
 TOGETHER = re.compile(
-    r"(?<=[<>≤≥=≈±]) (?=[−+-]?[\d.]*\d)|(?<=\d) (?=(?:%|×|[µmn]?s|[KMG]i?B|dB)(?!\w))"
+    r"(?<=[<>≤≥=≈±]) (?=[−+-]?[\d.]*\d)|(?<=\d) (?=(?:%|×|[µmn]?s|[KMG]i?B|dB|M)(?!\w))"
+    r"|(?<=\d[ \u202f]×) (?=\d)"
 )
 
 

@@ -42,6 +42,14 @@ def _is_number(text):
     return NUMERIC.fullmatch(text) and {*LETTERS.findall(text)} <= UNIT_WORDS
 
 
+def _room(texts, place):
+    """Characters that a column of words should hold in a line where space is short: a short text
+    whole, a longer one in few lines; the first column, which names the rows, leaves room for the
+    others."""
+    longest = max(map(len, texts), default=0)
+    return min(longest, 9 + longest // 8, 24 if place else 14)
+
+
 def _restyle_table(table):
     if table.caption:
         table.caption.decompose()
@@ -62,14 +70,14 @@ def _restyle_table(table):
     for place in range(width):
         column = [row[place] for row in rows if len(row) == width]
         texts = [cell.get_text(strip=True) for cell in column]
+        rest = (head.find_all("th") for head in heads)
+        named = [cells[place] for cells in rest if len(cells) == width]
         if all(map(_is_number, texts)) and any(t[:1].isdigit() or t[1:2].isdigit() for t in texts):
-            heads_here = [
-                cells[place]
-                for cells in (head.find_all("th") for head in heads)
-                if len(cells) == width
-            ]
-            for cell in (*column, *heads_here):
+            for cell in (*column, *named):
                 cell["class"] = [*cell.get("class", []), "n"]
+        else:
+            for cell in named[-1:]:
+                cell["style"] = f"--ch:{_room(texts, place)}"
     for head in heads:
         for th in head.find_all("th"):
             th["scope"] = "colgroup" if th.get("colspan") else "col"

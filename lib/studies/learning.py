@@ -226,5 +226,7 @@ def halved(log: pd.DataFrame, models) -> pd.DataFrame:
         table["last_nats"] = by.excess_nats.last()
         gone = left[left.excess_nats <= left.mechanism.map(table.first_nats) / 2]
         table["halved_at_tokens"] = gone.groupby("mechanism").tokens.min()
-        tables.append(table.reset_index().assign(model=model))
+        table = table.reset_index()
+        table.insert(0, "model", model)
+        tables.append(table)
     return pd.concat(tables, ignore_index=True)
