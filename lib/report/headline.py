@@ -17,7 +17,6 @@ from paper.words import literal
 
 SUMMARY = Path(__file__).resolve().parents[2] / "data" / "summary.toml"
 TILES = 5
-REPEATED = "original {0:seed}; repeated {0}"
 SHORT = 50  # new tokens, as the original report generates
 LONG = 5  # letters of a unit that is a word, such as "parameters"
 
@@ -36,9 +35,10 @@ class Fact:
 
     def __format__(self, spec):
         ends = interval_text(self.interval)
-        word = len(self.unit) >= LONG or spec == "times"  # the sentence says a unit that is a word
-        unit = "" if word else self.unit
+        unit = "" if len(self.unit) >= LONG else self.unit  # the sentence says one that is a word
         value = written(self.value, unit, self.interval)
+        if spec == "times":
+            value = value.removesuffix("×")
         if spec == "value":
             return value
         if spec == "n":
@@ -187,7 +187,6 @@ def tiles(found: dict, rows: list[dict]) -> list[dict]:
 def _tile(it: dict, found: dict, claim: dict) -> dict:
     fact = found[it["fact"]]
     limit, start = (_value(it.get(end), found) for end in ("limit", "start"))
-    seed = it.get("seed_said", REPEATED).replace("0", it["seed"]) if "seed" in it else ""
     known = found | {"threshold": claim["threshold"]}
     return {
         "claim": claim["id"],
@@ -198,7 +197,7 @@ def _tile(it: dict, found: dict, claim: dict) -> dict:
         "bar": said(it.get("bar", ""), known) or claim["threshold"],
         "verdict": claim["verdict"],
         "limit_text": said(it.get("note", ""), found),
-        "seed_text": said(seed, found),
+        "seed_text": said(it.get("seed", ""), found),
         "strip": {
             "value": fact.value,
             "interval": fact.interval,
