@@ -33,6 +33,11 @@ def number(value, digits=4):
     return fixed(value, _decimals(value, digits))
 
 
+def named(value):
+    """What a row or a column is named after, in words: a whole number with its commas."""
+    return number(value) if isinstance(value, (int, np.integer)) else str(value)
+
+
 def raised(text):
     """A number's text with its power of ten as it is read: "3e-13" as "3·10⁻¹³"."""
     mantissa, e, exponent = text.partition("e")
@@ -89,7 +94,9 @@ UNITS = {
     "nats": "nats",
     "kib": "KiB", "mb": "MB", "mib": "MiB", "bits": "bits",
 }  # fmt: skip
-WORDS = {"speedup": "speed-up", "nbytes": "bytes"}  # of a column's name, as they are read
+WORDS = {  # of a column's name, as they are read
+    "speedup": "speed-up", "nbytes": "bytes", "logprob": "log-probability",
+}  # fmt: skip
 NAME = re.compile(r"[a-z0-9]+(_[a-z0-9]+)*")
 RATIO = re.compile(r"\b(times|speed-up|spread|ratio|roofline|operations|time model|over)\b|×")
 RATIO_DIGITS = 3  # significant, of every number that is so many times another
