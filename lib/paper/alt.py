@@ -9,7 +9,7 @@ from functools import wraps
 
 import numpy as np
 
-from .numerals import named, number
+from .numerals import index_text, number
 
 MOST = 12  # things named one by one; of more only how many there are
 
@@ -111,7 +111,7 @@ def _interval(row, value, low, high):
 def _place(frame, at):
     """The names of a cell's row and column; names may repeat."""
     row, column = divmod(int(at), frame.shape[1])
-    return f"{named(frame.index[row])}, {named(frame.columns[column])}"
+    return f"{index_text(frame.index[row])}, {index_text(frame.columns[column])}"
 
 
 def _sentences(opening, told, *limits):

@@ -33,7 +33,7 @@ def number(value, digits=4):
     return fixed(value, _decimals(value, digits))
 
 
-def named(value):
+def index_text(value):
     """What a row or a column is named after, in words: a whole number with its commas."""
     return number(value) if isinstance(value, (int, np.integer)) else str(value)
 
