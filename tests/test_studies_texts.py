@@ -117,7 +117,8 @@ def test_what_was_not_run_is_told():
     assert real_texts.not_run(every, ["all"]) == "Every budget was spent."
     assert "1.0 s of training on the synthetic language" in real_texts.answer([row], {})
     assert real_texts.answer([row], {"t": "lost"}).endswith("; not at hand in this run: t.")
-    assert real_texts.answer([], {"t": "lost"}) == "No budget was spent here (not at hand in this run: t)."
+    none = real_texts.answer([], {"t": "lost"})
+    assert none == "No budget was spent here (not at hand in this run: t)."
     assert real_texts.answer([], {}) == "No budget was spent here (nanoGPT was not run)."
 
 
