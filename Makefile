@@ -129,10 +129,10 @@ ablations: $(READY) ## chapter 6: ablations
 interop: $(READY) ## chapter 7: the model in other runtimes, and in a browser
 	@$(RUN) interop $(OPTIONS)
 
-texts: $(READY) ## appendix 5: named texts within budgets of seconds; PROFILE=full also keeps what it found in reports/long/
+texts: $(READY) ## appendix A5: named texts within budgets of seconds; PROFILE=full also keeps what it found in reports/long/
 	@$(RUN) texts $(OPTIONS)
 
-gpu: $(READY) ## appendix 6: layers, decoding and training on a GPU; DEVICE=cuda measures, else what reports/long/ has kept
+gpu: $(READY) ## appendix A6: layers, decoding and training on a GPU; DEVICE=cuda measures, else what reports/long/ has kept
 	@$(RUN) gpu $(OPTIONS)
 
 plot: $(READY) ## figures/latency.png, with chapter 4
