@@ -160,7 +160,6 @@ def test_columns_are_headed_in_words():
     heads = {"speedup": "speed-up", "measured_speedup": "measured speed-up", "nbytes": "bytes"}
     assert {name: heading(name) for name in heads} == heads
     assert heading("step_ms") == "step, ms" and heading("us_per_token") == "µs per token"
-    assert heading("logprob_per_token") == "log-probability per token"
 
 
 def test_an_interval_shows_no_more_than_those_beside_it_and_none_of_rounding_alone():

@@ -577,7 +577,7 @@ def test_rows_of_a_batch_are_their_own_run_and_continuous_batching_serves_all(fo
     assert (table.equal == table.texts).all() and table.limit_speedup.iloc[0] > 2
     found = serving.beams(model, many, timed["beams"])
     assert {"low", "high", "spread"} <= {*table.columns} & {*found.columns}
-    scores = found.logprob_per_token
+    scores = found.log_probability_per_token
     assert found.width.tolist() == [1, 2, 4] and scores.iloc[-1] >= scores.iloc[0]
     served = serving.served(model, text, 6, seconds, 0, slots=2)
     again = serving.served(model, text, 6, seconds, 0, slots=2)

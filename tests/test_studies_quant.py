@@ -50,7 +50,7 @@ def test_the_size_told_of_a_fine_tuned_model_is_that_of_its_format():
     bench = pd.DataFrame(
         {"format": ["int4 g32", "int4 g32 asym"], "times_smaller": [6.784, 6.5932]}
     )
-    assert quant_tables.tuned_times(bench) == {"times": "6.59×"}
+    assert quant_tables.tuned_times(bench) == {"times": "6.593×"}
     assert quant_tables.tuned_times(bench[:1]) == quant_tables.tuned_times(pd.DataFrame()) == {}
 
 

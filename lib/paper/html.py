@@ -209,8 +209,7 @@ def _by_chapter(rows, chapters):
 def _tile(tile):
     """A headline number for the page: its text and unit, its strip, and a label that breaks only
     between words."""
-    unit = "×" if tile["unit"] == "×" else ""  # a ratio has its digits; the page sets units apart
-    text = written(tile["value"], unit, tile["interval"]).removesuffix("×")  # as in the abstract
+    text = written(tile["value"], "", tile["interval"])  # as in the abstract
     label = tile["label"].replace(" = ", "\u00a0=\u00a0")
     return {**tile, "label": label, "text": text, "strip": strip(**tile["strip"])}
 

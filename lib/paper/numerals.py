@@ -94,9 +94,7 @@ UNITS = {
     "nats": "nats",
     "kib": "KiB", "mb": "MB", "mib": "MiB", "bits": "bits",
 }  # fmt: skip
-WORDS = {  # of a column's name, as they are read
-    "speedup": "speed-up", "nbytes": "bytes", "logprob": "log-probability",
-}  # fmt: skip
+WORDS = {"speedup": "speed-up", "nbytes": "bytes"}  # of a column's name, as they are read
 NAME = re.compile(r"[a-z0-9]+(_[a-z0-9]+)*")
 RATIO = re.compile(r"\b(times|speed-up|spread|ratio|roofline|operations|time model|over)\b|×")
 RATIO_DIGITS = 3  # significant, of every number that is so many times another

@@ -35,10 +35,9 @@ class Fact:
 
     def __format__(self, spec):
         ends = interval_text(self.interval)
-        unit = "" if len(self.unit) >= LONG else self.unit  # the sentence says one that is a word
+        word = len(self.unit) >= LONG or spec == "times"  # the sentence says a unit that is a word
+        unit = "" if word else self.unit
         value = written(self.value, unit, self.interval)
-        if spec == "times":
-            value = value.removesuffix("×")
         if spec == "value":
             return value
         if spec == "n":

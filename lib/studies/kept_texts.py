@@ -107,10 +107,6 @@ def _longest(rows):
     return max(own, key=lambda row: row["allowed_seconds"], default=None)
 
 
-def _unjudged(bar):
-    return f", so that its own bar, {bar}, is not judged" if isinstance(bar, str) and bar else ""
-
-
 def shown(kept: pd.DataFrame) -> pd.DataFrame:
     """What the budgets reached, and the day of each."""
     return told(kept.to_dict("records")).assign(date=list(kept.date))
@@ -129,8 +125,8 @@ def apart(kept: pd.DataFrame) -> str:
         return "No long run has been kept yet: make texts PROFILE=full makes one."
     late = [row for row in kept.to_dict("records") if row["seconds"] > row["allowed_seconds"]]
     said = [
-        f"“{row['budget']}” took {row['seconds']:,.0f} s, more than its budget"
-        f"{_unjudged(row['bar'])}."
+        f"“{row['budget']}” took {row['seconds']:,.0f} s, more than its budget, so that its bar is "
+        "not judged."
         for row in late
     ]
     for made, rows in kept.groupby(MADE, sort=False):

@@ -224,10 +224,10 @@ def answer(rows: list[dict], absent: dict) -> str:
     """The chapter in a sentence."""
     done = [
         f"{row['seconds']:,.1f} s of training on {NAMED.get(row['text'], row['text'])} reach "
-        f"{row['nats']:.4f} nats per token ({row['ngram']}-gram: {row['ngram_nats']:.4f})"
+        f"{row['nats']:.4f} nats a token ({row['ngram']}-gram: {row['ngram_nats']:.4f})"
         for row in rows
     ]
-    lost = f"not at hand in this run: {', '.join(absent)}" if absent else ""
+    lost = f"not at hand: {', '.join(absent)}" if absent else ""
     if not done:
         return f"No budget was spent here ({lost or 'nanoGPT was not run'})."
     return "; ".join([*done, *([lost] if lost else [])]) + "."

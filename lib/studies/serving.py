@@ -80,14 +80,14 @@ def alone(model, prompts, new):
 
 
 def beams(model, many: Several, timed: pd.DataFrame, length_penalty: float = 1.0) -> pd.DataFrame:
-    """A row a width: log-probability per token, texts better than greedy, time against greedy."""
+    """A row a width: log-probability a token, texts better than greedy, and time against greedy."""
     best = {w: searched(model, many, w, length_penalty) for w in many.widths}
     rows = []
     for w, found in best.items():
         pairs = zip(found, best[1], strict=True)
         better = sum(b.log_probability > g.log_probability + 1e-6 for b, g in pairs)
         mean = np.mean([b.log_probability for b in found]) / many.beam_tokens
-        row = {"width": w, "logprob_per_token": mean, "texts_better_than_greedy": better}
+        row = {"width": w, "log_probability_per_token": mean, "texts_better_than_greedy": better}
         row["texts"] = len(found)
         rows.append(row | as_columns("time_ratio", speedup(timed, str(w), "1")))
     return pd.DataFrame(rows)
