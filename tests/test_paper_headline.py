@@ -33,13 +33,12 @@ BUDGET = pd.DataFrame(
 )
 
 
+ROLES = {"uniform guess": "uniform", "3-gram (best on validation)": "n-gram"}
+ROLES |= dict.fromkeys(MODELS, "model") | {"1-block model": "headline", "floor (oracle)": "floor"}
+
+
 def metric(system, value, measure="perplexity"):
-    row = {
-        "system": system,
-        "measure": measure,
-        "value": value,
-        "headline": system == "1-block model",
-    }
+    row = {"system": system, "measure": measure, "value": value, "role": ROLES.get(system, "")}
     return row | {"low": value - 1, "high": value + 1} if measure == "perplexity" else row
 
 
