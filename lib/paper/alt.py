@@ -9,7 +9,7 @@ from functools import wraps
 
 import numpy as np
 
-from .numerals import index_text, number
+from .numerals import number
 
 MOST = 12  # things named one by one; of more only how many there are
 
@@ -111,7 +111,8 @@ def _interval(row, value, low, high):
 def _place(frame, at):
     """The names of a cell's row and column; names may repeat."""
     row, column = divmod(int(at), frame.shape[1])
-    return f"{index_text(frame.index[row])}, {index_text(frame.columns[column])}"
+    names = (frame.index[row], frame.columns[column])
+    return ", ".join(name if isinstance(name, str) else number(name) for name in names)
 
 
 def _sentences(opening, told, *limits):

@@ -11,7 +11,7 @@ from . import alt
 from .alt import described
 from .canvas import INK_2, canvas, styled
 from .layout import arrange, name_figure, name_panels, text_width
-from .numerals import column, index_text
+from .numerals import column, number
 from .ticks import written
 from .words import drawable
 from .words import label as short
@@ -178,7 +178,7 @@ def luminance(rgb):
 def _fitting(names, width):
     """The names of columns so wide, and how far they are turned: broken at a space where they would
     touch, else upright; of numbers only every so many."""
-    names = [short(index_text(name), 16) for name in names]
+    names = [short(name if isinstance(name, str) else number(name), 16) for name in names]
     most = max(map(text_width, names)) + 6
     if most <= width:
         return names, 0

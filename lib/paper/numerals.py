@@ -33,11 +33,6 @@ def number(value, digits=4):
     return fixed(value, _decimals(value, digits))
 
 
-def index_text(value):
-    """What a row or a column is named after, in words: a whole number with its commas."""
-    return number(value) if isinstance(value, (int, np.integer)) else str(value)
-
-
 def raised(text):
     """A number's text with its power of ten as it is read: "3e-13" as "3·10⁻¹³"."""
     mantissa, e, exponent = text.partition("e")
