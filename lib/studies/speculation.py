@@ -223,7 +223,7 @@ def circles(model, prompts, tokens: int) -> dict[str, float]:
     found, periods = texts.groupby("text"), texts.period.dropna()
     ended, held = found.period.count(), found.distinct_tokens.median()
     return {
-        "length": f" of {span(periods)} token{'s' * (periods.max() > 1)}" if len(periods) else "",
+        "length": f" of {span(periods)} token{'s' * int(periods.max() > 1)}" if len(periods) else "",
         "texts": len(prompts),
         "tokens": tokens,
         **ended[["greedy", "sampled"]].to_dict(),
