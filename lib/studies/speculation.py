@@ -222,8 +222,9 @@ def circles(model, prompts, tokens: int) -> dict[str, float]:
     texts = greedy_loops(model, prompts, tokens)
     found, periods = texts.groupby("text"), texts.period.dropna()
     ended, held = found.period.count(), found.distinct_tokens.median()
+    unit = "token" if periods.max() == 1 else "tokens"
     return {
-        "length": f" of {span(periods)} token{'s' * int(periods.max() > 1)}" if len(periods) else "",
+        "length": f" of {span(periods)} {unit}" if len(periods) else "",
         "texts": len(prompts),
         "tokens": tokens,
         **ended[["greedy", "sampled"]].to_dict(),
