@@ -129,10 +129,10 @@ ablations: $(READY) ## chapter 6: ablations
 interop: $(READY) ## chapter 7: the model in other runtimes, and in a browser
 	@$(RUN) interop $(OPTIONS)
 
-texts: $(READY) ## appendix 5: named texts within budgets of seconds; PROFILE=full also keeps what it found in reports/long/
+texts: $(READY) ## appendix A5: named texts within budgets of seconds; PROFILE=full also keeps what it found in reports/long/
 	@$(RUN) texts $(OPTIONS)
 
-gpu: $(READY) ## appendix 6: layers, decoding and training on a GPU; DEVICE=cuda measures, else what reports/long/ has kept
+gpu: $(READY) ## appendix A6: layers, decoding and training on a GPU; DEVICE=cuda measures, else what reports/long/ has kept
 	@$(RUN) gpu $(OPTIONS)
 
 plot: $(READY) ## figures/latency.png, with chapter 4
@@ -144,32 +144,8 @@ plot-quant: $(READY) ## figures/quant.png, with chapter 5
 verify-corpus: $(READY) ## make the corpus again and compare it with the run's
 	@$(RUN) verify-corpus $(OPTIONS)
 
-# Every run of the tests leaves what it covered in a file of its own; together they are judged.
-TESTS = $(PY) -m pytest --cov --cov-report= --cov-fail-under=0 -p no:nbval -p no:cacheprovider -q $(PYTEST_OPTIONS)
-# Those that build the engine or start processes run beside the others, so that both cores have half of the work.
-APART := tests/test_native_*.py tests/test_studies_*.py
-CELLS = $(PY) -m pytest --nbval-lax --nbval-current-env --nbval-cell-timeout=600 --ignore-glob='*checkpoint*' --ignore=notebooks/own -p no:cov \
-  --junitxml=.cache/nbval.xml -p no:cacheprovider -q $(PYTEST_OPTIONS) notebooks
-
 test: $(READY) ## style, unit tests, notebooks, the quick pipeline end to end, coverage
-	@mkdir -p .cache reports/evidence
-	@rm -f .cache/junit*.xml .cache/nbval.xml .cache/coverage.json .coverage.*
-	@echo "[1/3] style: ruff"
-	@$(PY) -m ruff check --quiet . && $(PY) -m ruff format --quiet --check .
-	@echo "[2/3] the unit tests; beside them the quick report, every notebook's cells, the pipeline's tests (output follows)"
-	@export OMP_NUM_THREADS=1 OMP_WAIT_POLICY=passive TQDM_DISABLE=1; status=0; \
-	{ $(RUN) report --profile quick && $(CELLS); cells=$$?; \
-	  COVERAGE_FILE=.coverage.pipeline $(TESTS) -m pipeline --junitxml=.cache/junit-pipeline.xml tests || cells=1; \
-	  COVERAGE_FILE=.coverage.apart $(TESTS) --junitxml=.cache/junit-apart.xml $(APART) && exit $$cells; \
-	} > .cache/beside.log 2>&1 & beside=$$!; trap 'kill $$beside 2>/dev/null' EXIT; \
-	COVERAGE_FILE=.coverage.unit $(TESTS) -m "not pipeline" $(APART:%=--ignore-glob='%') --junitxml=.cache/junit.xml \
-	  tests || status=$$?; \
-	wait $$beside || status=$$?; trap - EXIT; cat .cache/beside.log; \
-	echo "[3/3] what both covered"; \
-	$(PY) -m coverage combine --quiet .coverage.unit .coverage.apart .coverage.pipeline && \
-	$(PY) -m coverage json --quiet --fail-under=0 -o .cache/coverage.json && $(PY) -m coverage report || status=$$?; \
-	$(RUN) evidence --profile quick --junit .cache/nbval.xml .cache/junit.xml .cache/junit-apart.xml .cache/junit-pipeline.xml \
-	  --coverage .cache/coverage.json || status=1; exit $$status
+	@$(PY) check.py $(PYTEST_OPTIONS)
 
 test-idem: $(READY) ## run the quick pipeline twice and compare every artefact that should be equal
 	@$(RUN) test-idem $(OPTIONS)

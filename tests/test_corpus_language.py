@@ -26,21 +26,21 @@ from minitransformer.corpus import (
     window_bits,
     without,
 )
-from minitransformer.corpus.language import TOTAL, dyadic, spread
+from minitransformer.corpus.language import TOTAL, dyadic, shared_out
 from minitransformer.corpus.streams import Dice, Stream, check_salt, check_seed, draw
 
 SEED, SALT = 42, "1a2b3c4d5e6f7890abcdef1234567890"
-SHARP = spread((TOTAL // 2, TOTAL // 8, TOTAL // 8, TOTAL // 16, TOTAL // 16), 50)
+SHARP = shared_out((TOTAL // 2, TOTAL // 8, TOTAL // 8, TOTAL // 16, TOTAL // 16), 50)
 # The first version of the language. Its numbers are pinned here so that they survive a retuning of
 # LARGE.
 PROTOTYPE = LanguageSpec(
     classes=20, words=50, layout="UUUUUBBBBSSSSRRRRIII", values=10, keys=4, offset=3, sharp=SHARP,
     free=dyadic((2, 3), (4, 4), (8, 5), (4, 6), (16, 7), (16, 8)),
-    stay=spread((3 * TOTAL // 4,), 50),
+    stay=shared_out((3 * TOTAL // 4,), 50),
 )  # fmt: skip
 TINY = LanguageSpec(
     classes=6, words=8, layout="UBSRIU", values=4, keys=2, offset=3, free=dyadic((8, 3)),
-    sharp=spread((TOTAL // 2,), 8), stay=spread((TOTAL // 2,), 8),
+    sharp=shared_out((TOTAL // 2,), 8), stay=shared_out((TOTAL // 2,), 8),
 )  # fmt: skip
 
 

@@ -328,7 +328,8 @@ def test_names_of_columns_that_would_touch_are_broken_or_turned_and_numbers_thin
     )
     assert texts(figures.heatmap(many, label="%"))["format a"].get_rotation() == 90
     numbered = figures.heatmap(many.set_axis(range(1000, 1024), axis=1), label="%")
-    assert {"1000", "1002"} <= set(texts(numbered)) and "1001" not in texts(numbered)
+    assert {"1,000", "1,003"} <= set(texts(numbered)) and "1,001" not in texts(numbered)
+    assert "1.00 at 0, 1,000" in numbered.alt
 
 
 def test_numbers_that_do_not_fit_into_their_cells_give_way_to_a_scale():

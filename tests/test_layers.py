@@ -7,6 +7,8 @@ from pathlib import Path
 
 import pytest
 
+from paper import sources
+
 LIB = Path(__file__).resolve().parent.parent / "lib"
 PACKAGE = LIB / "minitransformer"
 LEVELS = {
@@ -160,6 +162,28 @@ SUBJECT = re.compile(r"perplexity|\bint[248]\b|fp32|attention|n-gram|nats per|kv
 def test_the_paper_knows_nothing_of_transformers(path):
     lines = path.read_text(encoding="utf-8").splitlines()
     assert [line for line in lines if SUBJECT.search(line)] == []
+
+
+def in_circles(uses):
+    """The modules that stand in a circle of imports or above one, of {module: those it uses}."""
+    left = {module: {*used} - {module, None} for module, used in uses.items()}
+    while done := {module for module, used in left.items() if not used}:
+        left = {module: used - done for module, used in left.items() if module not in done}
+    return sorted(left)
+
+
+def used_by(path):
+    """The files that a file uses when it runs, whether it imports them at the top or later."""
+    tree = ast.parse(path.read_text(encoding="utf-8"))
+    for node in ast.walk(tree):
+        if isinstance(node, ast.If) and ast.unparse(node.test) == "TYPE_CHECKING":
+            node.body = []
+    return {*map(sources.file_of, sources.used(tree, path.relative_to(LIB).parent.parts))}
+
+
+def test_no_imports_run_in_a_circle():
+    assert in_circles({"a": {"b"}, "b": {"c"}, "c": {"b"}, "d": {"d"}}) == ["a", "b", "c"]
+    assert in_circles({path: used_by(path) for path in EVERY}) == []
 
 
 def test_the_parts_are_told_apart():

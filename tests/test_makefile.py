@@ -206,14 +206,9 @@ def test_setup_passes_the_folder_and_the_index_on(tmp_path):
     assert make("setup", "VENV=none").returncode == 0
 
 
-def test_testing_says_what_it_does_and_starts_with_the_style():
-    lines = [
-        line
-        for line in make("-n", "test", "VENV=none", "PYTHON=python3").stdout.splitlines()
-        if line.startswith(("echo", "python3"))
-    ]
-    assert [line[6:11] for line in lines if line.startswith("echo")] == ["[1/3]", "[2/3]", "[3/3]"]
-    assert "ruff check" in lines[1] and "ruff format" in lines[1]
+def test_testing_is_a_script_that_needs_no_shell():
+    (words,) = commands("test", "PYTHON=python3", "PYTEST_OPTIONS=-x -k cache")
+    assert words == ["python3", "check.py", "-x", "-k", "cache"]
 
 
 def test_jupyterlab_opens_the_notebooks_and_reaches_the_reports():

@@ -119,6 +119,7 @@ def make_run(folder, shown):
         threshold="≥ 1.05×",
     )
     exact = {**own_row("same", "The text is the same", True, True), "sort": "identity"}
+    own, fail = own | {"op": "<", "bound": 91}, fail | {"op": ">=", "bound": 1.05}
     seed = audit_row(
         LEDGER,
         "S1-cache-speedup",
@@ -419,6 +420,8 @@ def test_claims_count_identities_apart_and_link_to_the_cells_that_computed_them(
     )
     assert "61.0 perplexity" in rows[0].get_text() and "[60.1, 62.0]" in text(rows[0])
     assert "identity" in text(rows[2]) and "yes" in text(rows[2]) and not rows[2].select(".strip")
+    met = [int(row.select_one(".strip .hold")["x"][:-1]) for row in rows[:2]]
+    assert met == [0, 50]  # below the one bar, from the other up
     assert "After the claims." in text(claims)
     told = text(claims.p)
     assert "Of equalities, exact or up to rounding, and sizes, 1 of 1 hold" in told
@@ -965,16 +968,15 @@ def test_what_is_allowed_passes():
 @pytest.mark.parametrize(
     "arguments, dot, marks_expected",
     [
-        (dict(value=12, threshold="≥ 10×"), 58.0, {"hold": (50, 50), "limit": 50}),
-        (dict(value=5, threshold="<= 1e1"), 30.0, {"hold": (0, 50), "limit": 50}),
-        (dict(value=1e-13, threshold="≤ 1·10⁻¹⁰"), 10.0, {"hold": (0, 50), "limit": 50}),
-        (dict(value=512, threshold="= 512"), 50.0, {"hold": (47, 6), "limit": 50}),
-        (dict(value=5, interval=(0, 10), threshold="> 10"), 30.0, {"hold": (50, 50), "limit": 50}),
+        (dict(value=12, bar=(">=", 10)), 58.0, {"hold": (50, 50), "limit": 50}),
+        (dict(value=5, bar=("<=", 10.0)), 30.0, {"hold": (0, 50), "limit": 50}),
+        (dict(value=1e-13, bar=("<", 1e-10)), 10.0, {"hold": (0, 50), "limit": 50}),
+        (dict(value=5, interval=(0, 10), bar=(">", 10)), 30.0, {"hold": (50, 50), "limit": 50}),
         (dict(value=10, interval=(5, 12), seed=20), 37.3, {"seed": 88}),
         (dict(value=50, seed=5000, limit=30, beyond="below"), 19.6, {"limit": 12, "seed": 88}),
         (dict(value=2, limit=4, beyond="above", log=False), 12, {"limit": 88}),
         (dict(value=2, limit=4, beyond="above", log=True, start=1), 50, {"limit": 88}),
-        (dict(value=3, interval=(2, 4), threshold="> 0"), 80.0, {"hold": (50, 50), "limit": 50}),
+        (dict(value=3, interval=(2, 4), bar=(">", 0)), 80.0, {"hold": (50, 50), "limit": 50}),
     ],
 )
 def test_a_strip_places_its_marks(arguments, dot, marks_expected):
@@ -989,7 +991,7 @@ def test_a_strip_places_its_marks(arguments, dot, marks_expected):
 
 def test_a_strip_s_place_is_a_share_of_the_threshold_whatever_the_interval():
     places = [
-        BeautifulSoup(marks.strip(11, interval, "≥ 10"), "html.parser").circle["cx"]
+        BeautifulSoup(marks.strip(11, interval, (">=", 10)), "html.parser").circle["cx"]
         for interval in (None, (10.9, 11.1), (2, 20))
     ]
     assert set(places) == {"54%"}
@@ -997,7 +999,7 @@ def test_a_strip_s_place_is_a_share_of_the_threshold_whatever_the_interval():
 
 @pytest.mark.parametrize(("value", "x"), [(90, "97%"), (-40, "3%")])
 def test_what_is_further_out_than_the_strip_is_an_arrow(value, x):
-    soup = BeautifulSoup(marks.strip(value, threshold=">= 10"), "html.parser")
+    soup = BeautifulSoup(marks.strip(value, bar=(">=", 10)), "html.parser")
     assert not soup.circle and soup.find("path", class_="dot").parent["x"] == x
 
 
@@ -1014,12 +1016,12 @@ def test_a_logarithmic_strip_has_ticks_that_crowd():
 
 
 def test_a_strip_clamps_its_marks_and_is_empty_without_a_number():
-    soup = BeautifulSoup(marks.strip(1.0, (0.9, 1.1), "≥ 1.05", seed=1e6), "html.parser")
+    soup = BeautifulSoup(marks.strip(1.0, (0.9, 1.1), (">=", 1.05), seed=1e6), "html.parser")
     assert soup.find("svg", attrs={"overflow": "visible"})["x"] == "97%"
     assert [marks.strip(v) for v in ("text", None, True, float("nan"))] == [""] * 4
     assert marks.strip(3, (2, 4)) == ""  # nothing to compare with
-    assert marks.strip(3, threshold="> 0") == "" != marks.strip(3, (1, 5), "> 0")
-    assert not BeautifulSoup(marks.strip(1.0, (None, 2), "about 3"), "html.parser").select(
+    assert marks.strip(3, bar=(">", 0)) == "" != marks.strip(3, (1, 5), (">", 0))
+    assert not BeautifulSoup(marks.strip(1.0, (None, 2), seed=3), "html.parser").select(
         ".iv, .limit"
     )
 
@@ -1056,7 +1058,6 @@ def test_values_are_written_with_units_and_the_digits_their_interval_supports():
     assert marks.interval_text([1.547, 2.614]) == "[1.5, 2.6]"
     assert marks.interval_text([1.547, 2.614], 1.5) == "[1.55, 2.61]"  # 1.5 would meet "≤ 1.5"
     assert marks.interval_text([1.5, 2.614], 1.5) == "[1.5, 2.6]"  # it is the bound itself
-    assert marks.bound("1.95 ± 10 %") is None and marks.bound("≥ −3.5×") == ("≥", -3.5)
 
 
 @pytest.mark.parametrize(

@@ -10,15 +10,15 @@ from matplotlib.patches import Rectangle
 from paper import figures
 from paper.boxes import overlaps
 from paper.canvas import canvas, styled
-from paper.labels import spread
+from paper.labels import placed_apart
 
 
 def test_spread_keeps_order_and_room_and_stays_in_the_frame():
-    placed = spread([50, 49, 10, 99.5], [10] * 4, 0, 100)
+    placed = placed_apart([50, 49, 10, 99.5], [10] * 4, 0, 100)
     assert sorted(range(4), key=lambda i: placed[i]) == [2, 1, 0, 3]
     assert min(abs(a - b) for i, a in enumerate(placed) for b in placed[i + 1 :]) >= 10 - 1e-9
     assert max(placed) <= 95 and min(placed) >= 5
-    assert len(spread([1, 1, 1], [50] * 3, 0, 100)) == 3  # more than fits: still apart
+    assert len(placed_apart([1, 1, 1], [50] * 3, 0, 100)) == 3  # more than fits: still apart
 
 
 # Shapes of the report's two most crowded figures: file or memory in KiB against rise in % or ms.
@@ -87,8 +87,8 @@ def test_a_label_does_not_stand_on_a_limit_that_crosses_the_axis():
 
 
 def test_spread_moves_labels_as_little_as_it_can():
-    assert spread([50, 50], [10, 10], 0, 100) == [45, 55]  # about their middle, not upwards
-    assert spread([20, 50, 80], [10] * 3, 0, 100) == [20, 50, 80]
+    assert placed_apart([50, 50], [10, 10], 0, 100) == [45, 55]  # about their middle, not upwards
+    assert placed_apart([20, 50, 80], [10] * 3, 0, 100) == [20, 50, 80]
 
 
 @given(
@@ -98,7 +98,7 @@ def test_spread_moves_labels_as_little_as_it_can():
 )
 def test_spread_labels_never_touch_and_stay_inside_where_they_fit(labels, low, size):
     wanted, heights = [y for y, _ in labels], [h for _, h in labels]
-    placed = spread(wanted, heights, low, low + size)
+    placed = placed_apart(wanted, heights, low, low + size)
     ends = sorted((y - h / 2, y + h / 2) for y, h in zip(placed, heights, strict=True))
     assert all(a[1] <= b[0] + 1e-6 for a, b in zip(ends, ends[1:], strict=False))
     if ends and sum(heights) <= size:

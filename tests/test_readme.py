@@ -95,6 +95,8 @@ def test_another_command_names_what_exists(line, tmp_path):
     first, *rest = words(line)
     if first == "py":
         assert rest[0].removeprefix("-3.") in "11 12 13 14".split() and (ROOT / rest[1]).is_file()
+    elif rest[0].endswith(".py"):
+        assert program(first) == "python" and (ROOT / rest[0]).is_file()
     elif first == "git":
         assert rest[:2] == ["clean", "-fdX"]  # only what is ignored
     elif rest[0] == "-m" and rest[1] == "paper":

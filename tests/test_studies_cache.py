@@ -560,6 +560,9 @@ def test_loops_of_greedy_text_are_seen(text):
     told = speculation.circles(made(), prompts, 40)
     assert told["texts"] == 1 and told["few"] == found.distinct_tokens["greedy"]
     assert told["greedy"] == int(np.isfinite(found.period["greedy"])) and told["sampled"] == 0
+    length = found.period["greedy"]
+    words = f" of {length:.0f} token{'s' * int(length > 1)}" if np.isfinite(length) else ""
+    assert told["length"] == words
 
 
 # serving

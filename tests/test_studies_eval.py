@@ -188,8 +188,12 @@ def test_metrics_are_finite_and_keep_the_order_of_the_systems(language):
     budget = error_budget.table(language, reports)
     rungs = standing.table(language, reports, {"model": 32})
     about = {"split": "test", "tokens": n}
-    rows = standing.metrics(rungs, budget, {"model": 0.01}, about, "model")
-    assert {row["system"] for row in rows if row["headline"]} == {"model"}
+    rows = standing.metrics(rungs, budget, {"model": 0.01}, about, {"model": "headline"})
+    assert {row["role"]: row["system"] for row in rows} == {
+        "uniform": "uniform guess",
+        "headline": "model",
+        "floor": standing.FLOOR,
+    }
     assert json.loads(json.dumps(rows, allow_nan=False)) == rows
     perplexities = [row["system"] for row in rows if row["measure"] == "perplexity"]
     assert perplexities == ["uniform guess", "model", standing.FLOOR]
@@ -197,7 +201,7 @@ def test_metrics_are_finite_and_keep_the_order_of_the_systems(language):
     assert [row["kind"] for row in own] == list(MECHANISMS)
     assert sum(row["tokens"] for row in own) == n
     assert [r["value"] for r in own] == pytest.approx([0.1] * 5)
-    plain = standing.metrics(rungs, budget.assign(floor_nats=0), {}, {}, "model")
+    plain = standing.metrics(rungs, budget.assign(floor_nats=0), {}, {}, {})
     assert {row["measure"] for row in plain if "kind" in row} == {"nll_nats"}
 
 

@@ -111,7 +111,8 @@ def _interval(row, value, low, high):
 def _place(frame, at):
     """The names of a cell's row and column; names may repeat."""
     row, column = divmod(int(at), frame.shape[1])
-    return f"{frame.index[row]}, {frame.columns[column]}"
+    names = (frame.index[row], frame.columns[column])
+    return ", ".join(name if isinstance(name, str) else number(name) for name in names)
 
 
 def _sentences(opening, told, *limits):

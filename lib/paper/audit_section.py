@@ -1,6 +1,7 @@
 """The audit of the original report as the page shows it: statements by its sections, settings
 apart, and the verdicts counted by kind."""
 
+from .bars import OPERATORS
 from .claims import audited
 from .marks import strip, written
 from .statements import ANSWER_ONLY, BETTER, HOLDS, SLIP, VERDICTS, sections
@@ -43,13 +44,14 @@ def _row(row, said):
     """A row with what the template shows of it."""
     at_home = row["kind"] not in ANSWER_ONLY
     compared = {"seed": row["seed_value"]} if said["rule"] == "interval" else {}
+    bar = (said["op"], said["value"]) if said["op"] in OPERATORS else None
     return {
         **row,
         "at_home": at_home,
         "why": WHY.get(row["kind"], "not examined"),
         "shown": _text(row["measured"], row["unit"], row["interval"]),
         "asked": _asked(row, said),
-        "strip": strip(row["measured"], row["interval"], row["threshold"], **compared),
+        "strip": strip(row["measured"], row["interval"], bar, **compared),
         "answer_shown": _text(row["answer"], row["unit"], row["answer_interval"]),
     }
 

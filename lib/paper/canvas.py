@@ -78,8 +78,8 @@ def png_bytes(fig) -> bytes:
     """The PNG of a figure at 192 dpi: the same bytes for the same figure, no software metadata,
     nothing cropped.
 
-    Its colours are the 256 that stand for all best: a third of the bytes, and no difference that an
-    eye sees."""
+    It is drawn in the 256 colours that come nearest to all of its own: a third of the bytes, and no
+    difference that an eye sees."""
     image, file = _pixels(fig), io.BytesIO()
     some = image.resize((image.width // 3, image.height // 3), Image.Resampling.NEAREST)
     palette = some.quantize(256, dither=Image.Dither.NONE)  # of a ninth: ten times as fast

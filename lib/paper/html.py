@@ -182,7 +182,7 @@ def _claims(claims, chapters, matter):
             **row,
             "href": cell_anchor(row),
             "cell": numbers.get(cell_anchor(row), ""),
-            "bar": f"{row['op']} {row['bound']}" if row.get("op") else row["threshold"],
+            "bar": (row["op"], row["bound"]) if row.get("op") else None,
             "shown": written(row["measured"], row["unit"], row["interval"]),
         }
         for row in claims

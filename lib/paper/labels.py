@@ -40,7 +40,7 @@ class Labels:
         wanted = [data.transform((x, y))[1] for x, y, *_ in edge]
         texts = [self._text(short(entry[2]), *entry[3:]) for entry in edge]
         heights = [box[3] - box[1] + 2 for box in boxes.extents(texts, self.renderer)]
-        found = spread(wanted, heights, *self.ax.bbox.intervaly)
+        found = placed_apart(wanted, heights, *self.ax.bbox.intervaly)
         moved = any(abs(at - y) > 5 for at, y in zip(found, wanted, strict=True))
         pixel = 72 / self.fig.dpi
         for text, at, y, entry in zip(texts, found, wanted, edge, strict=True):
@@ -161,7 +161,7 @@ def _place(xy, far, dx, dy):
     return xy, (far * dx, far * dy), *side
 
 
-def spread(wanted, heights, low, high):
+def placed_apart(wanted, heights, low, high):
     """Positions as near to those `wanted` as their `heights` allow, by least squares and in the
     same order; within [low, high] if they fit."""
     order = sorted(range(len(wanted)), key=lambda i: wanted[i])

@@ -10,44 +10,29 @@ import re
 
 from markupsafe import Markup, escape
 
-from .numerals import MINUS, RATIO_DIGITS, brief, fixed, number, plainly, supported
+from .numerals import MINUS, RATIO_DIGITS, brief, fixed, number, supported
 
 NARROW = "\u202f"  # narrow no-break space, between a number and its unit
 FROM, TO = 3.0, 97.0  # % of a strip's width that its marks are clamped to
-BOUND = re.compile(
-    r"(?P<sign><=|>=|[<>≤≥=])\s*(?P<value>[−+-]?[\d,]*\.?\d+(?:[eE][−+-]?\d+|·10[⁻⁰¹²³⁴⁵⁶⁷⁸⁹]+)?)"
-)
+HELD = {"<": (0, 50), "<=": (0, 50), ">": (50, 100), ">=": (50, 100)}  # % where a bar is met
 
 
-def bound(threshold):
-    """(sign, value) of a threshold such as "≥ 3.7×" or "< 3·10⁻¹³", None where it states no plain
-    bound."""
-    found = BOUND.search(str(threshold or ""))
-    if not found:
-        return None
-    sign = {"<=": "≤", ">=": "≥"}.get(found["sign"], found["sign"])
-    return sign, float(plainly(found["value"].replace(",", "").replace(MINUS, "-")))
-
-
-def strip(
-    value, interval=None, threshold=None, seed=None, limit=None, beyond=None, log=None, start=None
-):
+def strip(value, interval=None, bar=None, seed=None, limit=None, beyond=None, log=None, start=None):
     """One row's number line as inline SVG, its marks clamped to 3-97 %; "" where `value` is not a
     number.
 
-    `threshold` "≥ 3.7" stands at 50 %, with the side where the claim holds shaded, nothing at 10 %
-    and twice the threshold at 90 %: one scale for every row, on which a place is a share of the
-    threshold and what is further out is an arrow. About a threshold of zero the interval sets the
-    scale, and "" is returned where there is none or nothing is there to compare with. Without
-    a threshold the line spans all the numbers given, logarithmically if they differ more than
-    fivefold (or as `log` says; ticks at 1, 2, 5, 10, ... tell), and `start`, where nothing is
+    A `bar`, (operator, bound) as (">=", 3.7), has its bound at 50 %, with the side where the claim
+    holds shaded, nothing at 10 % and twice the bound at 90 %: one scale for every row, on which a
+    place is a share of the bound and what is further out is an arrow. About a bound of zero the
+    interval sets the scale, and "" is returned where there is none or nothing is there to compare
+    with. Without a bar the line spans all the numbers given, logarithmically if they differ more
+    than fivefold (or as `log` says; ticks at 1, 2, 5, 10, ... tell), and `start`, where nothing is
     gained; `limit` is dashed and `beyond` ("above" | "below") hatches what lies past it."""
     if not _is_number(value):
         return Markup("")
     interval = interval if interval and all(_is_number(x) for x in interval) else None
     seed = seed if _is_number(seed) else None
     limit = limit if _is_number(limit) else None
-    bar = bound(threshold)
     scaled = bar and (interval or bar[1] or not value)  # a margin to zero alone has no scale
     if not (scaled or not bar and (seed, limit) != (None, None)):
         return Markup("")  # nothing to stand beside
@@ -58,9 +43,7 @@ def strip(
     )
     marks = []
     if bar:
-        low, high = {"≤": (0, 50), "<": (0, 50), "≥": (50, 100), ">": (50, 100)}.get(
-            bar[0], (47, 53)
-        )
+        low, high = HELD[bar[0]]
         marks.append(f'<rect class="hold" x="{low}%" width="{high - low}%" y="1" height="12"/>')
     elif limit is not None and beyond:
         x = place(limit)

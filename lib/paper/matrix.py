@@ -11,7 +11,7 @@ from . import alt
 from .alt import described
 from .canvas import INK_2, canvas, styled
 from .layout import arrange, name_figure, name_panels, text_width
-from .numerals import column
+from .numerals import column, number
 from .ticks import written
 from .words import drawable
 from .words import label as short
@@ -178,11 +178,11 @@ def luminance(rgb):
 def _fitting(names, width):
     """The names of columns so wide, and how far they are turned: broken at a space where they would
     touch, else upright; of numbers only every so many."""
-    names = [short(name, 16) for name in names]
+    names = [short(name if isinstance(name, str) else number(name), 16) for name in names]
     most = max(map(text_width, names)) + 6
     if most <= width:
         return names, 0
-    if all(name.isdecimal() for name in names):
+    if all(name.replace(",", "").isdecimal() for name in names):
         each = int(np.ceil(most / width))
         return [name if place % each == 0 else "" for place, name in enumerate(names)], 0
     broken = [_broken(name) for name in names]

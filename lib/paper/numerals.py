@@ -11,7 +11,6 @@ import pandas as pd
 
 MINUS = "\u2212"
 RAISED = str.maketrans("-0123456789", "⁻⁰¹²³⁴⁵⁶⁷⁸⁹")
-LOWERED = {above: below for below, above in RAISED.items()}
 MOST = 6  # decimals that are read; beyond them a number has a power of ten
 
 
@@ -38,12 +37,6 @@ def raised(text):
     """A number's text with its power of ten as it is read: "3e-13" as "3·10⁻¹³"."""
     mantissa, e, exponent = text.partition("e")
     return f"{mantissa}·10{str(int(exponent)).translate(RAISED)}" if e else text
-
-
-def plainly(text):
-    """What `raised` wrote as a program reads it: "3·10⁻¹³" as "3e-13"."""
-    mantissa, _, power = text.partition("·10")
-    return f"{mantissa}e{power.translate(LOWERED)}" if power else text
 
 
 def fixed(value, places):

@@ -2,6 +2,7 @@
 copy in reports/reference/, the committed rendering."""
 
 import subprocess
+import sys
 import time
 import tomllib
 from pathlib import Path
@@ -95,8 +96,9 @@ def test(project: Project, params: dict, options) -> None:
     do not pass, or left no evidence of it."""
     said = tomllib.loads((project.root / "pyproject.toml").read_text(encoding="utf-8"))
     command = said.get("tool", {}).get("paper", {}).get("test", ["make", "test"])
+    own = [sys.executable if word == "python" else word for word in command]  # of this environment
     try:
-        status = subprocess.run(command, cwd=project.root).returncode
+        status = subprocess.run(own, cwd=project.root).returncode
     except OSError as error:
         raise RuntimeError(f"{command[0]} cannot be run ({error.strerror})") from None
     row = evidence.read(project)["test"]

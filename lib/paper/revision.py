@@ -10,8 +10,9 @@ from .files import digest, sha256
 # What tests and chapters depend on; what they leave is not among it.
 SOURCES = (
     *("lib/**/*.py", "lib/**/*.c", "lib/**/*.h", "lib/**/*.toml", "lib/**/*.mplstyle"),
-    *("notebooks/*.ipynb", "notebooks/profiles/*.yaml", "reports/template/*", "tests/**/*.py"),
-    *("data/*.toml", "pyproject.toml", "requirements.lock", "Makefile", "README.md"),
+    *("notebooks/*.ipynb", "notebooks/own/*.ipynb", "notebooks/**/profiles/*.yaml"),
+    *("reports/template/**/*", "tests/**/*.py", "data/*.toml", "pyproject.toml"),
+    *("requirements.lock", "Makefile", "check.py", "install.py", "README.md"),
 )
 
 

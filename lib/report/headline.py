@@ -17,7 +17,6 @@ from paper.words import literal
 
 SUMMARY = Path(__file__).resolve().parents[2] / "data" / "summary.toml"
 TILES = 5
-REPEATED = "original {0:seed}; repeated {0}"
 SHORT = 50  # new tokens, as the original report generates
 LONG = 5  # letters of a unit that is a word, such as "parameters"
 
@@ -107,26 +106,25 @@ def standing(metrics: list[dict]) -> dict:
     order validation chose, of the uniform guess, and the share, in %, of the way from there to the
     floor, in nats; `floor` and `gap` only where the floor is known. And every other model's
     perplexity by its name."""
-    found, model = {}, next((row["system"] for row in metrics if row.get("headline")), None)
+    found, of_role = {}, {row["role"]: row["system"] for row in metrics}
     for row in metrics:
         if row["measure"] in ("perplexity", "bits_per_byte"):
             known = (row["low"], row["high"]) if "low" in row else None
             found.setdefault(row["system"], {})[row["measure"]] = Fact(row["value"], "", known)
-    names = [name for name in found if not name.startswith("floor")]
-    if model is None:
+    if "headline" not in of_role:
         return {}
-    gram = next(name for name in names if "best on validation" in name)
-    told = {name: each["perplexity"] for name, each in found.items() if name.endswith(" model")}
+    at = {role: found[system] for role, system in of_role.items() if system in found}
+    models = {row["system"] for row in metrics if row["role"] in ("model", "headline")}
+    told = {name: found[name]["perplexity"] for name in models}
     told |= {
-        "perplexity": found[model]["perplexity"],
-        "ngram": Fact(found[gram]["perplexity"].value),
-        "uniform": Fact(found[names[0]]["perplexity"].value),
-        "bits": found[model].get("bits_per_byte"),
-        "ngram-bits": found[gram].get("bits_per_byte"),
+        "perplexity": at["headline"]["perplexity"],
+        "ngram": Fact(at["n-gram"]["perplexity"].value),
+        "uniform": Fact(at.get("uniform", at["n-gram"])["perplexity"].value),  # or that is it
+        "bits": at["headline"].get("bits_per_byte"),
+        "ngram-bits": at["n-gram"].get("bits_per_byte"),
     }
-    floor = next((each for name, each in found.items() if name.startswith("floor")), None)
-    if floor:
-        top, low = told["uniform"].value, floor["perplexity"].value
+    if "floor" in at:
+        top, low = told["uniform"].value, at["floor"]["perplexity"].value
         told |= {"floor": Fact(low), "gap": _gap(top, told["perplexity"], low)}
     return {name: fact for name, fact in told.items() if fact}
 
@@ -187,7 +185,6 @@ def tiles(found: dict, rows: list[dict]) -> list[dict]:
 def _tile(it: dict, found: dict, claim: dict) -> dict:
     fact = found[it["fact"]]
     limit, start = (_value(it.get(end), found) for end in ("limit", "start"))
-    seed = it.get("seed_said", REPEATED).replace("0", it["seed"]) if "seed" in it else ""
     known = found | {"threshold": claim["threshold"]}
     return {
         "claim": claim["id"],
@@ -198,7 +195,7 @@ def _tile(it: dict, found: dict, claim: dict) -> dict:
         "bar": said(it.get("bar", ""), known) or claim["threshold"],
         "verdict": claim["verdict"],
         "limit_text": said(it.get("note", ""), found),
-        "seed_text": said(seed, found),
+        "seed_text": said(it.get("seed", ""), found),
         "strip": {
             "value": fact.value,
             "interval": fact.interval,

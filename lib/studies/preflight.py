@@ -245,7 +245,7 @@ def beams(p):
         raise ValueError(f"beam_width {p['beam_width']} is out of range: give at most 256")
 
 
-def spread(p):
+def single_run(p):
     if p["width_runs"] == 1:
         raise ValueError("width_runs 1 is a single run, which has no spread: give 0, or 2 or more")
 
@@ -257,7 +257,7 @@ RULES = {  # rule -> the chapters it is about; () for what no model could have
     larger: (),
     sampling: (),
     beams: (),
-    spread: (),
+    single_run: (),
     windows: ("02-train", "03-eval", "04-kv-bench", "05-quant-bench", "A2-quant"),
     samples: ("03-eval",),
     generated: ("04-kv-bench",),

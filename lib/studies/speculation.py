@@ -20,6 +20,7 @@ from minitransformer.decode import (
 from minitransformer.quant import QuantScheme, accelerate, quantize
 
 from .processes import as_columns, speedup
+from .words import span
 
 TARGETS = {"1 block": "model", "2 blocks": "model-2block"}
 INT4 = QuantScheme(bits=4, granularity="group", group_size=32)
@@ -216,11 +217,14 @@ def steady(counts: pd.DataFrame) -> pd.DataFrame:
 
 def circles(model, prompts, tokens: int) -> dict[str, float]:
     """Of `greedy_loops`: texts and their tokens, those that end in a circle when they are greedy
-    and when they are sampled, and the median number of different tokens of both (`few`,
-    `many`)."""
-    found = greedy_loops(model, prompts, tokens).groupby("text")
+    and when they are sampled, how long the circles are in words (`length`, "" where there is
+    none), and the median number of different tokens of both (`few`, `many`)."""
+    texts = greedy_loops(model, prompts, tokens)
+    found, periods = texts.groupby("text"), texts.period.dropna()
     ended, held = found.period.count(), found.distinct_tokens.median()
+    unit = "token" if periods.max() == 1 else "tokens"
     return {
+        "length": f" of {span(periods)} {unit}" if len(periods) else "",
         "texts": len(prompts),
         "tokens": tokens,
         **ended[["greedy", "sampled"]].to_dict(),

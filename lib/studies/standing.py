@@ -246,10 +246,12 @@ def told(standing: pd.DataFrame, names: dict[str, str]) -> dict:
     return names | each | {"uniform": at.max(), "floor": at.min()}
 
 
-def metrics(standing, budget, errors: dict[str, float], about: dict, headline: str) -> list[dict]:
-    """metrics.json: a row a measurement, each with what it is `about`; those of the system
-    `headline` are marked as such."""
-    rows = []
+def metrics(
+    standing, budget, errors: dict[str, float], about: dict, roles: dict[str, str]
+) -> list[dict]:
+    """metrics.json: a row a measurement, each with what it is `about` and the role of its system,
+    by `roles` ("headline", "model", "n-gram"), "uniform", "floor" or none."""
+    rows, roles = [], {GRAMS[0]: "uniform", FLOOR: "floor"} | roles
     for row in standing.to_dict("records"):
         for measure in ("perplexity", "nll_nats", "bits_per_token", "bits_per_byte", "accuracy"):
             bounds = {e: row[e] for e in ("low", "high")} if measure == "perplexity" else {}
@@ -264,4 +266,4 @@ def metrics(standing, budget, errors: dict[str, float], about: dict, headline: s
         found = {"system": row["system"], "measure": above, "kind": row["kind"]}
         found |= {"value": row["excess_nats"], "low": row["low"], "high": row["high"]}
         rows.append(found | about | {"tokens": row["tokens"]})
-    return [row | {"headline": row["system"] == headline} for row in rows]
+    return [row | {"role": roles.get(row["system"], "")} for row in rows]

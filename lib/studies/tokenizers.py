@@ -6,8 +6,8 @@ import numpy as np
 import pandas as pd
 
 from minitransformer.corpus import decode, encode, train_tokenizer
+from minitransformer.corpus.tokenizers import KINDS
 
-KINDS = ("word", "character", "bpe")
 STRANGE = "ñ á “quotes” — 漢字 🏳️‍🌈 \x00 <unk>"
 
 

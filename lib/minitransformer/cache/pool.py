@@ -88,12 +88,12 @@ class BlockPool:
     def allocate(self) -> int:
         """A free block, now in use once, its old content forgotten. PoolExhausted when there is
         none."""
-        block = next(self._free())
+        block = next(self.free_blocks())
         self.forget(block)
         self.put(block, 1)
         return block
 
-    def _free(self):
+    def free_blocks(self):
         """The free blocks in the order of allocation, and then PoolExhausted."""
         yield from self.free
         raise PoolExhausted(
@@ -189,7 +189,7 @@ class BlockPool:
 
     def write(self, i: int, slots: torch.Tensor, new: torch.Tensor) -> None:
         """Keys and values (2, n, Hkv, D) of layer `i` go to these n slots."""
-        store = self._layer(i, like=new)
+        store = self.layer_store(i, like=new)
         store.index_copy_(
             1, slots, new.to(store.dtype) if self.bits is None else encode(new, self.bits)
         )
@@ -201,7 +201,7 @@ class BlockPool:
         rows = store[:, slots] if isinstance(slots, slice) else store.index_select(1, slots)
         return rows if self.bits is None else decode(rows, self.bits, self.cfg.head_dim, self.dtype)
 
-    def _layer(self, i, like):
+    def layer_store(self, i, like):
         """The slots of layer `i`, a view (2, blocks·block_size, Hkv, D or bytes); made like `like`
         at first."""
         if self.store is None:

@@ -67,7 +67,7 @@ class Reservation(Change):
 
     def __init__(self, pool: "BlockPool", tables: list["BlockTable"], T: int):
         counts: dict[int, int] = {}
-        rows, free = [], pool._free()
+        rows, free = [], pool.free_blocks()
         self.copies: list[tuple[int, int]] = []  # (shared block, its copy)
         self.written: list[int] = []
         self.prepared = False

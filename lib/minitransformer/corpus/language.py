@@ -35,7 +35,7 @@ def entropy(weights) -> float:
     return -math.fsum(w / TOTAL * math.log2(w / TOTAL) for w in weights)
 
 
-def spread(head: tuple[int, ...], n: int) -> tuple[int, ...]:
+def shared_out(head: tuple[int, ...], n: int) -> tuple[int, ...]:
     """n weights: `head` first, then what is left of 2^16 shared as evenly as integers allow."""
     count, rest = n - len(head), TOTAL - sum(head)
     return (*head, *(rest // count + (i < rest % count) for i in range(count)))
@@ -133,12 +133,12 @@ STAY_HEAD = (7 * TOTAL // 8,)
 LARGE = LanguageSpec(
     classes=20, words=50, layout="UUUUBBBBSSSSRRRRIIII", values=5, keys=2, unit=11, recall="value",
     free=dyadic((2, 3), (4, 4), (8, 5), (4, 6), (16, 7), (16, 8)),
-    sharp=spread(SHARP_HEAD, 50), stay=spread(STAY_HEAD, 50),
+    sharp=shared_out(SHARP_HEAD, 50), stay=shared_out(STAY_HEAD, 50),
 )  # fmt: skip
 SMALL = LanguageSpec(
     classes=10, words=25, layout="UUBBSSRRII", values=5, keys=2, unit=6, recall="value",
     free=dyadic((2, 3), (4, 4), (13, 5), (6, 6)),
-    sharp=spread(SHARP_HEAD, 25), stay=spread(STAY_HEAD, 25),
+    sharp=shared_out(SHARP_HEAD, 25), stay=shared_out(STAY_HEAD, 25),
 )  # fmt: skip
 MINIMAL = LanguageSpec(  # one class for each mechanism: learnt in the fewest steps
     classes=5, words=25, layout="UBSRI", values=5, keys=2, unit=6, recall="value", sources=1,

@@ -122,7 +122,7 @@ def blocks_of(cache, step) -> list[list[int]]:
 def pool_storage(pool) -> torch.Tensor:
     """The blocks of every layer, made in float32 if there are none yet."""
     if pool.store is None:
-        pool._layer(0, like=torch.empty(0))
+        pool.layer_store(0, like=torch.empty(0))
     return pool.store if pool.bits else float32(pool.store)
 
 

@@ -12,7 +12,7 @@ from .clipping import clip_tensor
 from .equalize import equalize
 from .gptq import gptq_tensor
 from .schemes import QuantScheme, as_scheme, quantize_tensor
-from .walker import Schemes, _swap, in_full, spread
+from .walker import Schemes, in_full, spread, swap
 
 DATA_FREE = ("rtn", "mse")
 
@@ -72,20 +72,20 @@ def quantize(
 
 
 def _gptq(model, scheme, ids, *, damping=0.01):
-    return _swap(
+    return swap(
         model, scheme, partial(_linear, gptq_tensor, damping=damping), partial(_observe, ids)
     )
 
 
 def _awq(model, scheme, ids):
-    return _swap(
+    return swap(
         equalize(model, scheme, "awq", ids), scheme, partial(_linear, _clip), partial(_observe, ids)
     )
 
 
 def _smoothquant(model, scheme, ids, *, alpha=0.5):
     _rounding("smoothquant", model, scheme)
-    return _swap(equalize(model, scheme, "smoothquant", ids, alpha), scheme, quantize_tensor)
+    return swap(equalize(model, scheme, "smoothquant", ids, alpha), scheme, quantize_tensor)
 
 
 def _llm_int8(model, scheme, ids, *, threshold=6.0):
@@ -98,7 +98,7 @@ def _llm_int8(model, scheme, ids, *, threshold=6.0):
     schemes |= {
         name: replace(schemes[name], outliers=len(index)) for name, index in outliers.items()
     }
-    return _swap(model, schemes, quantize_tensor, outliers=outliers)
+    return swap(model, schemes, quantize_tensor, outliers=outliers)
 
 
 def _rounding(method, model, scheme):
@@ -137,8 +137,8 @@ def _clip(weight, scheme, moments):
 
 
 METHODS = {
-    "rtn": partial(_swap, encode=quantize_tensor),
-    "mse": partial(_swap, encode=clip_tensor),
+    "rtn": partial(swap, encode=quantize_tensor),
+    "mse": partial(swap, encode=clip_tensor),
     "gptq": _gptq,
     "awq": _awq,
     "smoothquant": _smoothquant,

@@ -18,7 +18,7 @@ Schemes = Mapping[str, QuantScheme | None]
 def quantize_structure(model: nn.Module, scheme: QuantScheme | Schemes) -> nn.Module:
     """The layers and buffer shapes of `quantize(model, scheme)` without its values: for
     `load_state_dict` to fill."""
-    return _swap(model, as_scheme(scheme), None)
+    return swap(model, as_scheme(scheme), None)
 
 
 def spread(model: nn.Module, scheme: QuantScheme | Schemes) -> dict[str, QuantScheme | None]:
@@ -78,7 +78,7 @@ def in_full(model: nn.Module) -> tuple[nn.Module, torch.dtype | None]:
     return (copy.deepcopy(model).float() if dtype.itemsize < 4 else model), dtype
 
 
-def _swap(model, scheme, encode, observe=None, outliers=None):
+def swap(model, scheme, encode, observe=None, outliers=None):
     """The copy whose matrices are quantized one by one; `encode` None leaves them empty.
 
     `observe(copy, name)` gives further arguments of `encode` for that matrix, from the copy as
