@@ -151,6 +151,8 @@ APART := tests/test_native_*.py tests/test_studies_*.py
 CELLS = $(PY) -m pytest --nbval-lax --nbval-current-env --nbval-cell-timeout=600 --ignore-glob='*checkpoint*' --ignore=notebooks/own -p no:cov \
   --junitxml=.cache/nbval.xml -p no:cacheprovider -q $(PYTEST_OPTIONS) notebooks
 
+# CC decides what the engine multiplies by in all of them: CC="cc -DPORTABLE" make test has no intrinsics,
+# CC="cc -U__AVX512VNNI__ -U__AVXVNNI__" make test no more than AVX2, and CC=/bin/false make test no engine.
 test: $(READY) ## style, unit tests, notebooks, the quick pipeline end to end, coverage
 	@mkdir -p .cache reports/evidence
 	@rm -f .cache/junit*.xml .cache/nbval.xml .cache/coverage.json .coverage.*
