@@ -144,6 +144,8 @@ plot-quant: $(READY) ## figures/quant.png, with chapter 5
 verify-corpus: $(READY) ## make the corpus again and compare it with the run's
 	@$(RUN) verify-corpus $(OPTIONS)
 
+# CC decides what the engine multiplies by in all of them: CC="cc -DPORTABLE" make test has no intrinsics,
+# CC="cc -U__AVX512VNNI__ -U__AVXVNNI__" make test no more than AVX2, and CC=/bin/false make test no engine.
 test: $(READY) ## style, unit tests, notebooks, the quick pipeline end to end, coverage
 	@$(PY) check.py $(PYTEST_OPTIONS)
 

@@ -27,7 +27,7 @@ from minitransformer.decode import (
 from minitransformer.model import ModelConfig, Transformer
 from minitransformer.native import BuildError, NativeModel
 from minitransformer.quant import QuantScheme, quantize
-from native_models import CONFIGS, even_rope, ids_of, model_of, needs_compiler
+from native_models import CONFIGS, FORCES, even_rope, ids_of, model_of, needs_compiler
 
 pytestmark = needs_compiler
 CFG = ModelConfig(vocab_size=33, d_model=32, n_layers=2, n_kv_heads=2, context=96)
@@ -97,17 +97,16 @@ DECODERS = {
 )
 def test_every_decoder_gives_the_eager_tokens(name, sampling, stop):
     model, ids = model_of(CFG), ids_of(CFG, 3, 8)
-    eager, native, packed, auto = (
+    eager, *others = (
         DECODERS[name](m, ids, sampling, backend, stop=stop)
         for m, backend in (
             (model, "eager"),
             (model, "native"),
-            (NativeModel(model), "native"),
             (model, "auto"),
+            *((NativeModel(model, force=force), "native") for force in FORCES),
         )
     )
-    assert torch.equal(native, eager)
-    assert torch.equal(packed, native) and torch.equal(auto, native)
+    assert all(torch.equal(other, eager) for other in others)
 
 
 @settings(max_examples=25, deadline=None)

@@ -4,6 +4,7 @@ import importlib.util
 import logging.handlers
 import multiprocessing
 import os
+import shlex
 import subprocess
 import sys
 import tomllib
@@ -15,7 +16,7 @@ import minitransformer
 from minitransformer.native import BuildError, __main__
 from minitransformer.native import build as module
 from minitransformer.native.build import build, compiler
-from native_models import needs_compiler
+from native_models import BUILT, needs_compiler
 
 ROOT = Path(__file__).resolve().parent.parent
 HERE = {**os.environ, "PYTHONPATH": str(Path(minitransformer.__file__).parent.parent)}
@@ -78,6 +79,29 @@ def test_importing_builds_nothing():
     code = "import minitransformer.native, sys; sys.exit('torch' not in sys.modules)"
     done = subprocess.run([sys.executable, "-c", code], env={**HERE, "CC": "/bin/false"})
     assert done.returncode == 0
+
+
+FORCED = {  # -march=native comes behind: macros are taken away where no flag would last
+    "portable": ("-DPORTABLE", {"PORTABLE"}, set()),
+    "avx2": (
+        "-U__AVX512VNNI__ -U__AVXVNNI__",
+        {"__AVX2__"} if BUILT in ("avx2", "vnni") else set(),
+        {"__AVX512VNNI__", "__AVXVNNI__"},
+    ),
+}
+
+
+@needs_compiler
+@pytest.mark.parametrize("instructions", FORCED)
+def test_the_compilers_command_forces_what_a_whole_run_of_the_tests_multiplies_by(
+    instructions, monkeypatch
+):
+    """As the Makefile says beside `test`: there every test is one of that variant."""
+    flags, defined, gone = FORCED[instructions]
+    monkeypatch.setenv("CC", f"{shlex.join(compiler())} {flags}")
+    macros = {line.split()[1] for line in module.settle("native")[1].splitlines()}
+    assert defined <= macros and not gone & macros
+    assert flags in (ROOT / "Makefile").read_text("utf-8")
 
 
 @needs_compiler

@@ -82,15 +82,16 @@ def test_logits_of_rounded_activations_are_within_their_rounding(cfg, force, sch
 @settings(max_examples=30, deadline=None)
 @given(
     CONFIGS,
+    st.sampled_from(FORCES),
     st.sampled_from(list(KINDS)),
     st.lists(st.integers(1, 11), min_size=1, max_size=5),
     st.integers(1, 3),
 )
-def test_caches_of_every_kind_are_shared(cfg, kind, pieces, batch):
+def test_caches_of_every_kind_are_shared(cfg, force, kind, pieces, batch):
     """Fed in pieces to a cache of the library, alternately by the engine and by the eager model."""
     assume(even_rope(cfg) and takes(kind, cfg))
     model, total = model_of(cfg), sum(pieces)
-    engine, ids = NativeModel(model), ids_of(cfg, batch, total)
+    engine, ids = NativeModel(model, force=force), ids_of(cfg, batch, total)
     caches = [make_cache(cfg, kind, batch, total, **KINDS[kind]) for _ in range(3)]
     plain = make_cache(cfg, "static", batch, total)
     runs = ([engine] * len(pieces), [engine, model] * len(pieces), [model] * len(pieces))
@@ -149,12 +150,17 @@ def explained(engine, model, ids, start):
 
 
 @settings(max_examples=25, deadline=None)
-@given(CONFIGS, st.sampled_from([None, *WEIGHT_ONLY[:2], *ROUNDED[:6]]), st.integers(1, 4))
-def test_greedy_tokens_are_the_models(cfg, scheme, batch):
+@given(
+    CONFIGS,
+    st.sampled_from(FORCES),
+    st.sampled_from([None, *WEIGHT_ONLY[:2], *ROUNDED[:6]]),
+    st.integers(1, 4),
+)
+def test_greedy_tokens_are_the_models(cfg, force, scheme, batch):
     assume(even_rope(cfg))
     model, ids = model_of(cfg), ids_of(cfg, batch, 5)
     model = model if scheme is None else quantize(model, scheme)
-    engine = NativeModel(model)
+    engine = NativeModel(model, force=force)
     made = generate(engine, ids, 40)
     assert made.shape == (batch, 45) and torch.equal(made[:, :5], ids)
     assert explained(engine, model, made, 5)
@@ -227,19 +233,21 @@ def test_global_noise_and_stops():
 
 
 @pytest.mark.parametrize("kind", KINDS)
-def test_generation_over_every_cache(kind):
+@pytest.mark.parametrize("force", FORCES)
+def test_generation_over_every_cache(force, kind):
     cfg = ModelConfig(vocab_size=33, d_model=32, context=40)
     model, ids = model_of(cfg), ids_of(cfg, 2, 6)
     n = 100 if kind == "window" else 30
     options = {"capacity": 36, **KINDS[kind]}
     native, eager = (make_cache(cfg, kind, 2, **options) for _ in range(2))
-    a, b = generate(model, ids, n, cache=native), eager_generate(model, ids, n, cache=eager)
+    engine = NativeModel(model, force=force)
+    a, b = generate(engine, ids, n, cache=native), eager_generate(model, ids, n, cache=eager)
     assert native.pos == eager.pos == 6 + n - 1
     if kind in EXACT:
         assert torch.equal(a, b)
     else:
         assert a.shape == b.shape and (a[:, :8] == b[:, :8]).float().mean() > 0.9
-    assert torch.equal(a, generate(model, ids, n, cache=make_cache(cfg, kind, 2, **options)))
+    assert torch.equal(a, generate(engine, ids, n, cache=make_cache(cfg, kind, 2, **options)))
 
 
 def moved(cache):

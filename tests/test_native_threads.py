@@ -18,7 +18,16 @@ from minitransformer.native import NativeModel, generate, pays_above
 from minitransformer.native import threads as module
 from minitransformer.native.build import FLAGS, SOURCE, compiler
 from minitransformer.quant import quantize
-from native_models import CONFIGS, ROUNDED, WEIGHT_ONLY, even_rope, ids_of, model_of, needs_compiler
+from native_models import (
+    CONFIGS,
+    FORCES,
+    ROUNDED,
+    WEIGHT_ONLY,
+    even_rope,
+    ids_of,
+    model_of,
+    needs_compiler,
+)
 
 pytestmark = needs_compiler
 HERE = Path(__file__).parent
@@ -38,14 +47,15 @@ FORKS = pytest.mark.skipif(not hasattr(os, "fork"), reason="nothing forks here")
 @given(
     CONFIGS,
     st.sampled_from([None, *WEIGHT_ONLY, *ROUNDED]),
+    st.sampled_from(FORCES),
     st.integers(1, 3),
     st.sampled_from([1, 2, 3, 5, 8, 16, 70]),
 )
-def test_threads_do_not_change_a_bit(cfg, scheme, batch, n):
+def test_threads_do_not_change_a_bit(cfg, scheme, force, batch, n):
     assume(even_rope(cfg))
     model, ids = model_of(cfg), ids_of(cfg, batch, n)
     model = model if scheme is None else quantize(model, scheme)
-    one, *more = (NativeModel(model, threads=t)(ids) for t in (1, 2, 3))
+    one, *more = (NativeModel(model, force=force, threads=t)(ids) for t in (1, 2, 3))
     assert all(torch.equal(one, other) for other in more)
 
 
@@ -188,6 +198,15 @@ def test_by_default_threads_are_pytorchs_where_they_were_measured_to_pay(pays, a
     finally:
         torch.set_num_threads(before)
         pays_above.cache_clear()
+
+
+def test_what_pays_is_asked_of_the_same_variant(monkeypatch):
+    asked = []
+    monkeypatch.setattr(module, "pays_above", asked.append)
+    monkeypatch.setattr(module, "cores", lambda: 4)
+    monkeypatch.setattr(module.torch, "get_num_threads", lambda: 2)
+    engine = NativeModel(model_of(CFG), force="portable").with_threads(None)
+    assert asked == ["portable"] * 2 and engine.instructions == "portable" and engine.threads == 1
 
 
 def test_what_pays_is_measured_once():

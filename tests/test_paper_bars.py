@@ -192,6 +192,15 @@ def test_a_row_says_what_decided():
     assert one["verdict"] == "undecided" and one["interval"] is None
 
 
+def test_what_was_tried_is_told_where_a_bar_is_not_met():
+    tried = replace(AT_MOST, tried="Bound by reading. Tried: less of it.")
+    assert "tried" not in claims.bar_row(tried, 0.5, (0.4, 0.6))
+    assert "tried" not in claims.bar_row(AT_MOST, 1.5, (0.4, 1.6))
+    for ends in ((1.4, 1.6), (0.4, 1.6), None):
+        found = claims.bar_row(tried, 1.5, ends or (math.nan, math.nan))
+        assert found["tried"] == tried.tried and found["verdict"] != "pass"
+
+
 def row(measured, interval, verdict, op="<=", bound=2.0, **more):
     asked = {"id": "b", "unit": "%", "threshold": f"{bars.SIGNS.get(op)} {bound:g} %", "op": op}
     return asked | dict(measured=measured, interval=interval, verdict=verdict, bound=bound) | more

@@ -109,7 +109,7 @@ def make_run(folder, shown):
         interval=(60.1, 62.0),
         threshold="< 91",
     )
-    fail = own_row(
+    fail = {"tried": "Tried: *less* work."} | own_row(
         "faster/50",
         "The cache is faster",
         0.98,
@@ -595,11 +595,10 @@ def test_figures_and_tables_are_numbered_in_reading_order_with_captions_and_link
 
 def test_claims_certificates_and_negative_results_stand_in_the_chapter(page):
     claims = page.find(id="03-speed").select_one("details.claimed")
-    assert (
-        len(claims.select("li")) == 6
-        and not claims.has_attr("open")
-        and "6 claims settled by cell 03.3" in text(claims)
-    )
+    assert len(claims.select("li")) == 6 and "6 claims settled by cell 03.3" in text(claims)
+    tried = claims.select("li")[1]
+    assert claims.has_attr("open") and "Tried: less work." in text(tried) and tried.em
+    assert text(claims).count("Tried:") == 1
     assert "(threshold < 91)" in text(claims) and "(original report 1.95×)" in text(claims)
     assert f"{LEDGER['S1-cache-speedup']['answered_at']}: 1.90×, holds" in text(claims)
     assert text(claims.select("li")[-1]).startswith("copied S1-blocks")
@@ -1167,6 +1166,8 @@ def test_display_refuses_what_the_report_could_not_show(shown):
     (line,) = shown((display.show_claim, row))
     assert line.data["text/plain"] == "a pass: S: 2×"
     assert line.data["text/html"] == "<p><code>a</code> <b>pass</b>: S: 2×</p>"
+    (line,) = shown((display.show_claim, row | {"tried": "Tried: <more>."}))
+    assert line.data["text/plain"].endswith("S: 2×. Tried: <more>.")
 
 
 def test_tables_of_pandas_lose_their_boxes():

@@ -49,6 +49,7 @@ SPEEDS = table(["PyTorch", "C engine"], "runtime", "per_second").assign(format="
 USE = pd.DataFrame({"tokens": [16, 512, 8192] * 2, "heads": ["MHA"] * 3 + ["MQA"] * 3})
 USE = USE.assign(format="FP32", paged_kib=USE.tokens * 1.0, static_kib=8192.0)
 LOOPS = long("speedup", "new_tokens", ["dynamic cache", "static cache"], "loop", (10, 50, 500))
+WORTH = LOOPS.rename(columns={"speedup": "ms_per_token"})
 DRAWN = {
     "frequencies": (plots.frequencies, long("share_percent", "rank", "ab", "corpus"), "word"),
     "ladder": (plots.ladder, LADDER, "word", [(0.1, "floor")]),
@@ -75,6 +76,7 @@ DRAWN = {
     "growth": (resources.growth, long("process_kib", "tokens", ["static", "paged"], "cache")),
     "forwards": (resources.forwards, long("estimate", "tokens", ["a", "b"], "phase"), [], 12),
     "speedups": (resources.speedups, LOOPS, [(1.0, "roofline")], 1.95, 25),
+    "worth": (resources.worth, WORTH, [(([10, 500], [40.0, 20.0]), "at the peak")]),
     "waterfall": (resources.waterfall, FALL),
     "serving": (resources.serving, long("tokens_per_s", "load", ["a", "b"], "policy", (0.3, 1.2))),
     "steps": (resources.steps, table(["a", "b"], "how", "step_us", file_kib=[9.0, 40.0])),

@@ -619,7 +619,9 @@ def test_pieces_of_text():
 @pytest.mark.skipif(bool(native.missing()), reason="no C compiler: the engine cannot be built")
 def test_the_engine_is_timed_beside_eager_and_certified(folder, text):
     plan = latency.Plan((5, 60), 1, 1, 8)
-    samples = native.measure(folder, text, plan)["native"].assign(process=0)
+    measured = native.measure(folder, text, plan)
+    samples, both = (measured[name].assign(process=0) for name in ("native", "native_loops"))
+    assert set(both.name) == {native.CACHED, native.RECOMPUTED} and set(both.tokens) == {5, 60}
     assert set(samples.name) == {*native.WAYS} and set(samples.tokens) == {50, 60}
     table = native.table(samples)
     value, ends = native.gain(table, native.EAGER, plan)
@@ -636,6 +638,33 @@ def test_the_engine_is_timed_beside_eager_and_certified(folder, text):
     assert fall.us_per_token.tolist()[:3] == [3000, 2000, 1000] and len(fall) == 7
     steps = native.steps(made(), 2)["native_steps"]
     assert set(steps.name) == set(native.STORED) and set(steps.tokens) == {64}
+
+
+def test_what_a_cache_is_worth_stands_side_by_side_in_the_engine_and_eager():
+    """At 500 tokens 40 times in the engine, 4 times eager: as times and in the sentence."""
+    seconds = {native.CACHED: 1.0, native.RECOMPUTED: 40.0}
+    eager = {"recomputing": 80.0, "static cache": 20.0, "growing cache": 21.0}
+    rows = [
+        dict(name=name, seconds=t * n / 500 * (1 + p), tokens=n, repeat=0, process=p, engine=engine)
+        for engine, found in ((True, seconds), (False, eager))
+        for name, t in found.items()
+        for n in (50, 500)
+        for p in range(3)
+    ]
+    timed = pd.DataFrame(rows)
+    gains = latency.speedups(timed[~timed.engine])
+    loops = native.worth({"native_loops": timed[timed.engine]}, gains)
+    named = {native.CACHED, native.RECOMPUTED, native.EAGER, "eager, recomputing"}
+    assert set(loops.loop) == named and len(loops) == 8
+    roof = native.bench.TimeModel(0, 0, 1e-3, 0, 0, 0, (0, 0))  # a millisecond a token, either way
+    told = native.worth_told(loops, roof, 8)
+    assert (told["engine"], told["eager"]) == ("40.00", "4.00")  # paired: drift is no noise
+    assert (told["n"], told["roof"]) == (500, pytest.approx(1))
+    step = float(loops[loops.loop == native.CACHED].ms_per_token.iloc[-1])
+    assert told["share"] == pytest.approx(100 / step)
+    curves = latency.least_curves(roof, latency.Plan((50, 500), 1, 1, 8))
+    assert [name for _, name in curves] == ["recomputing at the peak", "a cache at the peak"]
+    assert all(us == pytest.approx([1e3, 1e3]) for (_, us), _ in curves)
 
 
 def test_a_step_of_the_engine_is_what_a_further_token_takes_without_the_call(monkeypatch):

@@ -46,6 +46,9 @@ def test_a_gain_is_told_against_what_its_forwards_promise():
     assert found.promised[gains.BATCH] == pytest.approx(8 / 2.75)
     assert found.over_promised[gains.BATCH] == pytest.approx(1)
     assert found.over_promised[gains.BEAM] == pytest.approx(0.5)  # as much again outside
+    middle = 1.2  # of the processes' drifts
+    assert found.outside_us[gains.BEAM] == pytest.approx(1e6 * 1.75 * middle)
+    assert found.outside_us[gains.BATCH] == pytest.approx(0, abs=1e-3)
     assert found.promised[gains.SERVER] == pytest.approx(gains.TOKENS[gains.SERVER] / (32 * 2.25))
     assert found.over_promised_low[gains.DRAFT] == pytest.approx(1)  # paired: drift is no noise
 

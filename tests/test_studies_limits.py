@@ -92,28 +92,32 @@ def test_several_rows_cost_one_reading_until_arithmetic_is_more(tiny):
 
 def test_parts_of_a_step_make_the_whole_and_are_held_against_their_bytes(tiny):
     """Steps that cost four readings of the head, one of the rest: the head is named."""
-    held = {name: limits.read_bytes(replace(TINY, **c), None) for name, c in limits.PARTS.items()}
-    whole = limits.read_bytes(TINY, None)
-    head = whole - held["head and choice"]
-    steps = {limits.WHOLE: whole + 3 * head, "head and choice": whole - head}
-    steps["feed-forward"] = held["feed-forward"] + 3 * head
+    steps, floor = {}, {}
+    for name, scheme in native.FORMATS.items():
+        held = {p: limits.read_bytes(replace(TINY, **c), scheme) for p, c in limits.PARTS.items()}
+        floor[name] = whole = limits.read_bytes(TINY, scheme)
+        head = whole - held["head and choice"]
+        steps[f"{limits.WHOLE}, {name}"] = whole + 3 * head
+        steps[f"head and choice, {name}"] = whole - head
+        steps[f"feed-forward, {name}"] = held["feed-forward"] + 3 * head
     call = samples(dict.fromkeys(steps, 5.0), calls=1)
     more = samples({name: 5 + 10 * t for name, t in steps.items()}, calls=11)
-    floor = floors(dict.fromkeys(native.FORMATS, whole), 1e-15)
-    table = limits.part_table(pd.concat([call, more]), floor).set_index("part")
-    assert table.us.iloc[:-1].sum() == pytest.approx(table.us[limits.WHOLE])
-    assert table.KiB.iloc[:-1].sum() == pytest.approx(whole / 1024)
-    assert table.over_least["head and choice"] == pytest.approx(4)
-    assert table.over_least["feed-forward"] == pytest.approx(1)
-    assert table.over_least[limits.REST] == pytest.approx(1)
+    found = limits.part_table(pd.concat([call, more]), floors(floor, 1e-15))
+    assert list(found.format.unique()) == list(native.FORMATS)
+    for name, table in found.set_index("part").groupby("format"):
+        assert table.us.iloc[:-1].sum() == pytest.approx(table.us[limits.WHOLE])
+        assert table.KiB.iloc[:-1].sum() == pytest.approx(floor[name] / 1024)
+        assert table.over_least["head and choice"] == pytest.approx(4)
+        assert table.over_least["feed-forward"] == pytest.approx(1)
+        assert table.over_least[limits.REST] == pytest.approx(1)
 
 
 def test_times_the_mark_is_the_ratio_of_the_columns_beside_it(tiny):
     """Processes of unlike speed, whose ratios to their own readings are unlike as well."""
-    steps = [limits.WHOLE, *limits.PARTS]
+    steps = [f"{part}, {n}" for part in (limits.WHOLE, *limits.PARTS) for n in native.FORMATS]
     loops, readings = [], []
     for process, (step, reading) in enumerate([(1.0, 1.0), (2.0, 1.5), (9.0, 2.0)]):
-        own = {name: step * (1 if name == limits.WHOLE else 0.75) for name in steps}
+        own = {name: step * (1 if limits.WHOLE in name else 0.75) for name in steps}
         for calls in (1, 11):
             times = {name: 5 + (calls - 1) * t for name, t in own.items()}
             loops.append(samples(times, 1, calls=calls).assign(process=process))
@@ -139,6 +143,7 @@ def test_eight_rows_are_told_and_judged_at_every_shape():
     told = limits_told.rows_told(rows, steps)
     assert (told["times"], told["first"]) == ("2.25 (a), 1.60 (b)", "a")
     assert (told["all"], told["call"]) == (pytest.approx(148), pytest.approx(20))
+    assert told["left"] == pytest.approx(2.25 * 128 / 148)
     assert list(limits_told.row_cases(rows)) == ["shape", "over_least", "low", "high"]
     assert list(limits_told.row_cases(rows)["shape"]) == ["a", "b"]
 
@@ -186,13 +191,24 @@ def test_a_table_is_worded_with_the_interval_and_spread_behind_each_ratio():
 
 
 def test_sentences_name_what_is_furthest_what_is_left_and_how_far_the_mark_is():
-    parts = pd.DataFrame({"part": ["a", "b", "whole"], "over_least": [1.1, 1.3, 9.0]})
-    assert limits_told.furthest(parts) == {"part": "b", "x": 1.3}
+    each = {"part": ["a", limits.REST, limits.WHOLE] * 3, "over_least": [1.1, 1.3, 9.0] * 3}
+    parts = pd.DataFrame({**each, "format": np.repeat([*native.FORMATS], 3), "us": range(9)})
+    parts.loc[3:, "over_least"] = 7.0  # of few bits the mark is no limit
+    told = {"part": limits.REST, "x": 1.3, "rest": "1.0, 4.0, 7.0", "int4": 8}
+    assert limits_told.furthest(parts) == told
     assert limits_told.not_run([*limits.SHAPES]) == "All of them are run."
     assert limits_told.not_run([*limits.SHAPES][:4]).endswith(": 12 × 768, untied.")
     told = limits_told.summary(step_rows(["a", "b"]))
     assert told.startswith("At a a step takes **7 µs** in FP32, 1.0 [0.5, 1.5] times reading")
     assert "; at b a step" in told
+
+
+def test_a_prompt_is_held_against_the_peak_of_a_product(tiny):
+    work = bench.flops(TINY, 8, head_positions=0) * 1e-9
+    timed = samples({limits.EAGER: 2 * work, "native": 4 * work}, shape="tiny", tokens=8)
+    row = limits.prompt_table(timed, floors(dict.fromkeys(native.FORMATS, 1.0), 1e-9)).iloc[0]
+    assert (row.eager_peak, row.native_peak) == (pytest.approx(50), pytest.approx(25))
+    assert row.over_eager == pytest.approx(0.5)
 
 
 def test_a_cache_kind_is_compared_with_static_and_with_itself():
@@ -227,12 +243,26 @@ def test_one_process_measures_all_that_the_tables_ask_for(tiny, monkeypatch):
     assert len(limits.step_table(found["steps"], found["floors"])) == len(native.FORMATS)
     table = limits.row_table(found["rows"], found["floors"])
     assert len(table) == len(native.FORMATS) * len(limits.ROWS)
-    assert list(limits.prompt_table(found["prompts"]).tokens) == [8, 16]
+    prompts = limits.prompt_table(found["prompts"], found["floors"])
+    assert list(prompts.tokens) == [8, 16] and (prompts.native_peak > 0).all()
+    shares = limits.part_table(found["parts"], found["floors"])
+    assert list(shares.format.unique()) == [*native.FORMATS] and len(shares) == 12
     assert (limits.kind_table(found["kinds"]).us > 0).all()
     assert limits.worth(found["loops"], found["floors"])["over_naive"]["estimate"] > 0
     two = limits.step_table(found["steps"], found["floors"], limits.TWO)
     assert list(two.format) == [*native.FORMATS] and (two.over_alone > 0).all()
     assert limits_told.pays(found["threads"]).startswith("A second thread pa")
+
+
+def test_what_dealing_out_costs_is_what_two_threads_take_beyond_half_of_one():
+    shape, formats = "1 × 128", [*native.FORMATS]
+    one = pd.DataFrame({"shape": shape, "format": formats, "us": [40.0, 20, 16], "least_us": 30.0})
+    two = one.assign(us=[21.0, 26.0, 24.0], least_us=10.0)
+    assert limits_told.dealt(one, two) == (
+        "Two threads read what FP32 reads 3.0 times (1 × 128) as fast as one. Beyond half of one "
+        "thread's time few bits take, for each product or look at the cache that is dealt out, "
+        "2.0 to 2.0 µs (1 × 128)."  # 16 µs of 7 in the block and the head
+    )
 
 
 def test_from_where_a_second_thread_pays_is_told():

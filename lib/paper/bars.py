@@ -53,6 +53,7 @@ class Bar:
     against: str = ""  # what is measured as the bound, in words; `value` is then given with `at`
     sort: str = ""  # one of SORTS; "" is an identity for the rule "all", else a quantity
     changes: tuple = ()  # {date, kind, was, why}, oldest first
+    tried: str = ""  # what bounds it and what was tried, told where it is not met
 
     def __post_init__(self):
         if self.rule not in RULES:

@@ -10,7 +10,7 @@ from dataclasses import asdict
 from pathlib import Path
 
 from . import statements
-from .bars import VERDICTS, Bar
+from .bars import PASS, VERDICTS, Bar
 from .files import plain, read_json, write_json
 from .marks import stated
 from .numerals import number
@@ -58,6 +58,7 @@ def bar_row(bar: Bar, measured, interval=None, of: str = "", also: str = "") -> 
     row = _row(bar.id, statement, None, shown, bar.unit, ends, bar.threshold, verdict)
     bound = {} if bar.rule == "all" else {"op": bar.op, "bound": bar.value}
     more = {"also": also} if also else {}
+    more |= {"tried": bar.tried} if bar.tried and verdict != PASS else {}
     return {**row, "rule": bar.rule, "sort": bar.sort, "case": of, **more, **bound}
 
 

@@ -175,7 +175,8 @@ def show_answer(text):
 
 def show_claim(row):
     """Display one row of claims.json as a line: id, verdict, statement, what was measured against
-    which threshold or the original report, and its answer where it has one."""
+    which threshold or the original report, its answer where it has one, and of a bar that is not
+    met what was tried."""
     found = []
     if row["measured"] is not None:
         found.append(written(row["measured"], row["unit"], row.get("interval")) + _against(row))
@@ -184,6 +185,7 @@ def show_claim(row):
         found.append(f"{row['answered_at']}: {answer}, {row['answer_verdict']}")
     verdict = settled(row)
     told = f"{row['statement'].rstrip('.')}: {'; '.join(found) or 'not examined'}"
+    told += f". {row['tried']}" if row.get("tried") else ""
     body = f"<p><code>{html.escape(row['id'])}</code> <b>{verdict}</b>: {html.escape(told)}</p>"
     plain = f"{row['id']} {verdict}: {told}"
     _show({"text/html": body, "text/plain": plain}, {"kind": "claim", "id": row["id"]})

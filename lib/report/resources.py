@@ -49,6 +49,15 @@ def speedups(gains, limits, stated, theoretical):
     return figures.lines(gains, *columns, **axes, limits=limits, seed=seed, colors=LOOPS)
 
 
+def worth(loops, limits):
+    """Time per token by new tokens, a line a loop, beside what both take at the peak."""
+    axes = dict(xlabel="new tokens", ylabel="µs per token", log="xy", limits=limits)
+    timed = loops.assign(us_per_token=1e3 * loops.ms_per_token)
+    fig = figures.lines(timed, "new_tokens", "us_per_token", "loop", **axes)
+    fig.data = loops
+    return fig
+
+
 def waterfall(fall):
     """Time per token, step by step down."""
     return figures.waterfall(fall, "step", "us_per_token", xlabel="µs per token", unit=" µs")
@@ -69,8 +78,7 @@ def steps(ways):
 
 def kernels(grids):
     """Speed of every kernel against FP32, by width."""
-    axes = dict(label="times FP32", xlabel="width")
-    return figures.heatmap(grids, **axes, annotate=True, center=1)
+    return figures.heatmap(grids, label="times FP32", xlabel="width", annotate=True, center=1)
 
 
 def peers(table):

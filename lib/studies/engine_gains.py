@@ -29,7 +29,8 @@ from .processes import percent_off, process_medians
 TEXTS, BEAMS, GAMMA, NEW = 8, 4, 7, 16
 PLAIN, ONE = "one after another", "one row"
 BATCH, BEAM, DRAFT, SERVER = "a batch of 8", "4 beams", "a draft of 7, all right", "a server of 8"
-LENGTHS = [NEW // 2 + i * NEW // (2 * TEXTS - 1) for i in range(2 * TEXTS)]  # of the server's
+# Of the server's texts: half of `NEW` to one and a half, `NEW` on average.
+LENGTHS = [NEW // 2 + i * NEW // (2 * TEXTS - 1) for i in range(2 * TEXTS)]
 TOKENS = {BATCH: TEXTS * NEW, BEAM: BEAMS * NEW, DRAFT: NEW, SERVER: sum(LENGTHS)}
 WORTHWHILE = 1.1  # a promised gain that must be there
 
@@ -107,10 +108,7 @@ def server(engine) -> list[int]:
     rows, pool = [], BlockPool(engine.cfg, 2 * TEXTS)
     options = {"share": False, "on_forward": rows.append, "backend": "native"}
     scheduler = Scheduler(engine, pool, TEXTS, **options)
-    for i, start in enumerate(starts(engine, 2 * TEXTS)):
-        new = NEW // 2 + i * NEW // (
-            2 * TEXTS - 1
-        )  # half as many to one and a half, NEW on average
+    for start, new in zip(starts(engine, 2 * TEXTS), LENGTHS, strict=True):
         scheduler.submit(Request(start, new))
     scheduler.run()
     return rows
@@ -132,8 +130,9 @@ def alone(engine, new: int) -> None:
 
 
 def table(samples: dict[str, pd.DataFrame]) -> pd.DataFrame:
-    """A row a shape and way: how many times as fast as one token after another it is, the same as
-    T(m) promise, and the one over the other, each over processes with its interval."""
+    """A row a shape and way: microseconds for each forward beyond T(m), how many times as fast as
+    one token after another it is, the same as T(m) promise, and the one over the other, each over
+    processes with its interval."""
     found = []
     for shape, part in samples["gains"].groupby("shape", sort=False):
         each = process_medians(part)
@@ -144,9 +143,11 @@ def table(samples: dict[str, pd.DataFrame]) -> pd.DataFrame:
         step = (times[f"{ONE}, {NEW + 1}"] - times[f"{ONE}, 1"]).clip(lower=1e-9) / NEW
         token = each[PLAIN] / (TEXTS * NEW)
         for way, tokens in TOKENS.items():
-            gain = tokens * token / each[way]
-            promised = tokens * step / seconds(asked.rows[asked.name == way], times)
-            row = {"shape": shape, "way": way}
+            gain, rows = tokens * token / each[way], asked.rows[asked.name == way]
+            inside = seconds(rows, times)
+            promised = tokens * step / inside
+            outside = 1e6 * float(((each[way] - inside) / len(rows)).median())
+            row = {"shape": shape, "way": way, "outside_us": outside}
             row |= told("gain", gain) | told("promised", promised)
             found.append(row | told("over_promised", gain / promised))
     return pd.DataFrame(found)

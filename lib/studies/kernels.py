@@ -169,14 +169,8 @@ def native_gains(table: pd.DataFrame) -> pd.DataFrame:
     """How many times as fast as FP32 each native format is, of `step_table`: format, times, low,
     high."""
     own = table[(table.kernel == "native") & (table.format != "fp32")]
-    return pd.DataFrame(
-        {
-            "format": own.how,
-            "times": 1 / own.time_ratio,
-            "low": 1 / own.high,
-            "high": 1 / own.low,
-        }
-    )
+    times = {"times": 1 / own.time_ratio, "low": 1 / own.high, "high": 1 / own.low}
+    return pd.DataFrame({"format": own.how, **times})
 
 
 def quickest_formats(table: pd.DataFrame) -> tuple[float, tuple[float, float]]:

@@ -150,26 +150,14 @@ def roofline(model: bench.TimeModel, cfg: ModelConfig) -> bench.TimeModel:
 def predictions(gains: pd.DataFrame, model, roof, cfg, prompt_tokens: int) -> pd.DataFrame:
     """Measured speed-ups of the static cache beside what the time model, the machine without
     overhead and a count of operations give; shares in per cent."""
-    own = gains[gains.loop == "static cache"]
-    rows = []
-    for row in own.itertuples():
-        n = row.new_tokens
-        expected, limit = model.speedup(prompt_tokens, n), roof.speedup(prompt_tokens, n)
-        rows.append(
-            {
-                "new_tokens": n,
-                "measured": row.speedup,
-                "low": row.low,
-                "high": row.high,
-                "spread": row.spread,
-                "time_model": expected,
-                "roofline": limit,
-                "operations": bench.flop_speedup(cfg, prompt_tokens, n),
-                "of_model_percent": 100 * row.speedup / expected,
-                "of_roofline_percent": 100 * row.speedup / limit,
-            }
-        )
-    return pd.DataFrame(rows)
+    own = gains[gains.loop == STATIC].rename(columns={"speedup": "measured"})
+    table = own[["new_tokens", "measured", "low", "high", "spread"]].reset_index(drop=True)
+    counted = partial(bench.flop_speedup, cfg)
+    told = {"time_model": model.speedup, "roofline": roof.speedup, "operations": counted}
+    for name, of in told.items():
+        table[name] = [of(prompt_tokens, int(n)) for n in table.new_tokens]
+    model_share, roof_share = (100 * table.measured / table[name] for name in [*told][:2])
+    return table.assign(of_model_percent=model_share, of_roofline_percent=roof_share)
 
 
 def measured(row) -> tuple[float, tuple[float, float]]:
@@ -194,9 +182,7 @@ def times_off(gains: pd.DataFrame, model, prompt: int, new: int) -> dict[str, fl
     """By how many per cent the measured times of `speedups` for `new` tokens lie off the model's:
     `again` when all is recomputed, and `cached` by the static cache; a ratio hides what both share.
     And the share of the last step that is `fixed`."""
-    lengths = np.arange(prompt, prompt + new)
-    cached = model.uncached(prompt) + model.cached(lengths[:-1]).sum()
-    told = {AGAIN: model.uncached(lengths).sum(), STATIC: cached}
+    told = dict(zip((AGAIN, STATIC), model.loops(prompt, new), strict=True))
     ms = gains[gains.new_tokens == new].set_index("loop").ms
     off = {name: float(100 * (ms[name] / (1e3 * seconds) - 1)) for name, seconds in told.items()}
     fixed = fixed_percent(model, int(new))
@@ -219,6 +205,14 @@ def limit_curves(model, roof, cfg, plan: Plan, points: int = 30) -> list:
         "ratio of operations": lambda n: bench.flop_speedup(cfg, prompt_tokens, n),
     }
     return [((tokens, [curve(int(n)) for n in tokens]), name) for name, curve in of.items()]
+
+
+def least_curves(roof, plan: Plan) -> list:
+    """Microseconds a token over new tokens that both loops take at the machine's peak, as a
+    figure's limits."""
+    both = np.array([roof.loops(plan.prompt_tokens, n) for n in plan.lengths]).T
+    us, names = 1e6 * both / plan.lengths, ("recomputing at the peak", "a cache at the peak")
+    return [((plan.lengths, own), name) for own, name in zip(us, names, strict=True)]
 
 
 def kinds_of(cfg) -> list[str]:
@@ -258,12 +252,7 @@ def constants(model: bench.TimeModel, roof: bench.TimeModel, cfg) -> pd.DataFram
         ("o'", "fixed cost of a cached step", 1e6 * model.cached_overhead, "µs"),
         ("w", f"reading {read:,} bytes of weights", 1e6 * model.weights, "µs"),
         ("c", "compute of one token", 1e6 * model.compute, "µs"),
-        (
-            "κ",
-            f"what one more cached token adds to a step{resolved}",
-            1e9 * model.kappa,
-            "ns",
-        ),
+        ("κ", f"what one more cached token adds to a step{resolved}", 1e9 * model.kappa, "ns"),
         ("t*", "knee, (o + w) / c", model.knee, "tokens"),
         ("β", "read bandwidth at this size", read / model.weights / 1e9, "GB/s"),
         ("F", "matrix product, peak", peak / 1e9, "GFLOP/s"),

@@ -23,7 +23,8 @@ from minitransformer.native import NativeModel, pays_above
 from minitransformer.quant import QuantWeight
 from minitransformer.train import initialize
 
-from .native import FORMATS, packed
+from .native import CACHED, FORMATS, RECOMPUTED, packed
+from .native import loops as both
 from .processes import over_processes, process_medians
 
 SEED = ModelConfig()
@@ -37,7 +38,7 @@ SHAPES = {
 ROWS = (1, 2, 4, 8, 16)
 PROMPTS = (64, 128, 256, 512)
 KINDS = ("static", "paged", "int8", "window")
-CACHED, RECOMPUTED, NAIVE = "native, static cache", "native, recomputed", "eager, recomputed"
+NAIVE = "eager, recomputed"
 EAGER, CACHE, OPERATION = "eager", "reading the cache", "one operation"
 TWO = ", 2 threads"  # ends the names of what runs on them
 LOOP = 500  # tokens of a loop with and without a cache
@@ -128,12 +129,12 @@ def rows(engines, repeats: int) -> pd.DataFrame:
 
 
 def parts(repeats: int, seed: int) -> pd.DataFrame:
-    """Steps in FP32 at the original's shape, whole and with one part left out: what that saves is
-    what the part costs, where nothing can be timed inside."""
+    """Steps in every format at the original's shape, whole and with one part left out: what that
+    saves is what the part costs, where nothing can be timed inside."""
     engines = {}
-    for name, change in {WHOLE: {}, **PARTS}.items():
-        model = Transformer(replace(SEED, **change))
-        engines[name] = NativeModel(initialize(model, "scaled", seed).eval())
+    for part, change in {WHOLE: {}, **PARTS}.items():
+        model = initialize(Transformer(replace(SEED, **change)), "scaled", seed).eval()
+        engines |= {f"{part}, {name}": engine for name, engine in packed(model).items()}
     samples = []
     for new in (1, 49):
         ways = {
@@ -179,20 +180,8 @@ def over(engine, kind: str, tokens: int) -> None:
 def loops(model, repeats: int) -> pd.DataFrame:
     """`LOOP` tokens with and without a cache in the engine, and recomputed eagerly."""
     engine, ids = NativeModel(model), ids_of(model.cfg, 8)
-    ways = {
-        CACHED: partial(generate, engine, ids, LOOP, backend="native"),
-        RECOMPUTED: partial(recompute, engine, ids, LOOP),
-        NAIVE: partial(generate, model, ids, LOOP, cache=None),
-    }
+    ways = both(engine, ids, LOOP) | {NAIVE: partial(generate, model, ids, LOOP, cache=None)}
     return bench.interleaved(ways, max(repeats // 2, 1), warmup=0)
-
-
-def recompute(engine, ids, new: int) -> torch.Tensor:
-    """Greedy decoding in the engine without a cache."""
-    for _ in range(new):
-        last = engine.head(engine.hidden(ids)[:, -1:])
-        ids = torch.cat((ids, last.argmax(-1)), 1)
-    return ids
 
 
 # --- what the samples say
@@ -233,23 +222,23 @@ def per_step(samples: pd.DataFrame) -> pd.DataFrame:
 
 
 def part_table(samples: pd.DataFrame, floors: pd.DataFrame) -> pd.DataFrame:
-    """A row a part of the step and the whole: microseconds, KiB of weights that it reads, the time
-    to read those at the speed of all, and over processes how many times that it is, as in
-    `step_table`: the ratio of the two columns."""
-    each, floor = per_step(samples), least(floors, next(iter(SHAPES)))["native FP32"]
-    bytes_of = {name: read_bytes(replace(SEED, **change), None) for name, change in PARTS.items()}
-    whole, found, rest = read_bytes(SEED, None), [], each[WHOLE].copy()
-    shares = {name: 1 - held / whole for name, held in bytes_of.items()}
-    costs = {name: each[WHOLE] - each[name] for name in PARTS}
-    for cost in costs.values():
-        rest -= cost
-    shares |= {REST: 1 - sum(shares.values()), WHOLE: 1.0}
-    for name, cost in {**costs, REST: rest, WHOLE: each[WHOLE]}.items():
-        cost, bound = cost.clip(lower=1e-9), shares[name] * floor  # where noise is more than a part
-        row = {"part": name, "us": 1e6 * over_processes(cost)["estimate"]}
-        row |= {"KiB": shares[name] * whole / 1024}
-        row["least_us"] = 1e6 * over_processes(bound)["estimate"]
-        found.append(row | told("over_least", cost / bound))
+    """A row a format and part of its step, and the whole: microseconds, KiB of weights that it
+    reads, the time to read those at the speed of all, and over processes how many times that it is,
+    as in `step_table`: the ratio of the two columns."""
+    steps, floor, found = per_step(samples), least(floors, next(iter(SHAPES))), []
+    for name, scheme in FORMATS.items():
+        each = {part: steps[f"{part}, {name}"] for part in (WHOLE, *PARTS)}
+        whole = read_bytes(SEED, scheme)
+        shares = {p: 1 - read_bytes(replace(SEED, **c), scheme) / whole for p, c in PARTS.items()}
+        costs = {part: each[WHOLE] - each[part] for part in PARTS}
+        shares |= {REST: 1 - sum(shares.values()), WHOLE: 1.0}
+        costs |= {REST: each[WHOLE] - sum(costs.values()), WHOLE: each[WHOLE]}
+        for part, cost in costs.items():
+            cost, bound = cost.clip(lower=1e-9), shares[part] * floor[name]  # noise may be more
+            row = {"format": name, "part": part, "us": 1e6 * over_processes(cost)["estimate"]}
+            row |= {"KiB": shares[part] * whole / 1024}
+            row["least_us"] = 1e6 * over_processes(bound)["estimate"]
+            found.append(row | told("over_least", cost / bound))
     return pd.DataFrame(found)
 
 
@@ -271,15 +260,17 @@ def row_table(samples: pd.DataFrame, floors: pd.DataFrame) -> pd.DataFrame:
     return pd.DataFrame(found)
 
 
-def prompt_table(samples: pd.DataFrame) -> pd.DataFrame:
-    """A row a shape and length of prompt: milliseconds of both, and how many times as fast as
-    eager PyTorch the engine is."""
+def prompt_table(samples: pd.DataFrame, floors: pd.DataFrame) -> pd.DataFrame:
+    """A row a shape and length of prompt: milliseconds of both, the share of the peak of a product
+    that each reaches, and how many times as fast as eager PyTorch the engine is."""
     found = []
     for (shape, tokens), part in samples.groupby(["shape", "tokens"], sort=False):
-        each = process_medians(part)
+        each, operation = process_medians(part), least(floors, shape)[OPERATION]
+        work = bench.flops(SHAPES[shape], int(tokens), head_positions=0) * operation
         row = {"shape": shape, "tokens": tokens}
         for name in (EAGER, "native"):
             row[f"{name}_ms"] = 1e3 * over_processes(each[name])["estimate"]
+            row[f"{name}_peak"] = 100 * over_processes(work / each[name])["estimate"]
         found.append(row | told("over_eager", each[EAGER] / each["native"]))
     return pd.DataFrame(found)
 

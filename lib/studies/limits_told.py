@@ -3,8 +3,9 @@
 import numpy as np
 import pandas as pd
 
-from .limits import SHAPES
-from .words import with_interval
+from .limits import REST, SHAPES, WHOLE
+from .native import FORMATS
+from .words import minus, with_interval
 
 WORDS = {
     "shape": "model",
@@ -14,7 +15,9 @@ WORDS = {
     "reached_percent": "of that speed, %",
     "ms": "ms",
     "eager_ms": "eager, ms",
+    "eager_peak": "eager, % of the peak",
     "native_ms": "engine, ms",
+    "native_peak": "engine, % of the peak",
     "over_least": "times the mark",
     "over_fp32": "times as fast as FP32",
     "over_eager": "times as fast as eager",
@@ -23,6 +26,7 @@ WORDS = {
     "over_static": "times static",
     "over_first": "times its shortest",
     "gain": "times as fast",
+    "outside_us": "µs between forwards",
     "promised": "times promised by T(m)",
     "over_promised": "of what is promised",
 }
@@ -33,6 +37,7 @@ WORTH = {
     "reached_percent": "the roofline's speed that the cached loop reaches, %",
     "over_naive": "cached in the engine over recomputed in eager PyTorch, ×",
 }
+DEALT = 7  # of a block: six products and the look at the cache
 # Of each bar on steps: its id, whether it is of two threads, how its formats begin, and its column.
 FIRST = ("engine-floor", False, "native FP32", "over_least")  # of the first shape
 STEPS = (
@@ -118,6 +123,23 @@ def not_run(shapes: list[str]) -> str:
     return f"Not run by this profile: {'; '.join(left)}." if left else "All of them are run."
 
 
+def dealt(one: pd.DataFrame, two: pd.DataFrame) -> str:
+    """From the tables of steps on one thread and on two, in a sentence: how much faster FP32's
+    weights are read by two, and what few bits take beyond half of one thread's time, for each of
+    the `DEALT` products and looks of a block, and the head, in which work is dealt out."""
+    faster, beyond = [], []
+    for shape, part in one.assign(two=two.us, mark=two.least_us).groupby("shape", sort=False):
+        fp32, few = part.iloc[0], part.iloc[1:]
+        us = (few.two - few.us / 2) / (DEALT * SHAPES[shape].n_layers + 1)
+        faster.append(f"{fp32.least_us / fp32.mark:.1f} times ({shape})")
+        beyond.append(f"{us.min():.1f} to {us.max():.1f} µs ({shape})")
+    return (
+        f"Two threads read what FP32 reads {', '.join(faster)} as fast as one. Beyond half of one "
+        "thread's time few bits take, for each product or look at the cache that is dealt out, "
+        f"{minus(', '.join(beyond))}."
+    )
+
+
 def pays(threads: pd.DataFrame) -> str:
     """From which size on a second thread paid, the median of the processes, in a sentence."""
     middle = threads.bytes.median()
@@ -140,14 +162,19 @@ def rows_told(rows: pd.DataFrame, steps: pd.DataFrame) -> dict:
     eight = eight_rows(rows)
     pairs = zip(eight.over_least, eight["shape"], strict=True)
     times, first = [f"{x:.2f} ({shape})" for x, shape in pairs], eight["shape"].iloc[0]
-    told = {"times": ", ".join(times), "first": first, "all": 1e3 * eight.ms.iloc[0]}
-    return told | {"call": call_us(rows, steps, first)}
+    call, whole = call_us(rows, steps, first), 1e3 * eight.ms.iloc[0]
+    left = eight.over_least.iloc[0] * (1 - call / whole)
+    return {"times": ", ".join(times), "first": first, "all": whole, "call": call, "left": left}
 
 
 def furthest(parts: pd.DataFrame) -> dict:
-    """The `part` of a step that is furthest from reading alone: how many times (`x`) that it is."""
-    most = parts.iloc[parts.over_least.iloc[:-1].argmax()]
-    return {"part": most.part, "x": most.over_least}
+    """The `part` of a step in FP32 that is furthest from reading alone, how many times (`x`) that
+    it is; and microseconds of the `rest` in each of FP32, int8 and int4, and of all of `int4`."""
+    fp32 = parts[(parts.format == "native FP32") & (parts.part != WHOLE)]
+    most, wide = fp32.loc[fp32.over_least.idxmax()], parts.pivot(index="part", columns="format")
+    rest = ", ".join(f"{us:.1f}" for us in wide.us.loc[REST, [*FORMATS]])
+    int4 = wide.us.loc[WHOLE, [*FORMATS][-1]]
+    return {"part": most.part, "x": most.over_least, "rest": rest, "int4": int4}
 
 
 def worth_table(found: dict[str, dict]) -> pd.DataFrame:

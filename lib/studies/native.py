@@ -15,22 +15,22 @@ from minitransformer.decode import certify_tokens, generate
 from minitransformer.native import BuildError, NativeModel, library
 from minitransformer.quant import QuantScheme, quantize
 
+from .latency import speedups
 from .processes import over_processes, process_medians, speedup
 from .seed_latency import AGAIN, GROWING, STATIC
 from .texts import as_row
+from .words import with_interval
 
 FORMATS = {
     "native FP32": None,
     "native int8": QuantScheme(8, activation_bits=8),
     "native int4": QuantScheme(4, "group", 32, activation_bits=8),
 }
-STORED = {
-    "native FP32": "fp32",
-    "native int8": "int8 channel",
-    "native int4": "int4 g32",
-}  # as files
+# As files.
+STORED = {"native FP32": "fp32", "native int8": "int8 channel", "native int4": "int4 g32"}
 SHRUNK = "native int4, int8 cache"  # where nothing that is read is in full precision
 EAGER = "eager, static cache"
+CACHED, RECOMPUTED = "engine, static cache", "engine, recomputing"
 STEP_TOKENS = 64
 WAYS = (EAGER, *FORMATS, SHRUNK)
 
@@ -53,8 +53,9 @@ def packed(model) -> dict:
 
 
 def measure(folder, text: np.ndarray, plan) -> dict[str, pd.DataFrame]:
-    """Samples of one process: `native`, loops of two lengths of a `latency.Plan` over a static
-    cache, one thread, each after one of its own kind; {} where the engine cannot be had."""
+    """Samples of one process, one thread: `native`, loops of two lengths of a `latency.Plan` over a
+    static cache, each after one of its own kind, and `native_loops`, those of all its lengths in
+    FP32 with and without a cache; {} where the engine cannot be had."""
     if missing():
         return {}
     torch.set_num_threads(1)
@@ -67,7 +68,17 @@ def measure(folder, text: np.ndarray, plan) -> dict[str, pd.DataFrame]:
         ways[SHRUNK] = partial(generate, engine, ids, new, cache="int8", backend="native")
         samples = bench.interleaved(ways, plan.repeats + 1, warmup=0, before=1)
         timed.append(samples.assign(tokens=new))
-    return {"native": pd.concat(timed)}
+    both = []
+    for new in plan.lengths:
+        ways = loops(engines["native FP32"], ids, new)
+        both.append(bench.interleaved(ways, plan.repeats, warmup=0).assign(tokens=new))
+    return {"native": pd.concat(timed), "native_loops": pd.concat(both)}
+
+
+def loops(engine, ids, new: int) -> dict:
+    """Greedy decoding in the engine with and without a cache."""
+    run = partial(generate, engine, ids, new, backend="native")
+    return {CACHED: run, RECOMPUTED: partial(run, cache=None)}
 
 
 def steps(model, repeats: int) -> dict[str, pd.DataFrame]:
@@ -103,6 +114,27 @@ def table(samples: pd.DataFrame) -> pd.DataFrame:
             row |= {"over_eager": gain["estimate"], "low": gain["low"], "high": gain["high"]}
             rows.append(row | {"spread": gain["spread"]})
     return pd.DataFrame(rows)
+
+
+def worth(samples: dict[str, pd.DataFrame], gains: pd.DataFrame) -> pd.DataFrame:
+    """The engine's loops with and without a cache as rows of `speedups`, and the eager ones' rows
+    of `gains`."""
+    eager = gains[gains.loop.isin([AGAIN, STATIC])]
+    own = speedups(samples["native_loops"], RECOMPUTED)
+    return pd.concat([own, eager.assign(loop="eager, " + eager.loop)])
+
+
+def worth_told(loops: pd.DataFrame, roof, prompt: int) -> dict:
+    """Of the longest of `worth`, `n` tokens, how many times as fast a cache makes the `engine` and
+    `eager`, in words, and both loops at the peak (`roof`), and the `share` of that cached loop's
+    speed that the engine's has, in %."""
+    top = loops[loops.new_tokens == loops.new_tokens.max()].set_index("loop")
+    n = int(top.new_tokens.iloc[0])
+    again, cached = roof.loops(prompt, n)
+    ends = ["speedup", "low", "high"]
+    engine, eager = (with_interval(*top.loc[loop, ends]) for loop in (CACHED, EAGER))
+    share = 1e5 * cached / n / top.ms_per_token[CACHED]
+    return dict(engine=engine, eager=eager, n=n, roof=again / cached, share=share)
 
 
 def gain(table: pd.DataFrame, name: str, plan) -> tuple[float, tuple[float, float]]:

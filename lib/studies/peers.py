@@ -189,12 +189,8 @@ def table(samples: pd.DataFrame, told: pd.DataFrame) -> pd.DataFrame:
 def speeds(first: pd.DataFrame, step: pd.DataFrame, name: str, engine: str) -> dict:
     """First token and further tokens of one runtime over processes, and against the engine."""
     own = over_processes(1e6 * step[name])
-    found = {
-        "first_ms": 1e3 * over_processes(first[name])["estimate"],
-        "us_per_token": own["estimate"],
-        "low": own["low"],
-        "high": own["high"],
-    }
+    found = {"first_ms": 1e3 * over_processes(first[name])["estimate"]}
+    found |= {"us_per_token": own["estimate"], "low": own["low"], "high": own["high"]}
     if engine in step:
         ratio = over_processes(step[name] / step[engine])
         found |= {f"over_engine_{key}": ratio[key] for key in ("estimate", "low", "high", "spread")}

@@ -54,16 +54,20 @@ class TimeModel:
             self.weights + max(self.kappa, 0.0) * past, self.compute
         )
 
-    def speedup(self, prompt: int, new: int) -> float:
-        """Uncached over cached time for `new` tokens after a prompt of `prompt`.
+    def loops(self, prompt: int, new: int) -> tuple[float, float]:
+        """Seconds for `new` tokens after a prompt of `prompt`, without a cache and with one.
 
         The first token comes from a forward over the prompt in both; token i after it from one over
         prompt + i tokens, or from a cached step after prompt + i - 1."""
         prompt, new = whole("prompt", prompt), whole("new", new)
         lengths = np.arange(prompt, prompt + new)
-        return float(
-            self.uncached(lengths).sum() / (self.uncached(prompt) + self.cached(lengths[:-1]).sum())
-        )
+        cached = self.uncached(prompt) + self.cached(lengths[:-1]).sum()
+        return float(self.uncached(lengths).sum()), float(cached)
+
+    def speedup(self, prompt: int, new: int) -> float:
+        """Uncached over cached time of the same `loops`."""
+        again, cached = self.loops(prompt, new)
+        return again / cached
 
     def without_overhead(self, flops_per_token: float, flops_per_second: float) -> "TimeModel":
         """The roofline: no less than reading the weights once, and computing at the machine's

@@ -46,18 +46,20 @@ class NativeModel:
         check_model(model)
         self.cfg = model.cfg
         self.scheme = getattr(model, "scheme", None)
-        self.engine = library(force or "native")
+        self.variant = force or "native"
+        self.engine = library(self.variant)
         self.held, self.local = Held(self.engine.engine_side()), threading.local()
         self.struct = whole(model, self.held)
-        self.struct.threads, self.struct.grain = shared(threads, force or "native")
+        self.struct.threads, self.struct.grain = shared(threads, self.variant)
         self.reference, self.head_reference = byref(self.struct), byref(self.struct.head)
 
-    def with_threads(self, threads: int) -> "NativeModel":
-        """The same weights, held once, shared by so many threads. ValueError for no such number."""
+    def with_threads(self, threads: int | None) -> "NativeModel":
+        """The same weights, held once, shared by so many threads, None as when it was made.
+        ValueError for no such number."""
         other = copy(self)
         other.whole, other.local = self, threading.local()  # its blocks lie in this one's structure
         other.struct = Model.from_buffer_copy(self.struct)
-        other.struct.threads, other.struct.grain = shared(threads, "native")
+        other.struct.threads, other.struct.grain = shared(threads, self.variant)
         other.reference, other.head_reference = byref(other.struct), byref(other.struct.head)
         return other
 
