@@ -1221,6 +1221,20 @@ def test_bars_that_are_asked_no_more_are_listed_below_the_claims(page):
     assert f"{len(gone)} more were dropped" in text(page.select_one("#claims > p"))
 
 
+def test_bars_that_the_run_did_not_ask_are_listed_below_the_claims(page):
+    judged = {row["id"].removeprefix("claim-") for row in page.select("#claims tbody tr[id]")}
+    left = [bar for bar in bars.read().values() if bar.id not in judged]
+    listed = [text(item).replace("\u202f", " ") for item in page.select("#unasked-bars li")]
+    assert [shown.partition(" ")[0] for shown in listed] == [bar.id for bar in left]
+    shown = dict(zip((bar.id for bar in left), listed, strict=True))
+    bar = bars.read()["peers-f32"]
+    assert (
+        shown[bar.id]
+        == f"{bar.id} ({bar.statement}: {bar.threshold}), first written {bar.written}."
+    )
+    assert f"{len(left)} more were not asked in this run" in text(page.select_one("#claims > p"))
+
+
 def test_captions_put_the_finding_in_bold():
     assert prose.caption("One. Two.") == "<strong>One.</strong> Two."
     assert prose.inline("88 % of `5 % 3`") == "88\u202f% of <code>5 % 3</code>"

@@ -252,6 +252,12 @@ def changed(rows: list[dict]) -> dict:
     }
 
 
+def unasked(rows: list[dict]) -> list[Bar]:
+    """The bars that none of these rows judges."""
+    judged = {row["id"] for row in rows}
+    return [bar for id, bar in read().items() if id not in judged]
+
+
 def dropped(path: Path = BARS) -> list[Dropped]:
     """The bars that are asked no more, in the order in which they were dropped."""
     rows = tomllib.loads(Path(path).read_text(encoding="utf-8")).get("dropped", ())
