@@ -949,6 +949,19 @@ def test_a_number_and_its_interval_share_a_column(shown):
     assert "1.812 [1.760, 1.850]" in [cell.get_text() for cell in cells]  # set as a number
 
 
+def test_an_interval_shows_whether_it_holds_no_change():
+    times = [(2.29, 1.757, 2.998), (1.2287, 0.9933, 1.5198), (1.59, 1.138, 2.229)]
+    shown = display.joined(pd.DataFrame(times, columns=["times", "low", "high"]))
+    assert shown.times.tolist() == ["2.3 [1.8, 3.0]", "1.23 [0.99, 1.52]", "1.6 [1.1, 2.2]"]
+
+
+def test_numbers_of_unlike_size_in_one_column_have_each_its_own_digits():
+    rows = [(1153.66, 1121.47, 1186.78), (3.14, 1.7196, 4.5612), (0.0069, -0.2365, 0.2503)]
+    frame = pd.DataFrame([*rows, (0.00057, -0.0204, 0.0216)], columns=["here", "low", "high"])
+    told = ["1,154 [1,121, 1,187]", "3.1 [1.7, 4.6]", "0.01 [−0.24, 0.25]", "0.001 [−0.020, 0.022]"]
+    assert display.joined(frame).here.tolist() == told
+
+
 def test_what_is_allowed_passes():
     check(
         PAGE.format(

@@ -427,7 +427,7 @@ def test_a_mixture_that_is_int3_everywhere_is_said_to_be():
     mix = pd.DataFrame([row])
     assert mixed.kept(same) == "the search keeps int3 everywhere" and mixed.kept(other) == ""
     assert "no mixture better" in mixed.told(mix, same)
-    assert mixed.told(mix, other).endswith("adds −1.0 % [−2.0, −0.5] to it")
+    assert mixed.told(mix, other).endswith("in as many bytes changes int3 by −1.0 % [−2.0, −0.5]")
     assert mixed.over_int3(mix) == (-1.0, (-2.0, -0.5))
 
 

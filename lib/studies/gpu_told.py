@@ -83,8 +83,8 @@ def layer_sentence(table: pd.DataFrame) -> str:
     said = []
     for m in sorted({*table.tokens}):
         best = quickest(table, widest, m, ROTATED)
-        parts = [f"“{row.format}” {100 * row.time_ratio:.0f} %" for row in best.values()]
-        rows = "for one row" if m == 1 else f"for {m:.0f} rows"
+        parts = [f"{100 * row.time_ratio:.0f} % (“{row.format}”)" for row in best.values()]
+        rows = "one row takes" if m == 1 else f"{m:.0f} rows take"
         said += [f"{rows} {' and '.join(parts)}"] * bool(parts)
     first = table[(table.width == narrow) & (table.way == CALLS) & (table.tokens == 1)]
     base = first.us[first.format == FP32].min()
@@ -93,8 +93,8 @@ def layer_sentence(table: pd.DataFrame) -> str:
     if not said:
         return f"At {small}"
     return (
-        f"At width {widest:,}, weights from memory, the quickest kernel of so many bits takes of "
-        f"FP32's time {', '.join(said)}; at {small}"
+        f"At width {widest:,}, weights from memory, by the quickest kernels for so many bits, "
+        f"{', '.join(said)} of FP32's time; at {small}"
     )
 
 
@@ -135,7 +135,7 @@ def training_sentence(table: pd.DataFrame) -> str:
         over = f", {best.over_cpu:.0f} times the CPU's" if best.over_cpu == best.over_cpu else ""
         said.append(f"{shape} learns from {many}{over}")
     far = own.assign(far=own.nats_from_cpu.abs()).groupby("way", sort=False).far.max().dropna()
-    apart = ", ".join(f"{powered(f'{nats:.1g}')} nats in {way}" for way, nats in far.items())
+    apart = ", ".join(f"{powered(f'{nats:.0e}')} nats in {way}" for way, nats in far.items())
     if apart:
         steps = f"after {own.steps.max():.0f} equal steps losses differ from the CPU's by at most"
         said.append(f"{steps} {apart}")

@@ -283,9 +283,7 @@ def summary(table: pd.DataFrame, shape: str) -> str:
         return f"{told}; no other runtime was there to be measured."
     other = theirs.idxmin()
     told += f", the fastest of the others {other} with **{theirs[other]:,.0f} µs**"
-    asked, ran = (
-        {name.partition(",")[0] for name in names} for names in (table.runtime, own.index)
-    )
+    asked, ran = ({n.partition(",")[0] for n in each} for each in (table.runtime, own.index))
     lost = ", ".join(sorted(asked - ran))
     return f"{told}; not there to be measured: {lost}." if lost else f"{told}."
 
