@@ -119,8 +119,11 @@ def test_what_was_not_run_is_told():
     assert (
         "1 s of training on the synthetic language reach 4.900 [4.860, 4.940] nats a token"
     ) in real_texts.answer([row], {})
-    assert real_texts.answer([row], {"t": "lost"}).endswith("; not at hand: t.")
-    assert real_texts.answer([], {"t": "lost"}) == "No budget was spent here (not at hand: t)."
+    assert real_texts.answer([row], {"t": "lost"}).endswith("; not at hand in this run: t.")
+    assert (
+        real_texts.answer([], {"t": "lost"})
+        == "No budget was spent here (not at hand in this run: t)."
+    )
     assert real_texts.answer([], {}) == "No budget was spent here (nanoGPT was not run)."
 
 

@@ -229,7 +229,7 @@ def answer(rows: list[dict], absent: dict) -> str:
         f"{row['ngram_nats']:.3f})"
         for row in rows
     ]
-    lost = f"not at hand: {', '.join(absent)}" if absent else ""
+    lost = f"not at hand in this run: {', '.join(absent)}" if absent else ""
     if not done:
         return f"No budget was spent here ({lost or 'nanoGPT was not run'})."
     return "; ".join([*done, *([lost] if lost else [])]) + "."
