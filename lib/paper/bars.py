@@ -205,7 +205,8 @@ def _why(row):
         return "There is no spread to make an interval of."
     right = OPERATORS[row["op"]](value, bound)
     off = abs(value - bound)
-    share = f"{number(100 * off / abs(bound), 2)} % of the bar" if bound else number(off, 2)
+    of = f"{number(100 * off / abs(bound), 2)} % of the bar" if bound else ""
+    share = of or f"{number(off, 2)} {row['unit']}".rstrip()
     if value == bound:
         where = "The estimate is the bar itself"
     else:
