@@ -359,6 +359,14 @@ def test_what_a_run_measured_is_judged_before_what_was_kept():
     apart = {bar: measured for bar, measured, *_ in kept_texts.judgements(tables([]), kept)}
     assert apart["texts-fifth"] == 1.2 and apart["texts-budgets"] == (2, 3)
     assert "texts-8" not in apart  # it took longer than it may
+    slow = tables([reached("a fifth", 1.2, bar="texts-fifth", seconds=11.0)])
+    late = {bar: measured for bar, measured, *_ in kept_texts.judgements(slow, tables([]))}
+    assert late == {
+        "texts-fifth-time": pytest.approx(0.22),
+        "texts-30": 1.2,
+        "texts-budgets": (0, 1),
+    }
+    assert bars.read()["texts-fifth-time"].verdict(late["texts-fifth-time"]) == "fail"
     told = kept_texts.apart(kept["texts"].assign(**MADE))
     assert told.startswith(
         "“8 minutes” took 11 s, more than its budget, so that texts-8 is not judged. “"

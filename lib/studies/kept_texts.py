@@ -78,11 +78,9 @@ def judgements(own: dict[str, pd.DataFrame], kept: dict[str, pd.DataFrame]) -> l
 def _judged(tables):
     found, rows = [], tables["texts"].fillna({"bar": "", "allowed_seconds": 0}).to_dict("records")
     for row in rows:
-        if not real_texts.kept_time(row):
-            continue
-        if row["bar"]:
+        if row["bar"] and real_texts.kept_time(row):
             found.append((row["bar"], row[row["judged"]], _ends(row), _told(row)))
-        if row["bar"] == "texts-fifth":  # it was allowed a fifth of the recipe's time
+        if row["bar"] == "texts-fifth":  # allowed a fifth of the recipe's time, it may take more
             share = row["seconds"] / row["allowed_seconds"] / 5
             found.append(("texts-fifth-time", share, None, _told(row)))
     if longest := _longest(rows):
