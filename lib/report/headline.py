@@ -36,9 +36,7 @@ class Fact:
 
     def __format__(self, spec):
         ends = interval_text(self.interval)
-        unit = (
-            "" if len(self.unit) >= LONG else self.unit
-        )  # the sentence says a unit that is a word
+        unit = self.unit if len(self.unit) < LONG else ""  # a word stands in the sentence
         value = written(self.value, unit, self.interval)
         value = value.removesuffix("×") if spec == "times" else value
         if spec == "value":
