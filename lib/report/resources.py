@@ -35,7 +35,9 @@ def forwards(single, limits, knee):
     axes = dict(xlabel="tokens", ylabel="time of one forward, µs", log="xy")
     more = dict(limits=limits, xlimits=[(knee, "t*")])
     shown = single.replace({"phase": {"recompute": "recomputing"}})
-    return figures.lines(shown, "tokens", "estimate", "phase", **axes, **more)
+    fig = figures.lines(shown, "tokens", "estimate", "phase", **axes, **more)
+    fig.data = single
+    return fig
 
 
 def speedups(gains, limits, stated, theoretical):

@@ -135,7 +135,7 @@ def training_sentence(table: pd.DataFrame) -> str:
         over = f", {best.over_cpu:.0f} times the CPU's" if best.over_cpu == best.over_cpu else ""
         said.append(f"{shape} learns from {many}{over}")
     far = own.assign(far=own.nats_from_cpu.abs()).groupby("way", sort=False).far.max().dropna()
-    apart = ", ".join(f"{powered(f'{nats:.0e}')} nats in {way}" for way, nats in far.items())
+    apart = ", ".join(f"{powered(f'{nats:.1g}')} nats in {way}" for way, nats in far.items())
     if apart:
         steps = f"after {own.steps.max():.0f} equal steps losses differ from the CPU's by at most"
         said.append(f"{steps} {apart}")

@@ -128,7 +128,7 @@ def apart(kept: pd.DataFrame) -> str:
     """How kept results were made, in a sentence or two, and which took longer than they may."""
     if not len(kept):
         return "No long run has been kept yet: make texts PROFILE=full makes one."
-    rows = kept.fillna({"bar": ""}).to_dict("records")
+    rows = kept.astype({"bar": object}).fillna({"bar": ""}).to_dict("records")
     said = [
         f"“{row['budget']}” took {row['seconds']:,.0f} s, more than its budget"
         f"{row['bar'] and ', so that ' + row['bar'] + ' is not judged'}."
