@@ -50,7 +50,6 @@ SETTINGS = (
     "The 64 tokens",
     "times 64 (a prompt)",
     "one block of width 128",
-    "124 and 163 million parameters",
     "a vocabulary of 16 words",
     "network of 8 units",
     "50 tokens",

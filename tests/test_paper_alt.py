@@ -20,7 +20,7 @@ def test_lines_tell_their_ends_and_turns():
     )
     swing = pd.DataFrame({"t": [1, 2, 3, 4], "us": [7.0, 5.0, 9.0, 8.0]})
     told = figures.lines(swing, "t", "us", None, xlabel="t", ylabel="u").alt
-    assert "from 7.00 at 1.00 down to 5.00 at 2.00 up to 9.00 at 3.00 to 8.00 at 4.00" in told
+    assert "one line: from 7.00 at 1 down to 5.00 at 2 up to 9.00 at 3 to 8.00 at 4." in told
     changed = CURVES.assign(us=CURVES.us * 2)
     assert figures.lines(changed, "t", "us", "loop", xlabel="t", ylabel="u").alt != fig.alt
 

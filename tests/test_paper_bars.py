@@ -214,6 +214,7 @@ def test_why_a_bar_is_not_met_is_told_by_its_numbers():
         row(2.1, (1.7, 2.2), "undecided"),
         row(2.2, (1.2, 4.0), "undecided", op=">="),
         row(1.9, (1.75, 2.05), "undecided", case="b", also="the worst estimate is that of a"),
+        row(0.013, (-0.026, 0.04), "undecided", op=">", bound=0.0),
         row(0.0, (0.0, 0.0), "fail", op="<", bound=0.0),
         row(1.0, (math.nan, math.nan), "undecided"),
         row(1.0, None, "undecided"),  # the same as it is kept
@@ -230,6 +231,7 @@ def test_why_a_bar_is_not_met_is_told_by_its_numbers():
         "The estimate misses it by 5.0 % of the bar" + narrower.format(4.0),
         "The estimate meets it by 10 % of the bar" + narrower.format(5.0),
         "The estimate meets it by 5.0 % of the bar; an interval 33 % narrower would decide it.",
+        "The estimate meets it by 0.013 %" + narrower.format(3.0),
         "The estimate is the bar itself.",
         "There is no spread to make an interval of.",
         "There is no spread to make an interval of.",

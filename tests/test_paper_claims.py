@@ -117,10 +117,11 @@ def test_merging_keeps_the_order_and_refuses_one_id_in_two_chapters(tmp_path):
 
 
 @pytest.mark.parametrize(
-    ("interval", "told"), [((0.9, 2.2), True), ((1.2, 2.2), False), ((-1.0, 3.0), False)]
+    ("interval", "told"),
+    [((0.9, 2.2), "From 0.90 to 2.2"), ((1.2, 2.2), ""), ((-1.9, 2.0), "From −1.9 to 2.0")],
 )
-def test_to_hold_by_a_wide_interval_says_little(interval, told):
+def test_to_hold_by_a_wide_interval_or_one_about_zero_says_little(interval, told):
     ledger = claims.seed_claims()
     row = claims.audit_row(ledger, "S1-cache-speedup", 1.5, interval)
     assert row["verdict"] == "holds"
-    assert ("From 0.90 to 2.2: to lie in it says little." in row["note"]) == told
+    assert row["note"].startswith(told) and ("says little" in row["note"]) == bool(told)

@@ -48,7 +48,9 @@ def test_the_sheet_shows_outcome_evidence_section_and_commit():
     assert sheet["outcome"].tolist()[:5] == ["pass", "fail", grading.NOT_RUN, "pass", "pass"]
     told = sheet["evidence"].tolist()
     assert told[0] == "12 commits, 0 without a message"
-    assert told[1].startswith("4 files of quick made again") and told[1].endswith("equal, 1 differ")
+    assert told[1].startswith("4 files of run quick made again") and told[1].endswith(
+        "equal, 1 differ"
+    )
     assert told[2] == "make verify"
     assert told[3] == "1,234 tests, 0 failed, 2 skipped; 97.8 % covered, branches included"
     assert (

@@ -98,6 +98,8 @@ def test_a_fact_is_written_as_the_template_asks():
     assert f"{fact:n}" == "500" and f"{fact:seed}" == "1.95×"
     assert f"{Fact(456_556, 'parameters', seed=149_000):seed}" == "149,000"
     assert f"{Counts(total=1234):total}" == "1,234"
+    exact = Fact(3.85468, "×")  # as many digits where the sentence says "times"
+    assert (f"{exact}", f"{exact:times}") == ("3.85×", "3.85")
 
 
 def test_standing_finds_model_best_n_gram_uniform_guess_and_floor():
@@ -251,6 +253,22 @@ def test_a_length_is_not_told_twice_nor_a_count_of_nothing(rows):
     none = [row for row in rows if row["verdict"] != "not comparable"]
     assert apart in headline.abstract(found(rows))
     assert "cannot be compared" not in headline.abstract(found(none))
+    wide = audit_row(LEDGER, "S1-int8-degradation", 0.01, (-0.24, 0.25))
+    told = "that hold, 1 do so by an interval so wide"
+    assert told in headline.abstract(found([*rows, wide])) and told not in headline.abstract(
+        found(rows)
+    )
+
+
+def test_bars_that_were_not_asked_are_counted(rows):
+    left = len(bars.read()) - sum(row["id"] in bars.read() for row in rows)
+    told = f"{left} more bars were not asked, because"
+    assert told in headline.abstract(found(rows))
+    asked = [own(id, 1) for id in bars.read()]
+    assert bars.unasked(asked) == [] and [bar.id for bar in bars.unasked(asked[:-1])] == [
+        asked[-1]["id"]
+    ]
+    assert "unasked" not in headline.facts(asked, [], LANGUAGE, {})
 
 
 def test_the_first_bar_that_fails_is_named(rows):

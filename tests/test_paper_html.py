@@ -952,6 +952,19 @@ def test_a_number_and_its_interval_share_a_column(shown):
     assert "1.812 [1.760, 1.850]" in [cell.get_text() for cell in cells]  # set as a number
 
 
+def test_an_interval_shows_whether_it_holds_no_change():
+    times = [(2.29, 1.757, 2.998), (1.2287, 0.9933, 1.5198), (1.59, 1.138, 2.229)]
+    shown = display.joined(pd.DataFrame(times, columns=["times", "low", "high"]))
+    assert shown.times.tolist() == ["2.3 [1.8, 3.0]", "1.23 [0.99, 1.52]", "1.6 [1.1, 2.2]"]
+
+
+def test_numbers_of_unlike_size_in_one_column_have_each_its_own_digits():
+    rows = [(1153.66, 1121.47, 1186.78), (3.14, 1.7196, 4.5612), (0.0069, -0.2365, 0.2503)]
+    frame = pd.DataFrame([*rows, (0.00057, -0.0204, 0.0216)], columns=["here", "low", "high"])
+    told = ["1,154 [1,121, 1,187]", "3.1 [1.7, 4.6]", "0.01 [−0.24, 0.25]", "0.001 [−0.020, 0.022]"]
+    assert display.joined(frame).here.tolist() == told
+
+
 def test_what_is_allowed_passes():
     check(
         PAGE.format(
@@ -1231,6 +1244,20 @@ def test_bars_that_are_asked_no_more_are_listed_below_the_claims(page):
         assert shown.startswith(f"{bar.id} ({bar.statement}: {bar.bound})")
         assert shown.endswith(f"dropped on {bar.dropped}: {bar.why}.")
     assert f"{len(gone)} more were dropped" in text(page.select_one("#claims > p"))
+
+
+def test_bars_that_the_run_did_not_ask_are_listed_below_the_claims(page):
+    judged = {row["id"].removeprefix("claim-") for row in page.select("#claims tbody tr[id]")}
+    left = [bar for bar in bars.read().values() if bar.id not in judged]
+    listed = [text(item).replace("\u202f", " ") for item in page.select("#unasked-bars li")]
+    assert [shown.partition(" ")[0] for shown in listed] == [bar.id for bar in left]
+    shown = dict(zip((bar.id for bar in left), listed, strict=True))
+    bar = bars.read()["peers-f32"]
+    assert (
+        shown[bar.id]
+        == f"{bar.id} ({bar.statement}: {bar.threshold}), first written {bar.written}."
+    )
+    assert f"{len(left)} more were not asked in this run" in text(page.select_one("#claims > p"))
 
 
 def test_captions_put_the_finding_in_bold():

@@ -77,6 +77,13 @@ def test_a_measurement_holds_where_its_interval_meets_the_digits_stated(interval
     assert decided == (INCOMPARABLE if verdict == FAILS else verdict)
 
 
+@pytest.mark.parametrize("interval", [(1.5, 2.5), (1.9, 2.1), (NAN, NAN)])
+def test_a_time_of_another_machine_is_not_met_by_chance(interval):
+    time = said(kind="measurement", decides="machine", unit="ms")
+    assert time.verdict(2.0, interval) == INCOMPARABLE and time.verdict(None) == UNEXAMINED
+    assert replace(time, decides="").verdict(2.0, (1.5, 2.5)) == HOLDS
+
+
 @pytest.mark.parametrize("op", [*OPERATORS, WITHIN])
 @given(value=st.floats(-50, 50), ends=st.tuples(FINITE, FINITE).map(sorted), at=st.floats(0, 1))
 def test_a_bar_is_judged_by_every_point_of_the_interval(op, value, ends, at):

@@ -28,7 +28,7 @@ def test_every_way_decodes_and_those_in_full_precision_decode_the_same():
 def test_what_a_token_reads_is_its_weights_and_its_cache():
     nbytes = falls.bytes_of(SMALL, 6)
     weights, held = 4 * bench.weights_read(SMALL), falls.PROMPT + 3
-    assert nbytes["recompute all"] == weights
+    assert nbytes["recomputing"] == weights
     assert nbytes["static cache"] == nbytes["native FP32"] == weights + bench.kv_bytes(SMALL, held)
     few = nbytes["native int4"] - bench.kv_bytes(SMALL, held)
     assert nbytes[native.SHRUNK] == few + bench.kv_bytes(SMALL, held, kind="int8")

@@ -107,16 +107,16 @@ def test_production_is_the_slowest_of_the_quickest_kernels_of_the_widest_layer()
     table = gpu_layers.table(samples(times))
     best = gpu_layers.production(table)
     assert gpu_layers.production_told(best) == (
-        f"a layer of width 8 takes of FP32's time for 1 row 0.30 ({INT4}) and 0.50 (int8), "
-        f"for 64 rows 0.70 ({INT4}) and 0.60 (int8, activations too)"
+        f"a layer of width 8 takes for 1 row 0.30 ({INT4}) and 0.50 (int8), "
+        f"for 64 rows 0.70 ({INT4}) and 0.60 (int8, activations too) times FP32's time"
     )
     value, (low, high) = gpu_layers.slowest(best)
     assert value == pytest.approx(0.7) and low <= value <= high
     said = gpu_told.layer_sentence(table)
     assert said.startswith(
-        "At width 8, weights from memory, the quickest kernel of so many bits takes of FP32's time "
-        f"for one row “int8” 50 % and “{INT4}” 30 %, "
-        f"for 64 rows “int8, activations too” 60 % and “{INT4}” 70 %; at width 4"
+        "At width 8, weights from memory, by the quickest kernels for so many bits, "
+        f"one row takes 50 % (“int8”) and 30 % (“{INT4}”), 64 rows take "
+        f"60 % (“int8, activations too”) and 70 % (“{INT4}”) of FP32's time; at width 4"
     )
     without = {key: t for key, t in times.items() if key[1:4:2] != (64, INT4)}
     assert gpu_layers.production(gpu_layers.table(samples(without))).empty
@@ -133,8 +133,8 @@ def test_what_was_kept_of_a_gpu_answers_by_the_slowest_and_tells_all(tmp_path, m
     answer, told = gpu.production(tmp_path)
     assert answer == (5.0, (2.5, 10.0))
     assert told == (
-        f"Measured apart, on G, today: a layer of width 8 takes of FP32's time for 1 row 0.30 "
-        f"({INT4}) and 5.00 (int8), for 64 rows 1.20 ({INT4}) and 0.60 (int8)."
+        f"Measured apart, on G, today: a layer of width 8 takes for 1 row 0.30 ({INT4}) and 5.00 "
+        f"(int8), for 64 rows 1.20 ({INT4}) and 0.60 (int8) times FP32's time."
     )
 
 

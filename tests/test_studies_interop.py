@@ -228,6 +228,9 @@ def test_the_tables_are_of_the_samples():
     speeds = interop_told.sizes(table).set_index("runtime")
     assert list(speeds.index) == names and speeds.loc["a", "FP32, KiB"] == 2
     assert "27 of 27** greedy tokens of 2 runtimes" in interop_told.summary(table)
+    assert interop_told.summary(table).endswith("every step (of llama.cpp in FP32 only).")
+    others = table[table.runtime != "llama.cpp"]
+    assert interop_told.summary(others).endswith("recomputes every step.")
     shown = interop_told.shown(table).set_index("runtime")
     assert shown.loc["llama.cpp", "int8: equal"] == "4 of 9"
     assert shown.loc["b", "why there are none"] == "not there"

@@ -197,7 +197,10 @@ def test_sentences_name_what_is_furthest_what_is_left_and_how_far_the_mark_is():
     told = {"part": limits.REST, "x": 1.3, "rest": "1.0, 4.0, 7.0", "int4": 8}
     assert limits_told.furthest(parts) == told
     assert limits_told.not_run([*limits.SHAPES]) == "All of them are run."
-    assert limits_told.not_run([*limits.SHAPES][:4]).endswith(": 12 × 768, untied.")
+    assert limits_told.not_run([*limits.SHAPES][:4]).endswith(": 12 × 768, untied (162M).")
+    for name, cfg in limits.SHAPES.items():
+        millions = sum(bench.parameters(cfg).values()) / 1e6
+        assert "M)" not in name or f"({millions:.0f}M)" in name
     told = limits_told.summary(step_rows(["a", "b"]))
     assert told.startswith("At a a step takes **7 µs** in FP32, 1.0 [0.5, 1.5] times reading")
     assert "; at b a step" in told

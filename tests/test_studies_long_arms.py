@@ -380,6 +380,10 @@ def test_a_change_is_that_of_the_long_arms_or_of_the_short_ones_with_the_nearest
     bare = kept_arms.change(None, short, 500, "two blocks")
     assert bare == {"answer": seeds.of(short, "two blocks"),
                     "note": "By the short arms, of 500 tokens."}  # fmt: skip
+    told = kept_arms.change(None, effect_rows(**{"2_blocks": -0.5}), 500, "2 blocks")["note"]
+    assert told.endswith(
+        " tokens. On the page's own corpus chapter 3 has one longer training of each."
+    )
 
 
 def test_what_the_short_arms_decide_is_confirmed_by_name_or_not():

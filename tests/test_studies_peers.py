@@ -30,7 +30,10 @@ def test_what_is_installed_gives_equal_tokens(measured):
 
 def test_what_is_not_installed_says_so(measured):
     told = measured["told"].set_index("runtime")
-    assert "xllamacpp" in told.reason["llama.cpp, F32"] and told.tokens["llama.cpp, F32"] == ""
+    assert (
+        told.reason["llama.cpp, F32"] == "xllamacpp is not installed"
+        and told.tokens["llama.cpp, F32"] == ""
+    )
     assert told.mib[[peers.OURS, "ONNX Runtime"]].notna().all()
     assert pd.isna(told.mib["llama.cpp, F32"])
     assert told.bytes["llama.cpp, Q4_0"] < told.bytes["llama.cpp, F32"] / 3
@@ -120,6 +123,18 @@ def test_kernels_of_others_are_held_against_their_own_program():
     assert peers.kernels(pd.DataFrame(alone), "s") is None
 
 
+def test_the_answer_names_the_fastest_and_who_was_not_there():
+    us = {peers.OURS: 800.0, "native FP32": 30.0, "ONNX Runtime": 200.0, "ONNX Runtime, int4": None,
+          "llama.cpp, F32": None, "llama.cpp, Q4_0": None}  # fmt: skip
+    table = pd.DataFrame({"shape": "s", "runtime": list(us), "us_per_token": list(us.values())})
+    assert peers.summary(table, "s") == (
+        "At s the fastest of ours is native FP32 with **30 µs** per token, the fastest of the "
+        "others ONNX Runtime with **200 µs**; not there to be measured: llama.cpp."
+    )
+    assert peers.summary(table[:3], "s").endswith("with **200 µs**.")
+    assert "no other runtime" in peers.summary(table[:2], "s")
+
+
 def test_each_bar_has_its_format_and_shape_and_what_is_absent_is_told():
     names = [f"llama.cpp, {kind}" for kind in ("F32", "Q8_0", "Q4_0")]
     rows = [dict(shape=shape, runtime=name, bits=bits, over_engine_estimate=i + bits, why_not="",
@@ -137,4 +152,4 @@ def test_each_bar_has_its_format_and_shape_and_what_is_absent_is_told():
     assert "2.0 (F32), 5.0 (Q8_0), 10.0 (Q4_0) times as fast" in told
     lost = table.assign(over_engine_estimate=np.nan, why_not="no")
     assert peers.judged(lost, ["s"]) == [] and peers.limit_told(lost, read, "s") == ""
-    assert peers.absent(lost).endswith(": llama.cpp, F32, llama.cpp, Q4_0, llama.cpp, Q8_0.")
+    assert peers.absent(lost).endswith(": llama.cpp, F32; llama.cpp, Q4_0; llama.cpp, Q8_0.")

@@ -50,7 +50,7 @@ def test_the_size_told_of_a_fine_tuned_model_is_that_of_its_format():
     bench = pd.DataFrame(
         {"format": ["int4 g32", "int4 g32 asym"], "times_smaller": [6.784, 6.5932]}
     )
-    assert quant_tables.tuned_times(bench) == {"times": "6.593×"}
+    assert quant_tables.tuned_times(bench) == {"times": "6.59×"}
     assert quant_tables.tuned_times(bench[:1]) == quant_tables.tuned_times(pd.DataFrame()) == {}
 
 
@@ -328,6 +328,10 @@ def test_products_are_named_by_their_quickest_fp32_among_them():
     both = kernels.quickest(table.assign(resident_of_disk=1.0 + (table.index == place)))
     assert both.tokens.tolist() == [1, 1, 64] and both.median_us[0] == least < both.median_us[1]
     assert set(kernels.grids(table)) == {"1 token", "64 tokens"}
+    slow = table[table.label == "slower"]
+    assert (slow.low > 1).all()  # one whose range holds 1 is not decided
+    wide = kernels.decided(table.assign(low=0.5, high=1.5))
+    assert "slower" not in set(wide.label)
 
 
 def test_the_engine_is_compared_with_the_quickest_other_kernel_of_a_format():
@@ -423,7 +427,7 @@ def test_a_mixture_that_is_int3_everywhere_is_said_to_be():
     mix = pd.DataFrame([row])
     assert mixed.kept(same) == "the search keeps int3 everywhere" and mixed.kept(other) == ""
     assert "no mixture better" in mixed.told(mix, same)
-    assert mixed.told(mix, other).endswith("adds −1.0 % [−2.0, −0.5] to it")
+    assert mixed.told(mix, other).endswith("in as many bytes changes int3 by −1.0 % [−2.0, −0.5]")
     assert mixed.over_int3(mix) == (-1.0, (-2.0, -0.5))
 
 

@@ -10,6 +10,7 @@ import torch
 
 from minitransformer.bench import parameters, training_bytes, training_flops
 from minitransformer.model import ModelConfig, Transformer
+from paper import bars
 from studies import kept_texts, nanogpt, presets, real_texts, update_costs
 
 TINY = presets.BUDGETS["a second"]
@@ -107,7 +108,7 @@ def test_nothing_is_downloaded(monkeypatch):
 
 def test_what_was_not_run_is_told():
     row = {"budget": "a second", "text": presets.GENERATED, "seconds": 0.97, "nats": 4.9,
-           "ngram": "Kneser-Ney 3", "ngram_nats": 4.1}  # fmt: skip
+           "low": 4.86, "high": 4.94, "ngram": "Kneser-Ney 3", "ngram_nats": 4.1}  # fmt: skip
     assert real_texts.not_run([row], ["a second"]) == (
         "Not in this profile: a fifth, 3 minutes, 8 minutes, 30 minutes, 10 minutes, stories, "
         "quijote."
@@ -115,20 +116,27 @@ def test_what_was_not_run_is_told():
     assert real_texts.not_run([], ["a fifth"]).endswith(" or of nanoGPT: “a fifth”.")
     every = [row | {"budget": name} for name in presets.BUDGETS]
     assert real_texts.not_run(every, ["all"]) == "Every budget was spent."
-    assert "1.0 s of training on the synthetic language" in real_texts.answer([row], {})
-    assert real_texts.answer([row], {"t": "lost"}).endswith("; not at hand: t.")
-    assert real_texts.answer([], {"t": "lost"}) == "No budget was spent here (not at hand: t)."
+    assert (
+        "1 s of training on the synthetic language reach 4.900 [4.860, 4.940] nats a token"
+    ) in real_texts.answer([row], {})
+    assert real_texts.answer([row], {"t": "lost"}).endswith("; not at hand in this run: t.")
+    assert (
+        real_texts.answer([], {"t": "lost"})
+        == "No budget was spent here (not at hand in this run: t)."
+    )
     assert real_texts.answer([], {}) == "No budget was spent here (nanoGPT was not run)."
 
 
 def test_the_worst_real_text_stands_for_all():
-    row = {"text": presets.GENERATED, "nats": 4.9, "ngram_nats": 4.1, "allowed_seconds": 1}
-    real = [row | {"text": t, "nats": 1.0, "ngram_nats": n} for t, n in (("a", 1.5), ("b", 1.25))]
+    row = {"text": presets.GENERATED, "nats": 4.9, "low": 4.8, "high": 5.0}
+    row |= {"ngram_nats": 4.1, "allowed_seconds": 1}
+    real = [row | {"text": t, "nats": 1.0, "low": 0.75, "high": 1.5, "ngram_nats": n}
+            for t, n in (("a", 1.5), ("b", 1.25))]  # fmt: skip
     brief = real[0] | {
         "nats": 2.0,
         "allowed_seconds": 0.5,
     }  # which another budget of its text beats
-    assert real_texts.below_ngram([row, *real, brief]) == -0.25
+    assert real_texts.below_ngram([row, *real, brief]) == (-0.25, (-0.5, 0.25))
     assert real_texts.below_ngram([row]) is None
 
 
@@ -214,6 +222,7 @@ MADE = {"date": "2026-01-02", "commit": "abc", "cpu": "one", "threads": 2, "comm
 
 def reached(budget, nats, **more):
     row = {"budget": budget, "text": "tinyshakespeare", "bar": "", "judged": "nats", "nats": nats}
+    row |= {"low": nats - 0.1, "high": nats + 0.1}
     return (
         row
         | {
@@ -350,8 +359,20 @@ def test_what_a_run_measured_is_judged_before_what_was_kept():
     apart = {bar: measured for bar, measured, *_ in kept_texts.judgements(tables([]), kept)}
     assert apart["texts-fifth"] == 1.2 and apart["texts-budgets"] == (2, 3)
     assert "texts-8" not in apart  # it took longer than it may
+    slow = tables([reached("a fifth", 1.2, bar="texts-fifth", seconds=11.0)])
+    late = {bar: measured for bar, measured, *_ in kept_texts.judgements(slow, tables([]))}
+    assert late == {
+        "texts-fifth-time": pytest.approx(0.22),
+        "texts-30": 1.2,
+        "texts-budgets": (0, 1),
+    }
+    assert bars.read()["texts-fifth-time"].verdict(late["texts-fifth-time"]) == "fail"
     told = kept_texts.apart(kept["texts"].assign(**MADE))
-    assert told.startswith("“8 minutes” took 11 s, more than its budget, so that its bar is not")
+    assert told.startswith(
+        "“8 minutes” took 11 s, more than its budget, so that texts-8 is not judged. “"
+    )
+    freed = kept["texts"].assign(**MADE, bar="")
+    assert kept_texts.apart(freed).startswith("“8 minutes” took 11 s, more than its budget. “")
     assert apart["texts-30"] == 1.6  # of the longest budget, not of the least loss
     long = [reached("an hour", 1.3, allowed_seconds=3600.0), reached("large", 1.2, parameters=12e6)]
     within = kept_texts.judgements(tables([]), tables([*rows, *long]))
@@ -359,6 +380,25 @@ def test_what_a_run_measured_is_judged_before_what_was_kept():
         "3 minutes: 9 s of training, measured apart"
     )
     assert kept_texts.judgements(tables([]), tables([])) == []
+
+
+def test_a_budgets_bar_is_held_against_the_interval_of_what_it_judges():
+    words = {
+        "text": "wikitext-2",
+        "bar": "texts-words",
+        "judged": "perplexity",
+        "perplexity": 148.4,
+    }
+    rows = [reached("3 minutes", 1.4, bar="texts-3"), reached("20 minutes", 5.0, **words)]
+    nothing = pd.DataFrame(columns=["size", "low"])
+    own, none = (kept_texts.found(them, [], {}, nothing) for them in (rows, []))
+    ends = {bar: interval for bar, _, interval, _ in kept_texts.judgements(own, none)}
+    assert ends["texts-3"] == ends["texts-30"] == pytest.approx((1.3, 1.5))
+    assert ends["texts-words"] == pytest.approx((math.exp(4.9), math.exp(5.1)))
+    known = bars.read()
+    assert known["texts-30"].verdict(1.4, ends["texts-30"]) == "undecided"  # though 1.4 meets it
+    for bar, measured, interval, _ in kept_texts.judgements(own, none):
+        assert known[bar].verdict(measured, interval) in ("pass", "fail", "undecided")
 
 
 def test_nanogpts_recipe_has_a_row_where_it_was_scored():

@@ -380,7 +380,7 @@ def test_the_object_is_asked_and_not_its_configuration():
     assert architecture.optimizer_name(GOOD) == "Muon for the blocks' matrices, AdamW"
     table = architecture.recipes({"a": SEED, "b": GOOD}).set_index("setting")
     assert table.loc["optimizer"].tolist() == ["Adam", architecture.optimizer_name(GOOD)]
-    assert table.loc["peak learning rate", "a"] == str(SEED.lr)
+    assert table.loc["peak learning rate", "a"] == SEED.lr
     assert not any("_" in name for name in table.index) and len(table) == len(asdict(SEED))
     told = architecture.found(cfg, 0)
     assert (told["blocks"], told["width"], told["heads"]) == (1, 16, 2)

@@ -9,7 +9,7 @@ from functools import wraps
 
 import numpy as np
 
-from .numerals import number
+from .numerals import brief, number
 
 MOST = 12  # things named one by one; of more only how many there are
 
@@ -37,7 +37,7 @@ def lines(df, x, y, group, xlabel, ylabel, limits=(), xlimits=(), log="", **_):
     """Each line's first and last point, and its highest and lowest where they lie between, in their
     order from the left."""
     parts = df.groupby(group, sort=False) if group else [("", df)]
-    told = [f"{name}{': ' if name else ''}{_course(part, x, y)}" for name, part in parts]
+    told = [f"{name or 'one line'}: {_course(part, x, y)}" for name, part in parts]
     axes = {"xy": " on logarithmic axes", "x": " on a logarithmic axis", "y": ", logarithmic"}
     return _sentences(f"Lines of {ylabel} over {xlabel}{axes.get(log, '')}", told, limits, xlimits)
 
@@ -47,13 +47,13 @@ def _course(part, x, y):
     if part.empty:
         return "nothing"
     first, last = part.iloc[0], part.iloc[-1]
-    text = f"from {number(first[y], 3)} at {number(first[x], 3)}"
+    text = f"from {number(first[y], 3)} at {brief(number(first[x], 3))}"
     ends = sorted((first[y], last[y]))
     turns = (part.loc[part[y].idxmax()], "up"), (part.loc[part[y].idxmin()], "down")
     for row, word in sorted(turns, key=lambda turn: turn[0][x]):
         if not ends[0] <= row[y] <= ends[1]:
-            text += f" {word} to {number(row[y], 3)} at {number(row[x], 3)}"
-    return f"{text} to {number(last[y], 3)} at {number(last[x], 3)}"
+            text += f" {word} to {number(row[y], 3)} at {brief(number(row[x], 3))}"
+    return f"{text} to {number(last[y], 3)} at {brief(number(last[x], 3))}"
 
 
 def points(df, label, x, y, xlabel, ylabel, low=None, high=None, limits=(), xlimits=(), **_):

@@ -206,7 +206,8 @@ def _why(row):
         return "There is no spread to make an interval of."
     right = OPERATORS[row["op"]](value, bound)
     off = abs(value - bound)
-    share = f"{number(100 * off / abs(bound), 2)} % of the bar" if bound else number(off, 2)
+    of = f"{number(100 * off / abs(bound), 2)} % of the bar" if bound else ""
+    share = of or f"{number(off, 2)} {row['unit']}".rstrip()
     if value == bound:
         where = "The estimate is the bar itself"
     else:
@@ -251,6 +252,12 @@ def changed(rows: list[dict]) -> dict:
         "changes": len(every),
         "kinds": [(told, found) for told, found in kinds if found],
     }
+
+
+def unasked(rows: list[dict]) -> list[Bar]:
+    """The bars that none of these rows judges."""
+    judged = {row["id"] for row in rows}
+    return [bar for id, bar in read().items() if id not in judged]
 
 
 def dropped(path: Path = BARS) -> list[Dropped]:

@@ -97,16 +97,20 @@ def audit_row(
 
 
 def says_little(said: Statement, verdict: str, interval) -> str:
-    """A warning, in words, where a measurement holds by an interval whose ends lie more than a
-    factor of two apart; "" elsewhere."""
-    if (
-        (said.kind, verdict) != ("measurement", HOLDS)
-        or not interval
-        or not 0 < 2 * interval[0] < interval[1]
-    ):
+    """A warning, in words, where a measurement holds by a wide interval; "" elsewhere."""
+    if not widely(said.kind, verdict, interval):
         return ""
     low, high = (number(end, 2) for end in interval)
     return f"From {low} to {high}: to lie in it says little."
+
+
+def widely(kind: str, verdict: str, interval) -> bool:
+    """Whether a measurement holds by an interval whose ends lie more than a factor of two apart, or
+    on both sides of zero."""
+    if (kind, verdict) != ("measurement", HOLDS) or not interval:
+        return False
+    near, far = sorted(map(abs, interval))
+    return far > 2 * near or interval[0] < 0 < interval[1]
 
 
 def own_number(ledger: dict, said: Statement) -> str:

@@ -141,11 +141,12 @@ def joined(df):
 
 def _with_interval(values, lows, highs):
     """Numbers with their intervals: as many decimals as each interval supports, and no more than
-    the column's median interval does, but for ends that would be one; three digits of what has
-    none."""
+    the column's median interval does where they are near each other, but for ends that would be
+    one, or written as 0 or 1, by which one sees a change; three digits of what has none."""
     wide = np.flatnonzero(highs - lows > 1e-6 * np.abs(highs))  # not those of rounding alone
     ends = [(lows.iloc[i], highs.iloc[i]) for i in wide]
-    most = int(np.median([supported(*pair) or 0 for pair in ends])) if ends else 0
+    each = [supported(*pair) or 0 for pair in ends]
+    most = int(np.median(each)) if ends and max(each) - min(each) < 3 else MOST
     found = [number(value if value else 0, 3) for value in values]  # zero without decimals
     for i, pair in zip(wide, ends, strict=True):
         own = supported(*pair)
@@ -153,7 +154,9 @@ def _with_interval(values, lows, highs):
             found[i] = f"{written(values.iloc[i], '', pair)} {interval_text(pair)}"
             continue
         count = min(own, most)
-        while count < own and fixed(pair[0], count) == fixed(pair[1], count):
+        while count < own and (
+            len(near := {round(end, count) for end in pair}) == 1 or near & {0, 1}
+        ):
             count += 1
         low, high = (fixed(end, count) for end in pair)
         found[i] = f"{fixed(values.iloc[i], count)} [{low}, {high}]"

@@ -106,7 +106,7 @@ def details(row: dict) -> str:
         )
     if row["name"] == "verify-corpus":
         return (
-            f"{row['compared']} files of {row['run']} made again from seed and salt are equal, "
+            f"{row['compared']} files of run {row['run']} made again from seed and salt are equal, "
             f"{differ} differ"
         )
     if not row["passed"]:

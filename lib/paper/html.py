@@ -193,6 +193,7 @@ def _claims(claims, chapters, matter):
         "tally": bars.tally(own),
         "changed": bars.changed(own),
         "dropped": bars.dropped(),
+        "unasked": bars.unasked(own),
         "audit": audit_section(rows, seed_claims()),
     }
 
@@ -209,7 +210,8 @@ def _by_chapter(rows, chapters):
 def _tile(tile):
     """A headline number for the page: its text and unit, its strip, and a label that breaks only
     between words."""
-    text = written(tile["value"], "", tile["interval"])  # as in the abstract
+    times = tile["unit"] * (tile["unit"] == "×")  # has its own digits, and is set apart
+    text = written(tile["value"], times, tile["interval"]).removesuffix("×")  # as in the abstract
     label = tile["label"].replace(" = ", "\u00a0=\u00a0")
     return {**tile, "label": label, "text": text, "strip": strip(**tile["strip"])}
 

@@ -8,7 +8,8 @@ own setting and one of the answer:
     does not hold    the opposite
     better is possible   of an answer: not as stated, but beyond it on the side that is better
     arithmetic slip  the same of what follows by counting or from its own numbers
-    not comparable   the machine or the corpus decides, and neither is the original's
+    not comparable   the machine or the corpus decides, and neither is the original's; always of a
+                     time that another machine took, which ours may meet by chance
     undecided        the interval holds both answers, or a single run gives none
     not examined     nothing was measured at this setting
 """
@@ -40,6 +41,7 @@ KINDS = tuple(DEFAULT_RULES)
 ANSWER_ONLY = ("process", "future")  # nothing of them can be measured at the original's setting
 RULES = ("equal", "interval", "bar")
 WHO = ("machine", "corpus")  # decides where figures of two places differ
+TIMES = ("µs", "ms", "s")  # units of what a machine's own clock said
 SIDES = ("above", "below")  # of the value stated, where more than was stated is better
 WITHIN = "within"  # |x| <= value
 SIGN = {**SIGNS, WITHIN: "within ±"}
@@ -149,6 +151,8 @@ class Statement:
         if measured is None and interval is None:
             return UNEXAMINED
         self._check(measured, interval)
+        if self.decides == "machine" and self.unit in TIMES:
+            return INCOMPARABLE
         ends = [measured] if interval is None else list(interval)
         if _number(measured) and any(map(math.isnan, ends)):
             return UNDECIDED

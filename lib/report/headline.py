@@ -8,7 +8,7 @@ from functools import cache
 from pathlib import Path
 from string import Formatter
 
-from paper.bars import tally
+from paper.bars import tally, unasked
 from paper.claims import audited, seed_claims
 from paper.marks import interval_text, stated, written
 from paper.numerals import number
@@ -35,9 +35,9 @@ class Fact:
 
     def __format__(self, spec):
         ends = interval_text(self.interval)
-        word = len(self.unit) >= LONG or spec == "times"  # the sentence says a unit that is a word
-        unit = "" if word else self.unit
+        unit = self.unit if len(self.unit) < LONG else ""  # a word stands in the sentence
         value = written(self.value, unit, self.interval)
+        value = value.removesuffix("×") if spec == "times" else value
         if spec == "value":
             return value
         if spec == "n":
@@ -88,8 +88,10 @@ def facts(
     if any(map(audited, rows)):
         kinds = audit_by_kind(rows, ledger).set_index("kind").to_dict("index")
         found |= {kind: Counts(counts) for kind, counts in kinds.items()}
-        if found["measurement"]["not comparable"]:
-            found["not comparable"] = True
+        told = ("not comparable", "widely")
+        found |= {word: True for word in told if found["measurement"][word]}
+    if left := len(unasked(rows)):
+        found["unasked"] = Fact(left)
     found |= {"corpus": corpus, "statements": Fact(len(ledger))}
     return found | {name.replace("_", "-"): value for name, value in more.items()}
 

@@ -41,7 +41,7 @@ def limits(
     told = {
         "Scale": f"A model of {found['parameters']} parameters answers questions about mechanisms "
         "and arithmetic; its speeds are dominated by fixed overhead, and neither sizes nor ratios "
-        "carry over to large models without the time model.",
+        "carry over to large models. The time model is meant to; how well it does, its bars say.",
         "Source": source_limit(corpus),
         "One training": one_training(luck),
         "One machine": f"Times are from one processor ({machine.get('cpu', 'unknown')}, "

@@ -37,7 +37,10 @@ def forwards(single, limits, knee):
     """Time of one forward by its tokens, a line a phase."""
     axes = dict(xlabel="tokens", ylabel="time of one forward, µs", log="xy")
     more = dict(limits=limits, xlimits=[(knee, "t*")])
-    return figures.lines(single, "tokens", "estimate", "phase", **axes, **more)
+    shown = single.replace({"phase": {"recompute": "recomputing"}})
+    fig = figures.lines(shown, "tokens", "estimate", "phase", **axes, **more)
+    fig.data = single
+    return fig
 
 
 def speedups(gains, limits, stated, theoretical):

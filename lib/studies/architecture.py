@@ -113,7 +113,7 @@ def recipes(named: dict[str, TrainConfig]) -> pd.DataFrame:
         for name, recipe in named.items()
     }
     table = pd.DataFrame(own).rename(lambda key: SETTINGS.get(key, key.replace("_", " ")))
-    return table.rename_axis("setting").reset_index().astype(str)
+    return table.rename_axis("setting").reset_index().astype(object)
 
 
 def _probe(model, tokens: int) -> torch.Tensor:

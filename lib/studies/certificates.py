@@ -24,6 +24,7 @@ from minitransformer.decode import (
 
 from .speculation import int4
 from .texts import TRAINED, arrays, as_row
+from .words import CACHES
 from .workers import at_once, side_by_side, ticks
 
 EXACT = ("dynamic", "static", "paged")  # kinds that change nothing but the time
@@ -152,6 +153,8 @@ def summary(certificates: pd.DataFrame) -> pd.DataFrame:
     where these are nearest."""
     order = ["certified", "identical", "near ties", "different"]
     by = ["subject", "compared", "oracle", "dtype"]
+    shown = {f"{kind} cache": f"{name} cache" for kind, name in CACHES.items()}
+    certificates = certificates.replace({"subject": shown})
     found = (
         certificates.groupby(by, sort=False)
         .agg(
@@ -163,7 +166,8 @@ def summary(certificates: pd.DataFrame) -> pd.DataFrame:
         .reset_index()
     )
     share = certificates.assign(share=certificates.error / certificates.margin)
-    nearest = share.sort_values(["share", "margin"], ascending=[False, True]).drop_duplicates(by)
+    first = {"by": ["share", "error", "margin"], "ascending": [False, False, True]}
+    nearest = share.sort_values(**first).drop_duplicates(by)
     names = {"error": "difference"}
     nearest = nearest[[*by, "error", "margin"]].rename(columns=names)
     columns = [*by, "verdict", "steps", "difference", "margin", "near_ties", "other_tokens"]

@@ -18,6 +18,7 @@ from minitransformer.train import initialize
 from .limits import SEED, ids_of, read_bytes
 from .native import FORMATS, SHRUNK, packed
 from .processes import over_processes, process_medians
+from .seed_latency import AGAIN, GROWING, STATIC
 
 # Shape -> its configuration and the tokens of a loop.
 SHAPES = {
@@ -25,7 +26,7 @@ SHAPES = {
     "8 × 512": (replace(SEED, vocab_size=4096, d_model=512, n_layers=8, n_heads=8), 12),
 }
 PROMPT = 8  # tokens before a loop
-EAGER = {"recompute all": None, "growing cache": "dynamic", "static cache": "static"}
+EAGER = {AGAIN: None, GROWING: "dynamic", STATIC: "static"}
 FEW = "native int4"  # whose weights lie beside the int8 cache too
 
 
@@ -95,7 +96,7 @@ def said(table: pd.DataFrame) -> dict:
     """Of the largest `shape`: how many times as fast as recomputing the last way is, and how much
     of that the cache, the engine and the bits give."""
     us = largest(table).set_index("step").us_per_token
-    first, cached, fp32 = us["recompute all"], us["static cache"], us["native FP32"]
+    first, cached, fp32 = us[AGAIN], us[STATIC], us["native FP32"]
     last = us.iloc[-1]
     return {"shape": table["shape"].iloc[-1], "all": first / last, "cache": first / cached,
             "engine": cached / fp32, "bits": fp32 / last}  # fmt: skip

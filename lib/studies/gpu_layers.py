@@ -325,4 +325,4 @@ def production_told(best: pd.DataFrame) -> str:
         + " and ".join(f"{row.time_ratio:.2f} ({row.format})" for row in part.itertuples())
         for m, part in best.groupby("tokens")
     ]
-    return f"a layer of width {best.width.max():,} takes of FP32's time {', '.join(parts)}"
+    return f"a layer of width {best.width.max():,} takes {', '.join(parts)} times FP32's time"

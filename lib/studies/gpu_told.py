@@ -83,8 +83,8 @@ def layer_sentence(table: pd.DataFrame) -> str:
     said = []
     for m in sorted({*table.tokens}):
         best = quickest(table, widest, m, ROTATED)
-        parts = [f"“{row.format}” {100 * row.time_ratio:.0f} %" for row in best.values()]
-        rows = "for one row" if m == 1 else f"for {m:.0f} rows"
+        parts = [f"{100 * row.time_ratio:.0f} % (“{row.format}”)" for row in best.values()]
+        rows = "one row takes" if m == 1 else f"{m:.0f} rows take"
         said += [f"{rows} {' and '.join(parts)}"] * bool(parts)
     first = table[(table.width == narrow) & (table.way == CALLS) & (table.tokens == 1)]
     base = first.us[first.format == FP32].min()
@@ -93,8 +93,8 @@ def layer_sentence(table: pd.DataFrame) -> str:
     if not said:
         return f"At {small}"
     return (
-        f"At width {widest:,}, weights from memory, the quickest kernel of so many bits takes of "
-        f"FP32's time {', '.join(said)}; at {small}"
+        f"At width {widest:,}, weights from memory, by the quickest kernels for so many bits, "
+        f"{', '.join(said)} of FP32's time; at {small}"
     )
 
 

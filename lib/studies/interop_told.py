@@ -71,10 +71,11 @@ def bytes_of(table: pd.DataFrame, kind: str) -> dict[str, int]:
 def summary(table: pd.DataFrame) -> str:
     """How many of the tokens are those of PyTorch, in a sentence."""
     equal, of = counted(table)
-    count = table[table.of > 0].runtime.nunique()
+    ran = table[table.of > 0].runtime
+    part = f" (of {ROUNDS} in FP32 only)" if ran.str.startswith(ROUNDS).any() else ""
     return (
-        f"**{equal:,} of {of:,}** greedy tokens of {count} runtimes, PyTorch with a cache among "
-        "them, are those of PyTorch that recomputes every step (of llama.cpp in FP32 only)."
+        f"**{equal:,} of {of:,}** greedy tokens of {ran.nunique()} runtimes, PyTorch with a cache "
+        f"among them, are those of PyTorch that recomputes every step{part}."
     )
 
 

@@ -18,6 +18,8 @@ EXCESS = [f"excess_{name}_nats" for name in MECHANISMS]
 LOOKS = ["run", "seed", "lr", "step", "tokens", "seconds", "valid_nats", *EXCESS]
 LOSSES = ["arm", "seed", "lr", "parameters", "tokens", "step_ms", "evaluated_window", "nats",
           *EXCESS]  # fmt: skip
+# what else this page says of a change, of each trained once
+ELSEWHERE = {"2 blocks": " On the page's own corpus chapter 3 has one longer training of each."}
 FILES = {"losses": "{}.csv", "looks": "{}-looks.csv", "made": "{}.json"}
 
 
@@ -217,9 +219,9 @@ def _beyond(kept):
 def change(kept: Kept | None, short: pd.DataFrame, tokens: int, name: str) -> dict:
     """What a row about one arm takes, {answer, note}: its change by the long arms, with that by the
     `short` ones, their `seeds.effects`, in the remark; by the short ones where it was not kept."""
-    brief, of = seeds.of(short, name), f"of {tokens:,} tokens"
+    brief, of, more = seeds.of(short, name), f"of {tokens:,} tokens", ELSEWHERE.get(name, "")
     if kept is None:
-        return {"answer": brief, "note": f"By the short arms, {of}."}
+        return {"answer": brief, "note": f"By the short arms, {of}.{more}"}
     far, long = effects(kept), f"of {kept.losses.tokens.max():,}"
     if name not in set(far.change):
         sizes = (
@@ -229,8 +231,8 @@ def change(kept: Kept | None, short: pd.DataFrame, tokens: int, name: str) -> di
         beside = (
             f"; {near} by the longer ones, {long}, {_told(seeds.of(far, near))}" if near else ""
         )
-        return {"answer": brief, "note": f"By the short arms, {of}{beside}."}
-    note = f"By the longer arms, {long} tokens; by the short ones, {of}, {_told(brief)}."
+        return {"answer": brief, "note": f"By the short arms, {of}{beside}.{more}"}
+    note = f"By the longer arms, {long} tokens; by the short ones, {of}, {_told(brief)}.{more}"
     return {"answer": seeds.of(far, name), "note": note}
 
 

@@ -4,6 +4,7 @@ Budgets of minutes need a machine for themselves, and may be run one at a time: 
 takes the place of what was kept under the same names, and the rest stays.
 """
 
+from math import exp
 from pathlib import Path
 
 import pandas as pd
@@ -15,7 +16,7 @@ from .real_texts import told
 MADE = ["date", "commit", "cpu", "threads", "command"]  # columns of every table
 NAMES = {"texts": "budget", "texts-curves": "who", "texts-rates": "who", "texts-costs": "size"}
 COLUMNS = ["budget", "text", "parameters", "bar", "judged", "seconds", "allowed_seconds", "nats",
-           "ngram_nats", "ngram"]  # fmt: skip
+           "low", "high", "ngram_nats", "ngram"]  # fmt: skip
 EMPTY = {
     "texts": COLUMNS,
     "texts-curves": ["who", "text", "seconds", "valid_nats"],
@@ -77,21 +78,25 @@ def judgements(own: dict[str, pd.DataFrame], kept: dict[str, pd.DataFrame]) -> l
 def _judged(tables):
     found, rows = [], tables["texts"].fillna({"bar": "", "allowed_seconds": 0}).to_dict("records")
     for row in rows:
-        if not real_texts.kept_time(row):
-            continue
-        if row["bar"]:
-            found.append((row["bar"], row[row["judged"]], None, _told(row)))
-        if row["bar"] == "texts-fifth":  # it was allowed a fifth of the recipe's time
+        if row["bar"] and real_texts.kept_time(row):
+            found.append((row["bar"], row[row["judged"]], _ends(row), _told(row)))
+        if row["bar"] == "texts-fifth":  # allowed a fifth of the recipe's time, it may take more
             share = row["seconds"] / row["allowed_seconds"] / 5
             found.append(("texts-fifth-time", share, None, _told(row)))
     if longest := _longest(rows):
-        found.append(("texts-30", longest["nats"], None, _told(longest)))
+        found.append(("texts-30", longest["nats"], _ends(longest), _told(longest)))
     in_time, rates = real_texts.in_time(rows), tables["texts-rates"]
     if in_time[1]:
         found.append(("texts-budgets", in_time, None, "real texts"))
     if rates["round"].nunique() > 1:  # one has no interval
         found.append(("texts-throughput", *nanogpt.times_as_fast(rates), "the same architecture"))
     return found
+
+
+def _ends(row):
+    """The interval of what a row's bar judges, its nats or its perplexity."""
+    ends = (row["low"], row["high"])
+    return tuple(map(exp, ends)) if row["judged"] == "perplexity" else ends
 
 
 def _told(row):
@@ -123,11 +128,12 @@ def apart(kept: pd.DataFrame) -> str:
     """How kept results were made, in a sentence or two, and which took longer than they may."""
     if not len(kept):
         return "No long run has been kept yet: make texts PROFILE=full makes one."
-    late = [row for row in kept.to_dict("records") if row["seconds"] > row["allowed_seconds"]]
+    rows = kept.astype({"bar": object}).fillna({"bar": ""}).to_dict("records")
     said = [
-        f"“{row['budget']}” took {row['seconds']:,.0f} s, more than its budget, so that its bar is "
-        "not judged."
-        for row in late
+        f"“{row['budget']}” took {row['seconds']:,.0f} s, more than its budget"
+        f"{row['bar'] and ', so that ' + row['bar'] + ' is not judged'}."
+        for row in rows
+        if row["seconds"] > row["allowed_seconds"]
     ]
     for made, rows in kept.groupby(MADE, sort=False):
         date, commit, cpu, threads, command = made

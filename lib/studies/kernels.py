@@ -140,8 +140,13 @@ def step_table(samples: dict, ways: dict, engines: dict, sizes: pd.DataFrame) ->
         rows.append(way_row(table, name, "native FP32", own, "native", engine.nbytes, files))
     table = pd.DataFrame(rows)
     label = pd.Series(bench.labels(table.assign(high=table.high.fillna(np.inf))))
-    open_ = ~(table.low > 1)  # an interval that holds 1, or one process, decides nothing
-    return table.assign(label=label.mask(open_ & (label == "slower"), "not decided"))
+    return decided(table.assign(label=label))
+
+
+def decided(table: pd.DataFrame) -> pd.DataFrame:
+    """Labels in which nothing is called slower by an interval that holds 1, or by none."""
+    open_ = ~(table.low > 1) & (table.label == "slower")
+    return table.assign(label=table.label.mask(open_, "not decided"))
 
 
 def split(name: str) -> tuple[str, str]:
@@ -234,7 +239,7 @@ def products(widths, repeats: int, seed: int) -> pd.DataFrame:
     speed = 1 / table.time_ratio
     share = 100 * table.limit_us / table.median_us
     kernel = table.kernel.replace("none", PLAIN)
-    return table.assign(kernel=kernel, speedup=speed, limit_reached_percent=share)
+    return decided(table.assign(kernel=kernel, speedup=speed, limit_reached_percent=share))
 
 
 def grids(products: pd.DataFrame) -> dict[str, pd.DataFrame]:

@@ -21,6 +21,7 @@ from minitransformer.train import initialize
 from . import seed_latency
 from .processes import as_columns, over_processes, percent_off, process_medians, speedup
 from .seed_latency import AGAIN, ALL, GROWING, STATIC
+from .words import CACHES
 
 WIDTHS = (1, 2, 4, 8, 16, 32, 64, 128)  # tokens or sequences of one forward
 LOOPS = (ALL, AGAIN, GROWING, STATIC)
@@ -227,7 +228,7 @@ def kind_costs(samples: pd.DataFrame, quality: pd.DataFrame, cfg, kinds) -> pd.D
     worst = quality.loc[quality.groupby("cache").high.idxmax()].set_index("cache")
     for kind in kinds:
         held, time = bench.kv_bytes(cfg, cfg.context, kind=kind), speedup(samples, kind, "static")
-        row = {"cache": kind, "bytes": held, "times_smaller": full / held}
+        row = {"cache": CACHES.get(kind, kind), "bytes": held, "times_smaller": full / held}
         same = kind.replace("paged-int8", "int8")  # rounds as the other does
         for column in ("added_percent", "low", "high"):
             exact = 0.0 if kind in ("dynamic", "static", "paged") else np.nan

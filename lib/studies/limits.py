@@ -28,12 +28,13 @@ from .native import loops as both
 from .processes import over_processes, process_medians
 
 SEED = ModelConfig()
+LARGEST = replace(SEED, vocab_size=50257, d_model=768, n_layers=12, n_heads=12)
 SHAPES = {
     "1 × 128": SEED,
     "6 × 384": replace(SEED, vocab_size=4096, d_model=384, n_layers=6, n_heads=6),
     "8 × 768": replace(SEED, vocab_size=4096, d_model=768, n_layers=8, n_heads=12),
-    "12 × 768": replace(SEED, vocab_size=50257, d_model=768, n_layers=12, n_heads=12, tied=True),
-    "12 × 768, untied": replace(SEED, vocab_size=50257, d_model=768, n_layers=12, n_heads=12),
+    "12 × 768 (124M)": replace(LARGEST, tied=True),
+    "12 × 768, untied (162M)": LARGEST,
 }
 ROWS = (1, 2, 4, 8, 16)
 PROMPTS = (64, 128, 256, 512)

@@ -180,8 +180,7 @@ def furthest(parts: pd.DataFrame) -> dict:
 def worth_table(found: dict[str, dict]) -> pd.DataFrame:
     """What `worth` found, a row a quantity."""
     rows = [{"quantity": WORTH[name], **over} for name, over in found.items()]
-    columns = {"estimate": "value", "spread": "largest over smallest"}
-    return pd.DataFrame(rows).rename(columns=columns).drop(columns="processes")
+    return pd.DataFrame(rows).rename(columns={"estimate": "value"}).drop(columns="processes")
 
 
 def summary(steps: pd.DataFrame) -> str:

@@ -11,6 +11,7 @@ from minitransformer.decode import stream
 from minitransformer.model import Transformer
 
 from .texts import as_row
+from .words import CACHES
 
 KINDS = ("static", "paged", "window", "dynamic")
 
@@ -29,7 +30,8 @@ def growth(
         table = bench.process_growth(
             lambda own=own, kind=kind, o=options: run(own, prompt, new, kind, o), new
         )
-        tables.append(table.assign(cache=kind, process_kib=table.process_bytes / 1024))
+        kib = table.process_bytes / 1024
+        tables.append(table.assign(cache=CACHES.get(kind, kind), process_kib=kib))
         if done:
             done(1)
     return pd.concat(tables, ignore_index=True)
@@ -50,13 +52,13 @@ def later(grown: pd.DataFrame, share: float = 0.25) -> pd.Series:
 
 def settled(grown: pd.DataFrame) -> dict:
     """After a quarter of the text: KiB that the `kinds` that should not grow have added at most
-    (`kib`), those of the growing cache (`dynamic`), and the first in per cent of the second."""
+    (`kib`), those of the `growing` cache, and the first in per cent of the second."""
     added, steady = later(grown), constant(grown)
     return {
         "kinds": ", ".join(steady.index),
         "kib": steady.max() / 1024,
-        "dynamic": added["dynamic"] / 1024,
-        "percent": 100 * steady.max() / max(added["dynamic"], 1),
+        "growing": added["growing"] / 1024,
+        "percent": 100 * steady.max() / max(added["growing"], 1),
     }
 
 

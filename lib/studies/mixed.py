@@ -95,7 +95,7 @@ def told(mix: pd.DataFrame, scheme: dict) -> str:
     if kept(scheme):
         return "in the bytes of int3 the search finds no mixture better than int3 everywhere"
     change, ends = over_int3(mix)
-    return f"mixed precision in the bytes of int3 adds {with_interval(change, *ends, ' %')} to it"
+    return f"mixed precision in as many bytes changes int3 by {with_interval(change, *ends, ' %')}"
 
 
 def spent(scheme: dict) -> pd.DataFrame:

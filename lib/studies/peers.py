@@ -143,6 +143,8 @@ def held_mib() -> float:
 
 def why(error: Exception) -> str:
     """An error of a library in one line."""
+    if isinstance(error, ModuleNotFoundError):
+        return f"{error.name} is not installed"
     return " ".join(f"{type(error).__name__}: {error}".split())[:160]
 
 
@@ -232,7 +234,7 @@ def limit_told(table: pd.DataFrame, read: pd.DataFrame, shape: str) -> str:
 def absent(table: pd.DataFrame) -> str:
     """What was not measured, in a sentence; "" where all was."""
     names = sorted(set(table[table.why_not != ""].runtime))
-    return f"Not measured in this run: {', '.join(names)}." if names else ""
+    return f"Not measured in this run: {'; '.join(names)}." if names else ""
 
 
 def at_most(table: pd.DataFrame, read: pd.DataFrame, shape: str, runtime: str) -> float:
@@ -276,7 +278,10 @@ def summary(table: pd.DataFrame, shape: str) -> str:
     if theirs.empty:
         return f"{told}; no other runtime was there to be measured."
     other = theirs.idxmin()
-    return f"{told}, the fastest of the others {other} with **{theirs[other]:,.0f} µs**."
+    told += f", the fastest of the others {other} with **{theirs[other]:,.0f} µs**"
+    asked, ran = ({n.partition(",")[0] for n in each} for each in (table.runtime, own.index))
+    lost = ", ".join(sorted(asked - ran))
+    return f"{told}; not there to be measured: {lost}." if lost else f"{told}."
 
 
 def clear(folder: Path) -> None:

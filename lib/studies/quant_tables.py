@@ -106,7 +106,7 @@ def tuned_times(bench: pd.DataFrame) -> dict[str, str]:
     """{times}: how many times smaller the format is in which int4 is fine-tuned, by
     bench_quant.csv; {} where it was not measured."""
     own = bench[bench["format"] == "int4 g32 asym"] if "format" in bench else bench
-    return {"times": f"{own.times_smaller.iloc[0]:.3f}×"} if len(own) else {}
+    return {"times": f"{own.times_smaller.iloc[0]:.2f}×"} if len(own) else {}
 
 
 def highlighted(front: pd.DataFrame, bits: int) -> dict[str, str]:

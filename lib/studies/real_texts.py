@@ -25,6 +25,7 @@ from minitransformer.train import TrainConfig, initialize, train
 from .arms import size
 from .presets import BUDGETS, FIFTH, GENERATED, PUBLISHED, Budget
 from .update_costs import SETTLED
+from .words import with_interval
 from .workers import keep_memory
 
 CALIBRATED = 9  # steps of the calibration that are timed, behind those that settle it
@@ -173,11 +174,11 @@ def scores(budget: Budget, model, corpus: Corpus) -> dict:
 
 def told(rows: list[dict]) -> pd.DataFrame:
     """What the budgets reached, as a table for readers."""
-    columns = ["budget", "text", "parameters", "steps", "seconds", "nats", "perplexity",
-               "bits_per_byte", "ngram", "ngram_nats"]  # fmt: skip
+    columns = ["budget", "text", "parameters", "steps", "seconds", "nats", "low", "high",
+               "perplexity", "bits_per_byte", "ngram", "ngram_nats"]  # fmt: skip
     table = pd.DataFrame(rows, columns=columns)
-    return table.round({"seconds": 1, "nats": 4, "perplexity": 2, "bits_per_byte": 3,
-                        "ngram_nats": 4})  # fmt: skip
+    table = table.round({"seconds": 1, "perplexity": 2, "bits_per_byte": 3, "ngram_nats": 4})
+    return table.rename(columns={"ngram": "n-gram", "ngram_nats": "n-gram, nats"})
 
 
 def published(texts) -> pd.DataFrame:
@@ -223,11 +224,12 @@ def in_time(rows: list[dict]) -> tuple[int, int]:
 def answer(rows: list[dict], absent: dict) -> str:
     """The chapter in a sentence."""
     done = [
-        f"{row['seconds']:,.1f} s of training on {NAMED.get(row['text'], row['text'])} reach "
-        f"{row['nats']:.4f} nats a token ({row['ngram']}-gram: {row['ngram_nats']:.4f})"
+        f"{row['seconds']:,.0f} s of training on {NAMED.get(row['text'], row['text'])} reach "
+        f"{with_interval(row['nats'], row['low'], row['high'])} nats a token ({row['ngram']}-gram: "
+        f"{row['ngram_nats']:.3f})"
         for row in rows
     ]
-    lost = f"not at hand: {', '.join(absent)}" if absent else ""
+    lost = f"not at hand in this run: {', '.join(absent)}" if absent else ""
     if not done:
         return f"No budget was spent here ({lost or 'nanoGPT was not run'})."
     return "; ".join([*done, *([lost] if lost else [])]) + "."
@@ -253,9 +255,12 @@ def lines_of(rows: list[dict]) -> list[tuple[float, str]]:
     return [(row["ngram_nats"], row["ngram"]) for row in rows[:1]]
 
 
-def below_ngram(rows: list[dict]) -> float | None:
-    """The model's loss less the n-gram's, in nats a token, after the longest budget of each text,
-    of the text where that is the most; None where no real text was trained on."""
+def below_ngram(rows: list[dict]) -> tuple[float, tuple[float, float]] | None:
+    """The model's loss less the n-gram's on the same text, in nats a token, with the interval of
+    the model's, after the longest budget of each text, of the text where that is the most; None
+    where no real text was trained on."""
     real = sorted(rows, key=lambda row: row["allowed_seconds"])
     longest = {row["text"]: row for row in real if row["text"] != GENERATED}
-    return max((row["nats"] - row["ngram_nats"] for row in longest.values()), default=None)
+    over = [[row[x] - row["ngram_nats"] for x in ("nats", "low", "high")]
+            for row in longest.values()]  # fmt: skip
+    return max(((value, tuple(ends)) for value, *ends in over), default=None)

@@ -88,7 +88,7 @@ def beside(runs: pd.DataFrame, timings: pd.DataFrame) -> pd.DataFrame:
         rows.append((name, "ms", seed.seed_ms[name], found["estimate"], one_more(found)))
     for name in ("int8", "int4"):
         found, printed = speedup(timings, name, "fp32"), seed.seed_ms[name] / seed.seed_ms["fp32"]
-        rows.append((name, "times", printed, found["estimate"], one_more(found)))
+        rows.append((name, "times", round(printed, 2), found["estimate"], one_more(found)))
     table = pd.DataFrame(rows, columns=["format", "quantity", "original", "here", "ends"])
     low, high = zip(*table.pop("ends"), strict=True)
     return table.assign(low=low, high=high)

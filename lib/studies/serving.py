@@ -87,7 +87,7 @@ def beams(model, many: Several, timed: pd.DataFrame, length_penalty: float = 1.0
         pairs = zip(found, best[1], strict=True)
         better = sum(b.log_probability > g.log_probability + 1e-6 for b, g in pairs)
         mean = np.mean([b.log_probability for b in found]) / many.beam_tokens
-        row = {"width": w, "log_probability_per_token": mean, "texts_better_than_greedy": better}
+        row = {"width": w, "log-probability per token": mean, "texts_better_than_greedy": better}
         row["texts"] = len(found)
         rows.append(row | as_columns("time_ratio", speedup(timed, str(w), "1")))
     return pd.DataFrame(rows)

@@ -3,6 +3,7 @@
 import math
 import re
 
+CACHES = {"dynamic": "growing"}  # kinds of cache whose name in the library is not the page's
 RAISED = str.maketrans("-0123456789", "⁻⁰¹²³⁴⁵⁶⁷⁸⁹")
 
 
