@@ -166,8 +166,7 @@ def way_row(samples, name: str, base: str, own: str, kernel: str, held: int, fil
 
 
 def native_gains(table: pd.DataFrame) -> pd.DataFrame:
-    """How many times as fast as FP32 each native format is, of `step_table`: format, times, low,
-    high."""
+    """How many times as fast as FP32 each native format of `step_table` is."""
     own = table[(table.kernel == "native") & (table.format != "fp32")]
     return pd.DataFrame(
         {
