@@ -10,7 +10,7 @@ import pytest
 LIB = Path(__file__).resolve().parent.parent / "lib"
 PACKAGE = LIB / "minitransformer"
 LEVELS = {
-    "pretrain": 4,
+    "pretrain": 5,
     "export": 4,
     "bench": 4,
     "checkpoint": 3,
