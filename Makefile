@@ -41,7 +41,7 @@ SETTINGS = $(foreach p,$(PARAMETERS),$(if $(call given,$(call variable,$p)),\
 
 # A variable of the command line that nothing reads is an error before anything runs. The environment is left alone.
 KNOWN := $(foreach p,$(PARAMETERS),$(call variable,$p)) PROFILE JOBS PYTHON VENV TORCH_INDEX LAB_OPTIONS PYTEST_OPTIONS DEBUG \
-  FORMAT EXPORT_OPTIONS PUBLISH_OPTIONS SOURCE_DATE_EPOCH GRID SCHEDULER
+  FORMAT EXPORT_OPTIONS PUBLISH_OPTIONS SOURCE_DATE_EPOCH GRID WORKERS SCHEDULER
 ALSO := SHELL PWD TMPDIR MAKEFLAGS MAKEFILES GNUMAKEFLAGS UPGRADE PIP_% UV_% OMP_% MKL_% CUDA_% TQDM_% \
   PYTHONPATH PYTHONWARNINGS PYTHONUNBUFFERED PYTHONDONTWRITEBYTECODE PYTEST_ADDOPTS# read by what is called
 UNKNOWN := $(strip $(foreach v,$(.VARIABLES),$(if $(findstring command,$(origin $v)),$(filter-out $(KNOWN) $(ALSO),$v))))
@@ -66,6 +66,8 @@ endif
 RUN = $(PY) -m paper
 OPTIONS = --profile $(call quote,$(PROFILE)) --caller $(call quote,$(PWD)) $(SETTINGS) \
   $(if $(findstring command,$(origin JOBS)),--jobs $(call quote,$(JOBS)))
+SWEEP = $(if $(GRID),--grid $(call quote,$(GRID))) $(if $(SCHEDULER),--scheduler $(call quote,$(SCHEDULER))) \
+  $(if $(findstring command,$(origin WORKERS)),--workers $(call quote,$(WORKERS)))
 
 .PHONY: help setup report publish test lab data tokenize train eval bench bench-quant ablations interop texts gpu plot plot-quant \
   verify-corpus test-idem export sweep pack verify clean clean-cache distclean notebooks picture wasm lock
@@ -87,7 +89,8 @@ help: ## this list
 ## TEMP TOPK TOPP BEAM LENGTH_PENALTY    of sampling and beam search
 ## MODEL           a model's folder (Hugging Face or our own): make report judges it on CORPUS, make export writes it
 ## FORMAT EXPORT_OPTIONS    of make export: what to write, and the options of its command
-## GRID SCHEDULER  of make sweep: a YAML file of name: [values] lines; the address of a Dask cluster (none: one run after another)
+## GRID WORKERS    of make sweep: a YAML file of name: [values] lines; runs at once (default: as JOBS, and what times runs alone)
+## SCHEDULER       of make sweep: the address of a Dask cluster that makes its runs
 ## JOBS            chapters at once (default: as many as the cores allow; those that measure times run alone, except in quick)
 ## PYTHON VENV     the interpreter (python3); the environment's folder (.venv), or none: PYTHON as it is
 ## TORCH_INDEX     where setup takes torch from: an address; none: pip's own index (on Linux a CUDA build, +2.2 GB)
@@ -158,7 +161,7 @@ export: $(READY) ## a model for other runtimes: FORMAT=hf, gguf, onnx or all, of
 	  --format $(call quote,$(or $(FORMAT),all)) --out dist/export $(EXPORT_OPTIONS)
 
 sweep: $(READY) ## a run for every point of GRID=file.yaml, and one table of all: reports/sweep-<grid>/index.html
-	@$(RUN) sweep $(OPTIONS) $(if $(GRID),--grid $(call quote,$(GRID))) $(if $(SCHEDULER),--scheduler $(call quote,$(SCHEDULER)))
+	@$(RUN) sweep $(OPTIONS) $(SWEEP)
 
 pack: $(READY) ## dist/mini-transformer-<run>-v<version>.tar.gz, the same bytes from the same run
 	@$(RUN) pack $(OPTIONS)

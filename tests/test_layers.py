@@ -12,7 +12,7 @@ from paper import sources
 LIB = Path(__file__).resolve().parent.parent / "lib"
 PACKAGE = LIB / "minitransformer"
 LEVELS = {
-    "pretrain": 4,
+    "pretrain": 5,
     "export": 4,
     "bench": 4,
     "checkpoint": 3,

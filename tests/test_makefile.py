@@ -100,6 +100,9 @@ def test_the_number_of_chapters_at_once_is_that_of_the_command_line_only():
     words = command("report", "JOBS=3")
     assert words[words.index("--jobs") + 1] == "3" and settings(words) == []
     assert "--jobs" not in command("report", JOBS="64")
+    words = command("sweep", "GRID=a grid.yaml", "WORKERS=3")
+    assert words[-4:] == ["--grid", "a grid.yaml", "--workers", "3"]
+    assert "--workers" not in command("sweep", WORKERS="64")
 
 
 @pytest.mark.parametrize(

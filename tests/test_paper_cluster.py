@@ -9,7 +9,7 @@ from types import SimpleNamespace
 import pytest
 
 from paper import __main__ as command
-from paper import cluster, sweep
+from paper import cluster, sweep, targets
 from paper.files import write_text
 from paper.parameters import ParameterError
 
@@ -134,6 +134,7 @@ def test_the_command_says_it_in_a_line_and_leaves_what_was_there(project, monkey
         return "" if command.main([*map(str, words[3:])]) == 0 else "failed"
 
     monkeypatch.setattr(sweep, "attempt", attempt)
+    monkeypatch.setattr(targets, "cores", lambda: 1)
     grid = write_text(project.root / "grid.yaml", "profile: quick\nseed: [3, 4]\n")
     words = ["sweep", "--grid", str(grid)]
     assert command.main(words) == 0

@@ -3,13 +3,16 @@ and one table of all."""
 
 import csv
 import sys
+import threading
+import time
 from types import SimpleNamespace
 
 import pytest
 
 from paper import __main__ as command
-from paper import sweep
+from paper import sweep, targets
 from paper.files import write_json, write_text
+from paper_project import PARAMETERS, write_notebook
 
 HERE = []  # the commands of points that were run in this process
 
@@ -31,6 +34,7 @@ def in_this_process(words, root, tell=None):
 def grid(project, monkeypatch):
     HERE.clear()
     monkeypatch.setattr(sweep, "attempt", in_this_process)
+    monkeypatch.setattr(targets, "cores", lambda: 1)  # one process cannot be two of them at once
     return write_text(project.root / "my grid.yaml", "profile: quick\nlr: [1, 2]\nseed: [3, 4]\n")
 
 
@@ -128,9 +132,77 @@ def test_a_point_is_a_process_whose_last_line_says_what_was_wrong(tmp_path, capf
     say = "import sys; print('begun'); print('error: it broke', file=sys.stderr); sys.exit(3)"
     found = sweep.attempt((sys.executable, "-c", say), str(tmp_path), sys.stdout)
     assert found == "it broke" and "  begun" in capfd.readouterr().out
-    die = "import os; os.kill(os.getpid(), 9)"
-    assert sweep.attempt((sys.executable, "-c", die), str(tmp_path)) == "exit status -9"
+    die = "import os; print('again', flush=True); os.kill(os.getpid(), 9)"
+    assert sweep.attempt((sys.executable, "-c", die), str(tmp_path), sys.stdout) == "again"
+    assert capfd.readouterr().out.count("  again") == 2  # once more, and no more
+    once = f"import os, pathlib\nfile = pathlib.Path({str(tmp_path / 'once')!r})\n" + (
+        "if not file.exists(): file.touch(), os.kill(os.getpid(), 9)"
+    )
+    assert sweep.attempt((sys.executable, "-c", once), str(tmp_path)) == ""
     assert sweep.attempt((sys.executable, "-c", "print(1)"), str(tmp_path)) == ""
+
+
+@pytest.fixture
+def busy(project, grid, monkeypatch):
+    """How many points of four cores are at work at most, and what each was given."""
+    monkeypatch.setattr(targets, "cores", lambda: 4)
+    seen, now, lock = {"most": 0, "begun": 0, "jobs": set(), "told": set()}, [], threading.Lock()
+
+    def attempt(words, root, tell=None):
+        with lock:
+            now.append(words)
+            seen["begun"] += 1
+            seen["most"] = max(seen["most"], len(now))
+            given = words[words.index("--jobs") + 1] if "--jobs" in words else None
+            seen["jobs"].add(given), seen["told"].add(tell)
+        time.sleep(0.3)
+        with lock:
+            now.remove(words)
+        return "it broke" if "lr=2" in words else ""
+
+    monkeypatch.setattr(sweep, "attempt", attempt)
+    return seen
+
+
+@pytest.mark.parametrize(
+    ("words", "most", "jobs"),
+    [((), 4, "1"), (("--workers", "2"), 2, "1"), (("--workers", "1"), 1, None),
+     (("--workers", "3", "--jobs", "2"), 3, "2")],
+)  # fmt: skip
+def test_as_many_points_run_at_once_as_is_said_or_the_cores_allow(
+    project, grid, busy, capsys, words, most, jobs
+):
+    assert main("sweep", "--grid", grid, *words) == 1
+    told = {sys.stdout if most == 1 else None}
+    assert busy == {"most": most, "begun": 4, "jobs": {jobs}, "told": told}
+    assert [row["state"] for row in table(project)] == ["done", "done", "failed", "failed"]
+    assert "2 of 4 points failed" in capsys.readouterr().err
+
+
+def test_points_that_measure_times_run_one_after_another(project, grid, busy):
+    needs = {"needs": ["01-data"], "targets": ["speed"], "timed": ["a.csv"]}
+    write_notebook(project.notebook("03-speed"), PARAMETERS, "1", **needs)
+    for profile, target, most in (
+        ("paper", "speed", 1), ("paper", "data", 4), ("quick", "speed", 4)
+    ):  # fmt: skip
+        busy["most"] = 0
+        write_text(grid, f"profile: {profile}\ntarget: {target}\nseed: [1, 2, 3, 4, 5]\n")
+        assert main("sweep", "--grid", grid, "--workers", "4") == 0
+        assert busy["most"] == most
+
+
+def test_a_number_of_points_that_is_none_is_refused(project, grid, capsys):
+    assert main("sweep", "--grid", grid, "--workers", "two") == 2
+    assert "WORKERS = 'two' is no number of points: give 1 or more" in capsys.readouterr().err
+
+
+def test_after_an_interrupt_no_point_more_begins(project, grid, busy, monkeypatch):
+    def interrupted(*given):
+        raise KeyboardInterrupt
+
+    monkeypatch.setattr(sweep, "write_table", interrupted)
+    assert main("sweep", "--grid", grid, "--workers", "1") == 130
+    assert busy["begun"] <= 2  # of four
 
 
 def test_without_dask_a_scheduler_is_refused(project, grid, monkeypatch, capsys):

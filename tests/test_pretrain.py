@@ -4,6 +4,7 @@ import pytest
 import torch
 
 from minitransformer import load, pretrain
+from minitransformer.bench import training_bytes, training_flops
 from minitransformer.corpus import Batches, language_corpus
 from minitransformer.model import ModelConfig, Transformer
 from minitransformer.train import initialize, plan, train
@@ -39,16 +40,20 @@ def test_the_command_trains_what_the_library_does_and_goes_on_from_its_checkpoin
     corpus, tmp_path, capsys
 ):
     assert pretrained(corpus, tmp_path / "model") == 0
-    said = capsys.readouterr().out
-    assert said.startswith("step 1 of 6: loss ") and said.endswith(
-        "model: 6 steps on 1 processes\n"
-    )
+    first, *steps, last = capsys.readouterr().out.splitlines()
+    assert len(steps) == 6 and last.endswith("model: 6 steps on 1 processes")
+    assert steps[0].startswith("step 1 of 6: loss ")
     model, tokenizer = load(tmp_path / "model")
+    held = sum(training_bytes(model.cfg, 2, 16).values()) / 2**20
+    work = training_flops(model.cfg, 2, 16) / 1e9  # told before the first step
+    said = f"an update of 2 rows holds {held:,.1f} MiB, the model whole: {work:,.3g} GFLOP"
+    rows = torch.load(tmp_path / "model.train.pt")["rows"]
+    assert first == said and steps[0].endswith(f" tokens, {rows[0]['seconds']:.3g} s")
     ids, own = pretrain.read(corpus)
     assert tokenizer.to_str() == own.to_str()
     assert same(model.cpu(), by_hand(ids, own.get_vocab_size()))
     assert pretrained(corpus, tmp_path / "model") == 0  # finished: nothing is trained again
-    assert "step" not in capsys.readouterr().out.splitlines()[0].split(":")[0]
+    assert "step" not in capsys.readouterr().out.splitlines()[1].split(":")[0]
 
 
 @pytest.mark.parametrize(

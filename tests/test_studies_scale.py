@@ -3,6 +3,7 @@
 import json
 import math
 import sys
+import time
 
 import numpy as np
 import pytest
@@ -15,6 +16,7 @@ from studies.arms import Arm, Text
 
 CFG, RECIPE = ModelConfig(23, d_model=16, n_heads=2), ablation.recipe(2, 2, 8)
 TEXT = Text(np.arange(900) % 23, np.arange(90) % 23, 8)
+GAIN = scale.machine_gain
 LINUX = pytest.mark.skipif(not hasattr(sys.modules["os"], "wait4"), reason="no wait4 here")
 
 
@@ -24,11 +26,30 @@ def test_the_grid_is_every_choice_once_by_one_recipe():
     assert {a.recipe.steps for a in arms} == {60} and GOOD.optimizer != arms[0].recipe.optimizer
 
 
+@pytest.fixture(autouse=True)
+def known(monkeypatch):
+    monkeypatch.setattr(scale, "machine_gain", lambda workers: 1.5)
+
+
+def test_what_a_second_core_is_worth_is_counted_in_products_at_the_same_time(monkeypatch):
+    def side_by_side(job, items, during, workers):
+        began, ended = during
+        assert ended - began == pytest.approx(0.2) and began > time.time()
+        counts = [job(item, during, None) for item in items]
+        assert time.time() >= ended and len(counts) == workers
+        return [30 + 20 * i for i in items]
+
+    monkeypatch.setattr(scale, "side_by_side", side_by_side)
+    assert GAIN(2, 0.2, 0.4) == (30 + 50) / 30
+    now = time.time()
+    assert scale.products(0, (now, now + 0.2), None) > 0 == scale.products(0, (now, now), None)
+
+
 def test_serial_and_side_by_side_take_turns_and_end_at_the_same_weights():
     arms = [Arm(str(seed), CFG, RECIPE, seed) for seed in (1, 2, 3)]
     found = scale.in_turn(arms, TEXT, 1)
     assert found["same"] == found["trainings"] == 6
-    assert set(found["rounds"][0]) == {"round", "serial_s", "parallel_s"}
+    assert set(found["rounds"][0]) == {"round", "serial_s", "parallel_s", "products_times_as_fast"}
     estimate, interval = scale.gain(found)
     row = found["rounds"][0]
     assert estimate == pytest.approx(row["serial_s"] / row["parallel_s"])
@@ -51,6 +72,9 @@ def test_the_gain_is_over_rounds():
     rounds = [{"serial_s": 2.0, "parallel_s": 1.0}, {"serial_s": 4.5, "parallel_s": 2.5}]
     estimate, (low, high) = scale.gain({"rounds": rounds})
     assert estimate == pytest.approx(math.sqrt(2 * 1.8)) and low < 1.8 and high > 2
+    assert list(scale.rounds({"rounds": rounds}).times_as_fast) == [2.0, 1.8]
+    kept = scale.rounds({"rounds": [row | {"products_times_as_fast": 1.5} for row in rounds]})
+    assert list(kept.columns)[-1] == "products_times_as_fast" and len(kept.columns) == 4
 
 
 def test_shards_hold_as_much_text_as_they_say_in_words_few_of_which_are_frequent(tmp_path):

@@ -1,12 +1,15 @@
 """Real texts: budgets are planned and kept, what is finished is not trained again, sizes are
 predicted as they are, and nanoGPT's log is read as it is written."""
 
+import itertools
 import math
 from dataclasses import replace
+from types import SimpleNamespace
 
 import pandas as pd
 import pytest
 import torch
+from torch.optim.optimizer import _global_optimizer_pre_hooks as HOOKS
 
 from minitransformer.bench import parameters, training_bytes, training_flops
 from minitransformer.model import ModelConfig, Transformer
@@ -200,8 +203,9 @@ def test_predictions_stand_beside_what_was_measured(monkeypatch):
     monkeypatch.setattr(update_costs, "SIZES", tiny)
     assert update_costs.taken([], 5, 1, 2).empty
     found = update_costs.paces(["tiny"], 5, 1)["paces"]
-    assert list(found.step) == [1, 2, 3, 4, 5]
+    assert list(found.step) == [1, 2, 3, 4, 5, 6]  # as few as are settled, and three
     speeds = found.assign(seconds=0.5, flops_per_second=1e9)
+    assert set(speeds.precision) == {"float32"}
     timed = pd.concat([speeds.assign(process=0), speeds.assign(process=1, seconds=0.4)])
     table = update_costs.compared(update_costs.predicted(1e9), timed).set_index("size")
     least = training_flops(tiny["tiny"][0], 2, 8) / 1e9
@@ -215,6 +219,54 @@ def test_predictions_stand_beside_what_was_measured(monkeypatch):
     assert len(judged) == 1 and not len(update_costs.reached(table.reset_index(), "other"))
     alone = update_costs.compared(update_costs.predicted(1e9), timed[timed.process == 0])
     assert not len(update_costs.reached(alone, "tiny"))  # one process has no interval
+
+
+def test_an_update_is_told_part_by_part_by_the_loop_itself(monkeypatch):
+    tiny = {
+        "tiny": (replace(BLOCK, n_layers=1), 2, 8),
+        "large": (replace(BLOCK, d_model=256), 2, 8),
+    }
+    monkeypatch.setattr(update_costs, "SIZES", tiny)
+    monkeypatch.setattr(update_costs, "OPERATIONS", update_costs.flops_of("tiny"))
+    clock = itertools.count()  # every look at it is a second later
+    monkeypatch.setattr(update_costs, "time", SimpleNamespace(perf_counter=lambda: next(clock)))
+    found = update_costs.paces(["large", "tiny"], 9, 1, update_costs.PRECISIONS)["paces"]
+    counted = found.groupby(["size", "precision"]).step.max()
+    assert counted["tiny"].tolist() == [9, 9] and counted["large"].tolist() == [6, 6]
+    tensors = found["size"].map(
+        {n: len([*Transformer(c).parameters()]) for n, (c, *_) in tiny.items()}
+    )
+    parts = found[[*update_costs.PARTS]].T.to_numpy()
+    assert (parts[2] == tensors).all() and (parts[[0, 1, 3, 4, 5]] == 1).all()
+    assert not HOOKS  # none stays behind
+
+
+def parted(process, seconds, precision="float32"):
+    rows = {"size": "tiny", "precision": precision, "step": [3, 4, 5], "mib": 1.0}
+    own = dict(zip(update_costs.PARTS, seconds, strict=True))
+    return pd.DataFrame(rows | own).assign(
+        process=process, seconds=sum(seconds), flops_per_second=1e9
+    )
+
+
+def test_where_an_update_spends_its_time_and_what_there_is_to_gain(monkeypatch):
+    monkeypatch.setattr(update_costs, "SIZES", {"tiny": (BLOCK, 2, 8)})
+    monkeypatch.setattr(update_costs, "flops_of", lambda name: 3e6)
+    took = (0.001, 0.002, 0.008, 0.001, 0.003, 0.001)
+    slow = [second * 3 for second in took]
+    measured = pd.concat([parted(0, took), parted(1, took)])
+    table = update_costs.split(measured).set_index("part")
+    assert table.time_ms.tolist() == pytest.approx([1, 2, 8, 1, 3, 1])
+    assert table.of_peak_percent.dropna().tolist() == pytest.approx([50, 25])
+    assert table.share_percent.sum() == pytest.approx(100) and table.share_percent.iloc[
+        2
+    ] == pytest.approx(50)
+    assert table.low.tolist() == pytest.approx(table.share_percent.tolist())
+    half = [parted(i, slow, "bfloat16") for i in range(2)]
+    assert update_costs.told(pd.concat([measured, *half])) == (
+        "tiny: forward and backward, PyTorch's own, run at 30 % of the product's speed; with all "
+        "else free an update would be 1.60 times as fast. In bfloat16 it takes 3.00 times as long."
+    )
 
 
 MADE = {"date": "2026-01-02", "commit": "abc", "cpu": "one", "threads": 2, "command": "make texts"}
@@ -253,6 +305,7 @@ def test_long_results_are_read_as_they_were_kept_and_the_newer_take_their_place(
     assert list(kept["texts-curves"].valid_nats) == [2.0] and list(kept["texts-costs"]["size"]) == [
         "a"
     ]
+    assert list(kept_texts.costs(kept["texts-costs"]).columns) == ["size", "low", "high", "date"]
     said = kept_texts.apart(kept["texts"])
     assert "“8 minutes”: measured apart on 2026-01-02" in said and "with 1 thread," in said
     assert list(kept_texts.shown(kept["texts"]).date) == ["2026-01-02"] * 2

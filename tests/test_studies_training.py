@@ -87,6 +87,28 @@ def test_a_job_that_fails_is_named_on_one_line_and_ends_the_others(count):
     assert not [child for child in alive if "spawn_main" in str(child.cmdline())]
 
 
+def killed_once(item, shared, tick):
+    """Ends its process the first time it meets "b", and each time it meets "c"."""
+    tick(2)
+    mark = shared / item
+    if item == "c" or (item == "b" and not mark.exists()):
+        mark.touch()
+        os.kill(os.getpid(), signal.SIGKILL)
+    tick(5)
+    return item.upper()
+
+
+def test_what_a_killed_worker_left_is_done_once_more(tmp_path):
+    told = []
+    found = workers.side_by_side(killed_once, "abd", tmp_path, workers=2, done=told.append)
+    assert found == ["A", "B", "D"] and (tmp_path / "b").exists()
+    assert sum(told) == 15 and min(told) >= 0
+    with pytest.raises(
+        workers.WorkerDied, match="^a worker process died at (a or )?c( or d)?, probably"
+    ):
+        workers.side_by_side(killed_once, "acd", tmp_path, workers=2)
+
+
 def lasting(item, shared, tick):
     """Says where it runs, and goes on until it is stopped, or ends once both are at work."""
     (shared / f"{os.getpid()}").write_text("")

@@ -8,6 +8,9 @@ import torch
 
 from minitransformer.model import Transformer
 from minitransformer.train import device_of, initialize, train
+from minitransformer.train.backward import Backward
+from minitransformer.train.muon import orthogonal
+from minitransformer.train.ranks import Alone
 from training import CFG, RUN, batch, equal, fresh, losses
 
 HALF = replace(RUN, precision="bfloat16")
@@ -37,6 +40,28 @@ def test_a_device_that_is_not_there_is_named(monkeypatch):
             device_of(name)
     with pytest.raises(ValueError, match="^device 'cudo' is unknown"):
         device_of("cudo")
+
+
+KINDS = [
+    {},
+    {"norm": "rmsnorm", "ffn": "relu2", "qk_norm": True, "tied": True, "smeared_keys": True},
+    {"position": "sinusoidal", "ffn": "swiglu", "n_kv_heads": 1},
+    {"position": "none", "ffn": "gelu", "bias": False},
+]
+
+
+@pytest.mark.parametrize("taught", [False, True])
+@pytest.mark.parametrize("changes", KINDS, ids=str)
+def test_all_that_a_step_computes_is_where_the_model_is(changes, taught):
+    """On the meta device, which computes nothing and where no tensor of another may take part: what
+    a GPU would refuse is seen without one."""
+    model = Transformer(replace(CFG, **changes)).to("meta")
+    teacher = fresh(1).to("meta") if taught else None
+    loss = Backward(model, model, RUN, teacher, Alone())(batch(0))
+    assert loss.device.type == "meta" and loss.shape == ()
+    for parameter in model.parameters():
+        assert parameter.grad.device.type == "meta"
+        assert parameter.ndim != 2 or orthogonal(parameter.grad).shape == parameter.shape
 
 
 def test_bfloat16_learns_nearly_the_same_with_weights_in_float32():

@@ -3,10 +3,13 @@ stays readable whatever was logged."""
 
 import datetime
 import io
+import os
 import pickle
+import signal
 import zipfile
 from collections import OrderedDict
 from dataclasses import replace
+from functools import partial
 from pathlib import Path
 
 import numpy as np
@@ -99,6 +102,39 @@ def test_an_interrupt_anywhere_is_resumed_to_the_bit(tmp_path, monkeypatch, wher
     rows = train(resumed, batch, RUN, checkpoint=path, every=2)
     assert losses(rows) == losses(whole) and equal(resumed, straight)
     assert [row["tokens"] for row in rows] == [16 * s for s in PLACES]
+
+
+def until_killed(path, where, step):
+    """For a process of its own: goes on from the checkpoint, and is killed at such a place."""
+    global stop
+    stop, patch = partial(os.kill, os.getpid(), signal.SIGKILL), pytest.MonkeyPatch()
+    torch.set_num_threads(1)
+    options = {"batch": batch} | where(step, patch)
+    patch.setattr(resume, "identity", lambda *a, own=resume.identity: own(a[0], a[1], batch))
+    train(fresh(), cfg=RUN, checkpoint=path, every=1, **options)
+
+
+@pytest.mark.skipif(not hasattr(signal, "SIGKILL"), reason="no process can be killed so here")
+def test_a_run_that_is_killed_again_and_again_equals_one_that_never_was(tmp_path, forking):
+    """Twice at every step: where nothing of it is kept, in the middle of it or of its checkpoint,
+    and where it just was."""
+    straight, path, kept = fresh(), tmp_path / "run.pt", 0
+    whole = train(straight, batch, RUN)
+    within = [(in_the_optimizer, 1), (in_the_write, 1), (in_on_step, None)]
+    for step in PLACES[:-1]:
+        where, at = within[step % 3]
+        for place in ((where, at or step), (in_the_batch, step + 1)):
+            process = forking.Process(target=until_killed, args=(path, *place))
+            process.start()
+            process.join()
+            assert process.exitcode == -signal.SIGKILL
+            found = len(torch.load(path, weights_only=True)["rows"]) if path.exists() else 0
+            assert found == kept + (where is not place[0])
+        kept += 1
+    resumed = fresh()
+    rows = train(resumed, batch, RUN, checkpoint=path, every=1)
+    assert losses(rows) == losses(whole) and equal(resumed, straight)
+    assert [part.name for part in tmp_path.iterdir()] == ["run.pt"]
 
 
 @pytest.mark.parametrize("kind", ["adamw", "muon"])

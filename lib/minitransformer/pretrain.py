@@ -10,8 +10,10 @@ import json
 import sys
 import warnings
 from dataclasses import fields
+from functools import partial
 from pathlib import Path
 
+from .bench import training_bytes, training_flops
 from .checkpoint import save
 from .corpus import Batches, Corpus, Store
 from .model import ModelConfig, Transformer
@@ -38,29 +40,28 @@ def fit(args, ranks) -> None:
     """What each process does; the first one tells of it and writes the model."""
     ids, tokenizer = read(args.text)
     size, recipe = settings(args, tokenizer.get_vocab_size())
+    say = partial(print, flush=True) if ranks.rank == 0 else lambda text: None
+    update = size, -(-recipe.batch_size // ranks.size), recipe.window  # of one process
+    held, work = sum(training_bytes(*update).values()) / 2**20, training_flops(*update) / 1e9
+    say(f"an update of {update[1]} rows holds {held:,.1f} MiB, the model whole: {work:,.3g} GFLOP")
     model = initialize(Transformer(size), recipe.initialization, args.seed).to(ranks.device)
     batches = Batches(ids, seed=args.seed, **recipe.batches)
     checkpoint = args.out.with_name(f"{args.out.name}.train.pt")
 
     def tell(row):
-        if ranks.rank == 0 and "micro_batch" in row:
-            print(
-                f"step {row['step']:,}: the GPU's memory holds {row['micro_batch']} rows at a time",
-                flush=True,
-            )
-        if ranks.rank == 0 and row["step"] % max(recipe.steps // SAID, 1) == 0:
-            print(
-                f"step {row['step']:,} of {recipe.steps:,}: loss {row['loss_nats']:.4f} nats, "
-                f"{row['tokens']:,} tokens",
-                flush=True,
-            )
+        at = f"step {row['step']:,}"
+        if "micro_batch" in row:
+            say(f"{at}: the GPU's memory holds {row['micro_batch']} rows at a time")
+        if row["step"] % max(recipe.steps // SAID, 1) == 0:
+            loss, seen = f"loss {row['loss_nats']:.4f} nats", f"{row['tokens']:,} tokens"
+            say(f"{at} of {recipe.steps:,}: {loss}, {seen}, {row['seconds']:.3g} s")
 
     options = {"checkpoint": checkpoint, "every": args.every, "on_step": tell, "ranks": ranks}
     train(model, batches.batch, recipe, **options)
     model = whole(model).cpu()
     if ranks.rank == 0:
         save(model, args.out, tokenizer)
-        print(f"{args.out}: {recipe.steps:,} steps on {ranks.size} processes", flush=True)
+    say(f"{args.out}: {recipe.steps:,} steps on {ranks.size} processes")
 
 
 def read(folder: Path):

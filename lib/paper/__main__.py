@@ -77,7 +77,9 @@ def perform(options) -> None:
         near = difflib.get_close_matches(options.target, known, n=1, cutoff=0.5)
         remedy = f"did you mean {near[0]}?" if near else f"known are {', '.join(sorted(known))}"
         raise ParameterError(f"target {short(options.target)!r} is unknown: {remedy}")
-    params, options.jobs = targets.read(project, options), targets.jobs(options.jobs)
+    params = targets.read(project, options)
+    options.jobs = targets.at_once(options.jobs, "JOBS", "chapters")
+    options.workers = targets.at_once(options.workers, "WORKERS", "points")
     if options.target in COMMANDS:
         load(COMMANDS[options.target])(project, params, options)
     else:
@@ -126,6 +128,7 @@ def arguments() -> argparse.ArgumentParser:
     parser.add_argument("--clear", action="store_true", help="for cache: delete what it holds")
     parser.add_argument("--grid", type=Path, help="for sweep: the YAML file of values")
     parser.add_argument("--scheduler", help="for sweep: the address of a Dask cluster")
+    parser.add_argument("--workers", help="for sweep: points at once, none of which measures times")
     debug = os.environ.get("DEBUG", "0") not in ("", "0")
     parser.add_argument(
         "--debug", action="store_true", default=debug, help="print the whole traceback"

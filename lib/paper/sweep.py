@@ -3,13 +3,15 @@
 The grid is `name: [values]` lines, as of a profile; `profile` is a name like any other, `target` is
 what each point makes (report). Every point is a run of its own in reports/sweep-<grid>/, made by a
 process of its own, so that one that fails, or dies, leaves the others alone; what is current is not
-made again. With the extra `scale`, SCHEDULER=tcp://host:port has a Dask cluster run the points, on
-machines that see this folder at the same place."""
+made again. As many run at once as WORKERS says, by default as the cores allow; but those that
+measure times one after another. With the extra `scale`, SCHEDULER=tcp://host:port has a Dask
+cluster run the points, on machines that see this folder at the same place."""
 
 import sys
 import time
 from argparse import Namespace
 from collections.abc import Iterator
+from concurrent.futures import ThreadPoolExecutor, as_completed
 from dataclasses import dataclass
 from html import escape
 from itertools import product
@@ -34,11 +36,12 @@ WIDE = "main { margin: 2rem; overflow-x: auto } th, td { overflow-wrap: normal }
 
 @dataclass(frozen=True, eq=False)
 class Point:
-    """One choice of every value of the grid: what the process of its run is given, and where."""
+    """One choice of every value: what its process is given, where, and how many may run at once."""
 
     chosen: dict[str, str]
     command: tuple[str, ...]
     run_dir: Path
+    beside: int
 
     def __str__(self):
         return " ".join(f"{name}={short(value)}" for name, value in self.chosen.items())
@@ -83,20 +86,24 @@ def points(project: Project, grid: dict, folder: Path, options) -> list[Point]:
         )
     if empty := [name for name, values in grid.items() if not values]:
         raise ParameterError(f"{empty[0]} of the grid has no values: give name: [a, b]")
-    found = []
-    for values in product(*([(name, text(v)) for v in grid[name]] for name in grid)):
+    every, found = list(product(*([(name, text(v)) for v in grid[name]] for name in grid))), []
+    for values in every:
         chosen = dict(values)
         given = {n: v for n, v in chosen.items() if n != "profile"}
         settings = [*options.set, *(f"{name}={value}" for name, value in given.items())]
         profile = chosen.get("profile", options.profile)
         asked = Namespace(profile=profile, set=settings, caller=options.caller)
-        targets.read(project, asked)  # only whether it can be
+        params, last = targets.read(project, asked), project.targets[target[0]]  # or it cannot be
+        needed = [*project.upstream(last), last]
+        rules = targets.side_by_side(project, params, needed, options.workers)
         name = f"{slug(' '.join(chosen.values()), NAME_BYTES)}-{digest([settings, profile])[:8]}"
         words = [sys.executable, "-m", "paper", target[0], "--profile", profile]
         words += ["--into", str(folder / name), "--caller", str(options.caller)]
-        words += ["--jobs", str(options.jobs)] if options.jobs else []
+        beside = min(len(every), rules.jobs, rules.room if rules.timed else rules.jobs)
+        jobs = options.jobs or int(beside > 1 and not options.scheduler)  # 0: as many as can be
+        words += ["--jobs", str(jobs)] if jobs else []
         words += [word for setting in settings for word in ("--set", setting)]
-        found.append(Point(chosen, tuple(words), folder / name))
+        found.append(Point(chosen, tuple(words), folder / name, beside))
     return found
 
 
@@ -106,22 +113,32 @@ def text(value) -> str:
 
 
 def outcomes(project: Project, every: list[Point], scheduler) -> Iterator[tuple[Point, str]]:
-    """Every point with "" or what was wrong: one after the other, or, on a cluster, as they end."""
-    root = str(project.root)
+    """Every point with "" or what was wrong, as they end: some at once, or on a cluster."""
+    root, workers = str(project.root), min(point.beside for point in every)
     if scheduler:
-        return cluster.results(scheduler, attempt, {p: (p.command, root) for p in every})
-    return ((point, attempt(point.command, root, sys.stdout)) for point in every)
+        yield from cluster.results(scheduler, attempt, {p: (p.command, root) for p in every})
+        return
+    tell = sys.stdout if workers == 1 else None  # the lines of several would mix
+    with ThreadPoolExecutor(workers) as pool:
+        running = {pool.submit(attempt, point.command, root, tell): point for point in every}
+        try:
+            for future in as_completed(running):
+                yield running[future], future.result()
+        finally:
+            pool.shutdown(cancel_futures=True)  # after an interrupt nothing more begins
 
 
 def attempt(command, root: str, tell=None) -> str:
-    """Runs a point to its end: "", or what was wrong, the last line of its process, whose lines are
-    passed on to the stream `tell`."""
+    """Runs a point to its end, once more if it was killed: "", or what was wrong, the last line of
+    its process, whose lines are passed on to the stream `tell`."""
 
     def told(line):
         if tell is not None:
             print(f"  {line}", file=tell, flush=True)
 
     status, last = streamed(command, root, {}, told)
+    if status == -9:  # of SIGKILL, as where memory ends: what was finished is not made again
+        status, last = streamed(command, root, {}, told)
     return "" if not status else printable(last).removeprefix("error: ") or f"exit status {status}"
 
 

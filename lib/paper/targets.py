@@ -70,13 +70,13 @@ def of_model(project: Project, options) -> Project:
     return replace(project, part=OWN)
 
 
-def jobs(text: str | None) -> int | None:
-    """How many chapters run at once at most; None where nothing is said. ParameterError."""
+def at_once(text: str | None, name: str, what: str) -> int | None:
+    """How many run at once at most; None where nothing is said. ParameterError."""
     if not text:
         return None
     if not re.fullmatch(r"[1-9]\d{0,3}", text, re.ASCII):
         raise ParameterError(
-            f"JOBS = {short(repr(text))} is no number of chapters: give 1 or more, or leave it out"
+            f"{name} = {short(repr(text))} is no number of {what}: give 1 or more, or leave it out"
         )
     return int(text)
 

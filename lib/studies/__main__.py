@@ -1,17 +1,13 @@
 """`python -m studies --out reports/long --minutes 60`: the long arms of the ablations, see
 `long_arms`. Every run that ends is kept: the same command goes on where the last one ended."""
 
-import argparse
 import os
-import platform
 import sys
 import time
+from argparse import Namespace
 from dataclasses import replace
-from pathlib import Path
 
-import torch
-
-from . import kept_arms, long_arms
+from . import apart, kept_arms, long_arms
 from .long_arms import FAMILIES, Design
 
 SAID_S = 10  # seconds between two lines of progress
@@ -30,16 +26,11 @@ def main(argv=None) -> int:
 
     given = [f"--family {args.family}", f"--minutes {args.minutes:g}", f"--workers {args.workers}"]
     given += [f"--steps {args.steps}"] * bool(args.steps)
-    machine = {
-        "cpu": args.cpu,
-        "python": platform.python_version(),
-        "torch": torch.__version__,
-    }
     sitting = {"command": " ".join(["python -m studies", *given]), "commit": args.commit}
     design = replace(Design(), steps=args.steps) if args.steps else Design()
     at = args.out, args.family, args.minutes, args.workers
     try:
-        kept = long_arms.run(*at, design, done, machine, **sitting)
+        kept = long_arms.run(*at, design, done, apart.machine(args.cpu), **sitting)
     except ValueError as error:
         print(error, file=sys.stderr)
         return 2
@@ -48,17 +39,14 @@ def main(argv=None) -> int:
     return 0
 
 
-def parse(argv) -> argparse.Namespace:
-    parser = argparse.ArgumentParser(prog="python -m studies", description=__doc__)
-    parser.add_argument("--out", type=Path, required=True, help="the folder that keeps the results")
+def parse(argv) -> Namespace:
+    parser = apart.parser("studies", __doc__)
     parser.add_argument(
         "--family", choices=FAMILIES, default="arms", help="the ablations' arms, or recipes"
     )
     parser.add_argument("--minutes", type=float, required=True, help="when this sitting ends")
     parser.add_argument("--workers", type=int, default=os.cpu_count(), help="processes")
     parser.add_argument("--steps", type=int, help="of a run, instead of the design's")
-    parser.add_argument("--commit", default="", help="of the library, to be kept")
-    parser.add_argument("--cpu", default=platform.processor(), help="its name, to be kept")
     return parser.parse_args(argv)
 
 

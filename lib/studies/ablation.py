@@ -222,6 +222,5 @@ def parameters_apart(sized: pd.DataFrame) -> float:
 
 
 def bend(home: pd.DataFrame, level: float) -> seeds.Estimate:
-    """What the doubling from width 64 to 128 gains more than that from 128 to 256, paired by
-    seed."""
+    """What the doubling from width 64 to 128 gains more than the next one, paired by seed."""
     return seeds.mean(home["width 64"] + home["width 256"] - 2 * home["default"], level)

@@ -54,7 +54,6 @@ def limits(data, where: pd.DataFrame) -> list:
 
 
 def best_at(language, place: int) -> float:
-    """Nats of the ideal prediction at one place of a window: what one more token adds to the sum
-    over the window."""
+    """Nats of the ideal prediction at a place of a window: what one more token adds."""
     ends = [n * window_bits(language, n) for n in (place, place + 1)]
     return math.log(2) * (ends[1] - ends[0])

@@ -65,11 +65,6 @@ def scheme(bits: int):
     return formats()[f"int{bits} g32 asym"]
 
 
-def on_grid(model, bits: int):
-    """A trainable copy that reads its weights on the grid; clipped where levels are few."""
-    return prepare_qat(model, scheme(bits), "mse" if bits == 2 else "rtn")
-
-
 @dataclass(frozen=True)
 class Lesson:
     """One training: the model of a folder, read on the grid of so many bits (None: in FP32), learns
@@ -92,7 +87,9 @@ def learn(lesson: Lesson, words, tick: Callable[[int], None]) -> bool:
     model, teacher = load(lesson.start)[0], lesson.teacher and load(lesson.teacher)[0]
     if teacher is not None:
         teacher.to(device_of(lesson.device))
-    learner = model if lesson.bits is None else on_grid(model, lesson.bits)
+    learner = model
+    if lesson.bits is not None:  # a copy that reads its weights on the grid, clipped if that is 2
+        learner = prepare_qat(model, scheme(lesson.bits), "mse" if lesson.bits == 2 else "rtn")
     batches = Batches(words, seed=lesson.seed, **lesson.recipe.batches).batch
 
     def on_step(row):

@@ -1,29 +1,20 @@
 """What a GPU changes, through torch alone: a linear layer in every number format, a decode step,
-and training, each beside the CPU's or FP32's.
+and training, each beside the CPU's or FP32's. `python -m studies.gpu --out reports/long` keeps its
+tables, and in gpu.json how they were made, for pages without a GPU; a part that fails leaves its
+reason."""
 
-    python -m studies.gpu --out FOLDER [--commit HASH] [--device cuda] [--seconds 230] [--tiny]
-
-leaves gpu-layers.csv, gpu-decode.csv, gpu-training.csv and gpu.json, how they were made: a page
-without a GPU shows what it finds in reports/long. A part that fails leaves its reason.
-"""
-
-import argparse
-import json
-import platform
-import re
 import subprocess
 import time
 from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
-from datetime import date
 from functools import partial
 from pathlib import Path
 
 import pandas as pd
 import torch
 
-from . import gpu_layers, gpu_models
+from . import apart, gpu_layers, gpu_models
 from .gpu_models import COMPILED, EAGER, GRAPH, LARGE, LEAST, ON_CPU, PRECISIONS, SEED, TWIN
 from .processes import in_processes
 
@@ -132,15 +123,7 @@ def measured(plan: Plan, device: str, seconds: float, keep: Callable | None = No
 
 def about(device: str) -> dict:
     """The machine and its software, without its name; of a CPU there is no more than that."""
-    cpu = re.search(r"model name\s*: (.+)", _read(Path("/proc/cpuinfo")))
-    found = {
-        "date": date.today().isoformat(),
-        "device": device,
-        "cpu": cpu[1] if cpu else platform.processor(),
-        "threads": torch.get_num_threads(),
-        "python": platform.python_version(),
-        "torch": torch.__version__,
-    }
+    found = apart.made(device=device, threads=torch.get_num_threads())
     if device != "cuda":
         return found
     card = torch.cuda.get_device_properties(0)
@@ -151,10 +134,6 @@ def about(device: str) -> dict:
         "cuda": torch.version.cuda,
         "driver": _driver(),
     }
-
-
-def _read(path: Path) -> str:
-    return path.read_text(errors="replace") if path.is_file() else ""
 
 
 def _driver() -> str:
@@ -171,22 +150,19 @@ def keep(folder: Path, tables: dict[str, pd.DataFrame], made: dict) -> None:
     folder.mkdir(parents=True, exist_ok=True)
     for name, table in tables.items():
         table.to_csv(folder / f"gpu-{name}.csv", index=False, lineterminator="\n")
-    (folder / "gpu.json").write_text(json.dumps(made, indent=2, sort_keys=True) + "\n")
+    apart.write(folder / "gpu.json", made)
 
 
 def left(folder: Path) -> tuple[dict[str, pd.DataFrame], dict]:
     """What `keep` left; empty where there is nothing."""
-    if not (folder / "gpu.json").is_file():
-        return {name: pd.DataFrame() for name in TABLES}, {}
-    made = json.loads((folder / "gpu.json").read_text())
     paths = {name: folder / f"gpu-{name}.csv" for name in TABLES}
-    return {name: _table(path) for name, path in paths.items()}, made
+    return {name: _table(path) for name, path in paths.items()}, apart.read(folder / "gpu.json")
 
 
 def _table(path: Path) -> pd.DataFrame:
     try:
         return pd.read_csv(path)
-    except pd.errors.EmptyDataError:  # of a part that failed
+    except (FileNotFoundError, pd.errors.EmptyDataError):  # never begun, or a part that failed
         return pd.DataFrame()
 
 
@@ -205,21 +181,18 @@ def production(folder: Path) -> tuple[tuple | None, str]:
 
 
 def main(given: list[str] | None = None) -> None:
-    parser = argparse.ArgumentParser(prog="python -m studies.gpu")
-    parser.add_argument("--out", type=Path, required=True)
-    parser.add_argument("--commit", default="")
+    parser = apart.parser("studies.gpu", __doc__)
     parser.add_argument("--device", default="cuda")
     parser.add_argument("--seconds", type=float, default=230)
     parser.add_argument("--tiny", action="store_true", help="the least of everything, as a test")
     options = parser.parse_args(given)
 
     def kept(tables, made):
-        keep(options.out, tables, made | {"commit": options.commit, "command": COMMAND})
+        how = {"commit": options.commit, "command": "python -m studies.gpu --out reports/long"}
+        keep(options.out, tables, made | apart.machine(options.cpu) | how)
 
     measured(TINY if options.tiny else FULL, options.device, options.seconds, kept)
 
-
-COMMAND = "python -m studies.gpu --out reports/long"
 
 if __name__ == "__main__":
     main()

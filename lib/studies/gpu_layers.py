@@ -239,7 +239,8 @@ def way_of(way: str, layer: Layer, x) -> tuple[Callable, int] | None:
 
 
 def captured(run: Callable) -> Callable:
-    """The kernels of a call as one graph, replayed without Python."""
+    """The kernels of a call as one graph, replayed without Python; what it returns is overwritten
+    by the next replay."""
     stream = torch.cuda.Stream()
     stream.wait_stream(torch.cuda.current_stream())
     with torch.cuda.stream(stream):
@@ -247,10 +248,11 @@ def captured(run: Callable) -> Callable:
     torch.cuda.current_stream().wait_stream(stream)
     graph = torch.cuda.CUDAGraph()
     with torch.cuda.graph(graph):
-        run()
+        found = run()
 
     def replay(held=run):  # a graph does not hold the tensors that it reads
         graph.replay()
+        return found
 
     return replay
 

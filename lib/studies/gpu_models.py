@@ -12,7 +12,7 @@ from minitransformer import ModelConfig, Transformer, bench, generate
 from minitransformer.train import TrainConfig, initialize, plan, train
 
 from .compiled import Step
-from .gpu_layers import finished
+from .gpu_layers import captured, finished
 from .presets import SIZES
 
 SETTLED = 5  # steps and their compilation that are left out of a pace
@@ -133,19 +133,12 @@ def stepping(way: str, step: Step, device) -> Callable:
         return torch.compile(step, mode="reduce-overhead", fullgraph=True)
     token = torch.zeros(1, 1, dtype=torch.long, device=device)
     place = torch.zeros(1, dtype=torch.long, device=device)
-    stream = torch.cuda.Stream()
-    stream.wait_stream(torch.cuda.current_stream())
-    with torch.cuda.stream(stream):
-        step(token, place)  # what it writes at place 0 the first token of a text overwrites
-    torch.cuda.current_stream().wait_stream(stream)
-    graph = torch.cuda.CUDAGraph()
-    with torch.cuda.graph(graph):
-        following = step(token, place)
+    # What it writes at place 0 meanwhile the first token of a text overwrites.
+    replay = captured(partial(step, token, place))
 
-    def call(own, at, held=step):  # a graph does not hold the tensors that it reads
+    def call(own, at):
         token.copy_(own), place.copy_(at)
-        graph.replay()
-        return following
+        return replay()
 
     return call
 

@@ -148,8 +148,7 @@ def same_tokens(table: pd.DataFrame) -> tuple[int, int]:
 
 
 def farthest(table: pd.DataFrame) -> float:
-    """How far a loss in FP32 ends from the CPU's, in nats, at the most; NaN where none is beside
-    it."""
+    """How far a loss in FP32 ends from the CPU's at most, in nats; NaN without one beside it."""
     return float(table.nats_from_cpu[table.way == "FP32"].abs().max()) if len(table) else math.nan
 
 

@@ -1,7 +1,6 @@
 """Long arms that were kept: what a run leaves in its folder, and what a page reads of it.
 `long_arms` makes them."""
 
-import json
 from pathlib import Path
 from typing import NamedTuple
 
@@ -10,7 +9,7 @@ import pandas as pd
 
 from minitransformer.corpus import MECHANISMS
 
-from . import ablation, seeds
+from . import ablation, apart, seeds
 from .words import minus, with_interval
 
 TUNED = 41  # the seed that chooses learning rates, and takes part in nothing else
@@ -24,8 +23,7 @@ FILES = {"losses": "{}.csv", "looks": "{}-looks.csv", "made": "{}.json"}
 
 
 class Kept(NamedTuple):
-    """Results: a row a scored run and window, a row a look at validation text, and how they were
-    made."""
+    """A row a scored run and window, a row a look at validation text, and how they were made."""
 
     losses: pd.DataFrame
     looks: pd.DataFrame
@@ -45,7 +43,7 @@ def left(folder: Path, family: str) -> Kept | None:
     losses, looks = (pd.read_csv(place(folder, family, what)) for what in ("losses", "looks"))
     losses = losses.drop_duplicates(["arm", "seed", "evaluated_window"])
     looks = looks.drop_duplicates(["run", "seed", "lr", "step"])
-    return Kept(losses, looks, json.loads(place(folder, family, "made").read_text()))
+    return Kept(losses, looks, apart.read(place(folder, family, "made")))
 
 
 def compared(folder: Path, family: str) -> Kept | None:

@@ -10,6 +10,7 @@ from pathlib import Path
 import pandas as pd
 
 from . import nanogpt, real_texts
+from .apart import told as told_apart
 from .presets import SHAKESPEARE
 from .real_texts import told
 
@@ -117,6 +118,11 @@ def shown(kept: pd.DataFrame) -> pd.DataFrame:
     return told(kept.to_dict("records")).assign(date=list(kept.date))
 
 
+def costs(kept: pd.DataFrame) -> pd.DataFrame:
+    """What updates took, and the day."""
+    return kept.drop(columns=[column for column in MADE if column != "date"])
+
+
 def together(own: pd.DataFrame, kept: pd.DataFrame) -> list[dict]:
     """Budgets of this run, and those that were kept of others; each has an n-gram beside it."""
     rest = kept[~kept.budget.isin(own.budget)]
@@ -136,9 +142,7 @@ def apart(kept: pd.DataFrame) -> str:
         if row["seconds"] > row["allowed_seconds"]
     ]
     for made, rows in kept.groupby(MADE, sort=False):
-        date, commit, cpu, threads, command = made
-        said.append(
-            f"{', '.join(f'“{name}”' for name in rows.budget)}: measured apart on {date} at commit "
-            f"{commit[:12]}, on {cpu} with {threads} thread{'s' * (threads > 1)}, by `{command}`."
-        )
+        how, names = dict(zip(MADE, made, strict=True)), ", ".join(f"“{n}”" for n in rows.budget)
+        own = f"{how['threads']} thread{'s' * (how['threads'] > 1)}, by `{how['command']}`"
+        said.append(f"{names}: measured apart {told_apart(how)} with {own}.")
     return " ".join(said)

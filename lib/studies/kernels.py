@@ -171,8 +171,7 @@ def way_row(samples, name: str, base: str, own: str, kernel: str, held: int, fil
 
 
 def native_gains(table: pd.DataFrame) -> pd.DataFrame:
-    """How many times as fast as FP32 each native format is, of `step_table`: format, times, low,
-    high."""
+    """How many times as fast as FP32 each native format of `step_table` is."""
     own = table[(table.kernel == "native") & (table.format != "fp32")]
     times = {"times": 1 / own.time_ratio, "low": 1 / own.high, "high": 1 / own.low}
     return pd.DataFrame({"format": own.how, **times})

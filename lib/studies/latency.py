@@ -113,8 +113,7 @@ def larger(plan: Plan, seed: int) -> dict[str, pd.DataFrame]:
 
 
 def speedups(samples: pd.DataFrame, slow: str = AGAIN) -> pd.DataFrame:
-    """Each loop at each length: milliseconds, and how many times as fast as `slow`, over
-    processes."""
+    """Each loop at each length: milliseconds, and times as fast as `slow`, over processes."""
     rows = []
     for tokens, part in samples.groupby("tokens"):
         medians = process_medians(part)

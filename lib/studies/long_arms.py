@@ -20,11 +20,10 @@ import numpy as np
 import pandas as pd
 
 from minitransformer.corpus import MECHANISMS, SMALL, Corpus, language_corpus
-from minitransformer.files import replacing
 from minitransformer.model import ModelConfig
 from minitransformer.train import GOOD, NonFiniteError, TrainConfig
 
-from . import ablation, error_budget, recipes
+from . import ablation, apart, error_budget, recipes
 from .arms import Arm, Text, fit, steps, work
 from .kept_arms import LOOKS, LOSSES, TUNED, Kept, chosen, left, place
 from .workers import side_by_side
@@ -255,16 +254,14 @@ def _noting(folder, family, made, began, sitting):
         if ended:
             took["core_seconds"] = round(sum(os.times()[:4]) - before)
         whole = made | {"sittings": [*made["sittings"], sitting | took]}
-        with replacing(place(folder, family, "made")) as part:
-            part.write_bytes((json.dumps(whole, indent=2, sort_keys=True) + "\n").encode())
+        apart.write(place(folder, family, "made"), whole)
 
     note()
     return note
 
 
 def _telling(stage, of, done, note):
-    """A call that is told how many more steps were taken, and tells how many of all; now and then
-    it takes a note."""
+    """A call that is told of more steps, tells how many of all, and now and then takes a note."""
     taken, noted = 0, time.monotonic()
 
     def tell(more):

@@ -85,8 +85,7 @@ def kept(scheme: dict) -> str:
 
 
 def over_int3(mix: pd.DataFrame) -> tuple[float, tuple[float, float]]:
-    """What the mixture in the bytes of int3 adds to int3 everywhere, in per cent, with its
-    interval."""
+    """What the mixture in the bytes of int3 adds to int3 everywhere, in %, with its interval."""
     return estimate(mix.iloc[0], "over_int3_")
 
 

@@ -110,8 +110,7 @@ def parse(log: str) -> pd.DataFrame:
 
 
 def seconds(log: pd.DataFrame, steps: int = STEPS) -> float:
-    """Of `steps` iterations at the mean of those that were timed: its estimates and its start are
-    not counted."""
+    """Of `steps` iterations at the mean of those timed: without its estimates and its start."""
     return steps * float(log.seconds.mean())
 
 
@@ -168,8 +167,7 @@ def beside(folder: Path, rounds: int, steps: int, threads: int, done=None) -> pd
 
 
 def times_as_fast(rates: pd.DataFrame) -> tuple[float, tuple[float, float]]:
-    """Our tokens a second over its own, of the same architecture: the mean over rounds, with its
-    interval."""
+    """Our tokens a second over its own, same architecture: mean over rounds and interval."""
     wide = rates.pivot(index="round", columns="who", values="tokens_per_second")
     found = over_processes(wide[next(iter(OURS))] / wide["nanoGPT"])
     return found["estimate"], (found["low"], found["high"])
@@ -192,8 +190,7 @@ def why_not(clone: Path | None, at_hand: bool, rounds: int) -> str:
 
 
 def recipe_seconds(found: dict) -> float:
-    """Of its recipe: measured where it was run to its end, else steps times their mean; 0 where it
-    was not run."""
+    """Of its recipe: measured where it was run whole, else steps times their mean; 0 if not run."""
     if not found:
         return 0.0
     if "nanogpt" in found:

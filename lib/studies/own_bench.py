@@ -110,16 +110,12 @@ def formats(model, texts: dict, window: int, done=None) -> pd.DataFrame:
     scores.add("FP32", model)
     scores.add("int8", quantize(model, FORMATS["int8"]))
     for name, how in METHODS.items():
-        if how == "gptq" and not watchable(model, len(texts["fit"])):
+        reads = len(matrices(model.cfg)) * bench.flops(model.cfg, len(texts["fit"]))
+        if how == "gptq" and reads > WATCHED:  # its text through the model once for each matrix
             continue
         fitting = windows(texts["fit"], len(texts["fit"]), window) if how == "gptq" else None
         scores.add(name, quantize(model, FORMATS["int4"], how, fitting))
     return scores.table(list(scores.kept), over="FP32")
-
-
-def watchable(model, tokens: int) -> bool:
-    """Whether GPTQ ends in minutes: it reads its text through the model once for each matrix."""
-    return len(matrices(model.cfg)) * bench.flops(model.cfg, tokens) <= WATCHED
 
 
 def caches(model, ids, window: int) -> pd.DataFrame:

@@ -23,36 +23,29 @@ LEAST = {  # the smallest value that the chapters can use; a list is held item b
     **dict.fromkeys(("seed", "bench_seed", "lr", "top_k", "spread_runs", "short_steps"), 0),
     **dict.fromkeys(("short_window", "quant_tokens", "qat_tokens", "length_penalty"), 0),
     **dict.fromkeys(("width_runs", "text_sizes", "text_rounds"), 0),
-    "text_steps": 12,
     **dict.fromkeys(("steps", "twin_steps", "gqa_steps", "draft_steps", "spread_steps"), 1),
-    "smeared_steps": 1,
     **dict.fromkeys(("batch_size", "threads", "n_layers", "large_layers", "context"), 1),
     **dict.fromkeys(("repeats", "step_repeats", "certificate_tokens", "certificate_prompt"), 1),
     **dict.fromkeys(("certificate_texts", "stream_texts", "speculation_tokens", "beam_width"), 1),
-    **dict.fromkeys(("beam_tokens", "requests", "qat_steps", "qat_batch"), 1),
+    **dict.fromkeys(("beam_tokens", "requests", "qat_steps", "qat_batch", "smeared_steps"), 1),
     **dict.fromkeys(("scratch_steps", "quant_repeats", "layer_repeats", "calibration_tokens"), 1),
     **dict.fromkeys(("ablation_steps", "ablation_batch", "processes", "peer_shapes"), 1),
-    "engine_shapes": 1,
-    "new_tokens": 2,
+    **dict.fromkeys(("engine_shapes", "interop_tokens", "interop_repeats"), 1),
+    # an interval over runs needs two of them, a window's stride half of it
+    **dict.fromkeys(("control_runs", "ablation_seeds", "lengths", "cache_tokens", "new_tokens"), 2),
+    **dict.fromkeys(("stream_windows", "search_tokens", "ablation_window", "peer_tokens"), 2),
+    **dict.fromkeys(("train_tokens", "ablation_tokens"), 513),
+    **dict.fromkeys(("test_tokens", "ablation_test_tokens"), 130),
+    "valid_tokens": 25,
+    "text_steps": 12,
     "window": 8,
     "engine_tokens": 512,  # the shorter loop
-    "peer_tokens": 2,
-    "interop_tokens": 1,
-    "interop_repeats": 1,
-    # an interval over runs needs two of them, a window's stride half of it
-    **dict.fromkeys(("control_runs", "ablation_seeds", "lengths", "cache_tokens"), 2),
-    **dict.fromkeys(("stream_windows", "search_tokens", "ablation_window"), 2),
     "train_window": 24,  # chapter 3 draws the last 20 tokens of a window
     "prompt_tokens": 4,  # unequal prompts in a batch are up to two shorter
     "draft_width": 32,
     "large_width": 64,
     "large_vocab": 2,
     "layer_sizes": 128,  # the narrowest matrix that has a kernel in every format
-    "train_tokens": 513,
-    "ablation_tokens": 513,
-    "ablation_test_tokens": 130,
-    "valid_tokens": 25,
-    "test_tokens": 130,
 }
 MOST = {
     "peer_shapes": 2,
@@ -61,17 +54,13 @@ MOST = {
     "text_steps": 2000,
     "engine_tokens": 2**17,
     "peer_tokens": 400,  # after a prompt of 16, in a context of 512
-    "seed": 2**63 - 2**16,  # further runs count on from it, and torch takes 64 bits
-    "bench_seed": 2**63 - 2**16,
+    # further runs count on from it, and torch takes 64 bits
+    **dict.fromkeys(("seed", "bench_seed"), 2**63 - 2**16),
     "threads": 512,
-    "lr": 1.0,
-    "qat_lr": 1.0,
-    "control_lr": 1.0,
+    **dict.fromkeys(("lr", "qat_lr", "control_lr"), 1.0),
     "ablation_window": 512,  # half the context of every arm
     "ablation_seeds": 100,
-    "control_runs": 1000,
-    "spread_runs": 1000,
-    "width_runs": 1000,
+    **dict.fromkeys(("control_runs", "spread_runs", "width_runs"), 1000),
 }
 ABOVE_ZERO = ("qat_lr", "control_lr")
 KNOWN = {

@@ -78,7 +78,8 @@ def front(sizes, costs, methods, qat, speed, model: str = "1 block") -> pd.DataF
     columns = ["format", "file_kib", "added_percent", "low", "high"]
     table = pd.concat([each[columns] for each in (plain, best, learned)], ignore_index=True)
     table["compared"] = ~table.format.isin(learned.format)
-    table["step_us"] = table.format.map(native_us(speed))
+    native = speed[speed.kernel == "native"].set_index("how").step_us.rename(STORED)
+    table["step_us"] = table.format.map(native)
     timed = table.step_us.map(" · {:.0f} µs".format).where(table.step_us.notna(), "")
     return table.assign(label=table.format + timed)
 
@@ -113,12 +114,6 @@ def highlighted(front: pd.DataFrame, bits: int) -> dict[str, str]:
     """The colour of the format of so many bits in the figure of `front`."""
     format = {32: "fp32", 8: "int8 channel", 4: "int4 g32"}[bits]
     return dict.fromkeys(front.label[front.format == format], "plum")
-
-
-def native_us(speed: pd.DataFrame) -> dict[str, float]:
-    """Microseconds of a decode step in the native engine, by the format that is stored."""
-    own = speed[speed.kernel == "native"].set_index("how").step_us
-    return {STORED[name]: us for name, us in own.items()}
 
 
 def bytes_and_time(speed: pd.DataFrame, sizes: pd.DataFrame) -> pd.DataFrame:

@@ -1,24 +1,16 @@
 """What a second core gives a sweep, and the memory that tokenizing takes, whatever the size of the
-text: measured apart, for longer than a page can take.
+text: measured apart by `python -m studies.scale --out reports/long`, which leaves scale.json after
+every part. `--rounds 0`, and `--megabytes` without a number, leave a part as it was."""
 
-    python -m studies.scale --out reports/long [--commit HASH] [--cpu NAME]
-                            [--rounds 5] [--megabytes 100 500 2000]
-
-leaves scale.json after every part, how it was made in it: a page shows what it finds there.
-`--rounds 0`, and `--megabytes` without a number, leave a part as it was."""
-
-import argparse
 import gzip
 import hashlib
 import json
 import os
-import platform
 import subprocess
 import sys
 import time
 from collections.abc import Sequence
 from dataclasses import replace
-from datetime import date
 from itertools import product
 from pathlib import Path
 from tempfile import TemporaryDirectory
@@ -27,10 +19,9 @@ import numpy as np
 import pandas as pd
 import torch
 
-from minitransformer.files import replacing
 from minitransformer.model import ModelConfig
 
-from . import ablation
+from . import ablation, apart
 from .arms import Arm, Text, fit
 from .long_arms import Design, language
 from .processes import mean, over_processes
@@ -57,9 +48,29 @@ def trained(arm: Arm, text: Text, tick) -> str:
     return hashlib.sha256(b"".join(weights)).hexdigest()
 
 
+def products(item, during: tuple[float, float], tick) -> int:
+    """How many products of two matrices end between two times of the clock."""
+    x, done = torch.rand(512, 512), 0
+    while time.time() < during[1]:
+        x @ x
+        done += time.time() > during[0]
+    return done
+
+
+def machine_gain(workers: int = WORKERS, seconds: float = 3, start: float = 6) -> float:
+    """How many times as many products as one process so many at once compute."""
+    counts = {}
+    for count in (1, workers):
+        begin = time.time() + start  # when all have started
+        given = range(count), (begin, begin + seconds)
+        counts[count] = sum(side_by_side(products, *given, workers=count))
+    return counts[workers] / counts[1]
+
+
 def in_turn(arms: Sequence[Arm], text: Text, rounds: int, workers: int = WORKERS) -> dict:
     """Seconds of all arms one after another and in `workers` processes, their start included, by
-    turns; and of how many trainings the weights were those of the first time, to the bit."""
+    turns; what the machine gives products; and of how many trainings the weights were those of the
+    first time, to the bit."""
     keep_memory()  # as a worker does: what is compared differs in the processes alone
     rows, first, same = [], None, 0
     for number in range(rounds):
@@ -70,7 +81,7 @@ def in_turn(arms: Sequence[Arm], text: Text, rounds: int, workers: int = WORKERS
             row["serial_s" if count == 1 else "parallel_s"] = time.perf_counter() - began
             first = first or found
             same += sum(a == b for a, b in zip(first, found, strict=True))
-        rows.append(row)
+        rows.append(row | {"products_times_as_fast": machine_gain(workers)})
     return {"workers": workers, "rounds": rows, "same": same, "trainings": 2 * rounds * len(arms)}
 
 
@@ -115,22 +126,22 @@ def tokenized(megabytes: int, tokenizer: str = "bpe") -> dict:
 
 def left(folder: Path) -> dict:
     """What was kept: `sweep`, see `in_turn`, and `stores`, see `tokenized`, each with `made`."""
-    path = folder / "scale.json"
-    return json.loads(path.read_text("utf-8")) if path.is_file() else {}
+    return apart.read(folder / "scale.json")
 
 
 def growth(rows: Sequence[dict]) -> float:
-    """What the most memory grows by between the smallest and the largest text, in per cent of what
-    the ids grow by."""
+    """How far the most memory grows from the smallest text to the largest, in % of the ids."""
     first, last = (pick(rows, key=lambda row: row["megabytes"]) for pick in (min, max))
     ids = 4 * (last["tokens"] - first["tokens"]) / 2**20
     return 100 * (last["peak_mib"] - first["peak_mib"]) / ids
 
 
 def rounds(found: dict) -> pd.DataFrame:
-    """Seconds of each round, and how many times as fast two are, to be read."""
-    table = pd.DataFrame(found["rounds"])[["serial_s", "parallel_s"]]
-    return table.assign(times_as_fast=table.serial_s / table.parallel_s).round(2)
+    """Seconds of each round and how many times as fast two are, beside mere products, if known."""
+    table = pd.DataFrame(found["rounds"])
+    table["times_as_fast"] = table.serial_s / table.parallel_s
+    shown = ["serial_s", "parallel_s", "times_as_fast", "products_times_as_fast"]
+    return table[[column for column in shown if column in table]].round(2)
 
 
 def stores(found: dict) -> pd.DataFrame:
@@ -147,20 +158,16 @@ def absent(found: dict) -> str:
 
 def told(made: dict) -> str:
     """How a part was made, in a sentence."""
-    return f"Measured apart on {made['date']} at commit {made['commit'][:12]}, on {made['cpu']}."
+    return f"Measured apart {apart.told(made)}."
 
 
 def main(given: list[str] | None = None) -> None:
-    parser = argparse.ArgumentParser(prog="python -m studies.scale")
-    parser.add_argument("--out", type=Path, required=True)
-    parser.add_argument("--commit", default="")
-    parser.add_argument("--cpu", default=platform.processor())
+    parser = apart.parser("studies.scale", __doc__)
     parser.add_argument("--rounds", type=int, default=5)
     parser.add_argument("--steps", type=int, default=STEPS)
     parser.add_argument("--megabytes", type=int, nargs="*", default=[100, 500, 2000])
     args = parser.parse_args(given)
-    made = {"commit": args.commit, "cpu": args.cpu, "torch": torch.__version__}
-    made |= {"date": date.today().isoformat(), "command": "python -m studies.scale"}
+    made = apart.made(args.cpu, commit=args.commit, command="python -m studies.scale")
     if args.rounds:
         corpus = language(Design())
         arms = grid(corpus.vocab_size, args.steps)
@@ -172,9 +179,7 @@ def main(given: list[str] | None = None) -> None:
 
 def keep(folder: Path, **parts) -> None:
     """Parts beside those that are there."""
-    folder.mkdir(parents=True, exist_ok=True)
-    with replacing(folder / "scale.json") as part:
-        part.write_text(json.dumps(left(folder) | parts, indent=2, sort_keys=True) + "\n", "utf-8")
+    apart.write(folder / "scale.json", left(folder) | parts)
 
 
 if __name__ == "__main__":

@@ -7,11 +7,12 @@ import torch
 import torch.nn as nn
 
 from minitransformer.checkpoint import load
-from minitransformer.evaluate import t_interval, token_losses
+from minitransformer.evaluate import token_losses
 from minitransformer.model import ModelConfig
 from minitransformer.quant import accelerate, computed_bytes, layer_errors, quantize, seed_bytes
 from minitransformer.quant.layers import QuantEmbedding, QuantWeight
 
+from . import seeds
 from .formats import formats, seed_layout, seed_rule
 from .kernels import seed_models
 from .processes import one_more, over_processes, process_medians, speedup
@@ -51,21 +52,14 @@ def drops(models: list, words) -> pd.DataFrame:
     return pd.DataFrame(rows, columns=columns)
 
 
-def further_run(values) -> tuple[float, tuple[float, float]]:
-    """Mean of one value a run, and where one further run would fall at 95 %; NaN where a single run
-    has no spread."""
-    values = np.asarray(values, dtype=float)
-    if len(values) < 2:
-        return float(values[0]), NOWHERE
-    found = t_interval(values)
-    return found.mean, found.one_more
+def further_run(values, of=seeds.one_more) -> seeds.Estimate:
+    """Of one value a run, where one further run would fall at 95 %; NaN where one has no spread."""
+    return of(values) if len(values) > 1 else seeds.Estimate(float(np.mean(values)), NOWHERE)
 
 
-def further_perplexity(values) -> tuple[float, tuple[float, float]]:
-    """`further_run` of perplexities, with mean and interval made in nats, as wherever one is told
-    (`seeds.one_more_perplexity`)."""
-    value, ends = further_run(np.log(values))
-    return float(np.exp(value)), tuple(float(np.exp(end)) for end in ends)
+def further_perplexity(values) -> seeds.Estimate:
+    """The same of perplexities, with mean and interval made in nats."""
+    return further_run(values, lambda own: seeds.one_more_perplexity(np.log(own)))
 
 
 def beside(runs: pd.DataFrame, timings: pd.DataFrame) -> pd.DataFrame:

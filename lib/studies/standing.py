@@ -167,8 +167,7 @@ def accuracy(name: str, reports: dict[str, TokenReport], size: int) -> float:
 
 
 def oracle(data) -> np.ndarray | None:
-    """The oracle's losses of the test tokens but the first, in nats; None where nobody knows the
-    source."""
+    """The oracle's losses of the test tokens but the first, in nats; None where none is known."""
     return None if data.oracle is None else -data.oracle["test"][1:]
 
 

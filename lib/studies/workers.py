@@ -13,6 +13,7 @@ from collections.abc import Callable, Sequence
 from concurrent.futures import FIRST_COMPLETED, ProcessPoolExecutor, wait
 from concurrent.futures.process import BrokenProcessPool
 from contextlib import contextmanager
+from functools import partial
 from multiprocessing import get_context
 
 import torch
@@ -64,24 +65,37 @@ def side_by_side(
 
     `job` is a function of a module; `shared`, the items and the results are pickled and hold no
     tensors. A job calls `tick(steps it has taken)` as it goes, and `done` is told how many more
-    steps all have taken. What has the largest `cost(item)` begins first. The first failure ends
-    all: JobFailed or WorkerDied, which name the item by its str; so does an interrupt, and no
-    worker outlives this process.
+    steps all have taken. What has the largest `cost(item)` begins first. What a dead worker left is
+    done once more; a second death, as the first failure, ends all: WorkerDied or JobFailed, which
+    name the item by its str. So does an interrupt, and no worker outlives this process.
     """
+    done = done or (lambda steps: None)
     if workers <= 1:
-        return _in_turn(job, items, shared, done or ignore)
-    spawn = get_context("spawn")
-    taken = spawn.Array("q", [-1] * len(items) + [0], lock=False)  # steps; the last says stop
-    given = (shared, taken)
+        return _in_turn(job, items, shared, done)
+    found, spawn = {}, get_context("spawn")
     order = sorted(range(len(items)), key=lambda i: -cost(items[i]) if cost else i)
-    with ProcessPoolExecutor(workers, spawn, initializer=_enter, initargs=given) as pool:
-        futures = {}
+    taken = spawn.Array("q", [-1] * len(items) + [0, 0], lock=False)
+    begin = partial(ProcessPoolExecutor, workers, spawn, _enter, (shared, taken))
+    try:
+        _beside(begin, job, items, order, taken, found, done)
+    except WorkerDied:
+        _beside(begin, job, items, order, taken, found, done)
+    return [found[i] for i in range(len(items))]
+
+
+def _beside(begin, job, items, order, taken, found, done):
+    """Puts into `found` what is not there. `taken`: steps of each, those told, whether to stop."""
+    rest = [i for i in order if i not in found]
+    for i in rest:
+        taken[i] = -1
+    futures = {}
+    with begin() as pool:
         try:
-            futures |= {pool.submit(_run, job, i, items[i]): i for i in order}
+            futures |= {pool.submit(_run, job, i, items[i]): i for i in rest}
             # The pool watches the workers that it had when a submit last woke it, and wakes before
             # it starts one: without a submit more, the death of the last would go unseen.
             pool.submit(int)
-            return _gathered(futures, items, taken, done or ignore)
+            _gather(futures, items, taken, found, done)
         except WorkerDied:  # the pool has ended the others
             raise
         except BaseException:
@@ -89,10 +103,6 @@ def side_by_side(
             for future in futures:
                 future.cancel()
             raise
-
-
-def ignore(steps: int) -> None:
-    """Tells nobody."""
 
 
 def _in_turn(job, items, shared, done):
@@ -130,24 +140,24 @@ def one_thread():
         torch.set_num_threads(before)
 
 
-def _gathered(futures, items, taken, done):
-    """The results in the order of `items`; raises what the first failed job says."""
-    found, told, pending = {}, 0, set(futures)
+def _gather(futures, items, taken, found, done):
+    """Puts results in `found` as they come; raises what the first failed job says."""
+    pending = set(futures)
     while pending:
         ended, pending = wait(pending, LOOK_S, FIRST_COMPLETED)
-        now = sum(max(steps, 0) for steps in taken[:-1])
-        done(now - told)
-        told = now
+        now = sum(max(steps, 0) for steps in taken[:-2])
+        now = max(now, taken[-2])  # it is less where a job begins anew
+        done(now - taken[-2])
+        taken[-2] = now
         for future in ended:
             i = futures[future]
             try:
                 found[i] = future.result()
             except BrokenProcessPool as error:
-                begun = [i for i, n in enumerate(taken[:-1]) if n >= 0 and i not in found]
+                begun = [i for i in futures.values() if taken[i] >= 0 and i not in found]
                 raise WorkerDied(_death([str(items[i]) for i in begun])) from error
             except Exception as error:
                 raise JobFailed(_line(items[i], error)) from error
-    return [found[i] for i in range(len(items))]
 
 
 def _line(item, error) -> str:

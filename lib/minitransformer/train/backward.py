@@ -2,6 +2,7 @@
 that takes, of some after others, which add up to the same."""
 
 from collections.abc import Callable
+from contextlib import nullcontext
 from dataclasses import dataclass
 
 import torch
@@ -46,8 +47,8 @@ class Backward:
 
     def part(self, ids: torch.Tensor, share: float) -> torch.Tensor:
         """The same for some rows, whose loss counts for `share`."""
-        half = self.cfg.precision != "float32"
-        with torch.autocast(ids.device.type, PRECISIONS[self.cfg.precision], enabled=half):
+        half, kind = self.cfg.precision != "float32", PRECISIONS[self.cfg.precision]
+        with torch.autocast(ids.device.type, kind) if half else nullcontext():
             logits = self.call(ids[:, :-1])
         logits = logits.float().flatten(0, 1) if half else logits.flatten(0, 1)
         loss = F.cross_entropy(logits, self.targets(ids, logits)) * share
