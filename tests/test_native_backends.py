@@ -275,6 +275,7 @@ class Nosy:
         if not (n := gamma + self.more):
             return ids[:, :0], None
         made = generate(self.model, ids, n, backend="native")[:, ids.shape[1] :]
+        self.model(ids.flip(1))  # another text, where the engine keeps its own
         made[:, -1] = (made[:, -1] + ids.shape[1] % 2) % CFG.vocab_size
         return made, None
 
@@ -282,8 +283,14 @@ class Nosy:
 def test_a_draft_may_use_the_engine_that_judges_it():
     packed, ids = NativeModel(model_of(CFG)), ids_of(CFG, 1, 8)
     eager = generate(model_of(CFG), ids, NEW)
+    packed(torch.cat([ids] * 4, dim=1))
     found = speculate(packed, Nosy(packed), ids, NEW, backend="native")
     assert torch.equal(found.ids, eager) and 0.5 < found.alpha < 1
+    rows, text = Rows(packed, 1, 20), ids_of(CFG, 1, 14, 2)
+    rows.judged(text[:, :12], 1)
+    packed(text.flip(1))
+    judged = rows.judged(text, 3)
+    torch.testing.assert_close(judged, packed(text)[0, -3:], rtol=1e-4, atol=1e-4)
 
 
 def test_a_draft_that_proposes_what_cannot_be_is_refused():
