@@ -8,6 +8,7 @@ import torch
 from hypothesis import assume, given, settings
 from hypothesis import strategies as st
 
+import minitransformer.native as engine
 import minitransformer.native.model as face
 from covering import pairwise
 from minitransformer.cache import BlockPool, make_cache
@@ -24,8 +25,9 @@ from minitransformer.decode import (
     speculate,
     stream,
 )
+from minitransformer.decode.scheduler import AHEAD
 from minitransformer.model import ModelConfig, Transformer
-from minitransformer.native import BuildError, NativeModel
+from minitransformer.native import BuildError, NativeModel, Rows
 from minitransformer.quant import QuantScheme, quantize
 from native_models import CONFIGS, FORCES, even_rope, ids_of, model_of, needs_compiler
 
@@ -171,6 +173,156 @@ def test_recomputing_is_native_too():
         assert torch.equal(
             *(generated(model, ids, sampling, b, cache=None) for b in ("eager", "native"))
         )
+
+
+@pytest.mark.parametrize("sampling", [GREEDY, WARM, NARROW])
+@pytest.mark.parametrize("stop", [(), (5, 11)])
+@pytest.mark.parametrize("share, blocks", [(True, 40), (False, 40), (False, 9)])
+def test_an_engine_that_goes_on_by_itself_passes_nobody_over(
+    sampling, stop, share, blocks, monkeypatch
+):
+    """Its forwards have the rows that they have in eager PyTorch: who waits is let in as soon as
+    one leaves, and a dry pool preempts no earlier. Where nothing happens it comes back less."""
+    model, ids, calls = model_of(CFG), ids_of(CFG, 5, 8), []
+    whole = engine.advance
+    monkeypatch.setattr(engine, "advance", lambda *a, **k: calls.append(a[3]) or whole(*a, **k))
+    rows = {backend: [] for backend in ("eager", "native")}
+    texts = [
+        served(model, ids, sampling, backend, stop=stop, blocks=blocks, share=share, on_forward=to)
+        for backend, to in (("eager", rows["eager"].append), ("native", rows["native"].append))
+    ]
+    assert torch.equal(*texts) and rows["native"] == rows["eager"]
+    assert max(calls) <= AHEAD and (max(calls) > 1 or bool(stop))
+    assert stop or blocks < 40 or len(calls) < len(rows["native"]) / 2
+
+
+def test_requests_of_unlike_rules_run_side_by_side():
+    model, ids = model_of(CFG), ids_of(CFG, 3, 8)
+    texts = []
+    for backend in ("eager", "native"):
+        scheduler = Scheduler(model, BlockPool(CFG, 40, 4), 3, backend=backend)
+        rules = [GREEDY, WARM, NARROW]
+        jobs = [
+            scheduler.submit(Request(row, NEW - 3 * i, sampling=rule, generator=g))
+            for i, (row, rule, g) in enumerate(zip(ids, rules, generators(3), strict=True))
+        ]
+        scheduler.run()
+        texts.append([job.ids.tolist() for job in jobs])
+    assert texts[0] == texts[1]
+
+
+class Broken(BaseException):
+    pass
+
+
+@pytest.mark.parametrize("sampling", [GREEDY, WARM])
+@pytest.mark.parametrize("place", ["clock", "forward", "engine"])
+def test_an_interrupt_of_an_engine_that_goes_on_by_itself_loses_nothing(
+    sampling, place, monkeypatch
+):
+    model, ids, count, whole = model_of(CFG), ids_of(CFG, 3, 8), 0, engine.advance
+
+    def tick(*_):
+        nonlocal count
+        count += 1
+        if count in (2, 3, 6, 9, 40):
+            raise Broken
+        return float(count)
+
+    pool, options = BlockPool(CFG, 20, 4), {"backend": "native", "share": False}
+    options |= {"clock": {"clock": tick}, "forward": {"on_forward": tick}}.get(place, {})
+    scheduler = Scheduler(model, pool, 2, **options)
+    jobs = [
+        scheduler.submit(Request(row, NEW, sampling=sampling, generator=g))
+        for row, g in zip(ids, generators(3), strict=True)
+    ]
+    if place == "engine":
+        monkeypatch.setattr(engine, "advance", lambda *a, **k: (whole(*a, **k), tick())[0])
+    for _ in range(60):
+        try:
+            scheduler.run()
+            break
+        except Broken:
+            held = {block for job in scheduler.running for block in job.table.blocks}
+            assert pool.used == len(held)
+    assert not scheduler.busy and pool.used == 0 and count > 3
+    alone = served(model, ids, sampling, "eager")
+    assert torch.equal(torch.cat([job.ids for job in jobs]), alone)
+    assert all(len(job.times) == NEW for job in jobs)
+
+
+def test_beams_have_the_eager_scores():
+    model, ids = model_of(CFG), ids_of(CFG, 1, 8)
+    for width, penalty, stop in ((1, 0.0, ()), (5, 1.0, ()), (4, 0.6, (5, 11)), (40, 1.0, (3,))):
+        options = {"width": width, "length_penalty": penalty, "stop": stop}
+        eager, native = (beam(model, ids, NEW, backend=b, **options) for b in ("eager", "native"))
+        assert [b.ids.tolist() for b in eager] == [b.ids.tolist() for b in native]
+        for one, other in zip(eager, native, strict=True):
+            assert one.score == pytest.approx(other.score, abs=1e-4)
+
+
+class Nosy:
+    """A draft that asks the model itself, in between, for the text's next tokens; the last is now
+    and then another."""
+
+    vocab_size = None
+
+    def __init__(self, model, more=0):
+        self.model, self.more = model, more
+
+    def propose(self, ids, gamma, rule):
+        if not (n := gamma + self.more):
+            return ids[:, :0], None
+        made = generate(self.model, ids, n, backend="native")[:, ids.shape[1] :]
+        self.model(ids.flip(1))  # another text, where the engine keeps its own
+        made[:, -1] = (made[:, -1] + ids.shape[1] % 2) % CFG.vocab_size
+        return made, None
+
+
+def test_a_draft_may_use_the_engine_that_judges_it():
+    packed, ids = NativeModel(model_of(CFG)), ids_of(CFG, 1, 8)
+    eager = generate(model_of(CFG), ids, NEW)
+    packed(torch.cat([ids] * 4, dim=1))
+    found = speculate(packed, Nosy(packed), ids, NEW, backend="native")
+    assert torch.equal(found.ids, eager) and 0.5 < found.alpha < 1
+    rows, text = Rows(packed, 1, 20), ids_of(CFG, 1, 14, 2)
+    rows.judged(text[:, :12], 1)
+    packed(text.flip(1))
+    judged = rows.judged(text, 3)
+    torch.testing.assert_close(judged, packed(text)[0, -3:], rtol=1e-4, atol=1e-4)
+
+
+def test_a_draft_that_proposes_what_cannot_be_is_refused():
+    packed, ids = NativeModel(model_of(CFG)), ids_of(CFG, 1, 8)
+
+    class Wrong:
+        vocab_size = None
+
+        def propose(self, ids, gamma, rule):
+            return torch.full((1, 1), CFG.vocab_size), None
+
+    with pytest.raises(ValueError, match="token 33 is outside the vocabulary of 33"):
+        speculate(packed, Wrong(), ids, NEW, backend="native")
+    with pytest.raises(ValueError, match="do not follow 1 of at most 31"):
+        speculate(packed, Nosy(packed, more=30), ids, NEW, backend="native")
+
+
+def test_texts_side_by_side_grow_from_those_that_are_kept():
+    """Rows that were copied, moved and dropped have the logits of their texts alone."""
+    packed = NativeModel(model_of(CFG))
+    rows, texts = Rows(packed, 5, 20), [[3, 1, 4]]
+    for kept in ([0, 0, 0], [2, 0], [1, 1, 0, 1, 1], [4, 2], [0]):
+        rows.logits(texts)
+        rows.select(kept)
+        texts = [[*texts[row], 7 + i] for i, row in enumerate(kept)]
+        found = rows.logits(texts)
+        alone = torch.cat([packed(torch.tensor([text]))[:, -1] for text in texts])
+        torch.testing.assert_close(found, alone, rtol=1e-4, atol=1e-4)
+    with pytest.raises(ValueError, match="6 texts side by side: the engine takes 5"):
+        rows.select([0] * 6)
+    for wrong in ([[1] * 21], [[1, 2], [3, 4]]):
+        with pytest.raises(ValueError, match="do not follow 1 of at most 20"):
+            rows.logits(wrong)
 
 
 REFUSED = {

@@ -209,10 +209,9 @@ class Attention(nn.Module):
         B, T, _ = x.shape
         D = self.cfg.head_dim
         q = self.q_norm(self.q(x).view(B, T, self.cfg.n_heads, D)).transpose(1, 2)  # (B, H, T, D)
-        k = self.k_norm(self.k(x).view(B, T, self.cfg.kv_heads, D)).transpose(
-            1, 2
-        )  # (B, Hkv, T, D)
-        v = self.v(x).view(B, T, self.cfg.kv_heads, D).transpose(1, 2)  # (B, Hkv, T, D)
+        # Keys and values: (B, Hkv, T, D).
+        k = self.k_norm(self.k(x).view(B, T, self.cfg.kv_heads, D)).transpose(1, 2)
+        v = self.v(x).view(B, T, self.cfg.kv_heads, D).transpose(1, 2)
         return (rotate(q, *rope), rotate(k, *rope), v) if rope else (q, k, v)
 
     def forward(self, x, rope=None, mask=None, cache=None):

@@ -14,7 +14,7 @@ from .pool import BlockPool, PoolExhausted
 from .quantized import Int8Cache
 from .static import StaticCache
 from .step import State, Step
-from .tables import BlockTable
+from .tables import BlockTable, reserve
 from .window import WindowCache
 
 KINDS: dict[str, type[Cache]] = {
@@ -51,6 +51,7 @@ __all__ = [
     "Step",
     "WindowCache",
     "make_cache",
+    "reserve",
     "whole",
 ]
 

@@ -98,32 +98,13 @@ class PagedCache(Cache):
         super().__init__(cfg, batch, capacity, dtype=dtype, device=device)
         self.private = pool is None
         if self.private:
-            pool = BlockPool(
-                cfg,
-                1,
-                16 if block_size is None else block_size,
-                bits=self.bits,
-                dtype=dtype,
-                device=device,
-            )
+            size = 16 if block_size is None else block_size
+            pool = BlockPool(cfg, 1, size, bits=self.bits, dtype=dtype, device=device)
             pool.grow(batch * pool.blocks_for(capacity))
         block_size = pool.block_size if block_size is None else block_size
-        asked = (
-            cfg.n_layers,
-            cfg.kv_heads,
-            cfg.head_dim,
-            block_size,
-            self.bits or pool.bits,
-            dtype or pool.dtype,
-        )
-        found = (
-            pool.cfg.n_layers,
-            pool.cfg.kv_heads,
-            pool.cfg.head_dim,
-            pool.block_size,
-            pool.bits,
-            pool.dtype,
-        )
+        shapes = [(c.n_layers, c.kv_heads, c.head_dim) for c in (cfg, pool.cfg)]
+        asked = (*shapes[0], block_size, self.bits or pool.bits, dtype or pool.dtype)
+        found = (*shapes[1], pool.block_size, pool.bits, pool.dtype)
         if asked != found:
             raise ValueError(
                 "a pool of (layers, kv heads, head dim, block size, bits, dtype) "
@@ -170,14 +151,8 @@ class PagedCache(Cache):
     def truncate(self, pos: int) -> None:
         """Cut rows longer than `pos` and release their blocks; 0 gives everything back. ValueError
         past the longest row."""
-        lengths, blocks_for = (
-            [min(max(pos, 0), table.length) for table in self.tables],
-            self.pool.blocks_for,
-        )
-        cut = [
-            (table, table.blocks[: blocks_for(length)], length)
-            for table, length in zip(self.tables, lengths, strict=True)
-        ]
+        pairs = [(table, min(max(pos, 0), table.length)) for table in self.tables]
+        cut = [(table, table.blocks[: self.pool.blocks_for(n)], n) for table, n in pairs]
         self._change(cut, super().truncate, pos)
 
     def select(self, rows: torch.Tensor) -> None:
@@ -217,9 +192,8 @@ class PagedCache(Cache):
     def nbytes(self) -> int:
         """Bytes of the blocks its rows use, a shared one counted once; the whole pool's are
         `pool.nbytes`."""
-        return (
-            len({block for table in self.tables for block in table.blocks}) * self.pool.block_bytes
-        )
+        used = {block for table in self.tables for block in table.blocks}
+        return len(used) * self.pool.block_bytes
 
 
 class PagedInt8Cache(PagedCache):

@@ -46,13 +46,8 @@ class BlockPool:
             raise ValueError(
                 f"a pool of {bits} bits is unknown: choose 8, 4 or None for full precision"
             )
-        self.cfg, self.block_size, self.bits, self.dtype, self.device = (
-            cfg,
-            block_size,
-            bits,
-            dtype,
-            device,
-        )
+        self.cfg, self.block_size, self.bits = cfg, block_size, bits
+        self.dtype, self.device = dtype, device
         self.store: torch.Tensor | None = None
         self.owner: Hashable = None
         self.references = [0] * blocks
@@ -206,15 +201,11 @@ class BlockPool:
         at first."""
         if self.store is None:
             self.dtype, self.device = self.dtype or like.dtype, self.device or like.device
-            width = (
-                self.cfg.head_dim
-                if self.bits is None
-                else encoded_bytes(self.cfg.head_dim, self.bits)
-            )
+            width, kind = self.cfg.head_dim, self.dtype
+            if self.bits is not None:
+                width, kind = encoded_bytes(width, self.bits), torch.uint8
             shape = (2, self.cfg.n_layers, self.blocks, self.block_size, self.cfg.kv_heads, width)
-            self.store = torch.zeros(
-                shape, dtype=self.dtype if self.bits is None else torch.uint8, device=self.device
-            )
+            self.store = torch.zeros(shape, dtype=kind, device=self.device)
         return self.store[:, i].flatten(1, 2)
 
     def _chunks(self, tokens):

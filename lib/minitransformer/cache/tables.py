@@ -116,11 +116,16 @@ class BlockTable:
     def __init__(self, pool: "BlockPool"):
         self.pool, self.blocks, self.length = pool, [], 0
 
+    def ready(self, T: int) -> bool:
+        """Whether T more tokens may be written where it stands: it has room for them in blocks
+        that nobody shares, or knows by what they hold."""
+        pool, own = self.pool, self.blocks[self.length // self.pool.block_size :]
+        room = pool.block_size * len(self.blocks) - self.length
+        return room >= T and all(pool.references[b] == 1 and b not in pool.known for b in own)
+
     def reserve(self, T: int) -> None:
         """Room to write T more tokens, in blocks of its own. PoolExhausted leaves all as it is."""
-        room = Reservation(self.pool, [self], T)
-        room.prepare()
-        room.do()
+        reserve([self], T)
 
     def fork(self) -> "BlockTable":
         """The same tokens in the same blocks, shared until one of the two is written."""
@@ -135,3 +140,11 @@ class BlockTable:
         length = min(length, self.length)
         blocks = self.blocks[: self.pool.blocks_for(length)]
         Change(self.pool, [(self, blocks, length)]).do()
+
+
+def reserve(tables: list[BlockTable], T: int) -> None:
+    """`BlockTable.reserve` of tables of one pool, all or none of them."""
+    if short := [table for table in tables if not table.ready(T)]:
+        room = Reservation(short[0].pool, short, T)
+        room.prepare()
+        room.do()

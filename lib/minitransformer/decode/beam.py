@@ -8,7 +8,7 @@ from dataclasses import dataclass
 import torch
 
 from ..cache import Cache, whole
-from .backends import on_backend
+from .backends import engine, is_native, on_backend
 from .generation import last_logits, prefill
 from .inputs import Ids, Stop, prepare
 from .sampling import checked, widened
@@ -49,42 +49,61 @@ def beam(
     the ones kept. `cache`, `resume` and `backend` are those of `stream`. ValueError for more than
     one prompt, a width below 1, a negative length penalty, or logits that hold no choice."""
     job = prepare(model, ids, max_new_tokens, cache, stop=stop, resume=resume, alone="beam search")
-    ids, cache, stop = job.ids, job.cache, torch.tensor(job.stop, dtype=torch.long).to(job.ids)
     if whole("width", width, -1) < 1:
         raise ValueError(f"width {width} keeps no continuation: give at least 1, which is greedy")
     if not 0 <= length_penalty < math.inf:
         raise ValueError(
             f"length_penalty {length_penalty} is negative or infinite: give 0 (none) or more"
         )
-    model = on_backend(model, backend, cache)
-    prompt, finished, new = ids.shape[1], [], ids if cache is None else ids[:, cache.pos :]
-    # log p of each live continuation: (W,)
-    total = torch.zeros(1, dtype=torch.float64, device=ids.device)
+    model = on_backend(model, backend, job.cache)
+    prompt, V = job.ids.shape[1], model.cfg.vocab_size
+    if cache == "static" and is_native(model, backend):
+        memory = engine().Rows(model, min(width, V**job.new_tokens), prompt + job.new_tokens - 1)
+    else:
+        memory = _Cached(model, job)
+    texts, total, finished = job.ids.tolist(), [0.0], []  # of those alive, and their log p
     for _ in range(job.new_tokens):
-        logits = last_logits(model, ids) if cache is None else prefill(model, new, cache)
-        checked(widened(logits).amax(dim=-1, keepdim=True), after=ids.shape[1])
-        candidates = total[:, None] + logits.log_softmax(dim=-1, dtype=torch.float64)  # (W, V)
-        total, index = _best(candidates.flatten(), width - len(finished))
+        logits = memory.logits(texts)  # (W, V)
+        before = torch.tensor(total, dtype=torch.float64, device=logits.device)
+        candidates = before[:, None] + logits.log_softmax(dim=-1, dtype=torch.float64)
+        value, index = candidates.flatten().topk(min(width - len(finished), candidates.numel()))
+        values, places = value.tolist(), index.tolist()
+        if not math.isfinite(values[0]):  # it is the first, if any is no number
+            checked(widened(logits).amax(dim=-1, keepdim=True), after=len(texts[0]))
+        possible = len(values) - values.count(-math.inf)  # the others are last
         if on_step is not None:
-            on_step(ids, candidates, index)
-        rows, new = index // logits.shape[1], index[:, None] % logits.shape[1]
-        ids = torch.cat((ids[rows], new), dim=1)
-        if len(stop) and (ended := torch.isin(new[:, 0], stop)).any():
-            finished += zip(ids[ended], total[ended].tolist(), strict=True)
-            live = ~ended
-            ids, total, new, rows = ids[live], total[live], new[live], rows[live]
-        if not len(ids):
+            on_step(job.ids.new_tensor(texts), candidates, index[:possible])
+        grown = [
+            ([*texts[place // V], place % V], value, place // V)
+            for place, value in zip(places[:possible], values[:possible], strict=True)
+        ]
+        finished += [(text, value) for text, value, _ in grown if text[-1] in job.stop]
+        alive = [one for one in grown if one[0][-1] not in job.stop]
+        if not alive:
             break
-        if cache is not None:
-            cache.select(rows)
-    found = [*finished, *zip(ids, total.tolist(), strict=True)]
-    beams = [
-        Beam(row, log_p / (len(row) - prompt) ** length_penalty, log_p) for row, log_p in found
+        texts, total, rows = (list(part) for part in zip(*alive, strict=True))
+        memory.select(rows)
+    found = [
+        Beam(job.ids.new_tensor(text), log_p / (len(text) - prompt) ** length_penalty, log_p)
+        for text, log_p in [*finished, *((text, value) for text, value, _ in alive)]
     ]
-    return sorted(beams, key=lambda b: -b.score)
+    return sorted(found, key=lambda b: -b.score)
 
 
-def _best(candidates, n):
-    """The n most probable of the candidates that can happen, and where they stand."""
-    value, index = candidates.topk(min(n, len(candidates)))
-    return value[value > -math.inf], index[value > -math.inf]
+class _Cached:
+    """The texts of a search over a cache, or recomputed where there is none."""
+
+    def __init__(self, model, job):
+        self.model, self.cache, self.like = model, job.cache, job.ids
+
+    def logits(self, texts):
+        """Logits after the last token of each: (W, V)."""
+        if self.cache is None:
+            return last_logits(self.model, self.like.new_tensor(texts))
+        new = [text[self.cache.pos :] for text in texts]
+        return prefill(self.model, self.like.new_tensor(new), self.cache)
+
+    def select(self, rows):
+        """Go on from these, repeats allowed."""
+        if self.cache is not None:
+            self.cache.select(self.like.new_tensor(rows))

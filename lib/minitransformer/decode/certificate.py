@@ -141,16 +141,14 @@ def certify_beam(
     oracle, runs = oracle or partial(all_logits, model), []
 
     def judge(choices, start, ids, candidates, kept):
-        log_p = oracle(ids)[:, start - 1 :].log_softmax(
-            dim=-1, dtype=torch.float64
-        )  # (W, n + 1, V)
+        logits = oracle(ids)[:, start - 1 :]
+        log_p = logits.log_softmax(dim=-1, dtype=torch.float64)  # (W, n + 1, V)
         total = log_p[:, :-1].gather(2, ids[:, start:, None]).sum(dim=(1, 2))
         truth = (total[:, None] + log_p[:, -1]).flatten()
         dropped = truth.clone()
         dropped[kept] = -math.inf
-        margin = (
-            truth[kept].min() - dropped.max()
-        )  # infinite where nothing is dropped, negative where the wrong one is
+        # Infinite where nothing is dropped, negative where the wrong one is.
+        margin = truth[kept].min() - dropped.max()
         choices.append((margin.abs(), margin < 0, (truth - candidates.flatten()).abs().max()))
 
     for ids in prompts:
@@ -160,12 +158,8 @@ def certify_beam(
             model, ids, steps, cache=cache, on_step=partial(judge, choices, ids.shape[1]), **options
         )
         runs.append([torch.stack(parts) for parts in zip(*choices, strict=True)])
-    words = ", ".join(
-        [
-            f"beam search over a {cache} cache",
-            *(f"{name} {value}" for name, value in options.items()),
-        ]
-    )
+    named = [f"{name} {value}" for name, value in options.items()]
+    words = ", ".join([f"beam search over a {cache} cache", *named])
     return certificate(
         runs, "beam", tolerance, dtype, subject=words, compared="candidates kept", oracle=against
     )
@@ -195,11 +189,8 @@ def certify_acceptance(
         runs.append(
             (torch.full_like(error, math.inf), torch.zeros_like(error, dtype=torch.bool), error)
         )
-    words = {
-        "subject": "accept or resample",
-        "compared": "probabilities",
-        "oracle": "the model's distribution",
-    }
+    words = {"subject": "accept or resample", "compared": "probabilities"}
+    words["oracle"] = "the model's distribution"
     return certificate(runs, kind, tolerance, torch.float64, **words)
 
 

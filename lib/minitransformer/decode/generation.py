@@ -2,7 +2,6 @@
 cache."""
 
 from collections.abc import Iterator
-from typing import Any
 
 import torch
 
@@ -75,13 +74,8 @@ def stream(
     the same tokens up to rounding, for the caches that it knows; "auto" does where it can, and is
     "eager" elsewhere. Give a `NativeModel` to pack the weights once. BuildError where "native" has
     no C compiler."""
-    options: dict[str, Any] = {
-        "sampling": sampling,
-        "generator": generator,
-        "stop": stop,
-        "resume": resume,
-    }
-    job = prepare(model, ids, max_new_tokens, cache, **options)
+    asked = dict(sampling=sampling, generator=generator, stop=stop, resume=resume)
+    job = prepare(model, ids, max_new_tokens, cache, **asked)
     return loop(on_backend(model, backend, job.cache), job)
 
 
@@ -116,13 +110,8 @@ def generate(
 ) -> torch.Tensor:
     """Prompt and continuation, (B, T) -> (B, T + new), new <= max_new_tokens; the options are those
     of `stream`. Under "native" the whole loop runs in the engine, without coming back."""
-    options: dict[str, Any] = {
-        "sampling": sampling,
-        "generator": generator,
-        "stop": stop,
-        "resume": resume,
-    }
-    job = prepare(model, ids, max_new_tokens, cache, **options)
+    asked = dict(sampling=sampling, generator=generator, stop=stop, resume=resume)
+    job = prepare(model, ids, max_new_tokens, cache, **asked)
     model = on_backend(model, backend, job.cache)
     if cache is None or resume or not is_native(model, backend):
         return torch.cat([job.ids, *loop(model, job)], dim=1)

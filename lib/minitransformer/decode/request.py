@@ -25,9 +25,9 @@ class Request:
 
 @dataclass(eq=False)
 class Served:
-    """A request on its way: its new `tokens`, the clock when each was ready, how often it was
-    preempted to be recomputed, and how many tokens it found in shared blocks instead of computing
-    them."""
+    """A request on its way: its new `tokens`, the clock when each was ready (those of
+    one call of the engine together), how often it was preempted to be recomputed, and how many
+    tokens it found in shared blocks instead of computing them."""
 
     request: Request
     job: Job
@@ -55,15 +55,14 @@ class Served:
         return self.job.ids.shape[1] + len(self.tokens)
 
     @property
-    def last(self) -> int:
-        """The last of them."""
-        return self.tokens[-1] if self.tokens else int(self.job.ids[0, -1])
+    def text(self) -> list[int]:
+        """Prompt and continuation."""
+        return [*self.job.ids[0].tolist(), *self.tokens]
 
     @property
     def ids(self) -> torch.Tensor:
         """Prompt and continuation: (T + new,)."""
-        prompt = self.job.ids[0]
-        return torch.cat((prompt, prompt.new_tensor(self.tokens)))
+        return self.job.ids.new_tensor(self.text)
 
     @property
     def first_token_s(self) -> float:
@@ -74,8 +73,5 @@ class Served:
     def token_s(self) -> float:
         """Mean seconds between tokens after the first, preemption included; NaN for a single
         token."""
-        return (
-            (self.times[-1] - self.times[0]) / (len(self.times) - 1)
-            if len(self.times) > 1
-            else float("nan")
-        )
+        gaps = len(self.times) - 1
+        return (self.times[-1] - self.times[0]) / gaps if gaps else float("nan")

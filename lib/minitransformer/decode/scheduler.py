@@ -4,16 +4,19 @@ one pool of blocks."""
 import time
 from collections import deque
 from collections.abc import Callable
+from contextlib import contextmanager
 from itertools import groupby
 
 import torch
 
 from ..cache import BlockPool, BlockTable, PagedCache, PoolExhausted, whole
-from .backends import on_backend
+from .backends import engine, is_native, on_backend
 from .generation import last_logits
 from .inputs import prepare, weights_of
 from .request import Request, Served
 from .sampling import choose
+
+AHEAD = 16  # steps of `run` in one call of the engine: who joins meanwhile waits for no more
 
 
 class Scheduler:
@@ -31,7 +34,8 @@ class Scheduler:
     pool's blocks while it runs. An exception in a step, an interrupt too, loses nothing and holds
     no block in vain: step again, and every request goes on with the tokens it would have had.
     Prefixes are found only under the weights that computed them. `backend` as in `stream`: the
-    engine computes with the weights of now."""
+    engine computes with the weights of now, and `run` lets it go on by itself while nobody joins
+    or leaves."""
 
     def __init__(
         self,
@@ -47,6 +51,7 @@ class Scheduler:
     ):
         self.max_batch = whole("max_batch", max_batch, 1, "is not positive")
         self.model = on_backend(model, backend, pool)
+        self.native = is_native(self.model, backend)
         self.pool, self.share, self.continuous = pool, share, continuous
         self.clock, self.on_forward = clock, on_forward
         # Both in the order of arrival, and all running came before all waiting.
@@ -62,15 +67,9 @@ class Scheduler:
     def submit(self, request: Request) -> Served:
         """Queue a request. ValueError when it could never be served: what `stream` refuses, or more
         than the whole pool."""
-        job = prepare(
-            self.model,
-            request.prompt,
-            request.max_new_tokens,
-            None,
-            sampling=request.sampling,
-            generator=request.generator,
-            stop=request.stop,
-        )
+        drawn = {"sampling": request.sampling, "generator": request.generator}
+        asked = request.prompt, request.max_new_tokens, None
+        job = prepare(self.model, *asked, stop=request.stop, **drawn)
         if len(job.ids) > 1:
             raise ValueError(f"a prompt of {len(job.ids)} rows: submit a request for each")
         served, blocks = Served(request, job), self.pool.blocks
@@ -83,9 +82,10 @@ class Scheduler:
         return served
 
     @torch.no_grad()
-    def step(self) -> list[Served]:
+    def step(self, most: int = 1) -> list[Served]:
         """One iteration; the requests that it finished. PoolExhausted only when others hold the
-        pool's blocks."""
+        pool's blocks. Of `most` tokens the engine gives everyone running as many as it can before
+        one of them leaves, or might and another waits."""
         if self.torn:
             self._mend()
         try:
@@ -96,7 +96,7 @@ class Scheduler:
                     "release them, or give it its own pool"
                 )
             self._retire()
-            self._decode()
+            self._decode(most)
             self._retire()
             finished, self.retired = self.retired, []
             return finished
@@ -109,7 +109,7 @@ class Scheduler:
         """Step until everyone is served; in the order of finishing."""
         finished = []
         while self.busy:
-            finished += self.step()
+            finished += self.step(AHEAD)
         return finished
 
     def _admit(self):
@@ -121,7 +121,7 @@ class Scheduler:
             self.pool.claim(weights)
         while self.waiting and len(self.running) < room:
             served = self.waiting[0]
-            tokens = served.ids.tolist()
+            tokens = served.text
             served.table = self.pool.match(tokens) if self.share else BlockTable(self.pool)
             table, served.weights = served.table, weights
             # Room to decode it once, and a block for each that runs: this very step must not
@@ -131,24 +131,50 @@ class Scheduler:
                 table.truncate(0)
                 return
             shared = table.length
-            logits = self._feed(served.ids[None, shared:], [served])
+            self._advance([served], [tokens[shared:]])
             self.running.append(served)
             self.waiting.popleft()
             served.shared += shared
-            self._choose(logits, [served])
             if self.share:
                 self.pool.remember(table, tokens)
 
-    def _decode(self):
+    def _decode(self, most):
         while self.running:
-            last = [[served.last] for served in self.running]
-            ids = self.running[0].job.ids.new_tensor(last)  # (B, 1)
+            last = [[served.tokens[-1]] for served in self.running]
             try:
-                return self._choose(self._feed(ids, self.running), self.running)
+                return self._advance(self.running, last, most)
             except PoolExhausted:
-                if len(self.running) == 1:
+                if len(self.running) == most == 1:
                     raise
-                self._preempt()
+                if most == 1:
+                    self._preempt()
+                most = 1
+
+    def _advance(self, batch, unfed, most=1):
+        """The next token of each of these requests, of which `unfed` is to be fed. Where they draw
+        by one rule the engine gives up to `most`, in one call: as many as it can by itself."""
+        job, rest = batch[0].job, [served.job for served in batch[1:]]
+        if not self.native or any(other.sampling != job.sampling for other in rest):
+            return self._choose(self._feed(job.ids.new_tensor(unfed), batch), batch)
+        unlike = any(other.stop != job.stop for other in rest)
+        if unlike or (job.stop and (self.waiting or job.sampling.temperature > 0)):
+            most = 1
+        most = min(most, *(served.job.new_tokens - len(served.tokens) for served in batch))
+        rule = {"sampling": job.sampling, "stop": job.stop if most > 1 else ()}
+        if job.sampling.repetition_penalty != 1:
+            rule["texts"] = [served.ids for served in batch]
+        tables = [served.table for served in batch]
+        with _whole(batch) as generators:
+            rows = engine().advance(self.model, tables, unfed, most, generator=generators, **rule)
+            if self.on_forward is not None:
+                self.on_forward(sum(map(len, unfed)))
+                for i in range(1, max(map(len, rows))):
+                    self.on_forward(sum(len(row) > i for row in rows))
+            now = self.clock()
+            for served, row in zip(batch, rows, strict=True):
+                served.times[len(served.tokens) :] = [now] * len(row)
+                served.tokens += row
+                served.table.length = served.length - 1
 
     def _feed(self, ids, batch):
         """Feed (B, T) new tokens of these requests; the logits after each: (B, V)."""
@@ -168,24 +194,13 @@ class Scheduler:
 
     def _choose_alike(self, logits, batch, now):
         """The same of requests that draw by one rule, all or none of them."""
-        jobs, counts = [served.job for served in batch], [len(served.tokens) for served in batch]
-        sampling, generators = jobs[0].sampling, None
-        if sampling.temperature > 0:
-            generators = [job.generator or torch.default_generator for job in jobs]
-        states = [generator.get_state() for generator in generators or ()]
+        sampling, after = batch[0].job.sampling, [served.length for served in batch]
         previous = None if sampling.repetition_penalty == 1 else batch[0].ids[None]
-        after = [served.length for served in batch]
-        try:
+        with _whole(batch) as generators:
             tokens = choose(logits, sampling, previous, generators, after).flatten().tolist()
-            for served, token, n in zip(batch, tokens, counts, strict=True):
-                served.times[n:] = [now]
+            for served, token in zip(batch, tokens, strict=True):
+                served.times[len(served.tokens) :] = [now]
                 served.tokens.append(token)
-        except BaseException:
-            for served, n in zip(batch, counts, strict=True):
-                del served.tokens[n:]
-            for generator, state in zip(generators or (), states, strict=True):
-                generator.set_state(state)
-            raise
 
     def _retire(self):
         for served in self.running:
@@ -206,7 +221,7 @@ class Scheduler:
 
     def _free(self, served):
         if self.share and served.weights == self.pool.owner == weights_of(self.model):
-            self.pool.remember(served.table, served.ids.tolist())
+            self.pool.remember(served.table, served.text)
         served.table.truncate(0)
 
     def _mend(self):
@@ -227,6 +242,24 @@ class Scheduler:
                 waiting.append(served)
         self.running, self.waiting = running, deque(waiting)
         self.torn = False
+
+
+@contextmanager
+def _whole(batch):
+    """The generators of requests that draw by one rule, None of greedy ones. An exception takes
+    their new tokens back, and what was drawn."""
+    counts, generators = [len(served.tokens) for served in batch], None
+    if batch[0].job.sampling.temperature > 0:
+        generators = [served.job.generator or torch.default_generator for served in batch]
+    states = [generator.get_state() for generator in generators or ()]
+    try:
+        yield generators
+    except BaseException:
+        for served, n in zip(batch, counts, strict=True):
+            del served.tokens[n:]
+        for generator, state in zip(generators or (), states, strict=True):
+            generator.set_state(state)
+        raise
 
 
 def _alike(batch):

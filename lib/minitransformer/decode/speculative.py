@@ -7,12 +7,14 @@ one more (Leviathan et al. 2023, Chen et al. 2023). So a forward yields 1 to gam
 distributed as p."""
 
 from dataclasses import dataclass, replace
+from functools import partial
+from itertools import takewhile
 
 import torch
 import torch.nn.functional as F
 
 from ..cache import Cache, whole
-from .backends import on_backend
+from .backends import engine, is_native, on_backend
 from .generation import chunks, last_logits
 from .inputs import Ids, Stop, prepare
 from .sampling import GREEDY, Sampling, distribution, greedy, noise, race
@@ -98,21 +100,25 @@ def speculate(
     or a draft of another vocabulary."""
     asked = dict(sampling=sampling, generator=generator, stop=stop, resume=resume)
     job = _prepared(model, draft, gamma, ids, max_new_tokens, cache, **asked)
-    ids, cache, model = job.ids, job.cache, on_backend(model, backend, job.cache)
+    own, ids, model = cache == "static", job.ids, on_backend(model, backend, job.cache)
     end, steps = ids.shape[1] + job.new_tokens, []
+    cache, judged = job.cache, partial(_judged, model, job.cache)
+    if own and is_native(model, backend):
+        cache, judged = None, engine().Rows(model, 1, end - 1).judged
     matching = coupled or sampling.temperature == 0
     rule = _Matching(model, job) if matching else _Residual(sampling, job.generator)
     while ids.shape[1] < end:
         proposal, q = draft.propose(ids, min(gamma, end - ids.shape[1] - 1), rule)
         text = torch.cat((ids, proposal), dim=1)
-        logits = _judged(model, text, cache, 1 + proposal.shape[1])
+        logits = judged(text, 1 + proposal.shape[1])
         accepted, token = rule.judge(logits, ids, proposal, q)
         steps.append((proposal.shape[1], accepted))
         kept = ids.shape[1] + accepted
         if cache is not None and cache.pos > kept:
             cache.truncate(kept)
         ids, old = torch.cat((text[:, :kept], token), dim=1), ids.shape[1]
-        if met := [i for i, new in enumerate(ids[0, old:].tolist()) if new in job.stop]:
+        new = ids[0, old:].tolist() if job.stop else ()
+        if met := [i for i, token in enumerate(new) if token in job.stop]:
             ids = ids[:, : old + met[0] + 1]
             break
     return Speculation(ids, tuple(steps))
@@ -130,7 +136,7 @@ def _prepared(model, draft, gamma, *asked, **options):
     return replace(job, generator=job.generator[0]) if one else job
 
 
-def _judged(model, text, cache, n):
+def _judged(model, cache, text, n):
     """Logits after each of the last n tokens of a text that goes on behind the cache: (n, V)."""
     *first, last = chunks(text if cache is None else text[:, cache.pos :], cache)
     states = [model.hidden(part, cache) for part in first]
@@ -184,7 +190,8 @@ class _Matching:
 
     def judge(self, logits, ids, proposal, _):
         own = self.choices(logits, _histories(ids, proposal, self.sampling), ids.shape[1])
-        accepted = int((own[:-1, 0] == proposal[0]).cumprod(dim=0).sum())
+        pairs = zip(own[:-1, 0].tolist(), proposal[0].tolist(), strict=True)
+        accepted = len([*takewhile(lambda pair: pair[0] == pair[1], pairs)])
         return accepted, own[accepted : accepted + 1]
 
 
@@ -203,9 +210,8 @@ class _Residual:
         histories = _histories(ids, proposal, self.sampling)
         p = distribution(logits, self.sampling, histories, ids.shape[1], along=True)  # (g + 1, V)
         q = F.one_hot(proposal[0], p.shape[1]) if q is None else q
-        q = F.pad(
-            q.to(p.dtype), (0, 0, 0, 1)
-        )  # the draft says nothing of the last position: its residual is p
+        # The draft says nothing of the last position: its residual is p.
+        q = F.pad(q.to(p.dtype), (0, 0, 0, 1))
         chance = acceptance(p[:-1], q[:-1]).gather(1, proposal.T)[:, 0]  # (g,)
         uniform = torch.rand(len(chance), generator=self.generator, dtype=p.dtype, device=p.device)
         accepted = int((uniform < chance).cumprod(dim=0).sum())

@@ -60,9 +60,8 @@ def _resampled_means(values, block, n, seed):
     sums = np.cumsum(
         np.concatenate([np.zeros((1, values.shape[1])), values, values[: block - 1]]), axis=0
     )
-    means = (
-        sums[block:] - sums[:-block]
-    ) / block  # (N, K): the mean of the block that starts at each token
+    # The mean of the block that starts at each token: (N, K).
+    means = (sums[block:] - sums[:-block]) / block
     k = math.ceil(N / block)
     starts = np.random.default_rng(seed).integers(0, N, size=(n, k))
     centre = values.mean(axis=0)

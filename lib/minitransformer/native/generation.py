@@ -4,11 +4,11 @@ from ctypes import byref, c_int32, c_int64, c_uint8
 
 import torch
 
-from ..cache import Cache, PagedCache, make_cache
+from ..cache import BlockTable, Cache, PagedCache, make_cache, reserve
 from .checks import check_ids, check_length, raised
 from .model import NativeModel
 from .structs import Sampling
-from .views import view
+from .views import pool_view, view
 
 DRAWN = 64  # steps whose noise is drawn at once
 
@@ -84,10 +84,46 @@ def generate_batch(
     return [row[: len(ids) + made] for row, ids in zip(run.ids, prompts, strict=True)]
 
 
-class Run:
-    """The buffers of one generation, and its loop."""
+def advance(
+    model: NativeModel,
+    tables: list[BlockTable],
+    unfed: list[list[int]],
+    steps: int,
+    *,
+    sampling=None,
+    generator=None,
+    stop: tuple[int, ...] = (),
+    texts: list[torch.Tensor] | None = None,
+) -> list[list[int]]:
+    """Up to `steps` tokens more of each of some texts over one pool, in one call; after a stop
+    token there are none.
 
-    def __init__(self, model, seen, prompts, steps, sampling, generator, stop):
+    `unfed` are the tokens of each that its table does not hold, one at least; `texts` are all of
+    them, where `sampling` looks back. The tables get room and what is fed; their lengths are the
+    caller's to set. PoolExhausted leaves all as it is."""
+    held, new = [table.length for table in tables], max(map(len, unfed)) + steps - 1
+    check_length(max(held) + new, model.cfg)
+    reserve(tables, new)
+    seen = pool_view(tables[0].pool, [table.blocks for table in tables], model.own().views)
+    run = Run(model, seen, unfed, steps, sampling, generator, stop, held, texts)
+    made = run.steps(steps, max(held) + new)
+    found = []
+    for row, n, ids in zip(run.rows, held, unfed, strict=True):
+        tokens = row[n + len(ids) :][:made].tolist()
+        end = next((i + 1 for i, token in enumerate(tokens) if token in stop), made)
+        found.append(tokens[:end])
+    return found
+
+
+class Run:
+    """The buffers of one generation, and its loop.
+
+    `held`: how many tokens of each text the cache has, None for none; the prompts are what comes
+    after those, and `texts` (None: the prompts) all of them."""
+
+    def __init__(
+        self, model, seen, prompts, steps, sampling, generator, stop, held=None, texts=None
+    ):
         self.model, self.seen, self.generator = model, seen, generator
         B, V = len(prompts), model.cfg.vocab_size
         if any(not isinstance(token, int) or not 0 <= token < V for token in stop):
@@ -101,16 +137,18 @@ class Run:
                 *(sampling.temperature, 1.0 if sampling.top_p is None else sampling.top_p),
                 *(sampling.repetition_penalty, int(sampling.top_k or 0)),
             )
-        self.lengths = (c_int64 * B)(*map(len, prompts))
-        self.fed, self.done = (c_int64 * B)(), (c_uint8 * B)()
-        self.ids = torch.empty(B, max(self.lengths) + steps, dtype=torch.int64)
+        held = held or [0] * B
+        lengths = [n + len(ids) for n, ids in zip(held, prompts, strict=True)]
+        self.lengths, self.fed = (c_int64 * B)(*lengths), (c_int64 * B)(*held)
+        self.ids = torch.empty(B, max(lengths) + steps, dtype=torch.int64)
+        self.rows, self.done = self.ids.numpy(), (c_uint8 * B)()
+        for row, n, ids in zip(self.rows, held, prompts, strict=True):
+            row[n : n + len(ids)] = ids
         self.stop, self.present = (c_int32 * len(stop))(*stop), None
         if self.sampling.penalty != 1:
             self.present = torch.zeros(B, V, dtype=torch.uint8)
-        for b, ids in enumerate(prompts):
-            self.ids[b, : len(ids)] = ids
-            if self.present is not None:
-                self.present[b, ids.long()] = 1
+            for row, text in zip(self.present, texts or prompts, strict=True):
+                row[text.long()] = 1
 
     def steps(self, count: int, tokens: int) -> int:
         """Choose up to `count` tokens a row; how many there are."""

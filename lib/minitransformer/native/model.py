@@ -109,7 +109,7 @@ class NativeModel:
             raise ValueError(f"states on {states.device}: the head takes them on the CPU")
         states = states.contiguous()
         out = torch.empty(*states.shape[:-1], self.cfg.vocab_size)
-        self._multiply(states.data_ptr(), states.numel() // C, out)
+        self.multiply(states.data_ptr(), states.numel() // C, out)
         return out
 
     def step(self, tokens, sequences, positions, cache: Cache) -> torch.Tensor:
@@ -121,10 +121,10 @@ class NativeModel:
         another and have a slot."""
         rows = [integers(x) for x in (tokens, sequences, positions)]
         seen = check_rows(*rows, self.cfg, cache, self.own().views)
-        states = self._scratch(len(rows[0]))
+        states = self.scratch(len(rows[0]))
         self.feed(seen, *rows, states)
         out = torch.empty(len(rows[0]), self.cfg.vocab_size)
-        self._multiply(states.data_ptr(), len(out), out)
+        self.multiply(states.data_ptr(), len(out), out)
         return out
 
     # What the entries share.
@@ -149,20 +149,20 @@ class NativeModel:
 
     def _logits(self, seen: View, first: list[int], T: int, tokens: list[int]) -> torch.Tensor:
         """Logits (B, T, V), of states that nobody else sees."""
-        states = self._fed(seen, first, T, tokens, self._scratch(len(tokens)))
+        states = self._fed(seen, first, T, tokens, self.scratch(len(tokens)))
         out = torch.empty(len(first), T, self.cfg.vocab_size)
-        self._multiply(states.data_ptr(), len(tokens), out)
+        self.multiply(states.data_ptr(), len(tokens), out)
         return out
 
     def _last(self, seen: View, first: list[int], T: int, tokens: list[int]) -> torch.Tensor:
         """Logits (B, V) of the last position."""
         B, C = len(first), self.cfg.d_model
-        states = self._fed(seen, first, T, tokens, self._scratch(len(tokens)))
+        states = self._fed(seen, first, T, tokens, self.scratch(len(tokens)))
         if B > 1 and T > 1:
             states = states[: B * T * C].view(B, T, C)[:, -1].contiguous()
         out = torch.empty(B, self.cfg.vocab_size)
         skipped = (T - 1) * C * states.element_size() if B == 1 else 0
-        self._multiply(states.data_ptr() + skipped, B, out)
+        self.multiply(states.data_ptr() + skipped, B, out)
         return out
 
     def _fed(self, seen, first, T, tokens, out) -> torch.Tensor:
@@ -175,7 +175,7 @@ class NativeModel:
             self.feed(seen, tokens, sequences, positions, out)
         return out
 
-    def _scratch(self, rows: int) -> torch.Tensor:
+    def scratch(self, rows: int) -> torch.Tensor:
         """Room for the states of so many rows, that of the last call where they are few: only for
         what is read before the next call."""
         if rows > KEPT_ROWS:
@@ -185,7 +185,7 @@ class NativeModel:
             local.states = torch.empty(KEPT_ROWS * self.cfg.d_model)
         return local.states
 
-    def _multiply(self, states: int, rows: int, out: torch.Tensor) -> None:
+    def multiply(self, states: int, rows: int, out: torch.Tensor) -> None:
         """`out`, contiguous, with the logits of states at this address."""
         where = states, rows, out.data_ptr(), self.arena(1)
         raised(self.engine.engine_multiply(self.reference, self.head_reference, *where))
@@ -237,11 +237,13 @@ class NativeModel:
         written before it is read."""
         local = self.own()
         if local.room is None or local.room.batch < B or local.room.tokens < tokens:
-            tokens = max(tokens, min(self.cfg.context, 64))
-            Hkv, D = self.cfg.kv_heads, self.cfg.head_dim
-            store = torch.empty(self.cfg.n_layers, 2, B, Hkv, tokens, D)
-            parts = [(k, v, k, v) for k, v in store]
-            strides = 4 * Hkv * tokens * D, 4 * D, 4 * tokens * D
-            local.room = View(store, parts, strides, bits=32, block=tokens)
-            local.room.lay([[row] for row in range(B)])
+            local.room = self.new_room(B, max(tokens, min(self.cfg.context, 64)))
         return local.room
+
+    def new_room(self, B: int, tokens: int) -> View:
+        """A contiguous FP32 cache, (L, 2, B, Hkv, tokens, D), with nothing in it."""
+        Hkv, D = self.cfg.kv_heads, self.cfg.head_dim
+        store = torch.empty(self.cfg.n_layers, 2, B, Hkv, tokens, D)
+        parts = [(k, v, k, v) for k, v in store]
+        strides = 4 * Hkv * tokens * D, 4 * D, 4 * tokens * D
+        return View(store, parts, strides, bits=32, block=tokens).lay([[row] for row in range(B)])

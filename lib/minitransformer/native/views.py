@@ -88,7 +88,7 @@ def view(cache, step=None, known: MutableMapping | None = None) -> View:
     fresh = made is None or not same(made.storage, storage)
     if fresh:
         make = pages if paged else int8 if type(cache) is Int8Cache else floats
-        made = make(cache, storage)
+        made = make(holder, storage)
         if known is not None:
             known[holder] = made
     if paged:
@@ -101,6 +101,16 @@ def view(cache, step=None, known: MutableMapping | None = None) -> View:
     if step is None and fresh and not paged:
         cache.state = cache.state._replace(stores=storage)
     return made
+
+
+def pool_view(pool: BlockPool, rows: list[list[int]], known: MutableMapping) -> View:
+    """The same of these blocks of a pool, those of each row. ValueError unless all are in use."""
+    for block in {block for row in rows for block in row}:
+        pool.check(block)
+    storage, made = (pool_storage(pool),), known.get(pool)
+    if made is None or not same(made.storage, storage):
+        made = known[pool] = pages(pool, storage)
+    return made.lay(rows)
 
 
 def same(old: tuple, new: tuple) -> bool:
@@ -179,12 +189,12 @@ def int8(cache, storage) -> View:
     return View(storage, parts, strides, affine, bits=8, block=n)
 
 
-def pages(cache, storage) -> View:
+def pages(pool, storage) -> View:
     """The blocks of a pool, (2, L, blocks, block_size, Hkv, D or bytes), scales behind codes."""
-    pool, store = cache.pool, storage[0]
+    store = storage[0]
     item, (_, _, _, size, Hkv, width) = store.element_size(), store.shape
     strides = item * size * Hkv * width, item * Hkv * width, item * width
-    behind = packed_bytes(cache.cfg.head_dim, pool.bits) if pool.bits else 0
+    behind = packed_bytes(pool.cfg.head_dim, pool.bits) if pool.bits else 0
     parts = [(k, v, k[..., behind:], v[..., behind:]) for k, v in zip(*store.unbind(), strict=True)]
     affine = strides if pool.bits else (0, 0, 0)
     return View(storage, parts, strides, affine, bits=pool.bits or 32, block=size)

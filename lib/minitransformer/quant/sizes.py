@@ -122,9 +122,8 @@ def layer_errors(model: nn.Module, quantized: nn.Module) -> list[dict]:
             reference = model.get_submodule(layer).weight.detach()
             error, codes = module().double() - reference.double(), module.integers().int()
             signed = module.scheme.symmetric and not module.scheme.codebook
-            codes = (
-                codes - 2 ** (module.scheme.bits - 1) if signed else codes
-            )  # as numbers around zero
+            if signed:  # as numbers around zero
+                codes = codes - 2 ** (module.scheme.bits - 1)
             relative = (error.norm() / reference.double().norm().clamp(min=1e-300)).item()
             rows.append(
                 {

@@ -43,12 +43,8 @@ class FakeWeight(nn.Module):
 
     def __init__(self, full: nn.Parameter, start: QuantWeight):
         super().__init__()
-        self.rows, self.columns, self.inner, self.scheme = (
-            start.rows,
-            start.columns,
-            start.columns,
-            start.scheme,
-        )
+        self.rows, self.columns, self.scheme = start.rows, start.columns, start.scheme
+        self.inner = start.columns
         if self.scheme.codebook or self.scheme.outliers:
             raise ValueError(
                 f"{self.scheme} cannot be trained: "
