@@ -55,8 +55,8 @@ BUDGETS = {
     "3 minutes": Budget(SHAKESPEARE, 180, SMALL, LONG, bar="texts-3"),
     "8 minutes": Budget(SHAKESPEARE, 480, SMALL, LONG, bar="texts-8"),
     "30 minutes": Budget(SHAKESPEARE, 1800, LARGER, LONGEST),
-    "10 minutes": Budget(  # of the 20 that the bar allows
-        WORDS, 600, SHALLOW, OF_WORDS, 5, "test", bar="texts-words", judged="perplexity"
+    "20 minutes": Budget(
+        WORDS, 1200, SHALLOW, OF_WORDS, 5, "test", bar="texts-words", judged="perplexity"
     ),
     "stories": Budget("tinystories", 180, SMALL, LONG, 6),
     "quijote": Budget("quijote", 180, SMALL, LONG, 6),
