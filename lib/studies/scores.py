@@ -54,9 +54,8 @@ class Scores:
 
     def save(self, path) -> None:
         """Everything, in single precision, for a chapter that goes on from here."""
-        given = {"ids": np.asarray(self.ids), "window": self.window}
         losses = {f"of {name}": own.astype(np.float32) for name, own in self.kept.items()}
-        np.savez(path, **given, **losses)
+        np.savez(path, ids=np.asarray(self.ids), window=self.window, **losses)
 
     @classmethod
     def load(cls, path) -> "Scores":
