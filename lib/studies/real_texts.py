@@ -84,8 +84,7 @@ def over(recipe: TrainConfig, steps: int) -> TrainConfig:
 def plan(budget: Budget, model, batch: Callable) -> dict:
     """How many steps fit, from the pace of the first ones on a copy of the model: steps, seconds a
     step, and the seconds that finding out took."""
-    recipe = over(budget.recipe, SETTLED + CALIBRATED)
-    rows = train(copy.deepcopy(model), batch, recipe)
+    rows = train(copy.deepcopy(model), batch, over(budget.recipe, SETTLED + CALIBRATED))
     taken = [row["seconds"] for row in rows]
     pace, spent = float(np.median(taken[SETTLED:])), sum(taken)
     return {"steps": planned(budget.seconds - spent, pace), "pace": pace, "spent": spent}

@@ -80,9 +80,8 @@ class Scores:
         share = (np.nan, np.nan, np.nan)
         if self.added(rounded, exact)["low"] > 0:
             share = recovered(self.kept[name], self.kept[rounded], self.kept[exact])
-        return dict(
-            zip(("recovered_percent", "recovered_low", "recovered_high"), share, strict=True)
-        )
+        columns = ("recovered_percent", "recovered_low", "recovered_high")
+        return dict(zip(columns, share, strict=True))
 
     def table(self, names, over: str = "fp32") -> pd.DataFrame:
         """A row a name: perplexity, and what it adds over another."""
