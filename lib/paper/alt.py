@@ -33,6 +33,12 @@ def described(by):
     return mark
 
 
+def whole(data, fig):
+    """The figure as one of all of `data`, of which it draws a part, or in another order."""
+    fig.data = data
+    return fig
+
+
 def lines(df, x, y, group, xlabel, ylabel, limits=(), xlimits=(), log="", **_):
     """Each line's first and last point, and its highest and lowest where they lie between, in their
     order from the left."""

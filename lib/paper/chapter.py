@@ -173,19 +173,15 @@ class Book:
         """Writes anchors and numbers into the metadata; returns the answer, which leaves the
         body."""
         answer, ordinal = "", 0
-        hidden = (
-            ("echo", "answer") if NUMBERED.match(name) else ("echo",)
-        )  # a chapter's answer stands in its head
+        # a chapter's answer stands in its head
+        hidden = ("echo", "answer") if NUMBERED.match(name) else ("echo",)
         for cell in notebook.cells:
             if cell.cell_type != "code":
                 continue
             ordinal = cell.execution_count or ordinal + 1
             label = f"{prefix(name)}.{ordinal}"
-            id = (
-                "parameters-given"
-                if "injected-parameters" in cell.metadata.get("tags", ())
-                else cell.id
-            )
+            given = "injected-parameters" in cell.metadata.get("tags", ())
+            id = "parameters-given" if given else cell.id
             took = cell.metadata.get("papermill", {}).get("duration")
             cell.metadata["report"] = {
                 "id": id,
@@ -231,17 +227,11 @@ class Book:
                 source = restyle(data["text/html"], id, self.links, self._badges())
                 head, found, body = source.partition("<thead>")
                 columns = (found + body).partition("</tr>")[0].count("<th ")
-                about |= {
-                    "before": Markup(head),
-                    "after": Markup(found + body),
-                    "columns": columns,
-                }  # the caption goes between
+                # the caption goes between
+                about |= {"before": Markup(head), "after": Markup(found + body), "columns": columns}
             rows = [self._claim(id, name, at) for id in about.get("ids", ())]
-            here = [
-                row
-                for row in self.claims.values()
-                if row["notebook"] == name and row["cell_id"] == at["id"]
-            ]
+            own = (row for row in self.claims.values() if row["notebook"] == name)
+            here = [row for row in own if row["cell_id"] == at["id"]]
             template = self.env.get_template("outputs.html.j2")
             return getattr(template.module, kind)(
                 about=about, at=at, rows=rows, here=here, claims=self.claims
@@ -250,10 +240,7 @@ class Book:
             return prose.markdown(data["text/markdown"], renderer)
         if "text/html" in data:
             source = restyle(data["text/html"])
-            tabled = (
-                "<table" in source
-            )  # else a listing, which scrolls by itself, by the keyboard too
-            if not tabled:
+            if "<table" not in source:  # a listing scrolls by itself, by the keyboard too
                 named = (
                     f'<pre tabindex="0" role="group" aria-label="Listing of cell {at["number"]}"'
                 )

@@ -146,9 +146,8 @@ class Progress:
 
     def _total(self) -> str:
         left = self.left()
-        return (
-            "" if left is None or len(self.places) < 2 else f"; {clock(left)} for all that is left"
-        )
+        known = left is not None and len(self.places) > 1
+        return f"; {clock(left)} for all that is left" if known else ""
 
     def _tick(self) -> None:
         while not self._stop.wait(REDRAW_S if self.live else EVERY_S):

@@ -113,5 +113,4 @@ def chapters(run: dict, rows: list[dict]) -> pd.DataFrame:
         about = sum(map(audited, own))
         seconds = run["durations_s"].get(name)
         told.append((name, seconds, len(own) - about, about, key[:12]))
-    columns = ["chapter", "seconds", "bars", "statements", "inputs (hash)"]
-    return pd.DataFrame(told, columns=columns)
+    return pd.DataFrame(told, columns=["chapter", "seconds", "bars", "statements", "inputs (hash)"])

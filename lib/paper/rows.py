@@ -64,9 +64,7 @@ def dots(
 def ladder(df, label, value, low=None, high=None, **options):
     """The ladder from chance to the floor: `dots` on a logarithmic axis, the largest on top."""
     rungs = df.sort_values(value, ascending=False, kind="stable")
-    fig = dots(rungs, label, value, low, high, log=True, **options)
-    fig.data = df
-    return fig
+    return alt.whole(df, dots(rungs, label, value, low, high, log=True, **options))
 
 
 @described(alt.rows)

@@ -55,9 +55,8 @@ def _restyle_table(table):
         table.caption.decompose()
     heads = table.thead.find_all("tr") if table.thead else []
     if len(heads) == 2 and not any(th.get_text(strip=True) for th in heads[1].find_all("th")[1:]):
-        name = (
-            heads[1].find("th").get_text(strip=True)
-        )  # pandas gives a named index a row of its own
+        # pandas gives a named index a row of its own
+        name = heads[1].find("th").get_text(strip=True)
         if not heads[0].find("th").get_text(strip=True):
             heads[0].find("th").string = name
             heads.pop().decompose()

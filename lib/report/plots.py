@@ -2,6 +2,7 @@
 columns, axes and colours. What they draw and how, `paper.figures` says."""
 
 from paper import figures
+from paper.alt import whole
 
 # the best n-gram, then a model of one block, its twin, and both with smeared keys
 COLOURS = ("grey", "blue", "teal", "plum", "ochre")
@@ -39,9 +40,7 @@ def mechanisms(left):
 def _over_tokens(df, value, group, **axes):
     """Lines over tokens seen; what was before the first has no place on a logarithmic axis."""
     axes |= dict(xlabel="tokens seen", log="x", markers=False)
-    fig = figures.lines(df[df.tokens > 0], "tokens", value, group, **axes)
-    fig.data = df
-    return fig
+    return whole(df, figures.lines(df[df.tokens > 0], "tokens", value, group, **axes))
 
 
 def above_source(curves):
@@ -115,9 +114,7 @@ def changes(effects):
     """Change of the test loss against the default, the best first."""
     columns = ("change", "difference_nats", *ENDS)
     axes = dict(xlabel="change of the test loss, nats (left is better)", limits=[(0, "default")])
-    fig = figures.dots(effects.sort_values("difference_nats"), *columns, **axes)
-    fig.data = effects
-    return fig
+    return whole(effects, figures.dots(effects.sort_values("difference_nats"), *columns, **axes))
 
 
 def added(formats):

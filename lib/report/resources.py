@@ -2,6 +2,7 @@
 What they draw and how, `paper.figures` says."""
 
 from paper import figures
+from paper.alt import whole
 
 from .headline import SHORT
 
@@ -38,9 +39,7 @@ def forwards(single, limits, knee):
     axes = dict(xlabel="tokens", ylabel="time of one forward, µs", log="xy")
     more = dict(limits=limits, xlimits=[(knee, "t*")])
     shown = single.replace({"phase": {"recompute": "recomputing"}})
-    fig = figures.lines(shown, "tokens", "estimate", "phase", **axes, **more)
-    fig.data = single
-    return fig
+    return whole(single, figures.lines(shown, "tokens", "estimate", "phase", **axes, **more))
 
 
 def speedups(gains, limits, stated, theoretical):
@@ -56,9 +55,7 @@ def worth(loops, limits):
     """Time per token by new tokens, a line a loop, beside what both take at the peak."""
     axes = dict(xlabel="new tokens", ylabel="µs per token", log="xy", limits=limits)
     timed = loops.assign(us_per_token=1e3 * loops.ms_per_token)
-    fig = figures.lines(timed, "new_tokens", "us_per_token", "loop", **axes)
-    fig.data = loops
-    return fig
+    return whole(loops, figures.lines(timed, "new_tokens", "us_per_token", "loop", **axes))
 
 
 def waterfall(fall):
@@ -93,18 +90,15 @@ def peers(table):
 def runtimes(table):
     """Tokens a second, a row a runtime and format, the slowest first."""
     axes = dict(xlabel="tokens a second, one thread", log=True)
-    fig = figures.dots(table.sort_values("tokens_per_second"), "row", "tokens_per_second", **axes)
-    fig.data = table
-    return fig
+    rising = table.sort_values("tokens_per_second")
+    return whole(table, figures.dots(rising, "row", "tokens_per_second", **axes))
 
 
 def ways(speeds):
     """Tokens a second of every way to decode, a row each."""
     way = speeds.runtime + ", " + speeds.format + ", cache: " + speeds.cache
     columns = dict(label="way", value="per_second", low="low", high="high")
-    fig = figures.bars(speeds.assign(way=way), **columns, xlabel="tokens a second")
-    fig.data = speeds
-    return fig
+    return whole(speeds, figures.bars(speeds.assign(way=way), **columns, xlabel="tokens a second"))
 
 
 def over_mark(single):
@@ -117,9 +111,8 @@ def rows(table, ticks):
     """How many times the mark several rows take in FP32, a line a shape."""
     columns = ("rows", "over_least", "shape", "over_least_low", "over_least_high")
     axes = dict(xlabel="rows of one forward", ylabel="times the mark, FP32", xticks=ticks)
-    fig = figures.lines(table[table.format == "native FP32"], *columns, **axes, limits=MARK)
-    fig.data = table
-    return fig
+    own = table[table.format == "native FP32"]
+    return whole(table, figures.lines(own, *columns, **axes, limits=MARK))
 
 
 def layers(drawn, widths):

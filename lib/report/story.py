@@ -3,6 +3,7 @@ chapter left, and what its sentences say of them."""
 
 from paper import figures, rows
 from paper import mosaic as tiles
+from paper.alt import whole
 from paper.canvas import narrow
 from paper.claims import known
 from paper.drawing import flow
@@ -59,9 +60,7 @@ def quality(front):
     axes = dict(xlabel="file, KiB", ylabel="perplexity added, %", log="xy", height=3.8)
     options = axes | dict(least=plots.LEAST, among="compared")
     with narrow():
-        fig = figures.pareto(front[best | ~compared], *columns, **options)
-    fig.data = front
-    return fig
+        return whole(front, figures.pareto(front[best | ~compared], *columns, **options))
 
 
 def engine(native) -> dict:

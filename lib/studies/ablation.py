@@ -17,11 +17,7 @@ from .workers import at_once
 
 LANGUAGES = {"minimal": MINIMAL, "small": SMALL, "large": LARGE}
 SPANS = (64, 128, 256, 512, 1024)
-POSITIONS = {
-    "default": "rotary",
-    "sinusoidal positions": "sinusoidal",
-    "no positions": "none",
-}
+POSITIONS = {"default": "rotary", "sinusoidal positions": "sinusoidal", "no positions": "none"}
 HEADS = {
     "default": "one per head (MHA)",
     "grouped queries": "one per two heads (GQA)",
@@ -181,8 +177,7 @@ def learnt(stops: pd.DataFrame, data) -> dict:
 
 def limits(data) -> list[tuple[float, str]]:
     """The loss below which nothing can come, by its name; [] where nobody knows it."""
-    known = data.floor_nats is not None
-    return [(data.floor_nats, "entropy of the source")] if known else []
+    return [] if data.floor_nats is None else [(data.floor_nats, "entropy of the source")]
 
 
 def by_length(losses: pd.DataFrame) -> pd.DataFrame:

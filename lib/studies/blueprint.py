@@ -36,8 +36,7 @@ def parts(cfg: ModelConfig) -> pd.DataFrame:
         (NORMS[cfg.norm], "", f"B, T, {C}", norm, "", False),
         ("head", head, f"B, T, {V:,}", count["head"], "", False),
     ]
-    columns = ["part", "does", "leaves", "parameters", "group", "joins"]
-    return pd.DataFrame(rows, columns=columns)
+    return pd.DataFrame(rows, columns=["part", "does", "leaves", "parameters", "group", "joins"])
 
 
 def blocks(cfg: ModelConfig) -> str:

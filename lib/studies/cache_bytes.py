@@ -41,9 +41,7 @@ def measured_and_computed(cfg, kinds, tokens) -> pd.DataFrame:
     rows = []
     for kind in kinds:
         for n in tokens:
-            cache = full(cfg, kind, n)
-            computed = kv_bytes(cfg, n, kind=kind)
-            rows.append((kind, n, cache.nbytes, computed))
+            rows.append((kind, n, full(cfg, kind, n).nbytes, kv_bytes(cfg, n, kind=kind)))
     return pd.DataFrame(rows, columns=["cache", "tokens", "measured_bytes", "computed_bytes"])
 
 

@@ -29,8 +29,7 @@ def added_perplexity(models: dict, ids, window: int, kinds=KINDS) -> pd.DataFram
         for kind in kinds:
             losses = token_losses(through(model, kind), ids, own)
             added, (low, high) = percent(paired_difference(losses, plain))
-            perplexity = float(np.exp(losses.mean()))
-            rows.append((name, kind, perplexity, added, low, high))
+            rows.append((name, kind, float(np.exp(losses.mean())), added, low, high))
     columns = ["model", "cache", "perplexity", "added_percent", "low", "high"]
     return pd.DataFrame(rows, columns=columns)
 

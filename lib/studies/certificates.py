@@ -62,9 +62,8 @@ def speculative(model, drafts, prompts, tokens):
 
 def sampled(model, draft, prompt, tokens, seed):
     """Sampled ids (1, T + tokens) by speculation whose noise is shared with plain sampling."""
-    generator = torch.Generator().manual_seed(seed)
-    options = {"sampling": WARM, "generator": generator, "coupled": True}
-    return speculate(model, ModelDraft(draft), prompt, tokens, **options).ids
+    noise = {"generator": torch.Generator().manual_seed(seed), "coupled": True}
+    return speculate(model, ModelDraft(draft), prompt, tokens, sampling=WARM, **noise).ids
 
 
 def batched(model, drafts, prompts, tokens, kinds=("static", "paged", "paged-int8")):
@@ -168,8 +167,7 @@ def summary(certificates: pd.DataFrame) -> pd.DataFrame:
     share = certificates.assign(share=certificates.error / certificates.margin)
     first = {"by": ["share", "error", "margin"], "ascending": [False, False, True]}
     nearest = share.sort_values(**first).drop_duplicates(by)
-    names = {"error": "difference"}
-    nearest = nearest[[*by, "error", "margin"]].rename(columns=names)
+    nearest = nearest[[*by, "error", "margin"]].rename(columns={"error": "difference"})
     columns = [*by, "verdict", "steps", "difference", "margin", "near_ties", "other_tokens"]
     return found.merge(nearest, on=by)[columns]
 
@@ -180,7 +178,6 @@ def agreement(certificates: pd.DataFrame) -> dict:
     exact = certificates[certificates.compared != "probabilities"]
     single = exact[(exact.dtype == "float32") & exact.kind.isin(EXACT)]
     double = exact[exact.dtype == "float64"]
-    laws = certificates[certificates.compared == "probabilities"]
     same = double[double.verdict.isin(["certified", "identical"])]
     near = single.iloc[(single.error / single.margin).argmax()]
     return {
@@ -192,7 +189,7 @@ def agreement(certificates: pd.DataFrame) -> dict:
         "float64_same": int(same.steps.sum()),
         "float64_steps": int(double.steps.sum()),
         "float64_error": float(double.error.max()),
-        "law_error": float(laws.error.max()),
+        "law_error": float(certificates[certificates.compared == "probabilities"].error.max()),
     }
 
 

@@ -22,8 +22,7 @@ def curve(data, models: dict, most: int = MOST) -> pd.DataFrame:
     test, floor, parts = data.splits["test"], oracle(data), []
     for name, model in models.items():
         held = min(model.cfg.context, len(test) - 1)
-        some = test[: most * held + 1]
-        report = token_report(model, some, held, held)
+        report = token_report(model, test[: most * held + 1], held, held)
         edges = np.unique(np.r_[1, 2, 3, 4, 6, 2 ** np.arange(3, 16) + 1].clip(max=held + 1))
         nats = report.nll
         if floor is not None:

@@ -122,8 +122,7 @@ def forwards(engine, repeats: int) -> pd.DataFrame:
 
 
 def alone(engine, new: int) -> None:
-    start = ids_of(engine.cfg, 1)
-    generate(engine, start, new, backend="native")
+    generate(engine, ids_of(engine.cfg, 1), new, backend="native")
 
 
 # --- what the samples say

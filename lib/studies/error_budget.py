@@ -50,8 +50,7 @@ def table(data, reports: dict) -> pd.DataFrame:
     for name, report in reports.items():
         excess = report.nll - floor
         part = by_group(excess, kind, names).rename(columns={"group": "kind", "mean": "nats"})
-        whole = ("all", len(excess), 1.0, excess.mean(), *block_bootstrap(excess))
-        part.loc[len(part)] = whole
+        part.loc[len(part)] = ("all", len(excess), 1.0, excess.mean(), *block_bootstrap(excess))
         parts.append(part.assign(system=name))
     rows = pd.concat(parts, ignore_index=True)
     rows["floor_nats"] = rows["kind"].map(known).fillna(floor.mean())
@@ -66,13 +65,11 @@ def table(data, reports: dict) -> pd.DataFrame:
 
 def recovered(budget: pd.DataFrame) -> pd.DataFrame:
     """`table` wide, a row a kind: its share, floor and worth, and what each system recovers, %."""
-    about = ["kind", "share_percent", "floor_nats", "worth_nats"]
-    systems = list(dict.fromkeys(budget.system))
     wide = budget[budget["kind"] != "all"].pivot(
         index="kind", columns="system", values="recovered_percent"
     )
-    heads = budget[about].drop_duplicates("kind")
-    own = wide[systems].add_suffix(", %")
+    heads = budget[["kind", "share_percent", "floor_nats", "worth_nats"]].drop_duplicates("kind")
+    own = wide[list(dict.fromkeys(budget.system))].add_suffix(", %")
     return heads[heads["kind"] != "all"].merge(own, left_on="kind", right_index=True)
 
 

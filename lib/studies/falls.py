@@ -58,8 +58,7 @@ def ways(model, engines: dict[str, NativeModel], new: int) -> dict:
 def bytes_of(cfg, new: int) -> dict[str, int]:
     """What a token of each way must read, in the middle of a loop: the weights once and, but where
     all is recomputed, the cache."""
-    held = PROMPT + new // 2
-    cache = {kind: bench.kv_bytes(cfg, held, kind=kind) for kind in ("static", "int8")}
+    cache = {kind: bench.kv_bytes(cfg, PROMPT + new // 2, kind=kind) for kind in ("static", "int8")}
     found = {name: read_bytes(cfg, None) + (cache["static"] if kind else 0)
              for name, kind in EAGER.items()}  # fmt: skip
     found |= {name: read_bytes(cfg, scheme) + cache["static"] for name, scheme in FORMATS.items()}

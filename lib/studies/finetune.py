@@ -91,15 +91,10 @@ def learn(lesson: Lesson, words, tick: Callable[[int], None]) -> bool:
     if lesson.bits is not None:  # a copy that reads its weights on the grid, clipped if that is 2
         learner = prepare_qat(model, scheme(lesson.bits), "mse" if lesson.bits == 2 else "rtn")
     batches = Batches(words, seed=lesson.seed, **lesson.recipe.batches).batch
-
-    def on_step(row):
-        tick(row["step"])
-
     learner.requires_grad_(True).to(device_of(lesson.device))
-    train(learner, batches, lesson.recipe, teacher=teacher, on_step=on_step)
+    train(learner, batches, lesson.recipe, teacher=teacher, on_step=lambda row: tick(row["step"]))
     learner.eval().cpu()
-    packed = learner if lesson.bits is None else convert(learner)
-    save(packed, lesson.folder)
+    save(learner if lesson.bits is None else convert(learner), lesson.folder)
     ids = torch.from_numpy(words[: lesson.recipe.window].copy())[None]
     with torch.no_grad():
         return torch.equal(learner(ids), load(lesson.folder)[0](ids))

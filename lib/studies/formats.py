@@ -71,8 +71,7 @@ def sizes(models: dict) -> pd.DataFrame:
     schemes, rows = formats(), []
     with TemporaryDirectory() as folder:
         for name, model in models.items():
-            path = save(model, Path(folder, name)) / "model.safetensors"
-            total, tensors = file_bytes(path)
+            total, tensors = file_bytes(save(model, Path(folder, name)) / "model.safetensors")
             computed = computed_bytes(model.cfg, schemes[name])
             rows.append((name, total, tensors, resident_bytes(model), computed))
     columns = ["format", "file_bytes", "tensor_bytes", "resident_bytes", "computed_bytes"]

@@ -287,9 +287,8 @@ def table(samples: dict[str, pd.DataFrame]) -> pd.DataFrame:
     for (width, m, way), part in samples["layers"].groupby(["width", "tokens", "way"], sort=False):
         medians = process_medians(part)
         for name in [name for name in FORMATS if name in medians]:
-            over = {}
-            if FP32 in medians:
-                over = over_processes(process_ratios(part, name, FP32))
+            known = FP32 in medians
+            over = over_processes(process_ratios(part, name, FP32)) if known else {}
             own = about.loc[(width, m, name)]
             rows.append(
                 {"width": width, "tokens": m, "way": way, "format": name,
@@ -299,8 +298,7 @@ def table(samples: dict[str, pd.DataFrame]) -> pd.DataFrame:
                  "nbytes": int(own["nbytes"]), "least_us": 1e6 * per_byte * own["nbytes"],
                  "relative_error": own.relative_error, "reason": ""}
             )  # fmt: skip
-    refused = formats[formats.reason.notna()]
-    return pd.concat([pd.DataFrame(rows), refused], ignore_index=True)
+    return pd.concat([pd.DataFrame(rows), formats[formats.reason.notna()]], ignore_index=True)
 
 
 def production(table: pd.DataFrame) -> pd.DataFrame:

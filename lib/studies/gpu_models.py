@@ -102,8 +102,7 @@ def model_of(cfg: ModelConfig, seed: int) -> Transformer:
 
 def prompt(cfg: ModelConfig) -> torch.Tensor:
     """Drawn ids (1, PROMPT)."""
-    generator = torch.Generator().manual_seed(1)
-    return torch.randint(cfg.vocab_size, (1, PROMPT), generator=generator)
+    return torch.randint(cfg.vocab_size, (1, PROMPT), generator=torch.Generator().manual_seed(1))
 
 
 @torch.no_grad()

@@ -156,7 +156,6 @@ def answer(tables: dict, made: dict) -> str:
     """The chapter in a sentence or two."""
     if not made:
         return ABSENT[0].upper() + ABSENT[1:] + "."
-    said = layer_sentence(tables["layers"])
-    if tables["layers"].empty:
-        said = decode_sentence(tables["decode"])
+    timed = not tables["layers"].empty
+    said = layer_sentence(tables["layers"]) if timed else decode_sentence(tables["decode"])
     return f"On one {made.get('gpu', made['cpu'])}, {said[0].lower()}{said[1:]}"

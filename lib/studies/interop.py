@@ -171,8 +171,7 @@ def transformers(case):
         past = DynamicCache(config=model.config)
         return lambda ids: model(ids, past_key_values=past, use_cache=True).logits[0, -1]
 
-    timed = runtimes.transformers(folder.parent, case.ids, "dynamic")
-    return recorded(timed, begin, case)
+    return recorded(runtimes.transformers(folder.parent, case.ids, "dynamic"), begin, case)
 
 
 def ort(case):

@@ -17,8 +17,7 @@ def shown(table: pd.DataFrame) -> pd.DataFrame:
     for (model, runtime), part in table.groupby(["model", "runtime"], sort=False):
         row = {"model": model, "runtime": runtime}
         for one in part.itertuples():
-            known = one.of > 0
-            row[f"{one.format}: equal"] = f"{one.equal} of {one.of}" if known else "–"
+            row[f"{one.format}: equal"] = f"{one.equal} of {one.of}" if one.of > 0 else "–"
             row[f"{one.format}: worst"] = one.worst
         absent = part[part.reason != ""]
         formats = "" if len(absent) in (0, len(part)) else f"{', '.join(absent.format)}: "
@@ -31,9 +30,8 @@ def sizes(table: pd.DataFrame, model: str = OWN) -> pd.DataFrame:
     """One row a runtime that ran a model: of each format bytes of its file, and tokens a second."""
     own = table[(table.model == model) & (table.of > 0)]
     wide = own.pivot(index="runtime", columns="format", values=["bytes", "tokens_per_second"])
-    names = {"bytes": "KiB", "tokens_per_second": "tokens/s"}
     found = pd.DataFrame({"runtime": own.runtime.unique()}).set_index("runtime")
-    for value, unit in names.items():
+    for value, unit in {"bytes": "KiB", "tokens_per_second": "tokens/s"}.items():
         for format in FORMATS:
             part = wide.get((value, format), pd.Series(dtype=float)).astype(float)
             found[f"{format}, {unit}"] = part / 1024 if value == "bytes" else part.round()

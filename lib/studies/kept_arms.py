@@ -304,10 +304,9 @@ def tried(kept: Kept, ruler: str = "AdamW") -> pd.DataFrame:
     found = to_quality(kept.looks[kept.looks.seed.isin(home(kept).index)], ruler)
     wide = every(kept)
     table = seeds.effects(wide).rename(columns={"change": "recipe"})
-    rates = chosen(kept.looks)
     first = {"recipe": "default", "pairs": len(wide), "difference_nats": 0.0, "reading": ""}
     table = pd.concat([pd.DataFrame([first]), table], ignore_index=True)
-    table.insert(1, "lr", table.recipe.map(rates))
+    table.insert(1, "lr", table.recipe.map(chosen(kept.looks)))
     table = table.merge(found, "left", left_on="recipe", right_index=True)
     return table.sort_values("difference_nats", kind="stable", ignore_index=True)
 

@@ -157,14 +157,13 @@ def split(name: str) -> tuple[str, str]:
 
 def way_row(samples, name: str, base: str, own: str, kernel: str, held: int, files) -> dict:
     """One row of `step_table`: `name` against `base`, of the format `own`."""
-    time = speedup(samples, name, base)
     seconds = over_processes(process_medians(samples)[name])["estimate"]
     return {
         "how": name,
         "format": own,
         "kernel": kernel,
         "step_us": 1e6 * seconds / samples.tokens.iloc[0],
-        **as_columns("time_ratio", time),
+        **as_columns("time_ratio", speedup(samples, name, base)),
         "resident_bytes": held,
         "resident_of_disk": held / files[own],
     }

@@ -98,8 +98,7 @@ def larger(plan: Plan, seed: int) -> dict[str, pd.DataFrame]:
     """Loops of 50 tokens and single steps of a model whose weights do not fit a small cache."""
     model = initialize(Transformer(plan.larger), "scaled", seed).eval()
     n = plan.prompt_tokens + 51
-    draw = np.random.default_rng(seed).integers(0, plan.larger.vocab_size, (1, n))
-    ids = torch.from_numpy(draw)
+    ids = torch.from_numpy(np.random.default_rng(seed).integers(0, plan.larger.vocab_size, (1, n)))
     lengths = [int(t) for t in np.unique(np.geomspace(1, n - 2, 8).round())]
     prompt, names = ids[:, : plan.prompt_tokens], (AGAIN, STATIC)
     for brief in loops(model, prompt, 2, names).values():
@@ -185,8 +184,7 @@ def times_off(gains: pd.DataFrame, model, prompt: int, new: int) -> dict[str, fl
     told = dict(zip((AGAIN, STATIC), model.loops(prompt, new), strict=True))
     ms = gains[gains.new_tokens == new].set_index("loop").ms
     off = {name: float(100 * (ms[name] / (1e3 * seconds) - 1)) for name, seconds in told.items()}
-    fixed = fixed_percent(model, int(new))
-    return {"again": off[AGAIN], "cached": off[STATIC], "fixed": fixed}
+    return {"again": off[AGAIN], "cached": off[STATIC], "fixed": fixed_percent(model, int(new))}
 
 
 def cached(gains: pd.DataFrame) -> pd.DataFrame:
@@ -246,7 +244,6 @@ def constants(model: bench.TimeModel, roof: bench.TimeModel, cfg) -> pd.DataFram
     """The fitted constants in readable units, the one that has an interval with it."""
     read = 4 * bench.weights_read(cfg)
     resolved = "" if model.kappa_resolvable else ", not resolvable"
-    peak = bench.flops(cfg, 1) / roof.compute
     rows = [
         ("o", "fixed cost of an uncached forward", 1e6 * model.overhead, "µs"),
         ("o'", "fixed cost of a cached step", 1e6 * model.cached_overhead, "µs"),
@@ -255,7 +252,7 @@ def constants(model: bench.TimeModel, roof: bench.TimeModel, cfg) -> pd.DataFram
         ("κ", f"what one more cached token adds to a step{resolved}", 1e9 * model.kappa, "ns"),
         ("t*", "knee, (o + w) / c", model.knee, "tokens"),
         ("β", "read bandwidth at this size", read / model.weights / 1e9, "GB/s"),
-        ("F", "matrix product, peak", peak / 1e9, "GFLOP/s"),
+        ("F", "matrix product, peak", bench.flops(cfg, 1) / roof.compute / 1e9, "GFLOP/s"),
     ]
     table = pd.DataFrame(rows, columns=["symbol", "what", "value", "unit"])
     for place, (name, end) in enumerate(zip(("low", "high"), model.kappa_interval, strict=True)):
@@ -337,8 +334,6 @@ def summary(
 
 def larger_row(loops: pd.DataFrame, model: bench.TimeModel, cfg, prompt_tokens: int):
     """The larger model in one row: its constants, 50 tokens end to end, and their prediction."""
-    gain = speedup(loops, AGAIN, STATIC)
-    predicted = model.speedup(prompt_tokens, 50)
     row = {
         "model": f"{cfg.n_layers} × {cfg.d_model}",
         "parameters": sum(bench.parameters(cfg).values()),
@@ -346,8 +341,8 @@ def larger_row(loops: pd.DataFrame, model: bench.TimeModel, cfg, prompt_tokens: 
         "weights_ms": 1e3 * model.weights,
         "compute_ms": 1e3 * model.compute,
         "knee_tokens": model.knee,
-        **as_columns("measured_speedup", gain),
-        "predicted_speedup": predicted,
+        **as_columns("measured_speedup", speedup(loops, AGAIN, STATIC)),
+        "predicted_speedup": model.speedup(prompt_tokens, 50),
     }
     return pd.DataFrame([row])
 

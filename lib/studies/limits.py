@@ -73,8 +73,7 @@ def measure(count: int, repeats: int, seed: int, deep: int) -> dict[str, pd.Data
 
 def ids_of(cfg, tokens: int) -> torch.Tensor:
     """Drawn ids (1, tokens): what they are costs nothing."""
-    draw = np.random.default_rng(tokens).integers(4, cfg.vocab_size, (1, tokens))
-    return torch.from_numpy(draw)
+    return torch.from_numpy(np.random.default_rng(tokens).integers(4, cfg.vocab_size, (1, tokens)))
 
 
 def read_bytes(cfg: ModelConfig, scheme) -> int:
@@ -190,8 +189,7 @@ def loops(model, repeats: int) -> pd.DataFrame:
 
 def least(floors: pd.DataFrame, shape: str) -> pd.DataFrame:
     """The floors of a shape: a row a process, a column a name."""
-    own = floors[floors["shape"] == shape]
-    return own.pivot(index="process", columns="name", values="seconds")
+    return floors[floors["shape"] == shape].pivot(index="process", columns="name", values="seconds")
 
 
 def step_table(samples: pd.DataFrame, floors: pd.DataFrame, threads: str = "") -> pd.DataFrame:

@@ -141,10 +141,9 @@ def run(
 def at_rates(family: str, design: Design, vocab_size: int, looks: pd.DataFrame) -> list[Arm]:
     """Each choice at each learning rate that `looks` ask for, from the seed that chooses; the
     slowest first."""
-    group = choices(family, design, vocab_size, design.tuned_steps)
     found = [
         Arm(name, cfg, replace(recipe, lr=lr), TUNED)
-        for name, (cfg, recipe) in group.items()
+        for name, (cfg, recipe) in choices(family, design, vocab_size, design.tuned_steps).items()
         for lr in asked(looks[(looks.run == name) & (looks.seed == TUNED)], design)
     ]
     return sorted(found, key=work, reverse=True)
@@ -204,8 +203,7 @@ def trained(arm: Arm, shared: Shared, tick) -> None:
     except NonFiniteError:
         model, rows = None, [{"step": last, "tokens": arm.recipe.tokens, "valid_nats": np.inf}]
     if arm.seed != TUNED and model:
-        own = replace(arm, text="language")
-        table, _ = ablation.tested(own, shared.texts["test"], model, rows)
+        table, _ = ablation.tested(replace(arm, text="language"), shared.texts["test"], model, rows)
         table = table.assign(lr=arm.recipe.lr).reindex(columns=LOSSES)
         _append(place(shared.folder, shared.family, "losses"), table)
     log = pd.DataFrame(rows).assign(run=arm.name, seed=arm.seed, lr=arm.recipe.lr)

@@ -39,8 +39,7 @@ def growth(
 
 def run(model, prompt, new, kind, options):
     """The stream whose memory is looked at; its cache is made inside."""
-    capacity = len(prompt) + new
-    cache = make_cache(model.cfg, kind, capacity=capacity, **options)
+    cache = make_cache(model.cfg, kind, capacity=len(prompt) + new, **options)
     return stream(model, as_row(prompt), new, cache=cache)
 
 

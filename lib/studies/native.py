@@ -16,7 +16,7 @@ from minitransformer.native import BuildError, NativeModel, library
 from minitransformer.quant import QuantScheme, quantize
 
 from .latency import speedups
-from .processes import over_processes, process_medians, speedup
+from .processes import as_columns, over_processes, process_medians, speedup
 from .seed_latency import AGAIN, GROWING, STATIC
 from .texts import as_row
 from .words import with_interval
@@ -111,8 +111,7 @@ def table(samples: pd.DataFrame) -> pd.DataFrame:
             gain = speedup(part, EAGER, name)
             us = 1e6 * over_processes(medians[name])["estimate"] / tokens
             row = {"new_tokens": tokens, "loop": name, "us_per_token": us}
-            row |= {"over_eager": gain["estimate"], "low": gain["low"], "high": gain["high"]}
-            rows.append(row | {"spread": gain["spread"]})
+            rows.append(row | as_columns("over_eager", gain))
     return pd.DataFrame(rows)
 
 

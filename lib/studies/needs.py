@@ -23,8 +23,7 @@ def evaluate(p):
 
 
 def cache(p):
-    longest = max(p["lengths"]) + p["prompt_tokens"]
-    yield "test", longest + 1, f"lengths up to {max(p['lengths'])}"
+    yield "test", max(p["lengths"]) + p["prompt_tokens"] + 1, f"lengths up to {max(p['lengths'])}"
     yield "test", p["prompt_tokens"] + 129, f"prompt_tokens {p['prompt_tokens']} and 128 more"
     yield "test", p["certificate_prompt"] + 1, f"certificate_prompt {p['certificate_prompt']}"
     texts = 2 * p["train_window"] * p["stream_texts"]

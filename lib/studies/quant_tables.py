@@ -25,8 +25,7 @@ DRAWN = (
 
 def cases(scores: dict[str, Scores], name: str) -> pd.DataFrame:
     """What a format adds on each model: model, added_percent, low, high."""
-    rows = [{"model": model, **own.added(name)} for model, own in scores.items()]
-    return pd.DataFrame(rows)
+    return pd.DataFrame([{"model": model, **own.added(name)} for model, own in scores.items()])
 
 
 def recovery_cases(table: pd.DataFrame) -> pd.DataFrame:
@@ -55,8 +54,7 @@ def teacher_cases(taught: pd.DataFrame) -> pd.DataFrame:
     """What learning from the control instead of the text changes: format, added_percent, low,
     high."""
     columns = {f"teacher_{name}": name for name in ("added_percent", "low", "high")}
-    own = taught[taught.teacher_low.notna()]
-    return own[["format", *columns]].rename(columns=columns)
+    return taught[taught.teacher_low.notna()][["format", *columns]].rename(columns=columns)
 
 
 def front(sizes, costs, methods, qat, speed, model: str = "1 block") -> pd.DataFrame:

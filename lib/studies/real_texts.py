@@ -84,8 +84,7 @@ def over(recipe: TrainConfig, steps: int) -> TrainConfig:
 def plan(budget: Budget, model, batch: Callable) -> dict:
     """How many steps fit, from the pace of the first ones on a copy of the model: steps, seconds a
     step, and the seconds that finding out took."""
-    recipe = over(budget.recipe, SETTLED + CALIBRATED)
-    rows = train(copy.deepcopy(model), batch, recipe)
+    rows = train(copy.deepcopy(model), batch, over(budget.recipe, SETTLED + CALIBRATED))
     taken = [row["seconds"] for row in rows]
     pace, spent = float(np.median(taken[SETTLED:])), sum(taken)
     return {"steps": planned(budget.seconds - spent, pace), "pace": pace, "spent": spent}
@@ -102,9 +101,8 @@ def trained(budget: Budget, corpus: Corpus, where: Path, seed: int, done=None):
     if not noted.is_file():
         noted.write_text(json.dumps(plan(budget, model, batches.batch)))
     found = json.loads(noted.read_text())
-    looks = log_steps(found["steps"], min(POINTS, found["steps"]))
     window, ids = budget.recipe.window, corpus.splits[budget.scored][:WATCHED]
-    monitor = Monitor(model, ids, window, looks)
+    monitor = Monitor(model, ids, window, log_steps(found["steps"], min(POINTS, found["steps"])))
 
     def on_step(row):
         if done:
@@ -145,8 +143,7 @@ def spent(budgets: dict[str, Budget], corpora: dict, folder: Path, progress=None
     own = [(name, budget) for name, budget in budgets.items() if budget.text in corpora]
     rows, curves = [], []
     for name, budget in progress(own, "budgets of seconds") if progress else own:
-        where = folder / name.replace(" ", "-")
-        row, curve = reached(name, budget, corpora[budget.text], where)
+        row, curve = reached(name, budget, corpora[budget.text], folder / name.replace(" ", "-"))
         rows.append(row)
         curves.append(curve)
     return rows, curves

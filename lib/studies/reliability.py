@@ -77,5 +77,4 @@ def worst(bins: pd.DataFrame, system: str, least: int = LEAST) -> pd.Series:
     said = (
         "too sure" if row.gap_high < 0 else "not sure enough" if row.gap_low > 0 else "sure enough"
     )
-    right = 100 * row.accuracy
-    return pd.concat([row, pd.Series({"right_percent": right, "verdict": said})])
+    return pd.concat([row, pd.Series({"right_percent": 100 * row.accuracy, "verdict": said})])

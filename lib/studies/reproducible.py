@@ -30,13 +30,12 @@ def saved(data, folder: Path) -> pd.DataFrame:
     same."""
     data.save(folder)
     back = Corpus.load(folder)
-    held_out = SPLITS[1:]
     rows = {
         "text": back.texts == data.texts and back.sha256 == data.sha256,
         "ids": all(np.array_equal(back.splits[s], data.splits[s]) for s in SPLITS),
         "provenance": back.meta == data.meta,
         "held-out text, encoded again": all(
-            np.array_equal(encode(back.tokenizer, back.text(s)), back.splits[s]) for s in held_out
+            np.array_equal(encode(back.tokenizer, back.text(s)), back.splits[s]) for s in SPLITS[1:]
         ),
     }
     return pd.DataFrame({"what": list(rows), "same": list(rows.values())})

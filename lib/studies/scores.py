@@ -54,9 +54,8 @@ class Scores:
 
     def save(self, path) -> None:
         """Everything, in single precision, for a chapter that goes on from here."""
-        given = {"ids": np.asarray(self.ids), "window": self.window}
         losses = {f"of {name}": own.astype(np.float32) for name, own in self.kept.items()}
-        np.savez(path, **given, **losses)
+        np.savez(path, ids=np.asarray(self.ids), window=self.window, **losses)
 
     @classmethod
     def load(cls, path) -> "Scores":
@@ -81,9 +80,8 @@ class Scores:
         share = (np.nan, np.nan, np.nan)
         if self.added(rounded, exact)["low"] > 0:
             share = recovered(self.kept[name], self.kept[rounded], self.kept[exact])
-        return dict(
-            zip(("recovered_percent", "recovered_low", "recovered_high"), share, strict=True)
-        )
+        columns = ("recovered_percent", "recovered_low", "recovered_high")
+        return dict(zip(columns, share, strict=True))
 
     def table(self, names, over: str = "fp32") -> pd.DataFrame:
         """A row a name: perplexity, and what it adds over another."""

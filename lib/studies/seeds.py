@@ -84,8 +84,7 @@ def smallest_shown(sd: float, n: int, comparisons: int = 1) -> float:
 def unsure(values) -> float:
     """The largest difference between two single trainings that their luck can make, with 95 %, by
     the spread of `values`, one a seed."""
-    n = len(values)
-    return float(np.sqrt(2) * np.std(values, ddof=1) * t.ppf(1 - LEVEL / 2, n - 1))
+    return float(np.sqrt(2) * np.std(values, ddof=1) * t.ppf(1 - LEVEL / 2, len(values) - 1))
 
 
 def told(values, losses: dict[str, float]) -> str:

@@ -45,8 +45,7 @@ def run(target, draft, prompt, tokens: int, gamma: int, seed: int):
 def plain(target, prompts, tokens: int):
     """The same texts by plain cached decoding."""
     for i, prompt in enumerate(prompts):
-        generator = torch.Generator().manual_seed(i)
-        generate(target, prompt, tokens, sampling=WARM, generator=generator)
+        generate(target, prompt, tokens, sampling=WARM, generator=torch.Generator().manual_seed(i))
 
 
 def measure(folder, prompts, tokens: int, repeats: int, gamma: int = 4) -> dict[str, pd.DataFrame]:
@@ -133,8 +132,7 @@ def forwards(target, draft, prompt, gamma, repeats, name, label) -> pd.DataFrame
         own = bench.step_times(draft.model, ids, [1], [1], past=gamma, repeats=3 * repeats)
         proposal = own[own.phase == "several"].assign(name="proposal")
     else:
-        lookup = partial(draft.propose, ids, gamma)
-        proposal = bench.interleaved({"proposal": lookup}, 3 * repeats)
+        proposal = bench.interleaved({"proposal": partial(draft.propose, ids, gamma)}, 3 * repeats)
     times = pd.concat([times, proposal[["name", "repeat", "seconds"]]])
     return times.assign(target=name, draft=label)
 
@@ -145,21 +143,19 @@ def results(samples: dict[str, pd.DataFrame], counts: pd.DataFrame, gamma: int =
     rows = []
     for row in counts.to_dict("records"):
         timed = samples["speculation"][samples["speculation"].target == row["target"]]
-        gain = speedup(timed, "plain", row["draft"])
         judging = samples["judging"]
         own = judging[(judging.target == row["target"]) & (judging.draft == row["draft"])]
         times = own.groupby("name").seconds.quantile(0.1)
         one = times["one token"]
         calls = 1 if row["draft"] == "prompt lookup" else row["proposed_a_forward"]
-        wide = 1 + row["proposed_a_forward"]
-        judged = np.interp(wide, [1, gamma + 1], [one, times["judging"]])
+        judged = np.interp(1 + row["proposed_a_forward"], [1, gamma + 1], [one, times["judging"]])
         forward = (judged + calls * times["proposal"]) / one
         costs = (times["proposal"] / one, times["judging"] / one)
         shown = ("target", "draft", "alpha", "expected_alpha", "tokens_a_forward", "theory")
         rows.append(
             {
                 **{name: row[name] for name in shown},
-                **as_columns("measured_speedup", gain),
+                **as_columns("measured_speedup", speedup(timed, "plain", row["draft"])),
                 "predicted_speedup": row["tokens_a_forward"] / forward,
                 "pays_from_alpha": pays_from(gamma, calls / gamma * costs[0], costs[1]),
             }

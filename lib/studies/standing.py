@@ -139,7 +139,6 @@ def table(data, reports: dict[str, TokenReport], windows: dict[str, int]) -> pd.
     tokens, n_bytes, rows = len(data.splits["test"]), data.n_bytes["test"], []
     for name, nll in nats.items():
         s = summary(nll)
-        above = np.nan if floor is None else s.nll - floor.mean()
         rows.append(
             {
                 "system": name,
@@ -147,7 +146,7 @@ def table(data, reports: dict[str, TokenReport], windows: dict[str, int]) -> pd.
                 "low": s.interval[0],
                 "high": s.interval[1],
                 "nll_nats": s.nll,
-                "above_floor_nats": above,
+                "above_floor_nats": np.nan if floor is None else s.nll - floor.mean(),
                 "bits_per_token": s.bits,
                 "bits_per_byte": bits_per_byte(s.nll, tokens, n_bytes),
                 "accuracy": accuracy(name, reports, data.vocab_size),
@@ -176,8 +175,7 @@ def shown(standing: pd.DataFrame) -> pd.DataFrame:
     can answer."""
     rows = falling(standing).assign(accuracy=lambda table: 100 * table.accuracy)
     rows = rows.rename(columns={"accuracy": "accuracy_percent"})
-    rows = rows.drop(columns=["nll_nats", "bits_per_token"])
-    return rows.dropna(axis=1, how="all")
+    return rows.drop(columns=["nll_nats", "bits_per_token"]).dropna(axis=1, how="all")
 
 
 def ladder(standing: pd.DataFrame) -> pd.DataFrame:

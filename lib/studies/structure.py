@@ -68,9 +68,8 @@ def characters(text: str) -> pd.DataFrame:
     most frequent; over the first 200,000 characters."""
     counts = Counter(text[:PROBE])
     seen = pd.DataFrame({"character": list(counts), "count": list(counts.values())})
-    kinds = [kind(c) for c in seen.character]
     grouped = seen.sort_values("count", ascending=False, kind="stable").groupby(
-        pd.Series(kinds, name="kind"), sort=False
+        pd.Series([kind(c) for c in seen.character], name="kind"), sort=False
     )
     table = grouped.agg(
         share_percent=("count", "sum"),

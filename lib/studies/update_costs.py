@@ -63,8 +63,7 @@ def paces(
     before, tables, speed = _peak(), [], peak()
     for precision, name in product(precisions, sorted(names, key=bytes_of)):
         often = steps if precision == precisions[0] else min(steps, FEW)
-        rows = pd.DataFrame(_updates(name, often, precision, seed))
-        kept = rows[["step", "seconds", *PARTS]]
+        kept = pd.DataFrame(_updates(name, often, precision, seed))[["step", "seconds", *PARTS]]
         tables.append(kept.assign(size=name, precision=precision, mib=_peak() - before))
     return {"paces": pd.concat(tables, ignore_index=True).assign(flops_per_second=speed)}
 
