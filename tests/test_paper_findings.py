@@ -111,10 +111,8 @@ def test_drops_that_do_not_hold_here_are_not_called_plausible():
     )
 
 
-def test_findings_are_listed_with_links_and_the_last_in_one_paragraph():
+def test_findings_are_listed_with_links():
     found = [{"title": t, "sentence": f"It is {t}.", "id": f"S-{t}"} for t in "abcdef"]
     lines = listed(found).splitlines()
-    assert len(lines) == 5 and lines[0] == "- **a.** It is a. ([S-a](#claim-S-a))"
-    assert lines[-1].startswith("- **e.**") and "**f.** It is f." in lines[-1]
-    assert len(listed(found[:2]).splitlines()) == 2
+    assert len(lines) == 6 and lines[0] == "- **a.** It is a. ([S-a](#claim-S-a))"
     assert listed([]) == "Nothing in this run."

@@ -16,15 +16,13 @@ def findings(rows: list[dict], ledger: dict) -> list[dict]:
     return [one for one in found if "title" in one]
 
 
-def listed(found: list[dict], first: int = 4) -> str:
-    """Findings as a list of Markdown, each with a link to its statement; those behind the `first`
-    in one paragraph."""
-    told = [
-        f"**{one['title']}.** {one['sentence']} ([{one['id']}](#claim-{one['id']}))"
+def listed(found: list[dict]) -> str:
+    """Findings as a list of Markdown, each with a link to its statement."""
+    lines = [
+        f"- **{one['title']}.** {one['sentence']} ([{one['id']}](#claim-{one['id']}))"
         for one in found
     ]
-    lines = [*told[:first], " ".join(told[first:])]
-    return "\n".join(f"- {line}" for line in lines if line) or "Nothing in this run."
+    return "\n".join(lines) or "Nothing in this run."
 
 
 def _above_uniform(row, by, said):

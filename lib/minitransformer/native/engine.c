@@ -76,8 +76,8 @@ enum { RELU, GELU, RELU2, SWIGLU };
 // a row and no sum ever crosses lanes. In FP32 a panel is [K][8] numbers, in codes [words][8]: a
 // word of 32 bits holds consecutive columns, 4 signed codes of 8 bits, or 8 unsigned ones of 4
 // (column i in bits 8 (i % 4) + 4 (i / 4)). W = (code - zero) * scale, or table[code] * scale. The
-// number of panels is even. Where a register holds two panels they stand side by side, [K][2][8],
-// and so do what else is said below to be [panel][…][8].
+// number of panels is even. Where a register holds two panels, they stand side by side, [K][2][8],
+// and what is said below to be [panel][group][8] is [panel / 2][group][2][8].
 typedef struct {
     const void *data;
     int64_t column, panel;       // of floats: from one to the next, in numbers
