@@ -178,6 +178,8 @@ def test_a_series_of_yes_and_no_is_counted(nb):
     row = nb.bar("data-saved", pd.Series([True, False, True]), cell="cell-0")
     assert row["measured"] == "2/3" and row["verdict"] == "fail"
     assert nb.bar("data-saved", pd.Series([1, 1]) == 1, cell="cell-0")["verdict"] == "pass"
+    none = pd.DataFrame({"case": [], "x": [], "low": [], "high": []})
+    assert nb.bar("data-saved", rows=none, cell="cell-0") == {}
 
 
 def test_a_folder_is_the_projects_and_a_source_is_shown_as_it_is_written(nb, root):

@@ -195,18 +195,19 @@ class Notebook:
 
         With `rows` every row must meet it, and the hardest stands for all: a DataFrame with a
         column `case` that names each row (None: the first), `value` (None: the one before "low"),
-        low and high. `against` is the bound of a bar that is held against a measurement; `of` says
-        what exactly was measured. A value and its interval may come as a pair. `cell` None: the
-        running one.
+        low and high. Without a row the bar is not asked, which the page tells: {} then. `against`
+        is the bound of a bar that is held against a measurement; `of` says what exactly was
+        measured. A value and its interval may come as a pair. `cell` None: the running one.
         """
-        bar = bars.find(self._bars, id).at(against)
+        bar, also = bars.find(self._bars, id).at(against), ""
         measured, interval = _pair(measured, interval)
+        if rows is not None and rows.empty:
+            return {}
         if rows is not None:
             value = value or rows.columns[rows.columns.get_loc("low") - 1]
             cases = claims.table_cases(rows, value, case or rows.columns[0])
-            of = bar.worst(cases)
-            measured, interval = cases[of]
-        also = bar.told_worse(cases, of) if rows is not None else ""
+            measured, interval = cases[of := bar.worst(cases)]
+            also = bar.told_worse(cases, of)
         return self._add(claims.bar_row(bar, measured, interval, of, also), cell)
 
     def audit(
