@@ -215,8 +215,20 @@ class Broken(BaseException):
     pass
 
 
+class Torn(list):
+    """A list that tells of whatever is written to it."""
+
+    def __init__(self, told):
+        super().__init__()
+        self.told = told
+
+    def __setitem__(self, at, new):
+        super().__setitem__(at, new)
+        self.told()
+
+
 @pytest.mark.parametrize("sampling", [GREEDY, WARM])
-@pytest.mark.parametrize("place", ["clock", "forward", "engine"])
+@pytest.mark.parametrize("place", ["clock", "forward", "engine", "tokens"])
 def test_an_interrupt_of_an_engine_that_goes_on_by_itself_loses_nothing(
     sampling, place, monkeypatch
 ):
@@ -238,6 +250,8 @@ def test_an_interrupt_of_an_engine_that_goes_on_by_itself_loses_nothing(
     ]
     if place == "engine":
         monkeypatch.setattr(engine, "advance", lambda *a, **k: (whole(*a, **k), tick())[0])
+    for job in jobs * (place == "tokens"):  # between those of one request and the next one's
+        job.times = Torn(tick)
     for _ in range(60):
         try:
             scheduler.run()
