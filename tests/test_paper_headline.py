@@ -262,7 +262,7 @@ def test_a_length_is_not_told_twice_nor_a_count_of_nothing(rows):
 
 def test_bars_that_were_not_asked_are_counted(rows):
     left = len(bars.read()) - sum(row["id"] in bars.read() for row in rows)
-    told = f"{left} more bars were not asked, because"
+    told = f"{left} more bars were not judged"
     assert told in headline.abstract(found(rows))
     asked = [own(id, 1) for id in bars.read()]
     assert bars.unasked(asked) == [] and [bar.id for bar in bars.unasked(asked[:-1])] == [

@@ -1257,7 +1257,7 @@ def test_bars_that_the_run_did_not_ask_are_listed_below_the_claims(page):
         shown[bar.id]
         == f"{bar.id} ({bar.statement}: {bar.threshold}), first written {bar.written}."
     )
-    assert f"{len(left)} more were not asked in this run" in text(page.select_one("#claims > p"))
+    assert f"{len(left)} more were not judged, because" in text(page.select_one("#claims > p"))
 
 
 def test_captions_put_the_finding_in_bold():

@@ -194,8 +194,11 @@ def test_sentences_name_what_is_furthest_what_is_left_and_how_far_the_mark_is():
     each = {"part": ["a", limits.REST, limits.WHOLE] * 3, "over_least": [1.1, 1.3, 9.0] * 3}
     parts = pd.DataFrame({**each, "format": np.repeat([*native.FORMATS], 3), "us": range(9)})
     parts.loc[3:, "over_least"] = 7.0  # of few bits the mark is no limit
-    told = {"part": limits.REST, "x": 1.3, "rest": "1.0, 4.0, 7.0", "int4": 8}
-    assert limits_told.furthest(parts) == told
+    rest = "Attention, norms and the loop take 1.0, 4.0, 7.0 µs in FP32, int8 and int4; in int4 a"
+    told = f"Furthest above reading alone in FP32: {limits.REST}, 1.30 times. {rest}"
+    assert limits_told.parts_told(parts) == f"{told} whole step takes 8.0."
+    under = limits_told.parts_told(parts.assign(over_least=parts.over_least.clip(upper=0.8)))
+    assert under.startswith(f"In FP32 no part takes longer than the mark of reading it. {rest}")
     assert limits_told.not_run([*limits.SHAPES]) == "All of them are run."
     assert limits_told.not_run([*limits.SHAPES][:4]).endswith(": 12 × 768, untied (162M).")
     for name, cfg in limits.SHAPES.items():

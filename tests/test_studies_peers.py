@@ -101,6 +101,7 @@ def test_the_table_is_of_the_samples():
     columns = list(peers.shown(table.reset_index()).columns)
     place = columns.index("times the engine's")
     assert columns[place + 1 : place + 4] == ["engine's low", "engine's high", "spread"]
+    assert "leading tokens equal, of 3" in columns
     assert peers.against(table.reset_index(), "s", "none") is None
     read = pd.DataFrame({"shape": "s", "bits": [32] * 3, "seconds": [1e-4, 2e-4, 9e-4]})
     row = table.us_per_token["llama.cpp, F32"]

@@ -311,6 +311,8 @@ def test_long_results_are_read_as_they_were_kept_and_the_newer_take_their_place(
     assert list(kept_texts.shown(kept["texts"]).date) == ["2026-01-02"] * 2
     drawn = kept_texts.figure_data(newer["texts-curves"], kept["texts-curves"])
     assert list(drawn.who) == ["ours, apart"]
+    rows = [*kept["texts"].to_dict("records"), {"text": "another", "ngram_nats": 9.0, "ngram": "n"}]
+    assert real_texts.lines_of(rows, drawn) == [(1.6, "KN")]  # of the texts that are shown alone
     both = kept_texts.together(newer["texts"].assign(nats=1.0), kept["texts"])
     assert {row["budget"]: row["nats"] for row in both} == {"3 minutes": 1.0, "8 minutes": 1.4}
 

@@ -99,11 +99,3 @@ def adapters(table: pd.DataFrame) -> str:
     """On which adapters WebGPU ran, in software or not, in words; "" where it did not."""
     found = ", ".join(sorted({*table.adapter} - {""}))
     return f"{found}, in software" if found and table.software.any() else found
-
-
-def absent(table: pd.DataFrame) -> str:
-    """Why runtimes said nothing, each reason once, with the first runtime that gave it, as a list
-    of Markdown; "" where all did."""
-    silent = table[table.reason != ""].drop_duplicates("reason")
-    lines = [f"- {row.runtime}: {row.reason}" for row in silent.itertuples()]
-    return "\n".join(["Not there in this run:\n", *lines]) if lines else ""

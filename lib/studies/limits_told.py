@@ -167,14 +167,19 @@ def rows_told(rows: pd.DataFrame, steps: pd.DataFrame) -> dict:
     return {"times": ", ".join(times), "first": first, "all": whole, "call": call, "left": left}
 
 
-def furthest(parts: pd.DataFrame) -> dict:
-    """The `part` of a step in FP32 that is furthest from reading alone, how many times (`x`) that
-    it is; and microseconds of the `rest` in each of FP32, int8 and int4, and of all of `int4`."""
+def parts_told(parts: pd.DataFrame) -> str:
+    """The part of a step in FP32 that takes the most beyond reading, if one does, and what takes
+    the same in few bits."""
     fp32 = parts[(parts.format == "native FP32") & (parts.part != WHOLE)]
     most, wide = fp32.loc[fp32.over_least.idxmax()], parts.pivot(index="part", columns="format")
     rest = ", ".join(f"{us:.1f}" for us in wide.us.loc[REST, [*FORMATS]])
-    int4 = wide.us.loc[WHOLE, [*FORMATS][-1]]
-    return {"part": most.part, "x": most.over_least, "rest": rest, "int4": int4}
+    told = f"Furthest above reading alone in FP32: {most.part}, {most.over_least:.2f} times"
+    if most.over_least <= 1:
+        told = "In FP32 no part takes longer than the mark of reading it"
+    return (
+        f"{told}. Attention, norms and the loop take {rest} µs in FP32, int8 and int4; in int4 a "
+        f"whole step takes {wide.us.loc[WHOLE, [*FORMATS][-1]]:.1f}."
+    )
 
 
 def worth_table(found: dict[str, dict]) -> pd.DataFrame:

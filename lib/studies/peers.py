@@ -258,7 +258,7 @@ def shown(table: pd.DataFrame) -> pd.DataFrame:
         "over_engine_high": "engine's high",
         "over_engine_spread": "spread",
         "first_ms": "first token, ms",
-        "equal_tokens": "leading tokens equal",
+        "equal_tokens": f"leading tokens equal, of {table.of.max():.0f}",
         "file_mb": "files, MB",
         "memory_mib": "memory, MiB",
         "why_not": "why there are none",

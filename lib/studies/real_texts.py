@@ -247,9 +247,10 @@ def joined(curves: list, peer: pd.DataFrame) -> pd.DataFrame:
     return pd.concat(found, ignore_index=True)[columns] if found else pd.DataFrame(columns=columns)
 
 
-def lines_of(rows: list[dict]) -> list[tuple[float, str]]:
-    """The n-gram's loss on the first text, as a limit of a figure."""
-    return [(row["ngram_nats"], row["ngram"]) for row in rows[:1]]
+def lines_of(rows: list[dict], shown: pd.DataFrame) -> list[tuple[float, str]]:
+    """The n-gram's loss on each text that a figure shows, as its limits."""
+    own = {row["text"]: (row["ngram_nats"], row["ngram"]) for row in rows}
+    return [own[text] for text in shown.text.unique() if text in own]
 
 
 def below_ngram(rows: list[dict]) -> tuple[float, tuple[float, float]] | None:

@@ -142,16 +142,20 @@ def decided(table: pd.DataFrame) -> dict[str, str]:
     return {"decided": listed(table, WORSE, BETTER), "unclear": listed(table, UNCLEAR)}
 
 
-def unseen(table: pd.DataFrame) -> tuple[str, str, str, str]:
-    """The changes of `effects` that make no difference that can be seen, as a negative result:
-    title, what was expected, what was found, why."""
-    none = table[table.reading == UNCLEAR]
-    which = "no choice makes a" if len(none) == len(table) else "some choices make no"
+def undecided(table: pd.DataFrame, longer: pd.DataFrame) -> pd.DataFrame:
+    """The changes of `effects` that neither these nor those of `longer` arms decide."""
+    settled = longer.change[longer.reading != UNCLEAR]
+    return table[(table.reading == UNCLEAR) & ~table.change.isin(settled)]
+
+
+def unseen(none: pd.DataFrame) -> tuple[str, str, str, str]:
+    """Changes of `effects` that are not decided, as a negative result: title, what was expected,
+    what was found, why."""
     seen = power(none)
     return (
-        f"{which} difference that can be seen",
+        "choices that make no difference that can be seen",
         "Each might matter.",
-        f"No evidence of a difference: {listed(table, UNCLEAR)}.",
+        f"No evidence of a difference: {listed(none, UNCLEAR)}.",
         f"With {seen['pairs']} paired seeds such a change must reach {seen['least']:.3f} to "
         f"{seen['most']:.3f} nats, by arm.",
     )
