@@ -38,7 +38,8 @@ def forwards(single, limits, knee):
     """Time of one forward by its tokens, a line a phase."""
     axes = dict(xlabel="tokens", ylabel="time of one forward, µs", log="xy")
     more = dict(limits=limits, xlimits=[(knee, "t*")])
-    shown = single.replace({"phase": {"recompute": "recomputing"}})
+    words = dict(recompute="recomputing", several="several tokens", rows="several sequences")
+    shown = single.replace({"phase": words})
     return whole(single, figures.lines(shown, "tokens", "estimate", "phase", **axes, **more))
 
 

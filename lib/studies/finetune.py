@@ -162,7 +162,7 @@ def teachers(
     with TemporaryDirectory() as place:
         lessons = [plan.lesson(start, Path(place) / "free", None, control, plan.lr)]
         for width in sorted(bits, reverse=True):
-            rate = plan.lr if width == 2 else plan.control_lr  # the better one for the text
+            rate = plan.lr if width == 2 else plan.control_lr
             lessons.append(plan.lesson(start, Path(place) / f"int{width}", width, None, rate))
         taught(lessons, words, "teachers", **how)
         models = [load(lesson.folder)[0] for lesson in lessons]
