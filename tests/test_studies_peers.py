@@ -150,7 +150,7 @@ def test_each_bar_has_its_format_and_shape_and_what_is_absent_is_told():
     assert len(peers.judged(table, ["s"])) == 3 and peers.absent(table) == ""
     read = pd.DataFrame({"shape": "s", "bits": [32, 8, 4], "seconds": [5e-5, 2e-5, 1e-5]})
     told = peers.limit_told(table, read, "s")
-    assert "2.0 (F32), 5.0 (Q8_0), 10.0 (Q4_0) times as fast" in told
+    assert "takes 2.0 (F32), 5.0 (Q8_0), 10.0 (Q4_0) times as long as PyTorch" in told
     lost = table.assign(over_engine_estimate=np.nan, why_not="no")
     assert peers.judged(lost, ["s"]) == [] and peers.limit_told(lost, read, "s") == ""
     assert peers.absent(lost).endswith(": llama.cpp, F32; llama.cpp, Q4_0; llama.cpp, Q8_0.")

@@ -79,7 +79,7 @@ def steps(ways):
 
 def kernels(grids):
     """Speed of every kernel against FP32, by width."""
-    return figures.heatmap(grids, label="times FP32", xlabel="width", annotate=True, center=1)
+    return figures.heatmap(grids, label="times as fast as FP32", xlabel="width", annotate=True, center=1)
 
 
 def peers(table):

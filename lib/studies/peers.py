@@ -218,16 +218,16 @@ def judged(table: pd.DataFrame, shapes: list[str]) -> list[tuple]:
 
 
 def limit_told(table: pd.DataFrame, read: pd.DataFrame, shape: str) -> str:
-    """How many times as fast as llama.cpp a step would be that only read the engine's weights once,
-    in a sentence; "" where llama.cpp has no figures."""
+    """How many times as long as one reading of the engine's weights a step of llama.cpp takes, in a
+    sentence; "" where it has no figures."""
     kinds = [kind for _, kind, place in BARS if not place]
     if not all(against(table, shape, f"llama.cpp, {kind}") for kind in kinds):
         return ""
     most = [at_most(table, read, shape, f"llama.cpp, {kind}") for kind in kinds]
     parts = [f"{x:.1f} ({kind})" for kind, x in zip(kinds, most, strict=True)]
     return (
-        f"At {shape} a step that took no longer than reading the engine's weights once would be "
-        f"{', '.join(parts)} times as fast as llama.cpp's. "
+        f"At {shape} llama.cpp's step takes {', '.join(parts)} times as long as PyTorch takes to "
+        "sum as many bytes as the engine's weights once. "
     )
 
 
@@ -238,8 +238,8 @@ def absent(table: pd.DataFrame) -> str:
 
 
 def at_most(table: pd.DataFrame, read: pd.DataFrame, shape: str, runtime: str) -> float:
-    """How many times as fast as `runtime` a step would be that took no longer than reading the
-    engine's weights of as many bits once; NaN where the runtime has no figures."""
+    """How many times as long as reading the engine's weights of as many bits once a step of
+    `runtime` takes; NaN where it has no figures."""
     row = table[(table["shape"] == shape) & (table.runtime == runtime)].iloc[0]
     own = read[(read["shape"] == shape) & (read.bits == row.bits)]
     return row.get("us_per_token", np.nan) / (1e6 * own.seconds.median())
