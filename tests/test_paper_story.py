@@ -115,7 +115,7 @@ def test_what_was_before_the_first_token_is_kept_and_not_drawn():
 def test_matrices_are_drawn_with_their_numbers():
     bare, full = figures.heatmap(GRID, label="dB"), plots.numbers(GRID, "dB")
     assert len(full.findobj(Text)) > len(bare.findobj(Text)) and full.alt == bare.alt
-    assert "Matrix of times FP32, width." in resources.kernels({"1 token": GRID}).alt
+    assert "Matrix of times as fast as FP32, width." in resources.kernels({"1 token": GRID}).alt
 
 
 def test_the_architecture_is_drawn_from_its_parts():

@@ -79,7 +79,8 @@ def steps(ways):
 
 def kernels(grids):
     """Speed of every kernel against FP32, by width."""
-    return figures.heatmap(grids, label="times as fast as FP32", xlabel="width", annotate=True, center=1)
+    label = "times as fast as FP32"
+    return figures.heatmap(grids, label=label, xlabel="width", annotate=True, center=1)
 
 
 def peers(table):
