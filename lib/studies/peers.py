@@ -4,6 +4,7 @@ A runtime that is not installed, or refuses, is a row with the reason.
 """
 
 import json
+import re
 import shutil
 from contextlib import suppress
 from dataclasses import replace
@@ -16,7 +17,6 @@ import pandas as pd
 import psutil
 import torch
 
-from minitransformer import bench
 from minitransformer.checkpoint import save
 from minitransformer.corpus.language import SPECIALS
 from minitransformer.corpus.tokenizers import words_tokenizer
@@ -24,7 +24,7 @@ from minitransformer.export import to_gguf, to_huggingface, to_onnx
 from minitransformer.model import ModelConfig, Transformer
 from minitransformer.quant import QuantScheme, quantize
 
-from .limits import per_step, read_bytes
+from .limits import per_step
 from .native import FORMATS
 from .processes import mean, over_processes, process_medians
 from .runtimes import GGUF, OURS, runtimes
@@ -83,12 +83,20 @@ def measure(
 ) -> dict[str, pd.DataFrame]:
     """Samples of one process: `peers` (shape, name, new tokens, repeat, seconds), `told` (shape,
     name, bits, bytes, mib that the process held more once it ran, tokens, reason why there are
-    none) and `read` (shape, bits, and the least
-    seconds in which the engine's weights are read once).
+    none, and for which instructions llama.cpp was `built`).
 
     `only` names the `PEERS` to measure, or "all"; ours are always there."""
     found = [compare(Path(folder), shape, new, repeats, seed, only) for shape in shapes]
-    return {name: pd.concat([one[name] for one in found]) for name in found[0]}
+    peers, told = (pd.concat([one[name] for one in found]) for name in ("peers", "told"))
+    return {"peers": peers, "told": told.assign(built=built())}
+
+
+def built() -> str:
+    """For which instructions llama.cpp was compiled, as it says itself; "" where it is not here."""
+    with suppress(Exception):  # whatever a library that is not ours may raise
+        said = import_module("xllamacpp").get_system_info()
+        return ", ".join(re.findall(r"\b([A-Z]\w+) = 1\b", said))
+    return ""
 
 
 def compare(folder: Path, shape: str, new: int, repeats: int, seed: int, only) -> dict:
@@ -114,11 +122,7 @@ def compare(folder: Path, shape: str, new: int, repeats: int, seed: int, only) -
     for repeat, row in product(range(repeats), told):
         if not row["reason"]:
             rows += continued(ways[row["runtime"]], row, new, repeat)
-    read = [
-        {"bits": bits, "seconds": bench.read_seconds(read_bytes(SHAPES[shape], FORMATS[name]))}
-        for bits, name in ENGINE.items()
-    ]
-    tables = {"peers": rows, "told": told, "read": read}
+    tables = {"peers": rows, "told": told}
     return {name: pd.DataFrame(table).assign(shape=shape) for name, table in tables.items()}
 
 
@@ -217,17 +221,14 @@ def judged(table: pd.DataFrame, shapes: list[str]) -> list[tuple]:
     return [row for row in found if row[1]]
 
 
-def limit_told(table: pd.DataFrame, read: pd.DataFrame, shape: str) -> str:
-    """How many times as long as one reading of the engine's weights a step of llama.cpp takes, in a
-    sentence; "" where it has no figures."""
-    kinds = [kind for _, kind, place in BARS if not place]
-    if not all(against(table, shape, f"llama.cpp, {kind}") for kind in kinds):
-        return ""
-    most = [at_most(table, read, shape, f"llama.cpp, {kind}") for kind in kinds]
-    parts = [f"{x:.1f} ({kind})" for kind, x in zip(kinds, most, strict=True)]
+def built_told(told: pd.DataFrame) -> str:
+    """For what llama.cpp was compiled, in a sentence; "" where it did not say."""
+    names = told.built.iloc[0]
     return (
-        f"At {shape} llama.cpp's step takes {', '.join(parts)} times as long as PyTorch takes to "
-        "sum as many bytes as the engine's weights once. "
+        f"The llama.cpp of this run says that it was compiled for {names}; what the processor has "
+        "besides, it does not use. "
+        if names
+        else ""
     )
 
 
@@ -235,14 +236,6 @@ def absent(table: pd.DataFrame) -> str:
     """What was not measured, in a sentence; "" where all was."""
     names = sorted(set(table[table.why_not != ""].runtime))
     return f"Not measured in this run: {'; '.join(names)}." if names else ""
-
-
-def at_most(table: pd.DataFrame, read: pd.DataFrame, shape: str, runtime: str) -> float:
-    """How many times as long as reading the engine's weights of as many bits once a step of
-    `runtime` takes; NaN where it has no figures."""
-    row = table[(table["shape"] == shape) & (table.runtime == runtime)].iloc[0]
-    own = read[(read["shape"] == shape) & (read.bits == row.bits)]
-    return row.get("us_per_token", np.nan) / (1e6 * own.seconds.median())
 
 
 def shown(table: pd.DataFrame) -> pd.DataFrame:
