@@ -1,4 +1,4 @@
-"""How near to what this machine reads and multiplies does the native engine come, by shape, format and rows?
+"""How near to what this machine reads and multiplies does the engine come, by shape, format, rows?
 
 The mark beside a step is the larger of two times: to read its weights once, a loop its cache too,
 as fast as PyTorch sums that many bytes, its call included, and to multiply at the speed of its best
