@@ -17,7 +17,7 @@ FFNS = {"relu": "ReLU", "gelu": "GELU", "relu2": "squared ReLU", "swiglu": "SwiG
 
 def parts(cfg: ModelConfig) -> pd.DataFrame:
     """Columns part, does, leaves (a shape of B texts and T tokens), parameters (of one block where
-    `group` is not ""), group, joins (whether what enters is added to what leaves).
+    `group` is not ""), group, joins (what entered the part before is added to what leaves).
 
     Parameters times blocks add up to `minitransformer.bench.parameters`."""
     count, C, V = parameters(cfg), cfg.d_model, cfg.vocab_size
