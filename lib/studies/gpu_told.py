@@ -46,6 +46,7 @@ def layers(table: pd.DataFrame) -> pd.DataFrame:
     found["relative_error"] = found.relative_error.map("{:.1e}".format).map(powered)
     place = {name: i for i, name in enumerate(FORMATS)}
     found = found.sort_values(KEYS, key=lambda c: c.map(place) if c.name == "format" else c)
+    found = found.rename(columns={"tokens": "rows"})
     return found.round(dict.fromkeys(US.values(), 2)).reset_index(drop=True)
 
 
