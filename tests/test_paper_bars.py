@@ -74,6 +74,8 @@ def test_the_hardest_case_stands_for_all():
     assert at_least.worst(cases) == "a"
     near = {"far": (1.03, (0.87, 1.21)), "near": (0.99, (0.96, 1.02))}  # reaches lowest; is lowest
     assert at_least.worst(near) == "far" and at_least.told_worse(near, "near") == ""
+    alike = {"far": (1.2301, (0.96, 1.58)), "near": (1.2299, (0.97, 1.56))}
+    assert at_least.told_worse(alike, "far") == ""  # both are written 1.23
     said = at_least.told_worse(near, "far")
     row = claims.bar_row(at_least, *near["far"], "far", said)
     assert row["statement"].endswith(" (far; the worst estimate, 0.990, is that of near)")

@@ -137,11 +137,11 @@ class Bar:
         return max(cases, key=hardness)
 
     def told_worse(self, cases: dict, of: str) -> str:
-        """Where another case than the hardest, `of`, has the worse estimate: what it is, in words;
-        "" where none has."""
+        """Where another case than the hardest, `of`, has the worse estimate, as it is written: what
+        it is, in words; "" where none has."""
         sign = 1 if self.op.startswith("<") else -1
         worse = max(cases, key=lambda name: sign * cases[name][0])
-        if sign * cases[worse][0] <= sign * cases[of][0]:
+        if number(cases[worse][0], 3) == number(cases[of][0], 3):
             return ""
         unit = f"{' ' * (self.unit not in ('', '×'))}{self.unit}"
         return f"the worst estimate, {number(cases[worse][0], 3)}{unit}, is that of {worse}"
