@@ -118,6 +118,11 @@ def test_matrices_are_drawn_with_their_numbers():
     assert "Matrix of times as fast as FP32, width." in resources.kernels({"1 token": GRID}).alt
 
 
+def test_a_loss_is_above_the_oracle_where_there_is_one():
+    labels = [plots.budget(LOST.assign(floor_nats=x), "word").axes[0].get_xlabel() for x in (3, 0)]
+    assert labels == ["loss above the oracle, nats per word", "loss, nats per word"]
+
+
 def test_the_architecture_is_drawn_from_its_parts():
     part = {"part": "attention", "does": "looks", "leaves": "B, T, C", "parameters": 8}
     fig = story.architecture(

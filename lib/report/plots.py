@@ -63,8 +63,9 @@ def losses(budget, xlabel):
 
 
 def budget(lost, unit):
-    """`losses` of one split, each above the oracle's on the same tokens."""
-    return losses(lost, f"loss above the oracle, if there is one, nats per {unit}")
+    """`losses` of one split, each above the oracle's on the same tokens, where there is one."""
+    above = " above the oracle" if lost.floor_nats.any() else ""
+    return losses(lost, f"loss{above}, nats per {unit}")
 
 
 def by_context(where, unit, limits, trained):
