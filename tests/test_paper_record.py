@@ -1,5 +1,7 @@
 """What a run recorded: claims, the command that makes it again, provenance, limits, who made it."""
 
+import subprocess
+
 import pandas as pd
 import pytest
 
@@ -145,6 +147,35 @@ def test_who_made_it_is_what_pyproject_says(tmp_path):
     assert (found["authors"], found["licence"], found["course"]) == ("A B", "MIT", "C")
     assert found["repository"] == "https://x.org/y"
     assert about.about(Project.find().root)["original"]["date"] == "2025-10-16"
+
+
+@pytest.mark.parametrize(
+    ("remote", "page"),
+    [
+        ("https://x.org/a/b.git", "https://x.org/a/b"),
+        ("https://me:secret@x.org:8443/a/b.git/", "https://x.org:8443/a/b"),
+        ("http://x.org/b", "http://x.org/b"),
+        ("git@x.org:a/b.git", "https://x.org/a/b"),
+        ("x.org:a/b", "https://x.org/a/b"),
+        ("ssh://git@x.org:22/a/b", "https://x.org/a/b"),
+        *((private, "") for private in ("", "/srv/b.git", "../b", "file:///srv/b", "C:/b")),
+        *((private, "") for private in ("box:b", "ssh://10.0.0.1/b", "git@git.lan:b")),
+        *((f"http://{host}/b", "") for host in ("localhost:1", "[", "x.org:z")),
+    ],
+)
+def test_a_remote_has_a_public_address_or_none(remote, page):
+    assert about.address(remote) == page
+
+
+def test_without_an_address_of_its_own_the_repository_is_gits_origin(tmp_path):
+    write_text(tmp_path / "pyproject.toml", "[project]\n")
+    git = ["git", "-C", str(tmp_path)]
+    subprocess.run([*git, "init", "--quiet"], check=True)
+    assert about.about(tmp_path)["repository"] == ""
+    subprocess.run([*git, "remote", "add", "origin", "git@x.org:a/b.git"], check=True)
+    assert about.about(tmp_path)["repository"] == "https://x.org/a/b"
+    write_text(tmp_path / "pyproject.toml", '[project.urls]\nSource = "https://y.org"\n')
+    assert about.about(tmp_path)["repository"] == "https://y.org"
 
 
 def test_companions_are_what_is_published(tmp_path):

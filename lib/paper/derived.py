@@ -5,7 +5,7 @@ Each is made again where what it is made from has changed or where it is damaged
 from importlib import import_module
 from pathlib import Path
 
-from . import claims, evidence, stages
+from . import about, claims, evidence, stages
 from .files import digest, sha256, tree
 from .project import Project
 from .sources import LIB
@@ -56,10 +56,12 @@ def summary_key(project: Project, run_dir: Path) -> str:
 
 
 def page_key(project: Project, run_dir: Path) -> str:
-    """The hash of what the page is made from: artefacts, evidence, and the code that renders."""
+    """The hash of what the page is made from: artefacts, evidence, who made it, and the code that
+    renders."""
     folders = (LIB / "paper", project.reports / "template")
     sources = [p for folder in folders for p in tree(folder) if "__pycache__" not in p.parts]
-    return digest([_keys(project, run_dir), [sha256(p) for p in sources], evidence.read(project)])
+    hashes, said = [sha256(path) for path in sources], about.about(project.root)
+    return digest([_keys(project, run_dir), hashes, evidence.read(project), said])
 
 
 def hashes_key(run_dir: Path) -> str:
