@@ -31,7 +31,6 @@ ROWS = pd.DataFrame(
         "ppl": [1004.0, 640.0, 41.5],
         "lo": [np.nan, 630, 41],
         "hi": [np.nan, 650, 42],
-        "seed": [np.nan, 1045.31, np.nan],
     }
 )
 
@@ -141,7 +140,7 @@ def test_lines_name_upright_limits():
     assert len(upright) == 1 and "t*" in texts(fig)
 
 
-def test_ladder_draws_each_row_its_interval_its_number_and_the_seed_diamond():
+def test_ladder_draws_each_row_its_interval_and_its_number():
     fig = figures.ladder(
         ROWS,
         "name",
@@ -151,31 +150,30 @@ def test_ladder_draws_each_row_its_interval_its_number_and_the_seed_diamond():
         xlabel="perplexity",
         limits=[(31.2, "floor")],
         beyond="below",
-        seed="seed",
         colors={"uniform": "grey"},
     )
     found = texts(fig)
     assert {"uniform", "model", "floor", "1,004", "640", "42", "perplexity (log scale)"} <= set(
         found
     )
-    diamonds = [line for line in fig.axes[0].lines if line.get_marker() == "D"]
-    assert [line.get_xdata()[0] for line in diamonds] == [1045.31]
     assert fig.axes[0].get_xscale() == "log" and fig.axes[0].get_xlim()[0] < 31.2
     assert fig.axes[0].yaxis_inverted()  # the first row on top
 
 
-def test_dots_show_single_observations_and_given_texts():
-    raw = pd.DataFrame({"name": ["a", "a", "b"], "d": [0.1, 0.2, 0.5]})
-    mean = pd.DataFrame({"name": ["a", "b"], "d": [0.15, 0.5], "shown": ["+0.15", "+0.50"]})
-    fig = figures.dots(
-        mean, "name", "d", xlabel="Δ nats", limits=[(0, "no difference")], raw=raw, values="shown"
-    )
-    assert {"+0.15", "+0.50", "no difference"} <= set(texts(fig))
-    single = [line for line in fig.axes[0].lines if line.get_marker() == "|"]
-    assert [line.get_xdata().tolist() for line in single] == [[0.1, 0.2, 0.5]]
-    assert single[0].get_ydata().tolist() == [0, 0, 1]
+def test_what_lies_past_a_limit_of_dots_is_on_the_axis():
+    mean = pd.DataFrame({"name": ["a", "b"], "d": [0.15, 0.5]})
     above = figures.dots(mean, "name", "d", xlabel="share", limits=[(1.0, "all")], beyond="above")
-    assert above.axes[0].get_xlim()[1] > 1.0
+    assert above.axes[0].get_xlim()[1] > 1.0 and "all" in texts(above)
+
+
+def test_rows_are_closer_where_two_figures_stand_beside_each_other():
+    def tall(draw, **columns):
+        return draw(ROWS, "name", "ppl", xlabel="perplexity", **columns).get_figheight()
+
+    for draw in (figures.ladder, figures.bars, figures.waterfall):
+        wide = tall(draw)
+        with narrow():
+            assert tall(draw) < 0.95 * wide
 
 
 def test_bars_start_at_zero_and_name_groups_on_the_first_row():

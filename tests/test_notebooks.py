@@ -2,6 +2,7 @@
 nbval."""
 
 import ast
+import re
 import tokenize
 from io import StringIO
 from pathlib import Path
@@ -155,6 +156,38 @@ def test_what_a_cell_shows_has_its_captions_below_it(path):
         shown = [c for c in calls if ast.unparse(c.func) in ("nb.figure", "nb.table", "nb.text")]
         assert len(shown) <= len(texts[cell.id]) and bool(shown) == bool(texts[cell.id]), cell.id
         assert all(texts[cell.id]) and not any("{" in text for text in texts[cell.id]), cell.id
+
+
+def most_said(nodes):
+    """How many sentences these lines say at most: one way or the other, any number in a loop."""
+
+    def most(node):
+        if isinstance(node, ast.If):
+            return max(most_said(node.body), most_said(node.orelse))
+        own = isinstance(node, ast.Call) and getattr(node.func, "attr", "") == "say"
+        often = 2 if isinstance(node, (ast.For, ast.While)) else 1
+        return own + often * most_said(ast.iter_child_nodes(node))
+
+    return sum(map(most, nodes))
+
+
+def test_sentences_are_counted_on_each_way():
+    lines = "if a:\n  nb.say(x)\nelif b:\n  nb.say(y)\nelse:\n  nb.table(z)\n"
+    assert most_said(ast.parse(lines).body) == 1
+    assert most_said(ast.parse(lines + "if c:\n  nb.say(z)").body) == 2
+    assert most_said(ast.parse("for a in b:\n  nb.say(a)").body) == 2
+
+
+@every
+def test_a_section_has_at_most_one_computed_sentence(path):
+    """A section is what stands between two headings of any level."""
+    heading, said = "the top", 0
+    for cell in read(path).cells:
+        if cell.cell_type == "code":
+            said += most_said(ast.parse(python(cell)).body)
+            assert said <= 1, heading
+        elif found := re.findall(r"^#+ .+", cell.source, re.MULTILINE):
+            heading, said = found[-1], 0
 
 
 @each

@@ -36,7 +36,8 @@ ORIGINAL = re.compile("original('s|’s| report| recipe)", re.I)
 ORDER = ("blue", "teal", "plum", "ochre", "grey")
 DASHED = (0, (5, 2.6))
 AGAIN = (0, (7, 1.6, 1.2, 1.6))  # of a line whose color another of the figure has
-WIDTH = ContextVar("width", default=6.0)  # of a figure in inches, as wide as the text
+WIDE = 6.0  # inches: as wide as the text
+WIDTH = ContextVar("width", default=WIDE)  # of a figure in inches
 SEED_MARK = dict(
     marker="D", ls="", mfc="white", mec=PALETTE["vermilion"][0], mew=1.6, ms=6, zorder=5
 )
@@ -116,6 +117,11 @@ def narrow(inches=4.4):
         yield
     finally:
         WIDTH.reset(token)
+
+
+def row_height(inches):
+    """The height of a figure's row, closer where two figures stand beside each other."""
+    return inches * (1 if WIDTH.get() >= WIDE else 0.84)
 
 
 def sheet(tall):

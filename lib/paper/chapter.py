@@ -27,6 +27,7 @@ from .numerals import number, unbroken
 from .tables import restyle
 
 FITS = 96  # characters of code that stand beside the contents without scrolling
+READABLE = 0.875  # of a figure's own size: then its labels of 12 pixels are 10.5 high
 HEADING = re.compile("h[2-6]")
 ALIGNED = re.compile(r"\S {2,}\S")  # as columns are, in a text of several lines
 NUMBERED = re.compile(r"(\d\d|A\d+)-")  # chapters and appendices
@@ -117,7 +118,7 @@ class Book:
         self.at = name, renderer, computed
         body, _ = TemplateExporter.from_notebook_node(self.exporter, notebook)  # not parsed twice
         soup = BeautifulSoup(body, "html.parser")
-        _drop_empty_headings(soup, notebook)
+        _drop_empty_headings(soup)
         labels = {
             c.metadata["report"]["anchor"]: c.metadata["report"]["number"]
             for c in notebook.cells
@@ -195,12 +196,10 @@ class Book:
             answer = next(
                 (o.metadata[KEY]["text"] for o in cell.outputs if _kind(o) == "answer"), answer
             )
-            settled = any(_kind(o) == "answer" for o in cell.outputs)
             shown = [
                 o for o in cell.outputs if _kind(o) not in hidden and o.get("name") != "stderr"
             ]
             cell.outputs = _merged(shown)
-            cell.metadata["report"]["answers"] = settled and not cell.outputs
             for output in cell.outputs:
                 if output.output_type == "error":
                     raise ValueError(
@@ -219,6 +218,7 @@ class Book:
             about = dict(output.metadata[KEY])
             if kind == "figure":
                 about["svg"] = Markup(self._aside(data.get("image/svg+xml", "")))
+                about["least"] = round(about["width"] / 2 * READABLE)  # pixels of the page
                 about["src"] = f"data:image/png;base64,{''.join(data['image/png'].split())}"
             if kind == "text":
                 about["words"] = Markup(data["text/html"])
@@ -351,18 +351,13 @@ def _take_captions(notebook, name):
     notebook.cells = [cell for cell in notebook.cells if not is_caption(cell)]
 
 
-def _drop_empty_headings(soup, notebook):
-    """Takes away the heading above a cell whose only output, the answer, stands in the chapter's
-    head, where nothing else that is seen follows it."""
-    for cell in notebook.cells:
-        tag = cell.metadata.get("report", {}).get("answers") and soup.find(
-            id=cell.metadata["report"]["anchor"]
-        )
-        if not tag or not HEADING.fullmatch(getattr(tag.find_previous_sibling(), "name", "")):
-            continue
-        after = tag.find_next_sibling(lambda other: "silent" not in other.get("class", ()))
-        if after is None or HEADING.fullmatch(after.name):
-            tag.find_previous_sibling().decompose()
+def _drop_empty_headings(soup):
+    """Takes away every heading behind which nothing is seen before the next of its rank: what a
+    chapter did not measure, or an answer that stands in the chapter's head."""
+    for heading in reversed(soup.find_all(HEADING, recursive=False)):
+        after = heading.find_next_sibling(lambda other: "silent" not in other.get("class", ()))
+        if after is None or (HEADING.fullmatch(after.name) and after.name <= heading.name):
+            heading.decompose()
 
 
 def _titles(notebook):

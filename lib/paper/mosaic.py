@@ -29,7 +29,7 @@ NAMES = {
     "future": "original's plans",
 }
 ORDER = (*VERDICTS, COPIED, ASKED)
-LEFT, ROW = 130, 25  # pixels of the column of names, and of a row
+LEFT, ROW = 130, 22  # pixels of the column of names, and of a row
 
 
 def statements(rows: list[dict], ledger: dict) -> pd.DataFrame:

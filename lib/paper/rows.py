@@ -5,7 +5,7 @@ import numpy as np
 
 from . import alt
 from .alt import described
-from .canvas import DASHED, INK, INK_2, PALETTE, SEED_MARK, assign, canvas, styled
+from .canvas import DASHED, INK, INK_2, PALETTE, assign, canvas, row_height, styled
 from .labels import Labels
 from .layout import arrange, hatch_beyond, name_axes, set_scale, text_width
 from .numerals import column, number
@@ -17,46 +17,20 @@ COLUMN = 12  # pixels before each column of texts at the right
 
 @described(alt.rows)
 def dots(
-    df,
-    label,
-    value,
-    low=None,
-    high=None,
-    *,
-    xlabel,
-    log=False,
-    limits=(),
-    beyond=None,
-    seed=None,
-    raw=None,
-    colors=None,
-    values=None,
+    df, label, value, low=None, high=None, *, xlabel, log=False, limits=(), beyond=None, colors=None
 ):
-    """One row a label, from the top: a dot with its interval, its number at the right.
-
-    `seed` is a column (NaN where the original report says nothing); `raw` a long DataFrame with
-    `label` and `value` for the single observations (drawn small and grey); `values` a column of
-    texts for the right edge."""
+    """One row a label, from the top: a dot with its interval, its number at the right."""
     with styled():
-        fig, ax = canvas(0.85 + 0.31 * len(df), log="x" if log else "")
+        fig, ax = canvas(0.85 + row_height(0.31) * len(df), log="x" if log else "")
         names = list(df[label])
-        if raw is not None:
-            own = raw[raw[label].isin(names)]
-            marks = dict(color=PALETTE["grey"][0], ls="", marker="|", ms=9, mew=1.1, zorder=5)
-            ax.plot(own[value], [names.index(name) for name in own[label]], **marks)
         chosen = assign([], {name: (colors or {}).get(name, "blue") for name in names})
         for row, record in enumerate(df.to_dict("records")):
             line = PALETTE[chosen[record[label]]][0]
             if low and np.isfinite(record[low]):
                 ax.plot([record[low], record[high]], [row, row], color=line, lw=1.6, zorder=3)
             ax.plot(record[value], row, "o", color=line, ms=6, mec="white", mew=0.8, zorder=4)
-            if seed and np.isfinite(record[seed]):
-                ax.plot(record[seed], row, **SEED_MARK)
-        if values:
-            texts = [short(text, 24) for text in df[values]]
-        else:
-            intervals = list(zip(df[low], df[high], strict=True)) if low else ()
-            texts = column(df[value], intervals=intervals, ratios=log)
+        intervals = list(zip(df[low], df[high], strict=True)) if low else ()
+        texts = column(df[value], intervals=intervals, ratios=log)
         _finish(ax, names, [texts], limits, beyond, xlabel, "x" if log else "")
     return fig
 
@@ -86,7 +60,8 @@ def bars(
     with styled():
         names = list(dict.fromkeys(df[label]))
         groups = list(dict.fromkeys(df[group])) if group else [None]
-        each = 0.22 if len(groups) < 4 else 0.17  # inches: a number still has room at its end
+        # inches: a number still has room at its end
+        each = row_height(0.22 if len(groups) < 4 else 0.17)
         fig, ax = canvas(0.85 + (0.1 + each * len(groups)) * len(names))
         chosen = assign(groups, colors)
         thick = 0.8 / len(groups)
@@ -121,7 +96,7 @@ def waterfall(df, label, value, *, xlabel, limit=None, unit=""):
     `limit` is (value, "name"): the gap that remains above it is drawn as a dashed empty bar.
     """
     with styled():
-        fig, ax = canvas(1.05 + 0.34 * (len(df) + (limit is not None)), log="x")
+        fig, ax = canvas(1.05 + row_height(0.34) * (len(df) + (limit is not None)), log="x")
         after, names = df[value].to_numpy(float), list(df[label])
         blue = PALETTE["blue"][0]
         before = np.r_[after[0], after[:-1]]
