@@ -383,6 +383,34 @@ def test_the_cache_law_moves_and_comes_back(opened, run_dir):
     assert not law.is_visible() and page.locator("#fig-latency").is_visible()
 
 
+def test_the_story_takes_about_two_screens(opened):
+    """Of 1,280 by 1,000 pixels: from its heading to what follows it."""
+    page, *_ = opened()
+    story = page.locator("#findings")
+    assert story.locator("figure").count() >= 5
+    assert story.bounding_box()["height"] <= 2_300
+
+
+def test_a_figure_s_labels_stay_readable_on_a_phone(opened):
+    """It scrolls in its frame, which the keyboard reaches and which says so, and nowhere else."""
+    sizes = """all => all.map(it => 12 * it.getBoundingClientRect().width
+                                       / it.getAttribute("width"))"""
+    page, *_ = opened(390)
+    assert min(page.locator(".frame > .plot").evaluate_all(sizes)) >= 10.45
+    frame = page.locator(".chapter .frame").first
+    frame.focus()
+    page.keyboard.press("ArrowRight")
+    page.wait_for_function("document.activeElement.scrollLeft > 0")
+    figure = page.locator(".chapter figure:has(.frame)").first
+    number = figure.locator("figcaption b").first.inner_text().strip(".")
+    assert frame.get_attribute("aria-label") == f"{number}, scrolls sideways"
+    hint = "it => getComputedStyle(it, '::before').content"
+    assert "scrolls" in figure.locator("figcaption").evaluate(hint)
+    assert page.evaluate("document.documentElement.scrollWidth") <= 390
+    page.set_viewport_size({"width": 1280, "height": 900})
+    page.wait_for_function("!document.querySelector('.frame[tabindex]')")
+
+
 @pytest.fixture(scope="module")
 def axe(browser):
     """The text of axe-core, which looks for what keeps a reader out."""

@@ -14,7 +14,7 @@ from bs4 import BeautifulSoup
 from nbformat.v4 import new_code_cell, new_markdown_cell, new_notebook, new_output
 
 from claim_rows import own_row
-from paper import bars, display, marks, prose
+from paper import bars, display, html, marks, prose
 from paper.audit_section import _asked
 from paper.canvas import canvas, png_bytes, styled
 from paper.chapter import Book, claim_anchor, printed
@@ -353,10 +353,26 @@ def test_the_page_says_what_ran_and_what_did_not(page):
         "CC0C2A Procesamiento del Lenguaje Natural",
         "2026-01-02 in 31 s on 2 threads",
         # no address: pyproject.toml names none
-        "Repositoryminitransformer 1.0.0, commit 0123456789 with changes",
+        "Repositoryminitransformer 1.0.0, commit 0123456789 with changes; no address known",
     ):
         assert part in byline.replace("\u202f", " ")
     assert "corpus tiny" in text(page.select_one(".kicker"))
+
+
+def test_the_repository_is_linked_where_its_address_is_known_and_else_told_how_to_get(
+    run, monkeypatch
+):
+    def shown_of(repository):
+        known = {"name": "this", "version": "1", "repository": repository}
+        monkeypatch.setattr(html, "about", lambda root: known)
+        page = BeautifulSoup(build_html(run).read_text(encoding="utf-8"), "html.parser")
+        return page.select_one(".byline"), page.find(id="files")
+
+    for part in shown_of("https://x.org/a/b"):
+        assert part.find("a", href="https://x.org/a/b") and "no address" not in text(part)
+    byline, files = shown_of("")
+    assert byline.find("a", href="#files") and "commit 0123456789" in text(byline)
+    assert "git clone this.bundle" in text(files) and not files.find("a", href=re.compile("^http"))
 
 
 def test_only_the_profile_that_the_bars_were_set_for_says_nothing_of_them(run):
@@ -877,25 +893,27 @@ def test_warnings_stay_in_the_notebook_and_companions_that_are_missing_are_no_li
     assert page.select_one('#files a[href="03-eval.ipynb"]')
 
 
-def test_a_heading_above_nothing_but_the_answer_s_code_is_left_out(tmp_path, shown):
+def test_a_heading_above_nothing_that_is_seen_is_left_out(tmp_path, shown):
     answer = shown((display.show_answer, "It is **so**."))
     cells = [
         markdown("# T\n\n*Q?*", "t"),
         markdown("## Kept", "kept"),
         code("seen", "1", [new_output("stream", name="stdout", text="seen")]),
+        markdown("### Not measured", "nothing"),
+        code("unseen", "2"),
         markdown("## Answer", "head"),
         code("answer", "nb.answer(x)", answer),
         code("close", "nb.close()"),
     ]
     save(tmp_path, "01-data", cells)
     page = BeautifulSoup(build_html(tmp_path).read_text(encoding="utf-8"), "html.parser")
-    assert [h.get_text() for h in page.select(".chapter h3")] == ["Kept#"] and page.find(
+    assert [h.get_text() for h in page.select(".chapter :is(h3, h4)")] == ["Kept#"] and page.find(
         id="01-answer"
     )
-    cells[5].outputs = [new_output("stream", name="stdout", text="more")]
+    cells[7].outputs = [new_output("stream", name="stdout", text="more")]
     save(tmp_path, "01-data", cells)
     page = BeautifulSoup(build_html(tmp_path).read_text(encoding="utf-8"), "html.parser")
-    assert [h.get_text() for h in page.select(".chapter h3")] == ["Kept#", "Answer#"]
+    assert [h.get_text() for h in page.select(".chapter :is(h3, h4)")] == ["Kept#", "Answer#"]
 
 
 def test_code_is_a_tab_stop_only_where_it_scrolls(tmp_path):
@@ -1122,6 +1140,7 @@ def test_the_page_holds_a_figure_as_svg_that_turns_over_in_the_dark(tmp_path, sh
         drawn = page.find(id=f"fig-{id}").svg
         assert drawn["role"] == "img" and drawn["aria-label"] == ALT
         assert "model" in [tag.get_text() for tag in drawn.find_all("text")]
+        assert drawn.parent["class"] == ["frame"] and drawn.parent["style"] == "--least:504px"
     assert not page.find_all("img") and "prefers-color-scheme:dark){.plot" in page.style.get_text()
 
 

@@ -5,7 +5,7 @@ import re
 from pathlib import Path
 
 # What is used stands before what uses it.
-PARTS = ("dom", "engine", "tokenizer", "choice", "talk", "filter", "marked", "law")
+PARTS = ("dom", "engine", "tokenizer", "choice", "talk", "filter", "marked", "frame", "law")
 
 
 def joined(folder: Path) -> str:
