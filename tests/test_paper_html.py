@@ -144,7 +144,7 @@ def make_run(folder, shown):
         code("zufall99", "seed = 7", count=2, tags=["injected-parameters"]),
         markdown(
             '## Results\n\nWith $e^h$ and <q lang="es">hola</q>:\n\n$$ T = o + w $$\n\n#### '
-            "Deep\n\n## Results\n\n"
+            "Deep\n\nDeeper.\n\n## Results\n\n"
             "```python\nx = 1\n```",
             "md",
         ),

@@ -62,7 +62,7 @@ def bars(
         groups = list(dict.fromkeys(df[group])) if group else [None]
         # inches: a number still has room at its end
         each = row_height(0.22 if len(groups) < 4 else 0.17)
-        fig, ax = canvas(0.85 + (0.1 + each * len(groups)) * len(names))
+        fig, ax = canvas(0.85 + (row_height(0.1) + each * len(groups)) * len(names))
         chosen = assign(groups, colors)
         thick = 0.8 / len(groups)
         keys = zip(df[group] if group else [None] * len(df), df[label], strict=True)
