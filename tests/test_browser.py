@@ -400,7 +400,8 @@ def test_a_figure_s_labels_stay_readable_on_a_phone(opened):
     frame = page.locator(".chapter .frame").first
     frame.focus()
     page.keyboard.press("ArrowRight")
-    page.wait_for_function("document.activeElement.scrollLeft > 0")
+    page.wait_for_timeout(500)
+    assert frame.evaluate("it => it.scrollLeft") > 0
     figure = page.locator(".chapter figure:has(.frame)").first
     number = figure.locator("figcaption b").first.inner_text().strip(".")
     assert frame.get_attribute("aria-label") == f"{number}, scrolls sideways"
@@ -408,7 +409,7 @@ def test_a_figure_s_labels_stay_readable_on_a_phone(opened):
     assert "scrolls" in figure.locator("figcaption").evaluate(hint)
     assert page.evaluate("document.documentElement.scrollWidth") <= 390
     page.set_viewport_size({"width": 1280, "height": 900})
-    page.wait_for_function("!document.querySelector('.frame[tabindex]')")
+    page.locator(".frame[tabindex]").first.wait_for(state="detached")
 
 
 @pytest.fixture(scope="module")
