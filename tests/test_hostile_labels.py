@@ -64,7 +64,7 @@ def draw(name, words):
         [(x, k + y[i], g) for k, g in enumerate(words[:4]) for i, x in enumerate((1, 10, 100))]
     )
     long = long.set_axis(list("xyg"), axis=1).assign(z=lambda df: 3 * df.y)
-    rows = pd.DataFrame({"w": words, "v": np.arange(8.0, 0, -1), "shown": words[::-1]})
+    rows = pd.DataFrame({"w": words, "v": np.arange(8.0, 0, -1)})
     rows = rows.assign(lo=rows.v - 0.1, hi=rows.v + 0.2)
     pairs = [(w, g, 2.0) for w in more for g in (a, b)]
     frame = pd.DataFrame(np.arange(8.0).reshape(4, 2), index=more, columns=[c, d])
@@ -75,7 +75,7 @@ def draw(name, words):
         "pareto": lambda f: f(rows, "v", "v", "w", "lo", "hi", **named, **limits),
         "heatmap": lambda f: f({a: frame, b: frame}, label=c, annotate=True, **named),
         "reserves": lambda f: f(long.assign(p=d), "x", "y", "z", "g", "p", words=more[2:], **named),
-        "dots": lambda f: f(rows, "w", "v", "lo", "hi", xlabel=c, limits=[(2, d)], values="shown"),
+        "dots": lambda f: f(rows, "w", "v", "lo", "hi", xlabel=c, limits=[(2, d)]),
         "ladder": lambda f: f(rows, "w", "v", xlabel=c, limits=[(0.5, d)]),
         "bars": lambda f: f(
             pd.DataFrame(pairs, columns=list("wgv")), "w", "v", "g", xlabel=d, limits=[(2, c)]

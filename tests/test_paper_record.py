@@ -6,7 +6,7 @@ import pandas as pd
 import pytest
 
 from claim_rows import own_row
-from paper import about, companions, prose, record
+from paper import about, companions, derived, prose, record
 from paper.claims import audit_row, seed_claims
 from paper.files import write_json, write_text
 from paper.project import Project
@@ -176,6 +176,16 @@ def test_without_an_address_of_its_own_the_repository_is_gits_origin(tmp_path):
     assert about.about(tmp_path)["repository"] == "https://x.org/a/b"
     write_text(tmp_path / "pyproject.toml", '[project.urls]\nSource = "https://y.org"\n')
     assert about.about(tmp_path)["repository"] == "https://y.org"
+
+
+def test_a_page_is_made_again_where_its_repository_gets_an_address(project):
+    before = derived.page_key(project, project.reports / "quick")
+    assert before == derived.page_key(project, project.reports / "quick")
+    text = (project.root / "pyproject.toml").read_text("utf-8")
+    write_text(
+        project.root / "pyproject.toml", f'{text}\n[project.urls]\nSource = "https://y.org"\n'
+    )
+    assert derived.page_key(project, project.reports / "quick") != before
 
 
 def test_companions_are_what_is_published(tmp_path):
