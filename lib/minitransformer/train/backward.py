@@ -9,6 +9,7 @@ import torch
 import torch.nn.functional as F
 from torch import nn
 
+from .loss import CrossEntropy
 from .ranks import Alone
 from .recipe import PRECISIONS, TrainConfig
 
@@ -51,7 +52,11 @@ class Backward:
         with torch.autocast(ids.device.type, kind) if half else nullcontext():
             logits = self.call(ids[:, :-1])
         logits = logits.float().flatten(0, 1) if half else logits.flatten(0, 1)
-        loss = F.cross_entropy(logits, self.targets(ids, logits)) * share
+        targets = self.targets(ids, logits)
+        if self.teacher is None:
+            loss = CrossEntropy.apply(logits, targets, share / len(targets))
+        else:
+            loss = F.cross_entropy(logits, targets) * share
         loss.backward()
         return loss.detach()
 
