@@ -9,7 +9,7 @@ import torch
 import torch.nn.functional as F
 from torch import nn
 
-from .loss import CrossEntropy
+from .loss import cross_entropy_
 from .ranks import Alone
 from .recipe import PRECISIONS, TrainConfig
 
@@ -54,10 +54,11 @@ class Backward:
         logits = logits.float().flatten(0, 1) if half else logits.flatten(0, 1)
         targets = self.targets(ids, logits)
         if self.teacher is None:
-            loss = CrossEntropy.apply(logits, targets, share / len(targets))
+            loss = cross_entropy_(logits.detach(), targets, share / len(targets))
+            logits.backward(logits.detach())  # which are their gradient by now
         else:
             loss = F.cross_entropy(logits, targets) * share
-        loss.backward()
+            loss.backward()
         return loss.detach()
 
     @torch.no_grad()
