@@ -54,8 +54,9 @@ class Backward:
         logits = logits.float().flatten(0, 1) if half else logits.flatten(0, 1)
         targets = self.targets(ids, logits)
         if self.teacher is None:
-            loss = cross_entropy_(logits.detach(), targets, share / len(targets))
-            logits.backward(logits.detach())  # which are their gradient by now
+            slope = logits.data  # of which autograd need not know that it is written to
+            loss = cross_entropy_(slope, targets, share / len(targets))
+            logits.backward(slope)
         else:
             loss = F.cross_entropy(logits, targets) * share
             loss.backward()
