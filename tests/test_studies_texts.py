@@ -113,8 +113,8 @@ def test_what_was_not_run_is_told():
     row = {"budget": "a second", "text": presets.GENERATED, "seconds": 0.97, "nats": 4.9,
            "low": 4.86, "high": 4.94, "ngram": "Kneser-Ney 3", "ngram_nats": 4.1}  # fmt: skip
     assert real_texts.not_run([row], ["a second"]) == (
-        "Not in this profile: a fifth, 3 minutes, 8 minutes, 30 minutes, 20 minutes, stories, "
-        "quijote."
+        "Not in this profile: a fifth, 3 minutes, 8 minutes, 30 minutes, 20 minutes, an hour, "
+        "stories, quijote."
     )
     assert real_texts.not_run([], ["a fifth"]).endswith(" or of nanoGPT: “a fifth”.")
     every = [row | {"budget": name} for name in presets.BUDGETS]

@@ -8,7 +8,7 @@ from torch import nn
 
 from minitransformer.quant import QuantScheme
 from minitransformer.train import learning_rate, optimizer, plan, prepare_qat, train
-from minitransformer.train.muon import Muon
+from minitransformer.train.muon import Muon, orthogonal, product_type
 from training import RUN, batch, equal, fresh, losses
 
 MUON = replace(RUN, optimizer="muon")
@@ -39,8 +39,15 @@ def test_a_step_of_muon_has_nearly_equal_singular_values_and_adamws_size():
         assert 0.1 < step.square().mean().sqrt() < 0.3, name  # AdamW's is about 0.2 to 0.4
 
 
+@pytest.fixture(params=[False, True])
+def bfloat16(request, monkeypatch):
+    """Whether the processor has instructions that multiply bfloat16."""
+    monkeypatch.setattr(torch.cpu, "get_capabilities", lambda: {"amx_bf16": request.param})
+    return request.param
+
+
 @pytest.mark.parametrize("shape", [(48, 32), (32, 48), (32, 32)])
-def test_it_steps_as_pytorchs_own_does_but_for_the_rounding_to_bfloat16(shape):
+def test_it_steps_as_pytorchs_own_does_but_for_the_rounding_to_bfloat16(shape, bfloat16):
     torch.manual_seed(0)
     first, gradients = torch.randn(shape), [torch.randn(shape) for _ in range(3)]
     ours, theirs = (nn.Parameter(first.clone()) for _ in range(2))
@@ -56,6 +63,21 @@ def test_it_steps_as_pytorchs_own_does_but_for_the_rounding_to_bfloat16(shape):
     moved = (theirs - first).detach().norm()
     assert 0 < (ours - theirs).detach().norm() < 0.03 * moved
     assert ours.dtype == torch.float32
+
+
+def test_it_rounds_to_bfloat16_where_that_is_quick(bfloat16):
+    matrices = torch.randn(2, 8, 8)
+    assert product_type(matrices) == (torch.bfloat16 if bfloat16 else torch.float32)
+    rounded = orthogonal(matrices).bfloat16().float()
+    assert torch.equal(rounded, orthogonal(matrices)) == bfloat16
+
+
+@pytest.mark.parametrize("shape", [(48, 32), (32, 48)])
+def test_matrices_that_are_moved_together_move_as_alone(shape):
+    torch.manual_seed(0)
+    matrices = torch.randn(3, *shape)
+    alone = torch.cat([orthogonal(m[None]) for m in matrices])
+    torch.testing.assert_close(orthogonal(matrices), alone, rtol=0, atol=1e-2)
 
 
 def test_it_learns_and_is_another_run_than_adamw():

@@ -63,7 +63,7 @@ def training_flops(cfg: ModelConfig, batch: int, window: int) -> int:
 def training_bytes(cfg: ModelConfig, batch: int, window: int) -> dict[str, int]:
     """What one update keeps in FP32 at its fullest, by kind: the weights with their gradients and
     Adam's two moments (16 bytes a parameter), what the forward keeps for the backward, and the
-    logits, their log-softmax and its gradient.
+    logits, whose place their gradient takes.
 
     Kept a token and block, in numbers: what enters norms and matrices, queries, keys and values as
     attention takes them, its output before and after the heads are joined, what the activation
@@ -77,7 +77,7 @@ def training_bytes(cfg: ModelConfig, batch: int, window: int) -> dict[str, int]:
     return {
         "weights": 16 * sum(parameters(cfg).values()),
         "activations": tokens * numbers,
-        "logits": 3 * tokens * cfg.vocab_size,
+        "logits": tokens * cfg.vocab_size,
     }
 
 

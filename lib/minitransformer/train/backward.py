@@ -9,6 +9,7 @@ import torch
 import torch.nn.functional as F
 from torch import nn
 
+from .loss import cross_entropy_
 from .ranks import Alone
 from .recipe import PRECISIONS, TrainConfig
 
@@ -51,8 +52,14 @@ class Backward:
         with torch.autocast(ids.device.type, kind) if half else nullcontext():
             logits = self.call(ids[:, :-1])
         logits = logits.float().flatten(0, 1) if half else logits.flatten(0, 1)
-        loss = F.cross_entropy(logits, self.targets(ids, logits)) * share
-        loss.backward()
+        targets = self.targets(ids, logits)
+        if self.teacher is None:
+            slope = logits.data  # of which autograd need not know that it is written to
+            loss = cross_entropy_(slope, targets, share / len(targets))
+            logits.backward(slope)
+        else:
+            loss = F.cross_entropy(logits, targets) * share
+            loss.backward()
         return loss.detach()
 
     @torch.no_grad()
