@@ -163,10 +163,11 @@ def test_without_a_floor_or_a_compiler_other_numbers_are_shown(rows):
                 "50 tokens against a loop that also computes logits that nobody reads, gives 1.42× "
                 "where it measured 1.95×. There one further process would fall in [1.21, 1.63].",
                 "At 50 tokens one file of C gives the same tokens, **15.8× [14.0, 18.0]** as fast",
-                "Two blocks reach 40.0 [39.0, 41.0] and, with smeared keys (each mixed with the one "
-                "before), 30.0 [29.0, 31.0]; one block with smeared keys 35.0",
+                "Two blocks reach 40.0 [39.0, 41.0] and, with smeared keys (each mixed with the "
+                "one before), 30.0 [29.0, 31.0]; one block with smeared keys 35.0",
                 "35.0 [34.0, 36.0]; each was trained once. Of what induction (what followed a word "
-                "the last time) is worth, the block with smeared keys recovers 94.40\u202f%, the plain one 48.4\u202f%.",
+                "the last time) is worth, the block with smeared keys recovers 94.40\u202f%, "
+                "the plain one 48.4\u202f%.",
                 "are not met: [quant&#45;ratio&#45;int4&#45;g32](#claim-quant-ratio-int4-g32), "
                 "6.1×, asked ≥ 6.3×.",
                 "**3.81×** in int8 and **6.1×** in int4",

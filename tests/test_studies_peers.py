@@ -156,6 +156,6 @@ def test_what_llama_cpp_was_compiled_for_is_what_it_says(monkeypatch):
     monkeypatch.setattr(peers, "import_module", lambda name: there)
     assert peers.built() == "SSE3, AVX2"
     told = peers.built_told(pd.DataFrame({"built": [peers.built()]}))
-    assert "compiled for SSE3, AVX2; what the processor has besides" in told
+    assert "compiled with SSE3, AVX2; other instructions of this" in told
     monkeypatch.setattr(peers, "import_module", lambda name: 1 / 0)
     assert peers.built_told(pd.DataFrame({"built": [peers.built()]})) == ""

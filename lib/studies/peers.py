@@ -83,7 +83,7 @@ def measure(
 ) -> dict[str, pd.DataFrame]:
     """Samples of one process: `peers` (shape, name, new tokens, repeat, seconds), `told` (shape,
     name, bits, bytes, mib that the process held more once it ran, tokens, reason why there are
-    none, and for which instructions llama.cpp was `built`).
+    none, and with what llama.cpp was `built`).
 
     `only` names the `PEERS` to measure, or "all"; ours are always there."""
     found = [compare(Path(folder), shape, new, repeats, seed, only) for shape in shapes]
@@ -92,7 +92,7 @@ def measure(
 
 
 def built() -> str:
-    """For which instructions llama.cpp was compiled, as it says itself; "" where it is not here."""
+    """With what llama.cpp was compiled, as it says itself; "" where it is not here."""
     with suppress(Exception):  # whatever a library that is not ours may raise
         said = import_module("xllamacpp").get_system_info()
         return ", ".join(re.findall(r"\b([A-Z]\w+) = 1\b", said))
@@ -222,11 +222,11 @@ def judged(table: pd.DataFrame, shapes: list[str]) -> list[tuple]:
 
 
 def built_told(told: pd.DataFrame) -> str:
-    """For what llama.cpp was compiled, in a sentence; "" where it did not say."""
+    """With what llama.cpp was compiled, in a sentence; "" where it did not say."""
     names = told.built.iloc[0]
     return (
-        f"The llama.cpp of this run says that it was compiled for {names}; what the processor has "
-        "besides, it does not use. "
+        f"The llama.cpp of this run says that it was compiled with {names}; other instructions of "
+        "this processor it does not use. "
         if names
         else ""
     )
