@@ -1,8 +1,7 @@
 """`python -m paper <target> [--profile paper] [--set name=value] ...`: what the
 make targets call.
 
-Exit status: 0 done or current, 1 an error, 2 bad parameters, 130 interrupted, 138 a kernel died.
-"""
+Exit status: 0 done or current, 1 an error, 2 bad parameters, 130 interrupted, 138 a kernel died."""
 
 import argparse
 import difflib

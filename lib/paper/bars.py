@@ -6,8 +6,7 @@ reason. A verdict is derived from a bar and a measurement, never given:
     rule "interval"   a statistical quantity: `pass` where its whole 95 % interval lies on the right
                       side, `fail` where it lies wholly on the wrong side, `undecided` between
     rule "exact"      counts, bytes and identities: the number itself is compared
-    rule "all"        so many of so many: every one must hold
-"""
+    rule "all"        so many of so many: every one must hold"""
 
 import difflib
 import math
@@ -102,8 +101,7 @@ class Bar:
         """`pass`, `fail` or `undecided`; `measured` is a number, or (count, total) of rule "all".
         An interval of NaN, where there is no spread to make one of, decides nothing.
 
-        ValueError where an interval is missing, given in vain, not ordered or not finite.
-        """
+        ValueError where an interval is missing, given in vain, not ordered or not finite."""
         if self.rule == "all":
             count, total = measured
             if not 0 <= count <= total or total < 1:

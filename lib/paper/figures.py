@@ -74,8 +74,7 @@ def lines(
 ):
     """One line a group, labelled at its right end, with its interval as a band.
 
-    `seed` is [(x, y, "label")]; `markers` None draws them where no line has more than 12 points.
-    """
+    `seed` is [(x, y, "label")]; `markers` None draws them where no line has more than 12 points."""
     with styled():
         fig, ax = canvas(height, log=log)
         parts = dict(list(df.groupby(group, sort=False))) if group else {"": df}

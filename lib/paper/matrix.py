@@ -38,8 +38,7 @@ def heatmap(
 
     `annotate` writes the numbers into the cells, which then need no colour scale. `limits` is the
     (low, high) of the scale, else it spans the values and zero; `center` is the value where one hue
-    turns into the other, such as 1 for ratios.
-    """
+    turns into the other, such as 1 for ratios."""
     panels = frames if isinstance(frames, dict) else {"": frames}
     shade = _Shade(
         np.concatenate([f.to_numpy(float).ravel() for f in panels.values()]), limits, center

@@ -197,8 +197,7 @@ class Notebook:
         column `case` that names each row (None: the first), `value` (None: the one before "low"),
         low and high. Without a row the bar is not asked, which the page tells: {} then. `against`
         is the bound of a bar that is held against a measurement; `of` says what exactly was
-        measured. A value and its interval may come as a pair. `cell` None: the running one.
-        """
+        measured. A value and its interval may come as a pair. `cell` None: the running one."""
         bar, also = bars.find(self._bars, id).at(against), ""
         measured, interval = _pair(measured, interval)
         if rows is not None and rows.empty:

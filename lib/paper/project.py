@@ -208,8 +208,7 @@ class Project:
         """The text file that `corpus` names, looked for in `folders` and the root; None for a name
         of the catalogue.
 
-        FileNotFoundError names the known ones.
-        """
+        FileNotFoundError names the known ones."""
         if corpus in self.catalogue:
             return None
         places = [Path(folder) / name for folder in (*folders, self.root) for name in _read(corpus)]

@@ -25,8 +25,7 @@ class Renderer(IPythonRenderer):
     """nbconvert's renderer with MathML, numbered display equations and ids that are unique over the
     report.
 
-    `prefix` is the chapter's number ("04"), `shift` how many levels its headings move down.
-    """
+    `prefix` is the chapter's number ("04"), `shift` how many levels its headings move down."""
 
     def __init__(self, prefix, shift=1, computed=False):
         super().__init__(escape=computed, exclude_anchor_links=True)

@@ -118,8 +118,7 @@ def waterfall(df, label, value, *, xlabel, limit=None, unit=""):
     """Steps from slow to fast on a log axis: each row's bar spans what the step took away; factors
     at the right.
 
-    `limit` is (value, "name"): the gap that remains above it is drawn as a dashed empty bar.
-    """
+    `limit` is (value, "name"): the gap that remains above it is drawn as a dashed empty bar."""
     with styled():
         fig, ax = canvas(1.05 + 0.34 * (len(df) + (limit is not None)), log="x")
         after, names = df[value].to_numpy(float), list(df[label])

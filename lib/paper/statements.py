@@ -11,8 +11,7 @@ own setting and one of the answer:
     not comparable   the machine or the corpus decides, and neither is the original's; always of a
                      time that another machine took, which ours may meet by chance
     undecided        the interval holds both answers, or a single run gives none
-    not examined     nothing was measured at this setting
-"""
+    not examined     nothing was measured at this setting"""
 
 import difflib
 import math

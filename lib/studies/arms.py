@@ -1,8 +1,7 @@
 """Arms of an experiment: models trained side by side, each from its seed by its recipe on its text.
 
 Arms of one seed share the order of batches and, where their shapes agree, the first weights: their
-differences are paired.
-"""
+differences are paired."""
 
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace

@@ -1,8 +1,7 @@
 """What PyTorch's own compiler makes of a decode step: one graph, compiled once for a cache of one
 size, beside the eager loop.
 
-It needs a C++ compiler; where there is none, or it fails, there are no times and a reason.
-"""
+It needs a C++ compiler; where there is none, or it fails, there are no times and a reason."""
 
 import time
 from functools import partial

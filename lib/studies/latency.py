@@ -1,8 +1,7 @@
 """How much faster is decoding with a cache, and what bounds it?
 
 `measure` runs in a fresh process (`processes.Processes`) and times everything that the chapter
-compares, interleaved; the other functions read its samples.
-"""
+compares, interleaved; the other functions read its samples."""
 
 from dataclasses import dataclass, replace
 from functools import partial
@@ -65,8 +64,7 @@ def loops(model, prompt, new: int, names=LOOPS) -> dict:
 def measure(folder, text: np.ndarray, plan: Plan, kinds) -> dict[str, pd.DataFrame]:
     """Samples of one process: `loops`, `steps`, `kinds` and `seed`.
 
-    `folder` holds the models; `text` are ids, the prompt first.
-    """
+    `folder` holds the models; `text` are ids, the prompt first."""
     model, seed_model = (load(folder / name)[0] for name in ("model", "model-control"))
     ids = torch.from_numpy(np.asarray(text, dtype=np.int64))[None]
     prompt = ids[:, : plan.prompt_tokens]

@@ -5,8 +5,7 @@ Every choice is first tried at several learning rates for a share of the steps, 
 own, on validation text. At the best of them it is trained from each seed of the comparison and
 scored on the test split, which chooses nothing. All of this is fixed in `Design` before any loss of
 the comparison is seen, but how many seeds there are when the time is over: one is done after
-another, all choices of each.
-"""
+another, all choices of each."""
 
 import json
 import os

@@ -1,8 +1,7 @@
 """nanoGPT (Karpathy, MIT licence) run beside ours: its own program, its documented CPU recipe.
 
 Nothing of it is part of this repository. A clone is copied to a temporary folder, given the text in
-the files that its program reads, and run in a fresh process, which ends with ours.
-"""
+the files that its program reads, and run in a fresh process, which ends with ours."""
 
 import math
 import pickle

@@ -1,8 +1,7 @@
 """How many tokens of each split the chapters ask for at given parameters.
 
 One row a chapter: split -> (tokens, the parameter or the cell that asks). Beside the notebooks, so
-that a text is measured before anything is trained on it.
-"""
+that a text is measured before anything is trained on it."""
 
 
 def data(p):

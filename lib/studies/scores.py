@@ -1,8 +1,7 @@
 """Losses of many models on the same tokens, compared in pairs.
 
 What counts is the paired difference of losses, token by token: its interval is far narrower than
-that of either perplexity.
-"""
+that of either perplexity."""
 
 from collections.abc import Callable
 

@@ -2,8 +2,7 @@
 
 A comparison is paired by seed. Where several are made, Holm's correction over all of them decides
 which words are used (Holm 1979), and every interval is Bonferroni's over as many, so that all hold
-together at 95 %.
-"""
+together at 95 %."""
 
 from itertools import combinations
 from typing import NamedTuple

@@ -96,8 +96,7 @@ def beams(model, many: Several, timed: pd.DataFrame, length_penalty: float = 1.0
 def batches(model, many: Several, timed: pd.DataFrame, rows_seconds: pd.Series):
     """A row a kind of cache: texts equal to their own run in float64, and time against one by one.
 
-    `rows_seconds` are the seconds of a forward over so many sequences; they bound the gain.
-    """
+    `rows_seconds` are the seconds of a forward over so many sequences; they bound the gain."""
     double, prompts, new = in_float64(model), many.batch, many.new
     wanted = alone(double, prompts, new)
     limit = (

@@ -86,8 +86,7 @@ def flop_speedup(cfg: ModelConfig, prompt: int, new: int, head_all: bool = False
     count, not a time.
 
     `head_all`: the uncached loop, and the prefill, apply the head to every position, as the seed
-    report's does.
-    """
+    report's does."""
     prompt, new = whole("prompt", prompt), whole("new", new)
     uncached = sum(
         flops(cfg, t, head_positions=t if head_all else 1) for t in range(prompt, prompt + new)

@@ -22,8 +22,7 @@ both versions; the mask lets each row see one of the two:
     returned   q0 … q3  q4 … q7 | f0 … f3  f4 f5 f6 f7  f8 f9 f10
     row 5       .    .   .    . |  1    1   1  1  .  .   .  .  .
     row 6       1    1   .    . |  .    .   1  1  1  .   .  .  .
-    row 10      1    1   1    1 |  .    .   .  .  .  .   1  1  1
-"""
+    row 10      1    1   1    1 |  .    .   .  .  .  .   1  1  1"""
 
 import torch
 
@@ -69,8 +68,7 @@ class KiviLayer(QuantizedLayer):
         """Pack the groups finished by this step; return all finished ones, then `full` from the
         first row's edge on.
 
-        n numbers share a scale: the tokens of a group in one channel, or channels of one token.
-        """
+        n numbers share a scale: the tokens of a group in one channel, or channels of one token."""
         cache, pos = self.cache, step.before.pos
         g, D, held = cache.group, full.shape[3], cache.held
         before, after = cache.finished(pos), cache.finished(step.end)
