@@ -108,12 +108,7 @@ def scored_steps(arm: Arm) -> list[int]:
 
 
 def run(
-    job: Callable,
-    arms: Sequence[Arm],
-    texts: dict[str, Text],
-    threads: int,
-    progress=None,
-    device: str = "cpu",
+    job: Callable, arms: Sequence[Arm], texts: dict, threads: int, progress=None, device="cpu"
 ) -> list:
     """`job(arm, texts, tick)` of every arm, `threads` of them at once, on this device: see
     `side_by_side`, `ticks` and `device_of`."""

@@ -127,11 +127,8 @@ def stored(widths) -> pd.DataFrame:
 
 def listed() -> pd.DataFrame:
     """The formats: bits a weight, torch's kernel, and what the activations are in it."""
-    rows = [
-        {"format": name, "bits": f.bits, "kernel": f.kernel, "activations": f.activations}
-        for name, f in FORMATS.items()
-    ]
-    return pd.DataFrame(rows)
+    rows = [(name, f.bits, f.kernel, f.activations) for name, f in FORMATS.items()]
+    return pd.DataFrame(rows, columns=["format", "bits", "kernel", "activations"])
 
 
 def measure(

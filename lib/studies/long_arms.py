@@ -101,14 +101,7 @@ def choices(
 
 
 def run(
-    folder: Path,
-    family: str,
-    minutes: float,
-    workers: int,
-    design: Design | None = None,
-    done=None,
-    machine: dict | None = None,
-    **sitting,
+    folder: Path, family: str, minutes, workers, design=None, done=None, machine=None, **sitting
 ) -> Kept:
     """One sitting of so many minutes, on so many processes: goes on where the last one ended, and
     what ends is in `folder` at once. `done(stage, steps, of)` is told of progress; `machine` and

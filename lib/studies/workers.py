@@ -51,13 +51,7 @@ def ticks(progress: Callable | None, total: int, what: str) -> Callable[[int], N
 
 
 def side_by_side(
-    job: Callable,
-    items: Sequence,
-    shared,
-    *,
-    workers: int = 1,
-    done: Callable[[int], None] | None = None,
-    cost: Callable | None = None,
+    job: Callable, items: Sequence, shared, *, workers: int = 1, done=None, cost=None
 ) -> list:
     """[job(item, shared, tick) for item in items], in their order, in `workers` fresh processes;
     one worker is this process itself.
