@@ -134,12 +134,9 @@ class KiviCache(Cache):
         first, after = self.finished(pos + 1), self.finished(end)
         if first == after:
             return None
-        edges = torch.tensor([self.finished(i + 1) for i in range(pos, end)], device=self.device)
-        edges = edges[:, None]
-        rows, packed, full = (
-            torch.arange(a, b, device=self.device)
-            for a, b in ((pos, end), (0, after), (first, end))
-        )
+        edges = torch.tensor([[self.finished(i + 1)] for i in range(pos, end)], device=self.device)
+        spans = (pos, end), (0, after), (first, end)
+        rows, packed, full = (torch.arange(*span, device=self.device) for span in spans)
         return torch.cat((packed < edges, (full >= edges) & (full <= rows[:, None])), dim=1)
 
     def truncate(self, pos):

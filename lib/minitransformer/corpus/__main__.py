@@ -6,6 +6,7 @@ stopped."""
 import argparse
 import os
 import sys
+from functools import partial
 from pathlib import Path
 
 from tokenizers import Tokenizer
@@ -20,14 +21,8 @@ def main(argv=None) -> int:
     """Builds the store and says what it holds; 2 where that cannot be done, said in one line."""
     args = parse(argv)
     try:
-        store = build(
-            args.shards,
-            args.out,
-            tokenizer_of(args),
-            workers=args.workers,
-            field=args.field,
-            done=lambda name: print(name, flush=True),
-        )
+        how = {"workers": args.workers, "field": args.field, "done": partial(print, flush=True)}
+        store = build(args.shards, args.out, tokenizer_of(args), **how)
     except (OSError, ValueError, RuntimeError) as error:
         print(f"error: {error}", file=sys.stderr)
         return 2

@@ -16,15 +16,7 @@ class Batches:
     be mapped or a `Store`, only the windows are read. ValueError when it is shorter than one window
     and its next token."""
 
-    def __init__(
-        self,
-        ids: np.ndarray | Store,
-        batch_size: int,
-        window: int,
-        seed: int,
-        short_window: int = 0,
-        short_steps: int = 0,
-    ):
+    def __init__(self, ids, batch_size: int, window: int, seed: int, short_window=0, short_steps=0):
         if batch_size < 1 or window < 1:
             raise ValueError(
                 f"batch_size {batch_size} and window {window} must be positive: give at least 1"
@@ -40,12 +32,8 @@ class Batches:
                 " short_steps 0"
             )
         self.ids, self.seed = ids if isinstance(ids, Store) else np.asanyarray(ids), seed
-        self.batch_size, self.window, self.short_window, self.short_steps = (
-            batch_size,
-            window,
-            short_window,
-            short_steps,
-        )
+        self.batch_size, self.window = batch_size, window
+        self.short_window, self.short_steps = short_window, short_steps
 
     def batch(self, step: int) -> torch.Tensor:
         """(rows, window + 1) token ids, inputs and, one place on, targets: batch_size rows once the
