@@ -1,6 +1,5 @@
 """The `nb` object: what a chapter's notebook reads, writes, shows and claims."""
 
-import json
 import os
 import re
 import sys
@@ -166,9 +165,7 @@ class Notebook:
         self._answer = sentence
         display.show_answer(sentence)
 
-    def negative(
-        self, title: str, expected: str, found: str, why: str, claim: str | None = None
-    ) -> None:
+    def negative(self, title: str, expected: str, found: str, why: str, claim=None) -> None:
         """A negative result, boxed: what was expected, what was found, why."""
         display.show_negative(title, expected, found, why, claim)
 
@@ -177,19 +174,8 @@ class Notebook:
         margin) draws the room left."""
         display.show_certificate(title, statement, rows, passed, ruler, claim)
 
-    def bar(
-        self,
-        id,
-        measured=None,
-        interval=None,
-        *,
-        rows=None,
-        value=None,
-        case=None,
-        against=None,
-        of="",
-        cell=None,
-    ) -> dict:
+    def bar(self, id, measured=None, interval=None, *, rows=None, value=None, case=None,
+            against=None, of="", cell=None) -> dict:  # fmt: skip
         """Judges a bar of data/bars.toml: `measured` with its `interval`, (count, total), or a
         Series of yes and no, which is counted.
 
@@ -209,18 +195,8 @@ class Notebook:
             also = bar.told_worse(cases, of)
         return self._add(claims.bar_row(bar, measured, interval, of, also), cell)
 
-    def audit(
-        self,
-        id,
-        measured=None,
-        interval=None,
-        *,
-        answer=None,
-        answer_interval=None,
-        note="",
-        cell=None,
-        **values,
-    ) -> dict:
+    def audit(self, id, measured=None, interval=None, *, answer=None, answer_interval=None,
+              note="", cell=None, **values) -> dict:  # fmt: skip
         """A statement of the original report, by its id in seed_claims.toml, which holds the rule
         that judges it.
 
@@ -380,8 +356,4 @@ def _counted(verdicts, what, order) -> str:
 
 def _cell_ids(path: Path) -> list[str]:
     """The authored cell ids of a notebook, [] where there is no file."""
-    return (
-        [cell.get("id", "") for cell in json.loads(path.read_text(encoding="utf-8"))["cells"]]
-        if path.is_file()
-        else []
-    )
+    return [cell.get("id", "") for cell in read_json(path)["cells"]] if path.is_file() else []

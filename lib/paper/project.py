@@ -246,11 +246,8 @@ class Project:
         if not folder.is_absolute():
             folder = self.root / folder
         files = [p for kind in ("*.json", "*.safetensors") for p in folder.glob(kind)]
-        known = {
-            p.name: _hashed(p, p.stat().st_size, p.stat().st_mtime_ns)
-            for p in files
-            if _is(p, Path.is_file)
-        }
+        there = [p for p in files if _is(p, Path.is_file)]
+        known = {p.name: _hashed(p, p.stat().st_size, p.stat().st_mtime_ns) for p in there}
         return file_name(folder.name), digest(known)
 
 

@@ -16,22 +16,8 @@ COLUMN = 12  # pixels before each column of texts at the right
 
 
 @described(alt.rows)
-def dots(
-    df,
-    label,
-    value,
-    low=None,
-    high=None,
-    *,
-    xlabel,
-    log=False,
-    limits=(),
-    beyond=None,
-    seed=None,
-    raw=None,
-    colors=None,
-    values=None,
-):
+def dots(df, label, value, low=None, high=None, *, xlabel, log=False, limits=(), beyond=None,
+         seed=None, raw=None, colors=None, values=None):  # fmt: skip
     """One row a label, from the top: a dot with its interval, its number at the right.
 
     `seed` is a column (NaN where the original report says nothing); `raw` a long DataFrame with
@@ -68,19 +54,8 @@ def ladder(df, label, value, low=None, high=None, **options):
 
 
 @described(alt.rows)
-def bars(
-    df,
-    label,
-    value,
-    group=None,
-    low=None,
-    high=None,
-    *,
-    xlabel,
-    limits=(),
-    beyond=None,
-    colors=None,
-):
+def bars(df, label, value, group=None, low=None, high=None, *, xlabel, limits=(), beyond=None,
+         colors=None):  # fmt: skip
     """Horizontal bars from zero, their numbers at their ends; groups side by side, named on the
     first row."""
     with styled():
