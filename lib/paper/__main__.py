@@ -98,11 +98,7 @@ def arguments() -> argparse.ArgumentParser:
     parser = argparse.ArgumentParser(prog="python -m paper", description=what)
     add, many = parser.add_argument, {"action": "append", "default": [], "metavar": "NAME=VALUE"}
     add("target", help="what to make, as make help lists it; or a chapter's name")
-    add(
-        "--profile",
-        default="paper",
-        help="quick, or a file of notebooks/profiles/ (default: paper)",
-    )
+    add("--profile", default="paper", help="quick, or one of notebooks/profiles/ (default: paper)")
     add("--set", **many, help="a parameter; may be repeated")
     add("--jobs", help="chapters at once (default: as many as the cores allow)")
     add("--into", type=Path, help="the run's folder (default: reports/<run>)")
