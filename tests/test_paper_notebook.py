@@ -193,6 +193,11 @@ def test_a_table_keeps_a_named_index(nb):
     assert (nb.out / "tables" / "sizes.csv").read_text() == "what,v\na,1.5\n"
 
 
+def test_a_table_without_a_row_is_neither_shown_nor_kept(nb, capsys):
+    nb.table(pd.DataFrame({"v": []}), "none")
+    assert not (nb.out / "tables" / "none.csv").exists() and capsys.readouterr().out == ""
+
+
 def test_what_a_saved_cell_shows_needs_a_caption_below_it(root, monkeypatch):
     path, frame = root / "notebooks" / "01-data.ipynb", pd.DataFrame({"v": [1]})
     write_notebook(path, PARAMETERS, "nb.table(a); nb.table(b)")

@@ -139,7 +139,9 @@ class Notebook:
             sys.modules["matplotlib.pyplot"].close(fig)  # or the inline backend shows it again
 
     def table(self, df, id: str) -> None:
-        """Saves tables/<id>.csv and shows the DataFrame."""
+        """Saves tables/<id>.csv and shows the DataFrame, unless it has no row."""
+        if df.empty:
+            return
         self._captioned("table", id)
         display.show_table(df, id, csv=f"tables/{id}.csv")
         self.write_csv(f"tables/{id}.csv", df)
