@@ -16,8 +16,22 @@ COLUMN = 12  # pixels before each column of texts at the right
 
 
 @described(alt.rows)
-def dots(df, label, value, low=None, high=None, *, xlabel, log=False, limits=(), beyond=None,
-         seed=None, raw=None, colors=None, values=None):  # fmt: skip
+def dots(
+    df,
+    label,
+    value,
+    low=None,
+    high=None,
+    *,
+    xlabel,
+    log=False,
+    limits=(),
+    beyond=None,
+    seed=None,
+    raw=None,
+    colors=None,
+    values=None,
+):
     """One row a label, from the top: a dot with its interval, its number at the right.
 
     `seed` is a column (NaN where the original report says nothing); `raw` a long DataFrame with

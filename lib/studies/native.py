@@ -45,7 +45,10 @@ def missing() -> str:
 
 def packed(model) -> dict:
     """The model in every format of the engine; weights are packed once."""
-    return {name: NativeModel(quantize(model, s) if s else model) for name, s in FORMATS.items()}
+    return {
+        name: NativeModel(model if scheme is None else quantize(model, scheme))
+        for name, scheme in FORMATS.items()
+    }
 
 
 def measure(folder, text: np.ndarray, plan) -> dict[str, pd.DataFrame]:

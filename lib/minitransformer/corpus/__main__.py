@@ -6,7 +6,6 @@ stopped."""
 import argparse
 import os
 import sys
-from functools import partial
 from pathlib import Path
 
 from tokenizers import Tokenizer
@@ -21,8 +20,14 @@ def main(argv=None) -> int:
     """Builds the store and says what it holds; 2 where that cannot be done, said in one line."""
     args = parse(argv)
     try:
-        how = {"workers": args.workers, "field": args.field, "done": partial(print, flush=True)}
-        store = build(args.shards, args.out, tokenizer_of(args), **how)
+        store = build(
+            args.shards,
+            args.out,
+            tokenizer_of(args),
+            workers=args.workers,
+            field=args.field,
+            done=lambda name: print(name, flush=True),
+        )
     except (OSError, ValueError, RuntimeError) as error:
         print(f"error: {error}", file=sys.stderr)
         return 2

@@ -16,7 +16,15 @@ class Batches:
     be mapped or a `Store`, only the windows are read. ValueError when it is shorter than one window
     and its next token."""
 
-    def __init__(self, ids, batch_size: int, window: int, seed: int, short_window=0, short_steps=0):
+    def __init__(
+        self,
+        ids: np.ndarray | Store,
+        batch_size: int,
+        window: int,
+        seed: int,
+        short_window: int = 0,
+        short_steps: int = 0,
+    ):
         if batch_size < 1 or window < 1:
             raise ValueError(
                 f"batch_size {batch_size} and window {window} must be positive: give at least 1"

@@ -140,8 +140,11 @@ class Corpus:
         for line in (directory / "tokens.jsonl").read_text(encoding="utf-8").splitlines():
             row = json.loads(line)
             ids[row["split"]].append(np.array(row["ids"], np.int32))
-        tokenizer = Tokenizer.from_file(str(directory / "tokenizer.json"))
-        oracle = mechanism = None
+        tokenizer, oracle, mechanism = (
+            Tokenizer.from_file(str(directory / "tokenizer.json")),
+            None,
+            None,
+        )
         if (directory / "oracle.npz").is_file():
             with np.load(directory / "oracle.npz") as file:
                 oracle = {s: file[f"log_prob_{s}"] for s in SPLITS}

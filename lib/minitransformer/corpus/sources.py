@@ -50,9 +50,8 @@ def uniform_corpus(
     splits = dict(zip(SPLITS, np.split(ids, [n_train, n_train + n_valid]), strict=False))
     words = [*SPECIALS, *spell(Stream(seed, salt, "uniform/v1"), vocab_size - len(SPECIALS))]
     texts = {s: _spelt(words, part) for s, part in splits.items()}
-    floor = math.log(vocab_size - len(SPECIALS))
-    meta, tokenizer = _synthetic(seed, salt), words_tokenizer(words)
-    return Corpus("uniform", "uniform", splits, texts, tokenizer, floor, meta=meta)
+    floor, meta = math.log(vocab_size - len(SPECIALS)), _synthetic(seed, salt)
+    return Corpus("uniform", "uniform", splits, texts, words_tokenizer(words), floor, meta=meta)
 
 
 def _synthetic(seed, salt) -> dict:
