@@ -205,16 +205,19 @@ class Notebook:
         `measured` with its `interval` is at the original's own setting (its model, recipe,
         control corpus, n, repeats), `answer` where the question can be answered; None was not
         examined. A value and its interval may come as a pair. A single run is judged by a
-        prediction interval. `note` is a template over `values`."""
+        prediction interval. `note` is a template over `values`, the ledger's where none is given;
+        ValueError where the two do not name the same."""
         measured, interval = _pair(measured, interval)
         answer, answer_interval = _pair(answer, answer_interval)
         found = {"answer": answer, "answer_interval": answer_interval}
-        if unused := sorted(set(values) - _names(note)):
+        template = note or statements.find(self._ledger, id)["note"]
+        named = _names(template) if values or not note else set()  # a note may come whole
+        if odd := sorted(named ^ set(values)):
             raise ValueError(
-                f"audit {id!r}: {', '.join(unused)} does not occur in its note: verdict and unit "
-                "are the ledger's, a note names its values as {name}"
+                f"audit {id!r}: {', '.join(odd)} does not occur in both its note and the call: "
+                "verdict and unit are the ledger's, a note names its values as {name}"
             )
-        note = told(note, values)
+        note = told(template, values)
         row = claims.audit_row(self._ledger, id, measured, interval, **found, note=note)
         return self._add(row, cell)
 
