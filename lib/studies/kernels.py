@@ -242,7 +242,7 @@ def grids(products: pd.DataFrame) -> dict[str, pd.DataFrame]:
     real = real[real.label != "refused"].assign(what=lambda t: t.format + ", " + t.kernel)
     wide = real.pivot(index="what", columns=["tokens", "width"], values="speedup")
     wide = wide.loc[real.what.unique()]
-    return {f"{m} token{'s' * (m > 1)}": wide[m] for m in sorted(real.tokens.unique())}
+    return {f"{m} token{'s' * (m > 1)}": wide[m] for m in sorted({*real.tokens})}
 
 
 def quickest(products: pd.DataFrame) -> pd.DataFrame:
