@@ -8,6 +8,8 @@ from pathlib import Path
 
 import pytest
 
+from paper.claims import seed_claims
+
 FOLDER = Path(__file__).resolve().parent.parent / "notebooks"
 EVERY = sorted(FOLDER.rglob("*.ipynb"))
 
@@ -114,5 +116,6 @@ def test_every_setting_is_still_told_somewhere():
     texts = [text for path in EVERY for text in cells(path, "markdown").values()]
     code = [source for path in EVERY for source in cells(path, "code").values()]
     texts += [text for source in code for text in sentences(source)]
+    texts += [said["note"] for said in seed_claims().values()]
     whole = " ".join(" ".join(texts).split())
     assert [setting for setting in SETTINGS if setting not in whole] == []

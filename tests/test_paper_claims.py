@@ -66,12 +66,6 @@ def test_an_audit_row_takes_statement_value_and_unit_from_the_ledger():
         claims.audit_row(LEDGER, "S2", 1)
 
 
-def test_a_statement_brings_its_note_unless_the_chapter_has_another():
-    ledger = {"S1": LEDGER["S1"] | {"note": "Of tensors."}}
-    assert claims.audit_row(ledger, "S1", 1.88)["note"] == "Of tensors."
-    assert claims.audit_row(ledger, "S1", 1.88, note="Of files.")["note"] == "Of files."
-
-
 def test_the_interval_of_a_single_run_is_not_written():
     ledger = {"S1": {**LEDGER["S1"], "kind": "measurement", "rule": ""}}
     alone = claims.audit_row(ledger, "S1", 2, (np.nan, np.nan))

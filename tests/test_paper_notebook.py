@@ -193,6 +193,11 @@ def test_a_table_keeps_a_named_index(nb):
     assert (nb.out / "tables" / "sizes.csv").read_text() == "what,v\na,1.5\n"
 
 
+def test_a_table_without_a_row_is_neither_shown_nor_kept(nb, capsys):
+    nb.table(pd.DataFrame({"v": []}), "none")
+    assert not (nb.out / "tables" / "none.csv").exists() and capsys.readouterr().out == ""
+
+
 def test_what_a_saved_cell_shows_needs_a_caption_below_it(root, monkeypatch):
     path, frame = root / "notebooks" / "01-data.ipynb", pd.DataFrame({"v": [1]})
     write_notebook(path, PARAMETERS, "nb.table(a); nb.table(b)")
@@ -300,12 +305,28 @@ def test_an_audit_call_that_does_not_suit_its_statement_is_refused(nb):
     with pytest.raises(ValueError, match="'S1-tests' is of kind 'process'"):
         nb.audit("S1-tests", 1, cell="cell-0")
     for given in ({"verdict": "holds"}, {"unit": "tests"}, {"fiel": 2, "note": "{file}"}):
-        with pytest.raises(ValueError, match="does not occur in its note"):
+        with pytest.raises(ValueError, match="does not occur in both its note"):
             nb.audit("S1-tests", answer=0, cell="cell-0", **given)
     told = nb.audit("S1-tests", answer=0, note="{n[ran]} ran.", n={"ran": 7}, cell="cell-0")
     assert told["note"] == "7 ran."
+    whole = nb.audit("S2-positions", "rope", note="No {braces} are read.", cell="cell-0")
+    assert whole["note"] == "No {braces} are read."
     row = nb.audit("S6-synthetic", note="Its text is not available.", cell="cell-0")
     assert row["verdict"] == "not examined" and row["measured"] is None
+
+
+def test_a_statement_brings_its_note_unless_the_chapter_has_another(nb):
+    row = nb.audit("S1-deterministic", answer=0, cell="cell-0")
+    assert row["note"].startswith("made again, saved and loaded")
+    assert nb.audit("S1-deterministic", answer=0, note="So.", cell="cell-0")["note"] == "So."
+
+
+def test_the_ledgers_note_is_filled_with_what_the_call_names(nb):
+    row = nb.audit("S2-positions", "rope", other="sinusoidal", cell="cell-0")
+    assert row["note"] == "As an option: sinusoidal."
+    for given in ({}, {"others": "none"}):
+        with pytest.raises(ValueError, match="does not occur in both its note and the call"):
+            nb.audit("S2-positions", "rope", cell="cell-0", **given)
 
 
 def test_a_claim_is_shown_with_what_was_asked_and_its_answer(nb, capsys):

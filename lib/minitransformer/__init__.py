@@ -2,8 +2,7 @@
 
 Names are imported from their modules on first use, so that nothing is loaded that is not needed;
 type checkers read the imports below, which a test compares with the table. The inverse of `encode`
-is `corpus.decode`: here `decode` is the package of decoders.
-"""
+is `corpus.decode`: here `decode` is the package of decoders."""
 
 from importlib import import_module
 from typing import TYPE_CHECKING

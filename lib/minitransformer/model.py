@@ -27,8 +27,7 @@ class ModelConfig:
     """Everything that decides the shape of a `Transformer`; weights never depend on `context`.
 
     Whole numbers of any library, and floats that lose nothing (32.0), are stored as ints. Raises
-    ValueError naming the field, its value and the remedy.
-    """
+    ValueError naming the field, its value and the remedy."""
 
     vocab_size: int = 1004
     d_model: int = 128

@@ -1,8 +1,7 @@
 """`python -m paper <target> [--profile paper] [--set name=value] ...`: what the
 make targets call.
 
-Exit status: 0 done or current, 1 an error, 2 bad parameters, 130 interrupted, 138 a kernel died.
-"""
+Exit status: 0 done or current, 1 an error, 2 bad parameters, 130 interrupted, 138 a kernel died."""
 
 import argparse
 import difflib
@@ -53,10 +52,8 @@ def main(argv=None) -> int:
         perform(options)
         return 0
     except KeyboardInterrupt:
-        print(
-            "\ninterrupted: what was finished is kept, and the same command goes on from there",
-            file=sys.stderr,
-        )
+        kept = "what was finished is kept, and the same command goes on from there"
+        print(f"\ninterrupted: {kept}", file=sys.stderr)
         return 130
     except Exception as error:
         if options.debug:
@@ -99,40 +96,23 @@ def line(error: Exception) -> str:
 def arguments() -> argparse.ArgumentParser:
     what = "Run the notebooks and render the report."
     parser = argparse.ArgumentParser(prog="python -m paper", description=what)
-    parser.add_argument("target", help="what to make, as make help lists it; or a chapter's name")
-    parser.add_argument(
-        "--profile",
-        default="paper",
-        help="quick, or a file of notebooks/profiles/ (default: paper)",
-    )
-    parser.add_argument(
-        "--set",
-        action="append",
-        default=[],
-        metavar="NAME=VALUE",
-        help="a parameter; may be repeated",
-    )
-    parser.add_argument("--jobs", help="chapters at once (default: as many as the cores allow)")
-    parser.add_argument("--into", type=Path, help="the run's folder (default: reports/<run>)")
-    parser.add_argument(
-        "--caller",
-        type=Path,
-        default=Path.cwd(),
-        help="the folder a relative corpus path starts from",
-    )
-    parser.add_argument("--junit", type=Path, nargs="+", help="for evidence: pytest's JUnit files")
-    parser.add_argument("--coverage", type=Path, help="for evidence: coverage's JSON file")
-    parser.add_argument(
-        "--anyway", action="store_true", help="for publish: with gates that fail, as the page says"
-    )
-    parser.add_argument("--clear", action="store_true", help="for cache: delete what it holds")
-    parser.add_argument("--grid", type=Path, help="for sweep: the YAML file of values")
-    parser.add_argument("--scheduler", help="for sweep: the address of a Dask cluster")
-    parser.add_argument("--workers", help="for sweep: points at once, none of which measures times")
+    add, many = parser.add_argument, {"action": "append", "default": [], "metavar": "NAME=VALUE"}
+    add("target", help="what to make, as make help lists it; or a chapter's name")
+    add("--profile", default="paper", help="quick, or one of notebooks/profiles/ (default: paper)")
+    add("--set", **many, help="a parameter; may be repeated")
+    add("--jobs", help="chapters at once (default: as many as the cores allow)")
+    add("--into", type=Path, help="the run's folder (default: reports/<run>)")
+    start = "the folder a relative corpus path starts from"
+    add("--caller", type=Path, default=Path.cwd(), help=start)
+    add("--junit", type=Path, nargs="+", help="for evidence: pytest's JUnit files")
+    add("--coverage", type=Path, help="for evidence: coverage's JSON file")
+    add("--anyway", action="store_true", help="for publish: with gates that fail, as the page says")
+    add("--clear", action="store_true", help="for cache: delete what it holds")
+    add("--grid", type=Path, help="for sweep: the YAML file of values")
+    add("--scheduler", help="for sweep: the address of a Dask cluster")
+    add("--workers", help="for sweep: points at once, none of which measures times")
     debug = os.environ.get("DEBUG", "0") not in ("", "0")
-    parser.add_argument(
-        "--debug", action="store_true", default=debug, help="print the whole traceback"
-    )
+    add("--debug", action="store_true", default=debug, help="print the whole traceback")
     return parser
 
 

@@ -6,8 +6,7 @@ reason. A verdict is derived from a bar and a measurement, never given:
     rule "interval"   a statistical quantity: `pass` where its whole 95 % interval lies on the right
                       side, `fail` where it lies wholly on the wrong side, `undecided` between
     rule "exact"      counts, bytes and identities: the number itself is compared
-    rule "all"        so many of so many: every one must hold
-"""
+    rule "all"        so many of so many: every one must hold"""
 
 import difflib
 import math
@@ -57,26 +56,21 @@ class Bar:
 
     def __post_init__(self):
         if self.rule not in RULES:
-            raise ValueError(
-                f"bar {self.id!r}: rule {self.rule!r} is not one of {', '.join(RULES)}"
-            )
+            raise self._wrong(f"rule {self.rule!r} is not one of {', '.join(RULES)}")
         if self.sort not in ("", *SORTS):
-            raise ValueError(
-                f"bar {self.id!r}: sort {self.sort!r} is not one of {', '.join(SORTS)}"
-            )
+            raise self._wrong(f"sort {self.sort!r} is not one of {', '.join(SORTS)}")
         if not self.sort:
             object.__setattr__(self, "sort", "identity" if self.rule == "all" else "quantity")
         bound = bool(self.against) or math.isfinite(self.value)
         if self.rule != "all" and (self.op not in OPERATORS or not bound):
-            raise ValueError(
-                f"bar {self.id!r}: {self.op} {self.value} is no bound: give op and value"
-            )
+            raise self._wrong(f"{self.op} {self.value} is no bound: give op and value")
         for change in self.changes:
             if set(change) != {"date", "kind", "was", "why"} or change["kind"] not in CHANGES:
-                raise ValueError(
-                    f"bar {self.id!r}: a change has date, was, why and a kind of "
-                    f"{', '.join(CHANGES)}, not {change}"
-                )
+                kinds = f"a kind of {', '.join(CHANGES)}"
+                raise self._wrong(f"a change has date, was, why and {kinds}, not {change}")
+
+    def _wrong(self, why: str) -> ValueError:
+        return ValueError(f"bar {self.id!r}: {why}")
 
     @property
     def threshold(self) -> str:
@@ -92,24 +86,19 @@ class Bar:
     def at(self, value: float | None) -> "Bar":
         """This bar with its measured bound; ValueError where it has one of its own, or lacks it."""
         if bool(self.against) != (value is not None):
-            asks = (
-                f"is held against {self.against}: give it" if self.against else "has its own bound"
-            )
-            raise ValueError(f"bar {self.id!r} {asks}")
+            held = self.against and f"is held against {self.against}: give it"
+            raise ValueError(f"bar {self.id!r} {held or 'has its own bound'}")
         return replace(self, value=float(value)) if self.against else self
 
     def verdict(self, measured, interval=None) -> str:
         """`pass`, `fail` or `undecided`; `measured` is a number, or (count, total) of rule "all".
         An interval of NaN, where there is no spread to make one of, decides nothing.
 
-        ValueError where an interval is missing, given in vain, not ordered or not finite.
-        """
+        ValueError where an interval is missing, given in vain, not ordered or not finite."""
         if self.rule == "all":
             count, total = measured
             if not 0 <= count <= total or total < 1:
-                raise ValueError(
-                    f"bar {self.id!r}: {count} of {total} is no share: nothing was checked"
-                )
+                raise self._wrong(f"{count} of {total} is no share: nothing was checked")
             return PASS if count == total else FAIL
         if math.isnan(measured):
             raise ValueError(f"bar {self.id!r} was measured as nan: nothing can be said of it")
@@ -181,11 +170,9 @@ def told(rows: list[dict]) -> list[str]:
 def unmet(rows: list[dict]) -> str:
     """Of all rows those of ours that do not pass, as a paragraph and a list of Markdown."""
     lines = told([row for row in rows if "kind" not in row])
-    return (
-        "\n- ".join(["Bars that are not met, or not surely:\n", *lines])
-        if lines
-        else "Every bar is met."
-    )
+    if not lines:
+        return "Every bar is met."
+    return "\n- ".join(["Bars that are not met, or not surely:\n", *lines])
 
 
 def _told(row):

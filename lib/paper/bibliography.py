@@ -5,7 +5,7 @@ import difflib
 import re
 import tomllib
 import unicodedata
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import cache
 from pathlib import Path
 
@@ -49,10 +49,7 @@ def read(path: Path = FILE) -> dict[str, Work]:
     letters = {
         key: "abcdefgh"[i] for keys in found.values() if keys[1:] for i, key in enumerate(keys)
     }
-    return {
-        key: Work(**{**vars(work), "label": short(work) + letters.get(key, "")})
-        for key, work in works.items()
-    }
+    return {k: replace(w, label=short(w) + letters.get(k, "")) for k, w in works.items()}
 
 
 def short(work: Work) -> str:

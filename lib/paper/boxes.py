@@ -61,10 +61,8 @@ def ink(ax) -> Ink:
 def dense(xy) -> np.ndarray:
     """The polyline through `xy` as points a few pixels apart, from one finite point to the next."""
     xy = xy[np.isfinite(xy).all(axis=1)]
-    pieces = [
-        np.linspace(a, b, max(int(np.hypot(*(b - a)) / STEP), 2))
-        for a, b in zip(xy[:-1], xy[1:], strict=True)
-    ]
+    pairs = zip(xy[:-1], xy[1:], strict=True)
+    pieces = [np.linspace(a, b, max(int(np.hypot(*(b - a)) / STEP), 2)) for a, b in pairs]
     return np.concatenate(pieces) if pieces else np.empty((0, 2))
 
 
@@ -73,13 +71,8 @@ def texts(fig) -> list[Text]:
     for ax in fig.axes:
         for axis in (ax.xaxis, ax.yaxis):
             axis.get_tightbbox(fig.canvas.get_renderer())
-    off = {
-        id(t)
-        for ax in fig.axes
-        if not ax.axison
-        for axis in (ax.xaxis, ax.yaxis)
-        for t in axis.findobj(Text)
-    }
+    hidden = [axis for ax in fig.axes if not ax.axison for axis in (ax.xaxis, ax.yaxis)]
+    off = {id(text) for axis in hidden for text in axis.findobj(Text)}
     found = [t for t in fig.findobj(Text) if t.get_visible() and t.get_text().strip()]
     return [text for text in found if id(text) not in off]
 
@@ -119,10 +112,8 @@ def overlaps(fig) -> list[str]:
     boxes = extents(found, fig.canvas.get_renderer())
     boxes = boxes + SLACK * np.array([1, 1, -1, -1])
     names = [text.get_text().replace("\n", " ") for text in found]
-    told = [
-        f"{names[i]!r} covers {names[j]!r}"
-        for i, j in np.argwhere(np.triu(meeting(boxes, boxes), 1))
-    ]
+    pairs = np.argwhere(np.triu(meeting(boxes, boxes), 1))
+    told = [f"{names[i]!r} covers {names[j]!r}" for i, j in pairs]
     for part in map(ink, fig.axes):
         kinds = {
             "a point": within(part.discs, boxes, part.discs[:, 2]),

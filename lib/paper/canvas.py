@@ -2,8 +2,7 @@
 
 Every text is literal: a label that comes from data never reaches matplotlib's parser of TeX.
 
-Figures are made without pyplot, so nothing is global and a notebook shows each exactly once.
-"""
+Figures are made without pyplot, so nothing is global and a notebook shows each exactly once."""
 
 import io
 import re

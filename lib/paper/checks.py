@@ -86,12 +86,10 @@ def check(page, claims=None, folders=(), script=""):
     wrong += [f"id {id!r} occurs {n} times" for id, n in ids.items() if n > 1]
     for row, cell in (claims or {}).items():
         claim = repr(row.removeprefix("claim-"))
-        wrong += (
-            [f"claim {claim} points to cell {cell!r}, which is not on the page"]
-            if cell not in ids
-            else []
-        )
-        wrong += [f"claim {claim} has no row on the page"] if row not in ids else []
+        if cell not in ids:
+            wrong.append(f"claim {claim} points to cell {cell!r}, which is not on the page")
+        if row not in ids:
+            wrong.append(f"claim {claim} has no row on the page")
     if wrong:
         raise ValueError("index.html is not fit to write: " + "; ".join(wrong))
 
@@ -105,11 +103,8 @@ def _folders(page, folders):
 
 def _weight(page):
     size = len(page.encode())
-    return (
-        [f"it has {size:,} bytes, the limit is {LIMIT_BYTES:,}: draw fewer points or figures"]
-        if size >= LIMIT_BYTES
-        else []
-    )
+    if size >= LIMIT_BYTES:
+        yield f"it has {size:,} bytes, the limit is {LIMIT_BYTES:,}: draw fewer points or figures"
 
 
 def _loads(read):
@@ -159,22 +154,18 @@ def _outline(read):
     levels = [int(tag.name[1]) for tag in read.found if re.fullmatch("h[1-6]", tag.name)]
     if levels.count(1) != 1:
         yield f"it has {levels.count(1)} h1"
-    yield from (
-        f"heading level {b} follows level {a}"
-        for a, b in zip(levels, levels[1:], strict=False)
-        if b > a + 1
-    )
+    for above, level in zip(levels, levels[1:], strict=False):
+        if level > above + 1:
+            yield f"heading level {level} follows level {above}"
     if not any(tag.attrs.get("lang") for tag in read.named("html")):
         yield "<html> has no lang"
     for tag in read.found:
         named = tag.attrs.get("aria-label") or tag.attrs.get("aria-labelledby")
         if tag.attrs.get("role") in ("region", "group") and not named:
             yield f"a scrollable <{tag.name}> has no name"
-    yield from (
-        f"a head cell {tag.said()[:30]!r} has no scope"
-        for tag in read.named("th")
-        if not tag.attrs.get("scope")
-    )
+    for tag in read.named("th"):
+        if not tag.attrs.get("scope"):
+            yield f"a head cell {tag.said()[:30]!r} has no scope"
 
 
 def _links(read, ids):

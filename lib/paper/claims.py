@@ -82,7 +82,7 @@ def audit_row(
     verdict = said.verdict(measured, interval)
     about = ("kind", "section", "quote", "decides", "answered_at")
     ends = known(interval)
-    remarks = (note or said.note, own_number(ledger, said), says_little(said, verdict, ends))
+    remarks = (note, own_number(ledger, said), says_little(said, verdict, ends))
     return {
         **_row(
             id, said.statement, said.seed_value, measured, said.unit, ends, said.threshold, verdict

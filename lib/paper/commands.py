@@ -83,9 +83,8 @@ def execute_notebooks(project: Project, params: dict, options) -> None:
     run_dir = run(project, resolve(project.notebooks), "report", jobs=options.jobs)
     for stage in project.stages:
         notebook = nbformat.read(run_dir / f"{stage}.ipynb", as_version=4)
-        notebook.cells = [
-            c for c in notebook.cells if "injected-parameters" not in c.metadata.get("tags", ())
-        ]
+        given = "injected-parameters"
+        notebook.cells = [c for c in notebook.cells if given not in c.metadata.get("tags", ())]
         for count, cell in enumerate((c for c in notebook.cells if c.cell_type == "code"), start=1):
             cell.execution_count = count
             for output in cell.outputs:

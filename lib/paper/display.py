@@ -35,15 +35,7 @@ from .boxes import overlaps
 from .canvas import ORDER, PALETTE, LiteralFigure, png_bytes
 from .claims import audited, settled
 from .marks import interval_text, stated, written
-from .numerals import (
-    MOST,
-    column,
-    fixed,
-    heading,
-    number,
-    readable,
-    supported,
-)
+from .numerals import MOST, column, fixed, heading, number, readable, supported
 from .svg import svg_text
 from .words import seen
 
@@ -170,10 +162,8 @@ def show_markdown(text):
 
 def show_answer(text):
     """Display the chapter's answer, one computed sentence in Markdown, its number in **bold**."""
-    _show(
-        {"text/markdown": f"*Answer.* {text}", "text/plain": f"Answer. {text}"},
-        {"kind": "answer", "text": text},
-    )
+    data = {"text/markdown": f"*Answer.* {text}", "text/plain": f"Answer. {text}"}
+    _show(data, {"kind": "answer", "text": text})
 
 
 def show_claim(row):
@@ -223,15 +213,9 @@ def show_certificate(title, statement, rows, passed, ruler=None, claim=None):
             "give two finite numbers"
         )
     rows = [[cell if isinstance(cell, str) else number(cell) for cell in row] for row in rows]
-    about = {
-        "kind": "certificate",
-        "title": title,
-        "statement": statement,
-        "rows": rows,
-        "passed": bool(passed),
-        "ruler": None if ruler is None else [float(x) for x in ruler],
-        "claim": claim,
-    }
+    about = {"kind": "certificate", "title": title, "statement": statement, "rows": rows}
+    about |= {"ruler": None if ruler is None else [float(x) for x in ruler]}
+    about |= {"passed": bool(passed), "claim": claim}
     verdict = "pass" if passed else "fail"
     lines = "".join(
         f"<tr><td>{html.escape(a)}</td><td><b>{html.escape(b)}</b></td><td>{html.escape(c)}</td></tr>"
@@ -241,31 +225,21 @@ def show_certificate(title, statement, rows, passed, ruler=None, claim=None):
         f"<h4>Certificate: {html.escape(title)} ({verdict})</h4><p>{html.escape(statement)}</p>"
         f"<table><thead><tr><th>what</th><th>measured</th><th>bound</th></tr></thead><tbody>{lines}</tbody></table>"
     )
-    text = "\n".join(
-        [f"Certificate: {title} ({verdict})", statement, *(" | ".join(row) for row in rows)]
-    )
-    _show({"text/html": body, "text/plain": text}, about)
+    told = [f"Certificate: {title} ({verdict})", statement, *(" | ".join(row) for row in rows)]
+    _show({"text/html": body, "text/plain": "\n".join(told)}, about)
 
 
 def show_negative(title, expected, found, why, claim=None):
     """Display a negative result where the positive one would have stood: expected, found (with its
     interval), why."""
-    about = {
-        "kind": "negative",
-        "title": title,
-        "expected": expected,
-        "found": found,
-        "why": why,
-        "claim": claim,
-    }
+    about = {"kind": "negative", "title": title, "claim": claim}
+    about |= {"expected": expected, "found": found, "why": why}
     parts = {"Expected": expected, "Found": found, "Why": why}
     body = f"<h4>Negative result: {html.escape(title)}</h4>" + "".join(
         f"<p><b>{name}.</b> {html.escape(text)}</p>" for name, text in parts.items()
     )
-    text = "\n".join(
-        [f"Negative result: {title}", *(f"{name}. {text}" for name, text in parts.items())]
-    )
-    _show({"text/html": body, "text/plain": text}, about)
+    told = [f"Negative result: {title}", *(f"{name}. {text}" for name, text in parts.items())]
+    _show({"text/html": body, "text/plain": "\n".join(told)}, about)
 
 
 def _show(data, about, extra=None):

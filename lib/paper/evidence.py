@@ -38,24 +38,11 @@ def folder(project: Project) -> Path:
 def from_pytest(project: Project, junit: list[Path], coverage: Path) -> dict:
     """The evidence of `make test` from pytest's JUnit files and coverage's JSON."""
     suites = [suite for path in junit for suite in xml.parse(path).getroot().iter("testsuite")]
-    count = {
-        key: sum(int(suite.get(key, 0)) for suite in suites)
-        for key in ("tests", "failures", "errors", "skipped")
-    }
+    kinds = ("tests", "failures", "errors", "skipped")
+    count = {kind: sum(int(suite.get(kind, 0)) for suite in suites) for kind in kinds}
     totals = (read_record(coverage) or {}).get("totals", {})
     percent = totals.get("percent_covered")
-    passed = (
-        count["tests"] > 0
-        and not count["failures"]
-        and not count["errors"]
-        and percent is not None
-        and percent >= 97
-    )
-    return write(
-        project,
-        "test",
-        passed,
-        **count,
-        coverage_percent=percent,
-        branches=totals.get("num_branches"),
-    )
+    clean = count["tests"] > 0 and not count["failures"] and not count["errors"]
+    covered = {"coverage_percent": percent, "branches": totals.get("num_branches")}
+    passed = clean and percent is not None and percent >= 97
+    return write(project, "test", passed, **count, **covered)

@@ -19,18 +19,7 @@ import numpy as np
 
 from . import alt
 from .alt import described
-from .canvas import (
-    AGAIN,
-    DASHED,
-    INK,
-    INK_2,
-    PALETTE,
-    SEED_MARK,
-    assign,
-    canvas,
-    png_bytes,
-    styled,
-)
+from .canvas import AGAIN, DASHED, INK, INK_2, PALETTE, SEED_MARK, assign, canvas, png_bytes, styled
 from .labels import at_edge, name_marks, room
 from .layout import hatch_beyond, name_axes, set_scale
 from .matrix import heatmap
@@ -38,44 +27,17 @@ from .numerals import fixed, supported
 from .panels import reserves
 from .rows import bars, dots, ladder, waterfall
 
-__all__ = [
-    "bars",
-    "dots",
-    "heatmap",
-    "ladder",
-    "lines",
-    "pareto",
-    "png_bytes",
-    "reserves",
-    "waterfall",
-]
+__all__ = ["bars", "dots", "heatmap", "ladder", "lines", "pareto", "reserves", "waterfall"]
+__all__ += ["png_bytes"]
 
 
 @described(alt.lines)
-def lines(
-    df,
-    x,
-    y,
-    group=None,
-    low=None,
-    high=None,
-    *,
-    xlabel,
-    ylabel,
-    log="",
-    limits=(),
-    xlimits=(),
-    seed=(),
-    beyond=None,
-    colors=None,
-    xticks=None,
-    markers=None,
-    height=3.5,
-):
+def lines(df, x, y, group=None, low=None, high=None, *, xlabel, ylabel, log="", limits=(),
+          xlimits=(), seed=(), beyond=None, colors=None, xticks=None, markers=None,
+          height=3.5):  # fmt: skip
     """One line a group, labelled at its right end, with its interval as a band.
 
-    `seed` is [(x, y, "label")]; `markers` None draws them where no line has more than 12 points.
-    """
+    `seed` is [(x, y, "label")]; `markers` None draws them where no line has more than 12 points."""
     with styled():
         fig, ax = canvas(height, log=log)
         parts = dict(list(df.groupby(group, sort=False))) if group else {"": df}
@@ -114,26 +76,8 @@ def lines(
 
 
 @described(alt.points)
-def pareto(
-    df,
-    x,
-    y,
-    label,
-    low=None,
-    high=None,
-    *,
-    xlabel,
-    ylabel,
-    log="",
-    limits=(),
-    xlimits=(),
-    seed=(),
-    colors=None,
-    front="min",
-    among=None,
-    least=None,
-    height=3.7,
-):
+def pareto(df, x, y, label, low=None, high=None, *, xlabel, ylabel, log="", limits=(), xlimits=(),
+           seed=(), colors=None, front="min", among=None, least=None, height=3.7):  # fmt: skip
     """Every point named; filled where no other is better on both axes, hollow where one is, by the
     whole of both intervals where there are any. Filled neighbours are joined, unless their
     intervals overlap: then nothing is known of an exchange between them.

@@ -91,13 +91,9 @@ def digest(value) -> str:
 
 def tree(folder: Path) -> list[Path]:
     """Files under `folder` in a fixed order, without temporary and hidden ones."""
-    found = (p for p in Path(folder).rglob("*") if p.is_file())
-    relative = ((p.relative_to(folder), p) for p in found)
-    return [
-        p
-        for r, p in sorted(relative, key=lambda pair: pair[0].as_posix())
-        if not any(part.startswith(".") for part in r.parts)
-    ]
+    found = ((p.relative_to(folder), p) for p in Path(folder).rglob("*") if p.is_file())
+    seen = ((r, p) for r, p in found if not any(part.startswith(".") for part in r.parts))
+    return [p for _, p in sorted(seen, key=lambda pair: pair[0].as_posix())]
 
 
 @contextmanager

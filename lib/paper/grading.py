@@ -15,11 +15,9 @@ from .revision import commit, git
 from .sources import LIB, file_of, used, used_by
 
 RUBRIC = Path(__file__).resolve().parents[2] / "data" / "rubric.toml"
+# what the original's pipeline leaves, as it is called here
 LEFT = ("corpus.txt", "tokens.jsonl", "vocab.txt", "model/model.safetensors", "metrics.json")
-LEFT += (
-    "bench.csv",
-    "bench_quant.csv",
-)  # what the original's pipeline leaves, as it is called here
+LEFT += ("bench.csv", "bench_quant.csv")
 PLOTS = ("latency.png", "quant.png")
 COLUMNS = ("asked", "outcome", "evidence", "section", "commit")
 NOT_RUN, SHOWN, LACKING = "not run at this commit", "shown", "not in this run"
@@ -30,9 +28,8 @@ OUTCOMES = ("pass", "fail", NOT_RUN, SHOWN, LACKING)
 def history(root: Path) -> dict:
     """{commit, dirty, commits, unnamed, bare}: how many commits lead to this state, how many of
     them carry no message, and how many nothing beyond a subject line."""
-    told = [
-        text.partition("\n") for text in git(root, "log", "--format=%x00%s%n%b").split("\0")[1:]
-    ]
+    log = git(root, "log", "--format=%x00%s%n%b")
+    told = [text.partition("\n") for text in log.split("\0")[1:]]
     return {
         **commit(root),
         "commits": len(told),
@@ -125,10 +122,7 @@ def process(gates: dict, past: dict, run: dict, run_dir: Path, project: Project)
     differ = idem and len(idem["differ"])
     unclean = idem and packed and (not idem["passed"]) + (not packed["passed"])
     return {
-        "S1-tests": (
-            test and test["failures"] + test["errors"],
-            ran(test) if test else "",
-        ),
+        "S1-tests": (test and test["failures"] + test["errors"], ran(test) if test else ""),
         "S1-coverage": (
             test and test["coverage_percent"],
             "Of this library, branches included; the original does not say which kind it measured.",

@@ -34,14 +34,8 @@ def compare(first: Path, second: Path, only=("*",)) -> dict[str, list[str]]:
     """Artefacts of two runs whose names match `only`, sorted into {"equal", "differ", "missing",
     "varies"}."""
     reasons = varying(first)
-    names = sorted(
-        {
-            name
-            for root in (first, second)
-            for name in stages.artefacts(root)
-            if any(fnmatchcase(name, p) for p in only)
-        }
-    )
+    every = {name for root in (first, second) for name in stages.artefacts(root)}
+    names = sorted(name for name in every if any(fnmatchcase(name, p) for p in only))
     found = {"equal": [], "differ": [], "missing": [], "varies": []}
     for name in names:
         if not ((first / name).is_file() and (second / name).is_file()):
@@ -75,11 +69,9 @@ def _first(name: str, reasons: dict[str, str]) -> str | None:
 
 def same(a: Path, b: Path) -> bool:
     """Equal bytes, or equal in everything that is not named as a time (JSON, JSON lines, CSV)."""
-    return (
-        a.read_bytes() == b.read_bytes()
-        or a.suffix in TABLES
-        and TABLES[a.suffix](a) == TABLES[a.suffix](b)
-    )
+    if a.read_bytes() == b.read_bytes():
+        return True
+    return a.suffix in TABLES and TABLES[a.suffix](a) == TABLES[a.suffix](b)
 
 
 def _untimed(value):

@@ -94,19 +94,15 @@ def _overhang(ax, renderer):
 def hatch_beyond(ax, limit, side, vertical=False):
     """Hatches the region no measurement can reach: `side` "above" or "below" of `limit` (right or
     left if `vertical`)."""
-    scale = (
-        ax.transScale.transform
-    )  # a strip of at least a tenth of the axis, so that the hatching is seen
+    # a strip of at least a tenth of the axis, so that the hatching is seen
+    scale, back = ax.transScale.transform, ax.transScale.inverted().transform
     low, high = ax.get_xlim() if vertical else ax.get_ylim()
-    a, b, c = (scale((v, v))[0 if vertical else 1] for v in (low, high, limit))
+    which = 0 if vertical else 1
+    a, b, c = (scale((v, v))[which] for v in (low, high, limit))
     if side == "above":
-        high = ax.transScale.inverted().transform([max(b, c + (c - a) / 9)] * 2)[
-            0 if vertical else 1
-        ]
+        high = back([max(b, c + (c - a) / 9)] * 2)[which]
     else:
-        low = ax.transScale.inverted().transform([min(a, c - (b - c) / 9)] * 2)[
-            0 if vertical else 1
-        ]
+        low = back([min(a, c - (b - c) / 9)] * 2)[which]
     span = (limit, high) if side == "above" else (low, limit)
     fill = dict(facecolor="white", edgecolor=HATCH, hatch="////", linewidth=0, zorder=0.5)
     (ax.axvspan if vertical else ax.axhspan)(*span, **fill)

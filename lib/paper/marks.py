@@ -36,11 +36,8 @@ def strip(value, interval=None, bar=None, seed=None, limit=None, beyond=None, lo
     scaled = bar and (interval or bar[1] or not value)  # a margin to zero alone has no scale
     if not (scaled or not bar and (seed, limit) != (None, None)):
         return Markup("")  # nothing to stand beside
-    place, ticks = (
-        _around(bar[1], value, interval)
-        if bar
-        else _across([value, *(interval or ()), seed, limit, start], log)
-    )
+    given = [value, *(interval or ()), seed, limit, start]
+    place, ticks = _around(bar[1], value, interval) if bar else _across(given, log)
     marks = []
     if bar:
         low, high = HELD[bar[0]]
@@ -154,11 +151,8 @@ def interval_text(interval, bound=None):
     near = [end for end in interval if bound not in (None, end)]
     while places in range(6) and any(fixed(x, places) == fixed(bound, places) for x in near):
         places += 1
-    return (
-        "["
-        + ", ".join(number(x, 3) if places is None else fixed(x, places) for x in interval)
-        + "]"
-    )
+    ends = (number(x, 3) if places is None else fixed(x, places) for x in interval)
+    return f"[{', '.join(ends)}]"
 
 
 def _places(interval):
@@ -171,9 +165,8 @@ def _places(interval):
 def ruler(error, margin):
     """The certificate's logarithmic ruler: error at a quarter, margin at three quarters, the room
     between them shaded."""
-    shown = (
-        error if error > 0 else margin * 1e-12
-    )  # an exact zero has no logarithm: it stands far to the left
+    # an exact zero has no logarithm: it stands far to the left
+    shown = error if error > 0 else margin * 1e-12
     low, high = sorted((math.log10(shown), math.log10(margin)))
     span = max(high - low, 0.5)
     middle, safe = (low + high) / 2, error < margin
@@ -182,9 +175,8 @@ def ruler(error, margin):
         return round(280 + 280 * (power - middle) / span, 1)
 
     at, edge = x(math.log10(shown)), x(math.log10(margin))
-    parts = (
-        [f'<rect class="safe" x="{at}" y="20" width="{edge - at:g}" height="16"/>'] if safe else []
-    )
+    field = f'<rect class="safe" x="{at}" y="20" width="{edge - at:g}" height="16"/>'
+    parts = [field] if safe else []
     parts += [
         '<line x1="0" x2="560" y1="36" y2="36"/>',
         f'<circle cx="{at}" cy="28" r="5"/>',

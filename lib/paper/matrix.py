@@ -23,27 +23,17 @@ ROW, BAR, ASIDE = 26, 12, 14  # pixels: a row's height, the scale's width, and i
 
 @described(alt.matrix)
 def heatmap(
-    frames,
-    *,
-    label,
-    xlabel="",
-    ylabel="",
-    annotate=False,
-    limits=None,
-    center=None,
-    height=None,
+    frames, *, label, xlabel="", ylabel="", annotate=False, limits=None, center=None, height=None
 ):
     """A matrix (DataFrame: index down, columns across), or {title: DataFrame} side by side on one
     scale.
 
     `annotate` writes the numbers into the cells, which then need no colour scale. `limits` is the
     (low, high) of the scale, else it spans the values and zero; `center` is the value where one hue
-    turns into the other, such as 1 for ratios.
-    """
+    turns into the other, such as 1 for ratios."""
     panels = frames if isinstance(frames, dict) else {"": frames}
-    shade = _Shade(
-        np.concatenate([f.to_numpy(float).ravel() for f in panels.values()]), limits, center
-    )
+    values = np.concatenate([frame.to_numpy(float).ravel() for frame in panels.values()])
+    shade = _Shade(values, limits, center)
     with styled():
         fig, axes = canvas(height or 3, len(panels))
         axes = np.atleast_1d(axes)
@@ -125,9 +115,8 @@ class _Shade:
         return np.concatenate([hue, np.where(np.isnan(depth), 0, depth)[..., None]], axis=-1)
 
     def ticks(self, most):
-        found = MaxNLocator(int(np.clip(most, 1, 5)), steps=[1, 2, 5, 10]).tick_values(
-            self.low, self.high
-        )
+        locator = MaxNLocator(int(np.clip(most, 1, 5)), steps=[1, 2, 5, 10])
+        found = locator.tick_values(self.low, self.high)
         return [value for value in found if self.low <= value <= self.high]
 
 
@@ -203,12 +192,8 @@ def _scale(ax, shade, ticks, texts):
     pixel = 1 / ax.bbox.width
     left, right = 1 + ASIDE * pixel, 1 + (ASIDE + BAR) * pixel
     edges = np.linspace(0, 1, 41)
-    steps = np.array(
-        [
-            [(left, a), (right, a), (right, b), (left, b)]
-            for a, b in zip(edges[:-1], edges[1:], strict=True)
-        ]
-    )
+    pairs = zip(edges[:-1], edges[1:], strict=True)
+    steps = np.array([[(left, a), (right, a), (right, b), (left, b)] for a, b in pairs])
     middle = shade.low + (shade.high - shade.low) * (edges[:-1] + edges[1:]) / 2
     _paint(ax, steps, shade(middle), transform=ax.transAxes, clip_on=False)
     for tick, text in zip(ticks, texts, strict=True):

@@ -1,6 +1,5 @@
 """The `nb` object: what a chapter's notebook reads, writes, shows and claims."""
 
-import json
 import os
 import re
 import sys
@@ -140,7 +139,9 @@ class Notebook:
             sys.modules["matplotlib.pyplot"].close(fig)  # or the inline backend shows it again
 
     def table(self, df, id: str) -> None:
-        """Saves tables/<id>.csv and shows the DataFrame."""
+        """Saves tables/<id>.csv and shows the DataFrame, unless it has no row."""
+        if df.empty:
+            return
         self._captioned("table", id)
         display.show_table(df, id, csv=f"tables/{id}.csv")
         self.write_csv(f"tables/{id}.csv", df)
@@ -166,9 +167,7 @@ class Notebook:
         self._answer = sentence
         display.show_answer(sentence)
 
-    def negative(
-        self, title: str, expected: str, found: str, why: str, claim: str | None = None
-    ) -> None:
+    def negative(self, title: str, expected: str, found: str, why: str, claim=None) -> None:
         """A negative result, boxed: what was expected, what was found, why."""
         display.show_negative(title, expected, found, why, claim)
 
@@ -177,19 +176,8 @@ class Notebook:
         margin) draws the room left."""
         display.show_certificate(title, statement, rows, passed, ruler, claim)
 
-    def bar(
-        self,
-        id,
-        measured=None,
-        interval=None,
-        *,
-        rows=None,
-        value=None,
-        case=None,
-        against=None,
-        of="",
-        cell=None,
-    ) -> dict:
+    def bar(self, id, measured=None, interval=None, *, rows=None, value=None, case=None,
+            against=None, of="", cell=None) -> dict:  # fmt: skip
         """Judges a bar of data/bars.toml: `measured` with its `interval`, (count, total), or a
         Series of yes and no, which is counted.
 
@@ -197,8 +185,7 @@ class Notebook:
         column `case` that names each row (None: the first), `value` (None: the one before "low"),
         low and high. Without a row the bar is not asked, which the page tells: {} then. `against`
         is the bound of a bar that is held against a measurement; `of` says what exactly was
-        measured. A value and its interval may come as a pair. `cell` None: the running one.
-        """
+        measured. A value and its interval may come as a pair. `cell` None: the running one."""
         bar, also = bars.find(self._bars, id).at(against), ""
         measured, interval = _pair(measured, interval)
         if rows is not None and rows.empty:
@@ -210,34 +197,27 @@ class Notebook:
             also = bar.told_worse(cases, of)
         return self._add(claims.bar_row(bar, measured, interval, of, also), cell)
 
-    def audit(
-        self,
-        id,
-        measured=None,
-        interval=None,
-        *,
-        answer=None,
-        answer_interval=None,
-        note="",
-        cell=None,
-        **values,
-    ) -> dict:
+    def audit(self, id, measured=None, interval=None, *, answer=None, answer_interval=None,
+              note="", cell=None, **values) -> dict:  # fmt: skip
         """A statement of the original report, by its id in seed_claims.toml, which holds the rule
         that judges it.
 
         `measured` with its `interval` is at the original's own setting (its model, recipe,
         control corpus, n, repeats), `answer` where the question can be answered; None was not
         examined. A value and its interval may come as a pair. A single run is judged by a
-        prediction interval. `note` is a template over `values`."""
+        prediction interval. `note` is a template over `values`, the ledger's where none is given;
+        ValueError where the two do not name the same."""
         measured, interval = _pair(measured, interval)
         answer, answer_interval = _pair(answer, answer_interval)
         found = {"answer": answer, "answer_interval": answer_interval}
-        if unused := sorted(set(values) - _names(note)):
+        template = note or statements.find(self._ledger, id)["note"]
+        named = _names(template) if values or not note else set()  # a note may come whole
+        if odd := sorted(named ^ set(values)):
             raise ValueError(
-                f"audit {id!r}: {', '.join(unused)} does not occur in its note: verdict and unit "
-                "are the ledger's, a note names its values as {name}"
+                f"audit {id!r}: {', '.join(odd)} does not occur in both its note and the call: "
+                "verdict and unit are the ledger's, a note names its values as {name}"
             )
-        note = told(note, values)
+        note = told(template, values)
         row = claims.audit_row(self._ledger, id, measured, interval, **found, note=note)
         return self._add(row, cell)
 
@@ -381,8 +361,4 @@ def _counted(verdicts, what, order) -> str:
 
 def _cell_ids(path: Path) -> list[str]:
     """The authored cell ids of a notebook, [] where there is no file."""
-    return (
-        [cell.get("id", "") for cell in json.loads(path.read_text(encoding="utf-8"))["cells"]]
-        if path.is_file()
-        else []
-    )
+    return [cell.get("id", "") for cell in read_json(path)["cells"]] if path.is_file() else []

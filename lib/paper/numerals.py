@@ -18,8 +18,7 @@ def number(value, digits=4):
     """A number for reading: `digits` significant, thousands commas, true minus; 1.2·10⁻⁶ outside
     10⁻⁴ .. 10⁹.
 
-    Integers are written whole, booleans "yes" / "no"; None and NaN are an en dash.
-    """
+    Integers are written whole, booleans "yes" / "no"; None and NaN are an en dash."""
     if value is None or pd.isna(value):
         return "–"
     if isinstance(value, (bool, np.bool_)):
@@ -119,8 +118,7 @@ def readable(df):
     What is so many times another has three significant digits. All else has one count of decimals,
     which gives the column's median magnitude four digits (of percentages three), or fewer, but
     two, where another column of the same unit has less; percentages that lie far apart have three
-    digits each. Text stays as it is, and numbers among it are written as they are.
-    """
+    digits each. Text stays as it is, and numbers among it are written as they are."""
     out, counts = df.astype(object), {}
     for place, kind in enumerate(df.dtypes):
         values, name = df.iloc[:, place], df.columns[place]

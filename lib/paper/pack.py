@@ -80,9 +80,8 @@ def pack_name(run_dir: Path) -> str:
 
 def _write(path: Path, data: bytes) -> Path:
     write_bytes(path, data)
-    write_text(
-        path.with_name(f"{path.name}.sha256"), f"{hashlib.sha256(data).hexdigest()}  {path.name}\n"
-    )
+    line = f"{hashlib.sha256(data).hexdigest()}  {path.name}\n"
+    write_text(path.with_name(f"{path.name}.sha256"), line)
     return path
 
 
@@ -118,10 +117,7 @@ def verify(path: Path) -> int:
         members = {m.name.split("/", 1)[1]: tar.extractfile(m).read() for m in tar.getmembers()}
     listed = read_hash_lines(os.fsdecode(members.pop(MANIFEST, b"")))
     for name in sorted(members.keys() | listed.keys()):
-        if (
-            name not in members
-            or name not in listed
-            or hashlib.sha256(members[name]).hexdigest() != listed[name]
-        ):
+        data = members.get(name)
+        if data is None or hashlib.sha256(data).hexdigest() != listed.get(name):
             raise PackError(f"{path.name}: {name} is not what {MANIFEST} says: run make pack")
     return len(listed)

@@ -11,21 +11,8 @@ from .words import drawable
 
 
 @described(alt.reserves)
-def reserves(
-    df,
-    x,
-    used,
-    reserved,
-    group,
-    panel,
-    *,
-    xlabel,
-    ylabel,
-    words,
-    colors=None,
-    xticks=None,
-    height=3.4,
-):
+def reserves(df, x, used, reserved, group, panel, *, xlabel, ylabel, words, colors=None,
+             xticks=None, height=3.4):  # fmt: skip
     """What grows with x below what is held for it from the start, and between the two the waste;
     logarithmic, panels alike.
 

@@ -262,11 +262,8 @@ def resolve(
     notebook says instead (not for names in `own`, which the caller speaks for); then the profile's
     file; then those given."""
     known = known_parameters(notebooks)
-    saved = {
-        name: next(iter(values.values()))
-        for name, values in saved_changes(notebooks).items()
-        if name not in {*own, "profile", "run_dir"}
-    }
+    changes, mine = saved_changes(notebooks), {*own, "profile", "run_dir"}
+    saved = {name: [*values.values()][0] for name, values in changes.items() if name not in mine}
     chosen = check(chosen_by(notebooks, profile), known)
     return {**known, **saved, **chosen, "profile": profile, **check(given or {}, known)}
 

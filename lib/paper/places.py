@@ -142,11 +142,8 @@ class Label:
     def show(self, at):
         xy, offset, right, up = self.places[at]
         self.text.xy, self.text.xyann = xy, offset
-        sides = (
-            ("right", "center", "left")[int(right) + 1],
-            ("top", "center", "bottom")[int(up) + 1],
-        )
-        self.text.set(ha=sides[0], va=sides[1])
+        self.text.set_horizontalalignment(("right", "center", "left")[int(right) + 1])
+        self.text.set_verticalalignment(("top", "center", "bottom")[int(up) + 1])
 
     def leader(self, at):
         """The ends of the line from the mark to the label, in points from the mark."""

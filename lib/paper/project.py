@@ -208,8 +208,7 @@ class Project:
         """The text file that `corpus` names, looked for in `folders` and the root; None for a name
         of the catalogue.
 
-        FileNotFoundError names the known ones.
-        """
+        FileNotFoundError names the known ones."""
         if corpus in self.catalogue:
             return None
         places = [Path(folder) / name for folder in (*folders, self.root) for name in _read(corpus)]
@@ -247,11 +246,8 @@ class Project:
         if not folder.is_absolute():
             folder = self.root / folder
         files = [p for kind in ("*.json", "*.safetensors") for p in folder.glob(kind)]
-        known = {
-            p.name: _hashed(p, p.stat().st_size, p.stat().st_mtime_ns)
-            for p in files
-            if _is(p, Path.is_file)
-        }
+        there = [p for p in files if _is(p, Path.is_file)]
+        known = {p.name: _hashed(p, p.stat().st_size, p.stat().st_mtime_ns) for p in there}
         return file_name(folder.name), digest(known)
 
 

@@ -25,8 +25,7 @@ class Renderer(IPythonRenderer):
     """nbconvert's renderer with MathML, numbered display equations and ids that are unique over the
     report.
 
-    `prefix` is the chapter's number ("04"), `shift` how many levels its headings move down.
-    """
+    `prefix` is the chapter's number ("04"), `shift` how many levels its headings move down."""
 
     def __init__(self, prefix, shift=1, computed=False):
         super().__init__(escape=computed, exclude_anchor_links=True)
@@ -69,11 +68,8 @@ class Renderer(IPythonRenderer):
         if not formula:
             return str(escape(f"$${body}$$"))
         self.equations += 1
-        number = (
-            f"({self.prefix.lstrip('0')}.{self.equations})"
-            if any(map(str.isdigit, self.prefix[:2]))
-            else ""
-        )
+        numbered = any(map(str.isdigit, self.prefix[:2]))
+        number = f"({self.prefix.lstrip('0')}.{self.equations})" if numbered else ""
         inside = f'<span class="eq">{formula}</span><span class="eqno">{number}</span>'
         return f'<span class="equation">{inside}</span>'
 
@@ -93,9 +89,8 @@ class Renderer(IPythonRenderer):
 def mathml(latex, display):
     """MathML of a formula; ValueError names one that cannot be converted."""
     try:
-        return convert(latex.strip(), display=display).replace(
-            ' xmlns="http://www.w3.org/1998/Math/MathML"', ""
-        )
+        found = convert(latex.strip(), display=display)
+        return found.replace(' xmlns="http://www.w3.org/1998/Math/MathML"', "")
     except Exception as error:  # latex2mathml raises many unrelated types
         reason = f"{type(error).__name__} {error}"
         raise ValueError(

@@ -23,19 +23,8 @@ from .sources import LIB
 __all__ = ["commit", "cpu_model", "machine", "versions", "write_hashes", "write_run"]
 
 PACKAGES = (
-    "torch",
-    "numpy",
-    "pandas",
-    "scipy",
-    "matplotlib",
-    "seaborn",
-    "tokenizers",
-    "safetensors",
-    "papermill",
-    "nbclient",
-    "nbconvert",
-    "ipykernel",
-    "jupyterlab",
+    *("torch", "numpy", "pandas", "scipy", "matplotlib", "seaborn", "tokenizers", "safetensors"),
+    *("papermill", "nbclient", "nbconvert", "ipykernel", "jupyterlab"),
 )
 
 

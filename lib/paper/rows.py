@@ -42,19 +42,8 @@ def ladder(df, label, value, low=None, high=None, **options):
 
 
 @described(alt.rows)
-def bars(
-    df,
-    label,
-    value,
-    group=None,
-    low=None,
-    high=None,
-    *,
-    xlabel,
-    limits=(),
-    beyond=None,
-    colors=None,
-):
+def bars(df, label, value, group=None, low=None, high=None, *, xlabel, limits=(), beyond=None,
+         colors=None):  # fmt: skip
     """Horizontal bars from zero, their numbers at their ends; groups side by side, named on the
     first row."""
     with styled():
@@ -93,8 +82,7 @@ def waterfall(df, label, value, *, xlabel, limit=None, unit=""):
     """Steps from slow to fast on a log axis: each row's bar spans what the step took away; factors
     at the right.
 
-    `limit` is (value, "name"): the gap that remains above it is drawn as a dashed empty bar.
-    """
+    `limit` is (value, "name"): the gap that remains above it is drawn as a dashed empty bar."""
     with styled():
         fig, ax = canvas(1.05 + row_height(0.34) * (len(df) + (limit is not None)), log="x")
         after, names = df[value].to_numpy(float), list(df[label])

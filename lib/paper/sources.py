@@ -1,7 +1,6 @@
 """Which library files a notebook runs, read from its imports without running anything.
 
-A stage's key hashes these files, so that a change reruns the chapters that use what changed.
-"""
+A stage's key hashes these files, so that a change reruns the chapters that use what changed."""
 
 import ast
 from functools import cache

@@ -11,8 +11,7 @@ own setting and one of the answer:
     not comparable   the machine or the corpus decides, and neither is the original's; always of a
                      time that another machine took, which ours may meet by chance
     undecided        the interval holds both answers, or a single run gives none
-    not examined     nothing was measured at this setting
-"""
+    not examined     nothing was measured at this setting"""
 
 import difflib
 import math
@@ -71,7 +70,7 @@ class Statement:
     better: str = ""  # side of the value stated on which an answer is better than stated
     own: str = ""  # the statement whose number, the original's own, speaks to this bar
     seed_unit: str = ""  # unit of the value stated, where it is not that of what is measured
-    note: str = ""  # what is always to be said beside the numbers; a chapter may say other words
+    note: str = ""  # what is to be said beside the numbers, over values that the chapter gives
 
     def __post_init__(self):
         if self.kind not in KINDS:

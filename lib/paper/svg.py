@@ -2,8 +2,7 @@
 copy it; colours are those of the palette, so a style sheet turns them over on a dark page.
 
 A backend of matplotlib's of its own and no cleaning of another's output: what is written depends on
-the figure alone, is the same every time, and is a third of the size.
-"""
+the figure alone, is the same every time, and is a third of the size."""
 
 import re
 from functools import cache

@@ -3,8 +3,7 @@
 visible    nothing that hides, reorders what stands beside it, or does not fit into UTF-8
 literal    for Markdown: no character of it is markup, mathematics or HTML
 drawable   for figures: no character that the figures' font lacks
-csv_text   for CSV files: verbatim, so that pandas reads back what was measured
-"""
+csv_text   for CSV files: verbatim, so that pandas reads back what was measured"""
 
 import csv
 import re
@@ -42,8 +41,7 @@ def seen(value):
 def literal(text) -> str:
     """Words for a sentence in Markdown: they are shown as they are, on one line.
 
-    Each mark of ASCII becomes a character reference, which CommonMark never takes for structure.
-    """
+    Each mark of ASCII becomes a character reference, which CommonMark never takes for structure."""
     words = " ".join(visible(str(text)).split())
     return PUNCTUATION.sub(lambda found: f"&#{ord(found[0])};", words)
 

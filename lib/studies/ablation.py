@@ -183,12 +183,8 @@ def limits(data) -> list[tuple[float, str]]:
 def by_length(losses: pd.DataFrame) -> pd.DataFrame:
     """Loss of each position encoding by evaluated window: means over seeds with 95 % intervals."""
     own = losses[losses.arm.isin(POSITIONS)]
-    rows = []
-    for (arm, window), part in own.groupby(["arm", "evaluated_window"], sort=False):
-        middle, (low, high) = seeds.mean(part.nats)
-        row = {"positions": POSITIONS[arm], "evaluated_window": window}
-        rows.append(row | {"nats": middle, "low": low, "high": high})
-    return pd.DataFrame(rows)
+    own = own.assign(positions=own.arm.map(POSITIONS))
+    return seeds.means(own, ["positions", "evaluated_window"], "nats")
 
 
 def rotary_gain(losses: pd.DataFrame, window: int, level: float) -> seeds.Estimate:

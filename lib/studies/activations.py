@@ -41,11 +41,7 @@ def added(model, text: Text, own: np.ndarray) -> pd.DataFrame:
 
 def over_seeds(added: pd.DataFrame) -> pd.DataFrame:
     """What each format adds: means over trained models with 95 % intervals."""
-    rows = []
-    for name, part in added.groupby("format", sort=False):
-        middle, (low, high) = seeds.mean(part.added_nats)
-        rows.append({"format": name, "added_nats": middle, "low": low, "high": high})
-    return pd.DataFrame(rows)
+    return seeds.means(added, ["format"], "added_nats")
 
 
 def zero_points(added: pd.DataFrame, level: float) -> seeds.Estimate:

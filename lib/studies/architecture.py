@@ -101,17 +101,13 @@ def optimizer_name(recipe: TrainConfig) -> str:
     """AdamW decays weights; where none do, it is Adam. Muon moves the blocks' matrices alone."""
     own = optimizer(Transformer(ModelConfig(vocab_size=1, d_model=2, n_heads=1)), recipe)
     decays = any(group["weight_decay"] for group in own.param_groups)
-    name = type(own).__name__
-    name = name if decays else name.removesuffix("W")
+    name = type(own).__name__.removesuffix("" if decays else "W")
     return name.replace("MuonAdam", "Muon for the blocks' matrices, Adam")
 
 
 def recipes(named: dict[str, TrainConfig]) -> pd.DataFrame:
     """Recipes side by side, a row a setting in words; the optimizer by the name that it earns."""
-    own = {
-        name: asdict(recipe) | {"optimizer": optimizer_name(recipe)}
-        for name, recipe in named.items()
-    }
+    own = {name: asdict(r) | {"optimizer": optimizer_name(r)} for name, r in named.items()}
     table = pd.DataFrame(own).rename(lambda key: SETTINGS.get(key, key.replace("_", " ")))
     return table.rename_axis("setting").reset_index().astype(object)
 

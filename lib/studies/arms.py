@@ -1,8 +1,7 @@
 """Arms of an experiment: models trained side by side, each from its seed by its recipe on its text.
 
 Arms of one seed share the order of batches and, where their shapes agree, the first weights: their
-differences are paired.
-"""
+differences are paired."""
 
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
@@ -109,12 +108,7 @@ def scored_steps(arm: Arm) -> list[int]:
 
 
 def run(
-    job: Callable,
-    arms: Sequence[Arm],
-    texts: dict[str, Text],
-    threads: int,
-    progress=None,
-    device: str = "cpu",
+    job: Callable, arms: Sequence[Arm], texts: dict, threads: int, progress=None, device="cpu"
 ) -> list:
     """`job(arm, texts, tick)` of every arm, `threads` of them at once, on this device: see
     `side_by_side`, `ticks` and `device_of`."""

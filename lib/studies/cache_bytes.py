@@ -1,6 +1,7 @@
 """What a cache holds, in bytes: computed from the configuration and measured in the objects."""
 
 from dataclasses import replace
+from itertools import product
 
 import numpy as np
 import pandas as pd
@@ -9,12 +10,8 @@ import torch
 from minitransformer.bench import kv_bytes
 from minitransformer.cache import make_cache
 
-FORMATS = {
-    "FP32": ("static", "paged"),
-    "int8": ("int8", "paged-int8"),
-    "int4": ("int4", "paged-int4"),
-    "int2": ("int2",),
-}
+FORMATS = {"FP32": ("static", "paged")} | {b: (b, f"paged-{b}") for b in ("int8", "int4")}
+KINDS = [kind for pair in FORMATS.values() for kind in pair] + ["int2"]
 
 
 def full(cfg, kind: str, tokens: int, chunk: int = 512):
@@ -38,10 +35,10 @@ def heads(cfg) -> dict[str, int]:
 
 def measured_and_computed(cfg, kinds, tokens) -> pd.DataFrame:
     """Bytes of a full cache of each kind and length, as the object counts and as computed."""
-    rows = []
-    for kind in kinds:
-        for n in tokens:
-            rows.append((kind, n, full(cfg, kind, n).nbytes, kv_bytes(cfg, n, kind=kind)))
+    rows = [
+        (kind, n, full(cfg, kind, n).nbytes, kv_bytes(cfg, n, kind=kind))
+        for kind, n in product(kinds, tokens)
+    ]
     return pd.DataFrame(rows, columns=["cache", "tokens", "measured_bytes", "computed_bytes"])
 
 
@@ -53,19 +50,13 @@ def formats(cfg, tokens: int = 8192, filled: int = 1024) -> pd.DataFrame:
     rows = []
     for name, n in heads(cfg).items():
         own = replace(far, n_kv_heads=n)
-        for kind in (kind for pair in FORMATS.values() for kind in pair):
+        for kind in KINDS:
             held = kv_bytes(own, tokens, kind=kind)
-            rows.append(
-                {
-                    "heads": name,
-                    "cache": kind,
-                    "bytes": held,
-                    "times": kv_bytes(own, tokens) / held,
-                    "times_all": kv_bytes(far, tokens) / held,
-                    "measured": full(own, kind, filled).nbytes == kv_bytes(own, filled, kind=kind),
-                }
-            )
-    return pd.DataFrame(rows)
+            times = kv_bytes(own, tokens) / held, kv_bytes(far, tokens) / held
+            measured = full(own, kind, filled).nbytes == kv_bytes(own, filled, kind=kind)
+            rows.append((name, kind, held, *times, measured))
+    columns = ["heads", "cache", "bytes", "times", "times_all", "measured"]
+    return pd.DataFrame(rows, columns=columns)
 
 
 def per_token(cfg, n_kv_heads: int | None = None) -> float:
@@ -97,11 +88,9 @@ def waste(cfg, room: int, blocks=(64, 16)) -> pd.DataFrame:
     for size in blocks:
         paged = [kv_bytes(cfg, int(t), kind="paged", block_size=size) for t in used]
         held[f"paged, blocks of {size}"] = np.array(paged)
-    tables = [
-        pd.DataFrame({"cache": name, "tokens": used, "reserved_share": bytes_ / needed})
-        for name, bytes_ in held.items()
-    ]
-    return pd.concat(tables, ignore_index=True)
+    share = pd.DataFrame({name: bytes_ / needed for name, bytes_ in held.items()})
+    table = share.assign(tokens=used).melt("tokens", var_name="cache", value_name="reserved_share")
+    return table[["cache", "tokens", "reserved_share"]]
 
 
 def idle(waste: pd.DataFrame, sequences: int = 64, seed: int = 0) -> pd.Series:

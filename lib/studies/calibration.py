@@ -2,6 +2,7 @@
 
 from collections.abc import Callable
 from dataclasses import dataclass
+from itertools import product
 from pathlib import Path
 
 import numpy as np
@@ -55,13 +56,8 @@ class Trial:
 
 def trials(starts: dict[str, Path], bits) -> list[Trial]:
     """Every method at every width, widest first, on each model."""
-    widths = sorted(bits, reverse=True)
-    return [
-        Trial(name, folder, width, how)
-        for name, folder in starts.items()
-        for width in widths
-        for how in METHODS
-    ]
+    every = product(starts.items(), sorted(bits, reverse=True), METHODS)
+    return [Trial(name, folder, width, how) for (name, folder), width, how in every]
 
 
 def tried(trial: Trial, texts: dict, tick: Callable[[int], None]) -> tuple[np.ndarray, float]:
@@ -77,13 +73,7 @@ def tried(trial: Trial, texts: dict, tick: Callable[[int], None]) -> tuple[np.nd
 
 
 def compare(
-    starts: dict[str, Path],
-    scores: dict[str, Scores],
-    bits,
-    fitting,
-    chosen_on,
-    threads=1,
-    progress=None,
+    starts: dict, scores: dict, bits, fitting, chosen_on, threads=1, progress=None
 ) -> pd.DataFrame:
     """Every method at every width, in groups of 32 with zero-points, on each model, by its name and
     folder: a row each; `threads` of them at once, see `side_by_side` and `ticks`.

@@ -154,16 +154,10 @@ def summary(certificates: pd.DataFrame) -> pd.DataFrame:
     by = ["subject", "compared", "oracle", "dtype"]
     shown = {f"{kind} cache": f"{name} cache" for kind, name in CACHES.items()}
     certificates = certificates.replace({"subject": shown})
-    found = (
-        certificates.groupby(by, sort=False)
-        .agg(
-            verdict=("verdict", lambda verdicts: max(verdicts, key=order.index)),
-            steps=("steps", "sum"),
-            near_ties=("near_ties", "sum"),
-            other_tokens=("mismatches", "sum"),
-        )
-        .reset_index()
-    )
+    groups = certificates.groupby(by, sort=False)
+    found = groups[["steps", "near_ties", "mismatches"]].sum()
+    found["verdict"] = groups.verdict.agg(lambda verdicts: max(verdicts, key=order.index))
+    found = found.rename(columns={"mismatches": "other_tokens"}).reset_index()
     share = certificates.assign(share=certificates.error / certificates.margin)
     first = {"by": ["share", "error", "margin"], "ascending": [False, False, True]}
     nearest = share.sort_values(**first).drop_duplicates(by)
@@ -210,17 +204,11 @@ def proof(found: dict, asked: str) -> tuple:
 def rows(found: dict, asked: str) -> list[tuple]:
     """The lines of the chapter's certificate: what, measured, bound; `asked` is that of the bar on
     float64."""
+    same, certified = (f"{found[f'float32_{what}']:,}" for what in ("same", "certified"))
+    steps = f"of {found['float32_steps']:,}"
     return [
-        (
-            "steps with the same token",
-            f"{found['float32_same']:,}",
-            f"of {found['float32_steps']:,}",
-        ),
-        (
-            "steps certified; the rest are near ties",
-            f"{found['float32_certified']:,}",
-            f"of {found['float32_steps']:,}",
-        ),
+        ("steps with the same token", same, steps),
+        ("steps certified; the rest are near ties", certified, steps),
         ("largest difference, float64", found["float64_error"], asked),
         ("largest difference, float32", found["float32_error"], ""),
     ]

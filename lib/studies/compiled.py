@@ -1,8 +1,7 @@
 """What PyTorch's own compiler makes of a decode step: one graph, compiled once for a cache of one
 size, beside the eager loop.
 
-It needs a C++ compiler; where there is none, or it fails, there are no times and a reason.
-"""
+It needs a C++ compiler; where there is none, or it fails, there are no times and a reason."""
 
 import time
 from functools import partial
@@ -93,10 +92,8 @@ def measure(folder, text: np.ndarray, plan) -> dict[str, pd.DataFrame]:
         reason = f"{type(error).__name__}: {' '.join(str(error).split())[:120]}"
         return {"compiling": pd.DataFrame([{"seconds": np.nan, "same": False, "reason": reason}])}
     seconds = time.perf_counter() - began
-    eager, own = (
-        partial(generate, model, as_row(prompt), new),
-        partial(continued, step, prompt, new),
-    )
+    eager = partial(generate, model, as_row(prompt), new)
+    own = partial(continued, step, prompt, new)
     same = own() == eager()[0].tolist()
     timed = bench.interleaved({EAGER: eager, COMPILED: own}, plan.repeats, warmup=0)
     told = pd.DataFrame([{"seconds": seconds, "same": same, "reason": ""}])

@@ -18,9 +18,8 @@ def coincidences(ids: np.ndarray) -> dict[str, float]:
 
 def against_chance(corpora: dict[str, np.ndarray], tokens: int) -> pd.DataFrame:
     """`coincidences` of the first tokens of each corpus, a row each."""
-    return pd.DataFrame(
-        [{"corpus": name} | coincidences(ids[:tokens]) for name, ids in corpora.items()]
-    )
+    rows = [{"corpus": name} | coincidences(ids[:tokens]) for name, ids in corpora.items()]
+    return pd.DataFrame(rows)
 
 
 def settings(chance) -> dict:
@@ -39,9 +38,8 @@ def held_against(chance, perplexity: float) -> dict[str, float]:
     """A perplexity stated, beside what the control allows: `above` a uniform guess over its
     `words`, in nats, and the perplexity of a perfect model, `floor`."""
     words, floor = chance.vocab_size, round(math.exp(chance.floor_nats))
-    return {"stated": perplexity, "words": words, "floor": floor} | {
-        "above": math.log(perplexity / words)
-    }
+    above = math.log(perplexity / words)
+    return {"stated": perplexity, "words": words, "floor": floor, "above": above}
 
 
 def fall(began: float, ended: float) -> dict[str, float]:
@@ -53,13 +51,8 @@ def recipe_runs(runs: pd.DataFrame, vocab_size: int) -> pd.DataFrame:
     """The original's recipe from several initialisations (control.csv): first and test loss, each
     also above a uniform guess."""
     uniform = math.log(vocab_size)
-    return pd.DataFrame(
-        {
-            "initialisation": runs["run"],
-            "first_nats": runs["first_nats"],
-            "first_above_uniform_nats": runs["first_nats"] - uniform,
-            "test_nats": runs["test_nats"],
-            "test_above_uniform_nats": runs["test_nats"] - uniform,
-            "test_perplexity": runs["test_perplexity"],
-        }
-    )
+    table = runs[["run", "first_nats", "test_nats", "test_perplexity"]]
+    table = table.rename(columns={"run": "initialisation"})
+    table.insert(2, "first_above_uniform_nats", table.first_nats - uniform)
+    table.insert(4, "test_above_uniform_nats", table.test_nats - uniform)
+    return table

@@ -42,9 +42,7 @@ def origin(data) -> pd.DataFrame:
     known = {name: data.meta[name] for name in ABOUT if name in data.meta}
     files = {f"SHA-256 of {name}": digest for name, digest in data.meta.get("files", {}).items()}
     rows = {"name": data.name} | known | files | {"SHA-256 of the text": data.sha256}
-    return pd.DataFrame(
-        [(what, str(value)) for what, value in rows.items()], columns=["what", "value"]
-    )
+    return pd.DataFrame({"what": list(rows), "value": [str(value) for value in rows.values()]})
 
 
 def beginnings(data, characters: int = 160) -> pd.DataFrame:

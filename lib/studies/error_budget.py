@@ -65,12 +65,11 @@ def table(data, reports: dict) -> pd.DataFrame:
 
 def recovered(budget: pd.DataFrame) -> pd.DataFrame:
     """`table` wide, a row a kind: its share, floor and worth, and what each system recovers, %."""
-    wide = budget[budget["kind"] != "all"].pivot(
-        index="kind", columns="system", values="recovered_percent"
-    )
-    heads = budget[["kind", "share_percent", "floor_nats", "worth_nats"]].drop_duplicates("kind")
-    own = wide[list(dict.fromkeys(budget.system))].add_suffix(", %")
-    return heads[heads["kind"] != "all"].merge(own, left_on="kind", right_index=True)
+    rows = budget[budget["kind"] != "all"]
+    wide = rows.pivot(index="kind", columns="system", values="recovered_percent")
+    heads = rows[["kind", "share_percent", "floor_nats", "worth_nats"]].drop_duplicates("kind")
+    own = wide[list(dict.fromkeys(rows.system))].add_suffix(", %")
+    return heads.merge(own, left_on="kind", right_index=True)
 
 
 def drawn(budget: pd.DataFrame, by: str) -> pd.DataFrame:

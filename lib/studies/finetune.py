@@ -41,19 +41,14 @@ class Plan:
 
     @property
     def recipe(self):
-        return replace(
-            GOOD,
-            steps=self.steps,
-            batch_size=self.batch,
-            window=self.window,
-            short_steps=0,
-            lr=self.control_lr,
-            cooldown=1.0,
-            betas=(0.9, 0.999),
-            weight_decay=0.0,
-            optimizer="adamw",
-            warmup=min(10, max(self.steps // 10, 1)),
-        )
+        size = {"steps": self.steps, "batch_size": self.batch, "window": self.window}
+        rates = {
+            "lr": self.control_lr,
+            "warmup": min(10, max(self.steps // 10, 1)),
+            "cooldown": 1.0,
+        }
+        adam = {"optimizer": "adamw", "betas": (0.9, 0.999), "weight_decay": 0.0}
+        return replace(GOOD, **size, **rates, **adam, short_steps=0)
 
     def lesson(self, start, folder, bits=None, teacher=None, lr=None) -> "Lesson":
         """By default the control's."""
@@ -181,16 +176,10 @@ def teachers(
 def from_scratch(cfg, words, plan: Plan, scores: Scores, bits=(4, 2), **how) -> pd.DataFrame:
     """One initialisation trained in FP32 and on each grid, on the same batches: a row a width;
     `how` is `threads` and `progress`."""
-    recipe = replace(
-        plan.recipe,
-        lr=GOOD.lr,
-        cooldown=GOOD.cooldown,
-        betas=GOOD.betas,
-        weight_decay=GOOD.weight_decay,
-        short_window=min(GOOD.short_window, plan.window),
-        short_steps=plan.steps // 5,
-        warmup=min(GOOD.warmup, max(plan.steps // 10, 1)),
-    )
+    own = {name: getattr(GOOD, name) for name in ("lr", "cooldown", "betas", "weight_decay")}
+    short = {"short_window": min(GOOD.short_window, plan.window), "short_steps": plan.steps // 5}
+    warmup = min(GOOD.warmup, max(plan.steps // 10, 1))
+    recipe = replace(plan.recipe, **own, **short, warmup=warmup)
     names = {None: "control"} | {width: f"int{width}" for width in bits}
     with TemporaryDirectory() as place:
         start = Path(place) / "start"

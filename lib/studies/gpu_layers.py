@@ -3,8 +3,7 @@
 A GPU is given work faster than it does it only where there is enough of it, so every product is
 timed in three ways: called from Python one after another; replayed as a graph, where the weights
 are found in the cache if that holds them; and as a graph over copies of the weights that together
-are larger than the cache, as those of a model's other layers would be.
-"""
+are larger than the cache, as those of a model's other layers would be."""
 
 from collections.abc import Callable
 from dataclasses import dataclass
@@ -128,11 +127,8 @@ def stored(widths) -> pd.DataFrame:
 
 def listed() -> pd.DataFrame:
     """The formats: bits a weight, torch's kernel, and what the activations are in it."""
-    rows = [
-        {"format": name, "bits": f.bits, "kernel": f.kernel, "activations": f.activations}
-        for name, f in FORMATS.items()
-    ]
-    return pd.DataFrame(rows)
+    rows = [(name, f.bits, f.kernel, f.activations) for name, f in FORMATS.items()]
+    return pd.DataFrame(rows, columns=["format", "bits", "kernel", "activations"])
 
 
 def measure(

@@ -61,9 +61,8 @@ def home(kept: Kept, column: str = "nats") -> pd.DataFrame:
 def every(kept: Kept, column: str = "nats") -> pd.DataFrame:
     """The same of every seed from which the default was trained; NaN where time was over."""
     own = kept.losses[kept.losses.evaluated_window == kept.made["window"]]
-    wide = own.pivot(index="seed", columns="arm", values=column).reindex(
-        columns=kept.made["choices"]
-    )
+    wide = own.pivot(index="seed", columns="arm", values=column)
+    wide = wide.reindex(columns=kept.made["choices"])
     return wide.dropna(subset=wide.columns[:1]).rename_axis(columns="arm")
 
 
@@ -222,13 +221,10 @@ def change(kept: Kept | None, short: pd.DataFrame, tokens: int, name: str) -> di
         return {"answer": brief, "note": f"By the short arms, {of}.{more}"}
     far, long = effects(kept), f"of {kept.losses.tokens.max():,}"
     if name not in set(far.change):
-        sizes = (
-            far.change.str.extract(rf"^{name.rpartition(' ')[0]} (\d+)$")[0].dropna().astype(int)
-        )
-        near = far.change[sizes.idxmax()] if len(sizes) else None
-        beside = (
-            f"; {near} by the longer ones, {long}, {_told(seeds.of(far, near))}" if near else ""
-        )
+        kin = far.change.str.extract(rf"^{name.rpartition(' ')[0]} (\d+)$")[0].dropna()
+        near, beside = far.change[kin.astype(int).idxmax()] if len(kin) else None, ""
+        if near:
+            beside = f"; {near} by the longer ones, {long}, {_told(seeds.of(far, near))}"
         return {"answer": brief, "note": f"By the short arms, {of}{beside}.{more}"}
     note = f"By the longer arms, {long} tokens; by the short ones, {of}, {_told(brief)}.{more}"
     return {"answer": seeds.of(far, name), "note": note}

@@ -1,8 +1,7 @@
 """Long runs on real texts, kept with how each was made, for pages that do not run them.
 
 Budgets of minutes need a machine for themselves, and may be run one at a time: what a run finds
-takes the place of what was kept under the same names, and the rest stays.
-"""
+takes the place of what was kept under the same names, and the rest stays."""
 
 from math import exp
 from pathlib import Path

@@ -115,11 +115,8 @@ def seed_models(control) -> dict:
     """The original's models: FP32; its int8; its int4, a code kept in a byte; and int8 unpacked
     once."""
     eight, four = (quantize(control, seed_rule(bits)) for bits in (8, 4))
-    cells = {
-        f"{name}.codes": m.integers() - 8 + 128
-        for name, m in four.named_modules()
-        if isinstance(m, QuantWeight)
-    }
+    inside = {name: m for name, m in four.named_modules() if isinstance(m, QuantWeight)}
+    cells = {f"{name}.codes": m.integers() - 8 + 128 for name, m in inside.items()}
     unpacked = quantize_structure(control, seed_rule(8))
     unpacked.load_state_dict(four.state_dict() | cells)
     once = accelerate(eight, "dequantized")
@@ -231,13 +228,11 @@ def as_run(ways: dict, engines: dict, scores) -> pd.Series:
 
 def products(widths, repeats: int, seed: int) -> pd.DataFrame:
     """Square matrices alone, times 1 and 64 tokens, every format on every kernel beside FP32."""
-    table = bench.dispatch_table(
-        widths, {name: formats()[name] for name in SUITS}, (1, 64), repeats, seed
-    )
-    speed = 1 / table.time_ratio
+    own = {name: formats()[name] for name in SUITS}
+    table = bench.dispatch_table(widths, own, (1, 64), repeats, seed)
     share = 100 * table.limit_us / table.median_us
-    kernel = table.kernel.replace("none", PLAIN)
-    return decided(table.assign(kernel=kernel, speedup=speed, limit_reached_percent=share))
+    table = table.assign(kernel=table.kernel.replace("none", PLAIN), speedup=1 / table.time_ratio)
+    return decided(table.assign(limit_reached_percent=share))
 
 
 def grids(products: pd.DataFrame) -> dict[str, pd.DataFrame]:
@@ -245,12 +240,9 @@ def grids(products: pd.DataFrame) -> dict[str, pd.DataFrame]:
     tokens."""
     real = products[(products.format != "fp32") & (products.kernel != "dequantized")]
     real = real[real.label != "refused"].assign(what=lambda t: t.format + ", " + t.kernel)
-    return {
-        f"{m} token{'s' * (m > 1)}": part.pivot(
-            index="what", columns="width", values="speedup"
-        ).loc[real.what.unique()]
-        for m, part in real.groupby("tokens")
-    }
+    wide = real.pivot(index="what", columns=["tokens", "width"], values="speedup")
+    wide = wide.loc[real.what.unique()]
+    return {f"{m} token{'s' * (m > 1)}": wide[m] for m in sorted({*real.tokens})}
 
 
 def quickest(products: pd.DataFrame) -> pd.DataFrame:

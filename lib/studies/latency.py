@@ -1,8 +1,7 @@
 """How much faster is decoding with a cache, and what bounds it?
 
 `measure` runs in a fresh process (`processes.Processes`) and times everything that the chapter
-compares, interleaved; the other functions read its samples.
-"""
+compares, interleaved; the other functions read its samples."""
 
 from dataclasses import dataclass, replace
 from functools import partial
@@ -65,8 +64,7 @@ def loops(model, prompt, new: int, names=LOOPS) -> dict:
 def measure(folder, text: np.ndarray, plan: Plan, kinds) -> dict[str, pd.DataFrame]:
     """Samples of one process: `loops`, `steps`, `kinds` and `seed`.
 
-    `folder` holds the models; `text` are ids, the prompt first.
-    """
+    `folder` holds the models; `text` are ids, the prompt first."""
     model, seed_model = (load(folder / name)[0] for name in ("model", "model-control"))
     ids = torch.from_numpy(np.asarray(text, dtype=np.int64))[None]
     prompt = ids[:, : plan.prompt_tokens]
@@ -88,10 +86,7 @@ def measure(folder, text: np.ndarray, plan: Plan, kinds) -> dict[str, pd.DataFra
 
 def larger_config(vocab_size: int, width: int, layers: int) -> ModelConfig:
     """A larger model with heads of 64 channels and a tied head."""
-    heads = max(width // 64, 1)
-    return ModelConfig(
-        vocab_size=vocab_size, d_model=width, n_layers=layers, n_heads=heads, tied=True
-    )
+    return ModelConfig(vocab_size, width, layers, n_heads=max(width // 64, 1), tied=True)
 
 
 def larger(plan: Plan, seed: int) -> dict[str, pd.DataFrame]:
@@ -196,13 +191,10 @@ def limit_curves(model, roof, cfg, plan: Plan, points: int = 30) -> list:
     """Speed-up over new tokens by roofline, time model and count of operations, as a figure's
     limits: ((tokens, speed-ups), name)."""
     tokens = np.unique(np.geomspace(2, max(plan.lengths), points).astype(int))
-    prompt_tokens = plan.prompt_tokens
-    of = {
-        "roofline: no overhead": lambda n: roof.speedup(prompt_tokens, n),
-        "time model": lambda n: model.speedup(prompt_tokens, n),
-        "ratio of operations": lambda n: bench.flop_speedup(cfg, prompt_tokens, n),
-    }
-    return [((tokens, [curve(int(n)) for n in tokens]), name) for name, curve in of.items()]
+    of = {"roofline: no overhead": roof.speedup, "time model": model.speedup}
+    of["ratio of operations"] = partial(bench.flop_speedup, cfg)
+    prompt = plan.prompt_tokens
+    return [((tokens, [curve(prompt, int(n)) for n in tokens]), name) for name, curve in of.items()]
 
 
 def least_curves(roof, plan: Plan) -> list:
@@ -316,9 +308,7 @@ def widths(cfg: ModelConfig) -> list[dict]:
     return rows
 
 
-def summary(
-    model: bench.TimeModel, roof: bench.TimeModel, compared: pd.DataFrame, cfg, prompt_tokens: int
-) -> dict:
+def summary(model, roof, compared: pd.DataFrame, cfg, prompt_tokens: int) -> dict:
     """timemodel.json: the constants, the machine's two limits, the predictions, and what other
     widths read and compute."""
     return vars(model) | {

@@ -80,14 +80,10 @@ def of_seed(recipe: TrainConfig, vocab_size: int, seed: int, runs: int, root: Pa
     control = Arm("original recipe, control", ModelConfig(), recipe, seed, "control", points=1)
     own = ModelConfig(vocab_size=vocab_size)
     here = Arm("original recipe, this corpus", own, recipe, seed, "first tokens", points=8)
-    return [
-        kept(control, root / "model-control"),
-        *(
-            replace(control, seed=seed + i, folder=root / f"model-control-{i}")
-            for i in range(1, runs)
-        ),
-        kept(here, root / "model-seed"),
+    more = [
+        replace(control, seed=seed + i, folder=root / f"model-control-{i}") for i in range(1, runs)
     ]
+    return [kept(control, root / "model-control"), *more, kept(here, root / "model-seed")]
 
 
 def texts(corpus: Corpus, control: Corpus, window: int) -> dict[str, Text]:
@@ -200,9 +196,8 @@ def on_control(runs: pd.DataFrame, recipe: TrainConfig, vocab_size: int) -> dict
 
 def curves(log: pd.DataFrame, models) -> pd.DataFrame:
     """Held-out loss at every step where it was taken."""
-    return log[log.model.isin(models)].dropna(subset="valid_nats")[
-        ["model", "step", "tokens", "valid_nats"]
-    ]
+    own = log[log.model.isin(models)].dropna(subset="valid_nats")
+    return own[["model", "step", "tokens", "valid_nats"]]
 
 
 def mechanisms(log: pd.DataFrame, model: str) -> pd.DataFrame:

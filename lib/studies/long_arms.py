@@ -5,8 +5,7 @@ Every choice is first tried at several learning rates for a share of the steps, 
 own, on validation text. At the best of them it is trained from each seed of the comparison and
 scored on the test split, which chooses nothing. All of this is fixed in `Design` before any loss of
 the comparison is seen, but how many seeds there are when the time is over: one is done after
-another, all choices of each.
-"""
+another, all choices of each."""
 
 import json
 import os
@@ -102,14 +101,7 @@ def choices(
 
 
 def run(
-    folder: Path,
-    family: str,
-    minutes: float,
-    workers: int,
-    design: Design | None = None,
-    done=None,
-    machine: dict | None = None,
-    **sitting,
+    folder: Path, family: str, minutes, workers, design=None, done=None, machine=None, **sitting
 ) -> Kept:
     """One sitting of so many minutes, on so many processes: goes on where the last one ended, and
     what ends is in `folder` at once. `done(stage, steps, of)` is told of progress; `machine` and

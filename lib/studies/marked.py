@@ -66,9 +66,9 @@ def told(table: pd.DataFrame) -> dict:
     excess = table.excess_nats.sort_values(ascending=False)
     top = table.loc[excess.index[0]]
     tenth = excess.iloc[: max(len(excess) // 10, 1)].sum()
-    return {"token": top.token, "kind": str(top.kind), "excess": top.excess_nats} | {
-        "share": 100 * tenth / excess[excess > 0].sum()
-    }
+    share = 100 * tenth / excess[excess > 0].sum()
+    found = {"token": top.token, "kind": str(top.kind), "excess": top.excess_nats}
+    return found | {"share": share}
 
 
 def _kinds(data) -> pd.Categorical:

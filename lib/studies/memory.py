@@ -1,7 +1,7 @@
 """The memory of the process while it generates: which caches are constant?"""
 
-from collections.abc import Callable
 from dataclasses import replace
+from functools import partial
 
 import pandas as pd
 
@@ -16,9 +16,7 @@ from .words import CACHES
 KINDS = ("static", "paged", "window", "dynamic")
 
 
-def growth(
-    model, prompt, new: int, window: int, kinds=KINDS, done: Callable[[int], None] | None = None
-) -> pd.DataFrame:
+def growth(model, prompt, new: int, window: int, kinds=KINDS) -> pd.DataFrame:
     """KiB that the process adds over the tokens generated after a prompt (T,), for each kind."""
     far = Transformer(replace(model.cfg, context=len(prompt) + new)).eval()
     far.load_state_dict(model.state_dict())
@@ -27,13 +25,9 @@ def growth(
         if kind == "window" and model.cfg.position == "sinusoidal":
             continue  # absolute positions cannot slide
         own, options = (model, {"window": window - 4}) if kind == "window" else (far, {})
-        table = bench.process_growth(
-            lambda own=own, kind=kind, o=options: run(own, prompt, new, kind, o), new
-        )
+        table = bench.process_growth(partial(run, own, prompt, new, kind, options), new)
         kib = table.process_bytes / 1024
         tables.append(table.assign(cache=CACHES.get(kind, kind), process_kib=kib))
-        if done:
-            done(1)
     return pd.concat(tables, ignore_index=True)
 
 

@@ -1,5 +1,7 @@
 """Not every matrix needs the same bits: sensitivities, and a search under a limit of bytes."""
 
+from functools import partial
+
 import numpy as np
 import pandas as pd
 
@@ -19,27 +21,21 @@ from .words import with_interval
 
 def palette() -> dict:
     """The formats a matrix may have."""
-    return {f"int{b}": formats()[f"int{b} g32 asym"] for b in (2, 3, 4)} | {
-        "int8": formats()["int8 channel"]
-    }
+    named = {f"int{b}": f"int{b} g32 asym" for b in (2, 3, 4)} | {"int8": "int8 channel"}
+    return {name: formats()[form] for name, form in named.items()}
 
 
 def felt(model, ids, window: int) -> tuple[pd.DataFrame, list]:
     """Perplexity added, in per cent, when one matrix alone is quantized, on validation ids: a
     table, and what `search` takes."""
     names = {scheme: name for name, scheme in palette().items()}
-    alone = sensitivity(
-        model, palette().values(), lambda m: float(losses(m, ids, window).mean()), "mse"
-    )
-    rows = [
-        {
-            "layer": row["layer"],
-            "scheme": names[row["scheme"]],
-            "added_percent": 100 * np.expm1(row["nats"]),
-        }
-        for row in alone
-    ]
-    return pd.DataFrame(rows), alone
+    alone = sensitivity(model, palette().values(), partial(nats, ids=ids, window=window), "mse")
+    rows = [(row["layer"], names[row["scheme"]], 100 * np.expm1(row["nats"])) for row in alone]
+    return pd.DataFrame(rows, columns=["layer", "scheme", "added_percent"]), alone
+
+
+def nats(model, ids, window: int) -> float:
+    return float(losses(model, ids, window).mean())
 
 
 def grid(table: pd.DataFrame) -> pd.DataFrame:
@@ -55,9 +51,7 @@ def under_budgets(model, alone, ids, scores: Scores) -> tuple[pd.DataFrame, dict
     scores.add("int3 clipped", quantize(model, palette()["int3"], "mse"))
     rows, schemes = [], {}
     for name, limit in {"int3 bytes": three, "half-way to int4": (three + four) // 2}.items():
-        found = search(
-            model, alone, limit, lambda m: float(losses(m, ids, scores.window).mean()), "mse"
-        )
+        found = search(model, alone, limit, partial(nats, ids=ids, window=scores.window), "mse")
         schemes[name] = found.scheme
         scores.add(f"mixed, {name}", quantize(model, found.scheme, "mse"))
         row = {"budget": name, "bytes": found.nbytes, "limit_bytes": limit}

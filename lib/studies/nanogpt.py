@@ -1,8 +1,7 @@
 """nanoGPT (Karpathy, MIT licence) run beside ours: its own program, its documented CPU recipe.
 
 Nothing of it is part of this repository. A clone is copied to a temporary folder, given the text in
-the files that its program reads, and run in a fresh process, which ends with ours.
-"""
+the files that its program reads, and run in a fresh process, which ends with ours."""
 
 import math
 import pickle
@@ -74,12 +73,8 @@ def measure(folder: Path, steps: int, threads: int) -> dict[str, pd.DataFrame]:
     `parse`. For a fresh process: it changes what belongs to all of it."""
     torch.set_num_threads(threads)
     torch.set_grad_enabled(True)
-    last = steps - 1  # its program stops after max_iters + 1
-    given = [
-        *RECIPE,
-        f"--max_iters={last if steps < STEPS else STEPS}",
-        f"--lr_decay_iters={STEPS}",
-    ]
+    most = steps - 1 if steps < STEPS else STEPS  # its program stops after max_iters + 1
+    given = [*RECIPE, f"--max_iters={most}", f"--lr_decay_iters={STEPS}"]
     argv, path = sys.argv, list(sys.path)
     log = Path(folder).resolve() / "log.txt"
     try:

@@ -1,7 +1,6 @@
 """What the framework costs: the same weights and tokens in the native engine, beside eager PyTorch.
 
-Without a C compiler there is nothing to measure, and `missing` says why.
-"""
+Without a C compiler there is nothing to measure, and `missing` says why."""
 
 from functools import partial
 

@@ -1,8 +1,7 @@
 """How many tokens of each split the chapters ask for at given parameters.
 
 One row a chapter: split -> (tokens, the parameter or the cell that asks). Beside the notebooks, so
-that a text is measured before anything is trained on it.
-"""
+that a text is measured before anything is trained on it."""
 
 
 def data(p):
@@ -26,12 +25,9 @@ def cache(p):
     yield "test", max(p["lengths"]) + p["prompt_tokens"] + 1, f"lengths up to {max(p['lengths'])}"
     yield "test", p["prompt_tokens"] + 129, f"prompt_tokens {p['prompt_tokens']} and 128 more"
     yield "test", p["certificate_prompt"] + 1, f"certificate_prompt {p['certificate_prompt']}"
-    texts = 2 * p["train_window"] * p["stream_texts"]
-    yield (
-        "test",
-        texts + 1,
-        (f"stream_texts {p['stream_texts']} of two windows (train_window {p['train_window']})"),
-    )
+    texts, window = p["stream_texts"], p["train_window"]
+    why = f"stream_texts {texts} of two windows (train_window {window})"
+    yield "test", 2 * window * texts + 1, why
 
 
 def appendix(p):

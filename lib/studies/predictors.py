@@ -68,10 +68,9 @@ def measured(nats: np.ndarray) -> tuple[float, float, float]:
 
 
 def frame(rows) -> pd.DataFrame:
-    table = pd.DataFrame(rows, columns=["predictor", "bits", "low_bits", "high_bits"])
-    return table.assign(
-        perplexity=2**table.bits, low=2**table.low_bits, high=2**table.high_bits
-    ).drop(columns=["low_bits", "high_bits"])
+    table = pd.DataFrame(rows, columns=["predictor", "bits", "low", "high"])
+    table.insert(2, "perplexity", 2**table.bits)
+    return table.assign(low=2**table.low, high=2**table.high)
 
 
 def summary(data) -> dict:

@@ -2,8 +2,7 @@
 
 The paper's runner and the guard cell of every notebook call `check`; pyproject.toml names it.
 Single values are held against `LEAST` and `KNOWN`; what belongs together is asked of the library's
-own dataclasses and of the rules below. ValueError, one line with thing, value and remedy.
-"""
+own dataclasses and of the rules below. ValueError, one line with thing, value and remedy."""
 
 import math
 import shutil

@@ -2,8 +2,7 @@
 the published results that stand beside it.
 
 A recipe's steps are planned when the machine's pace is known, see `real_texts`. A model's
-vocabulary is the text's.
-"""
+vocabulary is the text's."""
 
 import math
 from dataclasses import dataclass, replace

@@ -130,11 +130,8 @@ def exact(models: dict, folder, ids) -> pd.DataFrame:
     for name, target in (("int8 channel", "model-int8"), ("int4 g32", "model-int4")):
         with torch.no_grad():
             packed = models[name](ids)
-            twins = {
-                "dequantized": accelerate(models[name], "dequantized"),
-                "read back": load(folder / target)[0],
-            }
-            for what, other in twins.items():
+            once, back = accelerate(models[name], "dequantized"), load(folder / target)[0]
+            for what, other in (("dequantized", once), ("read back", back)):
                 gap = (packed - other(ids)).abs().max().item()
                 rows.append((f"{name}, packed against {what}", gap))
     return pd.DataFrame(rows, columns=["what", "difference"])

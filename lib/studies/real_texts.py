@@ -2,8 +2,7 @@
 
 A budget is of training: the steps of a schedule are planned from the pace of a short calibration,
 which counts too, so that the learning rate has come down to zero when the budget ends. Scoring
-comes after it. An interrupted run goes on from its checkpoint with the plan that it began with.
-"""
+comes after it. An interrupted run goes on from its checkpoint with the plan that it began with."""
 
 import copy
 import json

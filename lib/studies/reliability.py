@@ -30,9 +30,8 @@ def table(reports: dict) -> pd.DataFrame:
     for name, report in reports.items():
         part = calibration(report.confidence, report.correct, BINS)
         gap = by_group(report.correct - report.confidence, bin_of(report), range(BINS))
-        points = [
-            f"{100 * a:.0f} to {100 * b:.0f} %" for a, b in zip(part.low, part.high, strict=True)
-        ]
+        percent = (100 * part[["low", "high"]]).map("{:.0f}".format)
+        points = percent.low + " to " + percent.high + " %"
         part = part.drop(columns=["low", "high", "stderr"]).assign(bin=points, system=name)
         for column in ("mean", "low", "high"):
             part[f"gap_{column}"] = 100 * gap[column].to_numpy()
@@ -45,10 +44,8 @@ def table(reports: dict) -> pd.DataFrame:
 
 def errors(reports: dict) -> dict[str, float]:
     """Expected calibration error of each system, as a share."""
-    return {
-        name: expected_calibration_error(calibration(r.confidence, r.correct, BINS))
-        for name, r in reports.items()
-    }
+    bins = {name: calibration(r.confidence, r.correct, BINS) for name, r in reports.items()}
+    return {name: expected_calibration_error(own) for name, own in bins.items()}
 
 
 def error(report) -> Estimate:

@@ -1,6 +1,5 @@
 """What do the models write?"""
 
-import numpy as np
 import pandas as pd
 import torch
 
@@ -28,10 +27,8 @@ def drawn(data, models: dict, sampling: Sampling, draws: int = 2) -> pd.DataFram
             for draw in range(draws):
                 seeded = torch.Generator().manual_seed(draw)
                 ids = generate(model, prompt, new, sampling=sampling, generator=seeded)
-                texts = (
-                    decode(data.tokenizer, np.asarray(x)) for x in (prompt[0], rest(ids, prompt))
-                )
-                rows.append((*texts, name, draw))
+                texts = (prompt[0].numpy(), rest(ids, prompt).numpy())
+                rows.append((*(decode(data.tokenizer, own) for own in texts), name, draw))
     table = pd.DataFrame(rows, columns=["prompt", "continuation", "model", "draw"])
     return table.replace(r"\n", " / ", regex=True)
 

@@ -1,8 +1,7 @@
 """Losses of many models on the same tokens, compared in pairs.
 
 What counts is the paired difference of losses, token by token: its interval is far narrower than
-that of either perplexity.
-"""
+that of either perplexity."""
 
 from collections.abc import Callable
 
@@ -85,8 +84,7 @@ class Scores:
 
     def table(self, names, over: str = "fp32") -> pd.DataFrame:
         """A row a name: perplexity, and what it adds over another."""
-        rows = [
-            {"format": name, "perplexity": self.perplexity(name), **self.added(name, over)}
-            for name in names
-        ]
-        return pd.DataFrame(rows)
+        found = {name: self.added(name, over) for name in names}
+        return pd.DataFrame(
+            [{"format": n, "perplexity": self.perplexity(n)} | own for n, own in found.items()]
+        )

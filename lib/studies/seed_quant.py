@@ -67,16 +67,12 @@ def beside(runs: pd.DataFrame, timings: pd.DataFrame) -> pd.DataFrame:
     is added to FP32's; percent, the same; ms; times FP32's ms), with the interval in which one
     further run, or one further process, would fall."""
     rows, seed = [], SEED.set_index("format")
-    stated = {
-        "perplexity": ("perplexity", "seed_perplexity"),
-        "drop": ("added_perplexity", "seed_drop"),
-        "percent": ("added_percent", "seed_percent"),
-    }
+    columns = {"perplexity": "perplexity", "drop": "added_perplexity", "percent": "added_percent"}
     for name, own in runs.groupby("format", sort=False):
-        for quantity, (column, printed) in stated.items():
+        for quantity, column in columns.items():
             of = further_perplexity if quantity == "perplexity" else further_run
             if name != "fp32" or quantity == "perplexity":
-                rows.append((name, quantity, seed[printed][name], *of(own[column])))
+                rows.append((name, quantity, seed[f"seed_{quantity}"][name], *of(own[column])))
     for name, ms in (1e3 * process_medians(timings)[list(seed.index)]).items():
         found = over_processes(ms)
         rows.append((name, "ms", seed.seed_ms[name], found["estimate"], one_more(found)))
@@ -90,10 +86,7 @@ def beside(runs: pd.DataFrame, timings: pd.DataFrame) -> pd.DataFrame:
 
 def stated(table: pd.DataFrame) -> dict:
     """ "format quantity" -> (value, interval) of `beside`."""
-    return {
-        f"{row.format} {row.quantity}": (row.here, (row.low, row.high))
-        for row in table.itertuples()
-    }
+    return {f"{r.format} {r.quantity}": (r.here, (r.low, r.high)) for r in table.itertuples()}
 
 
 def drops_told(runs: pd.DataFrame, found: dict) -> dict:
@@ -195,6 +188,7 @@ def rule_facts(model) -> dict[str, float]:
     difference of logits between unpacking at each call and once."""
     eight, four = (quantize(model, seed_rule(bits)) for bits in (8, 4))
     held = [m for m in seed_models(model)["int4"].modules() if isinstance(m, QuantWeight)]
+    bits = 8 * sum(m.codes.nbytes for m in held) / sum(m.rows * m.columns for m in held)
     otherwise = [m for m in eight.modules() if isinstance(m, nn.Linear | QuantEmbedding)]
     ids = torch.arange(min(WINDOW, model.cfg.context, model.cfg.vocab_size))[None]
     with torch.no_grad():
@@ -202,9 +196,7 @@ def rule_facts(model) -> dict[str, float]:
     return {
         "lowest int8": min(row["lowest_code"] for row in layer_errors(model, eight)),
         "lowest int4": min(row["lowest_code"] for row in layer_errors(model, four)),
-        "bits of int4": 8
-        * sum(m.codes.nbytes for m in held)
-        / sum(m.rows * m.columns for m in held),
+        "bits of int4": bits,
         "zero-points": sum(m.zero.numel() for m in held if m.zero is not None),
         "treated otherwise": len(otherwise),
         "difference": gap.abs().max().item(),

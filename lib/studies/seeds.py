@@ -2,8 +2,7 @@
 
 A comparison is paired by seed. Where several are made, Holm's correction over all of them decides
 which words are used (Holm 1979), and every interval is Bonferroni's over as many, so that all hold
-together at 95 %.
-"""
+together at 95 %."""
 
 from itertools import combinations
 from typing import NamedTuple
@@ -39,6 +38,14 @@ def mean(values, level: float = 1 - LEVEL) -> Estimate:
         return Estimate()
     found = t_interval(values, level)
     return Estimate(found.mean, found.interval)
+
+
+def means(table: pd.DataFrame, by: list[str], column: str) -> pd.DataFrame:
+    """Of each group of a table with a row a seed the `mean` of a column: `by`, it, low, high."""
+    groups = table.groupby(by, sort=False)[column]
+    found = [(key, mean(own)) for key, own in groups]
+    rows = [(*key, own.value, *own.interval) for key, own in found]
+    return pd.DataFrame(rows, columns=[*by, column, "low", "high"])
 
 
 def one_more(values) -> Estimate:
@@ -115,8 +122,8 @@ def effects(losses: pd.DataFrame, default: str = "default") -> pd.DataFrame:
         found, (low, high) = t_interval(change), mean(change, family_level(len(others))).interval
         row = {"change": name, "pairs": found.n}
         row["smallest_nats"] = smallest_shown(found.sd, found.n, len(others))
-        row |= {"difference_nats": found.mean, "low": low, "high": high, "p": found.pvalue}
-        rows.append(row)
+        row |= {"difference_nats": found.mean, "low": low, "high": high}
+        rows.append(row | {"p": found.pvalue})
     table = pd.DataFrame(rows)
     table["p_holm"] = holm(table.p)
     table["reading"] = np.where(table.difference_nats > 0, WORSE, BETTER)

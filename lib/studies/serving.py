@@ -96,14 +96,11 @@ def beams(model, many: Several, timed: pd.DataFrame, length_penalty: float = 1.0
 def batches(model, many: Several, timed: pd.DataFrame, rows_seconds: pd.Series):
     """A row a kind of cache: texts equal to their own run in float64, and time against one by one.
 
-    `rows_seconds` are the seconds of a forward over so many sequences; they bound the gain.
-    """
+    `rows_seconds` are the seconds of a forward over so many sequences; they bound the gain."""
     double, prompts, new = in_float64(model), many.batch, many.new
     wanted = alone(double, prompts, new)
-    limit = (
-        len(prompts) * rows_seconds[1] / np.interp(len(prompts), rows_seconds.index, rows_seconds)
-    )
-    rows = []
+    n, rows = len(prompts), []
+    limit = n * rows_seconds[1] / np.interp(n, rows_seconds.index, rows_seconds)
     for kind in BATCH_KINDS:
         found = generate_batch(double, prompts, new, cache=kind)
         same = sum(torch.equal(a, b) for a, b in zip(found, wanted, strict=True))

@@ -152,14 +152,11 @@ def results(samples: dict[str, pd.DataFrame], counts: pd.DataFrame, gamma: int =
         forward = (judged + calls * times["proposal"]) / one
         costs = (times["proposal"] / one, times["judging"] / one)
         shown = ("target", "draft", "alpha", "expected_alpha", "tokens_a_forward", "theory")
-        rows.append(
-            {
-                **{name: row[name] for name in shown},
-                **as_columns("measured_speedup", speedup(timed, "plain", row["draft"])),
-                "predicted_speedup": row["tokens_a_forward"] / forward,
-                "pays_from_alpha": pays_from(gamma, calls / gamma * costs[0], costs[1]),
-            }
-        )
+        found = {name: row[name] for name in shown}
+        found |= as_columns("measured_speedup", speedup(timed, "plain", row["draft"]))
+        found["predicted_speedup"] = row["tokens_a_forward"] / forward
+        found["pays_from_alpha"] = pays_from(gamma, calls / gamma * costs[0], costs[1])
+        rows.append(found)
     return pd.DataFrame(rows)
 
 
@@ -201,14 +198,9 @@ def steady(counts: pd.DataFrame) -> pd.DataFrame:
     """Of drafts that always propose as many, by how many per cent the prediction is missed: draft,
     off_percent, low, high."""
     own = counts[counts.draft != "prompt lookup"]
-    return pd.DataFrame(
-        {
-            "draft": own.draft + " of " + own.target,
-            "off_percent": own.off_percent,
-            "low": own.off_low,
-            "high": own.off_high,
-        }
-    )
+    own = own.assign(draft=own.draft + " of " + own.target)
+    own = own.rename(columns={"off_low": "low", "off_high": "high"})
+    return own[["draft", "off_percent", "low", "high"]]
 
 
 def circles(model, prompts, tokens: int) -> dict[str, float]:

@@ -30,13 +30,7 @@ def models(folder) -> dict:
     """The trained models of a run by the names the chapter gives them: the original's recipe on
     this corpus where it was trained, the model, its twin, and both with smeared keys last."""
     found = {}
-    for name in (
-        "model-seed",
-        "model",
-        "model-2block",
-        "model-smeared",
-        "model-smeared-2block",
-    ):
+    for name in ("model-seed", "model", "model-2block", "model-smeared", "model-smeared-2block"):
         if (folder / name).is_dir():
             net = load(folder / name)[0]
             said = SEED if name == "model-seed" else f"{net.cfg.n_layers}-block model"
@@ -59,10 +53,8 @@ def trained(nets: dict) -> dict:
 
 def scored(nets: dict, test: np.ndarray, windows: dict[str, int]) -> dict[str, TokenReport]:
     """Every model on each token of the test split once, in its own window."""
-    return {
-        name: token_report(net, test, windows[name], stride(windows[name]))
-        for name, net in nets.items()
-    }
+    steps = {name: (windows[name], stride(windows[name])) for name in nets}
+    return {name: token_report(net, test, *steps[name]) for name, net in nets.items()}
 
 
 def stride(window: int) -> int:
@@ -88,16 +80,12 @@ def orders(data) -> range:
 def by_order(counted: dict[int, TokenReport], tuning: dict[int, float], size: int) -> pd.DataFrame:
     """A row an n-gram order: perplexity on validation and test, and test accuracy; order 0 guesses
     among `size` tokens."""
-    return pd.DataFrame(
-        {
-            "order": list(counted),
-            "validation_perplexity": [math.exp(tuning[n]) for n in counted],
-            "test_perplexity": [perplexity(r) for r in counted.values()],
-            "test_accuracy_percent": [
-                100 * float(r.correct.mean()) if n else 100 / size for n, r in counted.items()
-            ],
-        }
-    )
+    rows = [
+        (n, math.exp(tuning[n]), perplexity(r), 100 * float(r.correct.mean()) if n else 100 / size)
+        for n, r in counted.items()
+    ]
+    columns = ["order", "validation_perplexity", "test_perplexity", "test_accuracy_percent"]
+    return pd.DataFrame(rows, columns=columns)
 
 
 def longest(tuning: dict[int, float]) -> dict:

@@ -50,15 +50,9 @@ def mechanisms(language: Language) -> pd.DataFrame:
         "induction": "what followed this key last time",
     }
     own = [m for m in MECHANISMS if m in hidden]
-    table = pd.DataFrame(
-        {
-            "mechanism": own,
-            "looks back to": [looks[m] for m in own],
-            "share_percent": [100 * spec.share(m) for m in own],
-            "known_bits": [entropy(spec.ranks(m)) for m in own],
-            "hidden_bits": [hidden[m] for m in own],
-        }
-    )
+    rows = [(m, looks[m], 100 * spec.share(m), entropy(spec.ranks(m)), hidden[m]) for m in own]
+    columns = ["mechanism", "looks back to", "share_percent", "known_bits", "hidden_bits"]
+    table = pd.DataFrame(rows, columns=columns)
     saved = table.hidden_bits - table.known_bits
     return table.assign(worth_bits=saved * table.share_percent / 100)
 
@@ -66,11 +60,8 @@ def mechanisms(language: Language) -> pd.DataFrame:
 def characters(text: str) -> pd.DataFrame:
     """Kinds of character by Unicode's general categories: share, how many different ones, and the
     most frequent; over the first 200,000 characters."""
-    counts = Counter(text[:PROBE])
-    seen = pd.DataFrame({"character": list(counts), "count": list(counts.values())})
-    grouped = seen.sort_values("count", ascending=False, kind="stable").groupby(
-        pd.Series([kind(c) for c in seen.character], name="kind"), sort=False
-    )
+    seen = pd.DataFrame(Counter(text[:PROBE]).most_common(), columns=["character", "count"])
+    grouped = seen.assign(kind=[kind(c) for c in seen.character]).groupby("kind", sort=False)
     table = grouped.agg(
         share_percent=("count", "sum"),
         different=("character", "size"),

@@ -45,9 +45,6 @@ def lossless(data, made: dict, characters: int = 60_000) -> tuple[int, int]:
     """(given back, tried): characters and BPE on a piece of the test split and on a string of
     characters that no training text holds."""
     texts = (data.text("test")[:characters], STRANGE)
-    back = [
-        decode(made[kind], encode(made[kind], text)) == text
-        for kind in ("character", "bpe")
-        for text in texts
-    ]
+    ways = [made[kind] for kind in ("character", "bpe")]
+    back = [decode(way, encode(way, text)) == text for way in ways for text in texts]
     return sum(back), len(back)

@@ -2,8 +2,7 @@
 
 Matrices as small as these leave a second thread little to do: two jobs of one thread are done
 sooner than one job of two threads after another. A job runs on one thread wherever it runs, so
-what it finds does not depend on how many run beside it.
-"""
+what it finds does not depend on how many run beside it."""
 
 import ctypes
 import os
@@ -52,13 +51,7 @@ def ticks(progress: Callable | None, total: int, what: str) -> Callable[[int], N
 
 
 def side_by_side(
-    job: Callable,
-    items: Sequence,
-    shared,
-    *,
-    workers: int = 1,
-    done: Callable[[int], None] | None = None,
-    cost: Callable | None = None,
+    job: Callable, items: Sequence, shared, *, workers: int = 1, done=None, cost=None
 ) -> list:
     """[job(item, shared, tick) for item in items], in their order, in `workers` fresh processes;
     one worker is this process itself.
@@ -67,8 +60,7 @@ def side_by_side(
     tensors. A job calls `tick(steps it has taken)` as it goes, and `done` is told how many more
     steps all have taken. What has the largest `cost(item)` begins first. What a dead worker left is
     done once more; a second death, as the first failure, ends all: WorkerDied or JobFailed, which
-    name the item by its str. So does an interrupt, and no worker outlives this process.
-    """
+    name the item by its str. So does an interrupt, and no worker outlives this process."""
     done = done or (lambda steps: None)
     if workers <= 1:
         return _in_turn(job, items, shared, done)

@@ -14,9 +14,7 @@ def parameters(cfg: ModelConfig) -> dict[str, int]:
     C, D, F, b = cfg.d_model, cfg.head_dim, cfg.ffn_dim, int(cfg.bias)
     q, kv = cfg.n_heads * D, cfg.kv_heads * D
     norm = C * (2 if cfg.norm == "layernorm" else 1)
-    attention = (
-        C * q + q * b + 2 * (C * kv + kv * b) + q * C + C * b + (2 * D if cfg.qk_norm else 0)
-    )
+    attention = C * q + q * b + 2 * (C * kv + kv * b) + q * C + C * b + 2 * D * cfg.qk_norm
     ffn = (2 if cfg.ffn == "swiglu" else 1) * (C * F + F * b) + F * C + C * b
     return {
         "embedding": cfg.vocab_size * C,
@@ -42,16 +40,11 @@ def flops(cfg: ModelConfig, tokens: int, past: int = 0, head_positions: int = 1)
     tokens, past = whole("tokens", tokens), whole("past", past, 0)
     head_positions = whole("head_positions", head_positions, 0)
     C, D = cfg.d_model, cfg.head_dim
-    matrices = (
-        C * cfg.n_heads * D * 2
-        + 2 * C * cfg.kv_heads * D
-        + (3 if cfg.ffn == "swiglu" else 2) * C * cfg.ffn_dim
-    )
+    ffn = (3 if cfg.ffn == "swiglu" else 2) * C * cfg.ffn_dim
+    matrices = 2 * C * D * (cfg.n_heads + cfg.kv_heads) + ffn
     keys = tokens * past + tokens * (tokens + 1) // 2  # key-query pairs a causal mask lets through
-    return 2 * (
-        cfg.n_layers * (tokens * matrices + 2 * keys * cfg.n_heads * D)
-        + head_positions * C * cfg.vocab_size
-    )
+    blocks = cfg.n_layers * (tokens * matrices + 2 * keys * cfg.n_heads * D)
+    return 2 * (blocks + head_positions * C * cfg.vocab_size)
 
 
 def training_flops(cfg: ModelConfig, batch: int, window: int) -> int:
@@ -86,32 +79,17 @@ def flop_speedup(cfg: ModelConfig, prompt: int, new: int, head_all: bool = False
     count, not a time.
 
     `head_all`: the uncached loop, and the prefill, apply the head to every position, as the seed
-    report's does.
-    """
+    report's does."""
     prompt, new = whole("prompt", prompt), whole("new", new)
-    uncached = sum(
-        flops(cfg, t, head_positions=t if head_all else 1) for t in range(prompt, prompt + new)
-    )
+    lengths = range(prompt, prompt + new)
+    uncached = sum(flops(cfg, t, head_positions=t if head_all else 1) for t in lengths)
     prefill = flops(cfg, prompt, head_positions=prompt if head_all else 1)
-    return uncached / (
-        prefill + sum(flops(cfg, 1, past=t) for t in range(prompt, prompt + new - 1))
-    )
+    return uncached / (prefill + sum(flops(cfg, 1, past=t) for t in lengths[:-1]))
 
 
-def kv_bytes(
-    cfg: ModelConfig,
-    tokens: int,
-    batch: int = 1,
-    itemsize: int = 4,
-    kind: str = "static",
-    *,
-    window: int | None = None,
-    sinks: int = 4,
-    residual: int = 32,
-    group: int = 32,
-    rollback: int = 0,
-    block_size: int = 16,
-) -> int:
+def kv_bytes(cfg: ModelConfig, tokens: int, batch: int = 1, itemsize: int = 4, kind="static", *,
+             window: int | None = None, sinks: int = 4, residual: int = 32, group: int = 32,
+             rollback: int = 0, block_size: int = 16) -> int:  # fmt: skip
     """Bytes of a cache of `kind` and these options whose capacity of `tokens` is full; `itemsize`
     of its full precision.
 
@@ -125,15 +103,8 @@ def kv_bytes(
     heads, D = 2 * cfg.n_layers * batch * cfg.kv_heads, cfg.head_dim
     blocks = block_size * math.ceil(tokens / block_size)
     kept = rollback + (cfg.context if window is None else window + sinks)
-    slots = {
-        "static": tokens,
-        "dynamic": tokens,
-        "window": kept,
-        "int8": tokens,
-        "paged": blocks,
-        "paged-int8": blocks,
-        "paged-int4": blocks,
-    }
+    slots = dict.fromkeys(("static", "dynamic", "int8"), tokens) | {"window": kept}
+    slots |= dict.fromkeys(("paged", "paged-int8", "paged-int4"), blocks)
     row = {"int8": D + 2, "paged-int8": D + 2, "paged-int4": packed_bytes(D, 4) + 4}
     if kind in slots:
         return heads * slots[kind] * row.get(kind, D * itemsize)
@@ -144,10 +115,8 @@ def kv_bytes(
         )
     groups, held = (max(0, n - residual) // group for n in (tokens, tokens - rollback))
     packed = groups * group_bytes(cfg, int(kind.removeprefix("int")), group)
-    return (
-        cfg.n_layers * batch * cfg.kv_heads * packed
-        + heads * (tokens - held * group) * cfg.head_dim * itemsize
-    )
+    full = heads * (tokens - held * group) * D * itemsize
+    return cfg.n_layers * batch * cfg.kv_heads * packed + full
 
 
 def group_bytes(cfg: ModelConfig, bits: int, group: int) -> int:

@@ -41,9 +41,8 @@ def step_times(
         calls[f"rows {m}"] = _after(model, rows, ids[:, past : past + 1].expand(m, 1), past)
     samples = interleaved(calls, repeats, warmup=2)
     samples[["phase", "tokens"]] = samples.pop("name").str.split(" ", expand=True)
-    return samples.assign(tokens=samples.tokens.astype(int))[
-        ["phase", "tokens", "repeat", "seconds"]
-    ]
+    samples = samples.assign(tokens=samples.tokens.astype(int))
+    return samples[["phase", "tokens", "repeat", "seconds"]]
 
 
 def _after(model, cache, new, past):

@@ -43,16 +43,14 @@ class TimeModel:
     def uncached(self, tokens):
         """Seconds of one forward over `tokens` (a number or an array)."""
         tokens = np.asarray(tokens, dtype=float)
-        return self.overhead + np.maximum(
-            self.weights, self.compute * tokens + self.attention * tokens**2
-        )
+        compute = self.compute * tokens + self.attention * tokens**2
+        return self.overhead + np.maximum(self.weights, compute)
 
     def cached(self, past):
         """Seconds of one cached step after `past` tokens."""
         past = np.asarray(past, dtype=float)
-        return self.cached_overhead + np.maximum(
-            self.weights + max(self.kappa, 0.0) * past, self.compute
-        )
+        read = self.weights + max(self.kappa, 0.0) * past
+        return self.cached_overhead + np.maximum(read, self.compute)
 
     def loops(self, prompt: int, new: int) -> tuple[float, float]:
         """Seconds for `new` tokens after a prompt of `prompt`, without a cache and with one.
@@ -101,16 +99,9 @@ def fit(lengths, uncached_seconds, cached_lengths, cached_seconds, weights: floa
     line = linregress(past, seconds)
     half = float(t.ppf(0.975, max(len(past) - 2, 1))) * line.stderr
     kappa = line.slope if line.slope - half > 0 else 0.0
-    cached_overhead = float(np.median(seconds - np.maximum(weights + kappa * past, c)))
-    return TimeModel(
-        o,
-        max(cached_overhead, 0.0),
-        weights,
-        c,
-        a,
-        float(line.slope),
-        (line.slope - half, line.slope + half),
-    )
+    left = float(np.median(seconds - np.maximum(weights + kappa * past, c)))
+    interval = line.slope - half, line.slope + half
+    return TimeModel(o, max(left, 0.0), weights, c, a, float(line.slope), interval)
 
 
 def _curve(name, lengths, seconds):

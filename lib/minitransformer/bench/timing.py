@@ -20,8 +20,7 @@ def interleaved(
     Returns raw samples, one row each: name, repeat, seconds. Warm-up calls are not kept. `before`:
     untimed calls of a function before each timed one, which then finds in the processor's caches
     what its own last call left there, and not what another function did. ValueError for no
-    function or no repeat.
-    """
+    function or no repeat."""
     repeats, warmup = whole("repeats", repeats), whole("warmup", warmup, 0)
     before = whole("before", before, 0)
     if not functions:

@@ -22,8 +22,7 @@ both versions; the mask lets each row see one of the two:
     returned   q0 … q3  q4 … q7 | f0 … f3  f4 f5 f6 f7  f8 f9 f10
     row 5       .    .   .    . |  1    1   1  1  .  .   .  .  .
     row 6       1    1   .    . |  .    .   1  1  1  .   .  .  .
-    row 10      1    1   1    1 |  .    .   .  .  .  .   1  1  1
-"""
+    row 10      1    1   1    1 |  .    .   .  .  .  .   1  1  1"""
 
 import torch
 
@@ -69,8 +68,7 @@ class KiviLayer(QuantizedLayer):
         """Pack the groups finished by this step; return all finished ones, then `full` from the
         first row's edge on.
 
-        n numbers share a scale: the tokens of a group in one channel, or channels of one token.
-        """
+        n numbers share a scale: the tokens of a group in one channel, or channels of one token."""
         cache, pos = self.cache, step.before.pos
         g, D, held = cache.group, full.shape[3], cache.held
         before, after = cache.finished(pos), cache.finished(step.end)
@@ -136,12 +134,9 @@ class KiviCache(Cache):
         first, after = self.finished(pos + 1), self.finished(end)
         if first == after:
             return None
-        edges = torch.tensor([self.finished(i + 1) for i in range(pos, end)], device=self.device)
-        edges = edges[:, None]
-        rows, packed, full = (
-            torch.arange(a, b, device=self.device)
-            for a, b in ((pos, end), (0, after), (first, end))
-        )
+        edges = torch.tensor([[self.finished(i + 1)] for i in range(pos, end)], device=self.device)
+        spans = (pos, end), (0, after), (first, end)
+        rows, packed, full = (torch.arange(*span, device=self.device) for span in spans)
         return torch.cat((packed < edges, (full >= edges) & (full <= rows[:, None])), dim=1)
 
     def truncate(self, pos):

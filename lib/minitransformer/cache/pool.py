@@ -31,14 +31,7 @@ class BlockPool:
     not in use."""
 
     def __init__(
-        self,
-        cfg: ModelConfig,
-        blocks: int,
-        block_size: int = 16,
-        *,
-        bits: int | None = None,
-        dtype=None,
-        device=None,
+        self, cfg: ModelConfig, blocks: int, block_size=16, *, bits=None, dtype=None, device=None
     ):
         blocks = whole("blocks", blocks, 1, "of the pool is not positive")
         block_size = whole("block_size", block_size, 1, "of the pool is not positive")
@@ -185,9 +178,8 @@ class BlockPool:
     def write(self, i: int, slots: torch.Tensor, new: torch.Tensor) -> None:
         """Keys and values (2, n, Hkv, D) of layer `i` go to these n slots."""
         store = self.layer_store(i, like=new)
-        store.index_copy_(
-            1, slots, new.to(store.dtype) if self.bits is None else encode(new, self.bits)
-        )
+        rows = new.to(store.dtype) if self.bits is None else encode(new, self.bits)
+        store.index_copy_(1, slots, rows)
 
     def read(self, i: int, slots: torch.Tensor | slice) -> torch.Tensor:
         """Keys and values of layer `i` in these n slots: (2, n, Hkv, D), of a slice a view where

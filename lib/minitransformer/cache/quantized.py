@@ -43,9 +43,8 @@ class Int8Layer(QuantizedLayer):
             step.stores[self.index] = self.reserve(k, rows, codes=k.shape[3], numbers=1)
         codes, scales = step.stores[self.index]
         new = slice(step.before.pos, step.end)
-        codes[:, :, :, new], scales[:, :, :, new], _ = quantized(
-            torch.stack((k, v), dim=2), 8, symmetric=True
-        )
+        both = torch.stack((k, v), dim=2)
+        codes[:, :, :, new], scales[:, :, :, new], _ = quantized(both, 8, symmetric=True)
         seen = codes[:, :, :, : step.end].to(cache.dtype or k.dtype)
         return seen.sub_(128).mul_(scales[:, :, :, : step.end]).unbind(2)
 

@@ -188,9 +188,8 @@ class WindowCache(Cache):
 
     def slots(self, tokens):
         """Where tokens are stored: sinks first, then a ring."""
-        return torch.where(
-            tokens < self.sinks, tokens, self.sinks + (tokens - self.sinks) % self.ring
-        )
+        ring = self.sinks + (tokens - self.sinks) % self.ring
+        return torch.where(tokens < self.sinks, tokens, ring)
 
     def angles(self, places):
         """(cos, sin) of rotations by places in (-context, context), each (n, D/2), float64; None

@@ -10,12 +10,7 @@ from torch.overrides import TorchFunctionMode
 from ..model import Transformer
 from ..quant import quantize_structure
 
-DTYPES = {
-    "float32": torch.float32,
-    "float64": torch.float64,
-    "bfloat16": torch.bfloat16,
-    "float16": torch.float16,
-}
+DTYPES = {name: getattr(torch, name) for name in ("float32", "float64", "bfloat16", "float16")}
 
 
 def _build(cfg, scheme):
@@ -83,14 +78,11 @@ def compare(path, file, cfg, scheme, dtype) -> dict[str, str]:
     if cfg.n_layers > len(stored):  # before so many are built
         raise ValueError(
             f"{path} is truncated or of another model ({len(stored)} tensors for {cfg.n_layers} "
-            "blocks): "
-            "save or train it again"
+            "blocks): save or train it again"
         )
     wanted, names = _layout(cfg, scheme)
-    for word, odd in (
-        ("Missing", set(names.values()) - stored),
-        ("Unexpected", stored - set(names.values())),
-    ):
+    known = set(names.values())
+    for word, odd in (("Missing", known - stored), ("Unexpected", stored - known)):
         if odd:
             raise ValueError(
                 f"{path} is truncated or of another model ({word} key {min(odd)}): "

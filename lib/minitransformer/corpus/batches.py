@@ -40,12 +40,8 @@ class Batches:
                 " short_steps 0"
             )
         self.ids, self.seed = ids if isinstance(ids, Store) else np.asanyarray(ids), seed
-        self.batch_size, self.window, self.short_window, self.short_steps = (
-            batch_size,
-            window,
-            short_window,
-            short_steps,
-        )
+        self.batch_size, self.window = batch_size, window
+        self.short_window, self.short_steps = short_window, short_steps
 
     def batch(self, step: int) -> torch.Tensor:
         """(rows, window + 1) token ids, inputs and, one place on, targets: batch_size rows once the

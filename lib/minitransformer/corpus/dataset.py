@@ -63,9 +63,8 @@ class Corpus:
     @property
     def ids_sha256(self) -> str:
         """Of the ids of all splits, as little-endian int32."""
-        return hashlib.sha256(
-            b"".join(self.splits[s].astype("<i4").tobytes() for s in SPLITS)
-        ).hexdigest()
+        ids = b"".join(self.splits[s].astype("<i4").tobytes() for s in SPLITS)
+        return hashlib.sha256(ids).hexdigest()
 
     @property
     def language(self) -> Language:
@@ -80,9 +79,8 @@ class Corpus:
 
     def _whole_text(self) -> bytes:
         # nanoGPT's split scores the same tenth twice; the file holds it once.
-        return "".join(
-            self.texts[s] for s in SPLITS if not (s == "test" and self.meta.get("test_is_valid"))
-        ).encode()
+        once = [s for s in SPLITS if not (s == "test" and self.meta.get("test_is_valid"))]
+        return "".join(self.texts[s] for s in once).encode()
 
     def save(self, directory: Path) -> None:
         """Writes corpus.txt, tokens.jsonl, vocab.txt, tokenizer.json, oracle.npz (the language)
@@ -91,23 +89,18 @@ class Corpus:
         directory.mkdir(parents=True, exist_ok=True)
         _write(directory / "corpus.txt", self._whole_text())
         _write(directory / "tokens.jsonl", "".join(_token_lines(self.splits)).encode())
-        _write(
-            directory / "vocab.txt",
-            "".join(_visible(token) + "\n" for token in vocabulary(self.tokenizer)).encode(),
-        )
+        tokens = "".join(_visible(token) + "\n" for token in vocabulary(self.tokenizer))
+        _write(directory / "vocab.txt", tokens.encode())
         _write(directory / "tokenizer.json", self.tokenizer.to_str(pretty=True).encode())
         (directory / "oracle.npz").unlink(missing_ok=True)
         if self.oracle is not None:
-            arrays = {f"log_prob_{s}": self.oracle[s] for s in SPLITS} | {
-                f"mechanism_{s}": self.mechanism[s] for s in SPLITS
-            }
+            arrays = {f"log_prob_{s}": self.oracle[s] for s in SPLITS}
+            arrays |= {f"mechanism_{s}": self.mechanism[s] for s in SPLITS}
             buffer = io.BytesIO()
             np.savez_compressed(buffer, **arrays)
             _write(directory / "oracle.npz", buffer.getvalue())
-        _write(
-            directory / "corpus.json",
-            (json.dumps(self.describe(), indent=2, ensure_ascii=False) + "\n").encode(),
-        )
+        about = json.dumps(self.describe(), indent=2, ensure_ascii=False) + "\n"
+        _write(directory / "corpus.json", about.encode())
 
     def describe(self) -> dict:
         """What corpus.json holds: provenance, hashes, floor, and the sizes and boundaries of the
@@ -121,10 +114,8 @@ class Corpus:
                 tokens=len(self.splits[split]), characters=[start, stop], bytes=self.n_bytes[split]
             )
             start = stop
-        floor = dict(
-            floor_nats=self.floor_nats,
-            floor_perplexity=None if self.floor_nats is None else math.exp(self.floor_nats),
-        )
+        nats = self.floor_nats
+        floor = dict(floor_nats=nats, floor_perplexity=None if nats is None else math.exp(nats))
         hashes = dict(sha256=self.sha256, ids_sha256=self.ids_sha256)
         sizes_of = dict(vocab_size=self.vocab_size, types=self.types)
         return dict(
@@ -156,15 +147,12 @@ class Corpus:
         )
         if (directory / "oracle.npz").is_file():
             with np.load(directory / "oracle.npz") as file:
-                oracle, mechanism = (
-                    {s: file[f"{key}_{s}"] for s in SPLITS} for key in ("log_prob", "mechanism")
-                )
-        name, kind, floor, ids_hash = (
-            about.pop(k) for k in ("name", "kind", "floor_nats", "ids_sha256")
-        )
-        meta = {
-            k: v for k, v in about.items() if k not in ("floor_perplexity", "vocab_size", "types")
-        }
+                oracle = {s: file[f"log_prob_{s}"] for s in SPLITS}
+                mechanism = {s: file[f"mechanism_{s}"] for s in SPLITS}
+        known = ("name", "kind", "floor_nats", "ids_sha256")
+        name, kind, floor, ids_hash = map(about.pop, known)
+        computed = ("floor_perplexity", "vocab_size", "types")
+        meta = {k: v for k, v in about.items() if k not in computed}
         splits = {s: np.concatenate(parts) for s, parts in ids.items()}
         corpus = Corpus(name, kind, splits, texts, tokenizer, floor, oracle, mechanism, meta)
         _compare(directory / "tokens.jsonl", corpus.ids_sha256, ids_hash)
@@ -174,12 +162,8 @@ class Corpus:
 def _token_lines(splits: dict[str, np.ndarray]):
     for split in SPLITS:
         for start in range(0, len(splits[split]), LINE):
-            yield (
-                json.dumps(
-                    dict(split=split, start=start, ids=splits[split][start : start + LINE].tolist())
-                )
-                + "\n"
-            )
+            ids = splits[split][start : start + LINE].tolist()
+            yield json.dumps(dict(split=split, start=start, ids=ids)) + "\n"
 
 
 def read_vocabulary(path: Path) -> list[str]:

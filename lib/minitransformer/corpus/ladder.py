@@ -22,28 +22,19 @@ def marginals(language: Language, rounds: int = 200) -> np.ndarray:
     spec = language.spec
     C, M = spec.classes, spec.words
     forward = np.zeros((C, C))
-    np.add.at(
-        forward,
-        (np.arange(C)[:, None], language.successors),
-        np.array(spec.succession) / sum(spec.succession),
-    )
-    back = {
-        1: forward.T,
-        2: np.linalg.matrix_power(forward.T, spec.offset),
-        3: np.eye(C)[language.source],
-    }
-    shifted = (
-        np.arange(M) - language.rotation[:, :, None]
-    ) % M  # (C, values, M): the rank behind each index
-    p = np.full(
-        (C, M), 1 / M
-    )  # induction's register walks uniformly: over the class, or over the values
+    weights = np.array(spec.succession) / sum(spec.succession)
+    np.add.at(forward, (np.arange(C)[:, None], language.successors), weights)
+    further = np.linalg.matrix_power(forward.T, spec.offset)
+    back = {1: forward.T, 2: further, 3: np.eye(C)[language.source]}
+    # the rank behind each index, (C, values, M)
+    shifted = (np.arange(M) - language.rotation[:, :, None]) % M
+    # induction's register walks uniformly: over the class, or over the values
+    p = np.full((C, M), 1 / M)
     recalled = (np.arange(M) - spec.unit * np.arange(spec.values)[:, None]) % M  # (values, M)
     for _ in range(rounds):
         before = p.copy()
-        value = np.stack(
-            [p[:, v :: spec.values].sum(1) for v in range(spec.values)], axis=1
-        )  # (C, values)
+        # (C, values)
+        value = np.stack([p[:, v :: spec.values].sum(1) for v in range(spec.values)], axis=1)
         for c, kind in enumerate(language.mechanism_of_class.tolist()):
             q = np.array(spec.ranks(MECHANISMS[kind])) / sum(spec.free)
             if kind in back:
@@ -60,12 +51,9 @@ def marginals(language: Language, rounds: int = 200) -> np.ndarray:
 def hidden_bits(language: Language) -> dict[str, float]:
     """For each mechanism the mean entropy in bits of its word, class known, when what it looks back
     to is hidden."""
-    h = bits(marginals(language))
-    return {
-        m: float(h[language.mechanism_of_class == i].mean())
-        for i, m in enumerate(MECHANISMS)
-        if language.spec.share(m)
-    }
+    h, kinds = bits(marginals(language)), language.mechanism_of_class
+    used = [(i, m) for i, m in enumerate(MECHANISMS) if language.spec.share(m)]
+    return {m: float(h[kinds == i].mean()) for i, m in used}
 
 
 def ladder(language: Language) -> dict[str, float]:
@@ -99,9 +87,8 @@ def window_bits(language: Language, window: int) -> float:
     the number of classes for recency, classes x keys / classes that share a memory for induction;
     the bigram and the offset reach back a fixed distance."""
     spec, hidden, total = language.spec, hidden_bits(language), language.entropy_bits
-    remembering = (
-        1 if spec.recall == "index" else spec.layout.count("I")
-    )  # classes that write into one memory
+    # classes that write into one memory
+    remembering = 1 if spec.recall == "index" else spec.layout.count("I")
     gap = {"recency": spec.classes, "induction": spec.classes * spec.keys / max(remembering, 1)}
     for m in hidden:
         if m in gap:

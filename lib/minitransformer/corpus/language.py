@@ -73,10 +73,8 @@ class LanguageSpec:
                 f" one letter of {LETTERS} for each"
             )
         for name in ("free", "sharp", "stay", "succession"):
-            weights, size = (
-                getattr(self, name),
-                len(self.succession) if name == "succession" else self.words,
-            )
+            weights = getattr(self, name)
+            size = len(weights) if name == "succession" else self.words
             if len(weights) != size or sum(weights) != TOTAL or min(weights) < 1:
                 raise ValueError(
                     f"{name} {weights} is not a distribution: give {size} positive integers that"
@@ -89,9 +87,8 @@ class LanguageSpec:
             )
         if self.recall not in ("index", "value"):
             raise ValueError(f"recall {self.recall!r} is unknown: choose index or value")
-        limits = dict(
-            values=self.words, keys=self.words, unit=self.words, sources=self.classes, offset=64
-        )
+        limits = dict.fromkeys(("values", "keys", "unit"), self.words)
+        limits |= {"sources": self.classes, "offset": 64}
         for name, limit in limits.items():
             if not 1 <= getattr(self, name) <= limit:
                 raise ValueError(f"{name} {getattr(self, name)} is out of range: give 1 to {limit}")
@@ -117,9 +114,8 @@ class LanguageSpec:
     def entropy_bits(self) -> float:
         """The entropy rate in bits a token: the class, then the mean over classes of the rank's
         entropy."""
-        return entropy(self.succession) + math.fsum(
-            self.share(m) * entropy(self.ranks(m)) for m in MECHANISMS
-        )
+        of_rank = math.fsum(self.share(m) * entropy(self.ranks(m)) for m in MECHANISMS)
+        return entropy(self.succession) + of_rank
 
 
 def dyadic(*runs: tuple[int, int]) -> tuple[int, ...]:
@@ -148,16 +144,12 @@ MINIMAL = LanguageSpec(  # one class for each mechanism: learnt in the fewest st
 # SHA-256 of the first 50,000 training ids of LARGE (int16, little-endian), by (seed, salt): equal
 # on every machine.
 PINNED = {
-    (
-        42,
-        "1a2b3c4d5e6f7890abcdef1234567890",
-    ): "b94ded566b664cd0b31b94a2eec38b2afc9cecb76e9ee1a34dbfb15cbc4aff35",
-    (
-        7,
-        "00112233445566778899aabbccddeeff",
-    ): "94d19ae21ec422b3c063f21f7c5c957b2a44bc4d99a7a74e25172829150cb6f9",
+    (42, "1a2b3c4d5e6f7890abcdef1234567890"):
+        "b94ded566b664cd0b31b94a2eec38b2afc9cecb76e9ee1a34dbfb15cbc4aff35",
+    (7, "00112233445566778899aabbccddeeff"):
+        "94d19ae21ec422b3c063f21f7c5c957b2a44bc4d99a7a74e25172829150cb6f9",
     (2025, "feedfacecafebeef"): "ab6f05b748145ca8b4147985e10b3943d5a2afe42235fb8a5a60418e009b3e4c",
-}
+}  # fmt: skip
 
 
 @dataclass(frozen=True)
@@ -165,9 +157,8 @@ class Sample:
     """Generated tokens, and what an observer who knows the language would have expected of each."""
 
     ids: np.ndarray  # (n,) int16
-    log2p: (
-        np.ndarray
-    )  # (n,) float64: the oracle's log2 probability of each token given the whole past
+    # (n,) float64: the oracle's log2 probability of each token given the whole past
+    log2p: np.ndarray
     mechanism: np.ndarray  # (n,) int8: index into MECHANISMS
 
 
@@ -184,26 +175,20 @@ class Language:
         dice = Dice(self._stream.draw("tables", 8192 + 4 * V + C * spec.values))
         rho, tau = dice.permutation(C), dice.permutation(C)
         steps = [1 + x for x in dice.permutation(C - 1)[: len(spec.succession)]]
-        self.successors = np.array(
-            [[tau[(rho[c] + d) % C] for d in steps] for c in range(C)]
-        )  # (C, 4)
+        after = [[tau[(rho[c] + d) % C] for d in steps] for c in range(C)]
+        self.successors = np.array(after)  # (C, 4)
         types = [LETTERS.index(x) for x in spec.layout]
         self.mechanism_of_class = np.array([types[i] for i in dice.permutation(C)], np.int8)
-        self.id_of = np.array(
-            [len(SPECIALS) + i for i in dice.permutation(C * M)], np.int16
-        ).reshape(C, M)
-        self.rotation = np.array(
-            [[spec.unit * x for x in dice.permutation(spec.values)] for _ in range(C)]
-        )
+        ids = [len(SPECIALS) + i for i in dice.permutation(C * M)]
+        self.id_of = np.array(ids, np.int16).reshape(C, M)
+        turns = [[spec.unit * x for x in dice.permutation(spec.values)] for _ in range(C)]
+        self.rotation = np.array(turns)
         sources = dice.permutation(C)[: spec.sources]
-        self.source = np.array(
-            [sources[c % spec.sources] for c in range(C)]
-        )  # the class that recency looks back to
+        # the class that recency looks back to
+        self.source = np.array([sources[c % spec.sources] for c in range(C)])
         self.class_of_id, self.index_of_id = np.full(V, -1), np.full(V, -1)
-        self.class_of_id[self.id_of], self.index_of_id[self.id_of] = (
-            np.arange(C)[:, None],
-            np.arange(M)[None],
-        )
+        self.class_of_id[self.id_of] = np.arange(C)[:, None]
+        self.index_of_id[self.id_of] = np.arange(M)
         self.words = [*SPECIALS, *spell(self._stream, C * M)]
 
     @property
@@ -223,23 +208,20 @@ class Language:
         """The first n tokens of a role ("train", "valid", "test": independent streams); fewer
         tokens are a prefix of more."""
         spec, draws = self.spec, self._stream.draw(role, n)
-        step = np.repeat(np.arange(len(spec.succession)), spec.succession)[
-            draws & np.uint64(0xFFFF)
-        ]
+        steps = np.repeat(np.arange(len(spec.succession)), spec.succession)  # (2^16,)
+        step = steps[draws & np.uint64(0xFFFF)]
         state = int(self._stream.draw(role + "/start", 1)[0]) % spec.classes
         after, classes = self.successors.tolist(), []
         for k in step.tolist():
             state = after[state][k]
             classes.append(state)
         mechanism = self.mechanism_of_class[np.array(classes, int)]
-        rank_of = np.stack(
-            [np.repeat(np.arange(spec.words), spec.ranks(m)) for m in MECHANISMS]
-        )  # (5, 2^16)
-        rank = rank_of[mechanism, draws >> np.uint64(16) & np.uint64(0xFFFF)]
+        ranks = [np.repeat(np.arange(spec.words), spec.ranks(m)) for m in MECHANISMS]
+        # of (5, 2^16)
+        rank = np.stack(ranks)[mechanism, draws >> np.uint64(16) & np.uint64(0xFFFF)]
         log2 = np.array([[math.log2(w / TOTAL) for w in spec.ranks(m)] for m in MECHANISMS])
-        log2p = (
-            np.array([math.log2(w / TOTAL) for w in spec.succession])[step] + log2[mechanism, rank]
-        )
+        of_class = np.array([math.log2(w / TOTAL) for w in spec.succession])
+        log2p = of_class[step] + log2[mechanism, rank]
         index = self._rotate(classes, mechanism.tolist(), rank.tolist())
         return Sample(self.id_of[np.array(classes, int), np.array(index, int)], log2p, mechanism)
 
@@ -271,17 +253,12 @@ def spell(stream: Stream, n: int) -> list[str]:
     """n distinct pronounceable words: consonant, vowel, consonant, vowel and sometimes one more
     consonant."""
     syllables = len(CONSONANTS) * len(VOWELS)
-    dice, words = (
-        Dice(stream.draw("words", 16 * n + 64)),
-        {},
-    )  # a dictionary keeps the order and drops repeats
+    # a dictionary keeps the order and drops repeats
+    dice, words = Dice(stream.draw("words", 16 * n + 64)), {}
     while len(words) < n:
-        ending, pair = divmod(
-            dice.below(syllables * syllables * len(ENDINGS)), syllables * syllables
-        )
-        word = "".join(
-            CONSONANTS[s // len(VOWELS)] + VOWELS[s % len(VOWELS)] for s in divmod(pair, syllables)
-        )
+        ending, pair = divmod(dice.below(syllables**2 * len(ENDINGS)), syllables**2)
+        letters = [divmod(syllable, len(VOWELS)) for syllable in divmod(pair, syllables)]
+        word = "".join(CONSONANTS[c] + VOWELS[v] for c, v in letters)
         words[word + ENDINGS[ending]] = None
     return list(words)
 
@@ -291,6 +268,5 @@ def uniform_words(seed: int | str, salt: str, n: int, vocab_size: int = 1004) ->
     number of words."""
     count = vocab_size - len(SPECIALS)
     # 64 bits modulo the count: no word is more likely than another by more than 1 in 10^16.
-    return (
-        len(SPECIALS) + Stream(seed, salt, "uniform/v1").draw("words", n) % np.uint64(count)
-    ).astype(np.int16)
+    drawn = Stream(seed, salt, "uniform/v1").draw("words", n) % np.uint64(count)
+    return (len(SPECIALS) + drawn).astype(np.int16)

@@ -46,18 +46,11 @@ class Checked(NamedTuple):
     tokens: dict[str, int]
 
 
-def check_corpus(
-    name_or_path: str | Path,
-    tokenizer: str = "",
-    needs: Mapping[str, int] | None = None,
-    *,
-    vocab_size: int | None = None,
-    corpora_dir: Path | None = None,
-    download_dir: Path | None = None,
-    split: str = "",
-    entries: dict | None = None,
-    encoding: str = "",
-) -> Checked | None:
+def check_corpus(name_or_path: str | Path, tokenizer: str = "",
+                 needs: Mapping[str, int] | None = None, *, vocab_size: int | None = None,
+                 corpora_dir: Path | None = None, download_dir: Path | None = None,
+                 split: str = "", entries: dict | None = None,
+                 encoding: str = "") -> Checked | None:  # fmt: skip
     """Says in a second or two whether `text_corpus` with these arguments gives enough.
 
     needs: tokens needed in "train", "valid" and "test" (0 or absent: two), and "types", different

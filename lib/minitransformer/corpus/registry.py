@@ -58,11 +58,7 @@ def on_disk(
 
 
 def obtain(
-    name: str,
-    entry: dict,
-    corpora_dir: Path | None = None,
-    download_dir: Path | None = None,
-    progress: Progress | None = None,
+    name: str, entry: dict, corpora_dir=None, download_dir=None, progress: Progress | None = None
 ) -> dict[str, Path]:
     """Split -> verified file, found in corpora_dir or download_dir, else downloaded into
     download_dir (None: see `downloads`).
@@ -75,12 +71,8 @@ def obtain(
         if path is None:
             path = found[file["split"]] = Path(download_dir or downloads()) / file["path"]
             _download(name, file, path, progress)
-        _verify(
-            f"corpus {name!r}: {shown(path)}",
-            path.read_bytes(),
-            file["sha256"],
-            "delete it to have it downloaded again",
-        )
+        remedy = "delete it to have it downloaded again"
+        _verify(f"corpus {name!r}: {shown(path)}", path.read_bytes(), file["sha256"], remedy)
     return {file["split"]: found[file["split"]] for file in entry["files"]}
 
 

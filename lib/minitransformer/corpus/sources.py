@@ -28,28 +28,17 @@ def language_corpus(
     """A corpus of the synthetic language, each split from its own stream: any may grow without
     changing another."""
     language = Language(seed, salt, spec)
-    samples = {
-        s: language.generate(s, n) for s, n in zip(SPLITS, (n_train, n_valid, n_test), strict=False)
-    }
+    sizes = dict(zip(SPLITS, (n_train, n_valid, n_test), strict=True))
+    samples = {s: language.generate(s, n) for s, n in sizes.items()}
     splits = {s: sample.ids.astype(np.int32) for s, sample in samples.items()}
     texts = {s: _spelt(language.words, ids) for s, ids in splits.items()}
     oracle = {s: sample.log2p * math.log(2) for s, sample in samples.items()}
     mechanism = {s: sample.mechanism for s, sample in samples.items()}
-    numbers = {
-        k: list(v) if isinstance(v, tuple) else v for k, v in dataclasses.asdict(spec).items()
-    }
+    fields = dataclasses.asdict(spec).items()
+    numbers = {k: list(v) if isinstance(v, tuple) else v for k, v in fields}
     meta, tokenizer = _synthetic(seed, salt) | dict(spec=numbers), words_tokenizer(language.words)
-    return Corpus(
-        "language",
-        "language",
-        splits,
-        texts,
-        tokenizer,
-        language.entropy_nats,
-        oracle,
-        mechanism,
-        meta,
-    )
+    known = language.entropy_nats, oracle, mechanism, meta
+    return Corpus("language", "language", splits, texts, tokenizer, *known)
 
 
 def uniform_corpus(
@@ -61,16 +50,8 @@ def uniform_corpus(
     splits = dict(zip(SPLITS, np.split(ids, [n_train, n_train + n_valid]), strict=False))
     words = [*SPECIALS, *spell(Stream(seed, salt, "uniform/v1"), vocab_size - len(SPECIALS))]
     texts = {s: _spelt(words, part) for s, part in splits.items()}
-    floor = math.log(vocab_size - len(SPECIALS))
-    return Corpus(
-        "uniform",
-        "uniform",
-        splits,
-        texts,
-        words_tokenizer(words),
-        floor,
-        meta=_synthetic(seed, salt),
-    )
+    floor, meta = math.log(vocab_size - len(SPECIALS)), _synthetic(seed, salt)
+    return Corpus("uniform", "uniform", splits, texts, words_tokenizer(words), floor, meta=meta)
 
 
 def _synthetic(seed, salt) -> dict:
@@ -84,17 +65,10 @@ def _synthetic(seed, salt) -> dict:
     )
 
 
-def text_corpus(
-    name_or_path: str | Path,
-    tokenizer: str = "",
-    vocab_size: int | None = None,
-    corpora_dir: Path | None = None,
-    download_dir: Path | None = None,
-    progress: Progress | None = None,
-    split: str = "",
-    entries: dict | None = None,
-    encoding: str = "",
-) -> Corpus:
+def text_corpus(name_or_path: str | Path, tokenizer: str = "", vocab_size: int | None = None,
+                corpora_dir: Path | None = None, download_dir: Path | None = None,
+                progress: Progress | None = None, split: str = "", entries: dict | None = None,
+                encoding: str = "") -> Corpus:  # fmt: skip
     """A corpus from a name of the catalogue or from the path of a text file.
 
     tokenizer: "word", "character" or "bpe"; "" is word for WikiText-2, character otherwise; trained

@@ -97,16 +97,9 @@ class Store:
                 raise ValueError(_named(shard, ids, "has changed"))
 
 
-def build(
-    shards: Sequence[Path],
-    folder: Path,
-    tokenizer: Tokenizer,
-    *,
-    workers: int = 1,
-    field: str = "text",
-    end: str = "\n",
-    done: Callable[[str], None] | None = None,
-) -> Store:
+def build(shards: Sequence[Path], folder: Path, tokenizer: Tokenizer, *, workers: int = 1,
+          field: str = "text", end: str = "\n",
+          done: Callable[[str], None] | None = None) -> Store:  # fmt: skip
     """Tokenize `shards`, in their order, into the store `folder`, in `workers` processes.
 
     A shard is .jsonl (a document a line, in `field`, each followed by `end`) or a text in UTF-8,

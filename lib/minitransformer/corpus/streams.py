@@ -2,8 +2,7 @@
 every machine.
 
 No library's random generator promises the same numbers in its next release; a hash function does. A
-shorter output is a prefix of a longer one, so a stream can grow without changing what was there.
-"""
+shorter output is a prefix of a longer one, so a stream can grow without changing what was there."""
 
 import hashlib
 import hmac

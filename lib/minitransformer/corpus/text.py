@@ -58,6 +58,5 @@ def split_text(text: str, fractions: tuple[float, ...] = (0.8, 0.1, 0.1)) -> dic
         at = round(len(text) * share)
         space = re.compile(r"\s+").search(text, at, at + reach)
         cuts.append(space.end() if space else at)
-    return {
-        name: text[a:b] for name, a, b in zip(SPLITS, cuts, [*cuts[1:], len(text)], strict=True)
-    }
+    ends = [*cuts[1:], len(text)]
+    return {name: text[a:b] for name, a, b in zip(SPLITS, cuts, ends, strict=True)}

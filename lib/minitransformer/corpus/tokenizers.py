@@ -36,8 +36,7 @@ LOOK_AHEAD = 8  # characters behind a token that can decide where it ends, and m
 def words_tokenizer(words: list[str], lines: bool = False, punctuation: bool = False) -> Tokenizer:
     """White-space words with the ids of `words` (specials first); other words are <unk>.
 
-    lines: each line feed is a token <eos>. punctuation: marks are words of their own.
-    """
+    lines: each line feed is a token <eos>. punctuation: marks are words of their own."""
     tokenizer = Tokenizer(models.WordLevel({w: i for i, w in enumerate(words)}, unk_token="<unk>"))
     tokenizer.pre_tokenizer = WORDS if punctuation else LINES
     if lines:

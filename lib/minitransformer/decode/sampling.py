@@ -17,8 +17,7 @@ class Sampling:
     2020); `repetition_penalty` divides positive and multiplies negative logits of tokens already
     present (Keskar et al. 2019).
 
-    Raises ValueError naming the field, its value and the remedy.
-    """
+    Raises ValueError naming the field, its value and the remedy."""
 
     temperature: float = 1.0
     top_k: int | None = None

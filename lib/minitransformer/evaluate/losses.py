@@ -14,8 +14,7 @@ class TokenReport:
     """Per scored token, in text order, as arrays of one length (number of tokens - 1).
 
     nll: nats. correct: the most probable token was the right one. confidence: its probability.
-    position: tokens of context the prediction saw inside its window (1 ... window).
-    """
+    position: tokens of context the prediction saw inside its window (1 ... window)."""
 
     nll: np.ndarray
     correct: np.ndarray

@@ -39,8 +39,7 @@ class NativeModel:
     They are copied as they are now: change them, and make another. Products and attention are
     shared by `threads`: so many, or by default as many as PyTorch uses, and one where a second was
     measured not to pay. The numbers are the same, to the bit. BuildError where there is no C
-    compiler; ValueError for a model that the engine does not know.
-    """
+    compiler; ValueError for a model that the engine does not know."""
 
     def __init__(self, model, *, force: str | None = None, threads: int | None = None):
         check_model(model)

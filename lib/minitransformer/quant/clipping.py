@@ -31,8 +31,7 @@ def clip_tensor(weight: torch.Tensor, scheme: QuantScheme, importance: torch.Ten
     """Round to nearest on the best clipped grid: (N, K) -> codes, scale, zero-points as
     `quantize_tensor`.
 
-    `importance` (K,) weighs the columns; None weighs them alike.
-    """
+    `importance` (K,) weighs the columns; None weighs them alike."""
     w = grouped(finite(weight), scheme)
     h = 1.0 if importance is None else grouped(importance.to(w).expand_as(weight), scheme)
     scale, zero = clip_grid(w, scheme, h)

@@ -56,8 +56,7 @@ class QuantWeight(nn.Module):
         """Quantize (N, K); `encode` has the signature of `quantize_tensor`, None makes the empty
         structure.
 
-        `outliers` are the columns to keep apart, as many as the scheme says.
-        """
+        `outliers` are the columns to keep apart, as many as the scheme says."""
         made = cls(*weight.shape, scheme, device=weight.device)
         made.dtype = weight.dtype
         if encode is not None and scheme.outliers != len(outliers):

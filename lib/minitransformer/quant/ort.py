@@ -8,8 +8,7 @@ def session_of(tensors: dict[str, torch.Tensor], **attributes):
     where it is not installed,
     RuntimeError where it refuses.
 
-    The weights are handed over beside the model: inside it they would be held twice.
-    """
+    The weights are handed over beside the model: inside it they would be held twice."""
     import onnxruntime
     from onnx import TensorProto, helper, numpy_helper
 

@@ -180,8 +180,7 @@ def quantize_tensor(weight: torch.Tensor, scheme: QuantScheme):
     """Round to nearest: (N, K) floats -> codes (N, bytes) uint8, scale (N or 1, G), zero-points
     packed (N or 1, bytes) or None.
 
-    ValueError when a weight is not finite, or a scale overflows its type.
-    """
+    ValueError when a weight is not finite, or a scale overflows its type."""
     w = grouped(finite(weight), scheme)
     scale, zero = fit_grid(w, scheme)
     return store(encode(w, scale, zero, scheme), scale, zero, scheme, weight.shape)

@@ -68,8 +68,7 @@ def computed_bytes(
     """Bytes of a model's tensors from its configuration alone: matrices, scales, zero-points,
     biases and norms.
 
-    `scheme` is one for all, or one for each matrix by name (None: FP32), as `quantize` takes it.
-    """
+    `scheme` is one for all, or one for each matrix by name (None: FP32), as `quantize` takes it."""
     shapes, scheme = matrices(cfg), None if scheme is None else as_scheme(scheme)
     if not isinstance(scheme, Mapping):
         kept = scheme is not None and not scheme.embeddings
@@ -94,8 +93,7 @@ def resident_bytes(model: nn.Module, tables: bool = False) -> int:
     """Bytes held in memory by parameters and buffers, each storage once, whole even where a tensor
     is a view into it.
 
-    `tables` adds the position table, a constant of the architecture (no weight, never saved).
-    """
+    `tables` adds the position table, a constant of the architecture (no weight, never saved)."""
     tensors = [
         *model.parameters(),
         *(b for name, b in model.named_buffers() if tables or name != "table"),

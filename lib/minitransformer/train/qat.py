@@ -131,8 +131,7 @@ def convert(model: nn.Module) -> nn.Module:
     """The quantized model that a prepared one has been computing: packed, with the same logits to
     the last bit.
 
-    A new model; the argument can train on. ValueError when nothing in it was prepared.
-    """
+    A new model; the argument can train on. ValueError when nothing in it was prepared."""
     if not any(isinstance(m, FakeWeight) for m in model.modules()):
         raise ValueError(
             "the model has no fake-quantized layer: give the one that prepare_qat returned"
