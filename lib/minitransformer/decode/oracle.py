@@ -1,12 +1,14 @@
 """What caches of every kind must give, recomputed without one: query by query, from the definition,
 slowly.
 
-Nothing here is shared with `cache`: windows rotate complex numbers for each pair, and codes are
-plain rounded numbers."""
+Nothing of `cache` is used: windows rotate complex numbers for each pair, and codes are plain
+rounded numbers."""
 
 from copy import deepcopy
 
 import torch
+
+from ..model import frequencies
 
 EXACT = ("static", "dynamic", "paged")  # kinds that give what a forward without a cache gives
 
@@ -19,16 +21,9 @@ def in_float64(model):
     not to 1e-10."""
     model = deepcopy(model).double()
     if model.cfg.position == "rope":
-        angle = torch.arange(model.cfg.context, dtype=torch.float64)[:, None] * frequencies(
-            model.cfg
-        )
+        angle = torch.arange(model.cfg.context)[:, None] * frequencies(model.cfg)
         model.table = torch.cat((angle.cos(), angle.sin()), dim=-1).to(model.table)
     return model
-
-
-def frequencies(cfg) -> torch.Tensor:
-    """Radians a position of every pair of channels: (D/2,) float64."""
-    return cfg.rope_theta ** (-torch.arange(0, cfg.head_dim, 2, dtype=torch.float64) / cfg.head_dim)
 
 
 def all_logits(model, ids: torch.Tensor) -> torch.Tensor:
