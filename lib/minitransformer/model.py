@@ -294,9 +294,8 @@ class Transformer(nn.Module):
         self.head = nn.Linear(cfg.d_model, cfg.vocab_size, bias=cfg.bias)
         if cfg.tied:
             self.head.weight = self.embedding.weight
-        self.register_buffer(
-            "table", position_table(cfg), persistent=False
-        )  # recomputed from cfg, never saved
+        # Made from cfg anew, so never saved.
+        self.register_buffer("table", position_table(cfg), persistent=False)
 
     def forward(self, ids: torch.Tensor, cache=None) -> torch.Tensor:
         """Logits of the next token at every position: (B, T) -> (B, T, V). Over a cache, all or

@@ -41,15 +41,11 @@ def encode(x, bits: int):
 def decode(rows, bits: int, D: int, dtype):
     """What `encode` made of rows (..., D), as `dtype`."""
     n = packed_bytes(D, bits)
-    codes, affine = (
-        unpack(rows[..., :n], bits, D).to(dtype),
-        rows[..., n:].contiguous().view(SCALE).to(dtype),
-    )  # (..., 1 or 2)
-    return (
-        codes.sub_(128).mul_(affine)
-        if bits == 8
-        else codes.mul_(affine[..., :1]).add_(affine[..., 1:])
-    )
+    codes = unpack(rows[..., :n], bits, D).to(dtype)
+    affine = rows[..., n:].contiguous().view(SCALE).to(dtype)  # (..., 1 or 2)
+    if bits == 8:
+        return codes.sub_(128).mul_(affine)
+    return codes.mul_(affine[..., :1]).add_(affine[..., 1:])
 
 
 def encoded_bytes(D: int, bits: int) -> int:

@@ -53,10 +53,8 @@ def oracle_logits(model, ids: torch.Tensor, kind: str = "static", **options) -> 
     if kind == "window":
         if model.cfg.position == "sinusoidal":
             raise ValueError("no window over position 'sinusoidal': use position 'rope' or 'none'")
-        x, rope = (
-            model.embedding(ids),
-            None,
-        )  # longer than the context, perhaps; each pair is rotated by its own distance
+        # Longer than the context, perhaps; `window_view` rotates each pair by its own distance.
+        x, rope = model.embedding(ids), None
     else:
         x, rope = model.embed(ids, torch.arange(ids.shape[1], device=ids.device), ids.shape[1])
     for block in model.blocks:

@@ -5,10 +5,8 @@ from dataclasses import dataclass
 
 import torch
 
-TOLERANCES = {
-    "float64": 1e-10,
-    "float32": 1e-3,
-}  # what rounding explains; other types have no limit but a given one
+# Logit differences that rounding explains; other types have no limit but a given one.
+TOLERANCES = {"float64": 1e-10, "float32": 1e-3}
 
 
 @dataclass(frozen=True)
