@@ -8,7 +8,6 @@ import math
 from functools import cache
 
 import torch
-import torch.nn.functional as F
 
 
 class ScaleOverflow(ValueError):
@@ -26,10 +25,14 @@ def pack(codes: torch.Tensor, bits: int) -> torch.Tensor:
     At 8 bits a byte is a code; at 4 the even index is the low nibble. Codes are cut into fields of
     gcd(bits, 8) bits, so that one rule serves every width from 1 to 8."""
     width = math.gcd(bits, 8)
-    fields = codes[..., None].to(torch.uint8) >> shifts(width, bits, codes.device)
-    fields = (fields & (2**width - 1)).flatten(-2)  # (..., n · bits/width)
-    fields = F.pad(fields, (0, -fields.shape[-1] % (8 // width)))
-    fields = fields.unflatten(-1, (-1, 8 // width))  # (..., bytes, fields a byte)
+    fields = (codes[..., None].to(torch.uint8) >> shifts(width, bits, codes.device)) & (
+        2**width - 1
+    )  # (..., n, bits/width)
+    fields = fields.flatten(-2)
+    short = -fields.shape[-1] % (8 // width)
+    fields = torch.nn.functional.pad(fields, (0, short)).unflatten(
+        -1, (-1, 8 // width)
+    )  # (..., bytes, fields a byte)
     return (fields << shifts(width, 8, codes.device)).sum(-1, dtype=torch.uint8)
 
 
@@ -38,12 +41,15 @@ def unpack(data: torch.Tensor, bits: int, n: int) -> torch.Tensor:
     if bits == 8:
         return data
     width = math.gcd(bits, 8)
-    fields = data[..., None] >> shifts(width, 8, data.device)  # (..., bytes, fields a byte)
-    fields = (fields & (2**width - 1)).flatten(-2)[..., : n * (bits // width)]
+    fields = (data[..., None] >> shifts(width, 8, data.device)) & (
+        2**width - 1
+    )  # (..., bytes, fields a byte)
+    fields = fields.flatten(-2)[..., : n * (bits // width)]
     if width == bits:
         return fields
-    fields = fields.unflatten(-1, (n, bits // width)) << shifts(width, bits, data.device)
-    return fields.sum(-1, dtype=torch.uint8)
+    return (fields.unflatten(-1, (n, bits // width)) << shifts(width, bits, data.device)).sum(
+        -1, dtype=torch.uint8
+    )
 
 
 @cache

@@ -15,9 +15,11 @@ from .revision import commit, git
 from .sources import LIB, file_of, used, used_by
 
 RUBRIC = Path(__file__).resolve().parents[2] / "data" / "rubric.toml"
-# What the original's pipeline leaves, as it is called here.
 LEFT = ("corpus.txt", "tokens.jsonl", "vocab.txt", "model/model.safetensors", "metrics.json")
-LEFT += ("bench.csv", "bench_quant.csv")
+LEFT += (
+    "bench.csv",
+    "bench_quant.csv",
+)  # what the original's pipeline leaves, as it is called here
 PLOTS = ("latency.png", "quant.png")
 COLUMNS = ("asked", "outcome", "evidence", "section", "commit")
 NOT_RUN, SHOWN, LACKING = "not run at this commit", "shown", "not in this run"

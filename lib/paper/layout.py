@@ -93,8 +93,10 @@ def _overhang(ax, renderer):
 
 def hatch_beyond(ax, limit, side, vertical=False):
     """Hatches the region no measurement can reach: `side` "above" or "below" of `limit` (right or
-    left if `vertical`), at least a tenth of the axis, so that the hatching is seen."""
-    scale = ax.transScale.transform
+    left if `vertical`)."""
+    scale = (
+        ax.transScale.transform
+    )  # a strip of at least a tenth of the axis, so that the hatching is seen
     low, high = ax.get_xlim() if vertical else ax.get_ylim()
     a, b, c = (scale((v, v))[0 if vertical else 1] for v in (low, high, limit))
     if side == "above":

@@ -171,8 +171,9 @@ def _places(interval):
 def ruler(error, margin):
     """The certificate's logarithmic ruler: error at a quarter, margin at three quarters, the room
     between them shaded."""
-    # An exact zero has no logarithm: it stands far to the left.
-    shown = error if error > 0 else margin * 1e-12
+    shown = (
+        error if error > 0 else margin * 1e-12
+    )  # an exact zero has no logarithm: it stands far to the left
     low, high = sorted((math.log10(shown), math.log10(margin)))
     span = max(high - low, 0.5)
     middle, safe = (low + high) / 2, error < margin

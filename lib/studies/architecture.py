@@ -10,7 +10,6 @@ from minitransformer.bench import parameters
 from minitransformer.model import ModelConfig, Transformer
 from minitransformer.train import TrainConfig, initialize, optimizer
 
-# The fields of a recipe, in words.
 SETTINGS = {
     "batch_size": "batch, windows",
     "window": "window, tokens",
@@ -23,7 +22,7 @@ SETTINGS = {
     "ema": "share that a mean of the weights keeps",
     "clip": "clipped at norm",
     "initialization": "initialisation",
-}
+}  # of a recipe, in words
 
 
 def found(cfg: ModelConfig, seed: int) -> dict:

@@ -32,15 +32,18 @@ def marginals(language: Language, rounds: int = 200) -> np.ndarray:
         2: np.linalg.matrix_power(forward.T, spec.offset),
         3: np.eye(C)[language.source],
     }
-    # (C, values, M): the rank behind each index
-    shifted = (np.arange(M) - language.rotation[:, :, None]) % M
-    # Induction's register walks uniformly: over the class, or over the values.
-    p = np.full((C, M), 1 / M)
+    shifted = (
+        np.arange(M) - language.rotation[:, :, None]
+    ) % M  # (C, values, M): the rank behind each index
+    p = np.full(
+        (C, M), 1 / M
+    )  # induction's register walks uniformly: over the class, or over the values
     recalled = (np.arange(M) - spec.unit * np.arange(spec.values)[:, None]) % M  # (values, M)
     for _ in range(rounds):
         before = p.copy()
-        # (C, values)
-        value = np.stack([p[:, v :: spec.values].sum(1) for v in range(spec.values)], axis=1)
+        value = np.stack(
+            [p[:, v :: spec.values].sum(1) for v in range(spec.values)], axis=1
+        )  # (C, values)
         for c, kind in enumerate(language.mechanism_of_class.tolist()):
             q = np.array(spec.ranks(MECHANISMS[kind])) / sum(spec.free)
             if kind in back:
@@ -96,8 +99,9 @@ def window_bits(language: Language, window: int) -> float:
     the number of classes for recency, classes x keys / classes that share a memory for induction;
     the bigram and the offset reach back a fixed distance."""
     spec, hidden, total = language.spec, hidden_bits(language), language.entropy_bits
-    # Classes that write into one memory.
-    remembering = 1 if spec.recall == "index" else spec.layout.count("I")
+    remembering = (
+        1 if spec.recall == "index" else spec.layout.count("I")
+    )  # classes that write into one memory
     gap = {"recency": spec.classes, "induction": spec.classes * spec.keys / max(remembering, 1)}
     for m in hidden:
         if m in gap:

@@ -165,7 +165,9 @@ class Sample:
     """Generated tokens, and what an observer who knows the language would have expected of each."""
 
     ids: np.ndarray  # (n,) int16
-    log2p: np.ndarray  # (n,) float64: the oracle's log2 probability of each, given all before
+    log2p: (
+        np.ndarray
+    )  # (n,) float64: the oracle's log2 probability of each token given the whole past
     mechanism: np.ndarray  # (n,) int8: index into MECHANISMS
 
 
@@ -182,8 +184,9 @@ class Language:
         dice = Dice(self._stream.draw("tables", 8192 + 4 * V + C * spec.values))
         rho, tau = dice.permutation(C), dice.permutation(C)
         steps = [1 + x for x in dice.permutation(C - 1)[: len(spec.succession)]]
-        # (C, 4): the classes that may follow each
-        self.successors = np.array([[tau[(rho[c] + d) % C] for d in steps] for c in range(C)])
+        self.successors = np.array(
+            [[tau[(rho[c] + d) % C] for d in steps] for c in range(C)]
+        )  # (C, 4)
         types = [LETTERS.index(x) for x in spec.layout]
         self.mechanism_of_class = np.array([types[i] for i in dice.permutation(C)], np.int8)
         self.id_of = np.array(
@@ -193,8 +196,9 @@ class Language:
             [[spec.unit * x for x in dice.permutation(spec.values)] for _ in range(C)]
         )
         sources = dice.permutation(C)[: spec.sources]
-        # (C,): the class that recency looks back to
-        self.source = np.array([sources[c % spec.sources] for c in range(C)])
+        self.source = np.array(
+            [sources[c % spec.sources] for c in range(C)]
+        )  # the class that recency looks back to
         self.class_of_id, self.index_of_id = np.full(V, -1), np.full(V, -1)
         self.class_of_id[self.id_of], self.index_of_id[self.id_of] = (
             np.arange(C)[:, None],
@@ -228,8 +232,9 @@ class Language:
             state = after[state][k]
             classes.append(state)
         mechanism = self.mechanism_of_class[np.array(classes, int)]
-        # (5, 2^16): the rank that each number drawn of 16 bits stands for
-        rank_of = np.stack([np.repeat(np.arange(spec.words), spec.ranks(m)) for m in MECHANISMS])
+        rank_of = np.stack(
+            [np.repeat(np.arange(spec.words), spec.ranks(m)) for m in MECHANISMS]
+        )  # (5, 2^16)
         rank = rank_of[mechanism, draws >> np.uint64(16) & np.uint64(0xFFFF)]
         log2 = np.array([[math.log2(w / TOTAL) for w in spec.ranks(m)] for m in MECHANISMS])
         log2p = (
@@ -266,8 +271,10 @@ def spell(stream: Stream, n: int) -> list[str]:
     """n distinct pronounceable words: consonant, vowel, consonant, vowel and sometimes one more
     consonant."""
     syllables = len(CONSONANTS) * len(VOWELS)
-    # A dictionary keeps the order and drops repeats.
-    dice, words = Dice(stream.draw("words", 16 * n + 64)), {}
+    dice, words = (
+        Dice(stream.draw("words", 16 * n + 64)),
+        {},
+    )  # a dictionary keeps the order and drops repeats
     while len(words) < n:
         ending, pair = divmod(
             dice.below(syllables * syllables * len(ENDINGS)), syllables * syllables
