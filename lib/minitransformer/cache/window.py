@@ -97,8 +97,7 @@ class WindowCache(Cache):
         self.planned: tuple = (None, 0, None)  # a state, T, and their plan
         self.table = None  # (2·context, D)
         if cfg.position == "rope":
-            places = torch.arange(-cfg.context, cfg.context)[:, None]
-            angle = places * frequencies(cfg)
+            angle = torch.arange(-cfg.context, cfg.context)[:, None] * frequencies(cfg)
             self.table = torch.cat((angle.cos(), angle.sin()), dim=-1).to(self.device)
 
     def admit(self, T):

@@ -1,8 +1,8 @@
 """What caches of every kind must give, recomputed without one: query by query, from the definition,
 slowly.
 
-Nothing of `cache` is used: windows rotate complex numbers for each pair, and codes are plain
-rounded numbers."""
+Nothing here is shared with `cache`: windows rotate complex numbers for each pair, and codes are
+plain rounded numbers."""
 
 from copy import deepcopy
 
@@ -53,7 +53,7 @@ def oracle_logits(model, ids: torch.Tensor, kind: str = "static", **options) -> 
     if kind == "window":
         if model.cfg.position == "sinusoidal":
             raise ValueError("no window over position 'sinusoidal': use position 'rope' or 'none'")
-        # Longer than the context, perhaps; `window_view` rotates each pair by its own distance.
+        # longer than the context, perhaps; each pair is rotated by its own distance
         x, rope = model.embedding(ids), None
     else:
         x, rope = model.embed(ids, torch.arange(ids.shape[1], device=ids.device), ids.shape[1])
