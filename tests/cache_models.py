@@ -17,6 +17,7 @@ VARIANTS = {
     "tied": st.booleans(),
     "qk_norm": st.booleans(),
     "smeared_keys": st.booleans(),
+    "rope_scaling": st.sampled_from([None, ("linear", 2.0), ("llama3", 8.0, 1.0, 4.0, 16)]),
 }
 
 

@@ -1,6 +1,8 @@
 """The oracles: where a cache changes nothing they are the plain forward, and where it does they
 follow the definition."""
 
+from dataclasses import replace
+
 import pytest
 import torch
 from hypothesis import given, settings
@@ -61,6 +63,8 @@ def test_the_table_of_a_float64_copy_is_of_float64():
     oracle = oracle_logits(exact, ids, "window", window=9)
     near(fed(exact, make_cache(CFG, "window", window=9), ids, {20, 40}), oracle)
     assert in_float64(Transformer(ModelConfig(position="none"))).table is None
+    stretched = Transformer(replace(CFG, rope_scaling=("llama3", 8.0, 1.0, 4.0, 16)))
+    assert torch.equal(in_float64(stretched).table.float(), stretched.table)
 
 
 def test_an_unknown_kind_and_a_window_over_sinusoids_are_named():

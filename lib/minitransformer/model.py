@@ -18,8 +18,8 @@ import torch.nn.functional as F
 from .fields import choice, flag, real, settle, whole
 
 POSITIONS = ("rope", "sinusoidal", "none")
-NORMS = {"layernorm": nn.LayerNorm, "rmsnorm": nn.RMSNorm}
-FFNS = ("relu", "gelu", "relu2", "swiglu")
+NORMS = {"layernorm": nn.LayerNorm, "rmsnorm": nn.RMSNorm}  # Ba 2016; Zhang and Sennrich 2019
+FFNS = ("relu", "gelu", "relu2", "swiglu")  # relu2 is relu(x)^2 (So et al. 2021)
 
 
 @dataclass(frozen=True)
@@ -35,15 +35,15 @@ class ModelConfig:
     n_heads: int = 4
     n_kv_heads: int | None = None  # None: n_heads (MHA); 1 is MQA (Shazeer 2019); between is GQA
     d_ff: int | None = None  # None: 4·d_model; SwiGLU: 8/3·d_model, up to a multiple of 32
-    context: int = 512
-    position: str = "rope"
-    norm: str = "layernorm"
-    ffn: str = "relu"
-    bias: bool = True
-    tied: bool = False
-    qk_norm: bool = False
+    context: int = 512  # the most tokens that one forward may see
+    position: str = "rope"  # one of POSITIONS
+    norm: str = "layernorm"  # one of NORMS
+    ffn: str = "relu"  # one of FFNS
+    bias: bool = True  # in every linear layer
+    tied: bool = False  # the head's matrix is the embedding's (Press and Wolf 2017)
+    qk_norm: bool = False  # each head's queries and keys through an RMSNorm (Henry et al. 2020)
     smeared_keys: bool = False  # see `SmearedKeys`
-    rope_theta: float = 10000.0
+    rope_theta: float = 10000.0  # the base of RoPE's frequencies
     # None; ("linear", factor); ("llama3", factor, low, high, original context) of Llama 3.1
     rope_scaling: tuple | None = None
     d_head: int | None = None  # None: d_model / n_heads
@@ -187,8 +187,8 @@ class SmearedKeys(nn.Module):
 
 
 class Attention(nn.Module):
-    """Causal multi-head attention; with `n_kv_heads` < `n_heads`, grouped-query (Ainslie et al.
-    2023)."""
+    """Causal multi-head attention, x (B, T, C) -> (B, T, C); with `n_kv_heads` < `n_heads`,
+    grouped-query (Ainslie et al. 2023). `rope` is (cos, sin), `cache` one layer of a cache."""
 
     def __init__(self, cfg: ModelConfig):
         super().__init__()
@@ -202,7 +202,7 @@ class Attention(nn.Module):
             setattr(self, name, norm)
         self.smear = SmearedKeys(cfg) if cfg.smeared_keys else nn.Identity()
 
-    def project(self, x: torch.Tensor, rope):
+    def project(self, x: torch.Tensor, rope: tuple | None):
         """Queries, keys and values, heads apart and rotated, keys not smeared: (B, T, C) ->
         (B, H, T, D), (B, Hkv, T, D), (B, Hkv, T, D)."""
         B, T, _ = x.shape
@@ -234,8 +234,8 @@ class Attention(nn.Module):
 
 
 class FeedForward(nn.Module):
-    """Position-wise network: act(x W_up) W_down, or SwiGLU: (silu(x W_gate) · x W_up) W_down
-    (Shazeer 2020)."""
+    """Position-wise network, (B, T, C) -> (B, T, C): act(x W_up) W_down, or SwiGLU:
+    (silu(x W_gate) · x W_up) W_down (Shazeer 2020)."""
 
     def __init__(self, cfg: ModelConfig):
         super().__init__()
@@ -266,7 +266,7 @@ def norm_of(cfg: ModelConfig) -> nn.Module:
 
 
 class Block(nn.Module):
-    """One pre-norm residual block."""
+    """One pre-norm residual block (Xiong et al. 2020): (B, T, C) -> (B, T, C)."""
 
     def __init__(self, cfg: ModelConfig):
         super().__init__()
@@ -281,8 +281,8 @@ class Block(nn.Module):
 
 
 class Transformer(nn.Module):
-    """Token ids to next-token logits; a cache, when given, is asked for positions and mask,
-    updated, and never known by kind."""
+    """Token ids to next-token logits. A cache, when given, makes a step of each forward: it gives
+    positions and mask, takes keys and values, and is never known by kind (see `cache.base`)."""
 
     def __init__(self, cfg: ModelConfig):
         super().__init__()
@@ -293,9 +293,8 @@ class Transformer(nn.Module):
         self.head = nn.Linear(cfg.d_model, cfg.vocab_size, bias=cfg.bias)
         if cfg.tied:
             self.head.weight = self.embedding.weight
-        self.register_buffer(
-            "table", position_table(cfg), persistent=False
-        )  # recomputed from cfg, never saved
+        # Made from cfg anew, so never saved.
+        self.register_buffer("table", position_table(cfg), persistent=False)
 
     def forward(self, ids: torch.Tensor, cache=None) -> torch.Tensor:
         """Logits of the next token at every position: (B, T) -> (B, T, V). Over a cache, all or
@@ -312,7 +311,7 @@ class Transformer(nn.Module):
         return cache.run(ids.shape[1], lambda step: self.states(ids, step), ids.device)
 
     def states(self, ids: torch.Tensor, step=None) -> torch.Tensor:
-        """What `hidden` returns, by a step of the cache, which has yet to be committed."""
+        """What `hidden` returns; over a cache, `step` is the forward's own, yet to be committed."""
         mask = None
         if step is None:
             last = ids.shape[1]

@@ -4,6 +4,15 @@ rendered.
 A notebook needs `open_notebook`; it is imported on first use, because a command that finds nothing
 to do needs no figures and data frames."""
 
+# Where to begin reading, by what happens:
+#
+#   a command is read    __main__, targets, parameters, project
+#   stages run           stages (which are not current), schedule, runner, execution, variants
+#   a notebook speaks    notebook (its `nb`), display, claims, bars, statements, numerals, words
+#   a figure is drawn    figures, rows and panels, on canvas and layout; labels, places; svg
+#   the page is made     html, chapter, prose, tables, marks, script; then checks holds it
+#   a run is kept        record, provenance, files; publish, idempotence, pack for what leaves it
+
 import sys
 from importlib import import_module
 

@@ -78,11 +78,12 @@ def versions() -> dict:
     return found
 
 
+# What some chapters run where they find it.
 PROGRAMS = {
     "C compiler": ("cc", "gcc", "clang"),
     "node": ("node",),
     "Chromium": ("chromium", "chromium-browser", "google-chrome"),
-}  # what some chapters run where they find it
+}
 WEB = Path(".cache/npm/node_modules/onnxruntime-web/package.json")
 
 

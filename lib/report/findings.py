@@ -134,6 +134,7 @@ def _operations(row, by, said):
     }
 
 
+# The strongest first.
 TOLD = {
     "S1-perplexity": _above_uniform,
     "S2-parameters": _parameters,
@@ -142,7 +143,7 @@ TOLD = {
     "S1-int4-compression": _stored,
     "S2-fp32-size": _unit,
     "S33-theory": _operations,
-}  # strongest first
+}
 
 
 def _measured(row, unit=None):

@@ -10,6 +10,7 @@ from .calibration import TITLES, chosen
 from .native import STORED
 from .scores import Scores
 
+# The formats of the Pareto figure: of the rest each has a neighbour here.
 DRAWN = (
     "fp32",
     "int8 channel",
@@ -20,7 +21,7 @@ DRAWN = (
     "nf4 g64",
     "int3 g32 asym",
     "int2 g32 asym",
-)  # the formats of the Pareto figure: of the rest each has a neighbour here
+)
 
 
 def cases(scores: dict[str, Scores], name: str) -> pd.DataFrame:

@@ -24,7 +24,7 @@ def whole(name: str, value: Any, least: int, small: str = "is too few") -> int:
 
 
 class Layer(ABC):
-    """The keys and values of one block; a subclass says how `update` stores and returns them."""
+    """Keys and values of one block of the model; a kind says how `update` keeps and gives them."""
 
     def __init__(self, cache: "Cache", index: int):
         self.cache, self.index = cache, index
@@ -51,7 +51,7 @@ class Layer(ABC):
 
 
 class Pair(Layer):
-    """A layer that stores two tensors, `k` and `v`; None before the first forward."""
+    """A layer that stores two tensors, `k` and `v`, (B, Hkv, S, D); None before the first use."""
 
     @property
     def k(self) -> torch.Tensor | None:
@@ -123,7 +123,7 @@ class Cache:
         return torch.arange(pos, pos + T, device=self.device)
 
     def reach(self, T: int) -> int:
-        """No position of the next T tokens is as great."""
+        """Every position of the next T tokens is below it."""
         return self.state.pos + T
 
     def mask(self, T: int) -> torch.Tensor | None:
@@ -131,7 +131,7 @@ class Cache:
         return None
 
     def hold(self, tokens: int) -> int:
-        """`State.first` after `tokens` tokens."""
+        """The first token still held after `tokens` tokens: the next `State.first`."""
         return 0
 
     def begin(self, T: int) -> Any:

@@ -11,7 +11,7 @@ from typing import NamedTuple
 
 import torch
 
-from ..model import rotate
+from ..model import frequencies, rotate
 from .base import Cache, Pair, whole
 from .step import Step
 
@@ -97,9 +97,7 @@ class WindowCache(Cache):
         self.planned: tuple = (None, 0, None)  # a state, T, and their plan
         self.table = None  # (2·context, D)
         if cfg.position == "rope":
-            pairs = torch.arange(0, cfg.head_dim, 2, dtype=torch.float64) / cfg.head_dim
-            places = torch.arange(-cfg.context, cfg.context)[:, None]
-            angle = places * cfg.rope_theta**-pairs
+            angle = torch.arange(-cfg.context, cfg.context)[:, None] * frequencies(cfg)
             self.table = torch.cat((angle.cos(), angle.sin()), dim=-1).to(self.device)
 
     def admit(self, T):

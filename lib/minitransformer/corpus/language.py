@@ -2,9 +2,9 @@
 
 Each step draws a class, then a word of that class. The class follows a Markov chain that is a
 mixture of four disjoint permutations, so every class is equally frequent and costs the same. The
-word is a *rank* drawn from a fixed distribution,
-*rotated* by something found in the past. A rotation never changes an entropy; what differs between
-classes is only where the rotation is to be found, which is what a model has to learn:
+word is a *rank* drawn from a fixed distribution, *rotated* by something found in the past. A
+rotation never changes an entropy; what differs between classes is only where the rotation is to be
+found, which is what a model has to learn:
 
     U free        nowhere: the rank is the word
     B bigram      the previous token

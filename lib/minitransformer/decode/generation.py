@@ -81,6 +81,7 @@ def stream(
 
 @torch.no_grad()
 def loop(model, job):
+    """`stream` of a `Job` by a model that is on its backend."""
     ids, cache, stop = job.ids, job.cache, job.stop
     new = ids if cache is None else ids[:, cache.pos :]
     done = torch.zeros(ids.shape[0], 1, dtype=torch.bool, device=ids.device)

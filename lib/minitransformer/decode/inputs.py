@@ -75,6 +75,7 @@ def checked_generator(generator, rows: int) -> Generators:
 
 
 def checked_sampling(sampling) -> Sampling:
+    """The sampling itself; ValueError for anything else."""
     if not isinstance(sampling, Sampling):
         raise ValueError(f"sampling {sampling!r} is no Sampling: give Sampling(temperature=…)")
     return sampling

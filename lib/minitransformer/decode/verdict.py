@@ -5,16 +5,14 @@ from dataclasses import dataclass
 
 import torch
 
-TOLERANCES = {
-    "float64": 1e-10,
-    "float32": 1e-3,
-}  # what rounding explains; other types have no limit but a given one
+# Logit differences that rounding explains; other types have no limit but a given one.
+TOLERANCES = {"float64": 1e-10, "float32": 1e-3}
 
 
 @dataclass(frozen=True)
 class Certificate:
-    """Identity with an oracle over `steps` tokens of `prompts` prompts; steps are numbered through
-    them all.
+    """Identity with an oracle over `steps` tokens of `prompts` prompts; steps are numbered from 0
+    through them all.
 
     `error` is the largest logit difference, `margin` the smallest distance of the oracle's two best
     tokens, `near_ties` the steps that were not certified, `mismatches` those whose token is not the

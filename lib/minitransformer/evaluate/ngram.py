@@ -29,10 +29,8 @@ def count_grams(ids, order: int, vocab_size: int) -> list[_Grams]:
         raise ValueError(
             f"{len(ids)} training token(s) hold no {order}-gram: give more text or lower the order"
         )
-    levels, rank = (
-        [],
-        np.zeros(len(ids) + 1, dtype=np.int64),
-    )  # rank of the n-gram that starts at each token; n = 0: one
+    # Rank of the n-gram that starts at each token; of n = 0 there is one.
+    levels, rank = [], np.zeros(len(ids) + 1, dtype=np.int64)
     for n in range(1, order + 1):
         key = rank[: len(ids) - n + 1] * vocab_size + ids[n - 1 :]
         keys, first, inverse, counts = np.unique(
@@ -92,9 +90,8 @@ class KneserNey:
         ids = as_ids(ids, self.vocab_size)
         V, N = self.vocab_size, len(ids)
         p, top, top_p = np.full(N, 1 / V), np.zeros(N, dtype=np.int64), np.full(N, 1 / V)
-        rank = np.zeros(
-            N, dtype=np.int64
-        )  # of the context of n tokens before each token, -1 if never seen
+        # Of the context of n tokens before each token, -1 if never seen.
+        rank = np.zeros(N, dtype=np.int64)
         for n, grams in enumerate(self.levels):
             at = np.flatnonzero(rank >= 0)
             context = rank[at]

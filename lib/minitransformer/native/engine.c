@@ -151,6 +151,8 @@ typedef struct {
 static int64_t up8(int64_t n) { return (n + 7) & ~(int64_t)7; }
 static int64_t up16(int64_t n) { return (n + 15) & ~(int64_t)15; }
 
+// Cuts the arena at `base` into the parts of w, for texts of up to `tokens` tokens and a generation
+// of B of them. Returns how many numbers it takes.
 static int64_t lay(const Model *m, int64_t tokens, int64_t B, float *base, Work *w) {
     int64_t D = m->head_dim, C = up8(m->width), Q = up8(m->heads * D), KV = up8(m->kv_heads * D);
     int64_t F = up8(m->ffn_dim), K = C > F ? C : F, pairs = up16(m->heads / m->kv_heads), n = 0;
@@ -173,6 +175,7 @@ static int64_t lay(const Model *m, int64_t tokens, int64_t B, float *base, Work 
     return n;
 }
 
+// How many numbers of 4 bytes the caller's arena must hold.
 int64_t engine_arena(const Model *m, int64_t tokens, int64_t B) {
     Work w;
     return lay(m, tokens, B, (float *)64, &w); // addresses are computed, none is used
@@ -180,6 +183,7 @@ int64_t engine_arena(const Model *m, int64_t tokens, int64_t B) {
 
 const char *engine_instructions(void) { return BEST; }
 
+// Panels that stand side by side in `Matrix`: whoever packs the weights has to know.
 int engine_side(void) { return SIDE; }
 
 // ---- 2. Threads -------------------------------------------------------------------------------
@@ -250,7 +254,9 @@ static void *worker(void *which) {
         relax();
         if (now() - idle < AWAKE) continue;
         pthread_mutex_lock(&pool.lock);
-        pool.asleep[who] = 1; // told before it looks once more, as a job is before its caller looks
+        // Set before the ticket is read once more, as `share` sets the ticket before it reads this:
+        // one of the two sees the other, and no wake is lost.
+        pool.asleep[who] = 1;
         if (!offered(pool.ticket, who)) pthread_cond_wait(&pool.wake, &pool.lock);
         pool.asleep[who] = 0;
         pthread_mutex_unlock(&pool.lock);
@@ -274,6 +280,7 @@ static void start(int workers) { // each is tried once: nothing depends on havin
     pthread_sigmask(SIG_SETMASK, &before, NULL);
 }
 
+// Does all parts of a job with up to so many threads, the caller one of them, and waits for it.
 static void share(Task *task, const void *job, int parts, int threads) {
     if (atomic_exchange(&pool.busy, 1)) {
         for (int part = 0; part < parts; part++) task(job, part, parts);
@@ -333,7 +340,7 @@ INLINE int64_t place(int64_t panel, int64_t n, int64_t i) {
 
 // The nearest whole numbers, ties to even, from low to high; |x| < 2^22.
 INLINE v8i nearest(v8f x, int low, int high) {
-    const v8f whole = (v8f){0} + 12582912.0f; // added, it rounds
+    const v8f whole = (v8f){0} + 12582912.0f; // 1.5 · 2^23: a sum with it has no fraction left
     v8i n = (v8i)(x + whole) - (v8i)whole, under = n < low, over = n > high;
     return (n & ~under & ~over) | (low & under) | (high & over);
 }
@@ -436,8 +443,8 @@ typedef struct {
 } Input;
 
 // y[r P + p] = Σ w[k] · x[r][k] for P panels, a multiple of SIDE; from column to column it is
-// `column` numbers in w, `across` in x. 12 sums at once, in 16 registers or more: an addition takes
-// as long as 8 need to begin.
+// `column` numbers in w, `across` in x. About 12 sums grow side by side, since the processor begins
+// eight multiply-adds in the time that one takes; 16 registers hold them and their factors.
 INLINE void tile_fp32(const float *w, int64_t column, int64_t panel, int64_t K, const float *x,
                       int64_t stride, int64_t across, const char *next, v8f *y, const int M,
                       const int P) {
@@ -480,8 +487,9 @@ INLINE v8i zeros_of(const Matrix *w, int64_t at) {
     return (widened(w->zero + at * LANES) ^ 128) - 128;
 }
 
+// table[code] of 16 levels.
 INLINE v8f looked_up(const float *table, v8i code) {
-#ifdef AVX2
+#ifdef AVX2 // both halves are asked for, and bit 3 of the code, moved to the sign, chooses
     __m256 low = _mm256_permutevar8x32_ps(_mm256_loadu_ps(table), (__m256i)code);
     __m256 high = _mm256_permutevar8x32_ps(_mm256_loadu_ps(table + 8), (__m256i)code);
     return (v8f)_mm256_blendv_ps(low, high, (__m256)_mm256_slli_epi32((__m256i)code, 28));
@@ -563,7 +571,9 @@ INLINE void dots_of(const v8u *word, int64_t panel, int64_t n, const int8_t *x, 
         }
     }
     UNROLLED for (int i = 0; i < M * V * U; i++) dot[i / U] += sum[i];
-#elif defined(AVX2) // of 8 bits sizes times activations of their signs: pairs are 2 · 128 · 127
+#elif defined(AVX2)
+    // It multiplies unsigned by signed bytes and adds pairs in 16 bits. Of 8 bits it gets |code|
+    // and the activation with the code's sign: a pair is 2 · 128 · 127 at most, which fits.
     const __m256i nibble = _mm256_set1_epi8(15), one = _mm256_set1_epi16(1);
     v8s sum[8]; // of 4 bits: eight pairs of 2 · 15 · 127 at most fit 16 bits
     UNROLLED for (int i = 0; i < M * P; i++) sum[i] = (v8s){0};
@@ -684,6 +694,7 @@ static const float *rounded(const Matrix *w, const float *x, int64_t stride, int
 
 enum { FP32, ACROSS, CODES8, CODES4, TABLE4, INTEGERS8, INTEGERS4 }; // ACROSS: FP32, x by columns
 
+// How rows meet a matrix: floats with floats, floats with codes, or codes with codes.
 static int kind_of(const Matrix *w) {
     if (w->bits == 32) return FP32;
     if (w->table) return TABLE4;
@@ -691,7 +702,7 @@ static int kind_of(const Matrix *w) {
     return w->bits == 8 ? CODES8 : CODES4;
 }
 
-// M rows of x with P panels from the p-th on.
+// M rows of x with P panels from the p-th on: sums, then steps, bias and what was there.
 INLINE void tile(const int kind, const Matrix *w, int64_t p, Input in, float *y, int64_t stride,
                  const int M, const int P) {
     v8f sum[32];
@@ -763,6 +774,7 @@ static void product_fp32(const Matrix *w, Input in, float *y, int64_t stride, in
     product(FP32, w, in, y, stride, m, first, last);
 }
 
+// `product` of a kind that is known only now: one copy of it for each.
 static void multiply(int kind, const Matrix *w, const Input *in, float *y, int64_t stride, int m,
                      int first, int last) {
 #define OF(kind) case kind: product(kind, w, *in, y, stride, m, first, last); return
@@ -1115,7 +1127,7 @@ INLINE void mix(Run v, float *p, int D, float *y, int more, const int bits) {
     for (; d < D; d += LANES) weigh(v, p, d, D, y, total(rest), more, bits, 1);
 }
 
-// Scores to weights, in place: n numbers, and room up to a multiple of 8.
+// The softmax of n scores times `scale`, in place; there is room up to a multiple of 8.
 static void soften(float *s, int n, float scale) {
     const int whole = up8(n);
     const float high = highest(s, n);
@@ -1362,6 +1374,7 @@ static int before(const float *x, int32_t a, int32_t b) {
     return x[a] > x[b] || (x[a] == x[b] && a < b);
 }
 
+// Moves the id at i down to its place among n.
 static void sink(const float *x, int32_t *heap, int i, int n) {
     for (int32_t id = heap[i]; 2 * i + 1 < n;) {
         int child = 2 * i + 1;

@@ -168,6 +168,8 @@ class Run:
         return made
 
     def call(self, steps, noise, tokens) -> int:
+        """One call of the engine for up to `steps` tokens a row, of texts of up to `tokens`; how
+        many it made. `noise` (steps, B, V), None is greedy."""
         m, (B, stride) = self.model, self.ids.shape
         noise, present = (None if x is None else x.data_ptr() for x in (noise, self.present))
         return raised(
@@ -190,12 +192,14 @@ class Run:
                 one.exponential_(generator=self.generator)
         return noise
 
-    def generators(self):
+    def generators(self) -> list[torch.Generator]:
+        """Those that noise is drawn from."""
         if isinstance(self.generator, (list, tuple)):
-            return self.generator
+            return list(self.generator)
         return [torch.default_generator if self.generator is None else self.generator]
 
-    def states(self):
+    def states(self) -> list[torch.Tensor]:
+        """What `restore` takes to draw the same noise again."""
         return [own.get_state() for own in self.generators()]
 
     def restore(self, states):

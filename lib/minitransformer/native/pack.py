@@ -70,6 +70,7 @@ def matrix(layer: nn.Module, held: Held) -> Matrix:
 
 
 def full(weight: torch.Tensor, made: Matrix, held: Held) -> Matrix:
+    """The structure of a matrix of floats (N, K); ValueError unless they are FP32 on the CPU."""
     if weight.dtype != torch.float32 or weight.device.type != "cpu":
         raise ValueError(
             f"a weight of {weight.dtype} on {weight.device}: the engine takes float32 on the CPU, "
@@ -137,6 +138,7 @@ def norm(module: nn.Module, held: Held) -> Norm:
 
 
 def block(layer: nn.Module, held: Held) -> Block:
+    """The structure of a `model.Block`, its matrices quantized or not."""
     a, f = layer.attention, layer.ffn
     layers = {"q": a.q, "k": a.k, "v": a.v, "out": a.out, "up": f.up, "down": f.down}
     if f.gate is not None:

@@ -42,7 +42,7 @@ class View:
 
 
 class Standing:
-    """What a step is to `view` where there is none: stores that the cache has at once."""
+    """What stands in for a step in `view` where there is none: its stores are the cache's own."""
 
     def __init__(self, cache):
         self.cache, self.stores, self.end = cache, list(cache.state.stores), 0
@@ -114,6 +114,7 @@ def pool_view(pool: BlockPool, rows: list[list[int]], known: MutableMapping) -> 
 
 
 def same(old: tuple, new: tuple) -> bool:
+    """Whether both hold the very same objects: equal tensors at other addresses will not do."""
     return len(old) == len(new) and all(a is b for a, b in zip(old, new, strict=True))
 
 
@@ -150,10 +151,12 @@ def layer_storage(cache, step) -> tuple:
 
 
 def slots_of(cache) -> int:
+    """Token slots of a row of a static cache or a window."""
     return cache.sinks + cache.ring if type(cache) is WindowCache else cache.capacity
 
 
 def float32(tensor: torch.Tensor) -> torch.Tensor:
+    """The tensor itself; ValueError unless it is contiguous FP32 on the CPU."""
     if tensor.dtype != torch.float32 or tensor.device.type != "cpu" or not tensor.is_contiguous():
         raise ValueError(
             f"a cache of {tensor.dtype} on {tensor.device}: the engine takes float32 on the CPU"

@@ -41,9 +41,8 @@ def equalize(
         (source, [t for t in targets if schemes.get(t)], targets, power)
         for source, targets, power in folds(model.cfg)
     ]
-    moments = collect(
-        model, ids, {own[0] for _, own, _, _ in pairs if own}
-    )  # folding leaves what follows as it was
+    # Once for all: folding leaves what follows as it was.
+    moments = collect(model, ids, {own[0] for _, own, _, _ in pairs if own})
     for source, own, targets, power in pairs:
         if own:
             weights = {t: model.get_submodule(t).weight.detach() for t in own}

@@ -31,9 +31,8 @@ def gptq_tensor(weight: torch.Tensor, scheme: QuantScheme, moments: Moments, dam
         made.append((grouped(codes, scheme), *grid))
     errors = [ungrouped(decode(*x, scheme) - w, weight.shape) for x in made]
     losses = torch.stack([moments.loss(e) for e in errors])  # (candidates, N)
-    best = (losses.sum(1, keepdim=True) if scheme.granularity == "tensor" else losses).argmin(
-        0
-    )  # (N or 1,); ties: the first
+    losses = losses.sum(1, keepdim=True) if scheme.granularity == "tensor" else losses
+    best = losses.argmin(0)  # (N or 1,); ties: the first
     pick = [
         torch.stack(part)[best, torch.arange(len(best), device=best.device)]
         for part in zip(*made, strict=False)

@@ -103,9 +103,8 @@ class Int4Pack(KernelLinear):
             )
         self.group, short = fits[0], -self.rows % 16  # the kernel wants 16 rows at a time
         scale, zero = (x[:, :: self.group] for x in weight.grid())  # (N, K/group)
-        grid = F.pad(
-            torch.stack((scale, (8 - zero) * scale), -1), (0, 0, 0, 0, 0, short)
-        )  # (N + short, K/group, 2)
+        # (N + short, K/group, 2)
+        grid = F.pad(torch.stack((scale, (8 - zero) * scale), -1), (0, 0, 0, 0, 0, short))
         codes = F.pad(weight.integers().int(), (0, 0, 0, short)).contiguous()
         self.register_buffer("codes", torch._convert_weight_to_int4pack_for_cpu(codes, 1))
         self.register_buffer("grid", grid.transpose(0, 1).bfloat16().contiguous())
@@ -149,9 +148,8 @@ class Fbgemm(KernelLinear):
         codes, scale = int8_rows(weight)
         packed = torch.fbgemm_pack_quantized_matrix(codes)
         self.opaque_bytes = codes.numel()
-        shape = torch.zeros(1, 1, dtype=torch.int8).expand(
-            self.rows, self.columns
-        )  # asked for its sizes only
+        # Asked for its sizes only.
+        shape = torch.zeros(1, 1, dtype=torch.int8).expand(self.rows, self.columns)
         self.register_buffer("offsets", codes.sum(1, dtype=torch.int32))
         self.register_buffer("none", torch.zeros(1).expand(self.rows).contiguous())
         self.register_buffer("scale", scale)

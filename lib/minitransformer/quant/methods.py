@@ -31,12 +31,12 @@ def quantize(
     matrix shared by two layers (a tied head) is quantized once and stays shared. Methods, the last
     four with `calibration` token ids (B, T) of the training split:
 
-    "rtn"          round to nearest "mse"          round to nearest on the clipped range of least
-    squared error "gptq"         `gptq_tensor`, each layer on what it reads from those quantized
-    before it (damping=0.01) "awq"          channel scales by activation (see `equalize`), then
-    clipping that weighs columns by activation "smoothquant"  channel scales between activations and
-    weights, then round to nearest (alpha=0.5) "llm.int8"     columns whose input reaches
-    `threshold` stay FP32, the rest round to nearest (threshold=6.0)
+    "rtn"          round to nearest
+    "mse"          round to nearest on the clipped range of least squared error
+    "gptq"         `gptq_tensor`, each layer on the output of those quantized before (damping=0.01)
+    "awq"          channel scales by activation (`equalize`), then clipping weighed by activation
+    "smoothquant"  channel scales between activations and weights (alpha=0.5), then as "rtn"
+    "llm.int8"     columns whose input reaches `threshold` stay FP32 (threshold=6.0), others "rtn"
 
     `scheme` may be a number of bits, 2 to 8, for the `QuantScheme` of so many. A model in half
     precision is quantized in float32, and then computes in its own type again.

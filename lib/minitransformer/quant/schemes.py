@@ -123,9 +123,8 @@ def grouped(weight: torch.Tensor, scheme: QuantScheme) -> torch.Tensor:
     if scheme.granularity == "tensor":
         return weight.reshape(1, 1, -1)
     size = scheme.group_size or weight.shape[1]
-    return F.pad(weight, (0, -weight.shape[1] % size)).unflatten(
-        -1, (-1, size)
-    )  # zeros widen no range
+    # Zeros widen no range.
+    return F.pad(weight, (0, -weight.shape[1] % size)).unflatten(-1, (-1, size))
 
 
 def ungrouped(x: torch.Tensor, shape) -> torch.Tensor:

@@ -56,9 +56,8 @@ class FakeWeight(nn.Module):
         self.register_buffer(
             "share", torch.where(scale == fit_grid(w, self.scheme)[0], 1.0, scale / exact)
         )
-        self.gain = nn.Parameter(
-            torch.zeros_like(scale)
-        )  # three axes: weight decay is for matrices
+        # Three axes, so that weight decay, which is for matrices, leaves it alone.
+        self.gain = nn.Parameter(torch.zeros_like(scale))
 
     def cells(self) -> tuple[torch.Tensor, torch.Tensor, torch.Tensor]:
         """Unsigned codes (N, G, size), steps and zero-points (N or 1, G, 1); gradients
@@ -67,9 +66,8 @@ class FakeWeight(nn.Module):
         scale, zero = fit_grid(
             grouped(finite(self.full), s), s, self.share * self.gain.detach().exp()
         )
-        step = Straight.apply(
-            self.gain * scale.float(), scale.float()
-        )  # of the first argument only its gradient counts
+        # Of the first argument only its gradient counts.
+        step = Straight.apply(self.gain * scale.float(), scale.float())
         ratio = w / step
         codes = Straight.apply(ratio, ratio.detach().round()) + zero
         return codes.clamp(1 if s.symmetric and not s.full_range else 0, 2**s.bits - 1), step, zero
