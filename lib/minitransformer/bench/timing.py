@@ -74,8 +74,7 @@ def best_of(function: Callable[[], object], repeats: int, inner: int) -> float:
 
 
 def read_seconds(nbytes: int, repeats: int = 20) -> float:
-    """Seconds to read `nbytes` of FP32 once, by PyTorch's sum, its call included, from wherever a
-    working set of that size lives."""
+    """Seconds to read `nbytes` of FP32 from wherever they live: a call of PyTorch's sum."""
     nbytes = whole("nbytes", nbytes, high=2**62)
     x = torch.ones(max(nbytes // 4, 1))
     return best_of(x.sum, repeats, max(1, min(1000, int(2e7 // nbytes))))
