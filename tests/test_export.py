@@ -28,6 +28,7 @@ from minitransformer.export.gguf import SPLITS, renamed
 from minitransformer.export.huggingface import architecture
 from minitransformer.export.rewrite import as_llama
 from minitransformer.export.weights import epsilon, floats
+from studies.llama import Llama
 
 os.environ.setdefault("HF_HUB_OFFLINE", "1")
 TEXT = "the cat sat on the mat; the dog sat by the door. " * 8
@@ -489,24 +490,9 @@ def test_schemes_that_are_no_gguf_type_are_refused(tmp_path):
 
 
 def served(path):
-    """llama.cpp (the package xllamacpp), one thread, FP32 cache: ask(way, what) -> answer."""
-    llama = pytest.importorskip("xllamacpp")
-    params = llama.CommonParams()
-    params.model.path, params.n_ctx, params.n_parallel, params.port = str(path), 256, 1, 0
-    params.cpuparams.n_threads, params.warmup, params.fit_params = 1, False, False
-    params.cache_type_k = params.cache_type_v = llama.ggml_type.GGML_TYPE_F32
-    params.flash_attn_type = llama.llama_flash_attn_type.LLAMA_FLASH_ATTN_TYPE_DISABLED
-    from urllib.request import Request, urlopen
-
-    server = llama.Server(params)
-    head = {"Content-Type": "application/json"}
-
-    def ask(way, what):
-        request = Request(f"{server.listening_address}/{way}", json.dumps(what).encode(), head)
-        with urlopen(request) as answer:
-            return json.load(answer)
-
-    return ask
+    """llama.cpp, where the package xllamacpp is: ask(way, what) -> answer."""
+    pytest.importorskip("xllamacpp")
+    return Llama(path).ask
 
 
 def in_llama_cpp(path, prompt, new):

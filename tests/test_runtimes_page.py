@@ -25,6 +25,7 @@ README = (ROOT / "README.md").read_text("utf-8").split("## In other runtimes")[1
 SHORT = re.findall(r"^```(\w+)\n(.*?)^```$", README, re.MULTILINE | re.DOTALL)
 SCHEMES = {bits: QuantScheme(bits, "group", 32) for bits in (8, 4)}
 NPM = ROOT / ".cache" / "npm"
+END = "\nimport os, sys\nsys.stdout.flush()\nos._exit(0)"  # llama.cpp's destructor may not end
 needs_node = pytest.mark.skipif(not shutil.which("node"), reason="node is not installed")
 
 
@@ -59,13 +60,14 @@ def made(tmp_path_factory):
 def written(block, folder):
     """What a block writes, run in `folder`."""
     language, code = block
-    command = [sys.executable, "-c", code]
+    command = [sys.executable, "-c", code + END]
     if language == "js":
         (folder / "block.mjs").write_text(code, "utf-8")
         command = ["node", "block.mjs"]
-    own = {"PYTHONPATH": str(ROOT / "lib"), "OMP_NUM_THREADS": "1", "HF_HUB_OFFLINE": "1"}
+    where = os.pathsep.join((str(ROOT / "lib"), os.environ.get("PYTHONPATH", "")))
+    own = {"PYTHONPATH": where, "OMP_NUM_THREADS": "1", "HF_HUB_OFFLINE": "1"}
     done = subprocess.run(
-        command, cwd=folder, env={**os.environ, **own}, capture_output=True, text=True
+        command, cwd=folder, env={**os.environ, **own}, capture_output=True, text=True, timeout=300
     )
     assert done.returncode == 0, done.stderr
     return done.stdout.split()

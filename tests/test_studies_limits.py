@@ -245,7 +245,10 @@ def test_one_process_measures_all_that_the_tables_ask_for(tiny, monkeypatch):
     cfg = replace(TINY, context=600)
     monkeypatch.setattr(limits, "SHAPES", {"tiny": cfg})
     monkeypatch.setattr(limits, "SEED", cfg)
-    found = {k: t.assign(process=0) for k, t in limits.measure(1, 1, 0, deep=64).items()}
+    monkeypatch.setattr(limits, "HEAVY", 0)  # half of two repeats
+    found = {k: t.assign(process=0) for k, t in limits.measure(1, 2, 0, deep=64).items()}
+    for name, repeats in {"steps": 1, "rows": 1, "prompts": 1, "kinds": 2}.items():
+        assert found[name].repeat.nunique() == repeats
     assert len(limits.step_table(found["steps"], found["floors"])) == len(native.FORMATS)
     table = limits.row_table(found["rows"], found["floors"])
     assert len(table) == len(native.FORMATS) * len(limits.ROWS)
@@ -258,6 +261,13 @@ def test_one_process_measures_all_that_the_tables_ask_for(tiny, monkeypatch):
     two = limits.step_table(found["steps"], found["floors"], limits.TWO)
     assert list(two.format) == [*native.FORMATS] and (two.over_alone > 0).all()
     assert limits_told.pays(found["threads"]).startswith("A second thread pa")
+
+
+def test_heavy_shapes_are_timed_half_as_often():
+    heavy = [name for name, cfg in limits.SHAPES.items() if limits.heavy(cfg)]
+    assert heavy == [*limits.SHAPES][3:]
+    assert [limits.fewer(limits.LARGEST, n) for n in (1, 2, 3, 32)] == [1, 1, 2, 16]
+    assert limits.fewer(limits.SEED, 3) == 3
 
 
 def test_what_dealing_out_costs_is_what_two_threads_take_beyond_half_of_one():

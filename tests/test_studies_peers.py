@@ -9,7 +9,9 @@ import pandas as pd
 import pytest
 
 from minitransformer.model import ModelConfig
-from studies import peers
+from studies import limits, native, peers
+
+KINDS = [f"llama.cpp, {kind}" for kind in ("F32", "Q8_0", "Q4_0")]
 
 
 @pytest.fixture(scope="module")
@@ -65,10 +67,19 @@ def test_only_the_libraries_that_are_asked_are_imported_early(monkeypatch):
     assert {module for modules in peers.PEERS.values() for module in modules} <= {*asked}
 
 
-def test_memory_that_is_taken_is_seen():
-    before = peers.held_mib()
-    taken = np.ones(64 * 2**17)  # 64 MiB, too large for what lies about
-    assert 60 < peers.held_mib() - before < 80 and taken.size
+def test_a_heavy_shape_has_half_of_the_calls_and_one_peer(tmp_path, monkeypatch):
+    tiny = ModelConfig(64, 32, 1, 2, norm="rmsnorm", ffn="swiglu", bias=False)
+    monkeypatch.setitem(peers.SHAPES, "tiny", tiny)
+    monkeypatch.setitem(__import__("sys").modules, "xllamacpp", None)
+    monkeypatch.setattr(limits, "HEAVY", 0)
+    found = peers.measure(tmp_path, ["tiny"], 6, 2, 0, only=["all"])
+    told = found["told"].set_index("runtime")
+    assert list(told.index) == [peers.OURS, *native.FORMATS, *KINDS]
+    assert len(json.loads(told.tokens[peers.OURS])) == 3
+    assert set(found["peers"].groupby("name").size()) == {2}
+    assert {path.name for path in (tmp_path / "tiny").iterdir()} == {
+        "model", "f32.gguf", "q8_0.gguf", "q4_0.gguf"
+    }  # fmt: skip
 
 
 def test_every_way_is_timed_at_two_lengths_in_every_repeat(measured):
@@ -99,10 +110,11 @@ def test_the_table_is_of_the_samples():
     assert ratio == pytest.approx(4) and low == pytest.approx(high)
     assert table.over_engine_estimate[peers.OURS] == pytest.approx(10)
     assert table.memory_mib[peers.OURS] == 20 and pd.isna(table.memory_mib["none"])
-    columns = list(peers.shown(table.reset_index()).columns)
+    shown = peers.shown(table.reset_index())
+    columns = list(shown.columns)
     place = columns.index("times the engine's")
     assert columns[place + 1 : place + 4] == ["engine's low", "engine's high", "spread"]
-    assert "leading tokens equal, of 3" in columns
+    assert [*shown["leading tokens equal"]] == ["3 of 3", "3 of 3", "1 of 3", "–"]
     assert peers.against(table.reset_index(), "s", "none") is None
 
 
@@ -134,11 +146,10 @@ def test_the_answer_names_the_fastest_and_who_was_not_there():
 
 
 def test_each_bar_has_its_format_and_shape_and_what_is_absent_is_told():
-    names = [f"llama.cpp, {kind}" for kind in ("F32", "Q8_0", "Q4_0")]
     rows = [dict(shape=shape, runtime=name, bits=bits, over_engine_estimate=i + bits, why_not="",
                  over_engine_low=1.0, over_engine_high=99.0, us_per_token=100.0)
             for i, shape in enumerate(("s", "t"))
-            for bits, name in zip((32, 8, 4), names, strict=True)]  # fmt: skip
+            for bits, name in zip((32, 8, 4), KINDS, strict=True)]  # fmt: skip
     table = pd.DataFrame(rows)
     found = peers.judged(table, ["s", "t"])
     assert [(id, value[0], shape) for id, value, shape in found[1:4]] == [

@@ -11,18 +11,13 @@ from minitransformer.model import ModelConfig, Transformer
 from minitransformer.train import TrainConfig, initialize, optimizer
 
 SETTINGS = {
-    "batch_size": "batch, windows",
-    "window": "window, tokens",
-    "short_window": "first windows, tokens",
-    "short_steps": "steps on the first windows",
-    "lr": "peak learning rate",
-    "warmup": "warm-up, steps",
-    "cooldown": "cool-down, share of the steps",
-    "cooldown_shape": "shape of the cool-down",
-    "ema": "share that a mean of the weights keeps",
-    "clip": "clipped at norm",
+    "batch_size": "batch, windows", "window": "window, tokens",
+    "short_window": "first windows, tokens", "short_steps": "steps on the first windows",
+    "lr": "peak learning rate", "warmup": "warm-up, steps",
+    "cooldown": "cool-down, share of the steps", "cooldown_shape": "shape of the cool-down",
+    "ema": "share that a mean of the weights keeps", "clip": "clipped at norm",
     "initialization": "initialisation",
-}  # of a recipe, in words
+}  # of a recipe, in words  # fmt: skip
 
 
 def found(cfg: ModelConfig, seed: int) -> dict:

@@ -68,17 +68,12 @@ def trained(shape: str, way: str, device: str, seed: int = 0) -> dict:
     pace = rows.seconds[min(SETTLED, len(rows) - 1) :].median()
     predicted = bench.training_bytes(cfg, recipe.batch_size, recipe.window)
     return {
-        "shape": shape,
-        "way": way,
-        "batch": f"{recipe.batch_size} × {recipe.window}",
-        "tokens_per_s": recipe.batch_size * recipe.window / pace,
-        "first_step_s": rows.seconds[0],
+        "shape": shape, "way": way, "batch": f"{recipe.batch_size} × {recipe.window}",
+        "tokens_per_s": recipe.batch_size * recipe.window / pace, "first_step_s": rows.seconds[0],
         "predicted_mib": sum(predicted.values()) / 2**20,
         "measured_mib": torch.cuda.max_memory_allocated(place) / 2**20 if on_gpu else None,
-        "steps": len(rows),
-        "first_nats": rows.loss_nats[0],
-        "last_nats": rows.loss_nats.iloc[-1],
-    }
+        "steps": len(rows), "first_nats": rows.loss_nats[0], "last_nats": rows.loss_nats.iloc[-1],
+    }  # fmt: skip
 
 
 def beside(rows: pd.DataFrame) -> pd.DataFrame:

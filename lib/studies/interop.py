@@ -37,12 +37,10 @@ EAGER, ENGINE = "PyTorch with a cache", "C engine"
 ORT_WEB = "1.30.0"  # the version of onnxruntime-web that was tried
 NPM = f"npm install --prefix .cache/npm onnxruntime-web@{ORT_WEB}"
 BRINGS = {  # what is absent -> the command that brings it
-    "transformers": 'pip install "transformers>=5"',
+    "transformers": 'pip install "transformers>=5"', "xllamacpp": "pip install xllamacpp",
+    "onnx": 'pip install ".[export]"', "gguf": 'pip install ".[export]"',
     "onnxruntime": 'pip install ".[ort]"',
-    "onnx": 'pip install ".[export]"',
-    "gguf": 'pip install ".[export]"',
-    "xllamacpp": "pip install xllamacpp",
-}
+}  # fmt: skip
 ROUNDS = "llama.cpp"  # its int8 and int4 round activations too, so that its tokens may part
 PEERS = ("node", "browser", "transformers", "ONNX Runtime", "onnxruntime-web", ROUNDS)
 

@@ -42,6 +42,7 @@ NAIVE = "eager, recomputed"
 EAGER, CACHE, OPERATION = "eager", "reading the cache", "one operation"
 TWO = ", 2 threads"  # ends the names of what runs on them
 LOOP = 500  # tokens of a loop with and without a cache
+HEAVY = 2**28  # bytes of FP32 weights: beyond them calls are so long that half of them must do
 PARTS = {"head and choice": {"vocab_size": 16}, "feed-forward": {"d_ff": 8}}  # what leaves each out
 WHOLE, REST = "a whole step", "attention, norms, the loop"
 WINDOW = 256  # tokens that a windowed cache keeps, its sinks apart
@@ -50,16 +51,17 @@ WINDOW = 256  # tokens that a windowed cache keeps, its sinks apart
 def measure(count: int, repeats: int, seed: int, deep: int) -> dict[str, pd.DataFrame]:
     """Samples of one process: `steps`, `rows`, `prompts` and `floors` of the first `count` shapes,
     of the first of them `kinds`, at 512 and `deep` tokens, and `loops`, and `threads`: the bytes of
-    a product from which on a second thread pays."""
+    a product from which on a second thread pays. Heavy shapes have half of the repeats."""
     found = {"steps": [], "rows": [], "prompts": [], "floors": []}
     for name in list(SHAPES)[:count]:
         model = initialize(Transformer(SHAPES[name]), "scaled", seed).eval()
-        engines = packed(model)
+        engines, times = packed(model), fewer(model.cfg, repeats)
         shared = {f"{name}{TWO}": engine.with_threads(2) for name, engine in engines.items()}
+        decoders, most = {EAGER: model} | engines | shared, 49 if model.cfg.n_layers == 1 else 9
         for table, samples in (
-            ("steps", steps(model, engines | shared, repeats)),
-            ("rows", rows(engines, repeats)),
-            ("prompts", prompts(model, engines["native FP32"], repeats)),
+            ("steps", steps(decoders, times, most)),
+            ("rows", rows(engines, times)),
+            ("prompts", prompts(model, engines["native FP32"], times)),
             ("floors", pd.concat([floors(model.cfg), floors_of_two(model.cfg)])),
         ):
             found[table].append(samples.assign(shape=name))
@@ -85,6 +87,16 @@ def read_bytes(cfg: ModelConfig, scheme) -> int:
     return int(numbers * held / (8 * 256))
 
 
+def heavy(cfg: ModelConfig) -> bool:
+    """Whether a step reads more than `HEAVY` in FP32."""
+    return read_bytes(cfg, None) > HEAVY
+
+
+def fewer(cfg: ModelConfig, count: int) -> int:
+    """Half of `count` for a heavy model, and never none."""
+    return -(-count // 2) if heavy(cfg) else count
+
+
 def floors(cfg: ModelConfig) -> pd.DataFrame:
     """The least seconds seen, by name: reading the weights of each format once, reading the cache
     at the middle of a loop, and one operation of a large FP32 matrix product."""
@@ -105,17 +117,20 @@ def floors_of_two(cfg: ModelConfig) -> pd.DataFrame:
     return found.assign(name=found.name + TWO)
 
 
-def steps(model, engines, repeats: int) -> pd.DataFrame:
-    """Decoding after a prompt of 8, every format and eager: one token, and some more, so that their
-    difference is steps alone. Each call follows one of its own kind, as a step follows a step."""
+def steps(models: dict, repeats: int, most: int) -> pd.DataFrame:
+    """Decoding of one token after a prompt of 8, and of `most`, so that their difference is steps
+    alone. Each call follows one of its own kind, as a step follows a step."""
     samples = []
-    for new in (1, 49 if model.cfg.n_layers == 1 else 9):
-        ids = ids_of(model.cfg, 8)
-        ways = {EAGER: partial(generate, model, ids, new)}
-        for name, engine in engines.items():
-            ways[name] = partial(generate, engine, ids, new, backend="native")
+    for new in (1, most):
+        ways = {name: decoding(model, new) for name, model in models.items()}
         samples.append(bench.interleaved(ways, repeats, warmup=1, before=1).assign(calls=new))
     return pd.concat(samples)
+
+
+def decoding(model, new: int) -> partial:
+    """Greedy decoding after a prompt of 8, in the engine where the model is its own."""
+    backend = "native" if isinstance(model, NativeModel) else "eager"
+    return partial(generate, model, ids_of(model.cfg, 8), new, backend=backend)
 
 
 def rows(engines, repeats: int) -> pd.DataFrame:
@@ -134,14 +149,7 @@ def parts(repeats: int, seed: int) -> pd.DataFrame:
     for part, change in {WHOLE: {}, **PARTS}.items():
         model = initialize(Transformer(replace(SEED, **change)), "scaled", seed).eval()
         engines |= {f"{part}, {name}": engine for name, engine in packed(model).items()}
-    samples = []
-    for new in (1, 49):
-        ways = {
-            name: partial(generate, engine, ids_of(engine.cfg, 8), new, backend="native")
-            for name, engine in engines.items()
-        }
-        samples.append(bench.interleaved(ways, 2 * repeats, warmup=1, before=1).assign(calls=new))
-    return pd.concat(samples)
+    return steps(engines, 2 * repeats, 49)
 
 
 def prompts(model, engine, repeats: int) -> pd.DataFrame:

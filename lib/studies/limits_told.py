@@ -8,28 +8,16 @@ from .native import FORMATS
 from .words import minus, with_interval
 
 WORDS = {
-    "shape": "model",
-    "us": "µs a step",
-    "us_per_token": "µs a token",
-    "least_us": "mark, µs",
-    "reached_percent": "of that speed, %",
-    "ms": "ms",
-    "eager_ms": "eager, ms",
-    "eager_peak": "eager, % of the peak",
-    "native_ms": "engine, ms",
-    "native_peak": "engine, % of the peak",
-    "over_least": "times the mark",
-    "over_fp32": "times as fast as FP32",
-    "over_eager": "times as fast as eager",
-    "over_alone": "times as fast as one thread",
-    "over_one": "times one row",
-    "over_static": "times static",
-    "over_first": "times its shortest",
-    "gain": "times as fast",
-    "outside_us": "µs between forwards",
-    "promised": "times promised by T(m)",
-    "over_promised": "of what is promised",
-}
+    "shape": "model", "us": "µs a step", "us_per_token": "µs a token", "ms": "ms",
+    "least_us": "mark, µs", "over_least": "times the mark", "reached_percent": "of that speed, %",
+    "eager_ms": "eager, ms", "eager_peak": "eager, % of the peak",
+    "native_ms": "engine, ms", "native_peak": "engine, % of the peak",
+    "over_fp32": "times as fast as FP32", "over_eager": "times as fast as eager",
+    "over_alone": "times as fast as one thread", "over_one": "times one row",
+    "over_static": "times static", "over_first": "times its shortest",
+    "gain": "times as fast", "outside_us": "µs between forwards",
+    "promised": "times promised by T(m)", "over_promised": "of what is promised",
+}  # fmt: skip
 BEHIND = {"_low": " low", "_high": " high", "_spread": ", spread"}  # what follows a ratio
 WORTH = {
     "speedup": "cached over recomputed, both in the engine, ×",

@@ -43,12 +43,10 @@ def missing() -> str:
     return ""
 
 
-def packed(model) -> dict:
-    """The model in every format of the engine; weights are packed once."""
-    return {
-        name: NativeModel(model if scheme is None else quantize(model, scheme))
-        for name, scheme in FORMATS.items()
-    }
+def packed(model, names=FORMATS) -> dict:
+    """The model in every format of the engine, or in some; weights are packed once."""
+    schemes = {name: FORMATS[name] for name in names}
+    return {n: NativeModel(quantize(model, s) if s else model) for n, s in schemes.items()}
 
 
 def measure(folder, text: np.ndarray, plan) -> dict[str, pd.DataFrame]:

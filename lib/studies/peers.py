@@ -14,7 +14,6 @@ from pathlib import Path
 
 import numpy as np
 import pandas as pd
-import psutil
 import torch
 
 from minitransformer.checkpoint import save
@@ -24,7 +23,8 @@ from minitransformer.export import to_gguf, to_huggingface, to_onnx
 from minitransformer.model import ModelConfig, Transformer
 from minitransformer.quant import QuantScheme, quantize
 
-from .limits import per_step
+from .limits import LARGEST, fewer, heavy, per_step
+from .llama import held
 from .native import FORMATS
 from .processes import mean, over_processes, process_medians
 from .runtimes import GGUF, OURS, runtimes
@@ -33,45 +33,42 @@ LLAMA = ModelConfig(norm="rmsnorm", ffn="swiglu", bias=False)  # what every runt
 SHAPES = {
     "1 × 128": LLAMA,
     "6 × 384": replace(LLAMA, vocab_size=4096, d_model=384, n_layers=6, n_heads=6),
+    "12 × 768 (124M)": replace(LARGEST, tied=True, norm="rmsnorm", ffn="swiglu", bias=False),
 }
+YARDSTICK = "llama.cpp"  # the one peer of a heavy shape
 SPREAD = 0.12  # of the random weights: at smaller ones greedy text repeats a single token
 ENGINE = dict(zip((32, 8, 4), FORMATS, strict=True))  # what each width is compared with
 LLAMAS = "transformers.models.llama.modeling_llama"
 # Other people's libraries, as the names of their rows begin, and what they import.
 PEERS = {
-    "ONNX Runtime": ("onnxruntime",),
-    "llama.cpp": ("xllamacpp",),
-    "transformers": (LLAMAS,),
-    "torchao": (LLAMAS, "torchao.quantization"),
-    "optimum-quanto": (LLAMAS, "optimum.quanto"),
+    "ONNX Runtime": ("onnxruntime",), YARDSTICK: ("xllamacpp",), "transformers": (LLAMAS,),
+    "torchao": (LLAMAS, "torchao.quantization"), "optimum-quanto": (LLAMAS, "optimum.quanto"),
     "bitsandbytes": (LLAMAS, "bitsandbytes.nn"),
-}
+}  # fmt: skip
 IN_FP32 = "transformers, dynamic cache"  # what optimum-quanto and bitsandbytes change
 
 # Of each bar: its id, the format of llama.cpp, and the place of the shape.
 BARS = (
-    ("peers-f32", "F32", 0),
-    ("peers-int8", "Q8_0", 0),
-    ("peers-int4", "Q4_0", 0),
-    ("peers-large-f32", "F32", 1),
-    ("peers-large-int8", "Q8_0", 1),
-    ("peers-large-int4", "Q4_0", 1),
-)
+    ("peers-f32", "F32", 0), ("peers-int8", "Q8_0", 0), ("peers-int4", "Q4_0", 0),
+    ("peers-large-f32", "F32", 1), ("peers-large-int8", "Q8_0", 1), ("peers-large-int4", "Q4_0", 1),
+    ("peers-124m-f32", "F32", 2), ("peers-124m-int8", "Q8_0", 2), ("peers-124m-int4", "Q4_0", 2),
+)  # fmt: skip
 
 
 def write(folder: Path, shape: str, seed: int) -> None:
-    """The model of a shape with random weights, in every format, below `folder`."""
+    """The model of a shape with random weights, in every format that is asked, below `folder`."""
     torch.manual_seed(seed)
     model = Transformer(SHAPES[shape]).eval()
     for weight in model.parameters():
         if weight.ndim > 1:
             torch.nn.init.normal_(weight, std=SPREAD)
     save(model, folder / "model")
-    to_huggingface(model, folder / "hf")
-    to_onnx(model, folder / "onnx")
-    for bits in (8, 4):
-        small = quantize(model, QuantScheme(bits, "group", 32))
-        to_onnx(small, folder / f"onnx-int{bits}", accuracy_level=4)
+    if not heavy(model.cfg):
+        to_huggingface(model, folder / "hf")
+        to_onnx(model, folder / "onnx")
+        for bits in (8, 4):
+            small = quantize(model, QuantScheme(bits, "group", 32))
+            to_onnx(small, folder / f"onnx-int{bits}", accuracy_level=4)
     # llama.cpp's server wants words, though it is given ids and gives ids
     words = [*SPECIALS, *(f"w{i}" for i in range(model.cfg.vocab_size - len(SPECIALS)))]
     for kind in GGUF:
@@ -82,10 +79,11 @@ def measure(
     folder: Path, shapes: list[str], new: int, repeats: int, seed: int, only=PEERS
 ) -> dict[str, pd.DataFrame]:
     """Samples of one process: `peers` (shape, name, new tokens, repeat, seconds), `told` (shape,
-    name, bits, bytes, mib that the process held more once it ran, tokens, reason why there are
-    none, and with what llama.cpp was `built`).
+    name, bits, bytes, mib that were held more once it ran, tokens, reason why there are none, and
+    with what llama.cpp was `built`).
 
-    `only` names the `PEERS` to measure, or "all"; ours are always there."""
+    `only` names the `PEERS` to measure, or "all"; ours are always there. Of a heavy shape half of
+    the tokens and repeats are, and the `YARDSTICK` alone beside ours."""
     found = [compare(Path(folder), shape, new, repeats, seed, only) for shape in shapes]
     peers, told = (pd.concat([one[name] for one in found]) for name in ("peers", "told"))
     return {"peers": peers, "told": told.assign(built=built())}
@@ -101,20 +99,24 @@ def built() -> str:
 
 def compare(folder: Path, shape: str, new: int, repeats: int, seed: int, only) -> dict:
     """The samples of one shape, every runtime in turn in each repeat."""
-    folder = folder / shape.replace(" ", "")
+    folder, cfg = folder / shape.replace(" ", ""), SHAPES[shape]
+    new, repeats = fewer(cfg, new), fewer(cfg, repeats)
     if not folder.exists():
         write(folder, shape, seed)
-    prompt = np.random.default_rng(seed).integers(4, SHAPES[shape].vocab_size, 16).tolist()
+    prompt = np.random.default_rng(seed).integers(4, cfg.vocab_size, 16).tolist()
     ways, told = {}, []
+    peers = (YARDSTICK,) if heavy(cfg) else PEERS
+    asked = [name for name in peers if {"all", name} & {*only}]
     for runtime in runtimes(folder, prompt):
-        if "all" not in only and not runtime.name.startswith((OURS, "native", *only)):
+        if not runtime.name.startswith((OURS, "native", *asked)):
             continue
         row = {"runtime": runtime.name, "bits": runtime.bits, "tokens": "", "reason": ""}
-        row["bytes"], before = size(folder / runtime.file), held_mib()
+        row["bytes"], before = size(folder / runtime.file), held()
         try:
-            ways[runtime.name] = runtime.start()
-            ways[runtime.name](2)  # the first call loads what its library loads late
-            row["mib"] = held_mib() - before
+            ways[runtime.name] = run = runtime.start()
+            run(2)  # the first call loads what its library loads late
+            apart = getattr(run, "grown", int)()  # bytes of another process, if it has one
+            row["mib"] = (held() - before + apart) / 2**20
         except Exception as error:  # whatever a library that is not ours may raise
             row["reason"] = why(error)
         told.append(row)
@@ -138,11 +140,6 @@ def continued(run, row: dict, new: int, repeat: int) -> list[dict]:
     row["tokens"] = json.dumps(found[new][0])
     own = {"name": row["runtime"], "repeat": repeat}
     return [own | {"new": n, "seconds": seconds} for n, (_, seconds) in found.items()]
-
-
-def held_mib() -> float:
-    """MiB of memory that this process has in use."""
-    return psutil.Process().memory_info().rss / 2**20
 
 
 def why(error: Exception) -> str:
@@ -241,22 +238,16 @@ def absent(table: pd.DataFrame) -> str:
 def shown(table: pd.DataFrame) -> pd.DataFrame:
     """The table as a reader wants it: results first, and why there are none last."""
     columns = {
-        "shape": "model",
-        "runtime": "runtime",
-        "us_per_token": "µs per token",
-        "low": "low",
-        "high": "high",
-        "over_engine_estimate": "times the engine's",
-        "over_engine_low": "engine's low",
-        "over_engine_high": "engine's high",
-        "over_engine_spread": "spread",
-        "first_ms": "first token, ms",
-        "equal_tokens": f"leading tokens equal, of {table.of.max():.0f}",
-        "file_mb": "files, MB",
-        "memory_mib": "memory, MiB",
-        "why_not": "why there are none",
-    }
-    table = table.assign(memory_mib=table.memory_mib.round(1))
+        "shape": "model", "runtime": "runtime",
+        "us_per_token": "µs per token", "low": "low", "high": "high",
+        "over_engine_estimate": "times the engine's", "over_engine_low": "engine's low",
+        "over_engine_high": "engine's high", "over_engine_spread": "spread",
+        "first_ms": "first token, ms", "equal_tokens": "leading tokens equal",
+        "file_mb": "files, MB", "memory_mib": "memory, MiB", "why_not": "why there are none",
+    }  # fmt: skip
+    equal = table.equal_tokens.map("{:.0f}".format) + table.of.map(" of {:.0f}".format)
+    equal = equal.where(table.of.notna(), "–")
+    table = table.assign(memory_mib=table.memory_mib.round(1), equal_tokens=equal)
     return table.reindex(columns=list(columns)).rename(columns=columns)
 
 

@@ -47,7 +47,7 @@ LEAST = {  # the smallest value that the chapters can use; a list is held item b
     "layer_sizes": 128,  # the narrowest matrix that has a kernel in every format
 }
 MOST = {
-    "peer_shapes": 2,
+    "peer_shapes": 3,
     "engine_shapes": 5,
     "text_sizes": len(SIZES),
     "text_steps": 2000,

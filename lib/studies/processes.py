@@ -28,11 +28,7 @@ class Processes:
     `update`, as `nb.progress` does."""
 
     def __init__(
-        self,
-        count: int,
-        threads: int = 1,
-        progress: Callable | None = None,
-        apart: bool = False,
+        self, count: int, threads: int = 1, progress: Callable | None = None, apart: bool = False
     ):
         if count < 1:
             raise ValueError(f"processes {count} measures nothing: give at least 1")

@@ -4,13 +4,11 @@ Each is loaded as its own documents say. What is timed is what a user waits for:
 Python libraries, and for llama.cpp the time that its server states, without HTTP.
 """
 
-import json
 import time
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
-from urllib.request import Request, urlopen
 
 import numpy as np
 import torch
@@ -18,6 +16,7 @@ import torch
 from minitransformer.checkpoint import load
 from minitransformer.decode import generate
 
+from .llama import Llama
 from .native import FORMATS, missing, packed
 
 GGUF = ("f32", "q8_0", "q4_0")
@@ -74,7 +73,8 @@ def engine(folder, name, ids):
     """Our engine in one of its formats."""
     if reason := missing():
         raise RuntimeError(reason)
-    return called(partial(generate, packed(load(folder / "model")[0])[name], ids, backend="native"))
+    model = packed(load(folder / "model")[0], [name])[name]
+    return called(partial(generate, model, ids, backend="native"))
 
 
 def transformers(folder, ids, cache, change=None):
@@ -158,30 +158,19 @@ def onnxruntime(folder, prompt):
 
 
 def llama(path, prompt, told: int = LIKELIEST):
-    """llama.cpp, through the server of the package xllamacpp; FP32 keys and values. The run appends
-    to a list `seen` the log-probabilities of each step's `told` likeliest tokens, by id."""
-    import xllamacpp
-
-    params = xllamacpp.CommonParams()
-    params.model.path, params.port = str(path), 0
-    params.n_ctx, params.n_parallel, params.n_gpu_layers = 512, 1, 0
-    params.cpuparams.n_threads = params.cpuparams_batch.n_threads = 1
-    params.warmup, params.fit_params, params.verbosity = True, False, -1
-    params.cache_type_k = params.cache_type_v = xllamacpp.ggml_type.GGML_TYPE_F32
-    params.flash_attn_type = xllamacpp.llama_flash_attn_type.LLAMA_FLASH_ATTN_TYPE_DISABLED
-    server = xllamacpp.Server(params)
+    """llama.cpp, in a process of its own. The run appends to a list `seen` the log-probabilities of
+    each step's `told` likeliest tokens, by id."""
+    server = Llama(path)
 
     def run(new, seen=None):
         asked = {"prompt": prompt, "n_predict": new, "temperature": 0, "return_tokens": True}
         asked |= {"cache_prompt": False, "samplers": ["temperature"], "ignore_eos": True}
         asked |= {} if seen is None else {"n_probs": told}
-        address, kind = f"{server.listening_address}/completion", "application/json"
-        request = Request(address, json.dumps(asked).encode(), {"Content-Type": kind})
-        with urlopen(request) as answer:
-            found = json.load(answer)
+        found = server.ask("completion", asked)
         for step in found["completion_probabilities"] if seen is not None else ():
             seen.append({one["id"]: one["logprob"] for one in step["top_logprobs"]})
         times = found["timings"]
         return found["tokens"], (times["prompt_ms"] + times["predicted_ms"]) / 1e3
 
+    run.grown = server.grown
     return run

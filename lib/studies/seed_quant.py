@@ -95,14 +95,10 @@ def drops_told(runs: pd.DataFrame, found: dict) -> dict:
     (`spread`), and how far its row lies off (`gap`)."""
     printed = SEED.set_index("format").seed_drop
     return {
-        "n": runs.run.nunique(),
-        "eight": found["int8 drop"][0],
-        "four": found["int4 drop"][0],
-        "its_eight": printed["int8"],
-        "its_four": printed["int4"],
-        "spread": initialisations_apart(runs),
-        "gap": row_off(),
-    }
+        "n": runs.run.nunique(), "spread": initialisations_apart(runs), "gap": row_off(),
+        "eight": found["int8 drop"][0], "its_eight": printed["int8"],
+        "four": found["int4 drop"][0], "its_four": printed["int4"],
+    }  # fmt: skip
 
 
 def percent(found: dict, format: str) -> str:

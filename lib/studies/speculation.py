@@ -110,15 +110,11 @@ def counted(runs, expected: float) -> dict:
     off = 100 * abs(found / theory - 1)
     half = 196 * (accepted.std(ddof=1) if n > 1 else np.nan) / np.sqrt(n) / theory
     return {
-        "alpha": accepted.sum() / max(judged, 1),
-        "expected_alpha": expected,
-        "tokens_a_forward": found,
-        "theory": theory,
-        "off_percent": off,
-        "off_low": max(off - half, 0.0),
-        "off_high": off + half,
+        "alpha": accepted.sum() / max(judged, 1), "expected_alpha": expected,
+        "tokens_a_forward": found, "theory": theory,
+        "off_percent": off, "off_low": max(off - half, 0.0), "off_high": off + half,
         "proposed_a_forward": sum(g for g, _ in steps) / n,
-    }
+    }  # fmt: skip
 
 
 def forwards(target, draft, prompt, gamma, repeats, name, label) -> pd.DataFrame:

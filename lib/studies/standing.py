@@ -129,19 +129,15 @@ def table(data, reports: dict[str, TokenReport], windows: dict[str, int]) -> pd.
         s = summary(nll)
         rows.append(
             {
-                "system": name,
-                "perplexity": s.value,
-                "low": s.interval[0],
-                "high": s.interval[1],
-                "nll_nats": s.nll,
+                "system": name, "perplexity": s.value,
+                "low": s.interval[0], "high": s.interval[1], "nll_nats": s.nll,
                 "above_floor_nats": np.nan if floor is None else s.nll - floor.mean(),
-                "bits_per_token": s.bits,
-                "bits_per_byte": bits_per_byte(s.nll, tokens, n_bytes),
+                "bits_per_token": s.bits, "bits_per_byte": bits_per_byte(s.nll, tokens, n_bytes),
                 "accuracy": accuracy(name, reports, data.vocab_size),
                 "window": windows.get(name),
                 "stride": stride(windows[name]) if name in windows else None,
             }
-        )
+        )  # fmt: skip
     return pd.DataFrame(rows).astype({"window": "Int64", "stride": "Int64"})
 
 
