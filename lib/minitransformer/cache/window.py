@@ -11,8 +11,9 @@ from typing import NamedTuple
 
 import torch
 
-from ..model import rotate
-from .base import Cache, Pair, whole
+from ..fields import whole
+from ..model import frequencies, rotate
+from .base import Cache, Pair
 from .step import Step
 
 
@@ -85,7 +86,7 @@ class WindowCache(Cache):
                 "use another cache kind, or a model with smeared_keys False"
             )
         sinks, rollback = whole("sinks", sinks, 0), whole("rollback", rollback, 0)
-        window = max(1, cfg.context - sinks) if window is None else whole("window", window, 1)
+        window = max(1, cfg.context - sinks) if window is None else whole("window", window)
         if sinks + window > cfg.context:
             raise ValueError(
                 f"{sinks} sinks and a window of {window} pass context {cfg.context}: "
@@ -97,9 +98,7 @@ class WindowCache(Cache):
         self.planned: tuple = (None, 0, None)  # a state, T, and their plan
         self.table = None  # (2·context, D)
         if cfg.position == "rope":
-            pairs = torch.arange(0, cfg.head_dim, 2, dtype=torch.float64) / cfg.head_dim
-            places = torch.arange(-cfg.context, cfg.context)[:, None]
-            angle = places * cfg.rope_theta**-pairs
+            angle = torch.arange(-cfg.context, cfg.context)[:, None] * frequencies(cfg)
             self.table = torch.cat((angle.cos(), angle.sin()), dim=-1).to(self.device)
 
     def admit(self, T):

@@ -39,17 +39,8 @@ def language_corpus(
         k: list(v) if isinstance(v, tuple) else v for k, v in dataclasses.asdict(spec).items()
     }
     meta, tokenizer = _synthetic(seed, salt) | dict(spec=numbers), words_tokenizer(language.words)
-    return Corpus(
-        "language",
-        "language",
-        splits,
-        texts,
-        tokenizer,
-        language.entropy_nats,
-        oracle,
-        mechanism,
-        meta,
-    )
+    known = language.entropy_nats, oracle, mechanism, meta
+    return Corpus("language", "language", splits, texts, tokenizer, *known)
 
 
 def uniform_corpus(
@@ -61,16 +52,8 @@ def uniform_corpus(
     splits = dict(zip(SPLITS, np.split(ids, [n_train, n_train + n_valid]), strict=False))
     words = [*SPECIALS, *spell(Stream(seed, salt, "uniform/v1"), vocab_size - len(SPECIALS))]
     texts = {s: _spelt(words, part) for s, part in splits.items()}
-    floor = math.log(vocab_size - len(SPECIALS))
-    return Corpus(
-        "uniform",
-        "uniform",
-        splits,
-        texts,
-        words_tokenizer(words),
-        floor,
-        meta=_synthetic(seed, salt),
-    )
+    floor, meta = math.log(vocab_size - len(SPECIALS)), _synthetic(seed, salt)
+    return Corpus("uniform", "uniform", splits, texts, words_tokenizer(words), floor, meta=meta)
 
 
 def _synthetic(seed, salt) -> dict:

@@ -8,6 +8,8 @@ from copy import deepcopy
 
 import torch
 
+from ..model import frequencies
+
 EXACT = ("static", "dynamic", "paged")  # kinds that give what a forward without a cache gives
 
 
@@ -19,16 +21,9 @@ def in_float64(model):
     not to 1e-10."""
     model = deepcopy(model).double()
     if model.cfg.position == "rope":
-        angle = torch.arange(model.cfg.context, dtype=torch.float64)[:, None] * frequencies(
-            model.cfg
-        )
+        angle = torch.arange(model.cfg.context)[:, None] * frequencies(model.cfg)
         model.table = torch.cat((angle.cos(), angle.sin()), dim=-1).to(model.table)
     return model
-
-
-def frequencies(cfg) -> torch.Tensor:
-    """Radians a position of every pair of channels: (D/2,) float64."""
-    return cfg.rope_theta ** (-torch.arange(0, cfg.head_dim, 2, dtype=torch.float64) / cfg.head_dim)
 
 
 def all_logits(model, ids: torch.Tensor) -> torch.Tensor:
@@ -58,10 +53,8 @@ def oracle_logits(model, ids: torch.Tensor, kind: str = "static", **options) -> 
     if kind == "window":
         if model.cfg.position == "sinusoidal":
             raise ValueError("no window over position 'sinusoidal': use position 'rope' or 'none'")
-        x, rope = (
-            model.embedding(ids),
-            None,
-        )  # longer than the context, perhaps; each pair is rotated by its own distance
+        # longer than the context, perhaps; each pair is rotated by its own distance
+        x, rope = model.embedding(ids), None
     else:
         x, rope = model.embed(ids, torch.arange(ids.shape[1], device=ids.device), ids.shape[1])
     for block in model.blocks:
