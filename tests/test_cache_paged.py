@@ -468,9 +468,9 @@ def test_an_exhausted_pool_is_named_and_costs_nothing_that_was_stored():
 
 
 def test_an_impossible_pool_and_one_of_another_model_are_named():
-    with pytest.raises(ValueError, match="blocks 0 of the pool is not positive"):
+    with pytest.raises(ValueError, match="blocks 0 is not positive: give at least 1"):
         BlockPool(CFG, 0)
-    with pytest.raises(ValueError, match="block_size 0 of the pool is not positive"):
+    with pytest.raises(ValueError, match="block_size 0 is not positive: give at least 1"):
         make_cache(CFG, "paged", block_size=0)
     pool = BlockPool(CFG, 4, 8, dtype=torch.float32)
     for cfg, options in (

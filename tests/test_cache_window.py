@@ -11,8 +11,8 @@ from hypothesis import strategies as st
 from cache_models import configs, fed, near, peaked, takes, tokens
 from minitransformer.bench import kv_bytes
 from minitransformer.cache import make_cache
-from minitransformer.decode import oracle_logits
-from minitransformer.model import ModelConfig
+from minitransformer.decode import in_float64, oracle_logits
+from minitransformer.model import ModelConfig, Transformer
 
 CFG = ModelConfig(vocab_size=30, d_model=32, n_layers=2, n_heads=4, n_kv_heads=2, context=16)
 OPTIONS = st.fixed_dictionaries(
@@ -167,9 +167,9 @@ def test_truncation_past_the_window_is_refused_and_before_it_is_free():
 @pytest.mark.parametrize(
     "options, message",
     [
-        ({"window": 0}, "window 0 is too few: give at least 1"),
-        ({"sinks": -1}, "sinks -1 is too few: give at least 0"),
-        ({"rollback": -1}, "rollback -1 is too few: give at least 0"),
+        ({"window": 0}, "window 0 is not positive: give at least 1"),
+        ({"sinks": -1}, "sinks -1 is negative: give at least 0"),
+        ({"rollback": -1}, "rollback -1 is negative: give at least 0"),
         ({"window": 13}, "4 sinks and a window of 13 pass context 16: lower one of them"),
         ({"sinks": 16}, "16 sinks and a window of 1 pass context 16: lower one of them"),
     ],
@@ -188,3 +188,12 @@ def test_sinusoids_long_chunks_and_foreign_shapes_are_named():
         fed(peaked(CFG), make_cache(CFG, "window", window=4), tokens(CFG, 1, 17))
     with pytest.raises(ValueError, match=r"\(1, 2, 8\) do not fit a cache of \(3, 2, 8\)"):
         fed(peaked(CFG), make_cache(CFG, "window", batch=3), tokens(CFG, 1, 4))
+
+
+@pytest.mark.parametrize("scaling", [("linear", 4.0), ("llama3", 8.0, 1.0, 4.0, 8)])
+def test_a_window_turns_keys_as_far_as_the_model_has_turned_them(scaling):
+    cfg = replace(CFG, rope_scaling=scaling)
+    model, ids = peaked(cfg), tokens(cfg, 1, 14)
+    near(fed(model, make_cache(cfg, "window", window=12), ids, {5}), model(ids))  # none is evicted
+    plain = Transformer(cfg)
+    assert (in_float64(plain).table - plain.table).abs().max() < 1e-6

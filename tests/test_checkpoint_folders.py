@@ -125,9 +125,44 @@ def test_what_a_killed_process_left_is_taken_up_by_the_next_save(tmp_path):
     """Killed between the two renames: the older folder still has its other name."""
     save(model(), tmp_path / "m")
     os.rename(tmp_path / "m", tmp_path / ".m.old")
-    (tmp_path / ".m.part").mkdir()
+    (tmp_path / f".m.{2**22 + 1}.part").mkdir()  # no process has such a number
     save(model(1), tmp_path / "m")
     assert same(tmp_path / "m", model(1)) and names(tmp_path) == ["m"]
+
+
+def test_two_processes_that_save_to_one_place_do_not_mix(tmp_path, monkeypatch):
+    """Each writes what it has to write; the last one is there, whole."""
+    for write, target in ((files.replacing_folder, "m"), (files.replacing, "m.json")):
+        place = tmp_path / target
+        with write(place) as one, monkeypatch.context() as patch:
+            put(one, "half of one")
+            patch.setattr(os, "getpid", lambda: 1)  # another process, which lives
+            with write(place) as two:
+                assert one.exists() and two != one
+                put(two, "two")
+            assert content(place) == "two"
+            patch.undo()
+            assert content(one) == "half of one"
+            put(one, "one")
+        assert content(place) == "one"
+    assert names(tmp_path) == ["m", "m.json"]
+
+
+def put(path, text):
+    (path / "x" if path.is_dir() else path).write_text(text)
+
+
+def content(path):
+    return (path / "x" if path.is_dir() else path).read_text()
+
+
+def test_a_place_below_a_file_is_refused_in_one_line(tmp_path):
+    (tmp_path / "file").write_text("mine")
+    for write in (files.replacing, files.replacing_folder):
+        with pytest.raises(OSError, match=r"^cannot write .*file.x .*what was there is whole$"):
+            with write(tmp_path / "file" / "x"):
+                pass
+    assert names(tmp_path) == ["file"]
 
 
 def test_links_stay_links_and_are_read_through(tmp_path):

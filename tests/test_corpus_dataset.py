@@ -16,7 +16,6 @@ from minitransformer.corpus import (
     SMALL,
     SPLITS,
     Corpus,
-    dataset,
     decode,
     encode,
     language_corpus,
@@ -231,7 +230,7 @@ def test_a_failed_write_leaves_what_was_there(book, tmp_path, monkeypatch):
     def full(*_):
         raise OSError(28, "No space left on device")
 
-    monkeypatch.setattr(dataset.os, "replace", full)
+    monkeypatch.setattr(os, "replace", full)
     with pytest.raises(OSError, match="No space left"):
         corpus.save(tmp_path / "out")
     assert equal(Corpus.load(tmp_path / "out"), corpus) and not list(
@@ -400,3 +399,21 @@ def test_a_file_on_disk_with_another_hash_is_refused_and_kept(server, tmp_path):
     with pytest.raises(ValueError, match=f"book.txt has sha256 .* expected {SHA}: delete it"):
         text_corpus("book", corpora_dir=tmp_path, download_dir=tmp_path, entries=entry(server))
     assert path.read_text() == "something else"
+
+
+FILES = ("corpus.json", "corpus.txt", "tokens.jsonl", "tokenizer.json", "oracle.npz")
+
+
+@pytest.mark.parametrize("file", FILES)
+def test_a_corpus_that_is_damaged_is_told_in_one_line(language, tmp_path, file):
+    language.save(tmp_path)
+    path, data = tmp_path / file, (tmp_path / file).read_bytes()
+    for damaged in (data[: len(data) // 2], b"", b"{}", b"[1]", b"\0" * 99, None):
+        path.unlink() if damaged is None else path.write_bytes(damaged)
+        if damaged is None and file in ("corpus.json", "oracle.npz"):
+            continue  # which is told otherwise, and which not every corpus has
+        with pytest.raises(ValueError, match="holds no whole corpus .*: make it again") as error:
+            Corpus.load(tmp_path)
+        assert "\n" not in str(error.value) and str(tmp_path) in str(error.value)
+    path.write_bytes(data)
+    assert equal(Corpus.load(tmp_path), language)

@@ -313,3 +313,9 @@ def test_the_control_is_uniform_and_pinned():
     assert abs(chi2 - 999) < 5 * math.sqrt(2 * 999)
     assert sha(ids) == "bdb8b8a9d1d6436980103271e2f9a019b70b10d7e0288dd6921e3033e03daa4b"
     assert np.array_equal(uniform_words(SEED, SALT, 100), ids[:100])
+
+
+@pytest.mark.parametrize("size", [4, -1, 40_000, "12"])
+def test_a_vocabulary_that_cannot_be_drawn_is_refused(size):
+    with pytest.raises(ValueError, match=f"^vocab_size '?{size}'? is not .*: give 5 to 8192$"):
+        uniform_words(SEED, SALT, 100, size)

@@ -141,6 +141,9 @@ def test_a_build_in_processes_is_the_same_and_goes_on_without_redoing(
         ("x.jsonl", b'{"body": "a"}\n', "x.jsonl, line 1, has no text under 'text'"),
         ("x.jsonl", b'\n["text"]\n', "x.jsonl, line 2, has no text under 'text'"),
         ("x.jsonl", b'{"text": 3}\n', "x.jsonl, line 1, has no text under 'text'"),
+        ("x.jsonl", b'{"text": "half \\ud83d"}\n', "x.jsonl, line 1, is not JSON .* surrogates"),
+        ("x.jsonl", b"[" * 99_999, r"x.jsonl, line 1, is not JSON \(maximum recursion depth"),
+        ("x.jsonl", b'{"text": ' + b"1" * 5000 + b"}", "x.jsonl, line 1, is not JSON .Exceeds"),
         ("x.txt", b"good \xff bad", r"x.txt is not UTF-8 \(invalid start byte\): convert it"),
         ("x.txt.gz", gzip.compress(TEXT.encode())[:-9], r"x.txt.gz is damaged \(.*\): fetch it"),
         ("x.txt.gz", b"no gzip", r"x.txt.gz is damaged \(Not a gzipped file"),
@@ -181,6 +184,10 @@ def test_ids_that_are_gone_or_changed_are_named(shards, tmp_path):
         Store(tmp_path / "store")
     with pytest.raises(FileNotFoundError, match="store.json is missing"):
         Store(tmp_path / "none")
+    for damaged in ("", "{}", "[1]", '{"shards": [{}]}', '{"shards": 3}', "{", "NaN"):
+        (tmp_path / "store" / "store.json").write_text(damaged)
+        with pytest.raises(ValueError, match="store.json is no store's .* give it back as it w"):
+            Store(tmp_path / "store")
     with pytest.raises(ValueError, match="no shards are given"):
         build([], tmp_path / "store", BPE)
 
@@ -233,3 +240,75 @@ def test_the_command_builds_what_pretrain_reads(shards, tmp_path, capsys):
     assert __main__.main([*given, str(tmp_path / "store" / "tokenizer.json")]) == 0
     assert __main__.main([*given[:3], "--tokenizer", "none"]) == 2
     assert "tokenizer none is neither a file nor one of" in capsys.readouterr().err
+
+
+def test_a_store_that_is_built_anew_is_none_until_it_is_whole(shards, tmp_path, monkeypatch):
+    """Its ids would be those of two tokenizers."""
+    build(shards, tmp_path / "store", TOKENIZERS["character"])
+    plain = store._encoded
+
+    def killed(path, *rest):
+        if path == shards[2]:
+            raise KeyboardInterrupt
+        return plain(path, *rest)
+
+    monkeypatch.setattr(store, "_encoded", killed)
+    other = trained("character", "".join(sorted(set(TEXT)))[1:])
+    with pytest.raises(KeyboardInterrupt):
+        build(shards, tmp_path / "store", other)
+    with pytest.raises(FileNotFoundError, match="store.json is missing; build it"):
+        Store(tmp_path / "store")
+    monkeypatch.undo()
+    assert np.array_equal(build(shards, tmp_path / "store", other)[:], expected(other))
+
+
+TEXT_GZ = gzip.compress(TEXT.encode())
+
+
+@pytest.mark.parametrize(
+    ("name", "data", "more", "message"),
+    [
+        ("x.txt.gz", TEXT_GZ[:-9], (), "shard {} is damaged (Compressed file ended"),
+        ("x.jsonl.gz", b"no gzip", (), "shard {} is damaged (Not a gzipped file"),
+        ("x.txt.zst", zstd.compress(TEXT.encode())[:-9], (), "shard {} is damaged ("),
+        ("x.txt", b"good \xff bad", (), "shard {} is not UTF-8 (invalid start byte)"),
+        ("x.jsonl", b"[" * 99_999, (), "shard {}, line 1, is not JSON ("),
+        ("x.txt", None, (), "shard {} does not exist"),
+        ("x.txt", b"a", ("--tokenizer={}",), "{} is no tokenizer ("),
+        ("x.txt", b"a", ("--tokenizer=wordy",), "tokenizer wordy is neither a file nor one of"),
+        ("x.txt", b"a", ("--vocab-size=-1",), "vocab_size -1 is not positive: give at least 1"),
+        ("x.txt", b"a", ("--vocab-size=9999999999",), "vocab_size 9999999999 is not supported"),
+        ("x.txt", b"a", ("--workers=0",), "--workers 0 is not positive: give at least 1"),
+        ("x.txt", b"a", ("--out={}",), "cannot write {}/tokenizer.json ("),
+    ],
+)
+def test_the_command_ends_in_one_line(tmp_path, capsys, name, data, more, message):
+    path = tmp_path / "a folder" / name
+    path.parent.mkdir()
+    if data is not None:
+        path.write_bytes(data)
+    given = [str(path), "--out", str(tmp_path / "store"), *(word.format(path) for word in more)]
+    assert __main__.main(given) == 2
+    told = capsys.readouterr().err
+    assert told.startswith("error: " + message.format(path)) and told.count("\n") == 1
+    assert path.exists() == (data is not None)
+
+
+def test_an_interrupt_of_the_command_is_one_line(shards, tmp_path, capsys, monkeypatch):
+    def interrupted(*_):
+        raise KeyboardInterrupt
+
+    monkeypatch.setattr(store, "_encoded", interrupted)
+    given = [str(shards[0]), "--out", str(tmp_path / "store"), "--workers", "1"]
+    assert __main__.main(given) == 130
+    assert capsys.readouterr().err == "interrupted: what was finished is kept\n"
+
+
+def test_a_tokenizer_of_no_kind_or_size_is_refused():
+    with pytest.raises(ValueError, match=r"tokenizer 'words' is unknown.*did you mean 'word'"):
+        trained("words", TEXT)
+    for kind in tokenizers.KINDS:
+        with pytest.raises(ValueError, match="vocab_size 0 is not positive: give at least 1"):
+            trained(kind, TEXT, 0)
+    made = trained("bpe", TEXT[:99], 2**31 - 1)  # room for so many would end the process
+    assert 256 < made.get_vocab_size() < 256 + 4 * 99

@@ -360,6 +360,7 @@ def test_short_windows_first_hold_the_same_tokens():
     [
         (dict(batch_size=1, window=10), r"window 10 is longer than the split \(10 tokens\)"),
         (dict(batch_size=0, window=2), "batch_size 0"),
+        (dict(batch_size=1, window="4"), "window '4' is not a whole number"),
         (
             dict(batch_size=1, window=4, short_window=5, short_steps=1),
             "short_window 5 does not fit window 4",

@@ -95,9 +95,9 @@ def test_all_beams_may_stop_early_and_the_search_with_them():
 @pytest.mark.parametrize(
     ("options", "message"),
     [
-        ({"width": 0}, "width 0 keeps no continuation"),
-        ({"length_penalty": -0.5}, "length_penalty -0.5 is negative or infinite"),
-        ({"length_penalty": float("nan")}, "length_penalty nan is negative or infinite"),
+        ({"width": 0}, "width 0 is not positive: give at least 1"),
+        ({"length_penalty": -0.5}, "length_penalty -0.5 is out of range: give at least 0"),
+        ({"length_penalty": float("nan")}, "length_penalty nan is out of range: give at least 0"),
     ],
 )
 def test_impossible_searches_are_named(options, message):

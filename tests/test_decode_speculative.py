@@ -258,11 +258,11 @@ def test_each_judged_position_sees_what_precedes_it_only():
 def test_bad_requests_are_named(model, drafts):
     with pytest.raises(ValueError, match="the draft knows 25 tokens and the model 24: train both"):
         speculate(model, ModelDraft(peaked(replace(CFG, vocab_size=25))), PROMPT, 5)
-    with pytest.raises(ValueError, match="gamma 0 proposes nothing"):
+    with pytest.raises(ValueError, match="gamma 0 is not positive: give at least 1"):
         speculate(model, drafts["lookup"], PROMPT, 5, gamma=0)
     with pytest.raises(ValueError, match="continues one prompt, and 2 were given"):
         speculate(model, drafts["lookup"], PROMPT.expand(2, -1), 5)
     with pytest.raises(ValueError, match="a prompt of 5 and 45 new tokens pass context 48"):
         speculate(model, drafts["lookup"], PROMPT, 45)
-    with pytest.raises(ValueError, match="ngram 0 looks nothing up"):
+    with pytest.raises(ValueError, match="ngram 0 is not positive: give at least 1"):
         PromptLookup(0)

@@ -104,6 +104,15 @@ def test_sizes_that_are_none_are_refused():
         token_report(flat, IDS, 8, batch_size=0)
     with pytest.raises(ValueError, match="chunk 0 is not positive"):
         stream_losses(model(), IDS, make_cache(model().cfg, "dynamic"), chunk=0)
+    with pytest.raises(ValueError, match="window 0 is not positive: give at least 1"):
+        token_report(flat, IDS, 0)
+    with pytest.raises(ValueError, match="window '8' is not a whole number"):
+        perplexity(flat, IDS, "8")
+    with pytest.raises(ValueError, match="stride 9 is not supported: give 1 to 8"):
+        token_report(flat, IDS, 8, 9)
+    for odd in (math.inf, -math.inf, math.nan):
+        with pytest.raises(ValueError, match="3 confidences .* give at least one of each, all fi"):
+            calibration([0.5, odd, 0.5], [1, 0, 1])
     with pytest.raises(ValueError, match="last 0"):
         log_steps(0)
     with pytest.raises(ValueError, match="0 confidences"):
@@ -151,3 +160,13 @@ def test_a_group_that_does_not_occur_is_no_nan_in_the_learning_curve():
     assert set(row) == {"valid_nats", "excess_always_nats"} and all(
         map(math.isfinite, row.values())
     )
+
+
+def test_a_text_is_not_scored_behind_another_one():
+    net = model()
+    cache = make_cache(net.cfg, "dynamic")
+    once = stream_losses(net, IDS, cache)
+    with pytest.raises(ValueError, match="the cache holds 59 tokens: empty it by cache.truncate"):
+        stream_losses(net, IDS, cache)
+    cache.truncate(0)
+    assert np.array_equal(stream_losses(net, IDS, cache), once)

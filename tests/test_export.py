@@ -228,6 +228,21 @@ def test_a_broken_folder_is_told_in_one_line(spoil, message, tmp_path):
     assert "\n" not in str(caught.value)
 
 
+@pytest.mark.parametrize(
+    ("options", "message"),
+    [
+        ({"context": "x"}, "^context 'x' is not a whole number: give at least 1"),
+        ({"context": 0}, "^context 0 is not positive"),
+        ({"dtype": "float16"}, "^dtype 'float16' is unknown: choose one of torch.float32, "),
+        ({"dtype": torch.int8}, "^dtype torch.int8 is unknown: choose one of torch.float32, "),
+    ],
+)
+def test_what_a_model_cannot_be_read_as_is_told_of_itself(options, message, tmp_path):
+    theirs_of("Llama", tmp_path)
+    with pytest.raises(ValueError, match=message):
+        from_huggingface(tmp_path, **options)
+
+
 @pytest.mark.parametrize("name", ["../secret.safetensors", "/etc/passwd", "model.bin"])
 def test_an_index_names_no_file_outside_its_folder(name, tmp_path):
     theirs_of("Llama", tmp_path)

@@ -178,6 +178,7 @@ def test_the_words_of_the_remedy():
         (lambda: whole("n", 0), "n 0 is not positive: give at least 1"),
         (lambda: whole("n", -1, 0), "n -1 is negative: give at least 0"),
         (lambda: whole("n", 9, 2, 8), "n 9 is not supported: give 2 to 8"),
+        (lambda: whole("n", 2**31), "n 2147483648 is not supported: give 1 to 2147483647"),
         (lambda: real("x", 0, above=True), "x 0 is not positive: give a finite number above 0"),
         (lambda: real("x", 2, 0, 1), "x 2 is out of range: give 0 to 1"),
         (lambda: flag("f", 1), "f 1 is neither True nor False: give one of them"),

@@ -403,9 +403,10 @@ def test_interrupted_requests_go_on_with_the_tokens_they_would_have_had(
         ({"prompt": "text"}, "the prompt 'text' is text, and a model reads ids"),
         ({"prompt": [1, 40]}, "token id 40 is outside the vocabulary of 40"),
         ({"prompt": [[1], [2]]}, "a prompt of 2 rows"),
-        ({"max_new_tokens": 1.5}, "max_new_tokens 1.5 is no whole number"),
+        ({"max_new_tokens": 1.5}, "max_new_tokens 1.5 is not a whole number"),
         ({"sampling": 0.7}, "sampling 0.7 is no Sampling"),
-        ({"stop": "a"}, "stop 'a' is no whole number"),
+        ({"stop": "a"}, "stop 'a' is not a whole number"),
+        ({"stop": (3, 40)}, "stop 40 is outside the vocabulary of 40"),
     ],
 )
 def test_a_request_that_cannot_be_served_is_refused_when_it_is_submitted(change, message):
@@ -414,6 +415,19 @@ def test_a_request_that_cannot_be_served_is_refused_when_it_is_submitted(change,
         scheduler.submit(replace(Request([1, 2, 3], 4), **change))
     one_line(error)
     assert not scheduler.busy and scheduler.pool.used == 0
+
+
+def test_a_request_may_bring_its_generator_in_a_list():
+    drawn = {"sampling": Sampling(), "generator": seeded()}
+    alone = generate(MODEL, IDS, 12, **drawn)
+    assert torch.equal(served(MODEL, IDS, 12, sampling=Sampling(), generator=[seeded()]), alone)
+
+
+@pytest.mark.parametrize("backend", ["eager", "auto"])
+def test_a_pool_of_another_model_is_refused_before_anyone_waits(backend):
+    with pytest.raises(ValueError, match="a pool of .* does not fit a cache of") as error:
+        Scheduler(MODEL, BlockPool(replace(CFG, n_layers=2), 9, 4), backend=backend)
+    one_line(error)
 
 
 # 6. Speculation over every kind
@@ -481,12 +495,12 @@ def test_a_cache_takes_the_device_of_the_model(kind):
 @pytest.mark.parametrize(
     ("arguments", "message"),
     [
-        ({"batch": 1.5}, "cache batch 1.5 is no whole number"),
-        ({"capacity": "8"}, "cache capacity '8' is no whole number"),
+        ({"batch": 1.5}, "cache batch 1.5 is not a whole number"),
+        ({"capacity": "8"}, "cache capacity '8' is not a whole number"),
         ({"kind": None}, "cache kind None is unknown"),
-        ({"kind": "int4", "group": 2.5}, "group 2.5 is no whole number"),
-        ({"kind": "window", "window": "all"}, "window 'all' is no whole number"),
-        ({"kind": "paged", "block_size": 1.5}, "block_size 1.5 is no whole number"),
+        ({"kind": "int4", "group": 2.5}, "group 2.5 is not a whole number"),
+        ({"kind": "window", "window": "all"}, "window 'all' is not a whole number"),
+        ({"kind": "paged", "block_size": 1.5}, "block_size 1.5 is not a whole number"),
     ],
 )
 def test_impossible_caches_are_named(arguments, message):
@@ -558,7 +572,9 @@ def test_impossible_numbers_of_tokens_are_refused_in_one_line(decoder, n):
         ({"generator": 42}, r"generator 42 is no torch.Generator: give .*manual_seed\(42\)"),
         ({"generator": [seeded(), seeded()]}, "2 generators for 1 rows"),
         ({"sampling": {"top_k": 3}}, "is no Sampling"),
-        ({"stop": "x"}, "stop 'x' is no whole number"),
+        ({"stop": 40}, "stop 40 is outside the vocabulary of 40: ids go from 0 to 39"),
+        ({"stop": [3, 2**70]}, "stop 1180591620717411303424 is not supported: give 0 to"),
+        ({"stop": "x"}, "stop 'x' is not a whole number"),
         ({"cache": 5}, "cache 5 is no cache: give a kind, a Cache, or None"),
         ({"cache": "ring"}, "cache kind 'ring' is unknown: choose one of dynamic"),
     ],
@@ -581,20 +597,21 @@ def test_stop_tokens_may_be_one_id_or_several_of_any_kind():
 def test_a_batch_over_a_kind_that_neither_pads_nor_pages_is_refused(kind):
     with pytest.raises(ValueError, match=f"cache '{kind}' neither pads nor pages a batch: choose"):
         generate_batch(MODEL, [IDS, [1]], 4, cache=kind)
-    with pytest.raises(ValueError, match="is no kind: give one of"):
+    with pytest.raises(ValueError, match="cache kind .* is unknown: choose one of"):
         generate_batch(MODEL, [IDS], 4, cache=make_cache(CFG))
 
 
 @pytest.mark.parametrize(
     ("arguments", "message"),
     [
-        ({"temperature": "hot"}, "temperature 'hot' is no number"),
-        ({"temperature": None}, "temperature None is no number"),
-        ({"top_k": True}, "top_k True is no number"),
-        ({"top_k": -1}, "top_k -1 keeps no token"),
-        ({"top_k": math.inf}, "top_k inf keeps no token"),
-        ({"top_p": 2}, r"top_p 2 is outside \(0, 1\]"),
-        ({"repetition_penalty": math.nan}, "repetition_penalty nan is not positive and finite"),
+        ({"temperature": "hot"}, "temperature 'hot' is not a number: give at least 0"),
+        ({"temperature": None}, "temperature None is not a number"),
+        ({"top_k": True}, "top_k True is not a whole number: give at least 1"),
+        ({"top_k": 2**32 + 1}, "top_k 4294967297 is not supported: give 1 to 2147483647"),
+        ({"top_k": -1}, "top_k -1 is not positive: give at least 1"),
+        ({"top_k": math.inf}, "top_k inf is not a whole number"),
+        ({"top_p": 2}, "top_p 2 is out of range: give a number above 0, at most 1"),
+        ({"repetition_penalty": math.nan}, "repetition_penalty nan is not positive: give a finite"),
     ],
 )
 def test_impossible_sampling_is_refused_when_it_is_made(arguments, message):
@@ -691,3 +708,62 @@ def test_uneven_rows_are_not_resumed_as_one_text():
     both = PagedCache.over([row.tables[0] for row in rows])
     with pytest.raises(ValueError, match="rows of the paged cache are of unequal length"):
         generate(MODEL, PROMPT.expand(2, -1), 3, cache=both, resume=True)
+
+
+# 12. What is for another model, and what is none
+
+
+@pytest.mark.parametrize(
+    ("other", "kind", "told"),
+    [
+        ({"n_layers": 2}, "static", "a cache of n_layers 2 does not fit a model of n_layers 1"),
+        ({"position": "none"}, "window", "a cache of position none does not fit a model of"),
+        ({"rope_theta": 500.0}, "window", "rope_theta 500.0 does not fit a model of rope_theta"),
+        ({"d_head": 16}, "int8", "a cache of head_dim 16 does not fit a model of head_dim 8"),
+    ],
+)
+@pytest.mark.parametrize("decoder", OVER)
+def test_a_cache_of_another_model_is_refused_and_stays_empty(decoder, other, kind, told):
+    cache = make_cache(replace(CFG, **other), kind)
+    for call in (OVER[decoder], lambda m, p, c: m(p, c), lambda m, p, c: m.hidden(p, c)):
+        with pytest.raises(ValueError, match=f"{told}.*: make it with this model's config"):
+            call(MODEL, PROMPT, cache)
+    assert cache.pos == 0 and cache.nbytes == 0
+    options = {"rollback": 4} if kind == "window" else {}
+    fits = make_cache(replace(CFG, context=96), kind, **options)  # what it stores is the same
+    assert torch.equal(OVER[decoder](MODEL, PROMPT, fits)[:, :9], PROMPT)
+
+
+def test_nothing_is_truncated_in_the_middle_of_a_token():
+    cache = make_cache(CFG)
+    MODEL.hidden(PROMPT, cache)
+    with pytest.raises(ValueError, match="cannot truncate to 4.5: the cache holds 9 tokens"):
+        cache.truncate(4.5)
+    assert cache.pos == 9
+
+
+def test_whole_numbers_of_any_kind_serve_every_decoder():
+    oracle = generate(MODEL, PROMPT, 4)
+    for decode in DECODERS.values():
+        assert torch.equal(decode(MODEL, PROMPT, 4.0), oracle)
+    found = speculate(MODEL, PromptLookup(2.0), PROMPT, 4, gamma=np.int64(3))
+    assert torch.equal(found.ids, oracle)
+    assert torch.equal(beam(MODEL, PROMPT, 4, width=1.0)[0].ids[None], oracle)
+
+
+def test_what_cannot_propose_choose_or_be_certified_is_named():
+    for call, message in (
+        (lambda: speculate(MODEL, MODEL, PROMPT, 4), "a Transformer is no draft: give a ModelD"),
+        (lambda: speculate(MODEL, ModelDraft(MODEL), PROMPT, 4, gamma="2"), "gamma '2' is not a"),
+        (lambda: beam(MODEL, PROMPT, 4, length_penalty="x"), "length_penalty 'x' is not a number"),
+        (lambda: beam(MODEL, PROMPT, 4, width="4"), "width '4' is not a whole number: give at le"),
+        (lambda: certify(MODEL, PROMPT, 4, "statik"), r"'statik' is unknown.*mean 'static'"),
+        (lambda: certify(MODEL, PROMPT, 0, "static"), "steps 0 is not positive"),
+        (lambda: certify(MODEL, [], 4, "static"), "no text is given, and nothing can be cert"),
+        (lambda: certify_tokens(MODEL, [], "x"), "no text is given"),
+        (lambda: certify_beam(MODEL, [], 4), "no text is given"),
+        (lambda: certify_acceptance(MODEL, MODEL, [], Sampling()), "no text is given"),
+    ):
+        with pytest.raises(ValueError, match=message) as error:
+            call()
+        one_line(error)

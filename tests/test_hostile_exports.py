@@ -436,10 +436,10 @@ def test_a_folder_that_may_not_be_read_is_named(folder, capsys, monkeypatch):
             raise PermissionError(13, "Permission denied", str(path))
 
         monkeypatch.setattr(Path, "is_file", refuse)
-        assert "Permission denied): give a folder that you may read" in refused(folder, capsys)
+        assert "Permission denied): see to its rights, or give another" in refused(folder, capsys)
         return
     folder.chmod(0)
     try:
-        assert "Permission denied): give a folder that you may read" in refused(folder, capsys)
+        assert "Permission denied): see to its rights, or give another" in refused(folder, capsys)
     finally:
         folder.chmod(0o755)

@@ -25,6 +25,7 @@ LEVELS = {
     "corpus": 1,
     "model": 0,
     "affine": 0,
+    "commands": -1,
     "fields": -1,
     "files": -1,
 }
@@ -35,6 +36,7 @@ BUDGETS = {"minitransformer": 9435, "studies": 8990, "paper": 7700, "report": 73
 FILE_LINES = 430
 # the command line is what may print and read the environment
 SPEAKING = (
+    "minitransformer/commands.py",
     "minitransformer/corpus/__main__.py",
     "minitransformer/export/__main__.py",
     "minitransformer/pretrain.py",

@@ -167,8 +167,17 @@ def test_what_cannot_be_built_is_said(monkeypatch, caplog):
     monkeypatch.setattr(__main__, "library", refuse)
     monkeypatch.setattr(__main__.wasm, "write", refuse)
     assert (__main__.main([]), __main__.main(["--wasm"])) == (0, 1)
+    with pytest.raises(SystemExit, match="2"):  # nothing is built for a word that is none
+        __main__.main(["--wasn"])
     told = [record.getMessage() for record in caplog.records]
     assert told == ["the native engine is not built: no compiler", "error: no compiler"]
+
+
+@needs_compiler
+def test_a_place_that_takes_no_engine_is_named(tmp_path):
+    (tmp_path / "file").write_text("")
+    with pytest.raises(BuildError, match=r"file takes no engine \(Not a directory\): free some sp"):
+        build(place=tmp_path / "file")
 
 
 @needs_compiler

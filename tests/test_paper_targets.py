@@ -78,6 +78,7 @@ def test_the_folder_of_corpora_starts_there_too_and_is_no_dependency(project, tm
         notebook.read_text().replace("seed = 42", 'corpora_dir = \\"\\"\\nseed = 42')
     )
     for folder in ("a", "b"):
+        (tmp_path / folder).mkdir()
         assert (
             main(
                 "data", "--profile", "quick", "--caller", tmp_path, "--set", f"corpora_dir={folder}"
@@ -88,6 +89,14 @@ def test_the_folder_of_corpora_starts_there_too_and_is_no_dependency(project, tm
     assert given == (tmp_path / "a").as_posix()
     assert "corpora_dir" not in read_json(project.reports / "quick" / "run.json")["parameters"]
     assert project.__dict__["ran"] == ["01-data"]
+
+
+@pytest.mark.parametrize("name", ["nowhere", "~nobody-here/x", "pyproject.toml"])
+def test_a_folder_that_is_none_is_refused_before_anything_runs(project, capsys, name):
+    given = "--profile", "quick", "--caller", project.root, "--set", f"corpora_dir={name}"
+    assert main("data", *given) == 2
+    told = f"error: CORPORA_DIR = {name!r} is no folder: give one that is there\n"
+    assert capsys.readouterr().err == told and not project.__dict__["ran"]
 
 
 def test_a_relative_corpus_starts_from_the_callers_folder(project, tmp_path):

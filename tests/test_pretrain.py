@@ -63,6 +63,7 @@ def test_the_command_trains_what_the_library_does_and_goes_on_from_its_checkpoin
         (["--set", "steps"], "--set steps is not NAME=VALUE: write --set steps=100"),
         (["--set", "ffn=gelu2"], "ffn 'gelu2' is unknown"),
         (["--set", "n_heads=5"], "n_heads 5"),
+        (["--seed", str(2**64)], "seed 18446744073709551616 is not supported: give -922337203685"),
     ],
 )
 def test_what_cannot_be_trained_is_one_line(corpus, tmp_path, capsys, more, message):
@@ -70,6 +71,23 @@ def test_what_cannot_be_trained_is_one_line(corpus, tmp_path, capsys, more, mess
     said = capsys.readouterr().err
     assert message in said and said.count("\n") == 1 and said.startswith("error: ")
     assert not (tmp_path / "model").exists()
+
+
+def test_a_place_that_no_model_can_take_is_named_before_the_training(corpus, tmp_path, capsys):
+    (tmp_path / "mine").mkdir()
+    (tmp_path / "mine" / "notes.txt").write_text("mine")
+    assert pretrained(corpus, tmp_path / "mine") == 2
+    told = capsys.readouterr()
+    assert "holds notes.txt, which no save wrote" in told.err and "step" not in told.out
+
+
+def test_an_interrupt_is_one_line(corpus, tmp_path, capsys, monkeypatch):
+    def interrupted(*_, **__):
+        raise KeyboardInterrupt
+
+    monkeypatch.setattr(pretrain, "train", interrupted)
+    assert pretrained(corpus, tmp_path / "model") == 130
+    assert capsys.readouterr().err == "interrupted: what was finished is kept\n"
 
 
 def test_a_folder_without_tokens_is_named(tmp_path, capsys):

@@ -307,6 +307,10 @@ def test_the_command_tells_how_far_it_is_and_how_many_seeds_are_whole(
     def refused(*given, **sitting):
         raise ValueError("arms.json was begun otherwise")
 
+    for more in (["--minutes", "nan"], ["--steps", "-5"]):
+        assert entry.main([*given, *more]) == 2
+        told = capsys.readouterr().err
+        assert told.startswith(f"error: {' '.join(more)} is") and told.count("\n") == 1
     monkeypatch.setattr(long_arms, "run", refused)
     assert entry.main(given) == 2 and "begun otherwise" in capsys.readouterr().err
 

@@ -15,9 +15,11 @@ def whole(name: str, value, low: int = 1, high: int = LARGEST) -> int:
     number = _integer(value)
     if number is None:
         raise ValueError(f"{name} {value!r} is not a whole number: give {_range(low, high)}")
-    if not low <= number <= high:
-        fault = "not supported" if number > high or low > 1 else "negative" if low == 0 else ""
-        raise ValueError(f"{name} {value} is {fault or 'not positive'}: give {_range(low, high)}")
+    if number > high:
+        raise ValueError(f"{name} {value} is not supported: give {low} to {high}")
+    if number < low:
+        fault = {0: "negative", 1: "not positive"}.get(low, "not supported")
+        raise ValueError(f"{name} {value} is {fault}: give {_range(low, high)}")
     return number
 
 
@@ -27,7 +29,7 @@ def real(name: str, value, low: float = 0.0, high: float = math.inf, *, above: b
     if number is None:
         raise ValueError(f"{name} {value!r} is not a number: give {_range(low, high, above)}")
     if not (low < number if above else low <= number) or not number <= high:
-        fault = "not positive" if above and low == 0 else "out of range"
+        fault = "not positive" if above and low == 0 and not number > high else "out of range"
         raise ValueError(f"{name} {value} is {fault}: give {_range(low, high, above)}")
     if math.isinf(number):
         raise ValueError(f"{name} {value} is not finite: give {_range(low, high, above)}")

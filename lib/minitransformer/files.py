@@ -2,16 +2,19 @@
 and JSON that says one thing only. A leaf."""
 
 import errno
+import glob
 import json
 import os
 import shutil
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from fnmatch import fnmatch
 from itertools import chain
 from pathlib import Path
 
+import psutil
 from safetensors import SafetensorError
+from tokenizers import Tokenizer
 
 REFUSALS = (OSError, SafetensorError)  # how a full disk is told, by Python and by safetensors
 NOT_OURS = (errno.EACCES, errno.EPERM, errno.EROFS)
@@ -22,7 +25,7 @@ def replacing(path: Path) -> Iterator[Path]:
     """A sibling to write a file to: it takes the place of `path` when the block ends well; when it
     does not, `path` is as it was and the sibling is gone. OSError, one line, when the disk
     refuses."""
-    part = path.with_name(path.name + ".part")
+    part = _part(path)
     try:
         path.parent.mkdir(parents=True, exist_ok=True)
         yield part
@@ -30,16 +33,17 @@ def replacing(path: Path) -> Iterator[Path]:
     except REFUSALS as error:
         raise _refused(path, error) from error
     finally:
-        part.unlink(missing_ok=True)
+        with suppress(OSError):  # none, or nowhere that one may write
+            part.unlink()
 
 
 @contextmanager
 def replacing_folder(path: Path) -> Iterator[Path]:
     """The same for a folder: an empty sibling to fill, which takes the place of `path` whole."""
     path = path.resolve()  # a link stays a link: what it points to is replaced
-    part, old = (path.with_name(f".{path.name}.{end}") for end in ("part", "old"))
+    old = path.with_name(f".{path.name}.old")
+    part = _part(old.with_suffix(""))
     try:
-        shutil.rmtree(part, ignore_errors=True)
         part.mkdir(parents=True)
         yield part
         _swap(part, path, old)
@@ -49,6 +53,16 @@ def replacing_folder(path: Path) -> Iterator[Path]:
         shutil.rmtree(part, ignore_errors=True)
         if path.exists():
             shutil.rmtree(old, ignore_errors=True)
+
+
+def _part(path: Path) -> Path:
+    """A sibling that no other process writes to, and nothing is there yet; what processes that are
+    gone have left is deleted."""
+    for left in path.parent.glob(f"{glob.escape(path.name)}.*.part"):
+        pid = left.name.removeprefix(f"{path.name}.").removesuffix(".part")
+        if pid.isdecimal() and (int(pid) == os.getpid() or not psutil.pid_exists(int(pid))):
+            shutil.rmtree(left) if left.is_dir() else left.unlink()
+    return path.with_name(f"{path.name}.{os.getpid()}.part")
 
 
 def _swap(part, path, old):
@@ -121,6 +135,15 @@ def read_json(path: Path):
         return json.loads(text, object_pairs_hook=_once, parse_constant=_no_number)
     except (ValueError, RecursionError) as error:  # of the encoding, too
         raise NotJSON(str(error)) from error
+
+
+def read_tokenizer(path: Path, remedy: str) -> Tokenizer:
+    """The tokenizer in a file; ValueError, one line, where it holds none or is not there."""
+    try:
+        return Tokenizer.from_file(str(path))
+    except Exception as error:  # the library raises nothing narrower
+        reason = " ".join(str(error).split())[:200]
+        raise ValueError(f"{path} is no tokenizer ({reason}): {remedy}") from error
 
 
 def _once(pairs: list) -> dict:

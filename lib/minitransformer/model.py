@@ -317,6 +317,7 @@ class Transformer(nn.Module):
             last = ids.shape[1]
             positions = torch.arange(last, device=ids.device)  # (T,)
         else:
+            step.cache.fits(self.cfg)
             positions, last, mask = step.positions, step.last, step.mask
         x, rope = self.embed(ids, positions, last)
         for i, block in enumerate(self.blocks):

@@ -14,8 +14,10 @@ from functools import partial
 from pathlib import Path
 
 from .bench import training_bytes, training_flops
-from .checkpoint import save
+from .checkpoint import SAVED, save
+from .commands import ended
 from .corpus import Batches, Corpus, Store
+from .files import check_replaceable
 from .model import ModelConfig, Transformer
 from .train import RECIPES, initialize, plan, train
 from .train.distributed import KINDS, group, whole
@@ -27,17 +29,17 @@ def main(argv=None) -> int:
     """Trains and writes the model's folder; 2 where that cannot be done, said in one line."""
     args = parse(argv)
     warnings.filterwarnings("ignore", "FSDP2-wrapped module")  # of views that nobody writes to
-    try:
+
+    def work():
         with group(args.parallel) as ranks:
             fit(args, ranks)
-    except (OSError, ValueError, RuntimeError, MemoryError) as error:
-        print(f"error: {error}", file=sys.stderr)
-        return 2
-    return 0
+
+    return ended(work)
 
 
 def fit(args, ranks) -> None:
     """What each process does; the first one tells of it and writes the model."""
+    check_replaceable(args.out, SAVED, "save")  # not when all is trained
     ids, tokenizer = read(args.text)
     size, recipe = settings(args, tokenizer.get_vocab_size())
     say = partial(print, flush=True) if ranks.rank == 0 else lambda text: None

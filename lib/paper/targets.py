@@ -31,12 +31,9 @@ def read(project: Project, options) -> dict:
         given[name] = text
     if given.get("corpus"):
         given["corpus"] = corpus_path(project, given["corpus"], options.caller)
-    for name in project.folders:
+    for name in (*project.folders, "model"):
         if given.get(name):
-            folder = options.caller / Path(given[name]).expanduser()
-            given[name] = folder.resolve().as_posix()
-    if given.get("model"):
-        given["model"] = model_folder(given["model"], options.caller)
+            given[name] = folder_of(name, given[name], options.caller)
     params = resolve(project.notebooks, options.profile, given)
     for line in notes(project.notebooks, params):
         print(f"note: {line}", file=sys.stderr)
@@ -52,15 +49,16 @@ def corpus_path(project: Project, corpus: str, caller: Path) -> str:
     return corpus if path is None else str(path)
 
 
-def model_folder(model: str, caller: Path) -> str:
-    """The folder of a model as an absolute path, wherever the command was given."""
+def folder_of(name: str, given: str, caller: Path) -> str:
+    """The folder that a parameter names as an absolute path, wherever the command was given."""
     try:
-        path = (caller / Path(model).expanduser()).resolve()
+        path = (caller / Path(given).expanduser()).resolve()
         if path.is_dir():
             return path.as_posix()
     except (OSError, RuntimeError, ValueError):  # no name that a folder can have
         pass
-    raise ParameterError(f"MODEL = {short(repr(model))} is no folder: give that of a checkpoint")
+    told = f"{name.upper()} = {short(repr(given))} is no folder"
+    raise ParameterError(f"{told}: give one that is there")
 
 
 def of_model(project: Project, options) -> Project:

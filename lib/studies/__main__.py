@@ -6,6 +6,10 @@ import sys
 import time
 from argparse import Namespace
 from dataclasses import replace
+from functools import partial
+
+from minitransformer.commands import ended
+from minitransformer.fields import real, whole
 
 from . import apart, kept_arms, long_arms
 from .long_arms import FAMILIES, Design
@@ -14,8 +18,12 @@ SAID_S = 10  # seconds between two lines of progress
 
 
 def main(argv=None) -> int:
-    """Runs and keeps them, and tells how far it is."""
-    args = parse(argv)
+    """Runs and keeps them, and tells how far it is; 2 where that cannot be done."""
+    return ended(partial(work, parse(argv)))
+
+
+def work(args) -> None:
+    design = replace(Design(), **({"steps": whole("--steps", args.steps)} if args.steps else {}))
     began, said = time.monotonic(), {}
 
     def done(stage, steps, of):
@@ -27,16 +35,10 @@ def main(argv=None) -> int:
     given = [f"--family {args.family}", f"--minutes {args.minutes:g}", f"--workers {args.workers}"]
     given += [f"--steps {args.steps}"] * bool(args.steps)
     sitting = {"command": " ".join(["python -m studies", *given]), "commit": args.commit}
-    design = replace(Design(), steps=args.steps) if args.steps else Design()
-    at = args.out, args.family, args.minutes, args.workers
-    try:
-        kept = long_arms.run(*at, design, done, apart.machine(args.cpu), **sitting)
-    except ValueError as error:
-        print(error, file=sys.stderr)
-        return 2
-    whole = kept_arms.home(kept)
-    print(f"{args.family}: {len(whole)} whole seeds of {len(whole.columns)} choices")
-    return 0
+    at = args.out, args.family, real("--minutes", args.minutes), args.workers
+    kept = long_arms.run(*at, design, done, apart.machine(args.cpu), **sitting)
+    table = kept_arms.home(kept)
+    print(f"{args.family}: {len(table)} whole seeds of {len(table.columns)} choices")
 
 
 def parse(argv) -> Namespace:

@@ -4,6 +4,7 @@ tables, and in gpu.json how they were made, for pages without a GPU; a part that
 reason."""
 
 import subprocess
+import sys
 import time
 from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
@@ -13,6 +14,9 @@ from pathlib import Path
 
 import pandas as pd
 import torch
+
+from minitransformer.commands import ended
+from minitransformer.train import device_of
 
 from . import apart, gpu_layers, gpu_models
 from .gpu_models import COMPILED, EAGER, GRAPH, LARGE, LEAST, ON_CPU, PRECISIONS, SEED, TWIN
@@ -180,7 +184,7 @@ def production(folder: Path) -> tuple[tuple | None, str]:
     return gpu_layers.slowest(best), f"Measured apart, on {made['gpu']}, {made['date']}: {told}."
 
 
-def main(given: list[str] | None = None) -> None:
+def main(given: list[str] | None = None) -> int:
     parser = apart.parser("studies.gpu", __doc__)
     parser.add_argument("--device", default="cuda")
     parser.add_argument("--seconds", type=float, default=230)
@@ -191,8 +195,12 @@ def main(given: list[str] | None = None) -> None:
         how = {"commit": options.commit, "command": "python -m studies.gpu --out reports/long"}
         keep(options.out, tables, made | apart.machine(options.cpu) | how)
 
-    measured(TINY if options.tiny else FULL, options.device, options.seconds, kept)
+    def work():
+        plan, device = TINY if options.tiny else FULL, device_of(options.device).type
+        measured(plan, device, options.seconds, kept)
+
+    return ended(work)
 
 
 if __name__ == "__main__":
-    main()
+    sys.exit(main())

@@ -4,8 +4,9 @@ from typing import Any
 
 import torch
 
+from ..fields import choice, whole
 from ..model import ModelConfig
-from .base import Cache, Layer, whole
+from .base import Cache, Layer
 from .dynamic import DynamicCache
 from .kivi import Int2Cache, Int4Cache
 from .padded import PaddedCache
@@ -52,7 +53,6 @@ __all__ = [
     "WindowCache",
     "make_cache",
     "reserve",
-    "whole",
 ]
 
 
@@ -72,8 +72,7 @@ def make_cache(
     `dtype` and `device` None: those of the model, as the first forward shows them; a cache of
     another type than the model's converts what it takes and gives. `options` are the kind's own.
     ValueError for an unknown kind, option or type, or an impossible size."""
-    if not isinstance(kind, str) or kind not in KINDS:
-        raise ValueError(f"cache kind {kind!r} is unknown: choose one of {', '.join(KINDS)}")
+    kind = choice("cache kind", kind, KINDS)
     for option in options:
         if option not in KINDS[kind].options:
             known = ", ".join(KINDS[kind].options) or "none"
@@ -81,8 +80,8 @@ def make_cache(
                 f"cache option {option!r} is unknown to kind {kind!r}: its options are {known}"
             )
     capacity = cfg.context if capacity is None else capacity
-    batch = whole("cache batch", batch, 1, "is not positive")
-    capacity = whole("cache capacity", capacity, 1, "is not positive")
+    batch = whole("cache batch", batch)
+    capacity = whole("cache capacity", capacity)
     if dtype not in (None, *DTYPES):
         raise ValueError(
             f"cache dtype {dtype!r} is none of numbers with a point: choose one of "

@@ -1,7 +1,6 @@
 """What every cache shares: layers, one cursor, and the rule that a forward happens or does not (see
 `step`)."""
 
-import operator
 from abc import ABC, abstractmethod
 from collections.abc import Callable
 from typing import Any
@@ -11,16 +10,9 @@ import torch
 from ..model import ModelConfig
 from .step import State, Step, Tensors
 
-
-def whole(name: str, value: Any, least: int, small: str = "is too few") -> int:
-    """`value` as a plain int; ValueError when it is no whole number, or below `least`."""
-    try:
-        number = operator.index(value)
-    except TypeError:
-        raise ValueError(f"{name} {value!r} is no whole number: give at least {least}") from None
-    if number < least:
-        raise ValueError(f"{name} {value} {small}: give at least {least}")
-    return number
+# What of a configuration decides how keys and values are stored and read.
+SHAPE = ("n_layers", "kv_heads", "head_dim", "position")
+SHAPE += ("smeared_keys", "rope_theta", "rope_scaling")
 
 
 class Layer(ABC):
@@ -182,7 +174,7 @@ class Cache:
 
     def truncate(self, pos: int) -> None:
         """Forget everything from `pos` on. ValueError when `pos` is not behind the cursor."""
-        if not 0 <= pos <= self.state.pos:
+        if not 0 <= pos <= self.state.pos or pos % 1:
             raise ValueError(f"cannot truncate to {pos}: the cache holds {self.state.pos} tokens")
         self.settle()
         _, first, batch, starts, _ = self.state
@@ -201,6 +193,15 @@ class Cache:
     def nbytes(self) -> int:
         """Bytes the keys and values occupy, reserved room included."""
         return sum(layer.nbytes for layer in self.layers)
+
+    def fits(self, cfg: ModelConfig) -> None:
+        """ValueError unless it was made for a model of this shape."""
+        if self.cfg is cfg:
+            return
+        for name in SHAPE:
+            if (made := getattr(self.cfg, name)) != (asked := getattr(cfg, name)):
+                fault = f"a cache of {name} {made} does not fit a model of {name} {asked}"
+                raise ValueError(f"{fault}: make it with this model's config")
 
     def check(self, k: torch.Tensor) -> None:
         """ValueError unless k (B, Hkv, T, D) has this cache's batch and heads."""

@@ -27,7 +27,8 @@ both versions; the mask lets each row see one of the two:
 import torch
 
 from ..affine import pack, packed_bytes, unpack
-from .base import Cache, whole
+from ..fields import whole
+from .base import Cache
 from .codes import quantized
 from .quantized import QuantizedLayer
 from .step import Tensors
@@ -110,9 +111,9 @@ class KiviCache(Cache):
                 f"{self.bits} bits holds two versions: use int8 or paged-int4, or a model with "
                 "smeared_keys False"
             )
-        self.residual, self.group = whole("residual", residual, 0), whole("group", group, 1)
+        self.residual, self.group = whole("residual", residual, 0), whole("group", group)
         self.rollback = whole("rollback", rollback, 0)
-        self.channels = group if cfg.head_dim % group == 0 else cfg.head_dim
+        self.channels = cfg.head_dim if cfg.head_dim % self.group else self.group
 
     @property
     def held(self) -> int:

@@ -7,8 +7,8 @@ from itertools import count
 
 import torch
 
+from ..fields import whole
 from ..model import ModelConfig
-from .base import whole
 from .codes import decode, encode, encoded_bytes
 from .tables import BlockTable, Change
 
@@ -33,8 +33,8 @@ class BlockPool:
     def __init__(
         self, cfg: ModelConfig, blocks: int, block_size=16, *, bits=None, dtype=None, device=None
     ):
-        blocks = whole("blocks", blocks, 1, "of the pool is not positive")
-        block_size = whole("block_size", block_size, 1, "of the pool is not positive")
+        blocks = whole("blocks", blocks)
+        block_size = whole("block_size", block_size)
         if bits not in (None, 8, 4):
             raise ValueError(
                 f"a pool of {bits} bits is unknown: choose 8, 4 or None for full precision"

@@ -11,8 +11,9 @@ from typing import NamedTuple
 
 import torch
 
+from ..fields import whole
 from ..model import frequencies, rotate
-from .base import Cache, Pair, whole
+from .base import Cache, Pair
 from .step import Step
 
 
@@ -85,7 +86,7 @@ class WindowCache(Cache):
                 "use another cache kind, or a model with smeared_keys False"
             )
         sinks, rollback = whole("sinks", sinks, 0), whole("rollback", rollback, 0)
-        window = max(1, cfg.context - sinks) if window is None else whole("window", window, 1)
+        window = max(1, cfg.context - sinks) if window is None else whole("window", window)
         if sinks + window > cfg.context:
             raise ValueError(
                 f"{sinks} sinks and a window of {window} pass context {cfg.context}: "

@@ -36,7 +36,14 @@ from safetensors import SafetensorError, safe_open
 from safetensors.torch import save_file
 from tokenizers import Tokenizer
 
-from ..files import NotJSON, check_replaceable, check_room, read_json, replacing_folder
+from ..files import (
+    NotJSON,
+    check_replaceable,
+    check_room,
+    read_json,
+    read_tokenizer,
+    replacing_folder,
+)
 from ..model import ModelConfig, Transformer
 from ..quant import scheme_from_json, scheme_to_json
 from .tensors import DTYPES, compare, read, stored
@@ -156,10 +163,7 @@ def _read_tokenizer(path, config, cfg):
     if not path.is_file():
         return None
     _intact(path, config.get("tokenizer"))
-    try:
-        tokenizer = Tokenizer.from_file(str(path))
-    except Exception as error:  # the library raises nothing narrower
-        raise ValueError(f"{path} is not a tokenizer ({error}): save it again") from error
+    tokenizer = read_tokenizer(path, "save it again")
     _fits(cfg, tokenizer, path.parent)
     return tokenizer
 

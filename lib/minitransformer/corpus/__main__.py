@@ -6,10 +6,14 @@ stopped."""
 import argparse
 import os
 import sys
+from functools import partial
 from pathlib import Path
 
 from tokenizers import Tokenizer
 
+from ..commands import ended
+from ..fields import whole
+from ..files import read_tokenizer
 from .store import beginning, build
 from .tokenizers import KINDS, train_tokenizer
 
@@ -18,21 +22,14 @@ SAMPLE = 8_000_000  # characters of the first shard that a tokenizer is trained 
 
 def main(argv=None) -> int:
     """Builds the store and says what it holds; 2 where that cannot be done, said in one line."""
-    args = parse(argv)
-    try:
-        store = build(
-            args.shards,
-            args.out,
-            tokenizer_of(args),
-            workers=args.workers,
-            field=args.field,
-            done=lambda name: print(name, flush=True),
-        )
-    except (OSError, ValueError, RuntimeError) as error:
-        print(f"error: {error}", file=sys.stderr)
-        return 2
+    return ended(partial(make, parse(argv)))
+
+
+def make(args) -> None:
+    options = {"workers": whole("--workers", args.workers), "field": args.field}
+    done = partial(print, flush=True)
+    store = build(args.shards, args.out, tokenizer_of(args), done=done, **options)
     print(f"{args.out}: {len(store):,} tokens of {len(store.shards)} shards")
-    return 0
 
 
 def tokenizer_of(args) -> Tokenizer:
@@ -45,9 +42,9 @@ def tokenizer_of(args) -> Tokenizer:
             raise FileNotFoundError(
                 f"tokenizer {args.tokenizer} is neither a file nor one of {', '.join(KINDS)}"
             )
-        return Tokenizer.from_file(str(path))
+        return read_tokenizer(path, "give another")
     if kept.is_file():
-        return Tokenizer.from_file(str(kept))
+        return read_tokenizer(kept, "delete it, or name one")
     text = beginning(args.shards[0], SAMPLE, args.field)
     return train_tokenizer(args.tokenizer, text, args.vocab_size)
 

@@ -3,6 +3,7 @@
 import numpy as np
 import torch
 
+from ..fields import whole
 from .store import Store
 from .streams import draw
 
@@ -25,10 +26,7 @@ class Batches:
         short_window: int = 0,
         short_steps: int = 0,
     ):
-        if batch_size < 1 or window < 1:
-            raise ValueError(
-                f"batch_size {batch_size} and window {window} must be positive: give at least 1"
-            )
+        batch_size, window = whole("batch_size", batch_size), whole("window", window)
         if len(ids) <= window:
             raise ValueError(
                 f"window {window} is longer than the split ({len(ids)} tokens): lower it or"

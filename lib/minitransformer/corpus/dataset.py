@@ -5,13 +5,13 @@ import hashlib
 import io
 import json
 import math
-import os
 from dataclasses import dataclass, field
 from pathlib import Path
 
 import numpy as np
 from tokenizers import Tokenizer
 
+from ..files import read_json, read_tokenizer, replacing
 from .language import Language, LanguageSpec
 from .text import SPLITS
 from .tokenizers import vocabulary
@@ -86,7 +86,6 @@ class Corpus:
         """Writes corpus.txt, tokens.jsonl, vocab.txt, tokenizer.json, oracle.npz (the language)
         and, last, corpus.json."""
         directory = Path(directory)
-        directory.mkdir(parents=True, exist_ok=True)
         _write(directory / "corpus.txt", self._whole_text())
         _write(directory / "tokens.jsonl", "".join(_token_lines(self.splits)).encode())
         tokens = "".join(_visible(token) + "\n" for token in vocabulary(self.tokenizer))
@@ -124,14 +123,25 @@ class Corpus:
 
     @staticmethod
     def load(directory: Path) -> "Corpus":
-        """Reads back exactly what `save` wrote; ValueError where text or ids no longer have the
-        hash in corpus.json."""
+        """Reads back exactly what `save` wrote; ValueError where a file is gone or damaged, or text
+        or ids no longer have the hash in corpus.json."""
         directory = Path(directory)
         if not (directory / "corpus.json").is_file():
             raise FileNotFoundError(
                 f"no corpus in {directory}: corpus.json is missing; make it first (make data)"
             )
-        about = json.loads((directory / "corpus.json").read_text(encoding="utf-8"))
+        try:
+            return Corpus._whole(directory)
+        except Exception as error:  # damaged files fail in as many ways as they have bytes
+            kind = "" if isinstance(error, ValueError) else f"{type(error).__name__}: "
+            reason = " ".join(f"{kind}{error}".split())[:300]
+            raise ValueError(
+                f"{directory} holds no whole corpus ({reason}): make it again (make data)"
+            ) from error
+
+    @staticmethod
+    def _whole(directory: Path) -> "Corpus":
+        about = read_json(directory / "corpus.json")
         text = (directory / "corpus.txt").read_bytes()
         _compare(directory / "corpus.txt", hashlib.sha256(text).hexdigest(), about.pop("sha256"))
         text, sizes = text.decode(), about.pop("splits")
@@ -140,11 +150,8 @@ class Corpus:
         for line in (directory / "tokens.jsonl").read_text(encoding="utf-8").splitlines():
             row = json.loads(line)
             ids[row["split"]].append(np.array(row["ids"], np.int32))
-        tokenizer, oracle, mechanism = (
-            Tokenizer.from_file(str(directory / "tokenizer.json")),
-            None,
-            None,
-        )
+        tokenizer = read_tokenizer(directory / "tokenizer.json", "make it again")
+        oracle = mechanism = None
         if (directory / "oracle.npz").is_file():
             with np.load(directory / "oracle.npz") as file:
                 oracle = {s: file[f"log_prob_{s}"] for s in SPLITS}
@@ -182,18 +189,10 @@ def _visible(token: str) -> str:
 
 
 def _write(path: Path, data: bytes) -> None:
-    """A file that exists is whole: a temporary name, then a rename."""
-    part = path.with_name(path.name + ".part")
-    try:
+    with replacing(path) as part:
         part.write_bytes(data)
-        os.replace(part, path)
-    finally:
-        part.unlink(missing_ok=True)
 
 
 def _compare(path: Path, actual: str, expected: str) -> None:
     if actual != expected:
-        raise ValueError(
-            f"{path} has changed (sha256 {actual}, corpus.json says {expected}): make the corpus"
-            " again (make data)"
-        )
+        raise ValueError(f"{path} has changed: sha256 {actual}, corpus.json says {expected}")

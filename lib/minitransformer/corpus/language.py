@@ -21,6 +21,7 @@ from dataclasses import dataclass
 
 import numpy as np
 
+from ..fields import whole
 from .streams import Dice, Stream
 
 MECHANISMS = ("free", "bigram", "offset", "recency", "induction")
@@ -266,7 +267,7 @@ def spell(stream: Stream, n: int) -> list[str]:
 def uniform_words(seed: int | str, salt: str, n: int, vocab_size: int = 1004) -> np.ndarray:
     """The control: n independent, uniform words, ids 4..vocab_size-1, int16 (n,). Its floor is the
     number of words."""
-    count = vocab_size - len(SPECIALS)
+    count = whole("vocab_size", vocab_size, len(SPECIALS) + 1, 8192) - len(SPECIALS)
     # 64 bits modulo the count: no word is more likely than another by more than 1 in 10^16.
     drawn = Stream(seed, salt, "uniform/v1").draw("words", n) % np.uint64(count)
     return (len(SPECIALS) + drawn).astype(np.int16)

@@ -12,6 +12,7 @@ from typing import NamedTuple
 import numpy as np
 from tokenizers import Tokenizer, models
 
+from ..fields import choice
 from .encodings import script
 from .registry import Progress, catalogue, find, obtain, on_disk
 from .text import SPLITS, read_text, shown, split_text
@@ -103,8 +104,8 @@ def open_source(name_or_path: str | Path, tokenizer: str, corpora_dir: Path | No
 
 def check_choice(tokenizer: str, split: str) -> None:
     """ValueError for a tokenizer or a split that there is none of."""
-    if tokenizer not in ("", *KINDS):
-        raise ValueError(f"tokenizer {tokenizer!r} is unknown: choose one of {', '.join(KINDS)}")
+    if tokenizer:
+        choice("tokenizer", tokenizer, KINDS)
     if split not in ("", "nanogpt"):
         raise ValueError(
             f"split {split!r} is unknown: give 'nanogpt' for 90/10, or nothing for 80/10/10"

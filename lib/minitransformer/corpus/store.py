@@ -13,6 +13,7 @@ import gzip
 import hashlib
 import io
 import json
+import os
 import zlib
 from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import ProcessPoolExecutor, as_completed
@@ -24,7 +25,7 @@ from pathlib import Path
 import numpy as np
 from tokenizers import Tokenizer
 
-from ..files import replacing
+from ..files import NotJSON, read_json, read_tokenizer, replacing
 from .text import shown
 from .tokenizers import encode, flowing
 
@@ -39,6 +40,7 @@ DAMAGED = (EOFError, zlib.error, gzip.BadGzipFile, *([zstd.ZstdError] if zstd el
 
 FORMAT, IDS = 1, "<i4"
 READ = 1 << 20  # characters of a text, bytes of a hash, at once
+ROW = ("name", "sha256", "tokens", "ids_sha256")  # of a shard
 REMEDY = "give it back as it was, or build the store again in another folder"
 
 
@@ -54,8 +56,11 @@ class Store:
         path = self.folder / "store.json"
         if not path.is_file():
             raise FileNotFoundError(f"no store in {shown(folder)}: store.json is missing; build it")
-        self.about = json.loads(path.read_text("utf-8"))
-        self.shards, self._arrays = self.about["shards"], []
+        try:
+            self.about, self._arrays = read_json(path), []
+            self.shards = [{name: row[name] for name in ROW} for row in self.about["shards"]]
+        except (NotJSON, KeyError, TypeError) as error:
+            raise ValueError(f"{shown(path)} is no store's ({error!r}): {REMEDY}") from error
         for place, shard in enumerate(self.shards):
             ids = _ids_path(self.folder, place)
             if not ids.is_file():
@@ -68,7 +73,7 @@ class Store:
 
     @property
     def tokenizer(self) -> Tokenizer:
-        return Tokenizer.from_file(str(self.folder / "tokenizer.json"))
+        return read_tokenizer(self.folder / "tokenizer.json", REMEDY)
 
     def __len__(self) -> int:
         return int(self._ends[-1])
@@ -114,7 +119,6 @@ def build(shards: Sequence[Path], folder: Path, tokenizer: Tokenizer, *, workers
         see(path)
     settings = {"format": FORMAT, "field": field, "end": end, "tokenizer": tokenizer.to_str()}
     settings["tokenizer"] = hashlib.sha256(settings["tokenizer"].encode()).hexdigest()
-    folder.mkdir(parents=True, exist_ok=True)
     with replacing(folder / "tokenizer.json") as part:
         part.write_text(tokenizer.to_str(pretty=True), "utf-8")
     jobs = [(path, folder, place, settings) for place, path in enumerate(shards)]
@@ -156,9 +160,10 @@ def _one(path: Path, folder: Path, place: int, settings: dict, tokenizer: str) -
         same = kept["settings"] == settings and ids.stat().st_size == 4 * kept["row"]["tokens"]
         if same and kept["row"]["sha256"] == _sha256(path):
             return kept["row"]
-    except (OSError, ValueError, KeyError):
+    except (OSError, ValueError, KeyError, TypeError):
         pass  # none, or not whole: it is made
-    record.unlink(missing_ok=True)
+    for old in (record, folder / "store.json"):  # which tell of other ids
+        old.unlink(missing_ok=True)
     codec, made, written, tokens = Tokenizer.from_str(tokenizer), hashlib.sha256(), 0, 0
     with replacing(ids) as part, open(part, "wb") as file, _opened(path) as (stream, source):
         for array in _encoded(path, stream, codec, settings):
@@ -175,32 +180,27 @@ def _one(path: Path, folder: Path, place: int, settings: dict, tokenizer: str) -
 def _encoded(path: Path, stream, tokenizer, settings: dict) -> Iterator[np.ndarray]:
     """The ids of a shard, piece by piece; ValueError names what of it cannot be read."""
     name = f"shard {shown(path)}"
-    try:
-        if ".jsonl" not in path.suffixes:
-            yield from flowing(tokenizer, iter(lambda: stream.read(READ), ""), name)
-            return
-        for number, line in enumerate(stream, 1):
-            if not line.isspace():
-                text = document(line, settings["field"], f"{name}, line {number:,},")
-                yield encode(tokenizer, text + settings["end"])
-    except UnicodeDecodeError as error:
-        raise ValueError(
-            f"{name} is not UTF-8 ({error.reason}): convert it first, for instance with iconv"
-        ) from error
-    except DAMAGED as error:
-        raise ValueError(f"{name} is damaged ({error}): fetch it again") from error
+    if ".jsonl" not in path.suffixes:
+        yield from flowing(tokenizer, iter(lambda: stream.read(READ), ""), name)
+        return
+    for number, line in enumerate(stream, 1):
+        if not line.isspace():
+            text = document(line, settings["field"], f"{name}, line {number:,},")
+            yield encode(tokenizer, text + settings["end"])
 
 
 def document(line: str, field: str, where: str) -> str:
     """The text of a line of JSONL; ValueError, which begins with `where`, for a line without."""
     try:
         found = json.loads(line)
-    except json.JSONDecodeError as error:
-        raise ValueError(f"{where} is not JSON ({error.msg}): mend it") from error
-    text = found.get(field) if isinstance(found, dict) else None
-    if not isinstance(text, str):
-        raise ValueError(f"{where} has no text under {field!r}: give the field's name")
-    return text
+        text = found.get(field) if isinstance(found, dict) else None
+        if isinstance(text, str):
+            text.encode()  # half of a character, as \ud83d spells it, has no UTF-8
+            return text
+    except (ValueError, RecursionError) as error:
+        reason = getattr(error, "msg", error)
+        raise ValueError(f"{where} is not JSON ({reason}): mend it") from error
+    raise ValueError(f"{where} has no text under {field!r}: give the field's name")
 
 
 class _Hashed(io.RawIOBase):
@@ -226,15 +226,24 @@ class _Hashed(io.RawIOBase):
 
 @contextmanager
 def _opened(path: Path):
-    """The text of a shard as a stream, and the file it comes from, which is hashed."""
-    with ExitStack() as stack:
-        source = _Hashed(stack.enter_context(open(path, "rb", buffering=0)))
-        raw = io.BufferedReader(source, READ)
-        if path.suffix == ".gz":
-            raw = stack.enter_context(gzip.GzipFile(fileobj=raw))
-        elif path.suffix == ".zst":
-            raw = stack.enter_context(zstd.ZstdFile(raw))
-        yield io.TextIOWrapper(raw, "utf-8-sig", newline=""), source
+    """The text of a shard as a stream, and the file it comes from, which is hashed. ValueError for
+    what of it cannot be read, then and later."""
+    try:
+        with ExitStack() as stack:
+            source = _Hashed(stack.enter_context(open(path, "rb", buffering=0)))
+            raw = io.BufferedReader(source, READ)
+            if path.suffix == ".gz":
+                raw = stack.enter_context(gzip.GzipFile(fileobj=raw))
+            elif path.suffix == ".zst":
+                raw = stack.enter_context(zstd.ZstdFile(raw))
+            yield io.TextIOWrapper(raw, "utf-8-sig", newline=""), source
+    except UnicodeDecodeError as error:
+        raise ValueError(
+            f"shard {shown(path)} is not UTF-8 ({error.reason}): convert it first, for instance "
+            "with iconv"
+        ) from error
+    except DAMAGED as error:
+        raise ValueError(f"shard {shown(path)} is damaged ({error}): fetch it again") from error
 
 
 def beginning(path: Path, characters: int, field: str = "text") -> str:
@@ -257,6 +266,8 @@ def see(path: Path) -> None:
     """FileNotFoundError or ValueError for a shard that cannot be begun with."""
     if not path.is_file():
         raise FileNotFoundError(f"shard {shown(path)} does not exist: give the path of a file")
+    if not os.access(path, os.R_OK):
+        raise PermissionError(f"shard {shown(path)} cannot be read: see to its rights")
     if path.suffix == ".zst" and zstd is None:
         raise ValueError(
             f"shard {shown(path)} needs the package backports.zstd: install it (pip install "

@@ -13,6 +13,7 @@ from collections.abc import Iterator
 import numpy as np
 from tokenizers import Regex, Tokenizer, decoders, models, normalizers, pre_tokenizers, trainers
 
+from ..fields import choice, whole
 from .language import SPECIALS
 
 KINDS = ("word", "character", "bpe")
@@ -90,7 +91,7 @@ def train_characters(text: str) -> Tokenizer:
 def train_bpe(text: str, vocab_size: int | None = None) -> Tokenizer:
     """Byte-level BPE (Sennrich et al. 2016; GPT-2's pre-tokenizer) with `vocab_size` tokens (1024),
     the 256 bytes among them."""
-    size = vocab_size or 1024
+    size = min(vocab_size or 1024, 256 + 4 * len(text))  # no text has more; the trainer takes room
     if size < 256:
         raise ValueError(
             f"vocab_size {size} is too small for byte-level BPE: give at least 256, one for each"
@@ -109,7 +110,11 @@ def train_bpe(text: str, vocab_size: int | None = None) -> Tokenizer:
 def train_tokenizer(
     kind: str, text: str, vocab_size: int | None = None, lines: bool = False
 ) -> Tokenizer:
-    """The tokenizer of a kind, "word", "character" or "bpe", from a training text."""
+    """The tokenizer of a kind, "word", "character" or "bpe", from a training text. ValueError for
+    another kind, or a vocabulary that none can have."""
+    choice("tokenizer", kind, KINDS)
+    if vocab_size is not None:
+        vocab_size = whole("vocab_size", vocab_size)
     if kind == "word":
         return train_words(text, vocab_size, lines)
     return train_bpe(text, vocab_size) if kind == "bpe" else train_characters(text)

@@ -4,6 +4,7 @@ from functools import lru_cache
 from importlib import import_module
 
 from ..cache import BlockPool, Cache
+from ..fields import choice
 
 BACKENDS = ("eager", "native", "auto")
 
@@ -15,8 +16,7 @@ def on_backend(model, backend: str, cache: Cache | BlockPool | None):
     The tokens are the same up to rounding. A model that is one already stays; any other is packed
     here, as its weights are now. ValueError for an unknown backend and, under "native", for a model
     or a cache that the engine does not know; BuildError where there is no C compiler."""
-    if not isinstance(backend, str) or backend not in BACKENDS:
-        raise ValueError(f"backend {backend!r} is unknown: choose one of {', '.join(BACKENDS)}")
+    choice("backend", backend, BACKENDS)
     if backend == "eager":
         return model
     native = engine()

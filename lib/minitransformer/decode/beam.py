@@ -7,7 +7,8 @@ from dataclasses import dataclass
 
 import torch
 
-from ..cache import Cache, whole
+from ..cache import Cache
+from ..fields import real, whole
 from .backends import engine, is_native, on_backend
 from .generation import last_logits, prefill
 from .inputs import Ids, Stop, prepare
@@ -49,12 +50,7 @@ def beam(
     the ones kept. `cache`, `resume` and `backend` are those of `stream`. ValueError for more than
     one prompt, a width below 1, a negative length penalty, or logits that hold no choice."""
     job = prepare(model, ids, max_new_tokens, cache, stop=stop, resume=resume, alone="beam search")
-    if whole("width", width, -1) < 1:
-        raise ValueError(f"width {width} keeps no continuation: give at least 1, which is greedy")
-    if not 0 <= length_penalty < math.inf:
-        raise ValueError(
-            f"length_penalty {length_penalty} is negative or infinite: give 0 (none) or more"
-        )
+    width, length_penalty = whole("width", width), real("length_penalty", length_penalty)
     model = on_backend(model, backend, job.cache)
     prompt, V = job.ids.shape[1], model.cfg.vocab_size
     if cache == "static" and is_native(model, backend):

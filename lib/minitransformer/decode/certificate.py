@@ -12,6 +12,7 @@ from functools import partial
 import torch
 
 from ..cache import KINDS, make_cache
+from ..fields import choice, whole
 from .beam import beam
 from .generation import last_logits, prefill
 from .oracle import EXACT, all_logits, oracle_logits
@@ -44,6 +45,8 @@ def certify(
     that changes nothing, recomputation step by step (the naive loop), else `oracle_logits`.
     `options` are the cache's; `chunk` splits the prompt. `tolerance` None: 1e-10 in float64, 1e-3
     in float32, where a quantized kind needs more: rounding can move a number to the next code."""
+    prompts = _some([prompt] if isinstance(prompt, torch.Tensor) else prompt)
+    steps, kind = whole("steps", steps), choice("cache kind", kind, KINDS)
     if oracle is None:
         seen = {name: value for name, value in options.items() if name in KINDS[kind].options}
         oracle = (
@@ -53,7 +56,7 @@ def certify(
         )
         against = against or ORACLES.get(kind, "fake-quantized keys and values")
     runs = []
-    for ids in [prompt] if isinstance(prompt, torch.Tensor) else prompt:
+    for ids in prompts:
         start, new, cached = ids.shape[1], ids, []
         cache = make_cache(model.cfg, kind, batch=len(ids), capacity=start + steps, **options)
         for _ in range(steps):
@@ -101,7 +104,7 @@ def certify_tokens(
             f"{len(texts)} sampled texts with seeds {seeds}: give the seed of each text's generator"
         )
     runs = []
-    for i, (ids, start) in enumerate(texts):
+    for i, (ids, start) in enumerate(_some(texts)):
         scores = _reference(oracle or partial(all_logits, model), ids, start)[0]
         dtype = scores.dtype
         generator = None if seeds is None else torch.Generator(ids.device).manual_seed(seeds[i])
@@ -151,7 +154,7 @@ def certify_beam(
         margin = truth[kept].min() - dropped.max()
         choices.append((margin.abs(), margin < 0, (truth - candidates.flatten()).abs().max()))
 
-    for ids in prompts:
+    for ids in _some(prompts):
         dtype = last_logits(model, ids).dtype
         choices = []
         beam(
@@ -181,7 +184,7 @@ def certify_acceptance(
     p and q are what model and draft model give there under `sampling`, in float64. There is no
     path, so no margin and no tie."""
     runs = []
-    for ids in texts:
+    for ids in _some(texts):
         p, q = (
             distribution(all_logits(each, ids)[0].double(), sampling) for each in (model, draft)
         )  # (T, V)
@@ -192,6 +195,13 @@ def certify_acceptance(
     words = {"subject": "accept or resample", "compared": "probabilities"}
     words["oracle"] = "the model's distribution"
     return certificate(runs, kind, tolerance, torch.float64, **words)
+
+
+def _some(texts):
+    """The texts, one at least."""
+    if not len(texts):
+        raise ValueError("no text is given, and nothing can be certified: give one at least")
+    return texts
 
 
 def _reference(oracle, ids, start):

@@ -3,6 +3,7 @@
 import torch
 
 from ..cache import make_cache
+from ..fields import whole
 from .backends import on_backend
 from .generation import prefill
 from .inputs import kind
@@ -51,9 +52,7 @@ class PromptLookup:
     vocab_size = None
 
     def __init__(self, ngram: int = 3):
-        if ngram < 1:
-            raise ValueError(f"ngram {ngram} looks nothing up: give at least 1")
-        self.ngram = ngram
+        self.ngram = whole("ngram", ngram)
 
     def propose(self, ids: torch.Tensor, gamma: int, rule=None):
         """Up to gamma tokens copied from ids (1, T), none where nothing repeats: (1, g), and None

@@ -128,9 +128,10 @@ def generate(
 def generate_all_positions(model, ids: Ids, max_new_tokens: int) -> torch.Tensor:
     """The original report's uncached loop: greedy, with the head applied to every position at every
     step."""
-    ids = prepare(model, ids, max_new_tokens, None).ids
+    job = prepare(model, ids, max_new_tokens, None)
+    ids = job.ids
     with torch.no_grad():
-        for _ in range(max_new_tokens):
+        for _ in range(job.new_tokens):
             logits = model.head(model.hidden(ids))[:, -1]
             ids = torch.cat((ids, greedy(logits, after=ids.shape[1])), dim=1)
     return ids

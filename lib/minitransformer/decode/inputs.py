@@ -6,7 +6,8 @@ from typing import Any
 
 import torch
 
-from ..cache import KINDS, Cache, make_cache, whole
+from ..cache import KINDS, Cache, make_cache
+from ..fields import choice, whole
 from .sampling import GREEDY, Generators, Sampling
 
 Ids = Any  # a tensor, an array, or nested sequences, of whole numbers: (B, T) or (T,)
@@ -48,17 +49,22 @@ def token_ids(ids: Ids, vocab_size: int, device=None) -> torch.Tensor:
     return found
 
 
-def stop_tokens(stop) -> tuple[int, ...]:
-    """Stop tokens as a tuple, from one id or several."""
+def stop_tokens(stop, vocab_size: int) -> tuple[int, ...]:
+    """Stop tokens as a tuple, from one id or several; ValueError for what is no token."""
     several = stop.tolist() if hasattr(stop, "tolist") else stop
     several = several if isinstance(several, (list, tuple, set, frozenset)) else (several,)
-    return tuple(whole("stop", token, 0) for token in several)
+    found = tuple(whole("stop", token, 0) for token in several)
+    if max(found, default=0) >= vocab_size:
+        raise ValueError(
+            f"stop {max(found)} is outside the vocabulary of {vocab_size}: ids go from 0 to "
+            f"{vocab_size - 1}"
+        )
+    return found
 
 
 def checked_generator(generator, rows: int) -> Generators:
-    """A generator for all rows, or one a row; ValueError for anything else."""
-    one = isinstance(generator, torch.Generator)
-    if generator is None or one:
+    """A generator for all rows, or one a row, of one row its own; ValueError for anything else."""
+    if generator is None or isinstance(generator, torch.Generator):
         return generator
     if isinstance(generator, (list, tuple)):
         if len(generator) != rows:
@@ -66,7 +72,7 @@ def checked_generator(generator, rows: int) -> Generators:
                 f"{len(generator)} generators for {rows} rows: give one for all, or one a row"
             )
         if all(isinstance(each, torch.Generator) for each in generator):
-            return generator
+            return generator[0] if rows == 1 else generator
         generator = next(each for each in generator if not isinstance(each, torch.Generator))
     hint = generator if isinstance(generator, int) else 0
     raise ValueError(
@@ -134,16 +140,18 @@ def prepare(
     `rollback`: how many tokens the decoder may have to take back. `alone`: what a decoder is called
     that takes one prompt at a time. ValueError for a request that cannot be served."""
     ids = token_ids(ids, model.cfg.vocab_size, None if torch.is_tensor(ids) else device_of(model))
-    new = whole("max_new_tokens", max_new_tokens, 1, "is not positive")
+    new = whole("max_new_tokens", max_new_tokens)
     rows, tokens = ids.shape
     if alone and rows != 1:
         raise ValueError(f"{alone} continues one prompt, and {rows} were given: call it for each")
-    generator, stop = checked_generator(generator, rows), stop_tokens(stop)
+    generator = checked_generator(generator, rows)
+    stop = stop_tokens(stop, model.cfg.vocab_size)
     if isinstance(cache, str):
         options = {"rollback": rollback} if "rollback" in kind(cache).options else {}
         where = {"device": ids.device, **options}
         cache = make_cache(model.cfg, cache, batch=rows, capacity=tokens + new, **where)
     elif isinstance(cache, Cache):
+        cache.fits(model.cfg)
         _usable(cache, ids, tokens + new - 1, resume, rollback)
     elif cache is not None:
         raise ValueError(f"cache {cache!r} is no cache: give a kind, a Cache, or None")
@@ -159,11 +167,7 @@ def prepare(
 
 def kind(name: str) -> type[Cache]:
     """The cache class of that name; ValueError for none."""
-    if not isinstance(name, str):
-        raise ValueError(f"cache {name!r} is no kind: give one of {', '.join(KINDS)}")
-    if name not in KINDS:
-        raise ValueError(f"cache kind {name!r} is unknown: choose one of {', '.join(KINDS)}")
-    return KINDS[name]
+    return KINDS[choice("cache kind", name, KINDS)]
 
 
 def _usable(cache, ids, fed, resume, rollback):

@@ -3,9 +3,10 @@
 import math
 from collections.abc import Sequence
 from dataclasses import dataclass
-from numbers import Real
 
 import torch
+
+from ..fields import real, settle, whole
 
 Generators = torch.Generator | Sequence[torch.Generator] | None  # one for all, or one a row
 After = int | list[int] | None  # tokens before the choice, for messages
@@ -25,38 +26,15 @@ class Sampling:
     repetition_penalty: float = 1.0
 
     def __post_init__(self):
-        for name in ("temperature", "top_k", "top_p", "repetition_penalty"):
-            value = getattr(self, name)
-            if value is None and name.startswith("top"):
-                continue
-            if isinstance(value, bool) or not isinstance(value, Real):
-                raise ValueError(f"{name} {value!r} is no number: give one, as {name}=1")
-        if not (self.temperature == 0 or 1e-6 <= self.temperature < math.inf):
-            raise ValueError(
-                f"temperature {self.temperature} is negative, infinite or below 1e-6: "
-                "give 0 (greedy) or more"
-            )
-        if self.top_k is not None and not (1 <= self.top_k < math.inf and self.top_k % 1 == 0):
-            raise ValueError(
-                f"top_k {self.top_k} keeps no token, or a part of one: "
-                "give at least 1, or None for all"
-            )
-        if self.top_p is not None and not 0 < self.top_p <= 1:
-            raise ValueError(
-                f"top_p {self.top_p} is outside (0, 1]: "
-                "give a share of the probability, or None for all"
-            )
-        if not 0 < self.repetition_penalty < math.inf:
-            raise ValueError(
-                f"repetition_penalty {self.repetition_penalty} is not positive and finite: "
-                "1 is none"
-            )
-        # Plain numbers, whatever they came as (numpy's, or 5.0 for 5).
-        for name, kind in (("temperature", float), ("top_p", float), ("repetition_penalty", float)):
-            if getattr(self, name) is not None:
-                object.__setattr__(self, name, kind(getattr(self, name)))
+        settle(self, temperature=real("temperature", self.temperature))
+        if 0 < self.temperature < 1e-6:
+            raise ValueError(f"temperature {self.temperature} is below 1e-6: give 0 (greedy)")
         if self.top_k is not None:
-            object.__setattr__(self, "top_k", int(self.top_k))
+            settle(self, top_k=whole("top_k", self.top_k))
+        if self.top_p is not None:
+            settle(self, top_p=real("top_p", self.top_p, 0, 1, above=True))
+        penalty = real("repetition_penalty", self.repetition_penalty, above=True)
+        settle(self, repetition_penalty=penalty)
 
 
 GREEDY = Sampling(temperature=0.0)

@@ -9,7 +9,8 @@ from itertools import groupby
 
 import torch
 
-from ..cache import BlockPool, BlockTable, PagedCache, PoolExhausted, whole
+from ..cache import BlockPool, BlockTable, PagedCache, PoolExhausted
+from ..fields import whole
 from .backends import engine, is_native, on_backend
 from .generation import last_logits
 from .inputs import prepare, weights_of
@@ -49,7 +50,8 @@ class Scheduler:
         on_forward: Callable[[int], object] | None = None,
         backend: str = "eager",
     ):
-        self.max_batch = whole("max_batch", max_batch, 1, "is not positive")
+        self.max_batch = whole("max_batch", max_batch)
+        PagedCache(model.cfg, 1, 1, pool=pool)  # refuses a pool that was made for another model
         self.model = on_backend(model, backend, pool)
         self.native = is_native(self.model, backend)
         self.pool, self.share, self.continuous = pool, share, continuous

@@ -6,14 +6,15 @@ is drawn from the residual max(0, p - q), normalised; when all are accepted the 
 one more (Leviathan et al. 2023, Chen et al. 2023). So a forward yields 1 to gamma + 1 tokens, each
 distributed as p."""
 
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from functools import partial
 from itertools import takewhile
 
 import torch
 import torch.nn.functional as F
 
-from ..cache import Cache, whole
+from ..cache import Cache
+from ..fields import whole
 from .backends import engine, is_native, on_backend
 from .generation import chunks, last_logits
 from .inputs import Ids, Stop, prepare
@@ -99,6 +100,7 @@ def speculate(
     `stream`; a draft has a backend of its own. ValueError for several prompts, a gamma below 1,
     or a draft of another vocabulary."""
     asked = dict(sampling=sampling, generator=generator, stop=stop, resume=resume)
+    gamma = whole("gamma", gamma)
     job = _prepared(model, draft, gamma, ids, max_new_tokens, cache, **asked)
     own, ids, model = cache == "static", job.ids, on_backend(model, backend, job.cache)
     end, steps = ids.shape[1] + job.new_tokens, []
@@ -125,15 +127,14 @@ def speculate(
 
 
 def _prepared(model, draft, gamma, *asked, **options):
-    """What `speculate` is asked for, checked, with one generator."""
-    if whole("gamma", gamma, -1) < 1:
-        raise ValueError(f"gamma {gamma} proposes nothing: give at least 1")
+    """What `speculate` is asked for, checked."""
     job = prepare(model, *asked, **options, rollback=gamma, alone="speculation")
+    if not hasattr(draft, "propose"):
+        raise ValueError(f"a {type(draft).__name__} is no draft: give a ModelDraft of it")
     if draft.vocab_size not in (None, model.cfg.vocab_size):
         known = f"the draft knows {draft.vocab_size} tokens and the model {model.cfg.vocab_size}"
         raise ValueError(f"{known}: train both on one vocabulary")
-    one = isinstance(job.generator, (list, tuple))
-    return replace(job, generator=job.generator[0]) if one else job
+    return job
 
 
 def _judged(model, cache, text, n):

@@ -10,18 +10,15 @@ def calibration(confidence, correct, bins: int = 15) -> pd.DataFrame:
 
     Columns: low, high, tokens, confidence (mean in the bin), accuracy, stderr (binomial, of the
     accuracy)."""
-    confidence, correct = (
-        np.asarray(confidence, dtype=np.float64),
-        np.asarray(correct, dtype=np.float64),
-    )
+    confidence, correct = (np.asarray(x, dtype=np.float64) for x in (confidence, correct))
     if confidence.shape != correct.shape:
         raise ValueError(
             f"shapes {confidence.shape} and {correct.shape} differ: give both over the same tokens"
         )
-    if bins < 1 or not confidence.size or np.isnan(confidence).any():
+    if bins < 1 or not confidence.size or not np.isfinite(confidence).all():
         raise ValueError(
-            f"{confidence.size} confidences in {bins} bins, or some that are NaN, tell nothing:"
-            " give at least one of each, all finite"
+            f"{confidence.size} confidences in {bins} bins, or some that are NaN or infinite, "
+            "tell nothing: give at least one of each, all finite"
         )
     bin_of = np.clip(np.ceil(confidence * bins).astype(int) - 1, 0, bins - 1)
     tokens = np.bincount(bin_of, minlength=bins)

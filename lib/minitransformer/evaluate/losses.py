@@ -6,6 +6,7 @@ from dataclasses import dataclass
 import numpy as np
 import torch
 
+from ..fields import whole
 from .ids import as_ids
 
 
@@ -48,13 +49,8 @@ def token_report(
     ids: a list, array or tensor, see `as_ids`. A module is called on the device of its parameters,
     anything else on the CPU. ValueError when there are fewer than two tokens, ids outside the
     vocabulary, or the window, the stride or the batch size does not fit."""
-    stride = max(1, window // 2) if stride is None else stride
-    if not 1 <= stride <= window:
-        raise ValueError(
-            f"stride {stride} does not fit window {window}: give 1 to {max(window, 1)}"
-        )
-    if batch_size < 1:
-        raise ValueError(f"batch_size {batch_size} is not positive: give at least 1")
+    window, batch_size = whole("window", window), whole("batch_size", batch_size)
+    stride = whole("stride", max(1, window // 2) if stride is None else stride, 1, window)
     ids = _two_or_more(logits_fn, ids)
     n = len(ids) - 1
     parts = [[], [], [], []]
@@ -81,9 +77,9 @@ def stream_losses(model, ids, cache, chunk: int = 64, on_chunk=None) -> np.ndarr
 
     Each prediction sees what the cache kept. At most `chunk` tokens a forward, fewer where the
     cache's own `chunk` says so; `on_chunk(cache)` is called after each."""
-    if chunk < 1:
-        raise ValueError(f"chunk {chunk} is not positive: give at least 1")
-    ids = _two_or_more(model, ids)
+    chunk, ids = whole("chunk", chunk), _two_or_more(model, ids)
+    if cache.pos:
+        raise ValueError(f"the cache holds {cache.pos} tokens: empty it by cache.truncate(0)")
     parts, size = [], min(chunk, cache.chunk or chunk)
     for start in range(0, len(ids) - 1, size):
         part = ids[start : min(start + size, len(ids) - 1)]

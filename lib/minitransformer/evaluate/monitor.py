@@ -3,6 +3,7 @@ steps."""
 
 import numpy as np
 
+from ..fields import whole
 from .losses import token_losses
 
 
@@ -15,12 +16,8 @@ class Monitor:
     the excess is what is left to learn."""
 
     def __init__(self, model, ids, window: int, steps, *, names=(), groups=None, oracle=None):
-        self.model, self.ids, self.window, self.steps = (
-            model,
-            ids,
-            window,
-            frozenset(int(s) for s in steps),
-        )
+        self.model, self.ids, self.window = model, ids, window
+        self.steps = frozenset(int(s) for s in steps)
         self.names, self.groups, self.oracle = names, groups, oracle
 
     def __call__(self, row: dict) -> dict:
@@ -39,6 +36,5 @@ class Monitor:
 
 def log_steps(last: int, count: int = 24) -> list[int]:
     """About `count` steps, log-spaced from 1 to `last`, both included."""
-    if last < 1 or count < 1:
-        raise ValueError(f"last {last} and count {count} must be positive: give at least 1")
+    last, count = whole("last", last), whole("count", count)
     return sorted({int(round(s)) for s in np.geomspace(1, last, count)})

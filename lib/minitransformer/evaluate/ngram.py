@@ -9,6 +9,7 @@ from dataclasses import dataclass
 
 import numpy as np
 
+from ..fields import whole
 from .ids import as_ids
 from .losses import TokenReport
 
@@ -49,8 +50,7 @@ class KneserNey:
     `count_grams` of the same text."""
 
     def __init__(self, train_ids, order: int, vocab_size: int, levels: list[_Grams] | None = None):
-        if order < 0:
-            raise ValueError(f"order {order} is negative: give 0 (uniform) or more")
+        order = whole("order", order, 0)
         self.order, self.vocab_size = order, vocab_size
         self.levels = (count_grams(train_ids, order, vocab_size) if levels is None else levels)[
             :order

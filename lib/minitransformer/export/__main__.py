@@ -5,34 +5,29 @@ MODEL is a folder that `save` wrote, or a Hugging Face one."""
 
 import argparse
 import sys
+from functools import partial
 from pathlib import Path
 
 from ..checkpoint import load
+from ..commands import FAULTS, ended, line
 from . import FORMATS, KINDS, export, from_huggingface
 from .loading import read_json
 
 
 def main(argv=None) -> int:
     """Writes what is asked for and says what and how large; 2 where a format refused."""
-    args = parse(argv)
-    try:
-        model, tokenizer = read(args.model)
-    except PermissionError as error:
-        remedy = "give a folder that you may read"
-        print(
-            f"error: {error.filename or args.model} ({error.strerror}): {remedy}", file=sys.stderr
-        )
-        return 2
-    except (OSError, ValueError) as error:
-        print(f"error: {error}", file=sys.stderr)
-        return 2
+    return ended(partial(write, parse(argv)))
+
+
+def write(args) -> int:
+    model, tokenizer = read(args.model)
     status = 0
     for format in FORMATS if args.format == "all" else (args.format,):
         options = {"kind": args.kind, "rewrite": args.rewrite} if format == "gguf" else {}
         try:
             path = export(model, args.out, format, tokenizer, **options)
-        except (ImportError, OSError, ValueError) as error:
-            print(f"{format}: {error}", file=sys.stderr)
+        except (ImportError, *FAULTS) as error:
+            print(f"{format}: {line(error)}", file=sys.stderr)
             status = 2
         else:
             files = [p for p in path.rglob("*") if p.is_file()] if path.is_dir() else [path]

@@ -15,7 +15,8 @@ from safetensors import SafetensorError, safe_open
 from tokenizers import Tokenizer
 
 from .. import files
-from ..fields import near
+from ..checkpoint.tensors import DTYPES
+from ..fields import choice, near, whole
 from ..model import ModelConfig, Transformer, position_table
 from .huggingface import NAMES, OUTER
 from .weights import check_tokenizer, refuse
@@ -52,7 +53,7 @@ def from_huggingface(
     `context` shortens the longest sequence, whose position table is held in memory. ValueError
     names what we do not compute, or what is missing, unexpected or misshaped; FileNotFoundError
     what is not there."""
-    directory = Path(directory)
+    directory, dtype = Path(directory), choice("dtype", dtype, DTYPES.values())
     model, places = _planned(directory, context)
     cfg, wanted, found = model.cfg, model.state_dict(), {}
     for path, names in places.items():
@@ -144,7 +145,7 @@ def _configuration(about: dict, context) -> ModelConfig:
     heads = about.get("num_key_value_heads") or shape["n_heads"]
     theta, scaling = _rope(about)
     if context is not None:
-        shape["context"] = min(context, shape["context"])
+        shape["context"] = min(whole("context", context), shape["context"])
     if shape["context"] > LONGEST:
         refuse(
             f"max_position_embeddings {shape['context']} needs a table of positions beyond memory",
@@ -308,13 +309,7 @@ def _names(path, held, kind, wanted, tied) -> dict[str, str]:
 def read_tokenizer(directory: Path) -> Tokenizer | None:
     """The tokenizer of a folder, or None where it has none; ValueError for a broken one."""
     path = _within(directory, "tokenizer.json")
-    if not path.is_file():
-        return None
-    try:
-        return Tokenizer.from_file(str(path))
-    except Exception as error:  # tokenizers raises nothing more special
-        reason = " ".join(str(error).split())[:200]
-        raise ValueError(f"{path} is no tokenizer ({reason}): download it again") from error
+    return files.read_tokenizer(path, "download it again") if path.is_file() else None
 
 
 def read_json(path: Path, wanted: str = "a Hugging Face folder") -> dict:

@@ -1,6 +1,7 @@
 """`python -m minitransformer.native` compiles the engine now rather than on first use; without a C
 compiler it says so and is no failure. With `--wasm` it makes engine.wasm again, for maintainers."""
 
+import argparse
 import logging
 import sys
 
@@ -10,8 +11,11 @@ from .build import BuildError, library, log
 
 def main(argv: list[str]) -> int:
     """1 where engine.wasm could not be made."""
+    parser = argparse.ArgumentParser(prog="python -m minitransformer.native", description=__doc__)
+    parser.add_argument("--wasm", action="store_true", help="make engine.wasm again")
+    args = parser.parse_args(argv)
     logging.basicConfig(level=logging.INFO, format="%(message)s")
-    if argv == ["--wasm"]:
+    if args.wasm:
         try:
             wasm.write()
         except BuildError as error:

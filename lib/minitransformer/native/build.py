@@ -111,17 +111,22 @@ def build(variant: str = "native", *, extra=(), place: Path | None = None) -> Pa
         return target
     name = "zig cc" if "ziglang" in command else Path(command[0]).name
     log.info("compiling the native engine with %s, once: a few seconds", name)  # no stderr in cells
-    with tempfile.TemporaryDirectory(dir=place) as scratch:
-        made = Path(scratch) / target.name
-        done = run([*command, *SHARED, *extra, str(SOURCE), "-o", str(made), "-lm"])
-        if done.returncode or not made.exists():
-            lines = done.stderr.strip().splitlines() or [f"exit status {done.returncode}"]
-            reason = next((line for line in lines if "error" in line), lines[-1])
-            raise BuildError(
-                f"the C compiler {shlex.join(command)!r} cannot build the engine ({reason}): "
-                f"{REMEDY}"
-            )
-        os.replace(made, target)  # whole or not at all; the last of two processes wins
+    try:
+        with tempfile.TemporaryDirectory(dir=place) as scratch:
+            made = Path(scratch) / target.name
+            done = run([*command, *SHARED, *extra, str(SOURCE), "-o", str(made), "-lm"])
+            if done.returncode or not made.exists():
+                lines = done.stderr.strip().splitlines() or [f"exit status {done.returncode}"]
+                reason = next((line for line in lines if "error" in line), lines[-1])
+                raise BuildError(
+                    f"the C compiler {shlex.join(command)!r} cannot build the engine ({reason}): "
+                    f"{REMEDY}"
+                )
+            os.replace(made, target)  # whole or not at all; the last of two processes wins
+    except OSError as error:
+        raise BuildError(
+            f"{place} takes no engine ({error.strerror}): free some space, or use backend 'eager'"
+        ) from None
     return target
 
 

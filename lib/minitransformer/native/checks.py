@@ -90,7 +90,7 @@ def check_rows(token, sequence, position, cfg: ModelConfig, cache: Cache, known)
             f"rows of {counts} tokens, sequences and positions: give as many of each, at least one"
         )
     check_tokens(token, cfg)
-    check_cache(cache, cfg)
+    cache.fits(cfg)
     seen = view(cache, None, known)
     paged = isinstance(cache, PagedCache)
     limits = {"sequence": cache.batch, "position": min(seen.tokens, most_positions(cache, cfg))}
@@ -109,19 +109,6 @@ def check_rows(token, sequence, position, cfg: ModelConfig, cache: Cache, known)
         if p >= cache.pool.block_size * len(cache.tables[s].blocks):
             raise ValueError(f"position {p} of sequence {s} has no block: reserve it first")
     return seen
-
-
-def check_cache(cache: Cache, cfg: ModelConfig) -> None:
-    """ValueError unless the cache was made for a model of this shape."""
-    if cache.cfg is cfg:
-        return
-    names = ("n_layers", "kv_heads", "head_dim", "position", "smeared_keys")
-    shapes = [tuple(getattr(c, name) for name in names) for c in (cache.cfg, cfg)]
-    if shapes[0] != shapes[1]:
-        raise ValueError(
-            f"a cache of (layers, kv heads, head dim, position, smeared keys) {shapes[0]} does not "
-            f"fit a model of {shapes[1]}: make it with this model's config"
-        )
 
 
 def raised(code: int) -> int:

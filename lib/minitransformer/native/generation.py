@@ -135,7 +135,7 @@ class Run:
             self.noisy = sampling.temperature > 0
             self.sampling = Sampling(
                 *(sampling.temperature, 1.0 if sampling.top_p is None else sampling.top_p),
-                *(sampling.repetition_penalty, int(sampling.top_k or 0)),
+                *(sampling.repetition_penalty, min(int(sampling.top_k or 0), V)),
             )
         held = held or [0] * B
         lengths = [n + len(ids) for n, ids in zip(held, prompts, strict=True)]

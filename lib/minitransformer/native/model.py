@@ -13,7 +13,6 @@ import torch
 from ..cache import Cache, PagedCache
 from .build import library
 from .checks import (
-    check_cache,
     check_ids,
     check_length,
     check_model,
@@ -191,7 +190,7 @@ class NativeModel:
 
     def join(self, cache: Cache, B: int, T: int) -> list[int]:
         """Where each row's next token stands; ValueError where T more do not fit."""
-        check_cache(cache, self.cfg)
+        cache.fits(self.cfg)
         if cache.batch != B:
             raise ValueError(
                 f"{B} rows do not fit a cache of batch {cache.batch}: make_cache(..., batch={B})"

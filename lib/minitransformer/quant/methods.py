@@ -6,7 +6,7 @@ from functools import partial
 
 import torch.nn as nn
 
-from ..fields import near, real
+from ..fields import choice, real
 from .calibration import calibration_ids, collect
 from .clipping import clip_tensor
 from .equalize import equalize
@@ -45,12 +45,7 @@ def quantize(
     head tied to it, as "mse". ValueError for an unknown method or option, data that is missing, of
     no use or of another tokenizer, a weight that does not fit (its layer is named), or a model that
     has nothing left to quantize."""
-    if method not in METHODS:
-        raise ValueError(
-            f"method {method!r} is unknown: choose one of "
-            f"{', '.join(METHODS)}{near(method, METHODS)}"
-        )
-    run = METHODS[method]
+    run = METHODS[choice("method", method, METHODS)]
     known = getattr(run, "__kwdefaults__", None) or {}
     if unknown := sorted(set(options) - set(known)):
         raise ValueError(

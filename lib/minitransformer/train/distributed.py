@@ -30,6 +30,7 @@ from torch.distributed.fsdp import FSDPModule, fully_shard, register_fsdp_forwar
 from torch.distributed.tensor import DTensor, distribute_tensor
 from torch.nn.parallel import DistributedDataParallel
 
+from ..fields import choice
 from ..model import Transformer
 from .ranks import Alone
 
@@ -134,8 +135,7 @@ KINDS = {"ddp": DataParallel, "fsdp": Sharded}
 def group(kind: str = "ddp") -> Iterator[Alone]:
     """This process among those that `torchrun` started, "ddp" or "fsdp"; alone where it did not
     start it. ValueError for another word."""
-    if kind not in KINDS:
-        raise ValueError(f"parallel {kind!r} is unknown: choose one of {', '.join(KINDS)}")
+    choice("parallel", kind, KINDS)
     if not dist.is_torchelastic_launched():
         yield Alone("cuda" if torch.cuda.is_available() else "cpu")
         return

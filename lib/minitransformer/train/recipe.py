@@ -156,7 +156,7 @@ def initialize(model: nn.Module, initialization: str, seed: int) -> nn.Module:
     matrices that write into the residual stream are zero, so that every block begins as the
     identity. ValueError for another word."""
     choice("initialization", initialization, INITIALIZATIONS)
-    generator = torch.Generator().manual_seed(seed)
+    generator = torch.Generator().manual_seed(whole("seed", seed, -(2**63), 2**64 - 1))
     for module in model.modules():
         if isinstance(module, nn.Linear):
             bound = 1 / math.sqrt(module.in_features)
