@@ -8,6 +8,7 @@ import sys
 import time
 
 import nbformat
+import papermill
 import pytest
 from nbformat.v4 import new_code_cell, new_markdown_cell, new_notebook, new_output
 
@@ -17,7 +18,7 @@ from paper.files import read_json, write_text
 from paper.notebook import OUT
 from paper.parameters import resolve
 from paper.project import Project
-from paper.warm import POSSIBLE, serve
+from paper.warm import POSSIBLE, environment, serve
 from paper_project import PARAMETERS, SETTING, make_project, write_notebook
 
 
@@ -298,13 +299,40 @@ def test_a_kernel_inherits_the_projects_settings_and_this_process_keeps_its_own(
     monkeypatch.setenv("TQDM_DISABLE", "1")
     before = {**os.environ}
     project, out = Project(tmp_path), tmp_path / "work"
-    live = execution.environment(project, {"threads": 2}, out, live=True)
+    live = environment(project, {"threads": 2}, out, live=True)
     assert live["PYTHONHASHSEED"] == "0" and live["OMP_NUM_THREADS"] == "2"
     assert live["IPYTHONDIR"].startswith(str(tmp_path)) and live[OUT] == str(out)
     assert not {"MPLBACKEND", "TQDM_DISABLE"} & set(live)
-    silent = execution.environment(project, {}, out, live=False)
+    silent = environment(project, {}, out, live=False)
     assert silent["TQDM_DISABLE"] == "1" and silent["OMP_NUM_THREADS"] == "1"
     assert {**os.environ} == before
+
+
+def test_a_notebook_is_saved_before_its_first_cell_and_after_its_last(project, monkeypatch):
+    """Not at every cell, for that encodes all its figures each time."""
+    saved, write = [], papermill.engines.write_ipynb
+
+    def count(notebook, path):
+        cells = [cell for cell in notebook.cells if cell.cell_type == "code"]
+        saved.append([bool(cell.get("execution_count")) for cell in cells])
+        write(notebook, path)
+
+    monkeypatch.setattr(papermill.engines, "write_ipynb", count)
+    cells = [PARAMETERS, *(f"print({number})" for number in range(4))]
+    write_notebook(project.notebook("01-data"), *cells)
+    runner.run_stage(project, "01-data", resolve(project.notebooks), project.reports / "quick")
+    assert saved == [[False] * 6, [True] * 6]
+
+
+def test_a_warm_kernel_collects_its_garbage_but_not_what_the_server_imported(tmp_path):
+    if not POSSIBLE:
+        pytest.skip("this system forks no kernels")
+    serve((), {})
+    project = Project(make_project(tmp_path / "project"))
+    cell = "import gc\nassert gc.isenabled() and gc.get_freeze_count() > 1000"
+    write_notebook(project.notebook("01-data"), PARAMETERS, cell)
+    params, kernels = resolve(project.notebooks), execution.Kernels(warm=True)
+    runner.run_stage(project, "01-data", params, tmp_path / "run", kernels=kernels)
 
 
 @pytest.mark.parametrize("warm", [False, True])

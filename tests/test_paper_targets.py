@@ -403,3 +403,14 @@ def test_kernels_start_warm_in_every_profile(project, profile, monkeypatch):
     known = Project(project.root)
     assert targets.started(known, params, project.root / "run").warm == POSSIBLE
     assert given == [("wave",)] * POSSIBLE
+
+
+def test_kernels_are_being_warmed_while_the_parameters_are_checked(project, monkeypatch):
+    """Both import for seconds; the first kernel waits for whichever takes longer."""
+    order = []
+    monkeypatch.setattr("paper.warm.serve", lambda *_: order.append("serve"))
+    monkeypatch.setattr(targets, "preflight", lambda *_: order.append("check") or [])
+    monkeypatch.setattr("paper.warm.POSSIBLE", True)
+    write_text(project.root / "pyproject.toml", '[tool.paper]\npreload = ["wave"]\n')
+    main("data", "--profile", "quick")
+    assert order[:2] == ["serve", "check"]

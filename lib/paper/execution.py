@@ -5,7 +5,6 @@ run side by side in threads."""
 
 import itertools
 import logging
-import os
 import re
 import sys
 import threading
@@ -17,23 +16,15 @@ from jupyter_client.kernelspec import KernelSpec, KernelSpecManager
 from jupyter_client.manager import AsyncKernelManager
 from nbclient.exceptions import DeadKernelError
 from papermill import execute_notebook
+from papermill.engines import NBClientEngine, papermill_engines
 from papermill.exceptions import PapermillExecutionError
 from traitlets import default
 
 from . import warm
-from .notebook import OUT
-from .project import Project, read_notebook
-from .sources import LIB
+from .project import read_notebook
 
 START_TIMEOUT_S = 180  # a cold disk and busy cores
 END_TIMEOUT_S = 40  # half of it until a kernel is told to end: one that is leaves its semaphores
-FOLDERS = {
-    "IPYTHONDIR": "ipython",
-    "JUPYTER_CONFIG_DIR": "jupyter",
-    "JUPYTER_DATA_DIR": "jupyter-data",
-    "JUPYTER_RUNTIME_DIR": "runtime",
-    "MPLCONFIGDIR": "matplotlib",
-}
 
 
 class CellError(RuntimeError):
@@ -113,26 +104,19 @@ def kernel(folder: Path, environment: dict, kernels: Kernels) -> type[Kernel]:
     return type("OneKernel", (Kernel,), given)
 
 
-def environment(project: Project, params: dict, out: Path, live: bool) -> dict[str, str]:
-    """What a kernel inherits, the same for everyone: hash seed, threads, and settings from the
-    project's folder only. `live`: a terminal shows its progress bars."""
-    cache = project.root / ".cache"
-    threads = str(params.get("threads", 1))
-    dropped = ("MPLBACKEND", "PYTHONSTARTUP", "TQDM_DISABLE")
-    folders = {name: cache / folder for name, folder in FOLDERS.items()}
-    for folder in folders.values():
-        folder.mkdir(parents=True, exist_ok=True)
-    return {
-        **{name: value for name, value in os.environ.items() if name not in dropped},
-        "PYTHONHASHSEED": "0",
-        "OMP_NUM_THREADS": threads,
-        "MKL_NUM_THREADS": threads,
-        "CUBLAS_WORKSPACE_CONFIG": ":4096:8",
-        "PYTHONPATH": str(LIB),
-        OUT: str(out),
-        **({} if live else {"TQDM_DISABLE": "1"}),
-        **{name: str(folder) for name, folder in folders.items()},
-    }
+# papermill's engine saves the notebook twice a cell, all its figures each time; this one does when
+# the last cell has run or one has failed.
+class AtTheEnd(NBClientEngine):
+    @classmethod
+    def execute_managed_notebook(cls, notebook, kernel_name, **options):
+        path, notebook.output_path = notebook.output_path, None
+        try:
+            super().execute_managed_notebook(notebook, kernel_name, **options)
+        finally:
+            notebook.output_path = path
+
+
+papermill_engines.register("at-the-end", AtTheEnd)
 
 
 @contextmanager
@@ -155,6 +139,7 @@ def execute(source: Path, part: Path, params: dict, kernel: type[Kernel], watch=
             execute_notebook(
                 str(source),
                 str(part),
+                engine_name="at-the-end",
                 parameters=params,
                 language="python",
                 kernel_name="python3",

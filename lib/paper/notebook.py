@@ -21,10 +21,9 @@ from .kernel import running
 from .numerals import told
 from .parameters import cells, check, known_parameters, notes, preflight, resolve
 from .project import Project
+from .warm import OUT
 from .words import csv_text, literal
 
-# the runner's working folder for a notebook; what is in it joins the run when the notebook is done
-OUT = "MINITRANSFORMER_OUT"
 ID = re.compile(r"[a-z0-9][a-z0-9_-]*")
 
 

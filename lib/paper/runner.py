@@ -11,12 +11,13 @@ from pathlib import Path
 import nbformat
 
 from . import stages
-from .execution import CellError, Kernels, environment, execute, incomplete, kernel, normalise
+from .execution import CellError, Kernels, execute, incomplete, kernel, normalise
 from .files import digest, read_record, sha256, tree, write_bytes, write_json, write_text
 from .names import brief_name
 from .parameters import parameters_cell
 from .project import Project
 from .scrub import scrub_notebook
+from .warm import environment
 
 # parameters that may name a folder of this machine, beside the folders that chapters declare
 GIVEN = ("corpus", "model")

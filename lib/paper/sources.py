@@ -18,7 +18,7 @@ RUN_SIDE = {
     f"paper/{name}.py"
     for name in (
         *("__main__", "targets", "commands", "schedule", "progress"),
-        *("runner", "execution", "warm", "scrub"),
+        *("runner", "execution", "warm", "uncollected", "scrub"),
         *("project", "names", "parameters", "files", "sources", "stages", "variants", "derived"),
         *("revision", "provenance", "evidence", "pack", "idempotence", "publish"),
     )

@@ -95,6 +95,7 @@ def run(
         return derived.finished(project, run_dir, page)
 
     if not nothing_to_do():
+        started(project, params, run_dir)  # its imports take as long as what comes before a kernel
         for note in preflight(project, params, tuple(needed)):
             print(f"note: {note}", file=sys.stderr)
         check_folder(project, run_dir)
@@ -147,7 +148,7 @@ def started(project: Project, params: dict, run_dir: Path):
     preload = project.settings.get("preload")
     warm = bool(preload) and load("paper.warm:POSSIBLE")
     if warm:
-        inherited = load("paper.execution:environment")(project, params, run_dir, live=False)
+        inherited = load("paper.warm:environment")(project, params, run_dir, live=False)
         load("paper.warm:serve")(tuple(preload), inherited)
     return load("paper.execution:Kernels")(warm)
 
