@@ -102,7 +102,7 @@ def floors(cfg: ModelConfig) -> pd.DataFrame:
     at the middle of a loop, and one operation of a large FP32 matrix product."""
     nbytes = {name: read_bytes(cfg, scheme) for name, scheme in FORMATS.items()}
     nbytes[CACHE] = bench.kv_bytes(cfg, LOOP // 2)
-    least = {name: bench.read_seconds(n) for name, n in nbytes.items()}
+    least = {name: bench.read_seconds(n, fewer(cfg, 20)) for name, n in nbytes.items()}
     least[OPERATION] = 1 / bench.matmul_flops_per_second()
     return pd.DataFrame({"name": [*least], "seconds": [*least.values()]})
 
