@@ -522,12 +522,17 @@ def test_drafts_are_timed_and_counted(folder, text):
 
 def test_what_a_way_adds_late_is_told_with_true_minus_signs():
     late = pd.DataFrame({"cache": ["a", "b"], "added_percent": [1.0, -0.02]})
-    said = cache_quality.told(late.assign(low=[0.5, -0.3], high=[1.5, 0.2]))
+    said = cache_quality.in_words(late.assign(low=[0.5, -0.3], high=[1.5, 0.2]))
     assert said == "Late in the text: a +1.0 % [+0.5, +1.5]; b −0.02 % [−0.30, +0.20]."
     window = late.assign(cache=["window of 4", "window of 8"], low=[0.5, -0.3])
-    assert cache_quality.sinks_told(window.assign(high=[1.5, 0.2])) == "The first tokens change it."
-    assert cache_quality.sinks_told(window.assign(high=[1.5, 0.6])).endswith("nothing to be seen.")
-    assert cache_quality.sinks_told(late) == ""
+    assert (
+        cache_quality.sinks_in_words(window.assign(high=[1.5, 0.2]))
+        == "The first tokens change it."
+    )
+    assert cache_quality.sinks_in_words(window.assign(high=[1.5, 0.6])).endswith(
+        "nothing to be seen."
+    )
+    assert cache_quality.sinks_in_words(late) == ""
     assert with_interval(1.23456, 1.2, 1.3) == "1.23 [1.20, 1.30]"
     assert with_interval(2.0, np.nan, np.nan, " %", "+") == "+2.00 %"
 
@@ -543,11 +548,13 @@ def test_drafts_pay_or_not_by_their_whole_interval_and_miss_their_prediction():
             "predicted_speedup": [1.0, 1.25],
         }
     )
-    assert speculation.told(table) == "no draft surely pays: 0.80 to 1.20 times the speed"
+    assert speculation.in_words(table) == "no draft surely pays: 0.80 to 1.20 times the speed"
     assert speculation.best(table) == (1.2, (0.9, 1.5))
     slow = table.assign(measured_speedup=[0.8, 0.9], high=[0.9, 0.95])
-    assert speculation.told(slow) == "every draft surely costs time: 0.80 to 0.90 times the speed"
-    paying = speculation.told(table.assign(low=[0.7, 1.1]))
+    assert (
+        speculation.in_words(slow) == "every draft surely costs time: 0.80 to 0.90 times the speed"
+    )
+    paying = speculation.in_words(table.assign(low=[0.7, 1.1]))
     assert paying.endswith("what surely pays is its own int4 for 2 blocks")
     found = speculation.beside_prediction(table)
     assert (found["off"], found["outside"], found["all"]) == ("4 to 20 % below", 1, 2)
@@ -636,9 +643,9 @@ def test_the_engine_is_timed_beside_eager_and_certified(folder, text):
     found = native.certified(made(), prompts, 12)
     assert native.same_tokens(found) == (12, 12)
     assert native.same_tokens(found.assign(mismatches=3)) == (9, 12)
-    told = native.told({"native": samples}, 60)
+    told = native.in_words({"native": samples}, 60)
     assert told.startswith(" Without the framework a token takes") and ", in int" in told
-    assert native.told({}, 60) == ""
+    assert native.in_words({}, 60) == ""
     steps = pd.DataFrame({"new_tokens": [60] * 3, "ms_per_token": [3.0, 2.0, 1.0]})
     fall = native.waterfall(steps.assign(loop=latency.LOOPS[1:]), table, 60)
     assert fall.us_per_token.tolist()[:3] == [3000, 2000, 1000] and len(fall) == 7
@@ -663,7 +670,7 @@ def test_what_a_cache_is_worth_stands_side_by_side_in_the_engine_and_eager():
     named = {native.CACHED, native.RECOMPUTED, native.EAGER, "eager, recomputing"}
     assert set(loops.loop) == named and len(loops) == 8
     roof = native.bench.TimeModel(0, 0, 1e-3, 0, 0, 0, (0, 0))  # a millisecond a token, either way
-    told = native.worth_told(loops, roof, 8)
+    told = native.worth_for_sentence(loops, roof, 8)
     assert (told["engine"], told["eager"]) == ("40.00", "4.00")  # paired: drift is no noise
     assert (told["n"], told["roof"]) == (500, pytest.approx(1))
     step = float(loops[loops.loop == native.CACHED].ms_per_token.iloc[-1])
@@ -715,19 +722,21 @@ def test_the_compiled_step_is_told_with_its_reason_or_its_gain(folder, text, mon
     monkeypatch.setattr(compiled, "continued", refused)
     plan = latency.Plan((5, 12), 1, 1, 8)
     found = compiled.measure(folder, text, plan)
-    assert "no C++ compiler" in compiled.told(found) and np.isnan(compiled.us_per_token(found))
+    assert "no C++ compiler" in compiled.in_words(found) and np.isnan(compiled.us_per_token(found))
     times = [(p, r, n, t) for p in (0, 1) for r in (0, 1) for n, t in (("a", 4.0), ("b", 2.0))]
     samples = pd.DataFrame(times, columns=["process", "repeat", "name", "seconds"])
     names = {"a": compiled.EAGER, "b": compiled.COMPILED}
     samples = samples.assign(name=samples.name.map(names), tokens=10)
     compiling = pd.DataFrame({"seconds": [9.0, 3.0], "same": True, "reason": ""})
     both = {"compiled": samples, "compiling": compiling}
-    assert compiled.us_per_token(both) == pytest.approx(2e5) and compiled.told({}).endswith(
+    assert compiled.us_per_token(both) == pytest.approx(2e5) and compiled.in_words({}).endswith(
         "longer profiles."
     )
-    assert "takes 9 s once" in compiled.told(
+    assert "takes 9 s once" in compiled.in_words(
         both
-    ) and "2.00 times as fast as eager PyTorch, which takes 400,000 µs there" in compiled.told(both)
+    ) and "2.00 times as fast as eager PyTorch, which takes 400,000 µs there" in compiled.in_words(
+        both
+    )
     steps = pd.DataFrame({"new_tokens": [60] * 3, "ms_per_token": [3.0, 2.0, 1.0]})
     own = pd.DataFrame({"new_tokens": 60, "loop": native.WAYS[1:], "us_per_token": 1.0})
     fall = native.waterfall(steps.assign(loop=latency.LOOPS[1:]), own, 60, 200.0)

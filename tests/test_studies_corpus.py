@@ -67,10 +67,10 @@ def test_the_origin_names_seed_or_file_and_the_hash_of_the_text(language, texts)
 
 
 def test_a_corpus_is_told_in_a_line(language, texts):
-    told = corpus_facts.told(language)
+    told = corpus_facts.in_words(language)
     assert told.startswith("language: 4,000 train, 400 valid, 3,000 test words; ")
     assert f"{SMALL.vocab_size:,}, of which {language.types:,} occur" in told
-    assert "tokens; a vocabulary of" in corpus_facts.told(texts["bpe"])
+    assert "tokens; a vocabulary of" in corpus_facts.in_words(texts["bpe"])
 
 
 def test_splits_are_counted_and_begin_as_they_begin(language):

@@ -178,7 +178,7 @@ def test_models_are_scored_in_their_own_windows_and_told_by_key(language, model)
     assert np.array_equal(own.nll, token_report(model, test, 32, 16).nll)
     table = pd.DataFrame({"system": ["guess", "x", "y"], "perplexity": [9.0, 4.0, 2.0]})
     assert standing.nats(table.assign(nll_nats=[3, 2, 1]), ["y", "x"]) == {"y": 1, "x": 2}
-    told = standing.told(table, {"one": "x"})
+    told = standing.for_sentence(table, {"one": "x"})
     assert told == {"one": "x", "one_ppl": 4.0, "uniform": 9.0, "floor": 2.0}
 
 
@@ -324,7 +324,7 @@ def test_induction_is_found_or_not_by_the_whole_interval(language, text):
     assert error_budget.bound(none) is None and error_budget.bound(found) == bound
     value, (low, high) = error_budget.last(found)
     assert low < value == found.recovered_percent["near"] < high
-    assert "% by the above (found), " in error_budget.told(found.reset_index())
+    assert "% by the above (found), " in error_budget.in_words(found.reset_index())
     with pytest.raises(ValueError, match="recall 'index' has no values"):
         error_budget.without_key(Language(1, SALT, replace(SMALL, recall="index")))
 
@@ -350,7 +350,7 @@ def test_a_curve_of_a_guess_is_flat_and_bins_hold_every_place(text, model):
 
 def test_a_curve_is_told_at_its_ends_and_where_training_ended():
     where = pd.DataFrame({"system": ["a"] * 4 + ["b"], "position": [1, 5, 8, 20, 1]})
-    told = context_worth.told(where.assign(loss_nats=[6.0, 4, 3, 3.5, 9]), 8)
+    told = context_worth.for_sentence(where.assign(loss_nats=[6.0, 4, 3, 3.5, 9]), 8)
     assert told == {"system": "a", "first": 6.0, "within": 3.0, "last": 3.5}
 
 
@@ -525,16 +525,16 @@ def test_a_head_that_looks_where_induction_recalls_is_found(language):
     assert table["what followed"]["a, 1.1"] == pytest.approx(table["even"].iloc[0], rel=1e-4)
     found = attention.strongest(table, "what followed")
     assert found == {"head": "b, 1.1", "at": "what followed", "share": 100}
-    told = attention.told(table, "a model")
+    told = attention.in_words(table, "a model")
     assert told.startswith(
         "Head b, 1.1 gives what followed 100 %. The plain twin's best head gives it "
     )
     back = table["from there at the key"]["a, 1.1"]
     assert told.endswith(f"plain twin's head a, 1.1 looks back at the key with {back:.0f} %.")
-    assert "best head" not in attention.told(table, "b model")  # is the twin's own
+    assert "best head" not in attention.in_words(table, "b model")  # is the twin's own
     twin = table.rename(index=lambda head: head.replace("a,", "a (twin),"))
-    assert attention.told(twin, "a model (twin)").endswith(f"at the key with {back:.0f} %.")
-    assert attention.told(table.loc[["a, 1.1"]], "a model").startswith("No head looks there: ")
+    assert attention.in_words(twin, "a model (twin)").endswith(f"at the key with {back:.0f} %.")
+    assert attention.in_words(table.loc[["a, 1.1"]], "a model").startswith("No head looks there: ")
     end = attention.recall_ends(language.language, test, T)
     assert T >= end >= 20 and (end == T or end - 20 <= target[0, end - 1] < end)
     grid = attention.map_of(language, right, test, end)
@@ -591,6 +591,6 @@ def test_a_marked_text_has_the_losses_of_the_report_and_what_else_was_expected(
         assert np.allclose(share[~right], own.confidence[first : first + 40][~right], atol=1e-6)
         assert (share[right] < own.confidence[first : first + 40][right]).all()
         assert len(table.kind.cat.categories) <= 5
-        told = marked.told(table)
+        told = marked.for_sentence(table)
         assert told["excess"] == table.excess_nats.max() and 10 <= told["share"] <= 100
     assert len(marked.text(text, net, own, own, window, count=10**6)) == len(test) - 1

@@ -55,7 +55,7 @@ def test_shares_are_of_the_time_to_read(monkeypatch):
         [1e5 * taken[name] for name in ways]
     )
     assert table.reached_percent.iloc[-1] == pytest.approx(100 * 2e-5 / 1e-4)
-    told = falls.said(table)
+    told = falls.for_sentence(table)
     assert told.pop("shape") == "small"
     assert told["all"] == pytest.approx(told["cache"] * told["engine"] * told["bits"]) == len(ways)
     assert len(falls.largest(table)) == len(ways)

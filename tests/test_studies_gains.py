@@ -70,7 +70,7 @@ def test_misses_are_whole_intervals():
     off = gains.misses(table).set_index("case")
     assert off.loc["x, a", ["off_percent", "low", "high"]].tolist() == pytest.approx([0, 0, 10])
     assert off.loc["x, b", ["off_percent", "low", "high"]].tolist() == pytest.approx([50, 40, 60])
-    assert gains.said(table) == (
+    assert gains.in_words(table) == (
         "Of the gains that T(m) promise so much is reached: 95 to 100 % (a), 50 to 50 % (b)."
     )
     there = gains.there(table)

@@ -106,7 +106,7 @@ def test_production_is_the_slowest_of_the_quickest_kernels_of_the_widest_layer()
                       (width, m, way, INT4): best * int4}  # fmt: skip
     table = gpu_layers.table(samples(times))
     best = gpu_layers.production(table)
-    assert gpu_layers.production_told(best) == (
+    assert gpu_layers.production_in_words(best) == (
         f"a layer of width 8 takes for 1 row 0.30 ({INT4}) and 0.50 (int8), "
         f"for 64 rows 0.70 ({INT4}) and 0.60 (int8, activations too) times FP32's time"
     )

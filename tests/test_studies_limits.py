@@ -140,7 +140,7 @@ def test_eight_rows_are_told_and_judged_at_every_shape():
     rows = pd.DataFrame({**found, "rows": [8, 8, 1], "format": "native FP32"})
     rows = rows.assign(over_least_low=1.0, over_least_high=3.0)
     steps = pd.DataFrame({"shape": ["a"], "format": "native FP32", "us": [30.0]})
-    told = limits_told.rows_told(rows, steps)
+    told = limits_told.rows_for_sentence(rows, steps)
     assert (told["times"], told["first"]) == ("2.25 (a), 1.60 (b)", "a")
     assert (told["all"], told["call"]) == (pytest.approx(148), pytest.approx(20))
     assert told["left"] == pytest.approx(2.25 * 128 / 148)

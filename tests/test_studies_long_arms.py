@@ -65,7 +65,7 @@ def test_arms_are_tuned_on_validation_trained_from_every_seed_and_kept(few, tmp_
     assert kept.losses.groupby("arm").evaluated_window.max()["no positions"] == 256
     (own,) = kept.made["sittings"]
     assert own | SITTING == own and own["workers"] == 1 and own["core_seconds"] > 0
-    assert "on a with 1 processes" in (told := kept_arms.told(kept)) and "at commit b, " in told
+    assert "on a with 1 processes" in (told := kept_arms.how_made(kept)) and "at commit b, " in told
     assert "4 steps of 2 × 16 tokens, 2 to choose" in told and "had a core for" in told
     assert kept_arms.left(tmp_path / "long", "recipes") is None
 
@@ -80,7 +80,7 @@ def test_arms_are_tuned_on_validation_trained_from_every_seed_and_kept(few, tmp_
     longer = kept_arms.lengths(kept)
     assert set(longer.evaluated_window) == {16, 64, 128, 256} and len(longer) == 8
     beyond = "Read in windows of 256 tokens instead of the trained 16: rotary "
-    assert beyond in (said := kept_arms.said(kept)) and "that was tried for" in said
+    assert beyond in (said := kept_arms.in_words(kept)) and "that was tried for" in said
     assert set(kept_arms.above_floor(kept).what) == {"width 128, 1 block"}
     assert kept_arms.power(kept).startswith("With 2 paired seeds and 1 comparisons")
 
@@ -410,5 +410,5 @@ def test_a_change_that_holms_correction_alone_decides_is_named():
 
 
 def test_what_was_never_kept_is_said(tmp_path):
-    assert kept_arms.told(None).startswith("None have been kept yet")
+    assert kept_arms.how_made(None).startswith("None have been kept yet")
     assert kept_arms.compared(tmp_path, "arms") is None

@@ -223,7 +223,7 @@ def test_every_way_to_run_is_timed_beside_fp32(model, tmp_path, scores):
     assert "dequantized reference" in said and lines is checked and holds
     kept = scores.added("int4 g32")["added_percent"]
     assert costs["int4 g32, each call"] == costs["int4 g32, once"] == kept
-    assert "was not measured" in kernels.told(table.reset_index())
+    assert "was not measured" in kernels.in_words(table.reset_index())
 
 
 @ENGINE
@@ -248,7 +248,7 @@ def test_native_formats_are_held_against_the_engines_own_fp32(model, tmp_path, s
     assert eight.low < eight.times < eight.high
     costs = kernels.as_run(ways, engines, scores)
     assert abs(costs["native FP32"]) < 1e-3 < abs(costs["native int4"])
-    assert "(int8 channel) and" in kernels.told(table.reset_index())
+    assert "(int8 channel) and" in kernels.in_words(table.reset_index())
 
 
 def speeds(rows):
@@ -402,7 +402,7 @@ def test_the_seeds_numbers_stand_beside_the_same_here(ids, tmp_path):
     assert told == (pytest.approx(1.88, abs=0.005), None)
     surely = table.assign(high=5.0)  # per cent: no format is surely below 1
     assert seed_quant.compression(surely) == (1.0, None)
-    said = seed_quant.drops_told(runs, found)
+    said = seed_quant.drops_for_sentence(runs, found)
     assert (said["n"], said["its_eight"], said["its_four"]) == (2, 0.06, 2.32)
     assert said["four"] == found["int4 drop"][0] and said["gap"] == seed_quant.row_off()
     assert seed_quant.percent({"int8 percent": (0.0, (-0.02, 0.02))}, "int8") == (
@@ -426,8 +426,10 @@ def test_a_mixture_that_is_int3_everywhere_is_said_to_be():
     row = {"over_int3_added_percent": -1.0, "over_int3_low": -2.0, "over_int3_high": -0.5}
     mix = pd.DataFrame([row])
     assert mixed.kept(same) == "the search keeps int3 everywhere" and mixed.kept(other) == ""
-    assert "no mixture better" in mixed.told(mix, same)
-    assert mixed.told(mix, other).endswith("in as many bytes changes int3 by −1.0 % [−2.0, −0.5]")
+    assert "no mixture better" in mixed.in_words(mix, same)
+    assert mixed.in_words(mix, other).endswith(
+        "in as many bytes changes int3 by −1.0 % [−2.0, −0.5]"
+    )
     assert mixed.over_int3(mix) == (-1.0, (-2.0, -0.5))
 
 

@@ -111,7 +111,7 @@ def test_what_is_kept_is_read_and_a_part_leaves_the_other(tmp_path, monkeypatch)
     scale.main([*words, "--rounds", "0", "--megabytes", "1", "2"])
     stores = scale.left(tmp_path)["stores"]
     assert stores["rows"] == [{"megabytes": 1}, {"megabytes": 2}]
-    assert scale.told(stores["made"]).endswith("at commit 1234567890ab, on a CPU.")
+    assert scale.how_made(stores["made"]).endswith("at commit 1234567890ab, on a CPU.")
     monkeypatch.setattr(scale, "in_turn", lambda arms, text, rounds: {"rounds": [rounds]})
     scale.main([*words, "--rounds", "3", "--steps", "5", "--megabytes"])
     kept = scale.left(tmp_path)

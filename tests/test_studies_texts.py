@@ -49,7 +49,7 @@ def test_a_budget_is_planned_trained_and_kept(tmp_path, monkeypatch):
     assert row["seconds"] > 2.0 and curve.seconds.is_monotonic_increasing
     assert math.exp(row["nats"]) == pytest.approx(row["perplexity"])
     assert row["low"] < row["nats"] < row["high"] and row["nats"] < math.log(corpus.vocab_size)
-    assert row["parameters"] == real_texts.told([row]).parameters[0]
+    assert row["parameters"] == real_texts.reader_table([row]).parameters[0]
     monkeypatch.setattr(real_texts, "trained", None)  # what is finished needs no training
     kept = real_texts.spent(
         {"t": TINY, "absent": replace(TINY, text="x")},
@@ -263,7 +263,7 @@ def test_where_an_update_spends_its_time_and_what_there_is_to_gain(monkeypatch):
     ] == pytest.approx(50)
     assert table.low.tolist() == pytest.approx(table.share_percent.tolist())
     half = [parted(i, slow, "bfloat16") for i in range(2)]
-    assert update_costs.told(pd.concat([measured, *half])) == (
+    assert update_costs.in_words(pd.concat([measured, *half])) == (
         "tiny: forward and backward, PyTorch's own, run at 30 % of the product's speed; with all "
         "else free an update would be 1.60 times as fast. In bfloat16 it takes 3.00 times as long."
     )
@@ -463,4 +463,4 @@ def test_nanogpts_recipe_has_a_row_where_it_was_scored():
     assert (
         row["nats"] == 2.0 and row["seconds"] == pytest.approx(60) and not math.isnan(row["steps"])
     )
-    assert real_texts.told([reached("3 minutes", 1.5), row]).budget[1] == nanogpt.WHOLE
+    assert real_texts.reader_table([reached("3 minutes", 1.5), row]).budget[1] == nanogpt.WHOLE

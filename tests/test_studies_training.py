@@ -360,13 +360,13 @@ def test_an_arm_is_compared_over_the_seeds_that_it_has():
 
 def test_models_trained_once_are_told_apart_by_the_spread_of_a_training():
     losses = {"a": 3.0, "b": 3.01, "c": 5.0}
-    told = seeds.told([3.0, 3.1, 2.9], losses)
+    told = seeds.in_words([3.0, 3.1, 2.9], losses)
     assert f"less than {seeds.unsure([3.0, 3.1, 2.9]):.2f} nats" in told
     assert told.endswith("Of the 3 pairs of trained models 2 are farther apart: a and c; b and c.")
-    assert seeds.told([3.0, 3.1, 2.9], {"a": 1, "b": 1}).endswith(
+    assert seeds.in_words([3.0, 3.1, 2.9], {"a": 1, "b": 1}).endswith(
         "1 pairs of trained models 0 are farther apart."
     )
-    assert seeds.told([3.0], losses) == "Every model was trained once."
+    assert seeds.in_words([3.0], losses) == "Every model was trained once."
 
 
 def test_what_cannot_be_seen_is_told_with_the_smallest_change_that_could():
@@ -689,9 +689,9 @@ def test_two_single_trainings_are_apart_from_a_difference_on():
     held = [abs(d[3] - d[4]) < seeds.unsure(d[:3]) for d in draws]
     assert np.mean(held) == pytest.approx(0.95, abs=0.015)
     losses = {"one": 3.5, "two": 3.4, "draft": 3.48}
-    told = seeds.told(values, losses)
+    told = seeds.in_words(values, losses)
     assert "3 shorter trainings" in told and "less than 0.06 nats" in told
     assert told.endswith(" 2 are farther apart: one and two; two and draft.")
-    alike = seeds.told(values, dict.fromkeys("abcd", 3.5))
+    alike = seeds.in_words(values, dict.fromkeys("abcd", 3.5))
     assert alike.endswith("Of the 6 pairs of trained models 0 are farther apart.")
-    assert seeds.told(values[:1], losses) == "Every model was trained once."
+    assert seeds.in_words(values[:1], losses) == "Every model was trained once."

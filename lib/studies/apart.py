@@ -46,6 +46,6 @@ def read(path: Path) -> dict:
     return json.loads(path.read_text("utf-8")) if path.is_file() else {}
 
 
-def told(made: dict) -> str:
+def how_made(made: dict) -> str:
     """When and where, in words."""
     return f"on {made['date']} at commit {made['commit'][:12]}, on {made['cpu']}"

@@ -126,7 +126,7 @@ def strongest(table: pd.DataFrame, column) -> dict:
     return {"head": head, "at": column, "share": table[column][head]}
 
 
-def told(recall: pd.DataFrame, model: str) -> str:
+def in_words(recall: pd.DataFrame, model: str) -> str:
     """What `of_recall` found, in a sentence: of the head that looks most at what followed, and of
     the heads of the model called so, the plain one of two blocks. Less than twice what every token
     gets if all get the same is no look."""

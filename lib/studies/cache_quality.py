@@ -84,16 +84,16 @@ def against_recomputing(losses: dict[str, np.ndarray], window: int):
     return pd.concat(curves, ignore_index=True), table
 
 
-def told(late: pd.DataFrame) -> str:
+def in_words(late: pd.DataFrame) -> str:
     """What each way adds late in a text, in words, with its interval, and what sinks change."""
     parts = [
         f"{row.cache} {with_interval(row.added_percent, row.low, row.high, ' %', '+')}"
         for row in late.itertuples()
     ]
-    return f"Late in the text: {'; '.join(parts)}. {sinks_told(late)}".rstrip()
+    return f"Late in the text: {'; '.join(parts)}. {sinks_in_words(late)}".rstrip()
 
 
-def sinks_told(late: pd.DataFrame) -> str:
+def sinks_in_words(late: pd.DataFrame) -> str:
     """Whether the first tokens of a window change what it adds late in a text, by whether its
     interval and that of the window without them meet; "" where there is no window."""
     window = late[late.cache.str.startswith("window")]

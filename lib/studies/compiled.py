@@ -109,7 +109,7 @@ def us_per_token(samples: dict[str, pd.DataFrame], loop: str = COMPILED) -> floa
     return 1e6 * seconds / samples["compiled"].tokens.iloc[0]
 
 
-def told(samples: dict[str, pd.DataFrame]) -> str:
+def in_words(samples: dict[str, pd.DataFrame]) -> str:
     """What compiling took and gave, in a sentence."""
     if "compiling" not in samples:
         return "torch.compile is timed in longer profiles."

@@ -32,7 +32,7 @@ def curve(data, models: dict, most: int = MOST) -> pd.DataFrame:
     return pd.concat(parts, ignore_index=True)
 
 
-def told(where: pd.DataFrame, trained: int) -> dict:
+def for_sentence(where: pd.DataFrame, trained: int) -> dict:
     """Of the first system of a curve: its loss in nats after one token (`first`), at the last
     places `within` the window of training, and at the `last` places of all."""
     own = where[where.system == where.system.iloc[0]].sort_values("position")

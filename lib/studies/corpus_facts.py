@@ -14,7 +14,7 @@ def unit(data) -> str:
     return UNITS.get(data.meta["tokenizer"], "word")
 
 
-def told(data) -> str:
+def in_words(data) -> str:
     """The corpus in a line: its name, its splits, its vocabulary."""
     sizes = ", ".join(f"{len(data.splits[s]):,} {s}" for s in SPLITS)
     return (

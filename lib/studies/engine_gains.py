@@ -22,7 +22,7 @@ from minitransformer.model import Transformer
 from minitransformer.native import NativeModel
 from minitransformer.train import initialize
 
-from .limits import ROWS, SHAPES, ids_of, told
+from .limits import ROWS, SHAPES, ids_of, ratio_columns
 from .limits_told import cases
 from .processes import percent_off, process_medians
 
@@ -147,8 +147,8 @@ def table(samples: dict[str, pd.DataFrame]) -> pd.DataFrame:
             promised = tokens * step / inside
             outside = 1e6 * float(((each[way] - inside) / len(rows)).median())
             row = {"shape": shape, "way": way, "outside_us": outside}
-            row |= told("gain", gain) | told("promised", promised)
-            found.append(row | told("over_promised", gain / promised))
+            row |= ratio_columns("gain", gain) | ratio_columns("promised", promised)
+            found.append(row | ratio_columns("over_promised", gain / promised))
     return pd.DataFrame(found)
 
 
@@ -171,7 +171,7 @@ def there(table: pd.DataFrame) -> pd.DataFrame:
     return cases(own.assign(case=own.way + ", " + own["shape"]), "gain", "case")
 
 
-def said(table: pd.DataFrame) -> str:
+def in_words(table: pd.DataFrame) -> str:
     """How much of what T(m) promise is had at each shape, in a sentence."""
     parts = [
         f"{100 * part.over_promised.min():.0f} to {100 * part.over_promised.max():.0f} % ({shape})"

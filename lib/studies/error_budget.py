@@ -131,7 +131,7 @@ def induction(data, budget: pd.DataFrame, reports: dict) -> pd.DataFrame:
     return rows.assign(without_key_percent=bound, verdict=verdict)
 
 
-def told(rows: pd.DataFrame) -> str:
+def in_words(rows: pd.DataFrame) -> str:
     """The share that each model of `induction` recovers, and its verdict, in words."""
     return ", ".join(
         minus(f"{row.recovered_percent:.0f}") + f" % by the {row.system} ({row.verdict})"

@@ -91,7 +91,7 @@ def largest(table: pd.DataFrame) -> pd.DataFrame:
     return table[table["shape"] == table["shape"].iloc[-1]]
 
 
-def said(table: pd.DataFrame) -> dict:
+def for_sentence(table: pd.DataFrame) -> dict:
     """Of the largest `shape`: how many times as fast as recomputing the last way is, and how much
     of that the cache, the engine and the bits give."""
     us = largest(table).set_index("step").us_per_token

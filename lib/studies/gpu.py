@@ -180,7 +180,7 @@ def production(folder: Path) -> tuple[tuple | None, str]:
     best = gpu_layers.production(tables["layers"])
     if best.empty:
         return None, ""
-    told = gpu_layers.production_told(best)
+    told = gpu_layers.production_in_words(best)
     return gpu_layers.slowest(best), f"Measured apart, on {made['gpu']}, {made['date']}: {told}."
 
 

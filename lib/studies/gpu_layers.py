@@ -314,7 +314,7 @@ def slowest(best: pd.DataFrame) -> tuple[float, tuple[float, float]]:
     return row.time_ratio, (row.low, row.high)
 
 
-def production_told(best: pd.DataFrame) -> str:
+def production_in_words(best: pd.DataFrame) -> str:
     """The rows of `production` in a sentence, each with its kernel's format."""
     parts = [
         f"for {m} row{'s' * (m > 1)} "

@@ -80,7 +80,7 @@ def at_an_end(looks: pd.DataFrame) -> list[str]:
     return [name for name, lr in best.items() if lr in (lowest[name], highest[name])]
 
 
-def told(kept: Kept | None) -> str:
+def how_made(kept: Kept | None) -> str:
     """How kept results were made, in a sentence."""
     if kept is None:
         return "None have been kept yet: python -m studies makes them."
@@ -171,7 +171,7 @@ def lengths(kept: Kept) -> pd.DataFrame:
     return ablation.by_length(kept.losses[kept.losses.seed.isin(home(kept).index)])
 
 
-def said(kept: Kept) -> str:
+def in_words(kept: Kept) -> str:
     """What is decided, what the default does not learn from every seed, what changes on which
     mechanism, what longer windows than the trained one do to each position encoding, and whether
     the grid of rates was wide enough."""

@@ -9,9 +9,9 @@ from pathlib import Path
 import pandas as pd
 
 from . import nanogpt, real_texts
-from .apart import told as told_apart
+from .apart import how_made
 from .presets import SHAKESPEARE
-from .real_texts import told
+from .real_texts import reader_table
 
 MADE = ["date", "commit", "cpu", "threads", "command"]  # columns of every table
 NAMES = {"texts": "budget", "texts-curves": "who", "texts-rates": "who", "texts-costs": "size"}
@@ -114,7 +114,7 @@ def _longest(rows):
 
 def shown(kept: pd.DataFrame) -> pd.DataFrame:
     """What the budgets reached, and the day of each."""
-    return told(kept.to_dict("records")).assign(date=list(kept.date))
+    return reader_table(kept.to_dict("records")).assign(date=list(kept.date))
 
 
 def costs(kept: pd.DataFrame) -> pd.DataFrame:
@@ -143,5 +143,5 @@ def apart(kept: pd.DataFrame) -> str:
     for made, rows in kept.groupby(MADE, sort=False):
         how, names = dict(zip(MADE, made, strict=True)), ", ".join(f"“{n}”" for n in rows.budget)
         own = f"{how['threads']} thread{'s' * (how['threads'] > 1)}, by `{how['command']}`"
-        said.append(f"{names}: measured apart {told_apart(how)} with {own}.")
+        said.append(f"{names}: measured apart {how_made(how)} with {own}.")
     return " ".join(said)

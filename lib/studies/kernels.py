@@ -195,7 +195,7 @@ def here(table: pd.DataFrame, apart: str = "") -> str:
     return f"{apart} {told}.".lstrip()
 
 
-def told(table: pd.DataFrame) -> str:
+def in_words(table: pd.DataFrame) -> str:
     """The native formats of `step_table` in a sentence of the chapter's answer."""
     own = table[(table.kernel == "native") & (table.format != "fp32")]
     if own.empty:

@@ -212,10 +212,10 @@ def step_table(samples: pd.DataFrame, floors: pd.DataFrame, threads: str = "") -
             row = {"shape": shape, "format": name}
             row["us"] = 1e6 * over_processes(own)["estimate"]
             row["least_us"] = 1e6 * over_processes(bound)["estimate"]
-            row |= told("over_least", own / bound)
-            row |= told("over_fp32", each[fp32] / own)
+            row |= ratio_columns("over_least", own / bound)
+            row |= ratio_columns("over_fp32", each[fp32] / own)
             other = ("over_alone", name) if threads else ("over_eager", EAGER)
-            found.append(row | told(other[0], each[other[1]] / own))
+            found.append(row | ratio_columns(other[0], each[other[1]] / own))
     return pd.DataFrame(found)
 
 
@@ -244,7 +244,7 @@ def part_table(samples: pd.DataFrame, floors: pd.DataFrame) -> pd.DataFrame:
             row = {"format": name, "part": part, "us": 1e6 * over_processes(cost)["estimate"]}
             row |= {"KiB": shares[part] * whole / 1024}
             row["least_us"] = 1e6 * over_processes(bound)["estimate"]
-            found.append(row | told("over_least", cost / bound))
+            found.append(row | ratio_columns("over_least", cost / bound))
     return pd.DataFrame(found)
 
 
@@ -260,9 +260,9 @@ def row_table(samples: pd.DataFrame, floors: pd.DataFrame) -> pd.DataFrame:
             for name in FORMATS:
                 row = {"shape": shape, "format": name, "rows": m}
                 row["ms"] = 1e3 * over_processes(each[name])["estimate"]
-                row |= told("over_one", each[name] / one[name])
+                row |= ratio_columns("over_one", each[name] / one[name])
                 bound = np.maximum(floor[name], m * work)
-                found.append(row | told("over_least", each[name] / bound))
+                found.append(row | ratio_columns("over_least", each[name] / bound))
     return pd.DataFrame(found)
 
 
@@ -277,7 +277,7 @@ def prompt_table(samples: pd.DataFrame, floors: pd.DataFrame) -> pd.DataFrame:
         for name in (EAGER, "native"):
             row[f"{name}_ms"] = 1e3 * over_processes(each[name])["estimate"]
             row[f"{name}_peak"] = 100 * over_processes(work / each[name])["estimate"]
-        found.append(row | told("over_eager", each[EAGER] / each["native"]))
+        found.append(row | ratio_columns("over_eager", each[EAGER] / each["native"]))
     return pd.DataFrame(found)
 
 
@@ -291,8 +291,8 @@ def kind_table(samples: pd.DataFrame) -> pd.DataFrame:
         for kind in KINDS:
             row = {"cache": kind, "tokens": tokens}
             row["us"] = 1e6 * over_processes(each[kind])["estimate"]
-            row |= told("over_static", each[kind] / each["static"])
-            found.append(row | told("over_first", each[kind] / first[kind]))
+            row |= ratio_columns("over_static", each[kind] / each["static"])
+            found.append(row | ratio_columns("over_first", each[kind] / first[kind]))
     return pd.DataFrame(found)
 
 
@@ -315,7 +315,7 @@ def worth(samples: pd.DataFrame, floors: pd.DataFrame, prompt: int = 8) -> dict[
     }
 
 
-def told(name: str, values: pd.Series) -> dict[str, float]:
+def ratio_columns(name: str, values: pd.Series) -> dict[str, float]:
     """A ratio of every process as four columns: `name`, `name`_low, `name`_high, `name`_spread."""
     over = over_processes(values)
     ends = {f"{name}_{key}": over[key] for key in ("low", "high", "spread")}

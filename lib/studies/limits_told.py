@@ -144,7 +144,7 @@ def call_us(rows: pd.DataFrame, steps: pd.DataFrame, shape: str) -> float:
     return 1e3 * one.ms.iloc[0] - step.us.iloc[0]
 
 
-def rows_told(rows: pd.DataFrame, steps: pd.DataFrame) -> dict:
+def rows_for_sentence(rows: pd.DataFrame, steps: pd.DataFrame) -> dict:
     """Of eight rows in FP32: `times` the mark by shape, in words, the microseconds that `all` of it
     takes at the `first` shape, and those of the `call` among them."""
     eight = eight_rows(rows)

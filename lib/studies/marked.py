@@ -60,7 +60,7 @@ def others(model, ids, window: int, wanted: range) -> tuple[np.ndarray, np.ndarr
     return np.concatenate(best), np.concatenate(share)
 
 
-def told(table: pd.DataFrame) -> dict:
+def for_sentence(table: pd.DataFrame) -> dict:
     """The token on which a model loses most above what it is held against, and the share in % of
     all excess that falls on the tenth of the tokens that cost most."""
     excess = table.excess_nats.sort_values(ascending=False)

@@ -83,7 +83,7 @@ def over_int3(mix: pd.DataFrame) -> tuple[float, tuple[float, float]]:
     return estimate(mix.iloc[0], "over_int3_")
 
 
-def told(mix: pd.DataFrame, scheme: dict) -> str:
+def in_words(mix: pd.DataFrame, scheme: dict) -> str:
     """What the search finds in the bytes of int3, in a clause."""
     if kept(scheme):
         return "in the bytes of int3 the search finds no mixture better than int3 everywhere"

@@ -194,7 +194,7 @@ def recipe_seconds(found: dict) -> float:
     return STEPS * float(rates[rates.who == "nanoGPT"].seconds_per_step.mean())
 
 
-def said(found: dict) -> str:
+def in_words(found: dict) -> str:
     """What it took here, in a sentence."""
     took = recipe_seconds(found)
     if "scored" not in found:

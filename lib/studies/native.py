@@ -120,7 +120,7 @@ def worth(samples: dict[str, pd.DataFrame], gains: pd.DataFrame) -> pd.DataFrame
     return pd.concat([own, eager.assign(loop="eager, " + eager.loop)])
 
 
-def worth_told(loops: pd.DataFrame, roof, prompt: int) -> dict:
+def worth_for_sentence(loops: pd.DataFrame, roof, prompt: int) -> dict:
     """Of the longest of `worth`, `n` tokens, how many times as fast a cache makes the `engine` and
     `eager`, in words, and both loops at the peak (`roof`), and the `share` of that cached loop's
     speed that the engine's has, in %."""
@@ -167,7 +167,7 @@ def same_tokens(certificates: pd.DataFrame) -> tuple[int, int]:
     return steps - int(certificates.mismatches.sum()), steps
 
 
-def told(samples: dict[str, pd.DataFrame], tokens: int) -> str:
+def in_words(samples: dict[str, pd.DataFrame], tokens: int) -> str:
     """The engine's part of the chapter's answer; "" where there is no engine."""
     if "native" not in samples:
         return ""

@@ -168,7 +168,7 @@ def scores(budget: Budget, model, corpus: Corpus) -> dict:
     }
 
 
-def told(rows: list[dict]) -> pd.DataFrame:
+def reader_table(rows: list[dict]) -> pd.DataFrame:
     """What the budgets reached, as a table for readers."""
     columns = ["budget", "text", "parameters", "steps", "seconds", "nats", "low", "high",
                "perplexity", "bits_per_byte", "ngram", "ngram_nats"]  # fmt: skip

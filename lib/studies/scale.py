@@ -156,9 +156,9 @@ def absent(found: dict) -> str:
     return f"Not measured yet: {left_out} (`python -m studies.scale`)." * bool(left_out)
 
 
-def told(made: dict) -> str:
+def how_made(made: dict) -> str:
     """How a part was made, in a sentence."""
-    return f"Measured apart {apart.told(made)}."
+    return f"Measured apart {apart.how_made(made)}."
 
 
 def main(given: list[str] | None = None) -> None:

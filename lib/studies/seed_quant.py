@@ -89,7 +89,7 @@ def stated(table: pd.DataFrame) -> dict:
     return {f"{r.format} {r.quantity}": (r.here, (r.low, r.high)) for r in table.itertuples()}
 
 
-def drops_told(runs: pd.DataFrame, found: dict) -> dict:
+def drops_for_sentence(runs: pd.DataFrame, found: dict) -> dict:
     """Of `drops` and `stated`: how many runs (`n`), what int8 (`eight`) and int4 (`four`) add and
     what the report prints (`its_eight`, `its_four`), how far FP32 differs between the runs
     (`spread`), and how far its row lies off (`gap`)."""

@@ -94,7 +94,7 @@ def unsure(values) -> float:
     return float(np.sqrt(2) * np.std(values, ddof=1) * t.ppf(1 - LEVEL / 2, len(values) - 1))
 
 
-def told(values, losses: dict[str, float]) -> str:
+def in_words(values, losses: dict[str, float]) -> str:
     """What models that were each trained once leave open of the differences between their `losses`,
     in a sentence or two, by the spread of `values`, one a seed of shorter trainings."""
     if len(values) < 2:

@@ -135,7 +135,7 @@ def stream(text, requests: int, seed: int, context: int) -> Stream:
 
 
 def simulated(model, drawn: Stream, rows_seconds: pd.Series, load, policy, slots: int = SLOTS):
-    """What the service of a stream gives under one policy, see `told`: real tokens, and a clock on
+    """What a stream's service gives under one policy, see `service_of`: real tokens, and a clock on
     which every forward takes what `rows_seconds` says for its number of sequences."""
 
     def service(tokens):
@@ -144,7 +144,7 @@ def simulated(model, drawn: Stream, rows_seconds: pd.Series, load, policy, slots
     capacity = slots / service(slots) / drawn.sizes.mean()
     options = {"service": service, "continuous": policy == "continuous"}
     pool, asked = BlockPool(model.cfg, slots * 8), drawn.asked(load, capacity)
-    found = told(bench.simulate(model, pool, asked, slots, **options))
+    found = service_of(bench.simulate(model, pool, asked, slots, **options))
     return found | {"capacity_requests_per_s": capacity}
 
 
@@ -175,7 +175,7 @@ def at_most_load(cfg, text, requests: int, samples: pd.DataFrame, seed: int) -> 
     return over_processes(ratios)
 
 
-def told(done) -> dict:
+def service_of(done) -> dict:
     """What a simulated service gave: tokens a second, first tokens, time a token after them."""
     first = np.array([s.first_token_s for s in done])
     return {

@@ -217,7 +217,7 @@ def circles(model, prompts, tokens: int) -> dict[str, float]:
     }
 
 
-def told(results: pd.DataFrame) -> str:
+def in_words(results: pd.DataFrame) -> str:
     """Which drafts pay, by their whole interval, in words; and what all of them give."""
     paying = results[results.low > 1]
     least, most = results.measured_speedup.min(), results.measured_speedup.max()

@@ -218,7 +218,7 @@ def nats(standing: pd.DataFrame, names) -> dict[str, float]:
     return {name: at[name] for name in names}
 
 
-def told(standing: pd.DataFrame, names: dict[str, str]) -> dict:
+def for_sentence(standing: pd.DataFrame, names: dict[str, str]) -> dict:
     """What the chapter's answer says: the perplexity of the hardest guess (`uniform`), that of the
     lowest row (`floor`), and of the systems `names`, {key: system}, the system and, under its key
     and "_ppl", its perplexity."""

@@ -148,7 +148,7 @@ def split(measured: pd.DataFrame) -> pd.DataFrame:
     return pd.DataFrame(rows)
 
 
-def told(measured: pd.DataFrame) -> str:
+def in_words(measured: pd.DataFrame) -> str:
     """By size the speed of forward and backward, what can be gained beside them, and bfloat16."""
     said, (full, half) = [], (settled(measured, p).seconds.median() for p in PRECISIONS)
     for name, rows in split(measured).groupby("size", sort=False):
