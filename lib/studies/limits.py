@@ -1,7 +1,7 @@
 """How near to what this machine reads and multiplies does the engine come, by shape, format, rows?
 
 The mark beside a step is the larger of two times: to read its weights once, a loop its cache too,
-as fast as PyTorch sums that many bytes, its call included, and to multiply at the speed of its best
+as fast as PyTorch sums that many bytes, without its call, and to multiply at the speed of its best
 product in FP32. Both are the least seen in the same process, because noise can only raise them. One
 thread, and steps on two as well, against what two can read and multiply. In FP32 a step should take
 no less: where it does, the machine reads faster than a sum shows. Integers are multiplied faster.

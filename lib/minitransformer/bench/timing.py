@@ -73,10 +73,12 @@ def best_of(function: Callable[[], object], repeats: int, inner: int) -> float:
 
 
 def read_seconds(nbytes: int, repeats: int = 20) -> float:
-    """Seconds to read `nbytes` of FP32 from wherever they live: a call of PyTorch's sum."""
+    """Seconds to read `nbytes` of FP32 from wherever they live: those of PyTorch's sum, less those
+    of such a call for four bytes."""
     nbytes = whole("nbytes", nbytes, high=2**62)
     x = torch.ones(max(nbytes // 4, 1))
-    return best_of(x.sum, repeats, max(1, min(1000, int(2e7 // nbytes))))
+    taken = best_of(x.sum, repeats, max(1, min(1000, int(2e7 // nbytes))))
+    return max(taken - best_of(x[:1].sum, repeats, 1000), taken / 100)  # noise may hide few bytes
 
 
 def matmul_flops_per_second(n: int = 1024, repeats: int = 5) -> float:
