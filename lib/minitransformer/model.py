@@ -301,6 +301,7 @@ class Transformer(nn.Module):
         nothing: an exception anywhere leaves it as it was."""
         if cache is None:
             return self.head(self.states(ids))
+        cache.fits(self.cfg)
         return cache.run(ids.shape[1], lambda step: self.head(self.states(ids, step)), ids.device)
 
     def hidden(self, ids: torch.Tensor, cache=None) -> torch.Tensor:
@@ -308,6 +309,7 @@ class Transformer(nn.Module):
         `context`."""
         if cache is None:
             return self.states(ids)
+        cache.fits(self.cfg)
         return cache.run(ids.shape[1], lambda step: self.states(ids, step), ids.device)
 
     def states(self, ids: torch.Tensor, step=None) -> torch.Tensor:
@@ -317,7 +319,6 @@ class Transformer(nn.Module):
             last = ids.shape[1]
             positions = torch.arange(last, device=ids.device)  # (T,)
         else:
-            step.cache.fits(self.cfg)
             positions, last, mask = step.positions, step.last, step.mask
         x, rope = self.embed(ids, positions, last)
         for i, block in enumerate(self.blocks):
