@@ -69,7 +69,7 @@ def recovered(budget: pd.DataFrame) -> pd.DataFrame:
     wide = rows.pivot(index="kind", columns="system", values="recovered_percent")
     heads = rows[["kind", "share_percent", "floor_nats", "worth_nats"]].drop_duplicates("kind")
     own = wide[list(dict.fromkeys(rows.system))].add_suffix(", %")
-    return heads.merge(own, left_on="kind", right_index=True)
+    return heads.merge(own.reset_index(), on="kind")
 
 
 def drawn(budget: pd.DataFrame, by: str) -> pd.DataFrame:
