@@ -13,11 +13,13 @@ from minitransformer.decode import Sampling
 from minitransformer.model import ModelConfig, Transformer
 from minitransformer.native import NativeModel, generate
 from minitransformer.native import model as face
+from minitransformer.native.memory import Memory
 from minitransformer.native.structs import declare
 from minitransformer.quant import QuantScheme, quantize
 
 engine = declare(ctypes.CDLL(sys.argv[1]))
 face.library = lambda variant: engine
+Memory.hold = lambda self, tensor: tensor.contiguous().clone()  # the sanitizer knows its end
 
 SCHEMES = cycle(
     [

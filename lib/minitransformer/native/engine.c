@@ -65,7 +65,7 @@ enum { RAISED = 0 };
 // ---- 1. Shapes --------------------------------------------------------------------------------
 
 // Rows of a panel, and of those in a register; most rows, and most keys, at once.
-enum { LANES = 8, WIDE = LANES * SIDE, ROWS = 64, RUN = 128 };
+enum { LANES = 8, WIDE = LANES * SIDE, ROWS = 256, RUN = 128 };
 // Bytes of weights that meet one tile of rows after another, and of keys that meet one head after
 // another; panels that no two threads share: tiles fall alike in any share.
 enum { BLOCK = 1 << 17, NEAR = 1 << 14, UNIT = 6 * SIDE };
@@ -451,7 +451,9 @@ INLINE void tile_fp32(const float *w, int64_t column, int64_t panel, int64_t K, 
     const int V = P / SIDE, U = M * V < 12 ? 12 / (M * V) : 1; // columns side by side
     vwf sum[16], part[3];
     UNROLLED for (int i = 0; i < M * V * U; i++) sum[i] = (vwf){0};
-    for (; K >= U; K -= U, w += U * column, x += U * across)
+    const float *half = x + 4 * stride; // or distances to eight rows would not fit the registers
+    __asm__("" : "+r"(half));
+    for (; K >= U; K -= U, w += U * column, x += U * across, half += U * across)
         UNROLLED for (int u = 0; u < U; u++) {
             if (next) __builtin_prefetch(next, 0, 2), next += 64;
             UNROLLED for (int v = 0; M == 8 && !next && v < V; v++) // or of the panels to come
@@ -459,7 +461,8 @@ INLINE void tile_fp32(const float *w, int64_t column, int64_t panel, int64_t K, 
             UNROLLED for (int v = 0; v < V; v++)
                 part[v] = HELD(load_wide(w + u * column + v * SIDE * panel), M);
             UNROLLED for (int r = 0; r < M; r++) {
-                const vwf one = HELD(x[r * stride + u * across] - (vwf){0}, V);
+                const float *row = M == 8 && r >= 4 ? half + (r - 4) * stride : x + r * stride;
+                const vwf one = HELD(row[u * across] - (vwf){0}, V);
                 UNROLLED for (int v = 0; v < V; v++) sum[(r * V + v) * U + u] += part[v] * one;
             }
         }
@@ -1141,18 +1144,18 @@ static void soften(float *s, int n, float scale) {
 
 // The same of queries side by side, s (tokens, width), each in a lane.
 static void soften_lanes(float *s, int64_t tokens, int64_t width, float scale) {
-    for (float *column = s; column < s + width; column += LANES) {
-        float most[LANES], sum[LANES] = {0};
+    for (float *column = s; column < s + width; column += WIDE) {
+        float most[WIDE], sum[WIDE] = {0};
         memcpy(most, column, sizeof most);
         for (float *one = column; one < s + tokens * width; one += width)
-            for (int l = 0; l < LANES; l++) most[l] = one[l] > most[l] ? one[l] : most[l];
+            for (int l = 0; l < WIDE; l++) most[l] = one[l] > most[l] ? one[l] : most[l];
         for (float *one = column; one < s + tokens * width; one += width)
-            for (int l = 0; l < LANES; l++) {
+            for (int l = 0; l < WIDE; l++) {
                 one[l] = exponential((one[l] - most[l]) * scale);
                 sum[l] += one[l];
             }
         for (float *one = column; one < s + tokens * width; one += width)
-            for (int l = 0; l < LANES; l++) one[l] /= sum[l];
+            for (int l = 0; l < WIDE; l++) one[l] /= sum[l];
     }
 }
 

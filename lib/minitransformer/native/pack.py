@@ -9,6 +9,7 @@ import torch.nn.functional as F
 from ..affine import unpack
 from ..model import FFNS, POSITIONS, Transformer
 from ..quant import QuantEmbedding, QuantLinear, QuantWeight, codebook
+from .memory import Memory
 from .structs import Block, Matrix, Model, Norm
 
 LANES = 8
@@ -19,13 +20,13 @@ class Held:
     stand side by side, 1 or 2: what the engine says that they shall."""
 
     def __init__(self, side: int = 1):
-        self.tensors, self.side = [], side
+        self.tensors, self.side, self.memory = [], side, Memory()
 
     def pointer(self, tensor: torch.Tensor | None) -> int | None:
-        """The address of a contiguous copy in place, or None."""
+        """The address of a contiguous copy, or None."""
         if tensor is None:
             return None
-        self.tensors.append(tensor.detach().contiguous())
+        self.tensors.append(self.memory.hold(tensor.detach()))
         return self.tensors[-1].data_ptr()
 
     @property
