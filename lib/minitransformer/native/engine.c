@@ -554,8 +554,8 @@ INLINE vwi plus_products(vwi sum, vwi bytes, uint32_t four) {
 INLINE void dots_of(const v8u *word, int64_t panel, int64_t n, const int8_t *x, int64_t stride,
                     vwi *dot, const int M, const int P, const int bits) {
 #if defined(VNNI) || defined(NEON) // one addition waits for another: up to eight sums take turns
-    const int V = P / SIDE, most = bits == 8 ? 8 : 2; // of 4 bits groups take turns
-    const int U = M * V < most ? most / (M * V) : 1, W = bits == 8 ? U : 4; // words at once
+    const int V = P / SIDE; // of 4 bits both halves of a byte have a sum, and groups take turns
+    const int U = bits == 4 ? 2 : M * V < 8 ? 8 / (M * V) : 1, W = bits == 8 ? U : 4; // words
     vwi sum[8];
     UNROLLED for (int i = 0; i < M * V * U; i++) sum[i] = (vwi){0};
     for (int64_t some; n > 0 && (some = n < W ? 1 : W); n -= some) {
@@ -564,16 +564,18 @@ INLINE void dots_of(const v8u *word, int64_t panel, int64_t n, const int8_t *x, 
             UNROLLED for (int i = 0; i < M * V * 8 / bits; i++) {
                 const int half = i % (8 / bits), r = i * bits / 8 % M, v = i * bits / 8 / M;
                 const vwi codes = (vwi)load_wide(word + v * SIDE * panel);
-                const vwi bytes = bits == 8 ? codes ^ (int32_t)(0x01010101u * RAISED)
-                                            : codes >> 4 * half & 0x0f0f0f0f;
+                const vwi bytes = bits == 8       ? codes ^ (int32_t)(0x01010101u * RAISED)
+                                  : half * RAISED ? codes & (int32_t)0xf0f0f0f0 // 16 times, below
+                                                  : codes >> 4 * half & 0x0f0f0f0f;
                 vwi *to = sum + (r * V + v) * U + (u * 8 / bits + half) % U;
                 *to = plus_products(*to, bytes, ((const four_bytes *)(x + r * stride))[half]);
             }
-            UNROLLED for (int v = 0; M == 1 && u % (2 / SIDE) == 0 && v < V; v++) // what comes
-                __builtin_prefetch(word + (P + v * SIDE) * panel, 0, 2);
+            UNROLLED for (int v = 0; !RAISED && M == 1 && v < V; v++) // x86 sees what comes
+                if (u % 2 == 0) __builtin_prefetch(word + (P + v * SIDE) * panel, 0, 2);
         }
     }
-    UNROLLED for (int i = 0; i < M * V * U; i++) dot[i / U] += sum[i];
+    UNROLLED for (int i = 0; i < M * V * U; i++)
+        dot[i / U] += bits == 4 && RAISED && i % 2 ? sum[i] >> 4 : sum[i];
 #elif defined(AVX2)
     // It multiplies unsigned by signed bytes and adds pairs in 16 bits. Of 8 bits it gets |code|
     // and the activation with the code's sign: a pair is 2 · 128 · 127 at most, which fits.
@@ -606,15 +608,17 @@ INLINE void dots_of(const v8u *word, int64_t panel, int64_t n, const int8_t *x, 
 #endif
 }
 
-// Codes times codes: Σ (w - zero) · x = Σ w · x - zero · Σ x, in integers, group by group.
+// Codes times codes: Σ (w - zero) · x = Σ w · x - zero · Σ x, in integers, group by group, each of
+// `each` words or, where that is 0, of as many as the matrix says.
 INLINE void tile_integers(const Matrix *w, int64_t panel, Input in, v8f *y, const int M,
-                          const int P, const int bits) {
+                          const int P, const int bits, const int each) {
     const v8u *word = (const v8u *)w->data + place(panel, w->words, 0);
     const int V = P / SIDE;
     vwf sum[16];
     UNROLLED for (int i = 0; i < M * V; i++) sum[i] = (vwf){0};
     for (int64_t g = 0, k = 0; g < w->groups; g++) {
-        const int64_t end = k + w->each < w->words ? k + w->each : w->words;
+        const int64_t last = k + w->each < w->words ? k + w->each : w->words;
+        const int64_t end = each ? k + each : last;
         vwi dot[16];
         UNROLLED for (int i = 0; i < M * V; i++) {
             const int64_t at = place(panel + i % V * SIDE, w->groups, g);
@@ -622,7 +626,7 @@ INLINE void tile_integers(const Matrix *w, int64_t panel, Input in, v8f *y, cons
             if (w->zero) dot[i] *= SIGNED(w->zero + at * LANES) + (bits == 8 ? RAISED : 0);
         }
         for (int64_t some; k < end; k += some) {
-            some = bits == 8 || RAISED || end - k < 4 ? end - k : 4;
+            some = each || bits == 8 || RAISED || end - k < 4 ? end - k : 4;
             const int8_t *x = in.codes + k * (32 / bits);
             dots_of(word + k * SIDE, w->words, some, x, in.stride, dot, M, P, bits);
         }
@@ -713,8 +717,10 @@ INLINE void tile(const int kind, const Matrix *w, int64_t p, Input in, float *y,
     if (kind <= ACROSS)
         tile_fp32((const float *)w->data + p * w->panel, column, w->panel, w->columns, in.x,
                   in.stride, kind == FP32 ? 1 : in.across, M >= 4 ? in.next : NULL, sum, M, P);
+    else if (kind == INTEGERS4 && w->each == 4 && w->words % 4 == 0) // nothing to count
+        tile_integers(w, p, in, sum, M, P, 4, 4);
     else if (kind >= INTEGERS8)
-        tile_integers(w, p, in, sum, M, P, kind == INTEGERS8 ? 8 : 4);
+        tile_integers(w, p, in, sum, M, P, kind == INTEGERS8 ? 8 : 4, 0);
     else
         tile_codes(w, p, in, sum, M, kind == CODES8 ? 8 : 4, kind == TABLE4);
     for (int j = 0; j < P; j++) {
@@ -734,7 +740,8 @@ INLINE void tiles(const int kind, const Matrix *w, int64_t first, int64_t end, I
                   int64_t stride, const int M) {
     const int one = kind > ACROSS && kind < INTEGERS8;
     const int few = kind >= INTEGERS8 && M > (kind == INTEGERS8 ? 4 : 2);
-    const int S = one ? 1 : SIDE, P = one || few ? S : kind > ACROSS ? 2 : M == 4 ? 3 * S : 2 * S;
+    const int S = one ? 1 : SIDE, two = kind == INTEGERS8 || (kind == INTEGERS4 && M > 1);
+    const int P = one || few ? S : two ? 2 : M == 4 && kind <= ACROSS ? 3 * S : 2 * S;
     for (; first + P <= end; first += P) {
         tile(kind, w, first, in, y, stride, M, P);
         if (in.next) in.next += 64 * w->columns;
