@@ -53,6 +53,13 @@ def test_the_loaded_model_gives_the_same_logits_bit_for_bit(tmp_path, changes):
     assert not changes.get("tied") or again.head.weight is again.embedding.weight
 
 
+def test_loading_draws_no_numbers(tmp_path):
+    save(model(), tmp_path / "m")
+    before = torch.get_rng_state()
+    load(tmp_path / "m")
+    assert torch.equal(torch.get_rng_state(), before)
+
+
 @pytest.mark.parametrize(
     "scheme", [QuantScheme(bits=8), QuantScheme(bits=4, granularity="group", group_size=32)]
 )

@@ -77,6 +77,20 @@ def test_the_argument_is_untouched():
     assert not hasattr(model, "scheme") and isinstance(model.head, nn.Linear)
 
 
+def test_no_matrix_is_copied_that_is_replaced(monkeypatch):
+    copied, copies = [], torch.nn.Parameter.__deepcopy__
+
+    def noted(parameter, memo):
+        copied.append(parameter.ndim)
+        return copies(parameter, memo)
+
+    monkeypatch.setattr(torch.nn.Parameter, "__deepcopy__", noted)
+    quantize(tiny(), QuantScheme())
+    assert set(copied) == {1}
+    quantize(tiny(), QuantScheme(embeddings=False))
+    assert copied.count(2) == 1
+
+
 def test_every_matrix_is_quantized_and_nothing_else():
     quantized = quantize(tiny(), INT4)
     assert not any(isinstance(m, (nn.Linear, nn.Embedding)) for m in quantized.modules())

@@ -13,6 +13,7 @@ from minitransformer.quant import (
     fake_quantize,
     pack,
     quantize_tensor,
+    schemes,
     unpack,
 )
 
@@ -55,6 +56,15 @@ def test_int4_is_two_nibbles_a_byte_low_first():
 
 def test_three_bits_run_across_bytes_low_bits_first():
     assert pack(torch.tensor([0b101, 0b011, 0b110]), 3).tolist() == [0b10_011_101, 0b1]
+
+
+@pytest.mark.parametrize("scheme", SCHEMES, ids=str)
+def test_a_matrix_in_pieces_has_the_codes_of_the_whole(scheme, monkeypatch):
+    w = random(7, 100) * torch.logspace(-2, 1, 7)[:, None]
+    whole = quantize_tensor(w, scheme)
+    monkeypatch.setattr(schemes, "PIECE", 250)  # two rows, and the last alone
+    for part, other in zip(quantize_tensor(w, scheme), whole, strict=True):
+        assert (part is None and other is None) or torch.equal(part, other)
 
 
 @pytest.mark.parametrize("scheme", SCHEMES, ids=str)

@@ -270,6 +270,30 @@ def test_heavy_shapes_are_timed_half_as_often():
     assert limits.fewer(limits.SEED, 3) == 3
 
 
+def test_a_prompt_is_timed_once_where_the_head_alone_differs():
+    names = [*limits.SHAPES]
+    assert limits.unlike(names) == names[:4] and limits.unlike(names[4:]) == names[4:]
+
+
+@pytest.mark.skipif(bool(native.missing()), reason="no C compiler")
+def test_heavy_shapes_have_a_call_before_each_timed_one_and_no_rounds_to_warm_up(monkeypatch):
+    asked, interleaved = [], bench.interleaved
+
+    def noted(ways, repeats, warmup=1, before=0):
+        asked.append((warmup, before))
+        return interleaved(ways, 1, 0)
+
+    monkeypatch.setattr(limits.bench, "interleaved", noted)
+    light = limits.of_shape(TINY, 1, 0, prompted=False)
+    assert asked == [(1, 1)] * 2 + [(1, 2)] * len(limits.ROWS) and "prompts" not in light
+    asked.clear()
+    monkeypatch.setattr(limits, "HEAVY", 0)
+    monkeypatch.setattr(limits, "PROMPTS", (8,))
+    found = limits.of_shape(TINY, 1, 0, prompted=True)
+    assert asked[:-1] == [(0, 1)] * 2 + [(0, 2)] * len(limits.ROWS) and len(found["prompts"]) == 2
+    assert not any(table.isna().any(axis=None) for table in found.values())
+
+
 def test_what_dealing_out_costs_is_what_two_threads_take_beyond_half_of_one():
     shape, formats = "1 × 128", [*native.FORMATS]
     one = pd.DataFrame({"shape": shape, "format": formats, "us": [40.0, 20, 16], "least_us": 30.0})

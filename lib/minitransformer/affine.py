@@ -30,7 +30,7 @@ def pack(codes: torch.Tensor, bits: int) -> torch.Tensor:
     short = -fields.shape[-1] % (8 // width)
     # (..., bytes, fields a byte)
     fields = torch.nn.functional.pad(fields, (0, short)).unflatten(-1, (-1, 8 // width))
-    return (fields << shifts(width, 8, codes.device)).sum(-1, dtype=torch.uint8)
+    return sum(field << i * width for i, field in enumerate(fields.unbind(-1)))
 
 
 def unpack(data: torch.Tensor, bits: int, n: int) -> torch.Tensor:

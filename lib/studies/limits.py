@@ -5,6 +5,11 @@ as fast as PyTorch sums that many bytes, without its call, and to multiply at th
 product in FP32. Both are the least seen in the same process, because noise can only raise them. One
 thread, and steps on two as well, against what two can read and multiply. In FP32 a step should take
 no less: where it does, the machine reads faster than a sum shows. Integers are multiplied faster.
+
+Calls of heavy shapes are long, and what disturbs them is small beside them: they have half of the
+repeats, and no rounds that only warm up, as the calls before each timed one do. All processes have
+them, so intervals over processes are those of every shape. Where two shapes differ in their head
+alone, prompts are timed for the first.
 """
 
 from dataclasses import replace
@@ -16,6 +21,7 @@ import torch
 
 from minitransformer import bench
 from minitransformer.cache import make_cache
+from minitransformer.checkpoint.tensors import Undrawn
 from minitransformer.decode import generate
 from minitransformer.model import ModelConfig, Transformer
 from minitransformer.native import NativeModel, pays_above
@@ -49,27 +55,44 @@ WINDOW = 256  # tokens that a windowed cache keeps, its sinks apart
 
 
 def measure(count: int, repeats: int, seed: int, deep: int) -> dict[str, pd.DataFrame]:
-    """Samples of one process: `steps`, `rows`, `prompts` and `floors` of the first `count` shapes,
-    of the first of them `kinds`, at 512 and `deep` tokens, and `loops`, and `threads`: the bytes of
-    a product from which on a second thread pays. Heavy shapes have half of the repeats."""
-    found = {"steps": [], "rows": [], "prompts": [], "floors": []}
-    for name in list(SHAPES)[:count]:
-        model = initialize(Transformer(SHAPES[name]), "scaled", seed).eval()
-        engines, times = packed(model), fewer(model.cfg, repeats)
-        shared = {f"{name}{TWO}": engine.with_threads(2) for name, engine in engines.items()}
-        decoders, most = {EAGER: model} | engines | shared, 49 if model.cfg.n_layers == 1 else 9
-        for table, samples in (
-            ("steps", steps(decoders, times, most)),
-            ("rows", rows(engines, times)),
-            ("prompts", prompts(model, engines["native FP32"], times)),
-            ("floors", pd.concat([floors(model.cfg), floors_of_two(model.cfg)])),
-        ):
-            found[table].append(samples.assign(shape=name))
+    """Samples of one process: what `of_shape` has of the first `count` shapes; of the first of them
+    `kinds`, at 512 and `deep` tokens, `loops` and `parts`; and `threads`: the bytes of a product
+    from which on a second thread pays."""
+    found, names = {}, list(SHAPES)[:count]
+    for name in names:
+        for table, samples in of_shape(SHAPES[name], repeats, seed, name in unlike(names)).items():
+            found.setdefault(table, []).append(samples.assign(shape=name))
     first = initialize(Transformer(SEED), "scaled", seed).eval()
     tables = {name: pd.concat(parts) for name, parts in found.items()}
     tables |= {"kinds": kinds(deep, repeats, seed), "loops": loops(first, repeats)}
     tables["threads"] = pd.DataFrame({"bytes": [pays_above() or np.inf]})
     return tables | {"parts": parts(repeats, seed)}
+
+
+def of_shape(cfg: ModelConfig, repeats: int, seed: int, prompted: bool) -> dict[str, pd.DataFrame]:
+    """Samples of one shape: `steps`, `rows`, `floors` and, where it is `prompted`, `prompts`."""
+    with Undrawn():
+        model = Transformer(cfg)
+    engines = packed(initialize(model, "scaled", seed).eval())
+    times, warmup, most = fewer(cfg, repeats), int(not heavy(cfg)), 49 if cfg.n_layers == 1 else 9
+    shared = {f"{name}{TWO}": engine.with_threads(2) for name, engine in engines.items()}
+    found = {
+        "steps": steps({EAGER: model} | engines | shared, times, most, warmup),
+        "rows": rows(engines, times, warmup),
+        "floors": pd.concat([floors(cfg), floors_of_two(cfg)]),
+    }
+    if prompted:
+        found["prompts"] = prompts(model, engines["native FP32"], times)
+    return found
+
+
+def unlike(names: list[str]) -> list[str]:
+    """The shapes that are more than an earlier one with a head of its own: a prompt's states need
+    no head, and are the same work."""
+    bodies = {}
+    for name in names:
+        bodies.setdefault(replace(SHAPES[name], tied=False), name)
+    return list(bodies.values())
 
 
 def ids_of(cfg, tokens: int) -> torch.Tensor:
@@ -117,13 +140,13 @@ def floors_of_two(cfg: ModelConfig) -> pd.DataFrame:
     return found.assign(name=found.name + TWO)
 
 
-def steps(models: dict, repeats: int, most: int) -> pd.DataFrame:
+def steps(models: dict, repeats: int, most: int, warmup: int = 1) -> pd.DataFrame:
     """Decoding of one token after a prompt of 8, and of `most`, so that their difference is steps
     alone. Each call follows one of its own kind, as a step follows a step."""
     samples = []
     for new in (1, most):
         ways = {name: decoding(model, new) for name, model in models.items()}
-        samples.append(bench.interleaved(ways, repeats, warmup=1, before=1).assign(calls=new))
+        samples.append(bench.interleaved(ways, repeats, warmup, before=1).assign(calls=new))
     return pd.concat(samples)
 
 
@@ -133,12 +156,12 @@ def decoding(model, new: int) -> partial:
     return partial(generate, model, ids_of(model.cfg, 8), new, backend=backend)
 
 
-def rows(engines, repeats: int) -> pd.DataFrame:
+def rows(engines, repeats: int, warmup: int) -> pd.DataFrame:
     """One forward of several rows, their logits included, in every format, after others like it."""
     samples = []
     for m in ROWS:
         own = {name: partial(engine, ids_of(engine.cfg, m)) for name, engine in engines.items()}
-        samples.append(bench.interleaved(own, repeats, warmup=1, before=2).assign(rows=m))
+        samples.append(bench.interleaved(own, repeats, warmup, before=2).assign(rows=m))
     return pd.concat(samples)
 
 

@@ -18,13 +18,13 @@ def _build(cfg, scheme):
     return model if scheme is None else quantize_structure(model, scheme)
 
 
-class _Undrawn(TorchFunctionMode):
-    """Draws no numbers where there is no room for them: on meta torch would load its compiler for
-    it, which takes longer than any model here."""
+class Undrawn(TorchFunctionMode):
+    """Draws no numbers: a file's take their place, which large models would wait seconds for; and
+    on meta, where there is no room for them, torch would load its compiler for it."""
 
     def __torch_function__(self, func, types, args=(), kwargs=None):
         kwargs = kwargs or {}
-        if func is nn.init.normal_:
+        if func in (nn.init.normal_, nn.init.uniform_, nn.init.kaiming_uniform_):
             return args[0] if args else kwargs["tensor"]
         return func(*args, **kwargs)
 
@@ -32,7 +32,7 @@ class _Undrawn(TorchFunctionMode):
 def _layout(cfg, scheme) -> tuple[dict[str, torch.Tensor], dict[str, str]]:
     """Name -> tensor on meta of all that such a model has, and name -> the one it is stored
     under. Positions store nothing."""
-    with torch.device("meta"), _Undrawn():
+    with torch.device("meta"), Undrawn():
         built = _build(replace(cfg, position="none"), scheme)
         wanted = built.state_dict(keep_vars=True)
     first: dict[int, str] = {}
@@ -105,6 +105,7 @@ def compare(path, file, cfg, scheme, dtype) -> dict[str, str]:
 
 def read(names, file, cfg, scheme, dtype):
     """A model of this type with the file's tensors; `names` as `compare` gives them."""
-    model = _build(cfg, scheme).to(dtype)
+    with Undrawn():
+        model = _build(cfg, scheme).to(dtype)
     model.load_state_dict({name: file.get_tensor(kept) for name, kept in names.items()})
     return model

@@ -37,17 +37,19 @@ class Held:
 def panels(x: torch.Tensor, side: int) -> torch.Tensor:
     """Rows side by side, eight to a panel, filled with zeros to pairs of panels, of which `side`
     stand beside each other: (N, n) -> (panels / side, n, 8 side)."""
-    short = -len(x) % (2 * LANES)
-    return F.pad(x, (0, 0, 0, short)).unflatten(0, (-1, LANES * side)).transpose(1, 2)
+    if short := -len(x) % (2 * LANES):
+        x = F.pad(x, (0, 0, 0, short))
+    side_by_side = x.unflatten(0, (-1, LANES * side)).transpose(1, 2)
+    return side_by_side.clone(memory_format=torch.contiguous_format)
 
 
 def words(codes: torch.Tensor, bits: int, side: int) -> torch.Tensor:
     """Codes (N, K) uint8 -> words of 32 bits, int32 in `panels`; see Matrix in engine.c."""
     columns = 32 // bits
-    column = torch.arange(columns)
-    shift = 8 * (column % 4) + 4 * (column // 4)
     parts = F.pad(codes, (0, -codes.shape[1] % columns)).unflatten(1, (-1, columns))
-    return panels((parts.long() << shift).sum(-1).to(torch.int32), side)  # wraps to the same bits
+    if bits == 4:  # a byte is column i of the first four and column i of the last
+        parts = parts[..., :4] | parts[..., 4:] << 4
+    return panels(parts.contiguous().view(torch.int32).squeeze(-1), side)  # low byte first
 
 
 def padded_bias(layer: nn.Module) -> torch.Tensor | None:

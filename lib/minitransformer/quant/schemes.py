@@ -27,6 +27,7 @@ CHOICES = {
     "activation_granularity": ("tensor", "token"),
     "codebook": (None, "nf4"),
 }
+PIECE = 2**18  # weights rounded at once, so that what comes in between stays in the caches
 
 
 @dataclass(frozen=True)
@@ -180,6 +181,9 @@ def quantize_tensor(weight: torch.Tensor, scheme: QuantScheme):
     packed (N or 1, bytes) or None.
 
     ValueError when a weight is not finite, or a scale overflows its type."""
+    if scheme.granularity != "tensor" and (rows := max(1, PIECE // weight.shape[1])) < len(weight):
+        made = zip(*(quantize_tensor(part, scheme) for part in weight.split(rows)), strict=True)
+        return tuple(None if part[0] is None else torch.cat(part) for part in made)
     w = grouped(finite(weight), scheme)
     scale, zero = fit_grid(w, scheme)
     return store(encode(w, scale, zero, scheme), scale, zero, scheme, weight.shape)
@@ -188,7 +192,7 @@ def quantize_tensor(weight: torch.Tensor, scheme: QuantScheme):
 def finite(weight: torch.Tensor) -> torch.Tensor:
     """The weight as float32, apart from any graph; ValueError when one is not finite there."""
     weight = weight.detach().float()
-    if not torch.isfinite(weight).all():
+    if weight.numel() and not torch.stack(weight.aminmax()).isfinite().all():  # NaN is both ends
         raise ValueError("a weight is not finite: train again, or load the last good checkpoint")
     return weight
 

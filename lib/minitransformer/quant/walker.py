@@ -84,7 +84,8 @@ def swap(model, scheme, encode, observe=None, outliers=None):
     `observe(copy, name)` gives further arguments of `encode` for that matrix, from the copy as
     quantized so far. `outliers`: name -> columns to keep apart."""
     schemes = spread(model, scheme)
-    model = copy.deepcopy(model)
+    replaced = [model.get_submodule(name).weight for name, own in schemes.items() if own]
+    model = copy.deepcopy(model, {id(weight): weight for weight in replaced})  # all but these
     layers = {
         name: m for name, m in model.named_modules() if isinstance(m, (nn.Linear, nn.Embedding))
     }
