@@ -176,6 +176,8 @@ def test_fine_tunes_learn_from_their_control_and_pack_exactly(model, ids, scores
     control = place / "model" / "control"
     told = finetune.teachers("one", start, control, ids, [4, 2], plan, scores, progress=bar)
     assert len(told) == 3 and np.isnan(told.teacher_added_percent[0])
+    assert told.lr.tolist() == [plan.lr, plan.control_lr, plan.lr]  # in two bits the same
+    assert told.teacher_lr[1:].tolist() == [plan.lr, plan.lr]
     grown = finetune.from_scratch(CFG, ids, plan, scores, threads=1, progress=bar)
     assert (
         grown.bits.tolist() == [4, 2] and (grown.over_rounded_low < grown.over_rounded_high).all()

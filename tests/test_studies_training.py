@@ -515,7 +515,10 @@ def test_tables_are_read_off_the_log():
     told = learning.final(four, ["b", "a", "b2", "a2", "c"])
     assert told == {
         "name": "b", "tokens": "20", "one": 2.5, "two": 4.5, "smeared": 2.5, "both": 4.5,
+        "source": "",
     }  # fmt: skip
+    told = learning.final(four, ["b", "a", "b2", "a2", "c"], 3.2)
+    assert told["source"] == "; the source's own entropy is 3.20"
     beside = learning.joined([log, log], 1)
     assert len(beside) == 12 and set(beside.side_by_side) == {1}
     seen = learning.on_control(found, RUN, 43)
