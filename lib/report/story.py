@@ -48,7 +48,7 @@ def speed_up(gains, stated):
     ]
     seed = [(SHORT, stated, "original report, another loop")]
     with narrow():
-        return figures.lines(gains, *columns, **axes, limits=limits, seed=seed, height=2.1)
+        return figures.lines(gains, *columns, **axes, limits=limits, seed=seed, height=2.0)
 
 
 def quality(front):
