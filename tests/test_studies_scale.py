@@ -130,4 +130,4 @@ def test_growth_is_a_share_of_what_the_ids_grow_by():
 
 
 def test_what_was_not_measured_says_so():
-    assert scale.how_made({"sweep": {}}, "stores").startswith("Not measured yet: `python -m")
+    assert scale.how_made({"sweep": {}}, "stores").startswith("Not measured yet; `python -m")

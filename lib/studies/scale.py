@@ -152,7 +152,7 @@ def stores(found: dict) -> pd.DataFrame:
 def how_made(found: dict, part: str) -> str:
     """How a part of what was kept was made, in a sentence; that it was not."""
     if part not in found:
-        return "Not measured yet: `python -m studies.scale` does."
+        return "Not measured yet; `python -m studies.scale` measures it."
     return f"Measured apart {apart.how_made(found[part]['made'])}."
 
 
