@@ -276,7 +276,7 @@ def test_what_the_report_says_of_its_corpus_is_read_off_the_control():
     chance = uniform_corpus(7, SALT)
     assert control.settings(chance) == {
         "tokens": 50_000, "test tokens": 10_000, "split": "80 / 20",
-        "seed and salt": f"SEED 7, SALT {SALT}",
+        "seed and salt": f"SEED 7, SALT {SALT}", "SHA-256": chance.sha256,
     }  # fmt: skip
     held = control.held_against(chance, 1004 * math.e)
     assert held["above"] == pytest.approx(1) and (held["words"], held["floor"]) == (1004, 1000)

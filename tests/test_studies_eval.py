@@ -527,6 +527,7 @@ def test_a_head_that_looks_where_induction_recalls_is_found(language):
     assert table["what followed"]["a, 1.1"] == pytest.approx(table["even"].iloc[0], rel=1e-4)
     found = attention.strongest(table, "what followed")
     assert found == {"head": "b, 1.1", "at": "what followed", "share": 100}
+    assert attention.shown(table, 1)["what followed, %"].tolist() == [100]
     told = attention.in_words(table, "a model")
     assert told.startswith(
         "Head b, 1.1 gives what followed 100 %. The plain twin's best head gives it "

@@ -52,6 +52,7 @@ def test_the_table_has_a_row_or_a_reason_for_every_format(measured):
     assert gpu_told.refused(table).startswith(f" Without a row: {INT4}, rows 1 and 64 (")
     shown = gpu_told.layers(table)
     assert [*shown.format[:2]] == ["fp32", "bf16"] and shown.from_memory_us.isna().all()
+    assert gpu_told.layers(pd.DataFrame()).empty  # nothing was kept: no table
     assert gpu_layers.production(table).empty
     assert gpu_told.layer_sentence(table).startswith("At width 128, called from Python, a row")
 

@@ -82,7 +82,7 @@ def test_arms_are_tuned_on_validation_trained_from_every_seed_and_kept(few, tmp_
     beyond = "Read in windows of 256 tokens instead of the trained 16: rotary "
     assert beyond in (said := kept_arms.in_words(kept)) and "that was tried for" in said
     assert set(kept_arms.above_floor(kept).what) == {"width 128, 1 block"}
-    assert kept_arms.power(kept).startswith("With 2 paired seeds and 1 comparisons")
+    assert seeds.power(kept_arms.effects(kept)).startswith("With 2 paired seeds and 1 comparisons")
 
 
 def test_recipes_are_kept_apart_and_told_by_what_they_take(few, tmp_path):
@@ -397,6 +397,10 @@ def test_what_the_short_arms_decide_is_confirmed_by_name_or_not():
         " Of the short arms' changes the longer ones confirm a, not b nor c, and hold no e."
     )
     assert kept_arms.confirmed(kept, effect_rows(a=0.0)) == ""
+    told = kept_arms.answer(kept, short)
+    assert told.startswith("Decided by the longer arms, measured apart: **d +0.700 nats")
+    assert told.endswith("**." + kept_arms.confirmed(kept, short))
+    assert kept_arms.answer(None, short).endswith("apart: **not measured**.")
 
 
 def test_a_change_that_holms_correction_alone_decides_is_named():

@@ -176,6 +176,8 @@ def test_fine_tunes_learn_from_their_control_and_pack_exactly(model, ids, scores
     control = place / "model" / "control"
     told = finetune.teachers("one", start, control, ids, [4, 2], plan, scores, progress=bar)
     assert len(told) == 3 and np.isnan(told.teacher_added_percent[0])
+    assert told.lr.tolist() == [plan.lr, plan.control_lr, plan.lr]  # in two bits the same
+    assert told.teacher_lr[1:].tolist() == [plan.lr, plan.lr]
     grown = finetune.from_scratch(CFG, ids, plan, scores, threads=1, progress=bar)
     assert (
         grown.bits.tolist() == [4, 2] and (grown.over_rounded_low < grown.over_rounded_high).all()
@@ -241,6 +243,7 @@ def test_native_formats_are_held_against_the_engines_own_fp32(model, tmp_path, s
     assert table.label["native int8"] != "slower"  # three times as long in one process of two
     assert table.format[["native int8", "native int4"]].tolist() == ["int8 channel", "int4 g32"]
     assert table.resident_bytes["native int4"] < table.resident_bytes["native FP32"]
+    assert kernels.native_gains(table[table.kernel != "native"].reset_index()).empty
     gains = kernels.native_gains(table.reset_index())
     own, eight = table.loc["native int8"], gains.set_index("format").loc["native int8"]
     assert eight.times == pytest.approx(1 / own.time_ratio)
@@ -460,6 +463,7 @@ def test_a_share_of_nothing_decides_nothing():
         }
     )
     cases = quant_tables.recovery_cases(table)
+    assert cases[cases.bits == 2].model.tolist() == ["2 blocks"]
     assert cases.recovered_percent.tolist() == [0, 60] and cases.high.tolist()[1] == 70
     assert np.isnan(cases.low[0])
     assert quant_tables.recovered_at(table, 2) == (60, (50, 70))

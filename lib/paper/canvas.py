@@ -120,7 +120,7 @@ def narrow(inches=4.4):
 
 def row_height(inches):
     """The height of a figure's row, closer where two figures stand beside each other."""
-    return inches * (1 if WIDTH.get() >= WIDE else 0.84)
+    return inches * (1 if WIDTH.get() >= WIDE else 0.7)
 
 
 def sheet(tall):

@@ -13,6 +13,7 @@ from .words import label as short
 
 NEXT = 7  # pixels between a bar and its number
 COLUMN = 12  # pixels before each column of texts at the right
+LINE = 0.143  # inches that a number takes, however close the rows
 
 
 @described(alt.rows)
@@ -50,7 +51,7 @@ def bars(df, label, value, group=None, low=None, high=None, *, xlabel, limits=()
         names = list(dict.fromkeys(df[label]))
         groups = list(dict.fromkeys(df[group])) if group else [None]
         # inches: a number still has room at its end
-        each = row_height(0.22 if len(groups) < 4 else 0.17)
+        each = max(row_height(0.22 if len(groups) < 4 else 0.17), LINE)
         fig, ax = canvas(0.85 + (row_height(0.1) + each * len(groups)) * len(names))
         chosen = assign(groups, colors)
         thick = 0.8 / len(groups)

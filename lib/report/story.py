@@ -48,7 +48,7 @@ def speed_up(gains, stated):
     ]
     seed = [(SHORT, stated, "original report, another loop")]
     with narrow():
-        return figures.lines(gains, *columns, **axes, limits=limits, seed=seed, height=2.5)
+        return figures.lines(gains, *columns, **axes, limits=limits, seed=seed, height=2.0)
 
 
 def quality(front):
@@ -57,7 +57,7 @@ def quality(front):
     x, y, *rest = columns = ("file_kib", "added_percent", "format", "low", "high")
     compared = front.compared.to_numpy(bool)
     best = figures.unbeaten(front, compared, x, y, *rest[1:], "min")
-    axes = dict(xlabel="file, KiB", ylabel="perplexity added, %", log="xy", height=3.0)
+    axes = dict(xlabel="file, KiB", ylabel="perplexity added, %", log="xy", height=2.6)
     options = axes | dict(least=plots.LEAST, among="compared")
     with narrow():
         return whole(front, figures.pareto(front[best | ~compared], *columns, **options))

@@ -120,6 +120,11 @@ def of_recall(language, heads: dict[str, torch.Tensor], test: np.ndarray) -> pd.
     return pd.DataFrame(table, index=pd.Index(list(heads), name="head"))
 
 
+def shown(recall: pd.DataFrame, heads: int = 6) -> pd.DataFrame:
+    """The heads of `of_recall` that look most at what followed, to be read."""
+    return most(recall, "what followed", heads).add_suffix(", %").reset_index()
+
+
 def strongest(table: pd.DataFrame, column) -> dict:
     """The head that looks most there, and what it spends on it, in %."""
     head = table[column].idxmax()

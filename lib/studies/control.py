@@ -31,6 +31,7 @@ def settings(chance) -> dict:
         "test tokens": sizes["test"],
         "split": " / ".join(f"{100 * n / total:g}" for n in sizes.values()),
         "seed and salt": f"SEED {chance.meta['seed']}, SALT {chance.meta['salt']}",
+        "SHA-256": chance.sha256,
     }
 
 

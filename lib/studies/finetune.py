@@ -35,7 +35,7 @@ class Plan:
     batch: int
     window: int
     lr: float  # of a fine-tune that learns from its control
-    control_lr: float  # of the control, and of a fine-tune that learns from the text
+    control_lr: float  # of the control, and of what learns from the text in more than two bits
     seed: int
     device: str = "cpu"  # see `device_of`
 
@@ -153,7 +153,7 @@ def teachers(
 ) -> pd.DataFrame:
     """What the teacher gives: the fine-tunes of `fine_tunes` from the text, and an FP32 model
     without a grid that learns from the control. A row each, over the control, and one over the
-    other; `how` is `threads` and `progress`."""
+    other, each with its learning rate (`lr`, `teacher_lr`); `how` is `threads` and `progress`."""
     with TemporaryDirectory() as place:
         lessons = [plan.lesson(start, Path(place) / "free", None, control, plan.lr)]
         for width in sorted(bits, reverse=True):
@@ -162,14 +162,15 @@ def teachers(
         taught(lessons, words, "teachers", **how)
         models = [load(lesson.folder)[0] for lesson in lessons]
     over = f"{name} control"
-    scores.add(f"{name} free", models[0])
-    rows = [{"format": "FP32, from the control", **scores.added(f"{name} free", over)}]
+    scores.add(free := f"{name} free", models[0])
+    rows = [{"format": "FP32, from the control", "lr": plan.lr, **scores.added(free, over)}]
     for lesson, model in zip(lessons[1:], models[1:], strict=True):
         text, own = f"{name} int{lesson.bits} from the text", f"{name} int{lesson.bits} tuned"
         scores.add(text, model)
-        row = {"format": f"int{lesson.bits}, from the text", **scores.added(text, over)}
-        gap = scores.added(own, text)
-        rows.append(row | {f"teacher_{key}": value for key, value in gap.items()})
+        row = {"format": f"int{lesson.bits}, from the text", "lr": lesson.recipe.lr}
+        gap = {"lr": plan.lr} | scores.added(own, text)
+        row |= scores.added(text, over) | {f"teacher_{key}": value for key, value in gap.items()}
+        rows.append(row)
     return pd.DataFrame(rows)
 
 

@@ -38,6 +38,8 @@ def apart(made: dict) -> str:
 def layers(table: pd.DataFrame) -> pd.DataFrame:
     """A row a width, number of rows and format: microseconds in each of the three ways, and the
     time over FP32's with its interval, weights from memory where they can be."""
+    if table.empty:
+        return table
     own = table[table.us.notna()]
     wide = own.pivot(index=KEYS, columns="way", values="us").reindex(columns=[*US])
     counts = own.assign(rank=own.way.map({way: i for i, way in enumerate(US)}))

@@ -113,16 +113,6 @@ def effects(kept: Kept) -> pd.DataFrame:
     return seeds.effects(home(kept))
 
 
-def power(kept: Kept) -> str:
-    """What change the pairs would show, in a sentence."""
-    table = effects(kept)
-    return (
-        f"With {table.pairs.max()} paired seeds and {len(table)} comparisons a change shows from "
-        f"{table.smallest_nats.min():.4f} nats up where the pairs spread least, and from "
-        f"{table.smallest_nats.max():.4f} where they spread most."
-    )
-
-
 def above_floor(kept: Kept) -> pd.DataFrame:
     """What is left to learn on validation text by tokens seen, of each size: means over seeds."""
     own = kept.looks[kept.looks.seed.isin(home(kept).index)]
@@ -273,6 +263,13 @@ def _lengths(gains, name):
 def _told(found):
     """An estimate with its interval, in words."""
     return with_interval(found.value, *found.interval, sign="+")
+
+
+def answer(kept: Kept | None, short: pd.DataFrame) -> str:
+    """What the long arms decide, and what they make of the `short` ones, in a sentence or two."""
+    found = seeds.decided(effects(kept)) if kept else "not measured"
+    told = confirmed(kept, short) if kept else ""
+    return f"Decided by the longer arms, measured apart: **{found}**.{told}"
 
 
 def confirmed(kept: Kept, short: pd.DataFrame) -> str:

@@ -177,12 +177,14 @@ def ends(log: pd.DataFrame) -> pd.DataFrame:
     return table.assign(tokens_per_second=by.tokens_per_second.median()).reset_index()
 
 
-def final(log: pd.DataFrame, models: list[str]) -> dict:
+def final(log: pd.DataFrame, models: list[str], floor: float | None = None) -> dict:
     """What the chapter's answer says of four models, in the order of `shapes`: the first one's
-    name, the tokens that they saw, and their held-out losses at the end."""
+    name, the tokens that they saw, and their held-out losses at the end; and of the source's own
+    entropy, where it is known."""
     last = ends(first_seeds(log)).set_index("model").loc[models[:4]]
     losses = dict(zip(("one", "two", "smeared", "both"), last.valid_nats, strict=True))
-    return {"name": models[0], "tokens": span(last.tokens)} | losses
+    source = f"; the source's own entropy is {floor:.2f}" if floor else ""
+    return {"name": models[0], "tokens": span(last.tokens), "source": source} | losses
 
 
 def on_control(runs: pd.DataFrame, recipe: TrainConfig, vocab_size: int) -> dict:

@@ -168,11 +168,11 @@ def times_as_fast(rates: pd.DataFrame) -> tuple[float, tuple[float, float]]:
     return found["estimate"], (found["low"], found["high"])
 
 
-def ran(clone: Path, train: str, valid: str, rounds: int, steps: int, whole: bool, threads: int):
+def ran(clone: Path, corpus, rounds: int, steps: int, whole: bool, threads: int) -> dict:
     """All that is measured of it, in a temporary copy: `rates`, see `beside`; and where `whole`,
     its recipe to the end: `nanogpt`, see `parse`, and `scored`, the nats of every character."""
     with TemporaryDirectory() as folder:
-        prepare(clone, Path(folder), train, valid)
+        prepare(clone, Path(folder), corpus.texts["train"], corpus.texts["valid"])
         found = {"rates": beside(Path(folder), rounds, steps, threads)}
         return found | (measured(Path(folder), STEPS, threads, score=True) if whole else {})
 

@@ -30,9 +30,9 @@ def cases(scores: dict[str, Scores], name: str) -> pd.DataFrame:
 
 
 def recovery_cases(table: pd.DataFrame) -> pd.DataFrame:
-    """The recovered share of each model: model, recovered_percent, low, high. Where nothing was
-    surely lost it is 0 without an interval, which decides nothing."""
-    own = table[["model", "recovered_percent", "recovered_low", "recovered_high"]]
+    """The recovered share of each model and width: model, bits, recovered_percent, low, high. Where
+    nothing was surely lost it is 0 without an interval, which decides nothing."""
+    own = table[["model", "bits", "recovered_percent", "recovered_low", "recovered_high"]]
     own = own.rename(columns={"recovered_low": "low", "recovered_high": "high"})
     return own.fillna({"recovered_percent": 0.0})
 

@@ -149,16 +149,11 @@ def stores(found: dict) -> pd.DataFrame:
     return pd.DataFrame(found["rows"]).round({"seconds": 1, "peak_mib": 1})
 
 
-def absent(found: dict) -> str:
-    """Which part was not measured yet, in a sentence; "" where both were."""
-    named = {"sweep": "the sweep", "stores": "the memory of tokenizing"}
-    left_out = " and ".join(name for part, name in named.items() if part not in found)
-    return f"Not measured yet: {left_out} (`python -m studies.scale`)." * bool(left_out)
-
-
-def how_made(made: dict) -> str:
-    """How a part was made, in a sentence."""
-    return f"Measured apart {apart.how_made(made)}."
+def how_made(found: dict, part: str) -> str:
+    """How a part of what was kept was made, in a sentence; that it was not."""
+    if part not in found:
+        return "Not measured yet; `python -m studies.scale` measures it."
+    return f"Measured apart {apart.how_made(found[part]['made'])}."
 
 
 def main(given: list[str] | None = None) -> None:

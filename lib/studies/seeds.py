@@ -73,11 +73,17 @@ def of(table: pd.DataFrame, name: str) -> Estimate:
     return Estimate(row.iloc[row.index.get_loc("low") - 1], (row.low, row.high))
 
 
-def luck(values) -> dict[str, float]:
-    """How many values there are, one a seed, by how much they spread (standard deviation), and
-    between which bounds a further one falls."""
+def luck(values) -> str:
+    """By how much losses spread, one a seed, and between which bounds a further one falls, in a
+    sentence; "" for a single one."""
+    if len(values) < 2:
+        return ""
     low, high = one_more(values).interval
-    return {"n": len(values), "sd": float(np.std(values, ddof=1)), "low": low, "high": high}
+    return (
+        f"Over {len(values)} shorter runs the validation loss has a standard deviation of "
+        f"{np.std(values, ddof=1):.3f} nats; a further one falls with 95 % between {low:.3f} and "
+        f"{high:.3f}."
+    )
 
 
 def smallest_shown(sd: float, n: int, comparisons: int = 1) -> float:
@@ -136,17 +142,18 @@ def shown(table: pd.DataFrame) -> pd.DataFrame:
     return table.drop(columns="p").rename(columns={"p_holm": "p after Holm"}).round(4)
 
 
-def power(table: pd.DataFrame) -> dict[str, float]:
-    """What `effects` can show: the most pairs, the number of comparisons, and the smallest change
-    that is seen where pairs spread least and where they spread most, in nats."""
-    least = table.smallest_nats
-    about = {"pairs": table.pairs.max(), "comparisons": len(table)}
-    return about | {"least": least.min(), "most": least.max()}
+def power(table: pd.DataFrame) -> str:
+    """What change `effects` would show, in a sentence."""
+    return (
+        f"With {table.pairs.max()} paired seeds and {len(table)} comparisons a change shows from "
+        f"{table.smallest_nats.min():.4f} nats up where the pairs spread least, and from "
+        f"{table.smallest_nats.max():.4f} where they spread most."
+    )
 
 
-def decided(table: pd.DataFrame) -> dict[str, str]:
-    """The changes of `effects` that are decided, and those that are not, as lists to be read."""
-    return {"decided": listed(table, WORSE, BETTER), "unclear": listed(table, UNCLEAR)}
+def decided(table: pd.DataFrame) -> str:
+    """The changes of `effects` that are decided, as a list to be read."""
+    return listed(table, WORSE, BETTER)
 
 
 def undecided(table: pd.DataFrame, longer: pd.DataFrame) -> pd.DataFrame:
@@ -158,13 +165,12 @@ def undecided(table: pd.DataFrame, longer: pd.DataFrame) -> pd.DataFrame:
 def unseen(none: pd.DataFrame) -> tuple[str, str, str, str]:
     """Changes of `effects` that are not decided, as a negative result: title, what was expected,
     what was found, why."""
-    seen = power(none)
     return (
         "choices that make no difference that can be seen",
         "Each might matter.",
         f"No evidence of a difference: {listed(none, UNCLEAR)}.",
-        f"With {seen['pairs']} paired seeds such a change must reach {seen['least']:.3f} to "
-        f"{seen['most']:.3f} nats, by arm.",
+        f"With {none.pairs.max()} paired seeds such a change must reach "
+        f"{none.smallest_nats.min():.4f} to {none.smallest_nats.max():.4f} nats, by arm.",
     )
 
 
