@@ -39,8 +39,7 @@ def panels(x: torch.Tensor, side: int) -> torch.Tensor:
     stand beside each other: (N, n) -> (panels / side, n, 8 side)."""
     if short := -len(x) % (2 * LANES):
         x = F.pad(x, (0, 0, 0, short))
-    side_by_side = x.unflatten(0, (-1, LANES * side)).transpose(1, 2)
-    return side_by_side.clone(memory_format=torch.contiguous_format)
+    return x.unflatten(0, (-1, LANES * side)).transpose(1, 2)
 
 
 def words(codes: torch.Tensor, bits: int, side: int) -> torch.Tensor:
