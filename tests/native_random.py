@@ -123,7 +123,7 @@ def side_by_side(m):
         if way == "logits":
             answers.append(made.logits(texts, n))
         elif way == "matched":
-            answers.append(made.matched(torch.tensor(texts), n)[1])
+            answers.append(torch.tensor(made.matched(torch.tensor(texts), n)))
         else:
             given = [-1.0] * (len(texts) + (rng.random() < 0.05))
             pairs = made.best(texts, given, rng.choice([1, 3, 20, 10**4, 0]))

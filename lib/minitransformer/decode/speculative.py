@@ -112,15 +112,16 @@ def speculate(
     rule = _Matching(model, job) if matching else _Residual(sampling, job.generator)
     while ids.shape[1] < end:
         proposal, q = draft.propose(ids, min(gamma, end - ids.shape[1] - 1), rule)
-        text = torch.cat((ids, proposal), dim=1)
-        n = 1 + proposal.shape[1]
+        room = torch.cat((ids, proposal, ids[:, :1]), dim=1)  # there is room for one more
+        text, n = room[:, :-1], 1 + proposal.shape[1]
         found = matched and matched(text, n)
         accepted, token = found or rule.judge(judged(text, n), ids, proposal, q)
         steps.append((proposal.shape[1], accepted))
         kept = ids.shape[1] + accepted
         if cache is not None and cache.pos > kept:
             cache.truncate(kept)
-        ids, old = torch.cat((text[:, :kept], token), dim=1), ids.shape[1]
+        room[:, kept] = token
+        ids, old = room[:, : kept + 1], ids.shape[1]
         new = ids[0, old:].tolist() if job.stop else ()
         if met := [i for i, token in enumerate(new) if token in job.stop]:
             ids = ids[:, : old + met[0] + 1]

@@ -52,18 +52,18 @@ class Rows:
         """Logits after the last n tokens of one text (1, T): (n, V)."""
         return self.logits(text.tolist(), n)
 
-    def matched(self, text: torch.Tensor, n: int) -> tuple[int, torch.Tensor] | None:
+    def matched(self, text: torch.Tensor, n: int) -> tuple[int, int] | None:
         """Of a text (1, T) how many of the last n - 1 tokens, up to the first that is not, are the
-        likeliest where they stand, and which is the likeliest then, (1, 1). None where logits hold
-        no choice."""
+        likeliest where they stand, and which is the likeliest then. None where logits hold no
+        choice."""
         texts = text.tolist()
         logits = self.logits(texts, n).numpy()
-        if not all(map(math.isfinite, logits.max(1).tolist())):
-            return None
         chosen, proposed = logits.argmax(1).tolist(), texts[0][len(texts[0]) - n + 1 :]
-        same = (i for i, token in enumerate(proposed) if token != chosen[i])
-        accepted = next(same, n - 1)
-        return accepted, text.new_tensor([chosen[accepted : accepted + 1]])
+        if not all(math.isfinite(logits.item(i, token)) for i, token in enumerate(chosen)):
+            return None  # the largest is what is no number, if any is
+        other = (i for i, token in enumerate(proposed) if token != chosen[i])
+        accepted = next(other, n - 1)
+        return accepted, chosen[accepted]
 
     def best(self, texts: list[list[int]], before: list[float], k: int) -> list | None:
         """The k likeliest texts of one token more, or as many as are possible: (log p, row * V +
