@@ -13,7 +13,7 @@ import torch
 from minitransformer.cache import BlockPool, PagedCache, PoolExhausted, make_cache
 from minitransformer.decode import Sampling
 from minitransformer.model import ModelConfig, Transformer
-from minitransformer.native import NativeModel, generate
+from minitransformer.native import NativeModel, Rows, generate
 from minitransformer.native import model as face
 from minitransformer.native.memory import Memory
 from minitransformer.native.structs import declare
@@ -114,6 +114,28 @@ def generated(m):
     return generate(m, ids(), rng.choice([-1, 0, 1, 3, 30]), cache=kind, **options)
 
 
+def side_by_side(m):
+    """Texts that grow, part and are judged, mostly as they may."""
+    made = Rows(m, rng.choice([0, 1, 2, 4, 4]), rng.choice([8, 24, 24, 25]))
+    texts = [[number(0.999) for _ in range(rng.choice([0, 1, 2, 5, 25]))]]
+    answers = []
+    for _ in range(rng.randrange(1, 4)):
+        n = rng.choice([1, 1, 1, 2, 3, 6, -1, 0])
+        way = rng.choice(["logits", "best", "best", "matched"])
+        if way == "logits":
+            answers.append(made.logits(texts, n))
+        elif way == "matched":
+            answers.append(torch.tensor(made.matched(torch.tensor(texts), n)))
+        else:
+            given = [-1.0] * (len(texts) + (rng.random() < 0.05))
+            pairs = made.best(texts, given, rng.choice([1, 3, 20, 10**4, 0]))
+            answers.append(torch.tensor(pairs))
+        kept = [rng.randrange(len(texts)) for _ in range(rng.choice([1, 1, 2, 4, 5]))]
+        made.select(kept)
+        texts = [[*texts[row], number(0.999)] for row in kept]
+    return torch.cat([answer.flatten() for answer in answers])
+
+
 WAYS = {
     "call": lambda m: m(ids()),
     "over a cache": lambda m: over(m, cache()),
@@ -122,6 +144,7 @@ WAYS = {
     "step": lambda m: m.step(*rows(), cache()),
     "head": lambda m: m.head(states()),
     "generate": generated,
+    "rows": side_by_side,
 }
 
 

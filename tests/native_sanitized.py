@@ -11,7 +11,7 @@ import torch
 from minitransformer.cache import make_cache
 from minitransformer.decode import Sampling
 from minitransformer.model import ModelConfig, Transformer
-from minitransformer.native import NativeModel, generate
+from minitransformer.native import NativeModel, Rows, generate
 from minitransformer.native import model as face
 from minitransformer.native.memory import Memory
 from minitransformer.native.structs import declare
@@ -67,6 +67,16 @@ with torch.no_grad():
         ids = torch.randint(0, cfg.vocab_size, (2, 5))
         for s in (None, Sampling(1.0, top_k=3), Sampling(0.8, top_p=0.7, repetition_penalty=1.2)):
             generate(native, ids, 46, sampling=s, stop=(1,))
+        rows, texts = Rows(native, 4, 50), ids[:1].tolist()
+        for k in (4, 3, 4, 1):
+            pairs = rows.best(texts, [-1.0] * len(texts), k)
+            parents = [place // cfg.vocab_size for _, place in pairs]
+            rows.select(parents)
+            texts = [
+                [*texts[row], place % cfg.vocab_size]
+                for row, (_, place) in zip(parents, pairs, strict=True)
+            ]
+        rows.matched(torch.tensor(texts), 4)
         for kind, options in KINDS.items():
             if kind != "window" or (cfg.position != "sinusoidal" and not cfg.smeared_keys):
                 generate(native, ids, 46, cache=make_cache(cfg, kind, 2, 50, **options))

@@ -53,26 +53,17 @@ def beam(
     width, length_penalty = whole("width", width), real("length_penalty", length_penalty)
     model = on_backend(model, backend, job.cache)
     prompt, V = job.ids.shape[1], model.cfg.vocab_size
-    if cache == "static" and is_native(model, backend):
+    if own := cache == "static" and is_native(model, backend):
         memory = engine().Rows(model, min(width, V**job.new_tokens), prompt + job.new_tokens - 1)
     else:
         memory = _Cached(model, job)
     texts, total, finished = job.ids.tolist(), [0.0], []  # of those alive, and their log p
     for _ in range(job.new_tokens):
-        logits = memory.logits(texts)  # (W, V)
-        before = torch.tensor(total, dtype=torch.float64, device=logits.device)
-        candidates = before[:, None] + logits.log_softmax(dim=-1, dtype=torch.float64)
-        value, index = candidates.flatten().topk(min(width - len(finished), candidates.numel()))
-        values, places = value.tolist(), index.tolist()
-        if not math.isfinite(values[0]):  # it is the first, if any is no number
-            checked(widened(logits).amax(dim=-1, keepdim=True), after=len(texts[0]))
-        possible = len(values) - values.count(-math.inf)  # the others are last
-        if on_step is not None:
-            on_step(job.ids.new_tensor(texts), candidates, index[:possible])
-        grown = [
-            ([*texts[place // V], place % V], value, place // V)
-            for place, value in zip(places[:possible], values[:possible], strict=True)
-        ]
+        k = width - len(finished)
+        best = memory.best(texts, total, k) if own and on_step is None else None
+        if best is None:  # or the engine finds no choice: then it is said why
+            best = _best(memory.logits(texts), texts, total, k, on_step)
+        grown = [([*texts[place // V], place % V], value, place // V) for value, place in best]
         finished += [(text, value) for text, value, _ in grown if text[-1] in job.stop]
         alive = [one for one in grown if one[0][-1] not in job.stop]
         if not alive:
@@ -84,6 +75,21 @@ def beam(
         for text, log_p in [*finished, *((text, value) for text, value, _ in alive)]
     ]
     return sorted(found, key=lambda b: -b.score)
+
+
+def _best(logits, texts, total, k, on_step):
+    """The k likeliest continuations by one token, or as many as are possible, from logits (W, V):
+    (log p, index into (W, V)) of each, the best first."""
+    before = torch.tensor(total, dtype=torch.float64, device=logits.device)
+    candidates = before[:, None] + logits.log_softmax(dim=-1, dtype=torch.float64)
+    value, index = candidates.flatten().topk(min(k, candidates.numel()))
+    values, places = value.tolist(), index.tolist()
+    if not math.isfinite(values[0]):  # it is the first, if any is no number
+        checked(widened(logits).amax(dim=-1, keepdim=True), after=len(texts[0]))
+    possible = len(values) - values.count(-math.inf)  # the others are last
+    if on_step is not None:
+        on_step(index.new_tensor(texts), candidates, index[:possible])
+    return zip(values[:possible], places[:possible], strict=True)
 
 
 class _Cached:

@@ -104,21 +104,24 @@ def speculate(
     job = _prepared(model, draft, gamma, ids, max_new_tokens, cache, **asked)
     own, ids, model = cache == "static", job.ids, on_backend(model, backend, job.cache)
     end, steps = ids.shape[1] + job.new_tokens, []
-    cache, judged = job.cache, partial(_judged, model, job.cache)
+    cache, judged, matched = job.cache, partial(_judged, model, job.cache), None
     if own and is_native(model, backend):
-        cache, judged = None, engine().Rows(model, 1, end - 1).judged
+        rows = engine().Rows(model, 1, end - 1)
+        cache, judged, matched = None, rows.judged, rows.matched if sampling == GREEDY else None
     matching = coupled or sampling.temperature == 0
     rule = _Matching(model, job) if matching else _Residual(sampling, job.generator)
     while ids.shape[1] < end:
         proposal, q = draft.propose(ids, min(gamma, end - ids.shape[1] - 1), rule)
-        text = torch.cat((ids, proposal), dim=1)
-        logits = judged(text, 1 + proposal.shape[1])
-        accepted, token = rule.judge(logits, ids, proposal, q)
+        room = torch.cat((ids, proposal, ids[:, :1]), dim=1)  # there is room for one more
+        text, n = room[:, :-1], 1 + proposal.shape[1]
+        found = matched and matched(text, n)
+        accepted, token = found or rule.judge(judged(text, n), ids, proposal, q)
         steps.append((proposal.shape[1], accepted))
         kept = ids.shape[1] + accepted
         if cache is not None and cache.pos > kept:
             cache.truncate(kept)
-        ids, old = torch.cat((text[:, :kept], token), dim=1), ids.shape[1]
+        room[:, kept] = token
+        ids, old = room[:, : kept + 1], ids.shape[1]
         new = ids[0, old:].tolist() if job.stop else ()
         if met := [i for i, token in enumerate(new) if token in job.stop]:
             ids = ids[:, : old + met[0] + 1]

@@ -194,11 +194,8 @@ typedef void Task(const void *job, int part, int parts);
 
 // How many threads share work on so many bytes, each read for one row.
 static int threads_for(const Work *w, int64_t bytes) {
-#ifdef THREADS
-    if (w->threads > 1 && bytes >= 2 * w->grain)
-        return bytes / w->grain < w->threads ? (int)(bytes / w->grain) : w->threads;
-#endif
-    return 1;
+    if (w->threads < 2 || bytes < 2 * w->grain) return 1;
+    return bytes / w->grain < w->threads ? (int)(bytes / w->grain) : w->threads;
 }
 
 #ifdef THREADS
@@ -280,29 +277,30 @@ static void start(int workers) { // each is tried once: nothing depends on havin
     pthread_sigmask(SIG_SETMASK, &before, NULL);
 }
 
+#endif
+
 // Does all parts of a job with up to so many threads, the caller one of them, and waits for it.
 static void share(Task *task, const void *job, int parts, int threads) {
-    if (atomic_exchange(&pool.busy, 1)) {
-        for (int part = 0; part < parts; part++) task(job, part, parts);
+#ifdef THREADS
+    if (!atomic_exchange(&pool.busy, 1)) {
+        if (pool.workers < threads - 1) start(threads - 1);
+        pool.task = task, pool.job = job, pool.parts = parts, pool.open = parts;
+        pool.ticket = ((pool.ticket >> 32) + 1) << 32 | (uint64_t)threads << 24 | (uint64_t)parts;
+        int asleep = 0;
+        for (int who = 1; who < threads; who++) asleep |= pool.asleep[who];
+        if (asleep) {
+            pthread_mutex_lock(&pool.lock);
+            pthread_cond_broadcast(&pool.wake);
+            pthread_mutex_unlock(&pool.lock);
+        }
+        while (taken(0)) continue;
+        for (int turns = 0; pool.open; turns++) turns < 1000 ? relax() : (void)sched_yield();
+        pool.busy = 0;
         return;
     }
-    if (pool.workers < threads - 1) start(threads - 1);
-    pool.task = task, pool.job = job, pool.parts = parts, pool.open = parts;
-    pool.ticket = ((pool.ticket >> 32) + 1) << 32 | (uint64_t)threads << 24 | (uint64_t)parts;
-    int asleep = 0;
-    for (int who = 1; who < threads; who++) asleep |= pool.asleep[who];
-    if (asleep) {
-        pthread_mutex_lock(&pool.lock);
-        pthread_cond_broadcast(&pool.wake);
-        pthread_mutex_unlock(&pool.lock);
-    }
-    while (taken(0)) continue;
-    for (int turns = 0; pool.open; turns++) turns < 1000 ? relax() : (void)sched_yield();
-    pool.busy = 0;
-}
-#else
-static void share(Task *task, const void *job, int parts, int threads) {}
 #endif
+    for (int part = 0; part < parts; part++) task(job, part, parts);
+}
 
 // ---- 3. Lanes ---------------------------------------------------------------------------------
 
@@ -404,18 +402,15 @@ static uint16_t half_of(float x) {
     uint32_t sign = u.bits >> 16 & 0x8000, a = u.bits & 0x7fffffff;
     if (a >= 0x47800000) // 65536 and more, and what is no number
         return sign | (a > 0x7f800000 ? 0x7e00 : 0x7c00);
-    if (a < 0x38800000) { // below the smallest normal half: a whole number of 2^-24
-        u.bits = a;
-        return sign | (uint16_t)rintf(u.value * 16777216.0f);
-    }
+    if (a < 0x38800000) // below the smallest normal half: a whole number of 2^-24
+        return sign | (uint16_t)rintf(fabsf(x) * 16777216.0f);
     a += 0xfff + (a >> 13 & 1);
     return sign | (uint16_t)((a - 0x38000000) >> 13);
 }
 
 INLINE float float_of(uint16_t h) { // what is not finite becomes 65536 or more
     union { uint32_t bits; float value; } u = {(uint32_t)(h & 0x7fff) << 13};
-    u.value *= 0x1p112f;
-    return h & 0x8000 ? -u.value : u.value;
+    return u.value * (h & 0x8000 ? -0x1p112f : 0x1p112f);
 }
 
 INLINE v8f floats_of(v8h half) {
@@ -476,18 +471,9 @@ INLINE void tile_fp32(const float *w, int64_t column, int64_t panel, int64_t K, 
     }
 }
 
-// Eight bytes as eight lanes.
+// Eight bytes as eight lanes: one instruction where there is one.
 INLINE v8i widened(const uint8_t *p) {
-#ifdef AVX2
-    return (v8i)_mm256_cvtepu8_epi32(_mm_loadl_epi64((const __m128i *)p));
-#else
     return (v8i){p[0], p[1], p[2], p[3], p[4], p[5], p[6], p[7]};
-#endif
-}
-
-INLINE v8i zeros_of(const Matrix *w, int64_t at) {
-    if (!w->zero) return (v8i){0} + w->middle;
-    return (widened(w->zero + at * LANES) ^ 128) - 128;
 }
 
 // table[code] of 16 levels.
@@ -517,7 +503,8 @@ INLINE void tile_codes(const Matrix *w, int64_t panel, Input in, v8f *y, const i
     UNROLLED for (int r = 0; r < M; r++) y[r] = (v8f){0};
     for (int64_t g = 0, i = 0; g < w->groups; g++) {
         const int64_t group = place(panel, w->groups, g);
-        v8i zero = zeros_of(w, group);
+        v8i zero = (v8i){0} + w->middle;
+        if (w->zero) zero = (widened(w->zero + group * LANES) ^ 128) - 128;
         v8f sum[8];
         UNROLLED for (int r = 0; r < M * U; r++) sum[r] = (v8f){0};
         for (int64_t end = i + w->each < w->words ? i + w->each : w->words; i < end; i++)
@@ -856,8 +843,7 @@ INLINE float moment(const float *x, float mean, int n, const int squares) {
     int i = 0;
     for (; i + LANES <= n; i += LANES) {
         v8f one = load(x + i) - mean;
-        if (squares) one *= one;
-        sum += one;
+        sum += squares ? (v8f)(one * one) : one;
     }
     float all = total(sum);
     for (; i < n; i++) all += squares ? (x[i] - mean) * (x[i] - mean) : x[i] - mean;
@@ -951,8 +937,7 @@ INLINE v8f scales_of(const char *affine, int64_t next, v8f *least, const int bit
             if (bits == 4) low[j] = *(const half_bits *)(affine + j * next + 2);
         }
     const v8f scale = floats_of(half);
-    *least = scale * -128.0f;
-    if (bits == 4) *least = floats_of(low);
+    *least = bits == 4 ? floats_of(low) : (v8f)(scale * -128.0f);
     return scale;
 }
 
@@ -1137,14 +1122,14 @@ INLINE void mix(Run v, float *p, int D, float *y, int more, const int bits) {
     for (; d < D; d += LANES) weigh(v, p, d, D, y, total(rest), more, bits, 1);
 }
 
-// The softmax of n scores times `scale`, in place; there is room up to a multiple of 8.
+// The softmax of n scores times `scale`, in place; there is room up to a multiple of 8, whose rest
+// becomes 0.
 static void soften(float *s, int n, float scale) {
     const int whole = up8(n);
     const float high = highest(s, n);
     v8f sum = {0};
-    for (int i = n; i < whole; i++) s[i] = s[0];
+    for (int i = n; i < whole; i++) s[i] = -INFINITY;
     for (int i = 0; i < whole; i++) s[i] = exponential((s[i] - high) * scale);
-    for (int i = n; i < whole; i++) s[i] = 0;
     for (int i = 0; i < whole; i += LANES) sum += load(s + i);
     for (int i = 0; i < whole; i += LANES) store(s + i, load(s + i) / total(sum), LANES);
 }
@@ -1398,8 +1383,7 @@ static void sink(const float *x, int32_t *heap, int i, int n) {
 static int32_t pop(const float *x, int32_t *heap, int n) {
     const int32_t id = heap[0];
     heap[0] = heap[n - 1], heap[n - 1] = id;
-    sink(x, heap, 0, n - 1);
-    return id;
+    return sink(x, heap, 0, n - 1), id;
 }
 
 static int32_t first_of(const float *x, float value, int n) { // in runs first, as vectors
@@ -1440,6 +1424,29 @@ static int32_t choose(float *x, int V, const Sampling *s, const uint8_t *seen, c
             won = p / noise[id], winner = id;
     }
     return winner;
+}
+
+// The k likeliest of the texts that go on by one token from `rows` others, which have logits x
+// (rows, V) and log-probabilities `before`: log p as `value`, -inf for those that cannot be, and
+// r V + token as `index`, the best first, the lower index of equals. An error where a row gives no
+// distribution.
+int engine_best(const Model *m, const float *x, int rows, const double *before, int k,
+                double *value, int32_t *index) {
+    const int V = m->vocab;
+    for (int i = 0; i < k; i++) value[i] = -INFINITY;
+    for (int r = 0; r < rows; r++, x += V) {
+        const float most = highest(x, V);
+        double sum = 0;
+        for (int i = 0; i < V; i++) sum += exponential(x[i] - most);
+        if (!(sum > 0)) return NOT_FINITE;
+        const double less = before[r] - most - log(sum);
+        for (int i = 0, at; i < V; i++) {
+            for (at = k; at && value[at - 1] < less + x[i]; at--)
+                if (at < k) value[at] = value[at - 1], index[at] = index[at - 1];
+            if (at < k) value[at] = less + x[i], index[at] = r * V + i;
+        }
+    }
+    return OK;
 }
 
 // ---- 10. Generation ---------------------------------------------------------------------------

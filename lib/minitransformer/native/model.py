@@ -242,6 +242,7 @@ class NativeModel:
         """A contiguous FP32 cache, (L, 2, B, Hkv, tokens, D), with nothing in it."""
         Hkv, D = self.cfg.kv_heads, self.cfg.head_dim
         store = torch.empty(self.cfg.n_layers, 2, B, Hkv, tokens, D)
-        parts = [(k, v, k, v) for k, v in store]
-        strides = 4 * Hkv * tokens * D, 4 * D, 4 * tokens * D
-        return View(store, parts, strides, bits=32, block=tokens).lay([[row] for row in range(B)])
+        size, first = 4 * Hkv * tokens * D, store.data_ptr()
+        keys = [first + 2 * B * size * i for i in range(self.cfg.n_layers)]
+        places, strides = [(k, k + B * size) * 2 for k in keys], (size, 4 * D, 4 * tokens * D)
+        return View(store, places, strides, bits=32, block=tokens).lay([[row] for row in range(B)])

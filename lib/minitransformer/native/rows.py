@@ -1,10 +1,15 @@
 """Texts side by side over a cache of the engine's own, for decoders that come back between its
 steps: what a draft is judged by, and what beams choose from."""
 
+import math
+from ctypes import c_double, c_int32
+
 import torch
 
+from ..fields import whole
 from .checks import MOST_SEQUENCES, check_length, check_tokens
 from .model import NativeModel
+from .structs import NOT_FINITE
 
 
 class Rows:
@@ -22,8 +27,11 @@ class Rows:
     def logits(self, texts: list[list[int]], n: int = 1) -> torch.Tensor:
         """Logits after the last n tokens of texts as lists, (texts * n, V): what comes before those
         is fed where it was not. ValueError for tokens that are none, and for more than fit."""
-        start, end = min(self.held, len(texts[0]) - n), len(texts[0])
-        if end > self.tokens or len(texts) != len(self.places) or len(texts) > 1 < end - start:
+        end = len(texts[0]) if texts else 0
+        start = min(self.held, end - n)
+        alike = all(len(text) == end for text in texts)
+        many = len(texts) != len(self.places) or len(texts) > 1 < end - start
+        if end > self.tokens or many or not alike or not 0 <= start < end or n < 1:
             raise ValueError(
                 f"{len(texts)} texts of {end} tokens, {end - start} of them new, do not follow "
                 f"{len(self.places)} of at most {self.tokens}"
@@ -32,17 +40,48 @@ class Rows:
         check_tokens(tokens, self.model.cfg)
         sequences = [place for place in self.places for _ in range(start, end)]
         positions = [*range(start, end)] * len(texts)
-        states, C = self.model.scratch(len(tokens)), self.model.cfg.d_model
+        states, count, cfg = self.model.scratch(len(tokens)), len(texts) * n, self.model.cfg
         self.model.feed(self.seen, tokens, sequences, positions, states)
-        out = torch.empty(len(texts) * n, self.model.cfg.vocab_size)
-        skipped = (len(tokens) - len(out)) * C * states.element_size()
-        self.model.multiply(states.data_ptr() + skipped, len(out), out)
+        out = torch.empty(count, cfg.vocab_size)
+        skipped = (len(tokens) - count) * cfg.d_model * states.element_size()
+        self.model.multiply(states.data_ptr() + skipped, count, out)
         self.held = end
         return out
 
     def judged(self, text: torch.Tensor, n: int) -> torch.Tensor:
         """Logits after the last n tokens of one text (1, T): (n, V)."""
         return self.logits(text.tolist(), n)
+
+    def matched(self, text: torch.Tensor, n: int) -> tuple[int, int] | None:
+        """Of a text (1, T) how many of the last n - 1 tokens, up to the first that is not, are the
+        likeliest where they stand, and which is the likeliest then. None where logits hold no
+        choice."""
+        texts = text.tolist()
+        logits = self.logits(texts, n).numpy()
+        chosen, proposed = logits.argmax(1).tolist(), texts[0][len(texts[0]) - n + 1 :]
+        if not all(math.isfinite(logits.item(i, token)) for i, token in enumerate(chosen)):
+            return None  # the largest is what is no number, if any is
+        other = (i for i, token in enumerate(proposed) if token != chosen[i])
+        accepted = next(other, n - 1)
+        return accepted, chosen[accepted]
+
+    def best(self, texts: list[list[int]], before: list[float], k: int) -> list | None:
+        """The k likeliest texts of one token more, or as many as are possible: (log p, row * V +
+        token) of each, the best first; `before` is log p of the texts. None where logits hold no
+        choice."""
+        W, V = len(texts), self.model.cfg.vocab_size
+        if len(before) != W:
+            raise ValueError(f"{len(before)} log-probabilities of {W} texts: give one for each")
+        k = min(whole("k", k), W * V)
+        logits, given = self.logits(texts), (c_double * W)(*before)
+        values, places = (c_double * k)(), (c_int32 * k)()
+        code = self.model.engine.engine_best(
+            *(self.model.reference, logits.data_ptr(), W, given, k, values, places)
+        )
+        if code == NOT_FINITE:
+            return None
+        pairs = zip(values, places, strict=True)
+        return [pair for pair in pairs if pair[0] > -math.inf]
 
     def select(self, rows: list[int]) -> None:
         """Keep these texts, in this order, repeats allowed: the first of a text stays where it

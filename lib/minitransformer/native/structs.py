@@ -62,6 +62,7 @@ def declare(engine):
     engine.engine_arena.argtypes = [model, c_int64, c_int64]
     engine.engine_step.argtypes = [model, kv, p, p, p, c_int, p, p, c_int64]
     engine.engine_multiply.argtypes = [model, POINTER(Matrix), p, c_int, p, p]
+    engine.engine_best.argtypes = [model, p, c_int, p, c_int, p, p]
     engine.engine_generate.argtypes = [
         *(model, kv, POINTER(Sampling), c_int, p, c_int64, p, p, c_int),
         *(p, p, p, c_int, p, p, c_int64),

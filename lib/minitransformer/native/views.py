@@ -15,12 +15,11 @@ MOST_TOKENS = 2**31 - 1
 class View:
     """The engine's structure of a cache, and what keeps its memory alive."""
 
-    def __init__(self, storage, parts, strides, affine=(0, 0, 0), **fields):
-        """`parts`: for each layer the tensors of keys, values and the scales of both (of floats:
-        any), which lie in `storage`."""
-        addresses = [[x.data_ptr() for x in layer] for layer in parts]
-        self.arrays = [(c_void_p * len(parts))(*column) for column in zip(*addresses, strict=True)]
-        self.storage, self.parts, self.rows = storage, parts, None
+    def __init__(self, storage, places, strides, affine=(0, 0, 0), **fields):
+        """`places`: for each layer the addresses in `storage` of keys, values and the scales of
+        both (of floats: any)."""
+        self.arrays = [(c_void_p * len(places))(*column) for column in zip(*places, strict=True)]
+        self.storage, self.rows = storage, None
         self.struct = Cache(*self.arrays, None, *strides, *affine, **fields)
         self.reference, self.window = byref(self.struct), fields.get("window", 0)
 
@@ -164,6 +163,11 @@ def float32(tensor: torch.Tensor) -> torch.Tensor:
     return tensor
 
 
+def addresses(parts) -> list[list[int]]:
+    """Where tensors begin, layer by layer."""
+    return [[x.data_ptr() for x in layer] for layer in parts]
+
+
 def keep(cache, storage, step) -> None:
     """What a full ring lets go is written over at once, and comes back if the step does not come
     to its end."""
@@ -181,7 +185,7 @@ def floats(cache, storage) -> View:
     window = type(cache) is WindowCache
     fields = {"window": cache.window, "sinks": cache.sinks, "ring": cache.ring} if window else {}
     strides = 4 * Hkv * slots * D, 4 * D, 4 * slots * D
-    return View(storage, parts, strides, bits=32, block=slots, **fields)
+    return View(storage, addresses(parts), strides, bits=32, block=slots, **fields)
 
 
 def int8(cache, storage) -> View:
@@ -189,7 +193,7 @@ def int8(cache, storage) -> View:
     Hkv, n, D = cache.cfg.kv_heads, cache.capacity, cache.cfg.head_dim
     parts = [(c[:, :, 0], c[:, :, 1], s[:, :, 0], s[:, :, 1]) for c, s in storage]
     strides, affine = (2 * Hkv * n * D, D, 2 * n * D), (4 * Hkv * n, 2, 4 * n)
-    return View(storage, parts, strides, affine, bits=8, block=n)
+    return View(storage, addresses(parts), strides, affine, bits=8, block=n)
 
 
 def pages(pool, storage) -> View:
@@ -200,4 +204,4 @@ def pages(pool, storage) -> View:
     behind = packed_bytes(pool.cfg.head_dim, pool.bits) if pool.bits else 0
     parts = [(k, v, k[..., behind:], v[..., behind:]) for k, v in zip(*store.unbind(), strict=True)]
     affine = strides if pool.bits else (0, 0, 0)
-    return View(storage, parts, strides, affine, bits=pool.bits or 32, block=size)
+    return View(storage, addresses(parts), strides, affine, bits=pool.bits or 32, block=size)
