@@ -282,7 +282,7 @@ static void start(int workers) { // each is tried once: nothing depends on havin
 // Does all parts of a job with up to so many threads, the caller one of them, and waits for it.
 static void share(Task *task, const void *job, int parts, int threads) {
 #ifdef THREADS
-    if (!atomic_exchange(&pool.busy, 1)) {
+    if (parts > 1 && !atomic_exchange(&pool.busy, 1)) {
         if (pool.workers < threads - 1) start(threads - 1);
         pool.task = task, pool.job = job, pool.parts = parts, pool.open = parts;
         pool.ticket = ((pool.ticket >> 32) + 1) << 32 | (uint64_t)threads << 24 | (uint64_t)parts;
@@ -557,8 +557,6 @@ INLINE void dots_of(const v8u *word, int64_t panel, int64_t n, const int8_t *x, 
                 vwi *to = sum + (r * V + v) * U + (u * 8 / bits + half) % U;
                 *to = plus_products(*to, bytes, ((const four_bytes *)(x + r * stride))[half]);
             }
-            UNROLLED for (int v = 0; !RAISED && M == 1 && v < V; v++) // x86 sees what comes
-                if (u % 2 == 0) __builtin_prefetch(word + (P + v * SIDE) * panel, 0, 2);
         }
     }
     UNROLLED for (int i = 0; i < M * V * U; i++)
@@ -604,8 +602,7 @@ INLINE void tile_integers(const Matrix *w, int64_t panel, Input in, v8f *y, cons
     vwf sum[16];
     UNROLLED for (int i = 0; i < M * V; i++) sum[i] = (vwf){0};
     for (int64_t g = 0, k = 0; g < w->groups; g++) {
-        const int64_t last = k + w->each < w->words ? k + w->each : w->words;
-        const int64_t end = each ? k + each : last;
+        const int64_t end = k + w->each < w->words || each ? k + (each ? each : w->each) : w->words;
         vwi dot[16];
         UNROLLED for (int i = 0; i < M * V; i++) {
             const int64_t at = place(panel + i % V * SIDE, w->groups, g);
@@ -874,8 +871,7 @@ static void activate(int kind, float *restrict f, const float *restrict g, int n
 static void rotate(float *x, const float *cosine, const float *sine, float sign, int D) {
     for (int i = 0; i < D / 2; i++) {
         float a = x[i], b = x[i + D / 2], s = sign * sine[i];
-        x[i] = a * cosine[i] - b * s;
-        x[i + D / 2] = b * cosine[i] + a * s;
+        x[i] = a * cosine[i] - b * s, x[i + D / 2] = b * cosine[i] + a * s;
     }
 }
 
@@ -1100,11 +1096,9 @@ INLINE void weigh(Run v, const float *p, int d, int D, float *y, float rest, int
     for (; t < v.n; t++, at += v.stride)
         UNROLLED for (int j = 0; j < wide; j++)
             sum[j] += numbers(at, j * LANES, bits) * p[t];
-    UNROLLED for (int j = 0; j < wide; j++) {
-        v8f one = sum[j] + sum[wide + j] + rest;
-        if (more) one += load(y + d + j * LANES);
-        store(y + d + j * LANES, one, LANES);
-    }
+    UNROLLED for (int j = 0; j < wide; j++)
+        store(y + d + j * LANES,
+              sum[j] + sum[wide + j] + rest + (more ? load(y + d + j * LANES) : (v8f){0}), LANES);
 }
 
 // The same for all D numbers; p becomes p times scale.
@@ -1280,10 +1274,7 @@ static int residual(const Model *m, const Cache *c, int layer, const int32_t *se
         const Look seen = {m, c, sequence, position, w, layer, r - n + 1, n};
         const int64_t tokens = c->window ? c->window : position[r] + 1;
         const int threads = threads_for(w, 8 * D * tokens * m->heads * n);
-        if (threads == 1 || m->kv_heads == 1)
-            look(&seen, 0, 1);
-        else
-            share(look, &seen, threads < m->kv_heads ? threads : m->kv_heads, threads);
+        share(look, &seen, threads < m->kv_heads ? threads : m->kv_heads, threads);
         n = 0;
     }
     linear(&b->out, NULL, w->a, w->Q, w->h, w->C, rows, w);
