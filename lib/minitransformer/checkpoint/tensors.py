@@ -19,8 +19,7 @@ def _build(cfg, scheme):
 
 
 class Undrawn(TorchFunctionMode):
-    """Draws no numbers: a file's take their place, which large models would wait seconds for; and
-    on meta, where there is no room for them, torch would load its compiler for it."""
+    """Draws no numbers, which takes seconds: a file's take their place, and meta has no room."""
 
     def __torch_function__(self, func, types, args=(), kwargs=None):
         kwargs = kwargs or {}

@@ -78,8 +78,7 @@ def beam(
 
 
 def _best(logits, texts, total, k, on_step):
-    """The k likeliest continuations by one token, or as many as are possible, from logits (W, V):
-    (log p, index into (W, V)) of each, the best first."""
+    """(log p, index into (W, V)) of the k likeliest of logits (W, V), if possible, best first."""
     before = torch.tensor(total, dtype=torch.float64, device=logits.device)
     candidates = before[:, None] + logits.log_softmax(dim=-1, dtype=torch.float64)
     value, index = candidates.flatten().topk(min(k, candidates.numel()))

@@ -154,9 +154,7 @@ def _judged(model, cache, text, n):
 
 def _histories(ids, proposal, sampling):
     """What precedes each judged position, (g + 1, T + g), later proposals hidden behind a token
-    that is there anyway.
-
-    None where `sampling` does not look back."""
+    that is there anyway; None where `sampling` does not look back."""
     if sampling.repetition_penalty == 1:
         return None
     g = proposal.shape[1]

@@ -109,11 +109,8 @@ def quantized(layer: QuantLinear | QuantEmbedding, made: Matrix, held: Held) -> 
     made.rows, made.columns, made.bits = weight.rows, weight.columns, 8 if s.bits > 4 else 4
     made.group = s.group_size if groups > 1 else weight.columns
     columns = 32 // made.bits
-    made.groups, made.words, made.each = (
-        groups,
-        -(-weight.columns // columns),
-        -(-made.group // columns),
-    )
+    made.groups, made.words = groups, -(-weight.columns // columns)
+    made.each = -(-made.group // columns)
     middle, codes = 2 ** (s.bits - 1), weight.integers()
     if made.bits == 8:  # signed, in bytes
         codes, made.middle = codes - middle, 0
