@@ -278,6 +278,14 @@ def test_the_first_bar_that_fails_is_named(rows):
     assert (told["unmet-id"], told["unmet-bar"]) == ("quant-ratio-int4-g32", "≥ 6.3×")
 
 
+def test_what_is_asked_of_all_is_said_in_the_readers_language(rows):
+    worst = {"id": "native-fastest", "threshold": "all", "verdict": "fail"}
+    told = found([rows[0] | worst, *rows[1:]])
+    assert headline.abstract(told, "en").count("asked all.") == 1
+    spanish = headline.abstract(told, "es")
+    assert "se pedía que fueran todos." in spanish and "el motor es el núcleo" in spanish
+
+
 def fields(template):
     return {name for _, name, _, _ in Formatter().parse(template) if name}
 

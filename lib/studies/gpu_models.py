@@ -125,6 +125,8 @@ def stepping(way: str, step: Step, device) -> Callable:
     which the next call overwrites."""
     if way == COMPILED:
         return torch.compile(step, mode="reduce-overhead", fullgraph=True)
+    if device.type != "cuda":  # whatever else the machine has: what runs here is not recorded
+        raise ValueError(f"a CUDA graph is of a GPU, and this is {device}")
     token = torch.zeros(1, 1, dtype=torch.long, device=device)
     place = torch.zeros(1, dtype=torch.long, device=device)
     # What it writes at place 0 meanwhile the first token of a text overwrites.
