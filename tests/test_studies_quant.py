@@ -337,6 +337,23 @@ def test_products_are_named_by_their_quickest_fp32_among_them():
     assert "slower" not in set(wide.label)
 
 
+def test_products_have_one_thread_whatever_the_run_has(monkeypatch):
+    seen, table = [], kernels.bench.dispatch_table
+
+    def watched(*given):
+        seen.append(torch.get_num_threads())
+        return table(*given)
+
+    monkeypatch.setattr(kernels.bench, "dispatch_table", watched)
+    before = torch.get_num_threads()
+    torch.set_num_threads(2)
+    try:
+        kernels.products([16], 1, 0)
+        assert seen == [1] and torch.get_num_threads() == 2
+    finally:
+        torch.set_num_threads(before)
+
+
 def test_the_engine_is_compared_with_the_quickest_other_kernel_of_a_format():
     table = pd.DataFrame(
         [

@@ -26,6 +26,7 @@ from . import native
 from .formats import formats, made, seed_rule
 from .processes import as_columns, over_processes, process_medians, speedup
 from .words import plain, with_interval
+from .workers import one_thread
 
 SUITS = {
     "int8 channel": ("int8pack", "fbgemm", "onednn", "onnxruntime"),
@@ -227,9 +228,11 @@ def as_run(ways: dict, engines: dict, scores) -> pd.Series:
 
 
 def products(widths, repeats: int, seed: int) -> pd.DataFrame:
-    """Square matrices alone, times 1 and 64 tokens, every format on every kernel beside FP32."""
+    """Square matrices alone, times 1 and 64 tokens, every format on every kernel beside FP32, all on
+    one thread, whatever a run trains on: the engine's product has one."""
     own = {name: formats()[name] for name in SUITS}
-    table = bench.dispatch_table(widths, own, (1, 64), repeats, seed)
+    with one_thread():
+        table = bench.dispatch_table(widths, own, (1, 64), repeats, seed)
     share = 100 * table.limit_us / table.median_us
     table = table.assign(kernel=table.kernel.replace("none", PLAIN), speedup=1 / table.time_ratio)
     return decided(table.assign(limit_reached_percent=share))
