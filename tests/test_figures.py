@@ -337,6 +337,16 @@ def test_numbers_that_do_not_fit_into_their_cells_give_way_to_a_scale():
     assert "2,000" in found and "1,017" not in found
 
 
+def test_a_row_of_another_measurement_has_no_factor_and_no_part_in_the_fall():
+    df = pd.DataFrame(
+        {"s": ["a", "b", "c"], "us": [1000.0, 700.0, 100.0], "apart": [False, True, False]}
+    )
+    found = set(texts(figures.waterfall(df, "s", "us", xlabel="µs")))
+    assert "10×" in found and not {"1.4×", "7.0×"} & found
+    plain = set(texts(figures.waterfall(df[["s", "us"]], "s", "us", xlabel="µs")))
+    assert {"1.4×", "7.0×"} <= plain and "10×" not in plain
+
+
 def test_waterfall_writes_each_factor_and_the_gap_that_remains():
     df = pd.DataFrame({"s": ["naive", "cache", "int8"], "us": [1000.0, 250.0, 50.0]})
     fig = figures.waterfall(df, "s", "us", xlabel="time, µs", limit=(10.0, "bandwidth"), unit=" µs")

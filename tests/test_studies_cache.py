@@ -725,7 +725,7 @@ def test_the_compiled_step_is_told_with_its_reason_or_its_gain(folder, text, mon
     assert "no C++ compiler" in compiled.in_words(found) and np.isnan(compiled.us_per_token(found))
     times = [(p, r, n, t) for p in (0, 1) for r in (0, 1) for n, t in (("a", 4.0), ("b", 2.0))]
     samples = pd.DataFrame(times, columns=["process", "repeat", "name", "seconds"])
-    names = {"a": compiled.EAGER, "b": compiled.COMPILED}
+    names = {"a": compiled.EAGER, "b": native.COMPILED}
     samples = samples.assign(name=samples.name.map(names), tokens=10)
     compiling = pd.DataFrame({"seconds": [9.0, 3.0], "same": True, "reason": ""})
     both = {"compiled": samples, "compiling": compiling}
@@ -741,6 +741,7 @@ def test_the_compiled_step_is_told_with_its_reason_or_its_gain(folder, text, mon
     own = pd.DataFrame({"new_tokens": 60, "loop": native.WAYS[1:], "us_per_token": 1.0})
     fall = native.waterfall(steps.assign(loop=latency.LOOPS[1:]), own, 60, 200.0)
     assert fall.step.tolist()[2:4] == ["static cache", "torch.compile"]
+    assert fall.step[fall.apart].tolist() == ["torch.compile"]
 
 
 def test_a_gap_is_explained_as_far_as_it_closes():

@@ -129,10 +129,10 @@ def test_times_the_mark_is_the_ratio_of_the_columns_beside_it(tiny):
     assert (table.over_least < table.over_least_high).all()
 
 
-def test_what_a_call_costs_is_a_forward_less_a_step():
+def test_what_a_forward_takes_beyond_is_less_a_step():
     rows = pd.DataFrame({"shape": "a", "rows": [1, 8], "format": "native FP32", "ms": [0.05, 0.2]})
     steps = pd.DataFrame({"shape": "a", "format": ["native FP32"], "us": [30.0]})
-    assert limits_told.call_us(rows, steps, "a") == pytest.approx(20)
+    assert limits_told.beyond_us(rows, steps, "a") == pytest.approx(20)
 
 
 def test_eight_rows_are_told_and_judged_at_every_shape():
@@ -142,7 +142,7 @@ def test_eight_rows_are_told_and_judged_at_every_shape():
     steps = pd.DataFrame({"shape": ["a"], "format": "native FP32", "us": [30.0]})
     told = limits_told.rows_for_sentence(rows, steps)
     assert (told["times"], told["first"]) == ("2.25 (a), 1.60 (b)", "a")
-    assert (told["all"], told["call"]) == (pytest.approx(148), pytest.approx(20))
+    assert (told["all"], told["beyond"]) == (pytest.approx(148), pytest.approx(20))
     assert told["left"] == pytest.approx(2.25 * 128 / 148)
     assert list(limits_told.row_cases(rows)) == ["shape", "over_least", "low", "high"]
     assert list(limits_told.row_cases(rows)["shape"]) == ["a", "b"]
@@ -178,6 +178,10 @@ def test_each_bar_on_kinds_reads_one_row():
     assert found["engine-int8-cache-short"] == ["512 tokens", 514]
     assert found["engine-int8-cache"] == ["4,096 tokens", 4098]
     assert found["engine-window"] == ["4,096 tokens", -4099] and len(found) == 4
+    assert list(limits_told.kind_cases(table)["engine-paged"].case) == [
+        "512 tokens",
+        "4,096 tokens",
+    ]
 
 
 def test_a_table_is_worded_with_the_interval_and_spread_behind_each_ratio():
@@ -191,14 +195,17 @@ def test_a_table_is_worded_with_the_interval_and_spread_behind_each_ratio():
 
 
 def test_sentences_name_what_is_furthest_what_is_left_and_how_far_the_mark_is():
-    each = {"part": ["a", limits.REST, limits.WHOLE] * 3, "over_least": [1.1, 1.3, 9.0] * 3}
+    each = {"part": ["a", limits.REST, limits.WHOLE] * 3, "over_least": [1.4, 1.3, 9.0] * 3}
+    each |= {"over_least_low": [0.9, 1.2, 8.0] * 3, "over_least_high": [2.0, 1.4, 9.5] * 3}
     parts = pd.DataFrame({**each, "format": np.repeat([*native.FORMATS], 3), "us": range(9)})
-    parts.loc[3:, "over_least"] = 7.0  # of few bits the mark is no limit
+    parts.loc[3:, "over_least_low"] = 7.0  # of few bits the mark is no limit
     rest = "Attention, norms and the loop take 1.0, 4.0, 7.0 µs in FP32, int8 and int4; in int4 a"
-    told = f"Furthest above reading alone in FP32: {limits.REST}, 1.30 times. {rest}"
+    told = f"Furthest above reading alone in FP32: {limits.REST}, 1.30 [1.20, 1.40] times. {rest}"
     assert limits_told.parts_told(parts) == f"{told} whole step takes 8.0."
-    under = limits_told.parts_told(parts.assign(over_least=parts.over_least.clip(upper=0.8)))
-    assert under.startswith(f"In FP32 no part takes longer than the mark of reading it. {rest}")
+    under = limits_told.parts_told(
+        parts.assign(over_least_low=parts.over_least_low.clip(upper=0.8))
+    )
+    assert under.startswith(f"In FP32 no part surely takes longer than reading its weights. {rest}")
     assert limits_told.not_run([*limits.SHAPES]) == "All of them are run."
     assert limits_told.not_run([*limits.SHAPES][:4]).endswith(": 12 × 768, untied (162M).")
     for name, cfg in limits.SHAPES.items():
@@ -256,7 +263,7 @@ def test_one_process_measures_all_that_the_tables_ask_for(tiny, monkeypatch):
     assert list(prompts.tokens) == [8, 16] and (prompts.native_peak > 0).all()
     shares = limits.part_table(found["parts"], found["floors"])
     assert list(shares.format.unique()) == [*native.FORMATS] and len(shares) == 12
-    assert (limits.kind_table(found["kinds"]).us > 0).all()
+    assert (limits.kind_table(found["kinds"]).us_per_token > 0).all()
     assert limits.worth(found["loops"], found["floors"])["over_naive"]["estimate"] > 0
     two = limits.step_table(found["steps"], found["floors"], limits.TWO)
     assert list(two.format) == [*native.FORMATS] and (two.over_alone > 0).all()

@@ -79,8 +79,20 @@ def test_arms_are_tuned_on_validation_trained_from_every_seed_and_kept(few, tmp_
     assert list(kept_arms.learnt(kept).mechanism) == ["bigram", "offset", "recency", "induction"]
     longer = kept_arms.lengths(kept)
     assert set(longer.evaluated_window) == {16, 64, 128, 256} and len(longer) == 8
-    beyond = "Read in windows of 256 tokens instead of the trained 16: rotary "
+    beyond = "Read in windows of 256 tokens instead of the trained 16, on average: rotary "
     assert beyond in (said := kept_arms.in_words(kept)) and "that was tried for" in said
+    assert "%): no arm. " in said
+    worth, reach = kept.made["worth_nats"]["induction"], kept.made["reach_percent"]["induction"]
+    found = kept.losses.excess_induction_nats.where(kept.losses.arm != "no positions", 0.0)
+    better = kept._replace(losses=kept.losses.assign(excess_induction_nats=found))
+    said = (
+        f"More of induction than one look finds ({reach:.0f} %): no positions from 2 of 2 seeds. "
+    )
+    assert worth > 0 and said in kept_arms.in_words(better)
+    sure = kept.losses.nats.where(kept.losses.arm == "default", kept.losses.nats + 9)
+    assert kept_arms.settled(kept._replace(losses=kept.losses.assign(nats=sure))) == [
+        "no positions"
+    ]
     assert set(kept_arms.above_floor(kept).what) == {"width 128, 1 block"}
     assert seeds.power(kept_arms.effects(kept)).startswith("With 2 paired seeds and 1 comparisons")
 

@@ -276,7 +276,8 @@ def test_the_slower_of_the_fastest_kernels_answers():
     assert kernels.quickest_formats(without) == (1.2, (1.1, 1.3))
     assert kernels.here(table, "Apart.") == (
         "Apart. On this CPU, in the same engine, the slower of int8 and int4 takes by the quickest "
-        "kernel 0.70 [0.60, 0.80] times FP32's, by PyTorch's and ONNX Runtime's 0.90 to 1.20 times."
+        "kernel 0.70 [0.60, 0.80] times FP32's; PyTorch's and ONNX Runtime's kernels "
+        "0.90 to 1.20 times."
     )
 
 
@@ -325,8 +326,8 @@ def test_products_are_named_by_their_quickest_fp32_among_them():
     least = ran.median_us.min()
     whole = kernels.quickest(table.assign(resident_of_disk=1.0))  # all is small: a row a product
     assert whole.tokens.tolist() == [1, 64] and whole.median_us[0] == least
-    told = kernels.by_width(pd.concat([table, table.assign(width=96, median_us=7.0)]))
-    assert told == {"width": 32, "us": least, "wider": 96, "wider_us": 7.0, "times": 9.0}
+    told = kernels.by_width(pd.concat([table, table.assign(width=1096, median_us=7.0)]))
+    assert told == {"each": f"{least:.1f} µs at width 32, 7.0 µs at width 1,096"}
     place = ran.median_us.idxmin()
     both = kernels.quickest(table.assign(resident_of_disk=1.0 + (table.index == place)))
     assert both.tokens.tolist() == [1, 1, 64] and both.median_us[0] == least < both.median_us[1]

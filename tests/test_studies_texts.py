@@ -113,7 +113,7 @@ def test_what_was_not_run_is_told():
     row = {"budget": "a second", "text": presets.GENERATED, "seconds": 0.97, "nats": 4.9,
            "low": 4.86, "high": 4.94, "ngram": "Kneser-Ney 3", "ngram_nats": 4.1}  # fmt: skip
     assert real_texts.not_run([row], ["a second"]) == (
-        "Not in this profile: a fifth, 3 minutes, 8 minutes, 30 minutes, 20 minutes, an hour, "
+        "Not in this profile: a fifth, 3 minutes, 8 minutes, 30 minutes, 20 minutes, 40 minutes, "
         "stories, quijote."
     )
     assert real_texts.not_run([], ["a fifth"]).endswith(" or of nanoGPT: “a fifth”.")
@@ -122,10 +122,13 @@ def test_what_was_not_run_is_told():
     assert (
         "1 s of training on the synthetic language reach 4.900 [4.860, 4.940] nats a token"
     ) in real_texts.answer([row], {})
-    assert real_texts.answer([row], {"t": "lost"}).endswith("; not at hand in this run: t.")
+    lost = "; this run itself lacked the text of t."
+    assert real_texts.answer([row], {"t": "lost"}).endswith(lost)
+    old = real_texts.answer([row | {"date": "2026-01-01"}], {})
+    assert old.startswith("1 s of training on the synthetic language, measured apart, reach 4.900")
     assert (
         real_texts.answer([], {"t": "lost"})
-        == "No budget was spent here (not at hand in this run: t)."
+        == "No budget was spent here (this run itself lacked the text of t)."
     )
     assert real_texts.answer([], {}) == "No budget was spent here (nanoGPT was not run)."
 
@@ -264,8 +267,9 @@ def test_where_an_update_spends_its_time_and_what_there_is_to_gain(monkeypatch):
     assert table.low.tolist() == pytest.approx(table.share_percent.tolist())
     half = [parted(i, slow, "bfloat16") for i in range(2)]
     assert update_costs.in_words(pd.concat([measured, *half])) == (
-        "tiny: forward and backward, PyTorch's own, run at 30 % of the product's speed; with all "
-        "else free an update would be 1.60 times as fast. In bfloat16 it takes 3.00 times as long."
+        "Of tiny forward and backward, PyTorch's own, run at 30 % of the product's speed; "
+        "with all else free an update would be 1.60 times as fast. In bfloat16 it takes 3.00 "
+        "times as long."
     )
 
 
@@ -305,7 +309,7 @@ def test_long_results_are_read_as_they_were_kept_and_the_newer_take_their_place(
     assert list(kept["texts-curves"].valid_nats) == [2.0] and list(kept["texts-costs"]["size"]) == [
         "a"
     ]
-    assert list(kept_texts.costs(kept["texts-costs"]).columns) == ["size", "low", "high", "date"]
+    assert list(kept_texts.dated(kept["texts-costs"]).columns) == ["size", "low", "high", "date"]
     said = kept_texts.apart(kept["texts"])
     assert "“8 minutes”: measured apart on 2026-01-02" in said and "with 1 thread," in said
     assert list(kept_texts.shown(kept["texts"]).date) == ["2026-01-02"] * 2
@@ -429,7 +433,8 @@ def test_what_a_run_measured_is_judged_before_what_was_kept():
     freed = kept["texts"].assign(**MADE, bar="")
     assert kept_texts.apart(freed).startswith("“8 minutes” took 11 s, more than its budget. “")
     assert apart["texts-30"] == 1.6  # of the longest budget, not of the least loss
-    long = [reached("an hour", 1.3, allowed_seconds=3600.0), reached("large", 1.2, parameters=12e6)]
+    later = reached("40 minutes", 1.3, allowed_seconds=2400.0)
+    long = [later, reached("large", 1.2, parameters=12e6)]
     within = kept_texts.judgements(tables([]), tables([*rows, *long]))
     assert {bar: of for bar, _, _, of in within}["texts-30"] == (
         "3 minutes: 9 s of training, measured apart"

@@ -79,16 +79,19 @@ def bars(df, label, value, group=None, low=None, high=None, *, xlabel, limits=()
 
 
 @described(alt.rows)
-def waterfall(df, label, value, *, xlabel, limit=None, unit=""):
+def waterfall(df, label, value, *, xlabel, limit=None, unit="", apart="apart"):
     """Steps from slow to fast on a log axis: each row's bar spans what the step took away; factors
-    at the right.
+    at the right. Rows that say yes in the column `apart`, if there is one, are of another
+    measurement: a mark without bar or factor; the next is held against the last that is not.
 
     `limit` is (value, "name"): the gap that remains above it is drawn as a dashed empty bar."""
     with styled():
         fig, ax = canvas(1.05 + row_height(0.34) * (len(df) + (limit is not None)), log="x")
         after, names = df[value].to_numpy(float), list(df[label])
         blue = PALETTE["blue"][0]
-        before = np.r_[after[0], after[:-1]]
+        apart = df[apart].to_numpy(bool) if apart in df else np.zeros(len(df), bool)
+        last = np.maximum.accumulate(np.where(apart, 0, np.arange(len(df))))  # row of the fall
+        before = np.where(apart, after, after[np.r_[0, last[:-1]]])
         if limit:
             before, after = np.r_[before, after[-1]], np.r_[after, limit[0]]
             names = [*names, "remaining gap"]
@@ -96,6 +99,7 @@ def waterfall(df, label, value, *, xlabel, limit=None, unit=""):
             "",
             *(f"{number(b / a, 2)}×" for b, a in zip(before[1:], after[1:], strict=True)),
         ]
+        factors = ["" if i < len(df) and apart[i] else text for i, text in enumerate(factors)]
         texts = [f"{number(value, 3)}{unit}" for value in after]
         rows = np.arange(len(df))
         spans = (before - after)[1 : len(df)]

@@ -231,8 +231,7 @@ def abstract(found: dict, language: str = "en") -> str:
     if id := found.get("unmet-id"):
         words = summary()["unmet"].get(id, {}).get(language, found["unmet-name"])
         known["unmet-name"] = f"[{literal(words)}](#claim-{id})"
-        if found["unmet-bar"] == "all":
-            known["unmet-bar"] = summary()["every"][language]
+        known["unmet-bar"] = summary()["bar"].get(bar := found["unmet-bar"], {}).get(language, bar)
     paragraphs = [[]]
     for it in summary()["sentence"]:
         paragraphs += [[]] if it.get("break") else []

@@ -40,14 +40,14 @@ def limits(
     threads = run.get("threads") or "all"
     told = {
         "Scale": f"A model of {found['parameters']} parameters answers questions about mechanisms "
-        "and arithmetic; its speeds are dominated by fixed overhead, and neither sizes nor ratios "
+        "and arithmetic; in PyTorch its speeds are mostly overhead, and neither sizes nor ratios "
         "carry over to large models. The time model is meant to; how well it does, its bars say.",
         "Source": source_limit(corpus),
         "One training": one_training(luck),
-        "One machine": f"Times are from one processor ({machine.get('cpu', 'unknown')}, "
-        f"{machine.get('cores', '?')} cores, {threads} threads used) that other work may have "
-        "shared. Milliseconds are of this machine, and so are the ratios: overhead, compute and "
-        "bandwidth, which the time model separates, differ from one machine to the next.",
+        "One machine": f"Times of this run are of one {machine.get('cpu', 'unknown processor')} "
+        f"({machine.get('cores', '?')} cores, {threads} threads used), which other work may have "
+        "shared. Milliseconds are its own, and so are ratios: overhead, compute and bandwidth "
+        "differ from one machine to the next. What was measured apart names its machine.",
         "Profile": _profile(run.get("profile", ""), run.get("side_by_side", {})),
         "Numbers that look alike": _alike(run, corpus, found, formats),
         "Not available": "The code, corpus generator, hashes and logbooks of the original report: "

@@ -60,7 +60,7 @@ def worth(loops, limits):
 
 
 def waterfall(fall):
-    """Time per token, step by step down."""
+    """Time per token, step by step down; what was timed `apart` has no factor."""
     return figures.waterfall(fall, "step", "us_per_token", xlabel="µs per token", unit=" µs")
 
 

@@ -66,8 +66,7 @@ def endless(model, text, texts: int, n: int, window: int, sinks: int = 4) -> dic
 
 def against_recomputing(losses: dict[str, np.ndarray], window: int):
     """Two tables: the excess loss over the tokens read, in means of `window`; and late in the text,
-    after eight windows or a half, the added perplexity of each way in per cent, with its
-    interval."""
+    after eight windows or a half, the perplexity each way adds in %, with its interval."""
     slow = losses["window recomputed"]
     n, begin = slow.shape[1] // window * window, min(8 * window, slow.shape[1] // 2)
     curves, costs = [], []

@@ -202,8 +202,7 @@ def proof(found: dict, asked: str) -> tuple:
 
 
 def rows(found: dict, asked: str) -> list[tuple]:
-    """The lines of the chapter's certificate: what, measured, bound; `asked` is that of the bar on
-    float64."""
+    """The lines of the chapter's certificate: what, measured, bound; `asked`: the float64 bar's."""
     same, certified = (f"{found[f'float32_{what}']:,}" for what in ("same", "certified"))
     steps = f"of {found['float32_steps']:,}"
     return [

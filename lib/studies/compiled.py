@@ -15,11 +15,9 @@ from minitransformer import bench
 from minitransformer.checkpoint import load
 from minitransformer.decode import generate
 
-from .native import EAGER
+from .native import COMPILED, EAGER
 from .processes import over_processes, process_medians
 from .texts import as_row
-
-COMPILED = "torch.compile"
 
 
 class Step(nn.Module):

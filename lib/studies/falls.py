@@ -66,8 +66,8 @@ def bytes_of(cfg, new: int) -> dict[str, int]:
 
 
 def table(samples: pd.DataFrame, floors: pd.DataFrame) -> pd.DataFrame:
-    """A row a shape and way: microseconds a token over processes, KiB that it must read, the least
-    microseconds of that, and the share of that speed that is reached, with its interval."""
+    """A row a shape and way: tokens of a loop, microseconds a token over processes, KiB it must
+    read, the least microseconds of that, and the share of that speed reached, with interval."""
     rows = []
     for shape, part in samples.groupby("shape", sort=False):
         (cfg, new), each = SHAPES[shape], process_medians(part)
@@ -78,7 +78,7 @@ def table(samples: pd.DataFrame, floors: pd.DataFrame) -> pd.DataFrame:
         for name, nbytes in bytes_of(cfg, new).items():
             share = over_processes(100 * least[name] / each[name])
             rows.append(
-                {"shape": shape, "step": name,
+                {"shape": shape, "tokens": new, "step": name,
                  "us_per_token": 1e6 * over_processes(each[name])["estimate"],
                  "KiB": nbytes / 1024, "least_us": 1e6 * over_processes(least[name])["estimate"],
                  "reached_percent": share["estimate"], "low": share["low"], "high": share["high"]}
@@ -92,10 +92,11 @@ def largest(table: pd.DataFrame) -> pd.DataFrame:
 
 
 def for_sentence(table: pd.DataFrame) -> dict:
-    """Of the largest `shape`: how many times as fast as recomputing the last way is, and how much
-    of that the cache, the engine and the bits give."""
+    """Of the largest `shape`, in loops of `tokens`: how many times as fast as recomputing the last
+    way is, and how much of that the cache, the engine and the bits give."""
     us = largest(table).set_index("step").us_per_token
     first, cached, fp32 = us[AGAIN], us[STATIC], us["native FP32"]
     last = us.iloc[-1]
-    return {"shape": table["shape"].iloc[-1], "all": first / last, "cache": first / cached,
+    where = {"shape": table["shape"].iloc[-1], "tokens": int(table.tokens.iloc[-1])}
+    return where | {"all": first / last, "cache": first / cached,
             "engine": cached / fp32, "bits": fp32 / last}  # fmt: skip

@@ -96,8 +96,7 @@ def learn(lesson: Lesson, words, tick: Callable[[int], None]) -> bool:
 
 
 def taught(lessons: list[Lesson], words, what: str, threads: int = 1, progress=None) -> list[bool]:
-    """`learn` of every lesson, `threads` of them at once; see `side_by_side`, and `ticks` of
-    `what` they are."""
+    """`learn` of every lesson, `threads` at once; see `side_by_side`, and `ticks` of `what`."""
     workers = at_once(threads, len(lessons))
     done = ticks(progress, sum(lesson.recipe.steps for lesson in lessons), what)
     return side_by_side(learn, lessons, words, workers=workers, done=done, cost=size)

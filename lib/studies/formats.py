@@ -157,8 +157,7 @@ def zero_points(model, scores) -> pd.DataFrame:
 
 
 def signed_gap(row) -> float:
-    """Of a row of `zero_points`: what a signed scale changes in perplexity against the symmetric
-    rule, in per cent."""
+    """Of a row of `zero_points`: how a signed scale changes the symmetric rule's perplexity, %."""
     return 100 * ((100 + row.full_range_percent) / (100 + row.symmetric_percent) - 1)
 
 

@@ -7,8 +7,7 @@ import pandas as pd
 
 
 def by_rank(splits: dict[str, np.ndarray], points: int = 80) -> pd.DataFrame:
-    """Share of the tokens in % by rank of frequency, of each named split, at about `points`
-    log-spaced ranks."""
+    """Share of each split's tokens in % by rank of frequency, at some `points` log-spaced ranks."""
     curves = []
     for name, ids in splits.items():
         ranked = np.sort(np.bincount(ids))[::-1]

@@ -116,8 +116,8 @@ def decode_sentence(table: pd.DataFrame) -> str:
     said = []
     for shape, part in table.groupby("shape", sort=False):
         best, eager = part.loc[part.us_per_step.idxmin()], part[part.way == EAGER]
-        beside = f" ({eager.us_per_step.iloc[0]:.0f} eager)" if len(eager) else ""
-        said.append(f"{shape} takes {best.us_per_step:.0f} µs a step by {best.way}{beside}")
+        beside = f" ({eager.us_per_step.iloc[0]:,.0f} eager)" if len(eager) else ""
+        said.append(f"{shape} takes {best.us_per_step:,.0f} µs a step by {best.way}{beside}")
     short = table[table.agreed < table.tokens]
     apart = [f"{r.shape}, {r.way}, from new token {r.agreed + 1}" for r in short.itertuples()]
     same = f"are the CPU's, {table.tokens.max()} of each"
@@ -156,9 +156,10 @@ def farthest(table: pd.DataFrame) -> float:
 
 
 def answer(tables: dict, made: dict) -> str:
-    """The chapter in a sentence or two."""
+    """The chapter in a few sentences: of each part that was measured."""
     if not made:
         return ABSENT[0].upper() + ABSENT[1:] + "."
-    timed = not tables["layers"].empty
-    said = layer_sentence(tables["layers"]) if timed else decode_sentence(tables["decode"])
+    ways = {"layers": layer_sentence, "decode": decode_sentence, "training": training_sentence}
+    told = [say(tables[name]) for name, say in ways.items() if len(tables.get(name, ()))]
+    said = " ".join(told) or "nothing was measured."
     return f"On one {made.get('gpu', made['cpu'])}, {said[0].lower()}{said[1:]}"

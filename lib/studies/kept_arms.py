@@ -174,9 +174,25 @@ def in_words(kept: Kept) -> str:
         f"of a difference: {seeds.listed(whole, seeds.UNCLEAR)}. Not learnt by the default from "
         f"every seed: {', '.join(some) or 'none'}. By mechanism, "
         f"over {len(apart)} comparisons: {seeds.listed(apart, seeds.BETTER)} better; "
-        f"{seeds.listed(apart, seeds.WORSE)} worse. {_beyond(kept)}The best learning rate is the "
+        f"{seeds.listed(apart, seeds.WORSE)} worse. {_found(kept)}{_beyond(kept)}The best learning "
+        "rate is the "
         f"lowest or the highest that was tried for {len(ends)} of {len(kept.made['choices'])} arms."
     )
+
+
+def settled(kept: Kept) -> list[str]:
+    """The changes that the long arms decide, on the whole text or on the tokens of a mechanism."""
+    decided = pd.concat([effects(kept), by_mechanism(kept)]).query("reading != @seeds.UNCLEAR")
+    return list(dict.fromkeys(decided.change.str.split(" on ").str[0]))
+
+
+def _found(kept):
+    """From how many seeds arms recover more of induction than one look finds."""
+    worth, reach = kept.made["worth_nats"]["induction"], kept.made["reach_percent"]["induction"]
+    found = home(kept, "excess_induction_nats") < worth * (1 - reach / 100)
+    each = [f"{name} from {n} of {len(found)} seeds" for name, n in found.sum().items() if n]
+    told = ", ".join(each) or "no arm"
+    return f"More of induction than one look finds ({reach:.0f} %): {told}. "
 
 
 def by_holm_alone(table):
@@ -196,7 +212,7 @@ def _beyond(kept):
     each = [f"{name} {minus(f'{change[name]:+.3f}')} nats" for name in names]
     return (
         f"Read in windows of {wide.index.max():,} tokens instead of the trained "
-        f"{kept.made['window']}: {', '.join(each)}. "
+        f"{kept.made['window']}, on average: {', '.join(each)}; the figure has their intervals. "
     )
 
 

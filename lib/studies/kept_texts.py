@@ -117,8 +117,8 @@ def shown(kept: pd.DataFrame) -> pd.DataFrame:
     return reader_table(kept.to_dict("records")).assign(date=list(kept.date))
 
 
-def costs(kept: pd.DataFrame) -> pd.DataFrame:
-    """What updates took, and the day."""
+def dated(kept: pd.DataFrame) -> pd.DataFrame:
+    """What was measured, and the day."""
     return kept.drop(columns=[column for column in MADE if column != "date"])
 
 

@@ -113,8 +113,7 @@ def stepper(model, prompt, steps: int = STEPS):
 
 
 def seed_models(control) -> dict:
-    """The original's models: FP32; its int8; its int4, a code kept in a byte; and int8 unpacked
-    once."""
+    """The original's models: FP32; int8; int4, a code kept in a byte; and int8 unpacked once."""
     eight, four = (quantize(control, seed_rule(bits)) for bits in (8, 4))
     inside = {name: m for name, m in four.named_modules() if isinstance(m, QuantWeight)}
     cells = {f"{name}.codes": m.integers() - 8 + 128 for name, m in inside.items()}
@@ -192,7 +191,7 @@ def here(table: pd.DataFrame, apart: str = "") -> str:
     rest = table[(table.format != "fp32") & ~table.kernel.isin(["dequantized", "native"])]
     own = rest[rest.kernel != "each call"].time_ratio
     if len(own):
-        told += f", by PyTorch's and ONNX Runtime's {own.min():.2f} to {own.max():.2f} times"
+        told += f"; PyTorch's and ONNX Runtime's kernels {own.min():.2f} to {own.max():.2f} times"
     return f"{apart} {told}.".lstrip()
 
 
@@ -228,8 +227,8 @@ def as_run(ways: dict, engines: dict, scores) -> pd.Series:
 
 
 def products(widths, repeats: int, seed: int) -> pd.DataFrame:
-    """Square matrices alone, times 1 and 64 tokens, every format on every kernel beside FP32, all on
-    one thread, whatever a run trains on: the engine's product has one."""
+    """Square matrices alone, times 1 and 64 tokens, every format on every kernel beside FP32, all
+    on one thread, whatever a run trains on."""
     own = {name: formats()[name] for name in SUITS}
     with one_thread():
         table = bench.dispatch_table(widths, own, (1, 64), repeats, seed)
@@ -239,8 +238,7 @@ def products(widths, repeats: int, seed: int) -> pd.DataFrame:
 
 
 def grids(products: pd.DataFrame) -> dict[str, pd.DataFrame]:
-    """Speed against FP32 of every real kernel: kernels down, widths across, a panel a number of
-    tokens."""
+    """Speed against FP32: real kernels down, widths across, a panel a number of tokens."""
     real = products[(products.format != "fp32") & (products.kernel != "dequantized")]
     real = real[real.label != "refused"].assign(what=lambda t: t.format + ", " + t.kernel)
     wide = real.pivot(index="what", columns=["tokens", "width"], values="speedup")
@@ -264,13 +262,11 @@ def quickest(products: pd.DataFrame) -> pd.DataFrame:
     return pd.DataFrame(rows)
 
 
-def by_width(products: pd.DataFrame) -> dict:
-    """Microseconds of the quickest product of one token at the smallest `width` (`us`) and at the
-    next (`wider`, `wider_us`), which has so many times (`times`) the weights."""
+def by_width(products: pd.DataFrame) -> dict[str, str]:
+    """Microseconds of the quickest product of one token, in words for every width (`each`)."""
     best = quickest(products[products.tokens == 1]).drop_duplicates("width")
-    one, two = best.iloc[0], best.iloc[min(1, len(best) - 1)]
-    found = {"width": one.width, "us": one.median_us, "wider": two.width, "wider_us": two.median_us}
-    return found | {"times": (two.width / one.width) ** 2}
+    each = [f"{row.median_us:.1f} µs at width {row.width:,}" for row in best.itertuples()]
+    return {"each": ", ".join(each)}
 
 
 def against_native(products: pd.DataFrame) -> pd.DataFrame:

@@ -313,7 +313,7 @@ def kind_table(samples: pd.DataFrame) -> pd.DataFrame:
         first = each if first is None else first
         for kind in KINDS:
             row = {"cache": kind, "tokens": tokens}
-            row["us"] = 1e6 * over_processes(each[kind])["estimate"]
+            row["us_per_token"] = 1e6 * over_processes(each[kind])["estimate"]
             row |= ratio_columns("over_static", each[kind] / each["static"])
             found.append(row | ratio_columns("over_first", each[kind] / first[kind]))
     return pd.DataFrame(found)

@@ -18,6 +18,7 @@ WORDS = {
     "gain": "times as fast", "outside_us": "µs between forwards",
     "promised": "times promised by T(m)", "over_promised": "of what is promised",
 }  # fmt: skip
+READING = {"least_us": "reading, µs", "over_least": "times reading"}  # where no mark is a product
 BEHIND = {"_low": " low", "_high": " high", "_spread": ", spread"}  # what follows a ratio
 WORTH = {
     "speedup": "cached over recomputed, both in the engine, ×",
@@ -39,19 +40,21 @@ STEPS = (
     ("engine-two-few-bits", True, "native int", "over_least"),
     ("engine-threads", True, "native", "over_alone"),
 )
-# Of each bar on kinds of cache: its id, the kind, the place of its length, and its column.
+# Of each bar on kinds of cache: its id, the kind, the place of its length (None: at every one), and
+# its column.
 KINDS = (
-    ("engine-paged", "paged", -1, "over_static"),
+    ("engine-paged", "paged", None, "over_static"),
     ("engine-int8-cache-short", "int8", 0, "over_static"),
     ("engine-int8-cache", "int8", -1, "over_static"),
     ("engine-window", "window", -1, "over_first"),
 )
 
 
-def worded(table: pd.DataFrame) -> pd.DataFrame:
-    """A table's columns in words, each ratio with its interval and its spread over processes."""
-    names = dict(WORDS)
-    for name, word in WORDS.items():
+def worded(table: pd.DataFrame, more: dict | None = None) -> pd.DataFrame:
+    """A table's columns in words, each ratio with its interval and its spread over processes;
+    `more` are other words for some."""
+    names = WORDS | (more or {})
+    for name, word in names.copy().items():
         names |= {name + end: word + behind for end, behind in BEHIND.items()}
     return table.rename(columns=names)
 
@@ -80,10 +83,11 @@ def step_cases(one: pd.DataFrame, two: pd.DataFrame) -> dict[str, pd.DataFrame]:
 
 
 def kind_cases(kinds: pd.DataFrame) -> dict[str, pd.DataFrame]:
-    """By the id of each bar on kinds of cache the row that it reads."""
+    """By the id of each bar on kinds of cache the rows that it reads."""
     lengths, found = kinds.tokens.unique(), {}
     for id, kind, place, value in KINDS:
-        own = kinds[(kinds.cache == kind) & (kinds.tokens == lengths[place])]
+        own = kinds[kinds.cache == kind]
+        own = own if place is None else own[own.tokens == lengths[place]]
         own = own.assign(case=own.tokens.map("{:,} tokens".format))
         found[id] = cases(own, value, "case")
     return found
@@ -136,9 +140,9 @@ def pays(threads: pd.DataFrame) -> str:
     return f"A second thread pays where a product reads {middle / 1024:,.0f} KiB or more."
 
 
-def call_us(rows: pd.DataFrame, steps: pd.DataFrame, shape: str) -> float:
+def beyond_us(rows: pd.DataFrame, steps: pd.DataFrame, shape: str) -> float:
     """Microseconds that one forward in FP32, called from Python, takes more than a step inside the
-    engine's loop."""
+    engine's loop: the call, and what else differs."""
     one = rows[(rows["shape"] == shape) & (rows.rows == 1) & (rows.format == "native FP32")]
     step = steps[(steps["shape"] == shape) & (steps.format == "native FP32")]
     return 1e3 * one.ms.iloc[0] - step.us.iloc[0]
@@ -146,24 +150,27 @@ def call_us(rows: pd.DataFrame, steps: pd.DataFrame, shape: str) -> float:
 
 def rows_for_sentence(rows: pd.DataFrame, steps: pd.DataFrame) -> dict:
     """Of eight rows in FP32: `times` the mark by shape, in words, the microseconds that `all` of it
-    takes at the `first` shape, and those of the `call` among them."""
+    takes at the `first` shape, those that a row takes `beyond` a step inside the engine's loop,
+    and what is `left` of the times without these."""
     eight = eight_rows(rows)
     pairs = zip(eight.over_least, eight["shape"], strict=True)
     times, first = [f"{x:.2f} ({shape})" for x, shape in pairs], eight["shape"].iloc[0]
-    call, whole = call_us(rows, steps, first), 1e3 * eight.ms.iloc[0]
-    left = eight.over_least.iloc[0] * (1 - call / whole)
-    return {"times": ", ".join(times), "first": first, "all": whole, "call": call, "left": left}
+    beyond, whole = beyond_us(rows, steps, first), 1e3 * eight.ms.iloc[0]
+    left = eight.over_least.iloc[0] * (1 - beyond / whole)
+    found = dict(first=first, all=whole, beyond=beyond, left=left)
+    return found | {"times": ", ".join(times)}
 
 
 def parts_told(parts: pd.DataFrame) -> str:
-    """The part of a step in FP32 that takes the most beyond reading, if one does, and what takes
-    the same in few bits."""
+    """The part of a step in FP32 that surely takes the most beyond reading, if one does, and what
+    takes the same in few bits."""
     fp32 = parts[(parts.format == "native FP32") & (parts.part != WHOLE)]
-    most, wide = fp32.loc[fp32.over_least.idxmax()], parts.pivot(index="part", columns="format")
+    most, wide = fp32.loc[fp32.over_least_low.idxmax()], parts.pivot(index="part", columns="format")
     rest = ", ".join(f"{us:.1f}" for us in wide.us.loc[REST, [*FORMATS]])
-    told = f"Furthest above reading alone in FP32: {most.part}, {most.over_least:.2f} times"
-    if most.over_least <= 1:
-        told = "In FP32 no part takes longer than the mark of reading it"
+    ends = with_interval(most.over_least, most.over_least_low, most.over_least_high)
+    told = f"Furthest above reading alone in FP32: {most.part}, {ends} times"
+    if not most.over_least_low > 1:  # of one process there is no interval
+        told = "In FP32 no part surely takes longer than reading its weights"
     return (
         f"{told}. Attention, norms and the loop take {rest} µs in FP32, int8 and int4; in int4 a "
         f"whole step takes {wide.us.loc[WHOLE, [*FORMATS][-1]]:.1f}."

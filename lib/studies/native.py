@@ -28,7 +28,7 @@ FORMATS = {
 # As files.
 STORED = {"native FP32": "fp32", "native int8": "int8 channel", "native int4": "int4 g32"}
 SHRUNK = "native int4, int8 cache"  # where nothing that is read is in full precision
-EAGER = "eager, static cache"
+EAGER, COMPILED = "eager, static cache", "torch.compile"
 CACHED, RECOMPUTED = "engine, static cache", "engine, recomputing"
 STEP_TOKENS = 64
 WAYS = (EAGER, *FORMATS, SHRUNK)
@@ -99,8 +99,7 @@ def steps(model, repeats: int) -> dict[str, pd.DataFrame]:
 
 
 def table(samples: pd.DataFrame) -> pd.DataFrame:
-    """Microseconds a token, and how many times as fast as eager, over processes: a row a length and
-    way."""
+    """A row a length and way: microseconds a token, and times as fast as eager, over processes."""
     rows = []
     for tokens, part in samples.groupby("tokens"):
         medians = process_medians(part)
@@ -140,8 +139,7 @@ def gain(table: pd.DataFrame, name: str, plan) -> tuple[float, tuple[float, floa
 
 
 def certified(model, prompts, new: int) -> pd.DataFrame:
-    """The engine's greedy tokens against recomputation by PyTorch: FP32, on text that every prompt
-    begins."""
+    """The engine's greedy FP32 tokens after every prompt against recomputation by PyTorch."""
     engine = NativeModel(model)
     texts = [(generate(engine, p, new, backend="native"), p.shape[1]) for p in prompts]
     found = certify_tokens(model, texts, "native", subject="the native engine, FP32")
@@ -152,13 +150,14 @@ def waterfall(
     latency: pd.DataFrame, native: pd.DataFrame, tokens: int, compiled: float = np.nan
 ) -> pd.DataFrame:
     """Microseconds a token from recomputing to int4 over an int8 cache, at one length;
-    `compiled`: those of torch.compile, if it was timed."""
+    `compiled`: those of torch.compile, if it was timed, in a process of its own: `apart`."""
     eager = latency[latency.new_tokens == tokens].set_index("loop").ms_per_token * 1e3
     steps = [(name, eager[name]) for name in (AGAIN, GROWING, STATIC)]
-    steps += [("torch.compile", compiled)] * bool(np.isfinite(compiled))
+    steps += [(COMPILED, compiled)] * bool(np.isfinite(compiled))
     own = native[native.new_tokens == tokens].set_index("loop").us_per_token
     steps += [(name, own[name]) for name in WAYS[1:]]
-    return pd.DataFrame(steps, columns=["step", "us_per_token"])
+    fall = pd.DataFrame(steps, columns=["step", "us_per_token"])
+    return fall.assign(apart=fall.step == COMPILED)
 
 
 def same_tokens(certificates: pd.DataFrame) -> tuple[int, int]:

@@ -51,8 +51,7 @@ def about(folder: Path) -> dict:
 
 
 def shape(folder: Path) -> ModelConfig:
-    """The configuration, every tensor's name and shape held against it where that needs no
-    weight."""
+    """The configuration, tensors' names and shapes held against it where that needs no weight."""
     found = about(folder)
     if "model_type" in found:
         return check_huggingface(folder)

@@ -18,8 +18,7 @@ def fingerprints(ids: np.ndarray, lengths=LENGTHS) -> list[np.ndarray]:
 
 
 def shared(train: np.ndarray, test: np.ndarray, lengths=LENGTHS) -> pd.DataFrame:
-    """Share in % of the passages of `test` that also stand in `train`, by their length in
-    tokens."""
+    """Share in % of the passages of `test` that stand in `train` too, by length in tokens."""
     rows = []
     for length, known, asked in zip(
         lengths, fingerprints(train, lengths), fingerprints(test, lengths), strict=True

@@ -129,8 +129,7 @@ def compare(folder: Path, shape: str, new: int, repeats: int, seed: int, only) -
 
 
 def continued(run, row: dict, new: int, repeat: int) -> list[dict]:
-    """The samples of one repeat of a runtime, whose `row` is told the tokens, or why there are
-    none."""
+    """The samples of one repeat of a runtime; its `row` is told the tokens, or why it has none."""
     try:
         run(1)  # untimed: what another runtime left in the processor's caches is gone
         found = {n: run(n) for n in (1, new)}
@@ -221,12 +220,7 @@ def judged(table: pd.DataFrame, shapes: list[str]) -> list[tuple]:
 def built_told(told: pd.DataFrame) -> str:
     """With what llama.cpp was compiled, in a sentence; "" where it did not say."""
     names = told.built.iloc[0]
-    return (
-        f"The llama.cpp of this run says that it was compiled with {names}; other instructions of "
-        "this processor it does not use. "
-        if names
-        else ""
-    )
+    return f"The llama.cpp of this run says that it was compiled with {names}. " if names else ""
 
 
 def absent(table: pd.DataFrame) -> str:
@@ -258,11 +252,11 @@ def summary(table: pd.DataFrame, shape: str) -> str:
     mine = own[own.index.isin([OURS, *FORMATS])]
     theirs = own.drop(mine.index)
     best = mine.idxmin()
-    told = f"At {shape} the fastest of ours is {best} with **{mine[best]:,.0f} µs** per token"
+    told = f"At {shape} the fastest of ours by its mean is {best}, **{mine[best]:,.0f} µs** a token"
     if theirs.empty:
         return f"{told}; no other runtime was there to be measured."
     other = theirs.idxmin()
-    told += f", the fastest of the others {other} with **{theirs[other]:,.0f} µs**"
+    told += f", the fastest of the others {other}, **{theirs[other]:,.0f} µs**"
     asked, ran = ({n.partition(",")[0] for n in each} for each in (table.runtime, own.index))
     lost = ", ".join(sorted(asked - ran))
     return f"{told}; not there to be measured: {lost}." if lost else f"{told}."

@@ -57,8 +57,8 @@ BUDGETS = {
     "20 minutes": Budget(
         WORDS, 1200, SHALLOW, OF_WORDS, 5, "test", bar="texts-words", judged="perplexity"
     ),
-    "an hour": Budget(
-        WORDS, 3600, SHALLOW, OF_WORDS, 5, "test", bar="texts-words-hour", judged="perplexity"
+    "40 minutes": Budget(
+        WORDS, 2400, SHALLOW, OF_WORDS, 5, "test", bar="texts-words-longer", judged="perplexity"
     ),
     "stories": Budget("tinystories", 180, SMALL, LONG, 6),
     "quijote": Budget("quijote", 180, SMALL, LONG, 6),

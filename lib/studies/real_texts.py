@@ -218,14 +218,15 @@ def in_time(rows: list[dict]) -> tuple[int, int]:
 
 
 def answer(rows: list[dict], absent: dict) -> str:
-    """The chapter in a sentence."""
+    """The chapter in a sentence; rows with a `date` were measured apart."""
     done = [
-        f"{row['seconds']:,.0f} s of training on {NAMED.get(row['text'], row['text'])} reach "
+        f"{row['seconds']:,.0f} s of training on {NAMED.get(row['text'], row['text'])}"
+        f"{', measured apart,' * isinstance(row.get('date'), str)} reach "
         f"{with_interval(row['nats'], row['low'], row['high'])} nats a token ({row['ngram']}-gram: "
         f"{row['ngram_nats']:.3f})"
         for row in rows
     ]
-    lost = f"not at hand in this run: {', '.join(absent)}" if absent else ""
+    lost = f"this run itself lacked the text of {', '.join(absent)}" if absent else ""
     if not done:
         return f"No budget was spent here ({lost or 'nanoGPT was not run'})."
     return "; ".join([*done, *([lost] if lost else [])]) + "."

@@ -156,9 +156,9 @@ def decided(table: pd.DataFrame) -> str:
     return listed(table, WORSE, BETTER)
 
 
-def undecided(table: pd.DataFrame, longer: pd.DataFrame) -> pd.DataFrame:
-    """The changes of `effects` that neither these nor those of `longer` arms decide."""
-    settled = longer.change[longer.reading != UNCLEAR]
+def undecided(table: pd.DataFrame, settled: list[str]) -> pd.DataFrame:
+    """The changes of `effects` that neither these decide nor longer arms, which have `settled`
+    some."""
     return table[(table.reading == UNCLEAR) & ~table.change.isin(settled)]
 
 

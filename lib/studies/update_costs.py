@@ -157,7 +157,7 @@ def in_words(measured: pd.DataFrame) -> str:
         at = (passes.of_peak_percent * passes.time_ms).sum() / takes
         times = with_interval(longer["estimate"], longer["low"], longer["high"])
         said.append(
-            f"{name}: forward and backward, PyTorch's own, run at {at:.0f} % of the product's "
+            f"Of {name} forward and backward, PyTorch's own, run at {at:.0f} % of the product's "
             f"speed; with all else free an update would be {rows.time_ms.sum() / takes:.2f} times "
             f"as fast. In bfloat16 it takes {times} times as long."
         )
