@@ -206,6 +206,8 @@ def test_sentences_name_what_is_furthest_what_is_left_and_how_far_the_mark_is():
         parts.assign(over_least_low=parts.over_least_low.clip(upper=0.8))
     )
     assert under.startswith(f"In FP32 no part surely takes longer than reading its weights. {rest}")
+    alone = limits_told.parts_told(parts.assign(over_least_low=np.nan))  # of one process
+    assert alone.startswith("In FP32 no part surely takes")
     assert limits_told.not_run([*limits.SHAPES]) == "All of them are run."
     assert limits_told.not_run([*limits.SHAPES][:4]).endswith(": 12 × 768, untied (162M).")
     for name, cfg in limits.SHAPES.items():

@@ -162,10 +162,10 @@ def rows_for_sentence(rows: pd.DataFrame, steps: pd.DataFrame) -> dict:
 
 
 def parts_told(parts: pd.DataFrame) -> str:
-    """The part of a step in FP32 that surely takes the most beyond reading, if one does, and what
-    takes the same in few bits."""
+    """Which part of a step in FP32 surely takes the most beyond reading, and it in few bits."""
     fp32 = parts[(parts.format == "native FP32") & (parts.part != WHOLE)]
-    most, wide = fp32.loc[fp32.over_least_low.idxmax()], parts.pivot(index="part", columns="format")
+    most = fp32.loc[fp32.over_least_low.fillna(0).idxmax()]
+    wide = parts.pivot(index="part", columns="format")
     rest = ", ".join(f"{us:.1f}" for us in wide.us.loc[REST, [*FORMATS]])
     ends = with_interval(most.over_least, most.over_least_low, most.over_least_high)
     told = f"Furthest above reading alone in FP32: {most.part}, {ends} times"
