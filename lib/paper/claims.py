@@ -52,7 +52,7 @@ def bar_row(bar: Bar, measured, interval=None, of: str = "", also: str = "") -> 
     verdict = bar.verdict(measured, interval)
     shown = "{:,}/{:,}".format(*measured) if bar.rule == "all" else measured
     said = f"{of}; {also}" if also else of
-    case = f", {said}" if "(" in of else f" ({said})"  # in no second parentheses
+    case = f": {said}" if "(" in of else f" ({said})"  # in no second parentheses
     statement = f"{bar.statement}{case}" if of else bar.statement
     ends = known(interval)
     row = _row(bar.id, statement, None, shown, bar.unit, ends, bar.threshold, verdict)

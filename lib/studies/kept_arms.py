@@ -174,9 +174,9 @@ def in_words(kept: Kept) -> str:
         f"of a difference: {seeds.listed(whole, seeds.UNCLEAR)}. Not learnt by the default from "
         f"every seed: {', '.join(some) or 'none'}. By mechanism, "
         f"over {len(apart)} comparisons: {seeds.listed(apart, seeds.BETTER)} better; "
-        f"{seeds.listed(apart, seeds.WORSE)} worse. {_found(kept)}{_beyond(kept)}The best learning "
-        "rate is the "
-        f"lowest or the highest that was tried for {len(ends)} of {len(kept.made['choices'])} arms."
+        f"{seeds.listed(apart, seeds.WORSE)} worse. {_found(kept)}{_beyond(kept)}For {len(ends)} "
+        f"of {len(kept.made['choices'])} arms the best learning rate is the lowest or the highest "
+        "that was tried."
     )
 
 
