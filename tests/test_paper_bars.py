@@ -183,7 +183,7 @@ def test_a_row_says_what_decided():
     row = claims.bar_row(AT_MOST, 0.5, (0.4, 0.6), "2 blocks")
     assert row["verdict"] == "pass" and row["statement"] == "s (2 blocks)"
     named = claims.bar_row(AT_MOST, 0.5, (0.4, 0.6), "bigram (best)")
-    assert named["statement"] == "s, bigram (best)"
+    assert named["statement"] == "s: bigram (best)"
     assert (row["op"], row["bound"], row["threshold"]) == ("<=", 1.0, "≤ 1 %")
     whole = claims.bar_row(bars.Bar("b", "s", "all", "2026-11-25"), (1200, 1200))
     assert (whole["measured"], whole["threshold"], whole["interval"]) == (

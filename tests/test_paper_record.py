@@ -108,7 +108,7 @@ def test_limits_say_what_the_run_cannot_and_why_numbers_differ():
         *("Scale", "Source", "One training", "One machine", "Profile"),
         *("Numbers that look alike", "Not available", "No accelerator"),
     ]
-    assert "A model of 456,556 parameters" in text and "Some CPU, 2 cores, 2 threads" in text
+    assert "A model of 456,556 parameters" in text and "Some CPU (2 cores, 2 threads" in text
     assert "30.59, is of the whole test split; formats are compared on its first 60 tokens" in text
     assert "less than 0.61 nats between two" in text  # √2 · 0.1 · t(0.975; 2)
     assert "3 shorter trainings" in text and "by 0.100 nats" in text and "10.5 % of" in text
