@@ -307,3 +307,11 @@ def test_no_two_chapters_share_a_figure_or_table():
         if output.get("metadata", {}).get("minitransformer", {}).get("kind") in ("figure", "table")
     ]
     assert shown and not [pair for pair in set(shown) if shown.count(pair) > 1]
+
+
+def test_all_that_was_measured_apart_is_declared_by_a_chapter_that_reads_it():
+    """What a chapter does not declare may change without the chapter being made again."""
+    books = [read(path).metadata["paper"] for path in PATHS]
+    patterns = {pattern for book in books for pattern in book.get("reads", ())}
+    read_by_some = {path for pattern in patterns for path in FOLDER.parent.glob(pattern)}
+    assert {*(FOLDER.parent / "reports" / "long").iterdir()} == read_by_some
