@@ -175,6 +175,7 @@ def test_the_whole_is_kept_told_and_fails_part_by_part(tmp_path):
     }  # fmt: skip
     tables, made = gpu.left(tmp_path)
     assert [*made["reasons"]] == [f"decoding {gpu_models.LEAST}, CUDA graph"]  # not on a CPU
+    assert "is of a GPU, and this is cpu" in [*made["reasons"].values()][0]
     assert made["commit"] == "abc" and "gpu" not in made
     assert "CUDA graph (" in gpu_told.apart(made) and " at commit abc on cpu, with " in (
         gpu_told.apart(made)
@@ -184,7 +185,9 @@ def test_the_whole_is_kept_told_and_fails_part_by_part(tmp_path):
     assert "losses differ from the CPU's by at most 0 nats in FP32" in (
         gpu_told.training_sentence(tables["training"])
     )
-    assert gpu_told.answer(tables, made).startswith(f"On one {made['cpu']}, at width 128")
+    answer = gpu_told.answer(tables, made)
+    assert answer.startswith(f"On one {made['cpu']}, at width 128")
+    assert "The greedy tokens are" in answer and "learns from" in answer  # of every part
     assert len(gpu_told.models(tables["decode"])) == 1
 
 

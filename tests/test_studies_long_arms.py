@@ -83,14 +83,21 @@ def test_arms_are_tuned_on_validation_trained_from_every_seed_and_kept(few, tmp_
     assert beyond in (said := kept_arms.in_words(kept)) and said.endswith("that was tried.")
     assert "%): no arm. " in said
     worth, reach = kept.made["worth_nats"]["induction"], kept.made["reach_percent"]["induction"]
-    found = kept.losses.excess_induction_nats.where(kept.losses.arm != "no positions", 0.0)
-    better = kept._replace(losses=kept.losses.assign(excess_induction_nats=found))
-    said = (
-        f"More of induction than one look finds ({reach:.0f} %): no positions from 2 of 2 seeds. "
-    )
-    assert worth > 0 and said in kept_arms.in_words(better)
-    sure = kept.losses.nats.where(kept.losses.arm == "default", kept.losses.nats + 9)
-    assert kept_arms.settled(kept._replace(losses=kept.losses.assign(nats=sure))) == [
+    one_look = worth * (1 - reach / 100)  # what it leaves
+    for left, told in (
+        (1.01 * one_look, "no arm"),
+        (0.99 * one_look, "no positions from 2 of 2 seeds"),
+    ):
+        excess_left = np.where(kept.losses.arm == "no positions", left, worth)
+        own = kept._replace(losses=kept.losses.assign(excess_induction_nats=excess_left))
+        said = f"More of induction than one look finds ({reach:.0f} %): {told}. "
+        assert worth > 0 and said in kept_arms.in_words(own)
+    unclear = kept_arms.effects(kept).reading  # of the whole loss; a mechanism decides
+    assert [*unclear] == [seeds.UNCLEAR] and kept_arms.settled(kept) == ["no positions"]
+    even = kept._replace(losses=kept.losses.assign(**dict.fromkeys(kept_arms.EXCESS, 0.1)))
+    assert kept_arms.settled(even) == []
+    sure = even.losses.nats.where(kept.losses.arm == "default", kept.losses.nats + 9)
+    assert kept_arms.settled(even._replace(losses=even.losses.assign(nats=sure))) == [
         "no positions"
     ]
     assert set(kept_arms.above_floor(kept).what) == {"width 128, 1 block"}

@@ -79,7 +79,7 @@ def bars(df, label, value, group=None, low=None, high=None, *, xlabel, limits=()
 
 
 @described(alt.rows)
-def waterfall(df, label, value, *, xlabel, limit=None, unit="", apart="apart"):
+def waterfall(df, label, value, *, xlabel, limit=None, unit=""):
     """Steps from slow to fast on a log axis: each row's bar spans what the step took away; factors
     at the right. Rows that say yes in the column `apart`, if there is one, are of another
     measurement: a mark without bar or factor; the next is held against the last that is not.
@@ -89,7 +89,7 @@ def waterfall(df, label, value, *, xlabel, limit=None, unit="", apart="apart"):
         fig, ax = canvas(1.05 + row_height(0.34) * (len(df) + (limit is not None)), log="x")
         after, names = df[value].to_numpy(float), list(df[label])
         blue = PALETTE["blue"][0]
-        apart = df[apart].to_numpy(bool) if apart in df else np.zeros(len(df), bool)
+        apart = np.asarray(df.get("apart", [False] * len(df)), bool)
         last = np.maximum.accumulate(np.where(apart, 0, np.arange(len(df))))  # row of the fall
         before = np.where(apart, after, after[np.r_[0, last[:-1]]])
         if limit:

@@ -262,11 +262,10 @@ def quickest(products: pd.DataFrame) -> pd.DataFrame:
     return pd.DataFrame(rows)
 
 
-def by_width(products: pd.DataFrame) -> dict[str, str]:
-    """Microseconds of the quickest product of one token, in words for every width (`each`)."""
+def by_width(products: pd.DataFrame) -> str:
+    """Microseconds of the quickest product of one token at every width, in words."""
     best = quickest(products[products.tokens == 1]).drop_duplicates("width")
-    each = [f"{row.median_us:.1f} µs at width {row.width:,}" for row in best.itertuples()]
-    return {"each": ", ".join(each)}
+    return ", ".join(f"{row.median_us:.1f} µs at width {row.width:,}" for row in best.itertuples())
 
 
 def against_native(products: pd.DataFrame) -> pd.DataFrame:

@@ -157,8 +157,7 @@ def rows_for_sentence(rows: pd.DataFrame, steps: pd.DataFrame) -> dict:
     times, first = [f"{x:.2f} ({shape})" for x, shape in pairs], eight["shape"].iloc[0]
     beyond, whole = beyond_us(rows, steps, first), 1e3 * eight.ms.iloc[0]
     left = eight.over_least.iloc[0] * (1 - beyond / whole)
-    found = dict(first=first, all=whole, beyond=beyond, left=left)
-    return found | {"times": ", ".join(times)}
+    return dict(times=", ".join(times), first=first, all=whole, beyond=beyond, left=left)
 
 
 def parts_told(parts: pd.DataFrame) -> str:
