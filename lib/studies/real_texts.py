@@ -18,6 +18,7 @@ from minitransformer.corpus import SMALL as SMALL_LANGUAGE
 from minitransformer.corpus import Batches, Corpus, catalogue, language_corpus, on_disk, text_corpus
 from minitransformer.evaluate import KneserNey, Monitor, bits_per_byte, log_steps, token_losses
 from minitransformer.evaluate.perplexity import summary
+from minitransformer.files import replacing
 from minitransformer.model import Transformer
 from minitransformer.train import TrainConfig, initialize, train
 
@@ -27,7 +28,8 @@ from .update_costs import SETTLED
 from .words import with_interval
 from .workers import keep_memory
 
-CALIBRATED = 9  # steps of the calibration that are timed, behind those that settle it
+CALIBRATED = 9  # steps that a calibration times at least, behind those that settle it
+TRIAL = 0.01  # of a budget: how long it goes on, for a pace of seconds may not be that of minutes
 MARGIN = 0.08  # of a budget, for a machine that grows slower
 POINTS, WATCHED = 16, 8192  # looks on the way, and tokens of each
 ALL = "all"
@@ -83,23 +85,29 @@ def over(recipe: TrainConfig, steps: int) -> TrainConfig:
 def plan(budget: Budget, model, batch: Callable) -> dict:
     """How many steps fit, from the pace of the first ones on a copy of the model: steps, seconds a
     step, and the seconds that finding out took."""
-    rows = train(copy.deepcopy(model), batch, over(budget.recipe, SETTLED + CALIBRATED))
-    taken = [row["seconds"] for row in rows]
-    pace, spent = float(np.median(taken[SETTLED:])), sum(taken)
+    trial, few, paces, spent = copy.deepcopy(model), SETTLED + CALIBRATED, [], 0.0
+    while not paces or spent < TRIAL * budget.seconds:
+        taken = [row["seconds"] for row in train(trial, batch, over(budget.recipe, few))]
+        paces, spent = paces + taken[SETTLED:], spent + sum(taken)
+    pace = float(np.median(paces))
     return {"steps": planned(budget.seconds - spent, pace), "pace": pace, "spent": spent}
+
+
+def once(path: Path, make: Callable):
+    """What `path` keeps as JSON: of `make()`, where nothing is kept yet."""
+    if not path.is_file():
+        with replacing(path) as part:
+            part.write_text(json.dumps(make()))
+    return json.loads(path.read_text())
 
 
 def trained(budget: Budget, corpus: Corpus, where: Path, seed: int, done=None):
     """The model, its plan and its log: a row a step, with `valid_nats` at some."""
-    where.mkdir(parents=True, exist_ok=True)
     keep_memory()
     cfg = replace(budget.cfg, vocab_size=corpus.vocab_size)
     model = initialize(Transformer(cfg), budget.recipe.initialization, seed)
     batches = Batches(corpus.splits["train"], seed=seed, **budget.recipe.batches)
-    noted = where / "plan.json"
-    if not noted.is_file():
-        noted.write_text(json.dumps(plan(budget, model, batches.batch)))
-    found = json.loads(noted.read_text())
+    found = once(where / "plan.json", lambda: plan(budget, model, batches.batch))
     window, ids = budget.recipe.window, corpus.splits[budget.scored][:WATCHED]
     monitor = Monitor(model, ids, window, log_steps(found["steps"], min(POINTS, found["steps"])))
 
@@ -116,23 +124,19 @@ def trained(budget: Budget, corpus: Corpus, where: Path, seed: int, done=None):
 def reached(name: str, budget: Budget, corpus: Corpus, where: Path, seed: int = 0, done=None):
     """One row of what a budget reached on the whole of its split, and its learning curve: seconds
     of training, valid_nats. What is finished is kept in `where`, and read from there again."""
-    result = where / "result.json"
-    if not result.is_file():
+
+    def made():
         model, found, log = trained(budget, corpus, where, seed, done)
         taken = np.cumsum([row["seconds"] for row in log]) + found["spent"]
-        curve = [
-            {"seconds": float(s), "valid_nats": row["valid_nats"]}
-            for s, row in zip(taken, log, strict=True)
-            if "valid_nats" in row
-        ]
+        curve = [{"seconds": float(s), "valid_nats": row["valid_nats"]}
+                 for s, row in zip(taken, log, strict=True) if "valid_nats" in row]  # fmt: skip
         row = {"budget": name, "text": budget.text} | scores(budget, model, corpus)
         row |= {"steps": found["steps"], "tokens": log[-1]["tokens"], "seconds": float(taken[-1])}
         row |= {"allowed_seconds": budget.seconds, "bar": budget.bar, "judged": budget.judged}
-        part = where / "result.part"
-        part.write_text(json.dumps({"row": row, "curve": curve}))
-        part.replace(result)
-        (where / "checkpoint.pt").unlink(missing_ok=True)
-    kept = json.loads(result.read_text())
+        return {"row": row, "curve": curve}
+
+    kept = once(where / "result.json", made)
+    (where / "checkpoint.pt").unlink(missing_ok=True)
     return kept["row"], pd.DataFrame(kept["curve"]).assign(who=f"ours, {name}", text=budget.text)
 
 
