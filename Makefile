@@ -96,7 +96,7 @@ help: ## this list
 ## TORCH_INDEX     where setup takes torch from: an address; none: pip's own index (on Linux a CUDA build, +2.2 GB)
 ## DEBUG=1         a whole traceback instead of the one line
 
-setup: $(READY) ## create .venv from requirements.lock (on Linux torch for CPUs), and compile the native engine
+setup: $(READY) ## create .venv from requirements.lock (on Linux torch for CPUs), and compile the C engine
 
 $(VENV)/.installed: requirements.lock pyproject.toml
 	@$(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 11))' || { \

@@ -135,7 +135,7 @@ def test_two_processes_build_one_library(tmp_path, monkeypatch):
     with multiprocessing.get_context("fork").Pool(2) as pool:
         (path, said), (other, more) = pool.map(built, [place] * 2, chunksize=1)
     assert [*place.iterdir()] == [path] == [other]
-    assert said + more and all("compiling the native engine" in line for line in said + more)
+    assert said + more and all("compiling the C engine" in line for line in said + more)
     before = path.stat().st_mtime_ns
     assert build(extra=SMALL, place=place).stat().st_mtime_ns == before  # not built again
     assert build(extra=(*SMALL, "-g"), place=place) != path
@@ -156,7 +156,7 @@ def test_building_ahead_of_time_never_fails(tmp_path):
 @needs_compiler
 def test_building_ahead_of_time_is_said_once(tmp_path):
     code, lines = ahead(None, tmp_path)
-    assert code == 0 and len(lines) == 1 and "compiling the native engine" in lines[0]
+    assert code == 0 and len(lines) == 1 and "compiling the C engine" in lines[0]
     assert ahead(None, tmp_path) == (0, [])
 
 
@@ -170,7 +170,7 @@ def test_what_cannot_be_built_is_said(monkeypatch, caplog):
     with pytest.raises(SystemExit, match="2"):  # nothing is built for a word that is none
         __main__.main(["--wasn"])
     told = [record.getMessage() for record in caplog.records]
-    assert told == ["the native engine is not built: no compiler", "error: no compiler"]
+    assert told == ["the C engine is not built: no compiler", "error: no compiler"]
 
 
 @needs_compiler

@@ -1,4 +1,4 @@
-"""What the native engine is held against: bounds are the larger of reading and arithmetic, ratios
+"""What the C engine is held against: bounds are the larger of reading and arithmetic, ratios
 are of the same process, and everything is timed that the tables ask for."""
 
 from dataclasses import replace

@@ -31,11 +31,9 @@ def _above_uniform(row, by, said):
     excess = math.log(row["seed_value"] / words)
     if excess <= 0:
         return None
-    here = (
-        f" The same recipe, run here on independent uniform words, gives {_measured(row, '')}."
-        if row["measured"] is not None
-        else ""
-    )
+    here = ""
+    if row["measured"] is not None:
+        here = f" Its recipe, run here on independent uniform words, gives {_measured(row, '')}."
     return {
         "title": "A loss above a uniform guess",
         "sentence": f"Its perplexity of {stated(row['seed_value'])} lies {number(excess, 2)} nats "

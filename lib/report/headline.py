@@ -88,8 +88,7 @@ def facts(
     if any(map(audited, rows)):
         kinds = audit_by_kind(rows, ledger).set_index("kind").to_dict("index")
         found |= {kind: Counts(counts) for kind, counts in kinds.items()}
-        told = ("not comparable", "widely")
-        found |= {word: True for word in told if found["measurement"][word]}
+        found |= {w: True for w in ("not comparable", "widely") if kinds["measurement"][w]}
     if left := len(unasked(rows)):
         found["unasked"] = Fact(left)
     found |= {"corpus": corpus, "statements": Fact(len(ledger))}

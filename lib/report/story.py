@@ -1,6 +1,8 @@
 """The story that opens the page: its figures, two beside each other, each from the table that a
 chapter left, and what its sentences say of them."""
 
+import pandas as pd
+
 from paper import figures, rows
 from paper import mosaic as tiles
 from paper.alt import whole
@@ -37,18 +39,22 @@ def largest(lost) -> dict:
     return {"kind": literal(cost.idxmax()), "share": 100 * cost.max() / cost.sum()}
 
 
+def gains(predicted, loops):
+    """What a cache gains by length, in PyTorch, and in the engine where `loops` were timed."""
+    eager = predicted.rename(columns={"measured": "speedup"}).assign(loop="PyTorch")
+    own = loops[loops.loop == "engine, static cache"] if len(loops) else loops
+    return pd.concat([own.assign(loop="C engine"), eager]) if len(own) else eager
+
+
 def speed_up(gains, stated):
-    """What a cache gains by length, beside what a machine at its peak and the time model give, and
-    what the original report states."""
-    columns = ("new_tokens", "measured", None, "low", "high")
-    axes = dict(xlabel="new tokens", ylabel="times as fast with a cache", log="xy")
-    limits = [
-        ((gains.new_tokens, gains.roofline), "roofline"),
-        ((gains.new_tokens, gains.time_model), "time model"),
-    ]
+    """The same beside a machine at its peak, PyTorch's time model and the original report's."""
+    columns, own = ("new_tokens", "speedup", "loop", "low", "high"), gains[gains.loop == "PyTorch"]
+    axes = dict(xlabel="new tokens", ylabel="times as fast with a cache", log="xy", height=2.2)
+    named = {"roofline": "roofline", "time_model": "time model, PyTorch"}
+    limits = [((own.new_tokens, own[column]), name) for column, name in named.items()]
     seed = [(SHORT, stated, "original report, another loop")]
     with narrow():
-        return figures.lines(gains, *columns, **axes, limits=limits, seed=seed, height=2.0)
+        return figures.lines(gains, *columns, **axes, limits=limits, seed=seed)
 
 
 def quality(front):
@@ -58,9 +64,9 @@ def quality(front):
     compared = front.compared.to_numpy(bool)
     best = figures.unbeaten(front, compared, x, y, *rest[1:], "min")
     axes = dict(xlabel="file, KiB", ylabel="perplexity added, %", log="xy", height=2.6)
-    options = axes | dict(least=plots.LEAST, among="compared")
+    axes |= dict(least=plots.LEAST, among="compared")
     with narrow():
-        return whole(front, figures.pareto(front[best | ~compared], *columns, **options))
+        return whole(front, figures.pareto(front[best | ~compared], *columns, **axes))
 
 
 def engine(native) -> dict:

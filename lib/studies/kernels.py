@@ -199,16 +199,16 @@ def in_words(table: pd.DataFrame) -> str:
     """The native formats of `step_table` in a sentence of the chapter's answer."""
     own = table[(table.kernel == "native") & (table.format != "fp32")]
     if own.empty:
-        return "The native engine, in which formats could be faster, was not measured here."
+        return "The C engine, in which formats could be faster, was not measured here."
     times = " and ".join(f"{100 * row.time_ratio:.0f} % ({row.format})" for row in own.itertuples())
-    return f"In the native engine a step takes {times} of FP32's time."
+    return f"In the C engine a step takes {times} of FP32's time."
 
 
 def missing(refused: list) -> str:
     """What was not run, and why, in words."""
     reasons = [f"{name} ({plain(why)})" for name, why in refused]
     if why := native.missing():
-        reasons.append(f"the native engine ({why})")
+        reasons.append(f"the C engine ({why})")
     return "; ".join(reasons) or "nothing"
 
 

@@ -1,4 +1,4 @@
-"""What the framework costs: the same weights and tokens in the native engine, beside eager PyTorch.
+"""What the framework costs: the same weights and tokens in the C engine, beside eager PyTorch.
 
 Without a C compiler there is nothing to measure, and `missing` says why."""
 
@@ -120,16 +120,15 @@ def worth(samples: dict[str, pd.DataFrame], gains: pd.DataFrame) -> pd.DataFrame
 
 
 def worth_for_sentence(loops: pd.DataFrame, roof, prompt: int) -> dict:
-    """Of the longest of `worth`, `n` tokens, how many times as fast a cache makes the `engine` and
-    `eager`, in words, and both loops at the peak (`roof`), and the `share` of that cached loop's
-    speed that the engine's has, in %."""
+    """Of the longest of `worth`, `n` tokens, how many times as fast a cache makes the engine
+    (`measured`, with its interval), it and `eager`, in words, and both loops at the peak
+    (`roof`)."""
     top = loops[loops.new_tokens == loops.new_tokens.max()].set_index("loop")
     n = int(top.new_tokens.iloc[0])
     again, cached = roof.loops(prompt, n)
-    ends = ["speedup", "low", "high"]
-    engine, eager = (with_interval(*top.loc[loop, ends]) for loop in (CACHED, EAGER))
-    share = 1e5 * cached / n / top.ms_per_token[CACHED]
-    return dict(engine=engine, eager=eager, n=n, roof=again / cached, share=share)
+    own, eager = (top.loc[loop, ["speedup", "low", "high"]] for loop in (CACHED, EAGER))
+    told = dict(engine=with_interval(*own), eager=with_interval(*eager))
+    return told | dict(n=n, roof=again / cached, measured=(own.speedup, (own.low, own.high)))
 
 
 def gain(table: pd.DataFrame, name: str, plan) -> tuple[float, tuple[float, float]]:
@@ -142,7 +141,7 @@ def certified(model, prompts, new: int) -> pd.DataFrame:
     """The engine's greedy FP32 tokens after every prompt against recomputation by PyTorch."""
     engine = NativeModel(model)
     texts = [(generate(engine, p, new, backend="native"), p.shape[1]) for p in prompts]
-    found = certify_tokens(model, texts, "native", subject="the native engine, FP32")
+    found = certify_tokens(model, texts, "native", subject="the C engine, FP32")
     return pd.DataFrame([found.row()])
 
 
@@ -170,10 +169,11 @@ def in_words(samples: dict[str, pd.DataFrame], tokens: int) -> str:
     """The engine's part of the chapter's answer; "" where there is no engine."""
     if "native" not in samples:
         return ""
-    own = table(samples["native"])
+    own, loops = table(samples["native"]), speedups(samples["native_loops"], RECOMPUTED)
     us = own[own.new_tokens == tokens].set_index("loop").us_per_token
+    gain = loops[loops.new_tokens == tokens].set_index("loop").speedup[CACHED]
     fp32, eight, four = us[[*FORMATS]]
     return (
-        f" Without the framework a token takes {fp32:.0f} µs instead of {us[EAGER]:.0f}, in int8 "
-        f"{eight:.0f} and in int4 {four:.0f}."
+        f", and in the C engine **{gain:.0f} times**: a token takes {fp32:.0f} µs there instead of "
+        f"{us[EAGER]:.0f}, in int8 {eight:.0f} and in int4 {four:.0f}"
     )

@@ -60,7 +60,7 @@ def teacher_cases(taught: pd.DataFrame) -> pd.DataFrame:
 
 def front(sizes, costs, methods, qat, speed, model: str = "1 block") -> pd.DataFrame:
     """Every format and method of one model: KiB of the file against perplexity added; `label`,
-    which gives the time of a decode step in the native engine where there is one; and `compared`,
+    which gives the time of a decode step in the C engine where there is one; and `compared`,
     false for what is compared with a control of its own."""
     kib = sizes.set_index("format").file_bytes / 1024
     plain = costs[costs.format.isin(DRAWN)].assign(file_kib=lambda t: t.format.map(kib))

@@ -31,7 +31,7 @@ def dispatch_table(
     widths, formats: dict[str, QuantScheme], tokens=(1, 64), repeats: int = 15, seed: int = 0
 ) -> pd.DataFrame:
     """Time y = x Wᵀ with square W of each width and x of each number of tokens: FP32, every format
-    on every kernel, and all of them in the native engine, which rounds activations to eight bits
+    on every kernel, and all of them in the C engine, which rounds activations to eight bits
     where weights have codes. A kernel that is wrong is refused.
 
     A row each: width, tokens, format, kernel, `median_us`, `time_ratio` to FP32 with its interval

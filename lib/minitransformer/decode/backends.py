@@ -1,4 +1,4 @@
-"""Which code computes a model: eager PyTorch, the native engine, or the one that serves."""
+"""Which code computes a model: eager PyTorch, the C engine, or the one that serves."""
 
 from functools import lru_cache
 from importlib import import_module

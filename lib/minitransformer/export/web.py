@@ -1,7 +1,7 @@
 """A model for engine.wasm: an image of the linear memory that the engine works in, so that a host
 copies it in, adds its own base to the pointers, and calls.
 
-The image holds the weights as the native engine packs them and the structures of engine.c as 32-bit
+The image holds the weights as the C engine packs them and the structures of engine.c as 32-bit
 WebAssembly lays them out; behind it, zero at first and so not in it, lie keys and values for the
 whole context, the rows of a step and what it gives."""
 

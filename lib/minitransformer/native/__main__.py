@@ -25,7 +25,7 @@ def main(argv: list[str]) -> int:
     try:
         library()
     except BuildError as error:
-        log.warning("the native engine is not built: %s", error)
+        log.warning("the C engine is not built: %s", error)
     return 0
 
 

@@ -110,7 +110,7 @@ def build(variant: str = "native", *, extra=(), place: Path | None = None) -> Pa
     if target.exists():
         return target
     name = "zig cc" if "ziglang" in command else Path(command[0]).name
-    log.info("compiling the native engine with %s, once: a few seconds", name)  # no stderr in cells
+    log.info("compiling the C engine with %s, once: a few seconds", name)  # no stderr in cells
     try:
         with tempfile.TemporaryDirectory(dir=place) as scratch:
             made = Path(scratch) / target.name

@@ -54,12 +54,12 @@ def check_kind(cache) -> None:
         names = {kind: name for name, kind in KINDS.items()}
         name = names.get(type(cache), type(cache).__name__)
         raise ValueError(
-            f"the native engine has no cache {name!r}: choose static, window, int8, paged, "
+            f"the C engine has no cache {name!r}: choose static, window, int8, paged, "
             "paged-int8 or paged-int4, or backend 'eager'"
         )
     if getattr(holder, "starts", None) is not None:
         raise ValueError(
-            "the native engine pads no rows: give unequal prompts to generate_batch, or choose a "
+            "the C engine pads no rows: give unequal prompts to generate_batch, or choose a "
             "paged cache or backend 'eager'"
         )
     coded = type(holder) is Int8Cache or getattr(holder, "bits", None) is not None
