@@ -856,10 +856,8 @@ static void normalize(const Norm *norm, const float *x, float *y, int n) { // a 
 
 // f = act(f), or silu(g) · f.
 static void activate(int kind, float *restrict f, const float *restrict g, int n) {
-    if (kind == RELU)
-        for (int i = 0; i < n; i++) f[i] = f[i] > 0 ? f[i] : 0;
-    else if (kind == RELU2)
-        for (int i = 0; i < n; i++) f[i] = f[i] > 0 ? f[i] * f[i] : 0;
+    if (kind == RELU || kind == RELU2)
+        for (int i = 0; i < n; i++) f[i] = f[i] > 0 ? kind == RELU ? f[i] : f[i] * f[i] : 0;
     else if (kind == GELU)
         for (int i = 0; i < n; i++) f[i] *= 0.5f + 0.5f * error_function(f[i] * 0.70710678f);
     else
@@ -1426,9 +1424,11 @@ int engine_best(const Model *m, const float *x, int rows, const double *before, 
     const int V = m->vocab;
     for (int i = 0; i < k; i++) value[i] = -INFINITY;
     for (int r = 0; r < rows; r++, x += V) {
-        const float most = highest(x, V);
-        double sum = 0;
-        for (int i = 0; i < V; i++) sum += exponential(x[i] - most);
+        float most = highest(x, V), sum = 0, part[RUN] = {0}; // each place of a run: as vectors
+        for (int i = 0; i < V; i += RUN)
+            for (int j = 0; j < (V - i < RUN ? V - i : RUN); j++)
+                part[j] += exponential(x[i + j] - most);
+        for (int j = 0; j < RUN; j++) sum += part[j];
         if (!(sum > 0)) return NOT_FINITE;
         const double less = before[r] - most - log(sum);
         for (int i = 0, at; i < V; i++) {
