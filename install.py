@@ -222,7 +222,8 @@ def setup(venv, wanted):
     if index:
         print(f"torch from {index}", flush=True)
         pip(venv, ["--no-deps", "--index-url", index, torch])
-    pip(venv, ["-r", "requirements.lock"], len(pins))
+    # As constraints too: else pip tries newer ones of what another package asks for by an extra.
+    pip(venv, ["-c", "requirements.lock", "-r", "requirements.lock"], len(pins))
     pip(venv, ["--no-deps", "--no-build-isolation", "-e", "."])
     (venv / ".installed").touch()
     print(f"{venv} is ready after {time.monotonic() - started:.0f} s", flush=True)

@@ -255,3 +255,4 @@ def test_an_environment_is_made_with_torch_from_the_index(served, tmp_path, monk
     said = []  # torch is there, so no index is asked for it, not even one that would not answer
     assert install.main(["--venv", str(venv), "--torch-index", "http://127.0.0.1:9"]) == 0
     assert [words[-1] for words in said] == ["requirements.lock", "."]
+    assert said[0][:2] == ["-c", "requirements.lock"], "an extra would bring newer versions to try"
