@@ -158,3 +158,17 @@ def test_texts_that_do_not_fit_are_refused_and_change_nothing():
         rows.logits([[*text, 1], [*text, 1, 2]])
     rows.select([1])
     torch.testing.assert_close(rows.logits([text]), before, rtol=1e-4, atol=1e-4)
+
+
+def test_memory_goes_to_the_next_rows_and_is_never_two_owners():
+    packed = NativeModel(model_of(CFG))
+    first, second = Rows(packed, 2, 20), Rows(packed, 1, 20)
+    mine, other = first.seen, second.seen
+    assert mine is not other and packed.room(1, 4) not in (mine, other)
+    before = second.logits([[3, 1, 4]]).clone()
+    del first
+    third = Rows(packed, 2, 20)
+    assert third.seen is mine
+    third.logits([[9, 8, 7, 6]])
+    second.held = 0
+    assert torch.equal(second.logits([[3, 1, 4]]), before)

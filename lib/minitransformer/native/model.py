@@ -206,9 +206,10 @@ class NativeModel:
         """One call of the engine's step, of whole numbers that were checked; `out`, contiguous,
         takes the states of all rows."""
         most, n = seen.seen(max(positions) + 1), len(tokens)
-        rows = [array("i", numbers).tobytes() for numbers in (tokens, sequences, positions)]
-        places = n, out.data_ptr(), self.arena(most), most
-        raised(self.engine.engine_step(self.reference, seen.reference, *rows, *places))
+        rows = array("i", [*tokens, *sequences, *positions])  # one behind the other
+        at, size = rows.buffer_info()[0], n * rows.itemsize
+        places = at, at + size, at + 2 * size, n, out.data_ptr(), self.arena(most), most
+        raised(self.engine.engine_step(self.reference, seen.reference, *places))
 
     def own(self):
         """What belongs to this thread: working memory, the views of caches, a cache of its own."""
@@ -237,6 +238,11 @@ class NativeModel:
         if local.room is None or local.room.batch < B or local.room.tokens < tokens:
             local.room = self.new_room(B, max(tokens, min(self.cfg.context, 64)))
         return local.room
+
+    def take_room(self, B: int, tokens: int) -> View:
+        """The same for a caller that comes back to it, who gives it back by `own().room`."""
+        found, self.own().room = self.room(B, tokens), None
+        return found
 
     def new_room(self, B: int, tokens: int) -> View:
         """A contiguous FP32 cache, (L, 2, B, Hkv, tokens, D), with nothing in it."""

@@ -20,16 +20,22 @@ class Rows:
     def __init__(self, model: NativeModel, most: int, tokens: int):
         check_length(tokens, model.cfg)
         self.model, self.tokens, self.most = model, tokens, min(most, MOST_SEQUENCES)
-        self.seen = model.new_room(self.most, tokens)
+        self.seen = model.take_room(self.most, tokens)
         self.store, self.held = self.seen.storage.numpy(), 0
         self.places = [0]  # of each text, its row of the cache
+        self.out = torch.empty(0)  # logits that nobody else sees
 
-    def logits(self, texts: list[list[int]], n: int = 1) -> torch.Tensor:
-        """Logits after the last n tokens of texts as lists, (texts * n, V): what comes before those
-        is fed where it was not. ValueError for tokens that are none, and for more than fit."""
+    def __del__(self):
+        if hasattr(self, "seen"):  # the next one of this thread need not make it
+            self.model.own().room = self.seen
+
+    def logits(self, texts: list[list[int]], n: int = 1, out=None) -> torch.Tensor:
+        """Logits after the last n tokens of texts as lists, (texts * n, V), in `out` if it is
+        given: what comes before those is fed where it was not. ValueError for tokens that are none,
+        and for more than fit."""
         end = len(texts[0]) if texts else 0
         start = min(self.held, end - n)
-        alike = all(len(text) == end for text in texts)
+        alike = {*map(len, texts)} == {end}
         many = len(texts) != len(self.places) or len(texts) > 1 < end - start
         if end > self.tokens or many or not alike or not 0 <= start < end or n < 1:
             raise ValueError(
@@ -42,7 +48,7 @@ class Rows:
         positions = [*range(start, end)] * len(texts)
         states, count, cfg = self.model.scratch(len(tokens)), len(texts) * n, self.model.cfg
         self.model.feed(self.seen, tokens, sequences, positions, states)
-        out = torch.empty(count, cfg.vocab_size)
+        out = torch.empty(count, cfg.vocab_size) if out is None else out
         skipped = (len(tokens) - count) * cfg.d_model * states.element_size()
         self.model.multiply(states.data_ptr() + skipped, count, out)
         self.held = end
@@ -73,7 +79,9 @@ class Rows:
         if len(before) != W:
             raise ValueError(f"{len(before)} log-probabilities of {W} texts: give one for each")
         k = min(whole("k", k), W * V)
-        logits, given = self.logits(texts), (c_double * W)(*before)
+        if len(self.out) < W:
+            self.out = torch.empty(W, V)
+        logits, given = self.logits(texts, out=self.out), (c_double * W)(*before)
         values, places = (c_double * k)(), (c_int32 * k)()
         code = self.model.engine.engine_best(
             *(self.model.reference, logits.data_ptr(), W, given, k, values, places)
