@@ -52,7 +52,7 @@ def speed_up(gains, stated):
     axes = dict(xlabel="new tokens", ylabel="times as fast with a cache", log="xy", height=2.2)
     named = {"roofline": "roofline", "time_model": "time model, PyTorch"}
     limits = [((own.new_tokens, own[column]), name) for column, name in named.items()]
-    seed = [(SHORT, stated, "original report, another loop")]
+    seed = [(SHORT, stated, "original, other loop")]
     with narrow():
         return figures.lines(gains, *columns, **axes, limits=limits, seed=seed)
 
