@@ -123,7 +123,9 @@ def main():
     sys.stdout.flush()
     combine = ["combine", "--quiet", *(f".coverage.{name}" for name in PARTS)]
     into = ["json", "--quiet", "--fail-under=0", "-o", ".cache/coverage.json"]
-    covered = all(passed(["coverage", *words]) for words in (combine, into, ["report"]))
+    # Without a C compiler the tests of the engine skip, and so many lines cannot be asked.
+    asked = [] if passed(["minitransformer.native", "--required"]) else ["--fail-under=0"]
+    covered = all(passed(["coverage", *words]) for words in (combine, into, ["report", *asked]))
     found = [".cache/nbval.xml", *map(junit, PARTS), "--coverage", ".cache/coverage.json"]
     told = passed(["paper", "evidence", "--profile", "quick", "--junit", *found])
     return 0 if well and beside.well and covered and told else 1

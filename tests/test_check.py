@@ -22,7 +22,7 @@ sys.exit(bool(os.environ["FAILS"]) and os.environ["FAILS"] in words)
 ALL = {  # a part of what is run, by words of its command
     "ruff check", "ruff format", "not pipeline", "paper report", "--nbval-lax", "-m pipeline",
     "tests/test_native_a.py", "coverage combine", "coverage json", "coverage report",
-    "paper evidence",
+    "native --required", "paper evidence",
 }  # fmt: skip
 
 
@@ -64,7 +64,14 @@ def test_everything_is_run_on_one_thread_each_and_style_comes_first(run):
     assert places == sorted(places)  # what ran beside the tests is told when they are over
 
 
-@pytest.mark.parametrize("fails", sorted(ALL))
+def test_without_an_engine_no_share_of_lines_is_asked(run):
+    asked = "coverage report --fail-under=0"
+    for fails, left in (("native --required", True), ("", False)):
+        status, called, _ = run(fails)
+        assert status == 0 and any(asked in line for line in called[-len(ALL) :]) is left
+
+
+@pytest.mark.parametrize("fails", sorted(ALL - {"native --required"}))
 def test_whatever_fails_fails_the_whole(run, fails):
     status, called, _ = run(fails)
     assert status == 1
