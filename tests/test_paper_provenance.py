@@ -180,7 +180,7 @@ def test_a_state_is_told_by_its_commit_or_by_its_sources(project):
     commit_all(project, "one")
     clean = revision.state(project.root)
     assert len(clean["commit"]) == 40 and clean["sources"] is None and not clean["dirty"]
-    write_text(project.root / "pyproject.toml", "changed")
+    write_text(project.root / "pyproject.toml", '[project]\nversion = "2"\n')
     dirty = revision.state(project.root)
     assert dirty["dirty"] and dirty["sources"] != first["sources"]
     run = provenance.write_run(project, project.reports / "quick", resolve(project.notebooks))

@@ -211,6 +211,14 @@ def test_what_there_is_no_time_for_is_not_begun(monkeypatch, tmp_path):
     assert gpu_told.training_sentence(found["training"]) == "No training was measured."
 
 
+def test_seconds_that_are_over_are_none_left(monkeypatch):
+    monkeypatch.setattr(gpu, "jobs", lambda plan, device: [("layers", "one", 0, list)])
+    made = gpu.measured(gpu.TINY, "cpu", -3)[1]
+    assert made["reasons"]["one"] == "not begun: 0 of -3 seconds were left"
+    assert "1 thread, torch" in gpu_told.apart(made | {"threads": 1})
+    assert "2 threads, torch" in gpu_told.apart(made | {"threads": 2})
+
+
 def test_all_that_a_gpu_is_asked_for_is_in_order():
     names = [what for _, what, _, _ in gpu.jobs(gpu.FULL, "cuda")]
     assert names[0] == "one layer" and len(names) == len(set(names)) == 1 + 2 * 4 + 2 * 3

@@ -1,6 +1,7 @@
 """Where and in what a model is trained: the device by its name, and bfloat16 beside FP32."""
 
 import os
+import warnings
 from dataclasses import replace
 
 import pytest
@@ -31,6 +32,16 @@ def test_auto_is_the_first_that_there_is(monkeypatch):
         have(monkeypatch, cuda, mps)
         assert device_of() == device_of("auto") == device_of(wanted) == torch.device(wanted)
         assert device_of("cpu") == torch.device("cpu")
+
+
+def test_what_torch_tells_of_its_own_context_is_left_out(monkeypatch, recwarn):
+    have(monkeypatch, True, False)
+    with warnings.catch_warnings():
+        warnings.simplefilter("always")
+        device_of("cuda")
+        warnings.warn("Attempting to run cuBLAS, but there was no current context", stacklevel=1)
+        warnings.warn("anything else", stacklevel=1)
+    assert [str(told.message) for told in recwarn] == ["anything else"]
 
 
 def test_a_device_that_is_not_there_is_named(monkeypatch):

@@ -65,7 +65,7 @@ def make_pack(project: Project, params: dict, options) -> None:
 def verify(project: Project, params: dict, options) -> None:
     """Checks the run's pack and its checksum file; PackError names what was changed."""
     run_dir = options.into or project.run_dir(params)
-    path = project.root / "dist" / f"{pack.pack_name(run_dir)}.tar.gz"
+    path = project.root / "dist" / f"{pack.pack_name(project, run_dir)}.tar.gz"
     about = {"run": run_dir.name, "pack": path.name}
     try:
         count = pack.verify(path)

@@ -7,10 +7,10 @@ import io
 import os
 import tarfile
 import tempfile
-from importlib import metadata
 from pathlib import Path
 
 from . import stages
+from .about import about
 from .files import sha256, tree, write_bytes, write_text
 from .names import hash_line, read_hash_lines, short
 from .parameters import ParameterError
@@ -58,7 +58,7 @@ def pack_run(project: Project, run_dir: Path, epoch: int | None = None) -> Path:
             f"{project.relative(run_dir)} holds no finished run: run make report PROFILE={profile}"
         )
     files = {name: (run_dir / name).read_bytes() for name in stages.artefacts(run_dir)}
-    top = pack_name(run_dir)
+    top = pack_name(project, run_dir)
     data = archive(files, top, source_date() if epoch is None else epoch)
     return _write(project.root / "dist" / f"{top}.tar.gz", data)
 
@@ -74,8 +74,9 @@ def source_date() -> int:
     return int(text)
 
 
-def pack_name(run_dir: Path) -> str:
-    return f"mini-transformer-{run_dir.name}-v{metadata.version('minitransformer')}"
+def pack_name(project: Project, run_dir: Path) -> str:
+    """Its version is that of the sources, which nobody need have installed."""
+    return f"mini-transformer-{run_dir.name}-v{about(project.root)['version']}"
 
 
 def _write(path: Path, data: bytes) -> Path:

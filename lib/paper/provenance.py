@@ -13,6 +13,7 @@ from pathlib import Path
 import torch
 
 from . import stages
+from .about import about
 from .files import digest, read_json, sha256, write_json, write_text
 from .names import hash_line
 from .project import Project
@@ -118,7 +119,7 @@ def write_run(project: Project, run_dir: Path, params: dict) -> dict:
     lock = project.root / "requirements.lock"
     run = {
         "project": "mini-transformer",
-        "version": metadata.version("minitransformer"),
+        "version": about(project.root)["version"],
         "run": run_dir.name,
         **state(project.root),
         "executed": time.strftime("%Y-%m-%dT%H:%M:%SZ", time.gmtime()),

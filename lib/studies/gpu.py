@@ -106,11 +106,12 @@ def measured(plan: Plan, device: str, seconds: float, keep: Callable | None = No
     """The three tables and how they were made; `keep(tables, made)` is called after each job. What
     fails, or is slow when little of `seconds` is left, is among the reasons."""
     began, rows, reasons = time.monotonic(), {name: [] for name in TABLES}, {}
-    made = about(device)
+    tables = {name: pd.DataFrame() for name in TABLES}
+    made = about(device) | {"reasons": reasons, "seconds": 0.0}
     for table, what, slow, call in jobs(plan, device):
         left = seconds - (time.monotonic() - began)
         if left < (SLOW if slow else 0):
-            reasons[what] = f"not begun: {left:.0f} of {seconds:.0f} seconds were left"
+            reasons[what] = f"not begun: {max(left, 0):.0f} of {seconds:.0f} seconds were left"
             continue
         try:
             rows[table] += call()
@@ -119,7 +120,7 @@ def measured(plan: Plan, device: str, seconds: float, keep: Callable | None = No
         tables = {name: pd.DataFrame(own) for name, own in rows.items()}
         if len(tables["training"]):
             tables["training"] = gpu_models.beside(tables["training"])
-        made |= {"reasons": reasons, "seconds": round(time.monotonic() - began, 1)}
+        made["seconds"] = round(time.monotonic() - began, 1)
         if keep:
             keep(tables, made)
     return tables, made

@@ -27,9 +27,10 @@ def apart(made: dict) -> str:
         card = f"one {made['gpu']} (CUDA {made['cuda']}, driver {made['driver']})"
     at = f" at commit {made['commit'][:12]}" if made.get("commit") else ""
     by = f", by `{made['command']}`" if "command" in made else ""
+    threads = f"{made['threads']} thread" + "s" * (made["threads"] != 1)
     lost = "; ".join(f"{what} ({why})" for what, why in made["reasons"].items())
     return (
-        f"Measured on {made['date']}{at} on {card}, with {made['cpu']}, {made['threads']} threads, "
+        f"Measured on {made['date']}{at} on {card}, with {made['cpu']}, {threads}, "
         f"torch {made['torch']}, in {made['seconds']:.0f} s{by}."
         + (f" Without a row: {lost}." if lost else "")
     )

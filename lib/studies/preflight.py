@@ -29,7 +29,7 @@ LEAST = {  # the smallest value that the chapters can use; a list is held item b
     **dict.fromkeys(("beam_tokens", "requests", "qat_steps", "qat_batch", "smeared_steps"), 1),
     **dict.fromkeys(("scratch_steps", "quant_repeats", "layer_repeats", "calibration_tokens"), 1),
     **dict.fromkeys(("ablation_steps", "ablation_batch", "processes", "peer_shapes"), 1),
-    **dict.fromkeys(("engine_shapes", "interop_tokens", "interop_repeats"), 1),
+    **dict.fromkeys(("engine_shapes", "interop_tokens", "interop_repeats", "gpu_seconds"), 1),
     # an interval over runs needs two of them, a window's stride half of it
     **dict.fromkeys(("control_runs", "ablation_seeds", "lengths", "cache_tokens", "new_tokens"), 2),
     **dict.fromkeys(("stream_windows", "search_tokens", "ablation_window", "peer_tokens"), 2),

@@ -1,5 +1,7 @@
 """Where a model is trained."""
 
+import warnings
+
 import torch
 
 from ..fields import choice
@@ -17,4 +19,6 @@ def device_of(name: str = "auto") -> torch.device:
         name = next(kind for kind, found in there.items() if found)
     if not there[name]:
         raise ValueError(f"device {name} is not there: give auto, or cpu, which always is")
+    if name == "cuda":  # torch's thread of gradients tells when it first makes its own context
+        warnings.filterwarnings("ignore", "Attempting to run cuBLAS")
     return torch.device(name)
