@@ -119,3 +119,9 @@ def test_to_hold_by_a_wide_interval_or_one_about_zero_says_little(interval, told
     row = claims.audit_row(ledger, "S1-cache-speedup", 1.5, interval)
     assert row["verdict"] == "holds"
     assert row["note"].startswith(told) and ("says little" in row["note"]) == bool(told)
+
+
+def test_nats_are_wide_as_what_they_are_logarithms_of():
+    assert claims.widely("measurement", "holds", (6.1, 7.6), "nats")
+    assert not claims.widely("measurement", "holds", (6.8, 7.3), "nats")
+    assert not claims.widely("measurement", "holds", (6.1, 7.6), "seconds")

@@ -265,6 +265,14 @@ def test_independent_words_coincide_by_chance_and_a_language_far_more():
     chance = uniform_corpus(7, SALT).splits["train"]
     found = control.coincidences(chance)
     assert abs(found["pairs"] - found["expected"]) < 4 * math.sqrt(found["expected"])
+    ratios = []
+    for seed in range(8):  # a text's own frequencies squared would expect some 5 % more
+        ids = np.random.default_rng(seed).integers(0, 1000, 20_000)
+        ratios.append(control.coincidences(ids)["ratio"])
+    assert abs(np.mean(ratios) - 1) < 0.03
+    assert control.beside(5.0, (4.0, 6.0)) == "inside it"
+    assert control.beside(5.0, (5 * math.e, 20.0)) == "1.00 nats below it"
+    assert control.beside(5.0, (1.0, 5 / math.e)) == "1.00 nats above it"
     loop = np.tile(np.arange(10), 100)
     assert control.coincidences(loop)["ratio"] == pytest.approx(10, rel=0.02)
     spoken = language_corpus(7, SALT, LARGE, 20_000, 10, 10).splits["train"]
@@ -285,7 +293,7 @@ def test_what_the_report_says_of_its_corpus_is_read_off_the_control():
 
 def test_runs_of_the_recipe_are_set_against_a_uniform_guess():
     kept = pd.DataFrame(
-        {"run": [0], "first_nats": [7.0], "test_nats": [6.95], "test_perplexity": [1043.0]}
+        {"seed": [0], "first_nats": [7.0], "test_nats": [6.95], "test_perplexity": [1043.0]}
     )
     row = control.recipe_runs(kept, 1004).iloc[0]
     assert row.first_above_uniform_nats == pytest.approx(7.0 - math.log(1004))

@@ -537,6 +537,13 @@ def test_a_head_that_looks_where_induction_recalls_is_found(language):
     assert "best head" not in attention.in_words(table, "b model")  # is the twin's own
     twin = table.rename(index=lambda head: head.replace("a,", "a (twin),"))
     assert attention.in_words(twin, "a model (twin)").endswith(f"at the key with {back:.0f} %.")
+    idle = table.assign(**{"from there at the key": table.even})
+    assert attention.in_words(idle, "a model").endswith(
+        "no head of the plain twin's first block looks back at the key."
+    )
+    late = table.rename(index={"b, 1.1": "a, 2.1"})
+    late.loc["a, 2.1", "from there at the key"] = 99  # no first look
+    assert "head a, 1.1 looks back" in attention.in_words(late, "a model")
     assert attention.in_words(table.loc[["a, 1.1"]], "a model").startswith("No head looks there: ")
     end = attention.recall_ends(language.language, test, T)
     assert T >= end >= 20 and (end == T or end - 20 <= target[0, end - 1] < end)

@@ -13,7 +13,7 @@ import psutil
 import pytest
 
 from minitransformer.model import ModelConfig
-from studies import llama, peers
+from studies import llama, peers, runtimes
 
 STAND_IN = '''
 import json
@@ -111,6 +111,27 @@ def test_what_goes_wrong_is_told_in_one_line(stand_in, monkeypatch):
         server.ask("sleep", {})
     with pytest.raises(RuntimeError, match=r"^llama.cpp has .* not started within 0.2 s$"):
         llama.Llama("slow.gguf")
+
+
+def test_many_log_probabilities_come_in_several_answers(monkeypatch):
+    class Server:
+        grown, asked = None, []
+
+        def ask(self, way, what):
+            self.asked.append(what)
+            made, told = range(what["n_predict"]), what.get("n_probs", 0)
+            tops = [{"id": i, "logprob": -float(i)} for i in range(told)]
+            found = {"tokens": [len(what["prompt"]) + i for i in made]}
+            found["completion_probabilities"] = [{"top_logprobs": tops} for _ in made]
+            return found | {"timings": {"prompt_ms": 1000, "predicted_ms": 500}}
+
+    monkeypatch.setattr(runtimes, "Llama", lambda path: Server())
+    monkeypatch.setattr(runtimes, "ANSWER", 10)
+    run, seen = runtimes.llama("model.gguf", [7, 7], told=4), []
+    assert run(5) == ([2, 3, 4, 5, 6], 1.5) and len(Server.asked) == 1
+    assert run(5, seen) == ([2, 3, 4, 5, 6], 4.5)
+    assert [len(step) for step in seen] == [4] * 5
+    assert Server.asked[2]["prompt"] == [7, 7, 2, 3] and Server.asked[-1]["n_predict"] == 1
 
 
 def test_the_study_goes_on(stand_in, tmp_path, monkeypatch):

@@ -98,17 +98,19 @@ def audit_row(
 
 def says_little(said: Statement, verdict: str, interval) -> str:
     """A warning, in words, where a measurement holds by a wide interval; "" elsewhere."""
-    if not widely(said.kind, verdict, interval):
+    if not widely(said.kind, verdict, interval, said.unit):
         return ""
     low, high = (number(end, 2) for end in interval)
     return f"From {low} to {high}: to lie in it says little."
 
 
-def widely(kind: str, verdict: str, interval) -> bool:
+def widely(kind: str, verdict: str, interval, unit: str = "") -> bool:
     """Whether a measurement holds by an interval whose ends lie more than a factor of two apart, or
-    on both sides of zero."""
+    on both sides of zero. Nats are logarithms: of what they are logarithms of."""
     if (kind, verdict) != ("measurement", HOLDS) or not interval:
         return False
+    if unit.startswith("nats"):
+        return interval[1] - interval[0] > math.log(2)
     near, far = sorted(map(abs, interval))
     return far > 2 * near or interval[0] < 0 < interval[1]
 

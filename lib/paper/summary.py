@@ -23,7 +23,7 @@ def _counted(said, row):
         "kind": said["kind"],
         "statements": 1,
         "examined": int(at_home and own != UNEXAMINED),
-        "widely": int(widely(said["kind"], own, row.get("interval"))),
+        "widely": int(widely(said["kind"], own, row.get("interval"), said["unit"])),
         "asked here": int(not at_home and answer != UNEXAMINED),
         **{v: int(at_home and own == v) for v in AUDIT},
         **{f"answer {v}": int(elsewhere and answer == v) for v in AUDIT if v != SLIP},

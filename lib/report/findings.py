@@ -99,8 +99,8 @@ def _stored(row, by, said):
         return None
     return {
         "title": "Int4 stored in int8",
-        "sentence": f"Int4 is as large as int8 there, {stated(row['seed_value'], row['unit'])} "
-        f"smaller than FP32, because every code of four bits is kept in a byte; with "
+        "sentence": f"Int4 is as large as int8 there, because every code of four bits is kept in a "
+        f"byte: both are {stated(row['seed_value'], row['unit'])} smaller than FP32. With "
         f"{row['answered_at']}, its tensors are {_answer(row)} smaller.",
     }
 
@@ -114,8 +114,9 @@ def _unit(row, by, said):
     same = all(other and other["verdict"] == HOLDS for other in others)
     return {
         "title": "MB for MiB",
-        "sentence": f"FP32 takes {_measured(row)}; the {stated(row['seed_value'])} stated is the "
-        f"same size in MiB{', and so are the other sizes' if same else ''}.",
+        "sentence": f"FP32 takes {_measured(row)}, its table of positions included; the "
+        f"{stated(row['seed_value'])} stated is the same size in MiB"
+        + (", and so are the other sizes." if same else "."),
     }
 
 

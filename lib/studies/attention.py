@@ -144,12 +144,14 @@ def in_words(recall: pd.DataFrame, model: str) -> str:
     name = f"{model.replace(' model', '')},"  # as `of_models` names its heads
     own = recall[recall.index.str.startswith(name)]
     most = f" The plain twin's best head gives it {own['what followed'].max():.0f} %."
-    back = own["from there at the key"]
+    early = own[own.index.str.contains(", 1.", regex=False)]["from there at the key"]
+    back = f"the plain twin's head {early.idxmax()} looks back at the key with {early.max():.0f} %."
+    if early.max() < 2 * even:
+        back = "no head of the plain twin's first block looks back at the key."
     return (
         f"Head {first['head']} gives what followed {first['share']:.0f} %."
         + most * (not first["head"].startswith(name))
-        + " From what followed, where a first look must have been, the plain twin's head "
-        f"{back.idxmax()} looks back at the key with {back.max():.0f} %."
+        + f" From what followed, where a first look must have been, {back}"
     )
 
 

@@ -11,8 +11,10 @@ def coincidences(ids: np.ndarray) -> dict[str, float]:
     be if tokens of these frequencies were independent, and the ratio of the two."""
     ids = np.asarray(ids).astype(np.int64)
     _, times = np.unique(ids[:-1] * (ids.max() + 1) + ids[1:], return_counts=True)
-    found, n, p = int((times * (times - 1) // 2).sum()), len(ids) - 1, np.bincount(ids) / len(ids)
-    expected = n * (n - 1) / 2 * float((p**2).sum()) ** 2
+    found, n = int((times * (times - 1) // 2).sum()), len(ids) - 1
+    counts = np.bincount(ids)
+    alike = (counts * (counts - 1)).sum() / (len(ids) * n)  # of two places that differ
+    expected = n * (n - 1) / 2 * float(alike) ** 2
     return {"pairs": found, "expected": expected, "ratio": found / expected}
 
 
@@ -43,17 +45,25 @@ def held_against(chance, perplexity: float) -> dict[str, float]:
     return {"stated": perplexity, "words": words, "floor": floor, "above": above}
 
 
+def beside(stated: float, ends: tuple[float, float]) -> str:
+    """Where a perplexity lies to the interval of one further run, in words."""
+    low, high = ends
+    if low <= stated <= high:
+        return "inside it"
+    gap, side = (low / stated, "below") if stated < low else (stated / high, "above")
+    return f"{math.log(gap):.2f} nats {side} it"
+
+
 def fall(began: float, ended: float) -> dict[str, float]:
     """By how much a loss fell: in `nats`, and in `percent` of where it began."""
     return {"nats": began - ended, "percent": 100 * (began - ended) / began}
 
 
 def recipe_runs(runs: pd.DataFrame, vocab_size: int) -> pd.DataFrame:
-    """The original's recipe from several initialisations (control.csv): first and test loss, each
+    """The original's recipe from several seeds (control.csv): first and test loss, each
     also above a uniform guess."""
     uniform = math.log(vocab_size)
-    table = runs[["run", "first_nats", "test_nats", "test_perplexity"]]
-    table = table.rename(columns={"run": "initialisation"})
+    table = runs[["seed", "first_nats", "test_nats", "test_perplexity"]]
     table.insert(2, "first_above_uniform_nats", table.first_nats - uniform)
     table.insert(4, "test_above_uniform_nats", table.test_nats - uniform)
     return table

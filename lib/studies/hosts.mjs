@@ -58,6 +58,15 @@ async function adapter() {
   return { adapter: [vendor, architecture].filter(Boolean).join(" "), software: isFallbackAdapter };
 }
 
+// Floats as base64: of a large vocabulary, numbers in JSON are more than a page can hold.
+function packed(floats) {
+  const bytes = new Uint8Array(Float32Array.from(floats).buffer);
+  let text = "";
+  for (let i = 0; i < bytes.length; i += 8192)
+    text += String.fromCharCode(...bytes.subarray(i, i + 8192));
+  return btoa(text);
+}
+
 async function answer({ start, run }) {
   if (start) {
     const told = start.provider === "webgpu" ? await adapter() : {};
@@ -67,7 +76,7 @@ async function answer({ start, run }) {
   const tokens = [], seen = [], begun = performance.now();
   for await (const { id, logits } of started[run.name](run.prompt, run.most)) {
     tokens.push(id);
-    if (run.keep) seen.push(Array.from(logits));
+    if (run.keep) seen.push(packed(logits));
   }
   return { tokens, seen, seconds: (performance.now() - begun) / 1000 };
 }

@@ -70,7 +70,7 @@ class Browser:
         program = next(filter(None, map(shutil.which, BROWSERS)), None)
         if not program:
             raise HostError("chromium is not installed: apt install chromium")
-        self.files = {"/hosts.mjs": SCRIPT}
+        self.files, self.lost = {"/hosts.mjs": SCRIPT}, ""
         self.questions, self.answers = queue.Queue(), queue.Queue()
         self.server = ThreadingHTTPServer(("127.0.0.1", 0), handler(self))
         self.server.daemon_threads = True
@@ -97,7 +97,10 @@ class Browser:
         return path if path and path.is_file() else None
 
     def ask(self, **question) -> dict:
-        """What the page answers; HostError with what it says where it fails."""
+        """What the page answers; HostError with what it says where it fails. A page that was silent
+        once, as one that crashed is, is asked no more."""
+        if self.lost:
+            raise HostError(self.lost)
         self.questions.put(json.dumps(question))
         return checked(self._answer())
 
@@ -105,7 +108,8 @@ class Browser:
         try:
             return self.answers.get(timeout=SECONDS)
         except queue.Empty:
-            raise HostError(f"chromium gave no answer within {SECONDS} s") from None
+            self.lost = f"chromium gave no answer within {SECONDS} s"
+            raise HostError(self.lost) from None
 
     def close(self) -> None:
         self.process.stdin.close()

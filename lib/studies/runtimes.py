@@ -21,6 +21,7 @@ from .native import FORMATS, missing, packed
 
 GGUF = ("f32", "q8_0", "q4_0")
 LIKELIEST = 10  # tokens whose log-probabilities llama.cpp tells
+ANSWER = 2**17  # log-probabilities in one of its answers; of a large vocabulary they are many bytes
 OURS = "this library, eager"
 
 
@@ -161,16 +162,20 @@ def llama(path, prompt, told: int = LIKELIEST):
     """llama.cpp, in a process of its own. The run appends to a list `seen` the log-probabilities of
     each step's `told` likeliest tokens, by id."""
     server = Llama(path)
+    asked = {"temperature": 0, "return_tokens": True, "cache_prompt": False, "ignore_eos": True}
+    asked |= {"samplers": ["temperature"]}
 
     def run(new, seen=None):
-        asked = {"prompt": prompt, "n_predict": new, "temperature": 0, "return_tokens": True}
-        asked |= {"cache_prompt": False, "samplers": ["temperature"], "ignore_eos": True}
-        asked |= {} if seen is None else {"n_probs": told}
-        found = server.ask("completion", asked)
-        for step in found["completion_probabilities"] if seen is not None else ():
-            seen.append({one["id"]: one["logprob"] for one in step["top_logprobs"]})
-        times = found["timings"]
-        return found["tokens"], (times["prompt_ms"] + times["predicted_ms"]) / 1e3
+        made, seconds = [], 0.0
+        most, more = (new, {}) if seen is None else (max(1, ANSWER // told), {"n_probs": told})
+        while len(made) < new:
+            part = {"prompt": [*prompt, *made], "n_predict": min(most, new - len(made))}
+            found = server.ask("completion", asked | more | part)
+            for step in found["completion_probabilities"] if more else ():
+                seen.append({one["id"]: one["logprob"] for one in step["top_logprobs"]})
+            made += found["tokens"]
+            seconds += (found["timings"]["prompt_ms"] + found["timings"]["predicted_ms"]) / 1e3
+        return made, seconds
 
     run.grown = server.grown
     return run
