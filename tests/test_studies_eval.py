@@ -528,6 +528,8 @@ def test_a_head_that_looks_where_induction_recalls_is_found(language):
     found = attention.strongest(table, "what followed")
     assert found == {"head": "b, 1.1", "at": "what followed", "share": 100}
     assert attention.shown(table, 1)["what followed, %"].tolist() == [100]
+    assert attention.in_words(table, "a model").endswith("first block looks back at the key.")
+    table.loc["a, 1.1", "from there at the key"] = 30.0
     told = attention.in_words(table, "a model")
     assert told.startswith(
         "Head b, 1.1 gives what followed 100 %. The plain twin's best head gives it "
@@ -537,10 +539,6 @@ def test_a_head_that_looks_where_induction_recalls_is_found(language):
     assert "best head" not in attention.in_words(table, "b model")  # is the twin's own
     twin = table.rename(index=lambda head: head.replace("a,", "a (twin),"))
     assert attention.in_words(twin, "a model (twin)").endswith(f"at the key with {back:.0f} %.")
-    idle = table.assign(**{"from there at the key": table.even})
-    assert attention.in_words(idle, "a model").endswith(
-        "no head of the plain twin's first block looks back at the key."
-    )
     late = table.rename(index={"b, 1.1": "a, 2.1"})
     late.loc["a, 2.1", "from there at the key"] = 99  # no first look
     assert "head a, 1.1 looks back" in attention.in_words(late, "a model")
