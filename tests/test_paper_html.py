@@ -976,6 +976,17 @@ def test_an_interval_shows_whether_it_holds_no_change():
     assert shown.times.tolist() == ["2.3 [1.8, 3.0]", "1.23 [0.99, 1.52]", "1.6 [1.1, 2.2]"]
 
 
+def test_a_table_can_show_more_decimals_than_its_intervals_support(shown):
+    frame = pd.DataFrame({"nats": [1.52153, 1.87362], "low": [1.49356, float("nan")]})
+    frame["high"] = [1.54952, float("nan")]
+    assert display.joined(frame).nats.tolist() == ["1.522 [1.494, 1.550]", "1.87"]
+    (table,) = shown((display.show_table, frame, "t", None, 1))
+    assert (
+        "1.5215 [1.4936, 1.5495]" in table.data["text/html"]
+        and ">1.874<" in (table.data["text/html"])
+    )
+
+
 def test_numbers_of_unlike_size_in_one_column_have_each_its_own_digits():
     rows = [(1153.66, 1121.47, 1186.78), (3.14, 1.7196, 4.5612), (0.0069, -0.2365, 0.2503)]
     frame = pd.DataFrame([*rows, (0.00057, -0.0204, 0.0216)], columns=["here", "low", "high"])

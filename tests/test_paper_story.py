@@ -51,6 +51,8 @@ USE = USE.assign(format="FP32", paged_kib=USE.tokens * 1.0, static_kib=8192.0)
 LOOPS = long("speedup", "new_tokens", ["dynamic cache", "static cache"], "loop", (10, 50, 500))
 IN_C = LOOPS.assign(loop=LOOPS.loop.replace("static cache", "engine, static cache"))
 WORTH = LOOPS.rename(columns={"speedup": "ms_per_token"})
+SECONDS = long("valid_nats", "seconds", group="who")
+SECONDS["whole_nats"] = (SECONDS.valid_nats + 0.1).where(SECONDS.seconds == 100)
 DRAWN = {
     "frequencies": (plots.frequencies, long("share_percent", "rank", "ab", "corpus"), "word"),
     "ladder": (plots.ladder, LADDER, "word", [(0.1, "floor")]),
@@ -66,7 +68,7 @@ DRAWN = {
     "added": (plots.added, table(["int8", "int4"], "format", "added_nats")),
     "costs": (plots.costs, COSTS, "step_ms", "time of a step, ms"),
     "above the source": (plots.above_source, long("excess_nats", "tokens", group="what")),
-    "by seconds": (plots.by_seconds, long("valid_nats", "seconds", group="who"), [(1.0, "3-gram")]),
+    "by seconds": (plots.by_seconds, SECONDS, [(1.0, "3-gram")]),
     "budget": (plots.budget, LOST, "word"),
     "by window, long": (plots.by_window, long("nats", "evaluated_window", group="positions")),
     "endless": (plots.endless, long("excess_nats", "tokens", ["a", "b"], "cache"), 20, 60),
@@ -112,6 +114,14 @@ def test_what_was_before_the_first_token_is_kept_and_not_drawn():
     later = looks.assign(tokens=[100, 1000])
     fig = plots.learning(pd.concat([looks, later], ignore_index=True))
     assert fig.axes[0].lines[0].get_xdata().tolist() == [10, 100, 1000] and len(fig.data) == 4
+
+
+def test_a_mark_stands_where_its_column_has_a_number_in_the_colour_of_its_line():
+    fig = plots.by_seconds(SECONDS[SECONDS.who.isin(SYSTEMS[:1])], [])
+    line, mark = fig.axes[0].lines[:2]
+    assert mark.get_ydata()[-1] == pytest.approx(0.3) and np.isnan(mark.get_ydata()[:-1]).all()
+    assert mark.get_markeredgecolor() == line.get_color() and mark.get_linestyle() == "None"
+    assert fig.alt.endswith("from 0.200 at 1 to 0.200 at 100, a mark at 0.3000.")
 
 
 def test_matrices_are_drawn_with_their_numbers():

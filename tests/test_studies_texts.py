@@ -222,6 +222,7 @@ def test_predictions_stand_beside_what_was_measured(monkeypatch):
     assert math.isnan(table.seconds["other"]) and table.predicted_mib["other"] > 0
     judged = update_costs.reached(table.reset_index(), "tiny")
     assert len(judged) == 1 and not len(update_costs.reached(table.reset_index(), "other"))
+    assert table.seconds["tiny"] == pytest.approx(math.sqrt(0.5 * 0.4), abs=1e-4)  # as its share
     alone = update_costs.compared(update_costs.predicted(1e9), timed[timed.process == 0])
     assert not len(update_costs.reached(alone, "tiny"))  # one process has no interval
 
@@ -267,6 +268,10 @@ def test_where_an_update_spends_its_time_and_what_there_is_to_gain(monkeypatch):
         2
     ] == pytest.approx(50)
     assert table.low.tolist() == pytest.approx(table.share_percent.tolist())
+    apart = [parted(i, [second * times for second in took]) for i, times in enumerate((1, 1, 8))]
+    wide = update_costs.split(pd.concat(apart)).set_index("part")  # a mean, as every interval is of
+    assert wide.time_ms.tolist() == pytest.approx([2, 4, 16, 2, 6, 2])
+    assert wide.of_peak_percent.dropna().tolist() == pytest.approx([25, 12.5])
     half = [parted(i, slow, "bfloat16") for i in range(2)]
     assert update_costs.in_words(pd.concat([measured, *half])) == (
         "Of tiny forward and backward, PyTorch's own, run at 30 % of the product's speed; "
@@ -315,12 +320,29 @@ def test_long_results_are_read_as_they_were_kept_and_the_newer_take_their_place(
     said = kept_texts.apart(kept["texts"])
     assert "“8 minutes”: measured apart on 2026-01-02" in said and "with 1 thread," in said
     assert list(kept_texts.shown(kept["texts"]).date) == ["2026-01-02"] * 2
-    drawn = kept_texts.figure_data(newer["texts-curves"], kept["texts-curves"])
+    drawn = kept_texts.figure_data(newer, kept)
     assert list(drawn.who) == ["ours, apart"]
     rows = [*kept["texts"].to_dict("records"), {"text": "another", "ngram_nats": 9.0, "ngram": "n"}]
     assert real_texts.lines_of(rows, drawn) == [(1.6, "KN")]  # of the texts that are shown alone
     both = kept_texts.together(newer["texts"].assign(nats=1.0), kept["texts"])
     assert {row["budget"]: row["nats"] for row in both} == {"3 minutes": 1.0, "8 minutes": 1.4}
+
+
+def test_a_curve_of_a_part_of_a_text_ends_beside_what_the_whole_of_it_gave():
+    looks = {"text": "tinyshakespeare", "seconds": [1.0, 9.0], "valid_nats": [2.0, 1.2]}
+    names = ("ours, 3 minutes", "ours, 8 minutes", "nanoGPT")
+    curves = pd.concat([pd.DataFrame(looks | {"who": who}) for who in names])
+    rows = [reached(b, x) for b, x in (("3 minutes", 1.5), ("8 minutes", 1.4))]
+    rows.append(reached(nanogpt.WHOLE, 1.8))
+    one = {"texts": pd.DataFrame(rows), "texts-curves": curves}
+    own = {"texts": pd.DataFrame(rows[:1]).assign(nats=1.3), "texts-curves": curves[:2]}
+    drawn = kept_texts.figure_data(own, one)
+    ends = drawn.dropna(subset="whole_nats").set_index("who").whole_nats
+    assert ends.to_dict() == {
+        "ours, 3 minutes": 1.3, "ours, 3 minutes, apart": 1.5, "ours, 8 minutes, apart": 1.4,
+        "nanoGPT, apart": 1.8,
+    }  # fmt: skip
+    assert (drawn.seconds[drawn.whole_nats.notna()] == 9).all() and len(drawn) == 8
 
 
 def test_nanogpts_log_is_read():

@@ -39,16 +39,16 @@ def whole(data, fig):
     return fig
 
 
-def lines(df, x, y, group, xlabel, ylabel, limits=(), xlimits=(), log="", **_):
+def lines(df, x, y, group, xlabel, ylabel, limits=(), xlimits=(), log="", marks=None, **_):
     """Each line's first and last point, and its highest and lowest where they lie between, in their
-    order from the left."""
+    order from the left; and its marks."""
     parts = df.groupby(group, sort=False) if group else [("", df)]
-    told = [f"{name or 'one line'}: {_course(part, x, y)}" for name, part in parts]
+    told = [f"{name or 'one line'}: {_course(part, x, y, marks)}" for name, part in parts]
     axes = {"xy": " on logarithmic axes", "x": " on a logarithmic axis", "y": ", logarithmic"}
     return _sentences(f"Lines of {ylabel} over {xlabel}{axes.get(log, '')}", told, limits, xlimits)
 
 
-def _course(part, x, y):
+def _course(part, x, y, marks):
     part = part[part[y].notna()].sort_values(x)
     if part.empty:
         return "nothing"
@@ -59,7 +59,9 @@ def _course(part, x, y):
     for row, word in sorted(turns, key=lambda turn: turn[0][x]):
         if not ends[0] <= row[y] <= ends[1]:
             text += f" {word} to {number(row[y], 3)} at {brief(number(row[x], 3))}"
-    return f"{text} to {number(last[y], 3)} at {brief(number(last[x], 3))}"
+    marked = part[marks].dropna() if marks else ()
+    more = "".join(f", a mark at {number(value, 4)}" for value in marked)
+    return f"{text} to {number(last[y], 3)} at {brief(number(last[x], 3))}{more}"
 
 
 def points(df, label, x, y, xlabel, ylabel, low=None, high=None, limits=(), xlimits=(), **_):

@@ -68,13 +68,13 @@ def show_figure(fig, id, alt, csv=None) -> bytes:
     return png
 
 
-def show_table(df, id, csv=None):
+def show_table(df, id, csv=None, more=0):
     """Display a DataFrame as a plain HTML table; numbers are set by `readable`.
 
     A default RangeIndex is left out; any other index becomes the row heads; a number and the `low`
-    and `high` that follow it share a column."""
+    and `high` that follow it share a column, with `more` decimals than its interval supports."""
     index = not isinstance(df.index, pd.RangeIndex)
-    shown = readable(joined(df)).rename(columns=heading)
+    shown = readable(joined(df, more)).rename(columns=heading)
     with pd.option_context("display.html.use_mathjax", False, "display.max_colwidth", None):
         body = shown.to_html(border=0, index=index, index_names=index, na_rep="–")
     about = {"kind": "table", "id": id, "csv": csv}
@@ -116,7 +116,7 @@ def _word(text, kind, part, told=()):
     return f'<span class="k{kind}" style="{color}"{title}>{text}</span>'
 
 
-def joined(df):
+def joined(df, more=0):
     """A copy in which a column of numbers and the interval that follows it, in columns that end in
     "low" and "high", are one column of texts: 1.81 [1.76, 1.85]. Where the interval is the number
     itself, or none, the number stands alone."""
@@ -126,12 +126,12 @@ def joined(df):
         apart = {name, low, high} <= {*out}  # none of them is an end of an interval before
         if ends and apart and all(df[each].dtype.kind in "fi" for each in (name, low, high)):
             known = (df[each].astype(float) for each in (name, low, high))
-            out[name] = _with_interval(*known)
+            out[name] = _with_interval(*known, more)
             out = out.drop(columns=[low, high])
     return out
 
 
-def _with_interval(values, lows, highs):
+def _with_interval(values, lows, highs, more=0):
     """Numbers with their intervals: as many decimals as each interval supports, and no more than
     the column's median interval does where they are near each other, but for ends that would be
     one, or written as 0 or 1, by which one sees a change; three digits of what has none."""
@@ -139,7 +139,7 @@ def _with_interval(values, lows, highs):
     ends = [(lows.iloc[i], highs.iloc[i]) for i in wide]
     each = [supported(*pair) or 0 for pair in ends]
     most = int(np.median(each)) if ends and max(each) - min(each) < 3 else MOST
-    found = [number(value if value else 0, 3) for value in values]  # zero without decimals
+    found = [number(value if value else 0, 3 + more) for value in values]  # zero: no decimals
     for i, pair in zip(wide, ends, strict=True):
         own = supported(*pair)
         if own is None or own > MOST or np.isnan(values.iloc[i]):
@@ -150,8 +150,8 @@ def _with_interval(values, lows, highs):
             len(near := {round(end, count) for end in pair}) == 1 or near & {0, 1}
         ):
             count += 1
-        low, high = (fixed(end, count) for end in pair)
-        found[i] = f"{fixed(values.iloc[i], count)} [{low}, {high}]"
+        value, low, high = (fixed(x, count + more) for x in (values.iloc[i], *pair))
+        found[i] = f"{value} [{low}, {high}]"
     return found
 
 

@@ -33,11 +33,12 @@ __all__ += ["png_bytes"]
 
 @described(alt.lines)
 def lines(df, x, y, group=None, low=None, high=None, *, xlabel, ylabel, log="", limits=(),
-          xlimits=(), seed=(), beyond=None, colors=None, xticks=None, markers=None,
+          xlimits=(), seed=(), beyond=None, colors=None, xticks=None, markers=None, marks=None,
           height=3.5):  # fmt: skip
     """One line a group, labelled at its right end, with its interval as a band.
 
-    `seed` is [(x, y, "label")]; `markers` None draws them where no line has more than 12 points."""
+    `seed` is [(x, y, "label")]; `markers` None draws them where no line has more than 12 points;
+    `marks` is a column: where it has a number, a hollow mark stands in the line's colour."""
     with styled():
         fig, ax = canvas(height, log=log)
         parts = dict(list(df.groupby(group, sort=False))) if group else {"": df}
@@ -47,10 +48,12 @@ def lines(df, x, y, group=None, low=None, high=None, *, xlabel, ylabel, log="", 
         for name, part in parts.items():
             part = part[part[y].notna()].sort_values(x)
             line, text = PALETTE[chosen[name]]
-            marks = dict(marker="o", mfc=line, mec="white", mew=0.8, ms=6) if dotted else {}
-            marks["ls"] = AGAIN if line in used else "-"
+            style = dict(marker="o", mfc=line, mec="white", mew=0.8, ms=6) if dotted else {}
+            style["ls"] = AGAIN if line in used else "-"
             used.add(line)
-            ax.plot(part[x], part[y], color=line, zorder=4, **marks)
+            ax.plot(part[x], part[y], color=line, zorder=4, **style)
+            if marks:
+                ax.plot(part[x], part[marks], "o", mec=line, mfc="white", mew=1.5, ms=6, zorder=5)
             if low:
                 band = dict(color=line, alpha=0.2, linewidth=0, zorder=3)
                 ax.fill_between(part[x], part[low], part[high], **band)

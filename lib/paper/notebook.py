@@ -137,12 +137,13 @@ class Notebook:
         if "matplotlib.pyplot" in sys.modules and not isinstance(fig, bytes):
             sys.modules["matplotlib.pyplot"].close(fig)  # or the inline backend shows it again
 
-    def table(self, df, id: str) -> None:
-        """Saves tables/<id>.csv and shows the DataFrame, unless it has no row."""
+    def table(self, df, id: str, *, more: int = 0) -> None:
+        """Saves tables/<id>.csv and shows the DataFrame, unless it has no row; `more` as
+        `display.show_table` takes it."""
         if df.empty:
             return
         self._captioned("table", id)
-        display.show_table(df, id, csv=f"tables/{id}.csv")
+        display.show_table(df, id, csv=f"tables/{id}.csv", more=more)
         self.write_csv(f"tables/{id}.csv", df)
 
     def text(self, df, id: str, **how) -> None:

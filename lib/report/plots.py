@@ -50,9 +50,9 @@ def above_source(curves):
 
 
 def by_seconds(shown, limits):
-    """Validation loss over seconds of training, a line a budget or a program."""
-    axes = dict(xlabel="seconds of training", ylabel="nats per token", log="x")
-    return figures.lines(shown, "seconds", "valid_nats", "who", **axes, limits=limits)
+    """Validation loss over seconds of training, a line a budget or a program, and marks."""
+    axes = dict(xlabel="seconds of training", ylabel="nats per token", log="x", limits=limits)
+    return figures.lines(shown, "seconds", "valid_nats", "who", **axes, marks="whole_nats")
 
 
 def losses(budget, xlabel):

@@ -47,12 +47,20 @@ def left(folder: Path) -> dict[str, pd.DataFrame]:
     }
 
 
-def figure_data(own: pd.DataFrame, kept: pd.DataFrame) -> pd.DataFrame:
-    """The curves to draw: this run's, and on Tiny Shakespeare those measured apart."""
-    apart = kept[kept.text == SHAKESPEARE]
-    apart = apart.assign(who=apart.who + ", apart")[list(own.columns)]
-    shown = pd.concat([table for table in (own, apart) if len(table)] or [own])
+def figure_data(own: dict, kept: dict) -> pd.DataFrame:
+    """The curves to draw, of this run's tables and, on Tiny Shakespeare, of those measured apart;
+    at the end of each `whole_nats`, which it reached on the whole of its split."""
+    apart = ended(kept).query("text == @SHAKESPEARE").assign(who=lambda t: t.who + ", apart")
+    shown = pd.concat([table for table in (ended(own), apart) if len(table)] or [ended(own)])
     return shown[shown.seconds > 0].reset_index(drop=True)
+
+
+def ended(tables: dict) -> pd.DataFrame:
+    """Learning curves, which are of a part of a split, and what each reached on the whole."""
+    curves, nats = tables["texts-curves"], tables["texts"].set_index("budget").nats
+    budget = curves.who.str.removeprefix("ours, ").replace("nanoGPT", nanogpt.WHOLE)
+    whole = budget.map(nats).where(~curves.who.duplicated(keep="last"))
+    return curves[EMPTY["texts-curves"]].assign(whole_nats=whole)
 
 
 def found(rows: list[dict], curves: list, beside: dict, costs: pd.DataFrame) -> dict:

@@ -22,7 +22,7 @@ import torch
 from minitransformer.evaluate import token_losses
 
 from .presets import SHAKESPEARE
-from .processes import in_processes, over_processes
+from .processes import in_processes, mean, over_processes
 from .update_costs import SETTLED as OURS_SETTLED
 from .update_costs import paces
 
@@ -164,8 +164,7 @@ def beside(folder: Path, rounds: int, steps: int, threads: int, done=None) -> pd
 def times_as_fast(rates: pd.DataFrame) -> tuple[float, tuple[float, float]]:
     """Our tokens a second over its own, same architecture: mean over rounds and interval."""
     wide = rates.pivot(index="round", columns="who", values="tokens_per_second")
-    found = over_processes(wide[next(iter(OURS))] / wide["nanoGPT"])
-    return found["estimate"], (found["low"], found["high"])
+    return mean(over_processes(wide[next(iter(OURS))] / wide["nanoGPT"]))
 
 
 def ran(clone: Path, corpus, rounds: int, steps: int, whole: bool, threads: int) -> dict:

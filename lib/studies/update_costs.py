@@ -16,7 +16,7 @@ from minitransformer.train import TrainConfig, initialize, train
 
 from .arms import size
 from .presets import PAPERS, SIZES
-from .processes import in_processes, over_processes
+from .processes import as_columns, in_processes, over_processes
 from .words import with_interval
 from .workers import keep_memory
 
@@ -115,10 +115,8 @@ def compared(predictions: pd.DataFrame, measured: pd.DataFrame) -> pd.DataFrame:
     what = {"seconds": "median", "flops_per_second": "first", "mib": "max"}
     for name, by in settled(measured).agg(what).groupby("size"):
         share = over_processes(100 * flops_of(name) / by.flops_per_second / by.seconds)
-        rows.append(
-            {"size": name, "measured_mib": by.mib.max(), "seconds": by.seconds.median(),
-             "of_peak_percent": share["estimate"], "low": share["low"], "high": share["high"]}
-        )  # fmt: skip
+        row = {"size": name, "measured_mib": by.mib.max(), **as_columns("of_peak_percent", share)}
+        rows.append(row | {"seconds": over_processes(by.seconds)["estimate"]})
     columns = ["size", "measured_mib", "seconds", "of_peak_percent", "low", "high"]
     table = predictions.merge(pd.DataFrame(rows, columns=columns), "left")
     return table.round({"predicted_mib": 1, "measured_mib": 1, "least_seconds": 4, "seconds": 4,
@@ -136,14 +134,14 @@ def split(measured: pd.DataFrame) -> pd.DataFrame:
     product's speed where there is one, and the share of the whole with its interval."""
     by, rows = settled(measured), []
     taken, speeds = by[[*PARTS]].median(), by.flops_per_second.first()
-    for name, parts in taken.groupby("size", sort=False):
+    for name, own in taken.groupby("size", sort=False):
         for part, operations in PARTS.items():
-            share = over_processes(100 * parts[part] / parts.sum(axis=1))
-            at = 100 * operations * flops_of(name) / (speeds[parts.index] * parts[part]).median()
+            share = over_processes(100 * own[part] / own.sum(axis=1))
+            at_peak = over_processes(speeds[own.index] * own[part])["estimate"]
             rows.append(
-                {"size": name, "part": part, "time_ms": 1e3 * parts[part].median(),
-                 "of_peak_percent": at or math.nan, "share_percent": share["estimate"],
-                 "low": share["low"], "high": share["high"]}
+                {"size": name, "part": part, "time_ms": 1e3 * over_processes(own[part])["estimate"],
+                 "of_peak_percent": 100 * operations * flops_of(name) / at_peak or math.nan,
+                 "share_percent": share["estimate"], "low": share["low"], "high": share["high"]}
             )  # fmt: skip
     return pd.DataFrame(rows)
 
