@@ -399,6 +399,25 @@ def test_a_larger_model_is_predicted_from_its_own_steps(timed):
     assert set(latency.constants(law, latency.roofline(law, LARGER), LARGER).symbol) >= {"o", "w"}
 
 
+def test_a_kind_of_cache_has_run_before_the_process_is_looked_at(monkeypatch):
+    ran, looked, run = [], [], memory.run
+
+    def noted(model, prompt, new, kind, options):
+        for token in run(model, prompt, new, kind, options):
+            ran.append(kind)
+            yield token
+
+    def look(make, steps):
+        looked.append({*ran})
+        return pd.DataFrame({"tokens": [1], "process_bytes": [2048]})
+
+    monkeypatch.setattr(memory, "run", noted)
+    monkeypatch.setattr(memory.bench, "process_growth", look)
+    found = memory.growth(made(), np.arange(4), 40, 16)
+    assert [len(kinds) for kinds in looked] == [1, 2, 3, 4] and len(ran) == 8  # two tokens of each
+    assert (found.process_kib == 2).all()
+
+
 def test_growth_is_seen_where_there_is_any():
     found = memory.growth(made(), np.arange(4), 40, 16)
     assert set(found.cache) == {"static", "paged", "window", "growing"} and found.tokens.max() == 40

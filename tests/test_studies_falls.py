@@ -36,11 +36,16 @@ def test_what_a_token_reads_is_its_weights_and_its_cache():
 
 
 @ENGINE
-def test_a_process_times_every_way_at_every_shape(monkeypatch):
+def test_a_process_times_every_way_at_every_shape_and_reads_each_number_of_bytes_once(monkeypatch):
+    asked, read = [], bench.read_seconds
+    monkeypatch.setattr(falls.bench, "read_seconds", lambda n: asked.append(n) or read(n))
     monkeypatch.setattr(falls, "SHAPES", {"small": (SMALL, 3)})
     found = falls.measure(1, 1, 0)
     ways = list(falls.bytes_of(SMALL, 3))
     assert sorted(found["falls"].name) == sorted(found["fall_floors"].name) == sorted(ways)
+    nbytes, least = falls.bytes_of(SMALL, 3), found["fall_floors"].set_index("name").seconds
+    assert sorted(asked) == sorted({*nbytes.values()}) and len(asked) < len(ways)
+    assert len({(nbytes[name], least[name]) for name in ways}) == len(asked)
 
 
 def test_shares_are_of_the_time_to_read(monkeypatch):

@@ -269,7 +269,7 @@ def test_one_process_measures_all_that_the_tables_ask_for(tiny, monkeypatch):
     assert limits.worth(found["loops"], found["floors"])["over_naive"]["estimate"] > 0
     two = limits.step_table(found["steps"], found["floors"], limits.TWO)
     assert list(two.format) == [*native.FORMATS] and (two.over_alone > 0).all()
-    assert limits_told.pays(found["threads"]).startswith("A second thread pa")
+    assert "one product in FP32, alone, " in limits_told.pays(found["threads"])
 
 
 def test_heavy_shapes_are_timed_half_as_often():
@@ -315,8 +315,14 @@ def test_what_dealing_out_costs_is_what_two_threads_take_beyond_half_of_one():
 
 
 def test_from_where_a_second_thread_pays_is_told():
-    told = [limits_told.pays(pd.DataFrame({"bytes": b})) for b in ([2**18, 2**17, 2**19], [np.inf])]
-    assert "256 KiB or more" in told[0] and "at no size" in told[1]
+    sizes = ([2**18, 2**17, 2**19], [2**18, 2**20], [2**18, np.inf], [np.inf])
+    told = [limits_told.pays(pd.DataFrame({"bytes": b})) for b in sizes]
+    rest = " one product in FP32, alone, takes two threads a tenth less time than one."
+    assert told[0] == "From 256 KiB on (tried: up to 1,024 KiB)" + rest
+    assert told[1].startswith("From 1,024 KiB on")  # a size that was tried, none between two
+    assert told[2] == told[3] and told[3].startswith(
+        "Even of 1,024 KiB, the most tried, one product in FP32, alone, does not take two threads"
+    )
 
 
 def test_bytes_read_are_those_of_the_format(tiny):

@@ -15,7 +15,7 @@ from minitransformer.model import Transformer
 from minitransformer.native import NativeModel
 from minitransformer.train import initialize
 
-from .limits import SEED, ids_of, read_bytes
+from .limits import SEED, ids_of, least, read_bytes
 from .native import FORMATS, SHRUNK, packed
 from .processes import over_processes, process_medians
 from .seed_latency import AGAIN, GROWING, STATIC
@@ -32,16 +32,15 @@ FEW = "native int4"  # whose weights lie beside the int8 cache too
 
 def measure(count: int, repeats: int, seed: int) -> dict[str, pd.DataFrame]:
     """Samples of one process: `falls`, whole loops of every way at the first `count` shapes, and
-    `fall_floors`, the least seconds to read what a token of each must read."""
+    `fall_floors`, the least seconds to read what a token of each must read, once for as much."""
     samples, floors = [], []
     for shape, (cfg, new) in list(SHAPES.items())[:count]:
         model = initialize(Transformer(cfg), "scaled", seed).eval()
         timed = bench.interleaved(ways(model, packed(model), new), repeats, warmup=0, before=1)
         samples.append(timed.assign(shape=shape, tokens=new))
-        least = {name: bench.read_seconds(n) for name, n in bytes_of(cfg, new).items()}
-        floors.append(
-            pd.DataFrame({"name": [*least], "seconds": [*least.values()], "shape": shape})
-        )
+        nbytes = pd.Series(bytes_of(cfg, new)).rename_axis("name")
+        read = nbytes.map({n: bench.read_seconds(n) for n in nbytes.unique()})
+        floors.append(read.reset_index(name="seconds").assign(shape=shape))
     return {"falls": pd.concat(samples), "fall_floors": pd.concat(floors)}
 
 
@@ -71,16 +70,13 @@ def table(samples: pd.DataFrame, floors: pd.DataFrame) -> pd.DataFrame:
     rows = []
     for shape, part in samples.groupby("shape", sort=False):
         (cfg, new), each = SHAPES[shape], process_medians(part)
-        each /= new
-        least = floors[floors["shape"] == shape].pivot(
-            index="process", columns="name", values="seconds"
-        )
+        each, floor = each / new, least(floors, shape)
         for name, nbytes in bytes_of(cfg, new).items():
-            share = over_processes(100 * least[name] / each[name])
+            share = over_processes(100 * floor[name] / each[name])
             rows.append(
                 {"shape": shape, "tokens": new, "step": name,
                  "us_per_token": 1e6 * over_processes(each[name])["estimate"],
-                 "KiB": nbytes / 1024, "least_us": 1e6 * over_processes(least[name])["estimate"],
+                 "KiB": nbytes / 1024, "least_us": 1e6 * over_processes(floor[name])["estimate"],
                  "reached_percent": share["estimate"], "low": share["low"], "high": share["high"]}
             )  # fmt: skip
     return pd.DataFrame(rows)
@@ -95,8 +91,7 @@ def for_sentence(table: pd.DataFrame) -> dict:
     """Of the largest `shape`, in loops of `tokens`: how many times as fast as recomputing the last
     way is, and how much of that the cache, the engine and the bits give."""
     us = largest(table).set_index("step").us_per_token
-    first, cached, fp32 = us[AGAIN], us[STATIC], us["native FP32"]
-    last = us.iloc[-1]
+    first, cached, fp32, last = us[AGAIN], us[STATIC], us["native FP32"], us.iloc[-1]
     where = {"shape": table["shape"].iloc[-1], "tokens": int(table.tokens.iloc[-1])}
     return where | {"all": first / last, "cache": first / cached,
             "engine": cached / fp32, "bits": fp32 / last}  # fmt: skip
