@@ -159,6 +159,11 @@ def test_a_training_is_held_beside_that_of_the_cpu():
     assert table.over_cpu["FP32"] == table.tokens_per_s["FP32"] / table.tokens_per_s.iloc[-1]
     assert (table.steps == 6).all() and (table.predicted_mib > 0).all()
     assert gpu_models.beside(pd.DataFrame(rows[:2])).over_cpu.isna().all()
+    far = table.reset_index().assign(nats_from_cpu=[-7.946e-5, 0.001146, 0])
+    assert gpu_told.training_sentence(far).endswith(
+        "the largest difference of a loss from the CPU's is 7.9·10⁻⁵ nats in FP32, 0.0011 nats in "
+        "bf16."
+    )
 
 
 @pytest.mark.usefixtures("quick_processes")
@@ -182,7 +187,7 @@ def test_the_whole_is_kept_told_and_fails_part_by_part(tmp_path):
     )
     assert set(tables["training"].way) == {"FP32", "bf16", gpu_models.ON_CPU}
     assert "are the CPU's, 4 of each" in gpu_told.decode_sentence(tables["decode"])
-    assert "losses differ from the CPU's by at most 0 nats in FP32" in (
+    assert "the largest difference of a loss from the CPU's is 0 nats in FP32" in (
         gpu_told.training_sentence(tables["training"])
     )
     answer = gpu_told.answer(tables, made)

@@ -151,7 +151,7 @@ def test_methods_are_compared_in_one_format_and_chosen_on_validation(model, ids,
     assert (grid["GPTQ"] < grid["rounded"]).mean() > 0.5
     assert calibration.chosen_on({"valid": ids[:1], "train": ids}) is ids
     table = calibration.activations(model, scores, fitting)
-    assert table.activations_added_percent.abs().max() < 1 and (table.times_smaller > 3).all()
+    assert table.over_rounded_added_percent.abs().max() < 1 and (table.times_smaller > 3).all()
     assert (calibration.outliers(model, fitting) >= 1).all()
 
 

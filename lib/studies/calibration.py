@@ -116,7 +116,7 @@ def output_errors(model, bits: int, fitting, watched) -> pd.DataFrame:
 
 
 def activations(model, scores: Scores, fitting) -> pd.DataFrame:
-    """Int8 activations with a scale a token: what they add to the same weights."""
+    """Int8 activations, a scale a token: what they add to FP32 and to weights rounded plainly."""
     weights = {
         "W8A8": (QuantScheme(8, activation_bits=8), "int8 channel"),
         "W4A8": (QuantScheme(4, "group", 32, activation_bits=8), "int4 g32"),
@@ -130,7 +130,7 @@ def activations(model, scores: Scores, fitting) -> pd.DataFrame:
         scores.kept[f"{name}, {how}"] = token_losses(own, scores.ids, scores.window)
         alone = scores.added(f"{name}, {how}", plain)
         rows.append({"format": f"{name}, {how}", **scores.added(f"{name}, {how}")})
-        rows[-1] |= {f"activations_{key}": value for key, value in alone.items()}
+        rows[-1] |= {f"over_rounded_{key}": value for key, value in alone.items()}
         rows[-1]["times_smaller"] = computed_bytes(model.cfg) / resident_bytes(own)
     return pd.DataFrame(rows)
 

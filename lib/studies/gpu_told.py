@@ -45,12 +45,11 @@ def layers(table: pd.DataFrame) -> pd.DataFrame:
     wide = own.pivot(index=KEYS, columns="way", values="us").reindex(columns=[*US])
     counts = own.assign(rank=own.way.map({way: i for i, way in enumerate(US)}))
     last = counts.sort_values("rank").groupby(KEYS).last()[SHOWN]
-    found = wide.rename(columns=US).join(last).reset_index()
+    found = wide.rename(columns=US).round(2).join(last).reset_index()
     found["relative_error"] = found.relative_error.map("{:.1e}".format).map(powered)
     place = {name: i for i, name in enumerate(FORMATS)}
     found = found.sort_values(KEYS, key=lambda c: c.map(place) if c.name == "format" else c)
-    found = found.rename(columns={"tokens": "rows"})
-    return found.round(dict.fromkeys(US.values(), 2)).reset_index(drop=True)
+    return found.rename(columns={"tokens": "rows"}).reset_index(drop=True)
 
 
 def refused(table: pd.DataFrame) -> str:
@@ -139,10 +138,10 @@ def training_sentence(table: pd.DataFrame) -> str:
         over = f", {best.over_cpu:.0f} times the CPU's" if best.over_cpu == best.over_cpu else ""
         said.append(f"{shape} learns from {many}{over}")
     far = own.assign(far=own.nats_from_cpu.abs()).groupby("way", sort=False).far.max().dropna()
-    apart = ", ".join(f"{powered(f'{nats:.1g}')} nats in {way}" for way, nats in far.items())
+    apart = ", ".join(f"{powered(f'{nats:.2g}')} nats in {way}" for way, nats in far.items())
     if apart:
-        steps = f"after {own.steps.max():.0f} equal steps losses differ from the CPU's by at most"
-        said.append(f"{steps} {apart}")
+        most = "the largest difference of a loss from the CPU's is"
+        said.append(f"after {own.steps.max():.0f} equal steps {most} {apart}")
     return "; ".join(said) + "."
 
 
