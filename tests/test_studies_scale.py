@@ -4,6 +4,7 @@ import json
 import math
 import sys
 import time
+from pathlib import Path
 
 import numpy as np
 import pytest
@@ -48,7 +49,7 @@ def test_what_a_second_core_is_worth_is_counted_in_products_at_the_same_time(mon
 def test_serial_and_side_by_side_take_turns_and_end_at_the_same_weights():
     arms = [Arm(str(seed), CFG, RECIPE, seed) for seed in (1, 2, 3)]
     found = scale.in_turn(arms, TEXT, 1)
-    assert found["same"] == found["trainings"] == 6
+    assert found["same"] == found["trainings"] == 3  # the first pass is what they are held against
     assert set(found["rounds"][0]) == {"round", "serial_s", "parallel_s", "products_times_as_fast"}
     estimate, interval = scale.gain(found)
     row = found["rounds"][0]
@@ -61,19 +62,22 @@ def test_weights_that_differ_are_counted_and_rounds_begin_in_turn(monkeypatch):
 
     def side_by_side(job, arms, shared, *, workers):
         asked.append(workers)
-        return ["a", "b" if len(asked) < 4 else "c"]
+        return ["a", "b" if len(asked) < 4 else "c"]  # the last pass alone differs
 
     monkeypatch.setattr(scale, "side_by_side", side_by_side)
     found = scale.in_turn([1, 2], TEXT, 2)
-    assert asked == [1, 2, 2, 1] and (found["same"], found["trainings"]) == (7, 8)
+    assert asked == [1, 2, 2, 1] and (found["same"], found["trainings"]) == (5, 6)
+    assert scale.in_turn([1, 2], TEXT, 0)["trainings"] == 0
 
 
 def test_the_gain_is_over_rounds():
-    rounds = [{"serial_s": 2.0, "parallel_s": 1.0}, {"serial_s": 4.5, "parallel_s": 2.5}]
+    shared = {"products_times_as_fast": 1.5, "round": 0}
+    rounds = [shared | {"parallel_s": 1.0, "serial_s": 2.0}]
+    rounds += [shared | {"parallel_s": 2.5, "serial_s": 4.5}]
     estimate, (low, high) = scale.gain({"rounds": rounds})
     assert estimate == pytest.approx(math.sqrt(2 * 1.8)) and low < 1.8 and high > 2
-    assert list(scale.rounds({"rounds": rounds}).times_as_fast) == [2.0, 1.8]
-    kept = scale.rounds({"rounds": [row | {"products_times_as_fast": 1.5} for row in rounds]})
+    kept = scale.rounds({"rounds": rounds})
+    assert list(kept.times_as_fast) == [2.0, 1.8]
     assert list(kept.columns)[-1] == "products_times_as_fast" and len(kept.columns) == 4
 
 
@@ -114,10 +118,20 @@ def test_what_is_kept_is_read_and_a_part_leaves_the_other(tmp_path, monkeypatch)
     told = scale.how_made(scale.left(tmp_path), "stores")
     assert told.endswith("at commit 1234567890ab, on a CPU.")
     monkeypatch.setattr(scale, "in_turn", lambda arms, text, rounds: {"rounds": [rounds]})
-    scale.main([*words, "--rounds", "3", "--steps", "5", "--megabytes"])
+    scale.main([*words, "--rounds", "3", "--steps", "5000", "--megabytes"])
     kept = scale.left(tmp_path)
     assert kept["stores"] == stores and kept["sweep"]["rounds"] == [3]
-    assert (kept["sweep"]["arms"], kept["sweep"]["steps"]) == (8, 5)
+    assert (kept["sweep"]["arms"], kept["sweep"]["steps"]) == (8, 5000)
+    told = scale.how_made(kept, "sweep")
+    assert told.endswith("at commit 1234567890ab, on a CPU: 8 trainings of 5,000 steps each.")
+    ran = f"python -m studies.scale --out {tmp_path} --rounds"
+    assert kept["sweep"]["made"]["command"] == f"{ran} 3 --steps 5000 --megabytes"
+    assert stores["made"]["command"] == f"{ran} 0 --steps {scale.STEPS} --megabytes 1 2"
+
+
+def test_what_is_kept_is_what_the_command_measures_when_it_is_told_nothing():
+    kept = scale.left(Path(__file__).resolve().parent.parent / "reports" / "long")["sweep"]
+    assert kept["steps"] == scale.STEPS and kept["arms"] == len(scale.grid(250))
 
 
 def test_growth_is_a_share_of_what_the_ids_grow_by():

@@ -118,10 +118,8 @@ def above_floor(kept: Kept) -> pd.DataFrame:
     own = kept.looks[kept.looks.seed.isin(home(kept).index)]
     own = own[own.run.isin(["default", "2 blocks"]) | own.run.str.startswith("width ")]
     table = own.groupby(["run", "tokens"], sort=False).valid_nats.mean().reset_index()
-    size = {"default": ablation.SIZES["default"]}
-    return table.assign(
-        what=table.run.replace(size), excess_nats=table.valid_nats - kept.made["floor_nats"]
-    )
+    what = table.run.replace({"default": ablation.SIZES["default"]})
+    return table.assign(what=what, excess_nats=table.valid_nats - kept.made["floor_nats"])
 
 
 def by_mechanism(kept: Kept) -> pd.DataFrame:
@@ -191,8 +189,7 @@ def _found(kept):
     worth, reach = kept.made["worth_nats"]["induction"], kept.made["reach_percent"]["induction"]
     found = home(kept, "excess_induction_nats") < worth * (1 - reach / 100)
     each = [f"{name} from {n} of {len(found)} seeds" for name, n in found.sum().items() if n]
-    told = ", ".join(each) or "no arm"
-    return f"More of induction than one look finds ({reach:.0f} %): {told}. "
+    return f"More of induction than one look finds ({reach:.0f} %): {', '.join(each) or 'no arm'}. "
 
 
 def by_holm_alone(table):
@@ -228,9 +225,8 @@ def change(kept: Kept | None, short: pd.DataFrame, tokens: int, name: str) -> di
     far, long = effects(kept), f"of {kept.losses.tokens.max():,}"
     if name not in set(far.change):
         kin = far.change.str.extract(rf"^{name.rpartition(' ')[0]} (\d+)$")[0].dropna()
-        near, beside = far.change[kin.astype(int).idxmax()] if len(kin) else None, ""
-        if near:
-            beside = f"; {near} by the longer ones, {long}, {_told(seeds.of(far, near))}"
+        near = far.change[kin.astype(int).idxmax()] if len(kin) else ""
+        beside = near and f"; {near} by the longer ones, {long}, {_told(seeds.of(far, near))}"
         return {"answer": brief, "note": f"By the short arms, {of}{beside}.{more}"}
     note = f"By the longer arms, {long} tokens; by the short ones, {of}, {_told(brief)}.{more}"
     return {"answer": seeds.of(far, name), "note": note}
@@ -349,9 +345,8 @@ def reached(curve: pd.DataFrame, nats: float) -> dict[str, float]:
 
 def shown(kept: Kept) -> pd.DataFrame:
     """`tried`, for readers."""
-    table = tried(kept).drop(columns=["p", "low", "high"])
-    table = table.rename(columns={"p_holm": "p after Holm"})
-    return table.round({"tokens_percent": 0, "seconds_percent": 0}).round(4)
+    own = tried(kept).drop(columns=["p", "low", "high"]).rename(columns={"p_holm": "p after Holm"})
+    return own.round({"tokens_percent": 0, "seconds_percent": 0}).round(4)
 
 
 def recipes_said(kept: Kept) -> str:

@@ -28,7 +28,7 @@ from .processes import mean, over_processes
 from .workers import keep_memory, side_by_side
 
 WIDTHS, RATES, SEEDS = (64, 128), (0.008, 0.016), (42, 43)  # the grid
-STEPS, WORKERS = 400, 2
+STEPS, WORKERS = 1000, 2
 WORDS, BLOCK = 50_000, 150_000  # invented words, and of how many a piece of text is
 
 
@@ -69,20 +69,19 @@ def machine_gain(workers: int = WORKERS, seconds: float = 3, start: float = 6) -
 
 def in_turn(arms: Sequence[Arm], text: Text, rounds: int, workers: int = WORKERS) -> dict:
     """Seconds of all arms one after another and in `workers` processes, their start included, by
-    turns; what the machine gives products; and of how many trainings the weights were those of the
-    first time, to the bit."""
+    turns; what the machine gives products; and of how many trainings after the first pass the
+    weights were those of the first, to the bit."""
     keep_memory()  # as a worker does: what is compared differs in the processes alone
-    rows, first, same = [], None, 0
+    rows, passes = [], []
     for number in range(rounds):
         row = {"round": number}
         for count in (1, workers) if number % 2 == 0 else (workers, 1):
             began = time.perf_counter()
-            found = side_by_side(trained, arms, text, workers=count)
+            passes.append(side_by_side(trained, arms, text, workers=count))
             row["serial_s" if count == 1 else "parallel_s"] = time.perf_counter() - began
-            first = first or found
-            same += sum(a == b for a, b in zip(first, found, strict=True))
         rows.append(row | {"products_times_as_fast": machine_gain(workers)})
-    return {"workers": workers, "rounds": rows, "same": same, "trainings": 2 * rounds * len(arms)}
+    same = [a == b for own in passes[1:] for a, b in zip(passes[0], own, strict=True)]
+    return {"workers": workers, "rounds": rows, "same": sum(same), "trainings": len(same)}
 
 
 def gain(found: dict) -> tuple[float, tuple[float, float]]:
@@ -137,11 +136,9 @@ def growth(rows: Sequence[dict]) -> float:
 
 
 def rounds(found: dict) -> pd.DataFrame:
-    """Seconds of each round and how many times as fast two are, beside mere products, if known."""
-    table = pd.DataFrame(found["rounds"])
-    table["times_as_fast"] = table.serial_s / table.parallel_s
-    shown = ["serial_s", "parallel_s", "times_as_fast", "products_times_as_fast"]
-    return table[[column for column in shown if column in table]].round(2)
+    """Seconds of each round and how many times as fast two are, beside mere products."""
+    table = pd.DataFrame(found["rounds"]).assign(times_as_fast=lambda t: t.serial_s / t.parallel_s)
+    return table[["serial_s", "parallel_s", "times_as_fast", "products_times_as_fast"]].round(2)
 
 
 def stores(found: dict) -> pd.DataFrame:
@@ -153,7 +150,9 @@ def how_made(found: dict, part: str) -> str:
     """How a part of what was kept was made, in a sentence; that it was not."""
     if part not in found:
         return "Not measured yet; `python -m studies.scale` measures it."
-    return f"Measured apart {apart.how_made(found[part]['made'])}."
+    own = found[part]
+    of = f": {own['arms']} trainings of {own['steps']:,} steps each" if part == "sweep" else ""
+    return f"Measured apart {apart.how_made(own['made'])}{of}."
 
 
 def main(given: list[str] | None = None) -> None:
@@ -162,7 +161,9 @@ def main(given: list[str] | None = None) -> None:
     parser.add_argument("--steps", type=int, default=STEPS)
     parser.add_argument("--megabytes", type=int, nargs="*", default=[100, 500, 2000])
     args = parser.parse_args(given)
-    made = apart.made(args.cpu, commit=args.commit, command="python -m studies.scale")
+    words = f"--out {args.out} --rounds {args.rounds} --steps {args.steps} --megabytes"
+    command = " ".join(["python -m studies.scale", words, *map(str, args.megabytes)])
+    made = apart.made(args.cpu, commit=args.commit, command=command)
     if args.rounds:
         corpus = language(Design())
         arms = grid(corpus.vocab_size, args.steps)
