@@ -53,6 +53,7 @@ def test_an_audit_row_takes_statement_value_and_unit_from_the_ledger():
         "quote": "1.88x",
         "decides": "",
         "answered_at": "codes packed",
+        "printed": False,
         "answer": 7.1,
         "answer_interval": None,
         "answer_verdict": "does not hold",

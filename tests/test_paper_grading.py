@@ -182,7 +182,12 @@ def test_the_originals_process_is_looked_for_here(bare):
     }
     for id, (answer, note) in found.items():
         assert audit_row(LEDGER, id, answer=answer, note=note)["answer"] == answer
-    assert found["S1-tests"][1] == "1,232 tests ran, 2 were skipped."
+    assert found["S1-tests"][1] == "1,232 tests ran, 2 were skipped." and not found["S6-cpu"][1]
+    (bare[0] / "tables").mkdir()
+    (bare[0] / "tables" / "gpu-layers.csv").write_text("format\nint8\n")
+    told = [grading.process({}, PAST, {"machine": {"gpu": gpu}}, *bare) for gpu in (None, "X")]
+    said = "Of this run; appendix A6 was measured apart, on a GPU."
+    assert [found["S6-cpu"] for found in told] == [(0, said), (1, "")]
 
 
 def test_without_evidence_the_process_is_not_examined(bare):

@@ -1316,3 +1316,13 @@ def test_code_is_colored_by_the_style_sheet_and_reads_as_it_was_written():
     found = {span["class"][0]: span.get_text() for span in code.find_all("span")}
     assert found["k"] == "return" and found["ow"] == "or" and set(found) <= COLORED
     assert found["nf"] == "f" and found["c1"] == "# why" and found["mf"] == "0.5"
+
+
+def test_what_follows_from_printed_numbers_is_said_to_and_stands_under_no_table():
+    module = Book(TEMPLATE).env.get_template("outputs.html.j2").module
+    rows = [audit_row(LEDGER, "S33-ratio", 1.95), audit_row(LEDGER, "S2-parameters", 149_000)]
+    at = {"anchor": "04-a", "number": "04.1"}
+    links = BeautifulSoup(module.sources({"csv": ""}, at, rows), "html.parser")
+    assert [a["href"] for a in links.select("a")] == ["#claim-S2-parameters", "#04-a"]
+    lines = BeautifulSoup(module.claims({}, at, rows, rows, {}), "html.parser").select("li")
+    assert [("from its own numbers" in text(line)) for line in lines] == [True, False]

@@ -173,6 +173,7 @@ def test_an_answer_that_the_ledger_does_not_ask_for_is_refused():
         ({"kind": "measurement", "seed_value": "much"}, "'much' is no number"),
         ({"decides": "machine"}, "decides 'machine': only of measurements"),
         ({"kind": "measurement", "decides": "moon"}, "decides 'moon'"),
+        ({"kind": "measurement", "printed": True}, "printed: of kind arithmetic alone"),
         ({"kind": "process", "op": "<", "value": 1}, "needs answered_at"),
     ],
 )

@@ -145,8 +145,22 @@ def test_a_conclusion_that_the_machine_decides_is_told_with_the_originals_own_nu
     }
     about = {id for id, said in LEDGER.items() if said.kind == "conclusion" and said.threshold}
     times = {id for id in about if LEDGER[id].unit in ("×", "times the FP32 time")}
-    # of these three the original gives no time: unpacked once, kernels, an equal comparison
-    assert times - set(told) == {"S34-cause", "S34-production", "S7-compression"}
+    # of these two the original gives no time: kernels, an equal comparison
+    assert times - set(told) == {"S34-production", "S7-compression"}
+
+
+def test_what_follows_from_printed_numbers_alone_is_said_to():
+    own = {id for id, said in LEDGER.items() if said.printed}
+    assert own == {"S31-improvement", "S33-ratio", "S34-fp32-row", "S41-rope-loss"}
+    assert {id for id, said in LEDGER.items() if "its own numbers" in said.how} <= own
+
+
+def test_what_explains_is_asked_for_more_than_half():
+    own = [
+        said for said in LEDGER.values() if said.unit.startswith(("% of the gap", "% of the ex"))
+    ]
+    assert {said.id for said in own} == {"S33-overhead", "S34-cause", "S34-scales"}
+    assert {(said.op, said.value) for said in own} == {(">", 50)}
 
 
 def test_a_size_is_quoted_in_the_unit_that_the_report_prints():

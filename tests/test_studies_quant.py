@@ -178,6 +178,12 @@ def test_fine_tunes_learn_from_their_control_and_pack_exactly(model, ids, scores
     assert len(told) == 3 and np.isnan(told.teacher_added_percent[0])
     assert told.lr.tolist() == [plan.lr, plan.control_lr, plan.lr]  # in two bits the same
     assert told.teacher_lr[1:].tolist() == [plan.lr, plan.lr]
+    cases = quant_tables.teacher_cases(told)
+    assert cases.format.tolist() == ["int4", "int2"] and [*cases][1:] == [
+        "added_percent",
+        "low",
+        "high",
+    ]
     grown = finetune.from_scratch(CFG, ids, plan, scores, threads=1, progress=bar)
     assert (
         grown.bits.tolist() == [4, 2] and (grown.over_rounded_low < grown.over_rounded_high).all()
@@ -429,6 +435,13 @@ def test_the_seeds_numbers_stand_beside_the_same_here(ids, tmp_path):
     assert seed_quant.percent({"int8 percent": (0.0, (-0.02, 0.02))}, "int8") == (
         "+0.000 % [−0.020, +0.020]"
     )
+    rows = [(i, 0, name, at) for i, once in enumerate((1.1, 1.3)) for name, at in
+            (("fp32", 1.0), ("int8", 2.0), ("int8 once", once))]  # fmt: skip
+    own = pd.DataFrame(rows, columns=["process", "repeat", "name", "seconds"])
+    gone = seed_quant.unpacked_once(own)
+    (share, (low, high)), left = gone["measured"], gone["x"]
+    assert (share, left) == pytest.approx((80, np.sqrt(1.1 * 1.3))) and low < 70 and high > 90
+    assert np.isnan(seed_quant.unpacked_once(timings)["measured"][1]).all()
     single = seed_quant.beside(runs[runs.run == 0], timings)
     assert np.isnan(seed_quant.compression(single)[1]).all()
 

@@ -2,8 +2,8 @@
 statements are judged at its own setting and where they can be answered.
 
 A row is {id, statement, seed_value, measured, unit, interval, threshold, verdict, notebook,
-cell_id}; rows of the audit also carry kind, quote, section, decides, answered_at, answer,
-answer_interval, answer_verdict, `seed_unit` and a `note`."""
+cell_id}; rows of the audit also carry kind, quote, section, decides, answered_at, printed,
+answer, answer_interval, answer_verdict, `seed_unit` and a `note`."""
 
 import math
 from dataclasses import asdict
@@ -80,7 +80,7 @@ def audit_row(
     measured, interval = plain_value(measured), plain_interval(interval)
     answer, answer_interval = plain_value(answer), plain_interval(answer_interval)
     verdict = said.verdict(measured, interval)
-    about = ("kind", "section", "quote", "decides", "answered_at")
+    about = ("kind", "section", "quote", "decides", "answered_at", "printed")
     ends = known(interval)
     remarks = (note, own_number(ledger, said), says_little(said, verdict, ends))
     return {

@@ -185,12 +185,13 @@ def show_claim(row):
 
 
 def _against(row):
-    """ " (threshold ≥ 3.7×)", " (asked < 1 %)" or " (original report 1.95×)"; "" for none of
-    them."""
+    """ " (threshold ≥ 3.7×)", " (asked < 1 %)" or " (original report 1.95×)", before it where what
+    was computed follows from that report's own numbers; "" for none of them."""
     if row["threshold"]:
         return f" ({'asked' if audited(row) else 'threshold'} {row['threshold']})"
     said = f" (original report {stated(row['seed_value'], row.get('seed_unit'))})"
-    return said if audited(row) else ""
+    own = " (from its own numbers)" if row.get("printed") else ""
+    return own + said if audited(row) else ""
 
 
 def show_echo(text):

@@ -6,6 +6,7 @@ from pathlib import Path
 
 import pandas as pd
 
+from . import record
 from .bars import VERDICTS
 from .claims import audited
 from .files import sha256
@@ -119,7 +120,8 @@ def process(gates: dict, past: dict, run: dict, run_dir: Path, project: Project)
     lacking = [name for name in LEFT if not (run_dir / name).is_file()]
     plots = [name for name in PLOTS if not (run_dir / "figures" / name).is_file()]
     reached, modules = modules_reached(project)
-    differ = idem and len(idem["differ"])
+    differ, gpu = idem and len(idem["differ"]), bool(run.get("machine", {}).get("gpu"))
+    apart = not gpu and len(record.table(run_dir, "tables/gpu-layers.csv"))
     unclean = idem and packed and (not idem["passed"]) + (not packed["passed"])
     return {
         "S1-tests": (test and test["failures"] + test["errors"], ran(test) if test else ""),
@@ -152,7 +154,10 @@ def process(gates: dict, past: dict, run: dict, run_dir: Path, project: Project)
             past["bare"],
             f"Of {number(past['commits'])} commits; {number(past['unnamed'])} have no message.",
         ),
-        "S6-cpu": (int(bool(run.get("machine", {}).get("gpu"))), ""),
+        "S6-cpu": (
+            int(gpu),
+            "Of this run; appendix A6 was measured apart, on a GPU." if apart else "",
+        ),
     }
 
 

@@ -71,6 +71,7 @@ class Statement:
     own: str = ""  # the statement whose number, the original's own, speaks to this bar
     seed_unit: str = ""  # unit of the value stated, where it is not that of what is measured
     note: str = ""  # what is to be said beside the numbers, over values that the chapter gives
+    printed: bool = False  # of arithmetic: it follows from numbers that the original prints
 
     def __post_init__(self):
         if self.kind not in KINDS:
@@ -88,6 +89,8 @@ class Statement:
             self._refuse(f"decides {self.decides!r}: only of measurements, one of {', '.join(WHO)}")
         if self.better and (self.better not in SIDES or self.rule != "equal"):
             self._refuse(f"better {self.better!r}: of what is equal, one of {', '.join(SIDES)}")
+        if self.printed and self.kind != "arithmetic":
+            self._refuse(f"printed: of kind arithmetic alone, not of {self.kind!r}")
         if self.own and self.rule != "bar":
             self._refuse(f"own {self.own!r} needs a bar that it meets or not")
         if self.kind in ANSWER_ONLY and not self.answered_at:

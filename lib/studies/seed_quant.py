@@ -15,7 +15,7 @@ from minitransformer.quant.layers import QuantEmbedding, QuantWeight
 from . import seeds
 from .formats import formats, seed_layout, seed_rule
 from .kernels import seed_models
-from .processes import one_more, over_processes, process_medians, speedup
+from .processes import one_more, over_processes, process_medians, process_ratios, speedup
 from .scores import Scores, estimate
 from .words import with_interval
 
@@ -38,8 +38,7 @@ def controls(folder) -> list:
 
 
 def drops(models: list, words) -> pd.DataFrame:
-    """What the original's rules cost each control model on the same test words: a row a run and
-    format."""
+    """What the original's rules cost each control on the same words: a row a run and format."""
     rows = []
     for run, model in enumerate(models):
         whole = float(np.exp(token_losses(model, words, WINDOW, WINDOW).mean()))
@@ -108,10 +107,17 @@ def percent(found: dict, format: str) -> str:
 
 
 def rule_on(model, bits: int, scores: Scores) -> tuple[float, tuple[float, float]]:
-    """Perplexity that the original's rule adds to a trained model, in per cent, with its paired
-    interval."""
+    """Perplexity, in %, that the original's rule adds to a model, with its paired interval."""
     scores.add(f"seed int{bits}", quantize(model, seed_rule(bits)))
     return estimate(scores.added(f"seed int{bits}"))
+
+
+def unpacked_once(timings: pd.DataFrame) -> dict:
+    """Of what int8 unpacked at every call takes beyond FP32's time the % that is gone unpacked
+    once, over processes with its interval (`measured`), and its time then over FP32's (`x`)."""
+    each, once = (process_ratios(timings, name, "fp32") for name in ("int8", "int8 once"))
+    share = further_run(100 * (each - once) / (each - 1), seeds.mean)
+    return {"measured": share, "x": speedup(timings, "int8 once", "fp32")["estimate"]}
 
 
 def apart(one, other) -> tuple[float, tuple[float, float]]:
