@@ -52,10 +52,10 @@ def joined(tables: dict[str, pd.DataFrame]) -> pd.DataFrame:
 
 
 def teacher_cases(taught: pd.DataFrame) -> pd.DataFrame:
-    """What learning from the control instead of the text changes: format, added_percent, low,
-    high."""
+    """What the control teaches in place of the text: format (bits), added_percent, low, high."""
     columns = {f"teacher_{name}": name for name in ("added_percent", "low", "high")}
-    return taught[taught.teacher_low.notna()][["format", *columns]].rename(columns=columns)
+    own = taught.replace(", from the text", "", regex=True).dropna(subset="teacher_low")
+    return own[["format", *columns]].rename(columns=columns)
 
 
 def front(sizes, costs, methods, qat, speed, model: str = "1 block") -> pd.DataFrame:
