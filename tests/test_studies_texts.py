@@ -66,12 +66,13 @@ def test_an_interrupted_budget_keeps_its_plan(tmp_path, monkeypatch):
     plans = iter(({"steps": 9, "pace": 0.1, "spent": 0.0},))
     monkeypatch.setattr(real_texts, "plan", lambda *_: next(plans))
 
-    def killed(steps):
+    def killed(row):
         raise KeyboardInterrupt
 
-    with pytest.raises(KeyboardInterrupt):
-        real_texts.trained(TINY, corpus, tmp_path, 0, killed)
-    assert len(real_texts.trained(TINY, corpus, tmp_path, 0)[2]) == 9
+    with monkeypatch.context() as once, pytest.raises(KeyboardInterrupt):
+        once.setattr(real_texts, "Monitor", lambda *_: killed)
+        real_texts.trained(TINY, corpus, tmp_path)
+    assert len(real_texts.trained(TINY, corpus, tmp_path)[2]) == 9
 
 
 def test_the_pace_is_measured_and_counted():

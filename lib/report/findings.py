@@ -114,9 +114,8 @@ def _unit(row, by, said):
     same = all(other and other["verdict"] == HOLDS for other in others)
     return {
         "title": "MB for MiB",
-        "sentence": f"FP32 takes {_measured(row)}, its table of positions included; the "
-        f"{stated(row['seed_value'])} stated is the same size in MiB"
-        + (", and so are the other sizes." if same else "."),
+        "sentence": f"FP32 takes {_measured(row)}, positions included; the "
+        f"{stated(row['seed_value'])} stated is MiB{', as the other sizes are' if same else ''}.",
     }
 
 

@@ -297,14 +297,19 @@ def table(samples: dict[str, pd.DataFrame]) -> pd.DataFrame:
     return pd.concat([pd.DataFrame(rows), formats[formats.reason.notna()]], ignore_index=True)
 
 
-def production(table: pd.DataFrame) -> pd.DataFrame:
-    """The rows that speak to quantized weights where they have to pay: in the widest layer, its
-    weights from memory, for each number of rows the quickest kernel for int8 and that for int4;
-    none where one of them has none."""
+def quickest(table: pd.DataFrame) -> pd.DataFrame:
+    """In the widest layer, its weights from memory, for each number of rows the quickest kernel for
+    int8 and that for int4: rows of `table`, with their `bits`."""
     own = table[(table.width == table.width.max()) & (table.way == ROTATED)]
     own = own.assign(bits=own.format.map({name: f.bits for name, f in FORMATS.items()}))
     own = own[own.bits.isin(PRODUCTION) & own.time_ratio.notna()]
-    best = own.loc[own.groupby(["tokens", "bits"]).time_ratio.idxmin()]
+    return own.loc[own.groupby(["tokens", "bits"]).time_ratio.idxmin()]
+
+
+def production(table: pd.DataFrame) -> pd.DataFrame:
+    """The rows that speak to quantized weights where they have to pay, the `quickest`; none where
+    one of them is missing."""
+    best = quickest(table)
     return best if len(best) == table.tokens.nunique() * len(PRODUCTION) else best[:0]
 
 

@@ -5,7 +5,7 @@ import re
 
 import pandas as pd
 
-from .gpu_layers import CALLS, FORMATS, FP32, GRAPH, PRODUCTION, ROTATED
+from .gpu_layers import CALLS, FORMATS, FP32, GRAPH, ROTATED, quickest
 from .gpu_models import EAGER, ON_CPU
 from .words import plain, powered
 
@@ -69,14 +69,6 @@ def drawn(table: pd.DataFrame, tokens: int = 1) -> pd.DataFrame:
     return own[["width", "format", "us"]].reset_index(drop=True)
 
 
-def quickest(table: pd.DataFrame, width: int, tokens: int, way: str) -> dict[int, pd.Series]:
-    """Bits -> the row of the quickest kernel for weights of so many bits."""
-    own = table[(table.width == width) & (table.tokens == tokens) & (table.way == way)]
-    bits = own.format.map({name: f.bits for name, f in FORMATS.items()})
-    found = {b: own[(bits == b) & own.time_ratio.notna()] for b in PRODUCTION}
-    return {b: part.loc[part.time_ratio.idxmin()] for b, part in found.items() if len(part)}
-
-
 def layer_sentence(table: pd.DataFrame) -> str:
     """The widest layer with its weights from memory, at each number of rows, by the quickest kernel
     for so many bits, whose format is named; and the narrowest, called from Python."""
@@ -84,11 +76,10 @@ def layer_sentence(table: pd.DataFrame) -> str:
         return "No layer was measured."
     widest, narrow = int(table.width.max()), int(table.width.min())
     said = []
-    for m in sorted({*table.tokens}):
-        best = quickest(table, widest, m, ROTATED)
-        parts = [f"{100 * row.time_ratio:.0f} % (“{row.format}”)" for row in best.values()]
+    for m, best in quickest(table)[::-1].groupby("tokens"):
+        parts = [f"{100 * row.time_ratio:.0f} % (“{row.format}”)" for row in best.itertuples()]
         rows = "one row takes" if m == 1 else f"{m:.0f} rows take"
-        said += [f"{rows} {' and '.join(parts)}"] * bool(parts)
+        said.append(f"{rows} {' and '.join(parts)}")
     first = table[(table.width == narrow) & (table.way == CALLS) & (table.tokens == 1)]
     base = first.us[first.format == FP32].min()
     small = f"width {narrow:,}, called from Python, a row takes {first.us.min():.1f} to "

@@ -142,7 +142,7 @@ def measured(folder: Path, steps: int, threads: int, score: bool = False) -> dic
     return found | (in_processes(scored, 1, folder, threads) if score else {})
 
 
-def beside(folder: Path, rounds: int, steps: int, threads: int, done=None) -> pd.DataFrame:
+def beside(folder: Path, rounds: int, steps: int, threads: int) -> pd.DataFrame:
     """Tokens a second of its program and of ours at its shape, of its architecture and of the one
     that the budgets train, in `rounds` of fresh processes, whose order alternates: round, who,
     seconds_per_step, tokens_per_second."""
@@ -156,8 +156,6 @@ def beside(folder: Path, rounds: int, steps: int, threads: int, done=None) -> pd
                 pace = measured(folder, steps, threads)["nanogpt"].seconds.mean()
             rows.append({"round": i, "who": who, "seconds_per_step": pace,
                          "tokens_per_second": BATCH * WINDOW / pace})  # fmt: skip
-            if done:
-                done(1)
     return pd.DataFrame(rows)
 
 

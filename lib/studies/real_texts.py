@@ -101,7 +101,7 @@ def once(path: Path, make: Callable):
     return json.loads(path.read_text())
 
 
-def trained(budget: Budget, corpus: Corpus, where: Path, seed: int, done=None):
+def trained(budget: Budget, corpus: Corpus, where: Path, seed: int = 0):
     """The model, its plan and its log: a row a step, with `valid_nats` at some."""
     keep_memory()
     cfg = replace(budget.cfg, vocab_size=corpus.vocab_size)
@@ -111,22 +111,17 @@ def trained(budget: Budget, corpus: Corpus, where: Path, seed: int, done=None):
     window, ids = budget.recipe.window, corpus.splits[budget.scored][:WATCHED]
     monitor = Monitor(model, ids, window, log_steps(found["steps"], min(POINTS, found["steps"])))
 
-    def on_step(row):
-        if done:
-            done(1)
-        return monitor(row)
-
     kept = {"checkpoint": where / "checkpoint.pt", "every": max(200, found["steps"] // 20)}
-    rows = train(model, batches.batch, over(budget.recipe, found["steps"]), on_step=on_step, **kept)
+    rows = train(model, batches.batch, over(budget.recipe, found["steps"]), on_step=monitor, **kept)
     return model, found, rows
 
 
-def reached(name: str, budget: Budget, corpus: Corpus, where: Path, seed: int = 0, done=None):
+def reached(name: str, budget: Budget, corpus: Corpus, where: Path):
     """One row of what a budget reached on the whole of its split, and its learning curve: seconds
     of training, valid_nats. What is finished is kept in `where`, and read from there again."""
 
     def made():
-        model, found, log = trained(budget, corpus, where, seed, done)
+        model, found, log = trained(budget, corpus, where)
         taken = np.cumsum([row["seconds"] for row in log]) + found["spent"]
         curve = [{"seconds": float(s), "valid_nats": row["valid_nats"]}
                  for s, row in zip(taken, log, strict=True) if "valid_nats" in row]  # fmt: skip
