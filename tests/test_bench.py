@@ -175,6 +175,17 @@ def test_a_flat_cache_read_is_called_not_resolvable():
     assert not model.kappa_resolvable and model.kappa_interval[0] <= 0 <= model.kappa_interval[1]
 
 
+@pytest.mark.parametrize("slope", [1e-7, -1e-7])
+def test_a_cached_step_is_predicted_by_what_was_fitted_to_it_resolvable_or_not(slope):
+    past = np.arange(10, 500, 50)
+    noise = 5e-5 * np.where(np.arange(10) % 2, 1, -1)
+    few = [1, 10, 100, 500]
+    model = fit(few, TRUE.uncached(few), past, 2e-4 + slope * past + noise, TRUE.weights)
+    assert not model.kappa_resolvable and np.sign(model.kappa) == np.sign(slope)
+    left = 2e-4 + slope * past + noise - model.cached(past)
+    assert np.median(left) == pytest.approx(0, abs=1e-12)
+
+
 def test_speedup_is_the_ratio_of_the_sums():
     # By hand: o = 3, o' = 2, w = 1, c = 4, no attention, a cache read of 1 a token. Prompt 2, three
     # tokens: uncached 3 + 4·2, 3 + 4·3, 3 + 4·4; cached 3 + 4·2, then after 2 and 3 tokens
@@ -287,3 +298,10 @@ def test_the_roofline_leaves_out_what_is_not_reading_weights_or_computing():
         roof.uncached(lengths) <= TRUE.uncached(lengths) + lengths * (1e-5 - TRUE.compute)
     ).all()
     assert (roof.cached(lengths) == np.maximum(TRUE.weights, 1e-5)).all()
+
+
+def test_the_roofline_computes_the_head_once_a_forward():
+    """By hand: a head as dear as four tokens, no reading, a prompt of 2 and 3 tokens after it."""
+    roof = replace(TRUE, weights=0.0).without_overhead(1, 1, 4)
+    assert (roof.compute, roof.head) == (1.0, 4.0)
+    assert roof.loops(2, 3) == (4 + 2 + 4 + 3 + 4 + 4, 4 + 2 + 4 + 1 + 4 + 1)

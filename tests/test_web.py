@@ -66,10 +66,12 @@ DRAWS = [
 
 CFG = ModelConfig(vocab_size=500, d_model=64, n_heads=4)
 LAW = TimeModel(4e-4, 3e-4, 3e-5, 6e-6, 1e-9, 2e-7, (1e-7, 3e-7))
-ROOF = LAW.without_overhead(flops(CFG, 1), 1e11)
+BLOCKS, HEAD = latency.work(CFG)
+ROOF = LAW.without_overhead(BLOCKS, 1e11, HEAD)
 LAWS = [  # width, overhead and bandwidth in times of the run's own
     *((LAW, 64, 1, 1), (LAW, 256, 1, 1), (LAW, 32, 0.01, 3), (LAW, 1024, 2, 0.1)),
     (replace(LAW, kappa=-1e-8), 64, 0.5, 10),
+    (replace(LAW, head=1e-4), 128, 1, 1),
 ]
 LENGTHS = [1, 2, 50, 700]
 
@@ -271,12 +273,14 @@ def test_the_law_that_sliders_move_is_the_time_model(asked):
     for (law, width, overhead, faster), told in zip(LAWS, asked[-1]["laws"], strict=True):
         other = replace(CFG, d_model=width)
         wider, read = width / CFG.d_model, weights_read(other) / weights_read(CFG)
-        work = flops(other, 1) / flops(CFG, 1)
+        blocks, head = latency.work(other)
+        assert blocks + head == flops(other, 1) and HEAD == 2 * 64 * 500
         o, cached_o = overhead * law.overhead, overhead * law.cached_overhead
         kappa, a = law.kappa * wider / faster, law.attention * wider
         w = law.weights * read / faster
-        moved = TimeModel(o, cached_o, w, law.compute * work, a, kappa, (0, 0))
-        roof = TimeModel(0, 0, w, flops(other, 1) / 1e11, 0, 0, (0, 0))
+        c, h = law.compute * blocks / BLOCKS, law.head * head / HEAD
+        moved = TimeModel(o, cached_o, w, c, a, kappa, (0, 0), h)
+        roof = TimeModel(0, 0, w, blocks / 1e11, 0, 0, (0, 0), head / 1e11)
         for n, (speedup, limit, shares) in zip(LENGTHS, told, strict=True):
             assert speedup == pytest.approx(moved.speedup(8, n), rel=1e-9)
             assert limit == pytest.approx(roof.speedup(8, n), rel=1e-9)

@@ -68,7 +68,7 @@ def against_recomputing(losses: dict[str, np.ndarray], window: int):
     """Two tables: the excess loss over the tokens read, in means of `window`; and late in the text,
     after eight windows or a half, the perplexity each way adds in %, with its interval."""
     slow = losses["window recomputed"]
-    n, begin = slow.shape[1] // window * window, min(8 * window, slow.shape[1] // 2)
+    n = slow.shape[1] // window * window
     curves, costs = [], []
     for name, own in losses.items():
         if own is slow:
@@ -76,27 +76,33 @@ def against_recomputing(losses: dict[str, np.ndarray], window: int):
         excess = (own - slow)[:, :n].reshape(len(own), -1, window).mean(axis=(0, 2))
         tokens = window * np.arange(1, len(excess) + 1)
         curves.append(pd.DataFrame({"cache": name, "tokens": tokens, "excess_nats": excess}))
-        late = paired_difference(own[:, begin:].ravel(), slow[:, begin:].ravel())
-        added, (low, high) = percent(late)
+        late = [late_losses(way, window) for way in (own, slow)]
+        added, (low, high) = percent(paired_difference(*late))
         costs.append((name, added, low, high))
     table = pd.DataFrame(costs, columns=["cache", "added_percent", "low", "high"])
     return pd.concat(curves, ignore_index=True), table
 
 
-def in_words(late: pd.DataFrame) -> str:
+def late_losses(own: np.ndarray, window: int) -> np.ndarray:
+    """Losses (texts, n) after eight windows, or half of each text, in one row."""
+    return own[:, min(8 * window, own.shape[1] // 2) :].ravel()
+
+
+def in_words(late: pd.DataFrame, losses: dict[str, np.ndarray], window: int) -> str:
     """What each way adds late in a text, in words, with its interval, and what sinks change."""
     parts = [
         f"{row.cache} {with_interval(row.added_percent, row.low, row.high, ' %', '+')}"
         for row in late.itertuples()
     ]
-    return f"Late in the text: {'; '.join(parts)}. {sinks_in_words(late)}".rstrip()
+    return f"Late in the text: {'; '.join(parts)}. {sinks_in_words(losses, window)}".rstrip()
 
 
-def sinks_in_words(late: pd.DataFrame) -> str:
-    """Whether the first tokens of a window change what it adds late in a text, by whether its
-    interval and that of the window without them meet; "" where there is no window."""
-    window = late[late.cache.str.startswith("window")]
-    if len(window) < 2:
+def sinks_in_words(losses: dict[str, np.ndarray], window: int) -> str:
+    """Whether the first tokens of a window change the perplexity late in a text, against the window
+    without them, paired by token; "" where there is no window."""
+    ways = [late_losses(own, window) for n, own in losses.items() if n.startswith("window of")]
+    if len(ways) < 2:
         return ""
-    apart = window.low.max() > window.high.min()
-    return "The first tokens change it." if apart else "The first tokens change nothing to be seen."
+    added, (low, high) = percent(paired_difference(*ways))
+    seen = "" if low > 0 or high < 0 else ", nothing to be seen"
+    return f"The first tokens change it by {with_interval(added, low, high, ' %', '+')}{seen}."

@@ -136,9 +136,21 @@ def time_model(steps: pd.DataFrame, cfg: ModelConfig) -> bench.TimeModel:
     return bench.fit(past.index, past, cached.index, cached, weights)
 
 
+def work(cfg: ModelConfig) -> tuple[int, int]:
+    """Operations of a token in the blocks, and of the head at one position."""
+    blocks = bench.flops(cfg, 1, head_positions=0)
+    return blocks, bench.flops(cfg, 1) - blocks
+
+
 def roofline(model: bench.TimeModel, cfg: ModelConfig) -> bench.TimeModel:
-    """The same weights and cache reads without a call's overhead, at the machine's peak."""
-    return model.without_overhead(bench.flops(cfg, 1), bench.matmul_flops_per_second())
+    """The same weights with no call's overhead, at the machine's peak, the head once a forward."""
+    blocks, head = work(cfg)
+    return model.without_overhead(blocks, bench.matmul_flops_per_second(), head)
+
+
+def everywhere(roof: bench.TimeModel) -> bench.TimeModel:
+    """The same with the head at every position of a forward, as in the original's loop."""
+    return replace(roof, compute=roof.compute + roof.head, head=0.0)
 
 
 def predictions(gains: pd.DataFrame, model, roof, cfg, prompt_tokens: int) -> pd.DataFrame:
@@ -175,11 +187,11 @@ def misses(compared: pd.DataFrame) -> pd.DataFrame:
 def times_off(gains: pd.DataFrame, model, prompt: int, new: int) -> dict[str, float]:
     """By how many per cent the measured times of `speedups` for `new` tokens lie off the model's:
     `again` when all is recomputed, and `cached` by the static cache; a ratio hides what both share.
-    And the share of the last step that is `fixed`."""
+    And `fixed_in_words` of the last step."""
     told = dict(zip((AGAIN, STATIC), model.loops(prompt, new), strict=True))
     ms = gains[gains.new_tokens == new].set_index("loop").ms
     off = {name: float(100 * (ms[name] / (1e3 * seconds) - 1)) for name, seconds in told.items()}
-    return {"again": off[AGAIN], "cached": off[STATIC], "fixed": fixed_percent(model, int(new))}
+    return {"again": off[AGAIN], "cached": off[STATIC], "fixed": fixed_in_words(model, int(new))}
 
 
 def cached(gains: pd.DataFrame) -> pd.DataFrame:
@@ -233,7 +245,7 @@ def text_needed(plan: Plan, context: int) -> int:
 
 
 def constants(model: bench.TimeModel, roof: bench.TimeModel, cfg) -> pd.DataFrame:
-    """The fitted constants in readable units, the one that has an interval with it."""
+    """The constants in readable units, the one that has an interval with it."""
     read = 4 * bench.weights_read(cfg)
     resolved = "" if model.kappa_resolvable else ", not resolvable"
     rows = [
@@ -241,10 +253,11 @@ def constants(model: bench.TimeModel, roof: bench.TimeModel, cfg) -> pd.DataFram
         ("o'", "fixed cost of a cached step", 1e6 * model.cached_overhead, "µs"),
         ("w", f"reading {read:,} bytes of weights", 1e6 * model.weights, "µs"),
         ("c", "compute of one token", 1e6 * model.compute, "µs"),
+        ("a", "attention, times the square of the tokens", 1e9 * model.attention, "ns"),
         ("κ", f"what one more cached token adds to a step{resolved}", 1e9 * model.kappa, "ns"),
         ("t*", "knee, (o + w) / c", model.knee, "tokens"),
         ("β", "read bandwidth at this size", read / model.weights / 1e9, "GB/s"),
-        ("F", "matrix product, peak", bench.flops(cfg, 1) / roof.compute / 1e9, "GFLOP/s"),
+        ("F", "matrix product, peak", work(cfg)[0] / roof.compute / 1e9, "GFLOP/s"),
     ]
     table = pd.DataFrame(rows, columns=["symbol", "what", "value", "unit"])
     for place, (name, end) in enumerate(zip(("low", "high"), model.kappa_interval, strict=True)):
@@ -265,9 +278,12 @@ def held_kib(cfg, tokens: int) -> dict[str, float]:
     return {"cache": bench.kv_bytes(cfg, tokens) / 1024, "weights": weights / 1024}
 
 
-def fixed_percent(model: bench.TimeModel, past: int) -> float:
-    """Share of a cached step after `past` tokens that it costs whatever is computed."""
-    return 100 * (model.cached_overhead + model.weights) / float(model.cached(past))
+def fixed_in_words(model: bench.TimeModel, past: int) -> str:
+    """The share of a cached step after `past` tokens that it costs whatever is computed; "" where
+    what it reads of its cache does not show above the noise."""
+    share = 100 * (model.cached_overhead + model.weights) / float(model.cached(past))
+    told = f"; of a cached step {share:.0f} % is what it costs before it reads a cache"
+    return told if model.kappa_resolvable else ""
 
 
 def explained_percent(measured, without: float, counted: float):
@@ -297,14 +313,15 @@ def raw(samples: pd.DataFrame, prompt_tokens: int, seed: int, threads: int) -> p
 
 
 def widths(cfg: ModelConfig) -> list[dict]:
-    """What a step reads and computes at half the width and up to 16 times as much, of the same
-    architecture with as many heads."""
+    """What a step reads, computes of a token in the blocks and of the head once, at half the width
+    and up to 16 times as much, of the same architecture with as many heads."""
     rows = []
     for width in (cfg.d_model * times // 2 for times in (1, 2, 4, 8, 16, 32)):
         if width % (2 * cfg.n_heads) == 0:
             other = replace(cfg, d_model=width, d_ff=cfg.ffn_dim * width // cfg.d_model)
-            read = 4 * bench.weights_read(other)
-            rows.append({"width": width, "read_bytes": read, "flops": bench.flops(other, 1)})
+            blocks, head = work(other)
+            row = {"width": width, "read_bytes": 4 * bench.weights_read(other)}
+            rows.append(row | {"flops": blocks, "head_flops": head})
     return rows
 
 
@@ -314,7 +331,7 @@ def summary(model, roof, compared: pd.DataFrame, cfg, prompt_tokens: int) -> dic
     return vars(model) | {
         "knee_tokens": model.knee,
         "bandwidth_bytes_per_second": 4 * bench.weights_read(cfg) / model.weights,
-        "peak_flops_per_second": bench.flops(cfg, 1) / roof.compute,
+        "peak_flops_per_second": work(cfg)[0] / roof.compute,
         "speedup": compared.astype(object).where(compared.notna(), None).to_dict("records"),
         "prompt_tokens": prompt_tokens,
         "width": cfg.d_model,

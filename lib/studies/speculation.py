@@ -194,7 +194,7 @@ def steady(counts: pd.DataFrame) -> pd.DataFrame:
     """Of drafts that always propose as many, by how many per cent the prediction is missed: draft,
     off_percent, low, high."""
     own = counts[counts.draft != "prompt lookup"]
-    own = own.assign(draft=own.draft + " of " + own.target)
+    own = own.assign(draft=own.draft + " for " + own.target)
     own = own.rename(columns={"off_low": "low", "off_high": "high"})
     return own[["draft", "off_percent", "low", "high"]]
 

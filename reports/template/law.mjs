@@ -11,20 +11,23 @@ export function moved(law, { width, overhead, bandwidth }) {
     cached_overhead: law.cached_overhead * overhead,
     weights: to.read_bytes / bandwidth,
     compute: (law.compute * to.flops) / own.flops,
+    head: (law.head * to.head_flops) / own.head_flops,
     attention: law.attention * wider,
     kappa: Math.max(law.kappa, 0) * wider * slower,
   };
 }
 
-// The same weights without overhead, at the machine's measured peak.
-export const roofline = (law, { width, bandwidth }) => ({
-  overhead: 0, cached_overhead: 0, attention: 0, kappa: 0,
-  weights: law.widths.find((it) => it.width === width).read_bytes / bandwidth,
-  compute: law.widths.find((it) => it.width === width).flops / law.peak_flops_per_second,
-});
+// The same weights without overhead, at the machine's measured peak, the head once a forward.
+export function roofline(law, { width, bandwidth }) {
+  const to = law.widths.find((it) => it.width === width), peak = law.peak_flops_per_second;
+  return {
+    overhead: 0, cached_overhead: 0, attention: 0, kappa: 0,
+    weights: to.read_bytes / bandwidth, compute: to.flops / peak, head: to.head_flops / peak,
+  };
+}
 
-export const uncached = (m, t) => m.overhead + Math.max(m.weights, m.compute * t + m.attention * t * t);
-export const cached = (m, t) => m.cached_overhead + Math.max(m.weights + m.kappa * t, m.compute);
+export const uncached = (m, t) => m.overhead + Math.max(m.weights, m.head + m.compute * t + m.attention * t * t);
+export const cached = (m, t) => m.cached_overhead + Math.max(m.weights + m.kappa * t, m.head + m.compute);
 
 // Seconds of `n` tokens after a prompt: [recomputed, with a cache].
 export function seconds(m, prompt, n) {
@@ -41,8 +44,8 @@ export const speedup = (m, prompt, n) => { const [slow, fast] = seconds(m, promp
 // What a cached step is spent on, in shares of 1.
 export function spent(m, t) {
   const all = cached(m, t), read = m.weights + m.kappa * t;
-  const parts = read >= m.compute ? { "reading weights": m.weights, "reading the cache": m.kappa * t }
-    : { computing: m.compute };
+  const parts = read >= m.head + m.compute ? { "reading weights": m.weights, "reading the cache": m.kappa * t }
+    : { computing: m.head + m.compute };
   return Object.entries({ overhead: m.cached_overhead, ...parts }).map(([name, part]) => [name, part / all]);
 }
 

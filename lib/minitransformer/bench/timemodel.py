@@ -1,12 +1,12 @@
 """The time model: when a cache helps, and what bounds the help.
 
-    uncached step over t tokens   T_nc(t) = o + max(w, c·t + a·t²)
-    cached step after t tokens    T_c(t)  = o' + max(w + κ·t, c)
+    uncached step over t tokens   T_nc(t) = o + max(w, h + c·t + a·t²)
+    cached step after t tokens    T_c(t)  = o' + max(w + κ·t, h + c)
 
 o and o' are the fixed cost of a call (the plateau of its curve minus w), w the time to read every
-weight once, c the compute of one token, a·t² the attention of t queries over t keys, κ the cache
-read per past token. In the manner of Pope et al. 2022 and the roofline of Williams et al. 2009,
-with the overhead that rules at this size."""
+weight once, h the head's compute, once a forward, c the compute of one token, a·t² the attention of
+t queries over t keys, κ the cache read per past token, never less than 0. In the manner of Pope et
+al. 2022 and the roofline of Williams et al. 2009, with the overhead that rules at this size."""
 
 from dataclasses import dataclass
 
@@ -19,8 +19,8 @@ from ..fields import real, whole
 
 @dataclass(frozen=True)
 class TimeModel:
-    """Fitted constants in seconds (κ: seconds a token, with its 95 % interval); see the module's
-    equations."""
+    """Constants in seconds (κ: seconds a token, with its 95 % interval); see the module's
+    equations. `head` is 0 where it is fitted: what is the same for every t is in o and o'."""
 
     overhead: float
     cached_overhead: float
@@ -29,6 +29,7 @@ class TimeModel:
     attention: float
     kappa: float
     kappa_interval: tuple[float, float]
+    head: float = 0.0
 
     @property
     def knee(self) -> float:
@@ -43,14 +44,14 @@ class TimeModel:
     def uncached(self, tokens):
         """Seconds of one forward over `tokens` (a number or an array)."""
         tokens = np.asarray(tokens, dtype=float)
-        compute = self.compute * tokens + self.attention * tokens**2
+        compute = self.head + self.compute * tokens + self.attention * tokens**2
         return self.overhead + np.maximum(self.weights, compute)
 
     def cached(self, past):
         """Seconds of one cached step after `past` tokens."""
         past = np.asarray(past, dtype=float)
         read = self.weights + max(self.kappa, 0.0) * past
-        return self.cached_overhead + np.maximum(read, self.compute)
+        return self.cached_overhead + np.maximum(read, self.head + self.compute)
 
     def loops(self, prompt: int, new: int) -> tuple[float, float]:
         """Seconds for `new` tokens after a prompt of `prompt`, without a cache and with one.
@@ -67,12 +68,12 @@ class TimeModel:
         again, cached = self.loops(prompt, new)
         return again / cached
 
-    def without_overhead(self, flops_per_token: float, flops_per_second: float) -> "TimeModel":
+    def without_overhead(self, flops_per_token, flops_per_second, head_flops=0) -> "TimeModel":
         """The roofline: no less than reading the weights once, and computing at the machine's
-        measured peak; call overhead, attention's square and cache reads are left out, so it bounds
-        both loops from below."""
-        compute = flops_per_token / flops_per_second
-        return TimeModel(0.0, 0.0, self.weights, compute, 0.0, 0.0, (0.0, 0.0))
+        measured peak, the head once a forward; call overhead, attention's square and cache reads
+        are left out, so it bounds both loops from below."""
+        c, head = flops_per_token / flops_per_second, head_flops / flops_per_second
+        return TimeModel(0.0, 0.0, self.weights, c, 0.0, 0.0, (0.0, 0.0), head)
 
 
 def fit(lengths, uncached_seconds, cached_lengths, cached_seconds, weights: float) -> TimeModel:
@@ -81,8 +82,8 @@ def fit(lengths, uncached_seconds, cached_lengths, cached_seconds, weights: floa
 
     `weights` is w, measured apart (`read_seconds` of the bytes a step reads). o, c and a minimise
     the squared logarithmic error of the uncached forwards. κ is the slope of the least-squares line
-    through the cached steps, in absolute seconds, with its t interval, and counts for o' only where
-    that lies above zero; o' is the median of what the rest of T_c leaves, at least 0.
+    through the cached steps, in absolute seconds, with its t interval; resolvable or not, the
+    estimate predicts best. o' is the median of what the rest of T_c leaves, at least 0.
 
     ValueError for fewer than three lengths of either, or seconds that are not positive and
     finite."""
@@ -98,8 +99,7 @@ def fit(lengths, uncached_seconds, cached_lengths, cached_seconds, weights: floa
     past, seconds = _curve("cached", cached_lengths, cached_seconds)
     line = linregress(past, seconds)
     half = float(t.ppf(0.975, max(len(past) - 2, 1))) * line.stderr
-    kappa = line.slope if line.slope - half > 0 else 0.0
-    left = float(np.median(seconds - np.maximum(weights + kappa * past, c)))
+    left = float(np.median(seconds - np.maximum(weights + max(line.slope, 0.0) * past, c)))
     interval = line.slope - half, line.slope + half
     return TimeModel(o, max(left, 0.0), weights, c, a, float(line.slope), interval)
 
