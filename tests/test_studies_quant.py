@@ -228,7 +228,7 @@ def test_every_way_to_run_is_timed_beside_fp32(model, tmp_path, scores):
     shown = kernels.shown(table.reset_index(), costs).set_index("how")
     assert shown.added_percent["fp32"] == 0 and "memory over file" in shown
     said, lines, holds = kernels.proof(checked)
-    assert "dequantized reference" in said and lines is checked and holds
+    assert "of PyTorch and ONNX Runtime" in said and lines is checked and holds
     kept = scores.added("int4 g32")["added_percent"]
     assert costs["int4 g32, each call"] == costs["int4 g32, once"] == kept
     assert "was not measured" in kernels.in_words(table.reset_index())
@@ -257,7 +257,8 @@ def test_native_formats_are_held_against_the_engines_own_fp32(model, tmp_path, s
     assert eight.low < eight.times < eight.high
     costs = kernels.as_run(ways, engines, scores)
     assert abs(costs["native FP32"]) < 1e-3 < abs(costs["native int4"])
-    assert "(int8 channel) and" in kernels.in_words(table.reset_index())
+    said = kernels.in_words(table.reset_index())
+    assert "with int8 activations" in said and "(int8 channel) and" in said
 
 
 def speeds(rows):

@@ -22,12 +22,8 @@ from minitransformer.quant import (
     seed_bytes,
 )
 
-GRAINS = {
-    "tensor": ("tensor", None),
-    "channel": ("channel", None),
-    "g128": ("group", 128),
-    "g32": ("group", 32),
-}
+GRAINS = {"tensor": ("tensor", None), "channel": ("channel", None)}
+GRAINS |= {f"g{size}": ("group", size) for size in (128, 32)}
 
 
 def formats() -> dict[str, QuantScheme | None]:
@@ -85,13 +81,8 @@ def agreeing(table: pd.DataFrame) -> int:
     return int((stored & (table.resident_bytes == table.computed_bytes)).sum())
 
 
-BARRED = {
-    "int8 channel": "int8",
-    "int4 g32": "int4-g32",
-    "int4 g128": "int4-g128",
-    "int3 g32": "int3-g32",
-    "int2 g32": "int2-g32",
-}
+BARRED = {"int8 channel": "int8", "int4 g32": "int4-g32", "int4 g128": "int4-g128"}
+BARRED |= {"int3 g32": "int3-g32", "int2 g32": "int2-g32"}
 
 
 def codes_alone(bits: int) -> float:
@@ -113,10 +104,7 @@ def default_ratios() -> pd.DataFrame:
 
 def matrix_errors(model, models: dict) -> pd.DataFrame:
     """Signal-to-noise ratio and relative error of every matrix in every format."""
-    tables = [
-        pd.DataFrame(layer_errors(model, quantized)).assign(format=name)
-        for name, quantized in models.items()
-    ]
+    tables = [pd.DataFrame(layer_errors(model, q)).assign(format=n) for n, q in models.items()]
     return pd.concat(tables, ignore_index=True)
 
 
@@ -127,7 +115,7 @@ def snr_grid(errors: pd.DataFrame) -> pd.DataFrame:
 
 
 def off_the_step(errors: pd.DataFrame) -> float:
-    """dB by which int8 over int4 per channel misses what their steps predict, 20·log10(127 / 7)."""
+    """dB by which int8 over int4 per channel misses 20·log10(127 / 7), in the mean of matrices."""
     grid = snr_grid(errors)
     return abs((grid["int8 channel"] - grid["int4 channel"]).mean() - 20 * np.log10(127 / 7))
 
@@ -141,18 +129,11 @@ def zero_points(model, scores) -> pd.DataFrame:
         scores.add(full, quantize(model, replace(schemes[name], full_range=True)))
         gap = scores.added(f"{name} asym", name)
         more = computed_bytes(model.cfg, schemes[f"{name} asym"])
-        rows.append(
-            {
-                "format": name,
-                "symmetric_percent": scores.added(name)["added_percent"],
-                "full_range_percent": scores.added(full)["added_percent"],
-                "zero_points_percent": scores.added(f"{name} asym")["added_percent"],
-                "gap_percent": gap["added_percent"],
-                "low": gap["low"],
-                "high": gap["high"],
-                "more_bytes_percent": 100 * (more / computed_bytes(model.cfg, schemes[name]) - 1),
-            }
-        )
+        ways = {"symmetric": name, "full_range": full, "zero_points": f"{name} asym"}
+        row = {f"{way}_percent": scores.added(own)["added_percent"] for way, own in ways.items()}
+        row |= {"gap_percent": gap["added_percent"], "low": gap["low"], "high": gap["high"]}
+        row["more_bytes_percent"] = 100 * (more / computed_bytes(model.cfg, schemes[name]) - 1)
+        rows.append({"format": name} | row)
     return pd.DataFrame(rows)
 
 
