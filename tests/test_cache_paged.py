@@ -38,6 +38,14 @@ def tokens(batch, T, seed=2):
     return torch.randint(0, 50, (batch, T), generator=torch.Generator().manual_seed(seed))
 
 
+def in_use(pool, n):
+    """Tables that hold a block each."""
+    tables = [BlockTable(pool) for _ in range(n)]
+    for table in tables:
+        table.reserve(1)
+    return tables
+
+
 @pytest.fixture(autouse=True)
 def no_grad():
     with torch.no_grad():
@@ -179,8 +187,8 @@ def test_a_pool_of_other_bits_is_named():
 @pytest.mark.parametrize("taken", [[], [0], [1], [0, 2]])
 def test_a_row_in_one_piece_is_read_in_place_and_one_in_many_is_gathered_to_the_same(kind, taken):
     model, ids, pool = sharp(), tokens(1, 30), BlockPool(CFG, 12, 4, bits=KINDS[kind].bits)
-    for block in [b for b in (pool.allocate() for _ in range(4)) if b not in taken]:
-        pool.release(block)  # the last first: what is taken next is no ascending row
+    for table in [t for t in in_use(pool, 4) if t.blocks[0] not in taken]:
+        table.truncate(0)  # the last first: what is taken next is no ascending row
     cache, plain = make_cache(CFG, kind, pool=pool), make_cache(CFG, kind, block_size=4)
     for a, b in [(0, 9), (9, 10), (10, 17), (17, 30)]:
         assert torch.equal(model(ids[:, a:b], cache), model(ids[:, a:b], plain))
@@ -337,7 +345,7 @@ def test_freed_prefixes_are_revived_until_their_blocks_are_needed_oldest_first()
     revived = pool.match([*old[0].tolist(), 1])
     assert revived.length == 8 and pool.used == 2
     revived.truncate(0)
-    taken = [pool.allocate() for _ in range(2)]
+    taken = [table.blocks[0] for table in in_use(pool, 2)]
     assert (
         pool.match([*old[0].tolist(), 1]).length == 8
         and pool.match([*new[0].tolist(), 1]).length == 0
@@ -351,9 +359,9 @@ def test_a_freed_block_without_a_known_prefix_is_taken_first():
     model(ids, PagedCache.over([table]))
     pool.remember(table, ids[0].tolist())
     table.truncate(0)
-    for block in [pool.allocate(), pool.allocate()]:
-        pool.release(block)
-    pool.allocate(), pool.allocate()
+    for other in in_use(pool, 2):
+        other.truncate(0)
+    in_use(pool, 2)
     assert pool.match([*ids[0].tolist(), 1]).length == 4
 
 
@@ -367,8 +375,7 @@ def test_equal_tokens_computed_twice_keep_the_first_block_and_chain_on():
     both = pool.match(text)
     assert both.blocks == [first.blocks[0], second.blocks[1]]
     both.truncate(0), first.truncate(0)
-    while pool.free:
-        pool.allocate()
+    in_use(pool, len(pool.free))
     pool.remember(second, text)  # its second block had a name after the block that is gone
     assert (
         pool.match(text).blocks == second.blocks[:2] and len(pool.known) == len(pool.prefixes) == 2
@@ -397,7 +404,9 @@ def test_whatever_joins_forks_and_leaves_references_stay_exact(operations, block
         elif name == "match" and tables:
             tables.append(pool.match(texts[i])), texts.append(texts[i][: tables[-1].length])
         elif name == "fork" and tables:
-            tables.append(tables[i].fork()), texts.append(list(texts[i]))
+            cache = PagedCache.over([tables[i]])
+            cache.select(torch.tensor([0, 0]))
+            tables[i : i + 1], texts[i : i + 1] = cache.tables, [texts[i], list(texts[i])]
         elif name == "cut" and tables:
             length = n % (len(texts[i]) + 1)
             tables[i].truncate(length), texts[i].__delitem__(slice(length, None))
@@ -436,20 +445,19 @@ def test_whatever_joins_forks_and_leaves_references_stay_exact(operations, block
 
 def test_double_free_and_use_after_free_are_named():
     pool = BlockPool(CFG, 3)
-    block = pool.allocate()
-    pool.release(block)
-    for use in (pool.release, pool.share):
-        with pytest.raises(
-            ValueError, match="block 0 is not in use: it was freed or never allocated"
-        ):
-            use(block)
-    with pytest.raises(ValueError, match="block 7 is not in use"):
-        pool.share(7)
     model, table = sharp(), BlockTable(pool)
     model(tokens(1, 18), PagedCache.over([table]))
-    pool.release(table.blocks[0])  # a full block, which would be read and not written
-    with pytest.raises(ValueError, match="is not in use"):
-        model(tokens(1, 1), PagedCache.over([table]))
+    pool.put(table.blocks[0], 0)  # a full block, which would be read and not written
+    unknown = BlockTable(pool)
+    unknown.blocks, unknown.length = [7], 16
+    for bad, block in ((table, 0), (unknown, 7)):
+        message = f"block {block} is not in use: it was freed or never allocated"
+        for use in (
+            lambda bad=bad: model(tokens(1, 1), PagedCache.over([bad])),
+            lambda bad=bad: bad.truncate(0),
+        ):
+            with pytest.raises(ValueError, match=message):
+                use()
 
 
 def test_an_exhausted_pool_is_named_and_costs_nothing_that_was_stored():

@@ -7,7 +7,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from minitransformer.bench import Clock, simulate
-from minitransformer.cache import BlockPool, PoolExhausted
+from minitransformer.cache import BlockPool, BlockTable, PoolExhausted
 from minitransformer.decode import Request, Sampling, Scheduler, choose, generate
 from minitransformer.model import ModelConfig, Transformer
 
@@ -225,15 +225,17 @@ def test_what_can_never_be_served_is_named_and_nothing_is_queued():
 
 def test_blocks_held_by_others_are_named_and_the_request_waits_for_them():
     pool = BlockPool(CFG, 2, 4)
-    scheduler, other = Scheduler(MODEL, pool), [pool.allocate(), pool.allocate()]
+    scheduler, other = Scheduler(MODEL, pool), [BlockTable(pool), BlockTable(pool)]
+    for table in other:
+        table.reserve(1)
     served = scheduler.submit(Request(prompt(3, 0), 5))
     with pytest.raises(PoolExhausted, match="2 blocks are held outside this scheduler"):
         scheduler.step()
-    pool.release(other.pop())
+    other.pop().truncate(0)
     scheduler.step()
     with pytest.raises(PoolExhausted, match="all 2 blocks of the pool are in use"):
         scheduler.run()
-    pool.release(other.pop())
+    other.pop().truncate(0)
     scheduler.run()
     assert torch.equal(served.ids, alone(served.request))
 

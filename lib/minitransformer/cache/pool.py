@@ -73,14 +73,6 @@ class BlockPool:
         """Blocks that hold `tokens` tokens: ceil(tokens / block_size)."""
         return -(-tokens // self.block_size)
 
-    def allocate(self) -> int:
-        """A free block, now in use once, its old content forgotten. PoolExhausted when there is
-        none."""
-        block = next(self.free_blocks())
-        self.forget(block)
-        self.put(block, 1)
-        return block
-
     def free_blocks(self):
         """The free blocks in the order of allocation, and then PoolExhausted."""
         yield from self.free
@@ -89,20 +81,9 @@ class BlockPool:
             "release a sequence, or make a larger pool"
         )
 
-    def share(self, block: int) -> int:
-        """One more reference to a block in use."""
-        self.check(block)
-        self.put(block, self.references[block] + 1)
-        return block
-
-    def release(self, block: int) -> None:
-        """One reference less; without any, the block is free, and the next to be allocated unless
-        its tokens are known."""
-        self.check(block)
-        self.put(block, self.references[block] - 1)
-
     def put(self, block: int, references: int) -> None:
-        """Set the count of a block; without any it is free."""
+        """Set the count of a block; without any it is free, and the next to be allocated unless
+        its tokens are known."""
         self.references[block] = references
         if references:
             self.free.pop(block, None)
@@ -115,7 +96,7 @@ class BlockPool:
         if not (0 <= block < self.blocks and self.references[block]):
             raise ValueError(
                 f"block {block} is not in use: it was freed or never allocated, "
-                "so allocate one or share one in use"
+                "so let the table reserve one"
             )
 
     def match(self, tokens: list[int]) -> "BlockTable":

@@ -127,13 +127,6 @@ class BlockTable:
         """Room to write T more tokens, in blocks of its own. PoolExhausted leaves all as it is."""
         reserve([self], T)
 
-    def fork(self) -> "BlockTable":
-        """The same tokens in the same blocks, shared until one of the two is written."""
-        other = BlockTable(self.pool)
-        blocks = self.blocks[: self.pool.blocks_for(self.length)]
-        Change(self.pool, [(other, blocks, self.length)]).do()
-        return other
-
     def truncate(self, length: int) -> None:
         """Forget the tokens from `length` on and release the blocks that none is left in; 0
         releases them all."""
