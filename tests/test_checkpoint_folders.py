@@ -90,7 +90,7 @@ FULL = "No space left on device"
     [
         (checkpoint, "save_file"),
         (checkpoint.json, "dumps"),
-        (checkpoint, "_sha256"),
+        (checkpoint, "sha256_of"),
         (files.os, "rename"),
     ],
     ids=lambda where: where[1],

@@ -16,10 +16,10 @@ from minitransformer.corpus import (
     SMALL,
     SPLITS,
     Corpus,
+    catalogue,
     decode,
     encode,
     language_corpus,
-    named_corpora,
     text_corpus,
     uniform_corpus,
 )
@@ -261,7 +261,7 @@ def test_a_wrong_request_is_named(arguments, error, message):
 
 
 def test_the_committed_registry_is_complete():
-    entries = named_corpora()
+    entries = catalogue()
     assert list(entries) == ["tinyshakespeare", "wikitext-2", "tinystories", "quijote"]
     for entry in entries.values():
         assert {"title", "source", "licence", "files"} <= set(entry)

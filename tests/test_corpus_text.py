@@ -16,7 +16,6 @@ from minitransformer.corpus import (
     decode,
     encode,
     read_text,
-    read_vocabulary,
     split_text,
     train_bpe,
     train_characters,
@@ -26,6 +25,7 @@ from minitransformer.corpus import (
 )
 from minitransformer.corpus import tokenizers as module
 from minitransformer.corpus.dataset import _visible
+from vocabularies import vocabulary_of
 
 TEXT = (
     "En un lugar de la Mancha, de cuyo nombre no quiero acordarme…\n«¿Señor?», dijo él: “¡ay!”\n"
@@ -300,7 +300,7 @@ def test_a_vocabulary_file_is_read_back_exactly(tmp_path_factory, tokens):
     extra = ["\n", "\u2028", "\x85", "\\n", "\\", "\ud800", "a\rb", "é\\", "\x00", " ", "⟦x 1⟧"]
     tokens = list(dict.fromkeys([*tokens, *extra]))
     path.write_text("".join(_visible(t) + "\n" for t in tokens), encoding="utf-8", newline="")
-    assert read_vocabulary(path) == tokens
+    assert vocabulary_of(path) == tokens
     assert len(path.read_text(encoding="utf-8").splitlines()) == len(tokens)
 
 

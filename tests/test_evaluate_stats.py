@@ -18,7 +18,6 @@ from minitransformer.evaluate import (
     holm,
     paired_difference,
     recovered,
-    smallest_effect,
     t_interval,
 )
 
@@ -123,12 +122,6 @@ def test_t_interval_is_scipys():
 def test_holm():
     assert holm([0.01, 0.04, 0.03]) == pytest.approx([0.03, 0.06, 0.06])
     assert holm([0.5, 0.9]) == pytest.approx([1, 1]) and len(holm([])) == 0
-
-
-def test_smallest_effect():
-    assert smallest_effect(0.01, 5) == pytest.approx(2.8 * 0.01 * math.sqrt(0.4))
-    with pytest.raises(ValueError, match="n 0"):
-        smallest_effect(1, 0)
 
 
 def test_groups_add_up():

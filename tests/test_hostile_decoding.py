@@ -445,7 +445,8 @@ def test_speculation_rolls_every_kind_back_or_refuses_before_the_first_token(kin
     plain = generate(model, PROMPT, 66, cache=kind)
     for draft in (PromptLookup(), ModelDraft(other, kind)):
         found = speculate(model, draft, PROMPT, 66, gamma=gamma, cache=kind)
-        assert torch.equal(found.ids, plain) and found.accepted < found.proposed
+        assert torch.equal(found.ids, plain)
+        assert any(accepted < proposed for proposed, accepted in found.steps)
         shorter = PROMPT[:, :3]  # a draft serves another text, as far back as it must
         own = generate(model, shorter, 20, cache=kind)
         assert torch.equal(speculate(model, draft, shorter, 20, gamma=gamma, cache=kind).ids, own)

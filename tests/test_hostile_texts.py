@@ -18,10 +18,10 @@ from minitransformer.corpus import (
     decode,
     encode,
     read_text,
-    read_vocabulary,
     text_corpus,
     vocabulary,
 )
+from vocabularies import vocabulary_of
 
 KINDS = ("word", "character", "bpe")
 SPACE = re.compile("[\t-\r \x85\xa0\u1680\u2000-\u200a\u2028\u2029\u202f\u205f\u3000]")
@@ -190,7 +190,7 @@ def test_frequent_words_are_known_in_every_script(tmp_path, name):
             corpus.save(tmp_path / "saved")
             again = Corpus.load(tmp_path / "saved")
             assert again.texts == corpus.texts and again.ids_sha256 == corpus.ids_sha256
-            assert read_vocabulary(tmp_path / "saved" / "vocab.txt") == vocabulary(corpus.tokenizer)
+            assert vocabulary_of(tmp_path / "saved" / "vocab.txt") == vocabulary(corpus.tokenizer)
             assert encode(again.tokenizer, text).tolist() == encode(corpus.tokenizer, text).tolist()
 
 

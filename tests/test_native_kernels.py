@@ -172,7 +172,7 @@ def defined(tmp_path_factory):
     cfg = ModelConfig(vocab_size=2, d_model=256, n_heads=1, d_ff=1, context=8)
     made = NativeModel(Transformer(cfg))
     made.engine = declare(CDLL(str(engine)))
-    assert made.instructions == "vnni"
+    assert made.engine.engine_instructions() == b"vnni"
     return made
 
 

@@ -195,7 +195,8 @@ def test_double_keeps_the_codes_and_widens_the_arithmetic():
 
 def test_single_layers():
     linear, embedding = nn.Linear(20, 6), nn.Embedding(9, 20)
-    q, e = QuantLinear.from_linear(linear, INT4), QuantEmbedding.from_embedding(embedding, INT4)
+    q = QuantLinear.from_linear(linear, INT4)
+    e = QuantEmbedding(QuantWeight.from_tensor(embedding.weight, INT4))
     x = torch.randn(3, 20)
     assert torch.equal(q(x), nn.functional.linear(x, q.weight(), linear.bias))
     assert torch.equal(e(torch.tensor([[3, 1]])), e.weight()[[3, 1]][None])

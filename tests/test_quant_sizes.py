@@ -8,10 +8,10 @@ from minitransformer.model import ModelConfig, Transformer
 from minitransformer.quant import (
     QuantScheme,
     QuantWeight,
-    bits_per_weight,
     computed_bytes,
     file_bytes,
     layer_errors,
+    matrix_bytes,
     quantize,
     resident_bytes,
     seed_bytes,
@@ -74,17 +74,17 @@ def test_the_seeds_model_shrinks_on_disk(tmp_path, scheme, least):
 
 @pytest.mark.parametrize("scheme", SCHEMES[1:], ids=str)
 @pytest.mark.parametrize("shape", [(7, 33), (1, 1), (16, 256)])
-def test_bits_per_weight_are_the_bytes_measured(scheme, shape):
-    held = resident_bytes(QuantWeight.from_tensor(torch.randn(*shape), scheme))
-    assert bits_per_weight(scheme, *shape) * shape[0] * shape[1] == pytest.approx(
-        8 * held, rel=1e-12
+def test_the_bytes_of_a_matrix_are_those_it_holds(scheme, shape):
+    assert matrix_bytes(*shape, scheme) == resident_bytes(
+        QuantWeight.from_tensor(torch.randn(*shape), scheme)
     )
-    assert bits_per_weight(None, *shape) == 32
+    assert matrix_bytes(*shape, None) == 4 * shape[0] * shape[1]
 
 
-def test_position_tables_are_counted_apart():
+def test_position_tables_are_not_counted():
     model = Transformer(ModelConfig())
-    assert resident_bytes(model, tables=True) - resident_bytes(model) == 512 * 32 * 4
+    assert resident_bytes(model) == sum(4 * p.numel() for p in model.parameters())
+    assert sum(b.nbytes for b in model.buffers()) == 512 * 32 * 4
 
 
 def test_resident_counts_a_view_as_all_it_keeps_alive():

@@ -217,7 +217,7 @@ def test_rungs_fall_to_the_floor_and_wider_windows_see_more(language):
     assert oracle.low < oracle.perplexity < oracle.high
     assert table.perplexity["uniform guess"] == pytest.approx(SMALL.vocab_size)
     known = predictors.summary(language)
-    assert known["floor"] == pytest.approx(language.language.floor_perplexity)
+    assert known["floor"] == pytest.approx(2**language.language.entropy_bits)
     assert known["frequencies"] == table.perplexity["word frequencies"]  # as the ladder has it
     assert (known["unit"], known["tokens"], known["types"]) == ("word", 7400, language.types)
     assert predictors.limits(language) == [(known["floor"], "floor")]

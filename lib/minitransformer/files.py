@@ -3,6 +3,7 @@ and JSON that says one thing only. A leaf."""
 
 import errno
 import glob
+import hashlib
 import json
 import os
 import shutil
@@ -121,6 +122,12 @@ def check_room(path: Path, size: int) -> None:
     if free < size:
         told = f"it takes {size / 2**30:,.1f} GiB and {free / 2**30:,.1f} are free"
         raise _refused(path, OSError(errno.ENOSPC, told))
+
+
+def sha256_of(path: Path) -> str:
+    """The SHA-256 of a file's bytes, as hexadecimal digits."""
+    with open(path, "rb") as file:
+        return hashlib.file_digest(file, "sha256").hexdigest()
 
 
 class NotJSON(ValueError):

@@ -27,7 +27,6 @@ columns is stored as plain integers, for any machine and any kernel to repack:
 Tensors shared by two layers (a tied head) are stored once, under the name that comes first in the
 alphabet."""
 
-import hashlib
 import json
 from dataclasses import asdict
 from pathlib import Path
@@ -43,6 +42,7 @@ from ..files import (
     read_json,
     read_tokenizer,
     replacing_folder,
+    sha256_of,
 )
 from ..model import ModelConfig, Transformer
 from ..quant import scheme_from_json, scheme_to_json
@@ -79,8 +79,8 @@ def save(model, directory: str | Path, tokenizer: Tokenizer | None = None) -> Pa
             "model": asdict(model.cfg),
             "quantization": scheme_to_json(scheme),
             "dtype": dtype,
-            "sha256": _sha256(part / WEIGHTS),
-            "tokenizer": tokenizer and _sha256(part / TOKENIZER),
+            "sha256": sha256_of(part / WEIGHTS),
+            "tokenizer": tokenizer and sha256_of(part / TOKENIZER),
         }
         (part / CONFIG).write_text(json.dumps(config, indent=2) + "\n", "utf-8")
     return directory
@@ -139,16 +139,11 @@ def _read_config(path) -> dict:
 
 
 def _intact(path, sha256):
-    if sha256 not in (None, found := _sha256(path)):
+    if sha256 not in (None, found := sha256_of(path)):
         raise ValueError(
             f"{path} is truncated or changed (sha256 {found}, config.json says {sha256}): "
             "save or train it again"
         )
-
-
-def _sha256(path):
-    with open(path, "rb") as file:
-        return hashlib.file_digest(file, "sha256").hexdigest()
 
 
 def _read_tokenizer(path, config, cfg):

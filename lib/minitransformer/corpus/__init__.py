@@ -2,7 +2,7 @@
 and batches."""
 
 from .batches import Batches
-from .dataset import Corpus, read_vocabulary
+from .dataset import Corpus
 from .encodings import Text
 from .ladder import hidden_bits, ladder, marginals, window_bits, without
 from .language import (
@@ -34,13 +34,11 @@ from .tokenizers import (
     words_tokenizer,
 )
 
-named_corpora = catalogue  # the name that the data notebook uses
-
 __all__ = [
     "Batches", "Checked", "Corpus", "LARGE", "Language", "LanguageSpec", "MECHANISMS", "MINIMAL",
     "PINNED", "SMALL", "SPECIALS", "SPLITS", "Sample", "Store", "Text", "build", "catalogue",
     "check_corpus", "decode", "encode", "entropy", "hidden_bits", "ladder", "language_corpus",
-    "marginals", "named_corpora", "on_disk", "read_text", "read_vocabulary", "split_text",
-    "text_corpus", "train_bpe", "train_characters", "train_tokenizer", "train_words",
-    "uniform_corpus", "uniform_words", "vocabulary", "window_bits", "without", "words_tokenizer",
+    "marginals", "on_disk", "read_text", "split_text", "text_corpus", "train_bpe",
+    "train_characters", "train_tokenizer", "train_words", "uniform_corpus", "uniform_words",
+    "vocabulary", "window_bits", "without", "words_tokenizer",
 ]  # fmt: skip

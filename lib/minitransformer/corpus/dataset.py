@@ -173,17 +173,10 @@ def _token_lines(splits: dict[str, np.ndarray]):
             yield json.dumps(dict(split=split, start=start, ids=ids)) + "\n"
 
 
-def read_vocabulary(path: Path) -> list[str]:
-    """The tokens of a vocab.txt in the order of their ids, exactly.
-
-    Its rule: a token a line, as it is; one that holds a backslash or anything not printable (a line
-    end of any kind, a control character, a lone surrogate) with Python's `unicode_escape`."""
-    lines = Path(path).read_text(encoding="utf-8").split("\n")[:-1]
-    return [line.encode().decode("unicode_escape") if "\\" in line else line for line in lines]
-
-
 def _visible(token: str) -> str:
-    """A token on a line of its own: see `read_vocabulary`."""
+    """A token on a line of its own: as it is, or, where it holds a backslash or anything not
+    printable (a line end of any kind, a control character, a lone surrogate), with Python's
+    `unicode_escape`; so a reader finds every token again exactly."""
     plain = token.isprintable() and "\\" not in token
     return token if plain else token.encode("unicode_escape").decode()
 

@@ -200,11 +200,6 @@ class Language:
     def entropy_nats(self) -> float:
         return self.entropy_bits * math.log(2)
 
-    @property
-    def floor_perplexity(self) -> float:
-        """No model's expected perplexity is lower."""
-        return 2**self.entropy_bits
-
     def generate(self, role: str, n: int) -> Sample:
         """The first n tokens of a role ("train", "valid", "test": independent streams); fewer
         tokens are a prefix of more."""

@@ -25,7 +25,7 @@ from pathlib import Path
 import numpy as np
 from tokenizers import Tokenizer
 
-from ..files import NotJSON, read_json, read_tokenizer, replacing
+from ..files import NotJSON, read_json, read_tokenizer, replacing, sha256_of
 from .text import shown
 from .tokenizers import encode, flowing
 
@@ -98,7 +98,7 @@ class Store:
         """Reads every id; ValueError names the first shard whose ids are not those of its row."""
         for place, shard in enumerate(self.shards):
             ids = _ids_path(self.folder, place)
-            if _sha256(ids) != shard["ids_sha256"]:
+            if sha256_of(ids) != shard["ids_sha256"]:
                 raise ValueError(_named(shard, ids, "has changed"))
 
 
@@ -158,7 +158,7 @@ def _one(path: Path, folder: Path, place: int, settings: dict, tokenizer: str) -
     try:
         kept = json.loads(record.read_text("utf-8"))
         same = kept["settings"] == settings and ids.stat().st_size == 4 * kept["row"]["tokens"]
-        if same and kept["row"]["sha256"] == _sha256(path):
+        if same and kept["row"]["sha256"] == sha256_of(path):
             return kept["row"]
     except (OSError, ValueError, KeyError, TypeError):
         pass  # none, or not whole: it is made
@@ -273,11 +273,6 @@ def see(path: Path) -> None:
             f"shard {shown(path)} needs the package backports.zstd: install it (pip install "
             "backports.zstd), decompress the shard (zstd -d), or give it as .gz"
         )
-
-
-def _sha256(path: Path) -> str:
-    with open(path, "rb") as file:
-        return hashlib.file_digest(file, "sha256").hexdigest()
 
 
 def _write_json(path: Path, value) -> None:

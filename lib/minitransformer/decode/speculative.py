@@ -56,19 +56,8 @@ class Speculation:
         return len(self.steps)
 
     @property
-    def proposed(self) -> int:
-        return sum(proposed for proposed, _ in self.steps)
-
-    @property
     def accepted(self) -> int:
         return sum(accepted for _, accepted in self.steps)
-
-    @property
-    def alpha(self) -> float:
-        """Accepted share of the proposals that were judged (those behind a rejection are not); NaN
-        when none was."""
-        judged = sum(accepted + (accepted < proposed) for proposed, accepted in self.steps)
-        return self.accepted / judged if judged else float("nan")
 
 
 @torch.no_grad()

@@ -18,7 +18,6 @@ from .stats import (
     holm,
     paired_difference,
     recovered,
-    smallest_effect,
     t_interval,
 )
 
@@ -45,7 +44,6 @@ __all__ = [
     "paired_difference",
     "perplexity",
     "recovered",
-    "smallest_effect",
     "stream_losses",
     "summary",
     "t_interval",

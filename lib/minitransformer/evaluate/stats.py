@@ -171,14 +171,6 @@ def holm(pvalues) -> np.ndarray:
     return adjusted
 
 
-def smallest_effect(sd: float, n: int) -> float:
-    """The difference two groups of `n` runs with this spread show with 80 % power at 5 %: 2.8 · sd
-    · sqrt(2 / n)."""
-    if n < 1:
-        raise ValueError(f"n {n} is not positive: give the number of runs in each group")
-    return 2.8 * sd * math.sqrt(2 / n)
-
-
 def by_group(
     values, groups, names, block: int = BLOCK, n: int = 1000, seed: int = 0
 ) -> pd.DataFrame:

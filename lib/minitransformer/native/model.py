@@ -67,11 +67,6 @@ class NativeModel:
         return self.struct.threads
 
     @property
-    def instructions(self) -> str:
-        """The instruction set in use: "vnni", "avx2", "neon" or "portable"."""
-        return self.engine.engine_instructions().decode()
-
-    @property
     def nbytes(self) -> int:
         """Bytes held in the engine's layout, zeros that fill panels included."""
         return self.held.nbytes

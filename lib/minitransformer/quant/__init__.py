@@ -15,7 +15,6 @@ from .packed import KernelError
 from .scheme_json import scheme_from_json, scheme_to_json
 from .schemes import QuantScheme, codebook, dequantize_tensor, fake_quantize, quantize_tensor
 from .sizes import (
-    bits_per_weight,
     computed_bytes,
     file_bytes,
     layer_errors,
@@ -38,7 +37,6 @@ __all__ = [
     "QuantScheme",
     "QuantWeight",
     "accelerate",
-    "bits_per_weight",
     "clip_tensor",
     "codebook",
     "collect",

@@ -174,10 +174,6 @@ class QuantEmbedding(nn.Module):
         super().__init__()
         self.weight = weight
 
-    @classmethod
-    def from_embedding(cls, embedding: nn.Embedding, scheme: QuantScheme) -> "QuantEmbedding":
-        return cls(QuantWeight.from_tensor(embedding.weight, scheme))
-
     def forward(self, ids):
         return self.weight(ids)
 

@@ -56,12 +56,6 @@ def matrix_bytes(rows: int, columns: int, scheme: QuantScheme | None) -> int:
     )
 
 
-def bits_per_weight(scheme: QuantScheme | None, rows: int, columns: int) -> float:
-    """Bits that one weight of an (rows, columns) matrix takes, its share of scales and zero-points
-    included."""
-    return 8 * matrix_bytes(rows, columns, scheme) / (rows * columns)
-
-
 def computed_bytes(
     cfg: ModelConfig, scheme: QuantScheme | Mapping[str, QuantScheme | None] | None = None
 ) -> int:
@@ -89,15 +83,11 @@ def seed_bytes(cfg: ModelConfig, bits: int) -> int:
     return computed_bytes(cfg, scheme) + 4 * cfg.context * cfg.d_model
 
 
-def resident_bytes(model: nn.Module, tables: bool = False) -> int:
+def resident_bytes(model: nn.Module) -> int:
     """Bytes held in memory by parameters and buffers, each storage once, whole even where a tensor
-    is a view into it.
-
-    `tables` adds the position table, a constant of the architecture (no weight, never saved)."""
-    tensors = [
-        *model.parameters(),
-        *(b for name, b in model.named_buffers() if tables or name != "table"),
-    ]
+    is a view into it; without the position table, a constant of the architecture (no weight, never
+    saved)."""
+    tensors = [*model.parameters(), *(b for name, b in model.named_buffers() if name != "table")]
     storages = {t.untyped_storage().data_ptr(): t.untyped_storage().nbytes() for t in tensors}
     return sum(storages.values()) + sum(getattr(m, "opaque_bytes", 0) for m in model.modules())
 
