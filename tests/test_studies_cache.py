@@ -99,8 +99,8 @@ class Bar:
 
 def test_each_process_is_new_and_an_error_comes_through():
     ticks = []
-    fresh = processes.Processes(2, threads=1)
-    found = fresh.run(pid, partial(named, "also"), done=ticks.append)
+    fresh = processes.Processes(2, threads=1, progress=lambda *_: Bar(ticks))
+    found = fresh.run(pid, partial(named, "also"))
     assert found["where"].process.tolist() == [0, 1] and ticks == [1, 1]
     assert found["where"].pid.nunique() == 2 and os.getpid() not in set(found["where"].pid)
     assert found["also"].pid.tolist() == found["where"].pid.tolist()  # all of it in each of them

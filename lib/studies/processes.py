@@ -38,21 +38,16 @@ class Processes:
         self.started = [self.begin() for _ in range(count)]
         self.imported = [pool.submit(int) for pool in self.started]  # they have this module
 
-    def run(
-        self,
-        *measures: Callable[[], dict[str, pd.DataFrame]],
-        done: Callable[[int], None] | None = None,
-    ) -> dict[str, pd.DataFrame]:
+    def run(self, *measures: Callable[[], dict[str, pd.DataFrame]]) -> dict[str, pd.DataFrame]:
         """Every one of `measures` in every process: tables of samples by name, with a column
         `process` that counts from 0.
 
         A measure is a function of a module, or a `partial` of one, that returns such tables; no
         name may be another's. Where the function has another as its attribute `ready`, all
-        processes call that with the same arguments before anything is timed. `done(1)` is called
-        after each process. An exception of a process is raised here.
+        processes call that with the same arguments before anything is timed. An exception of a
+        process is raised here.
         """
-        if self.progress:
-            done = self.progress(self.count, f"timing in {self.where}").update
+        bar = self.progress and self.progress(self.count, f"timing in {self.where}")
         found, pools = [], self.started or [self.begin() for _ in range(self.count)]
         self.started = []
         with ExitStack() as until:
@@ -63,8 +58,8 @@ class Processes:
             for pool in pools:
                 with pool:
                     found.append(pool.submit(_measured, measures, self.threads).result())
-                if done:
-                    done(1)
+                if bar:
+                    bar.update(1)
         return {
             name: pd.concat([tables[name].assign(process=i) for i, tables in enumerate(found)])
             for name in found[0]
@@ -76,13 +71,9 @@ def in_processes(
     processes: int,
     *arguments,
     threads: int = 1,
-    done: Callable[[int], None] | None = None,
-    **options,
 ) -> dict[str, pd.DataFrame]:
-    """`measure(*arguments, **options)` in `processes` fresh processes, in one too; see
-    `Processes`."""
-    alone = partial(measure, *arguments, **options)
-    return Processes(processes, threads, apart=True).run(alone, done=done)
+    """`measure(*arguments)` in `processes` fresh processes, in one too; see `Processes`."""
+    return Processes(processes, threads, apart=True).run(partial(measure, *arguments))
 
 
 def _started() -> ProcessPoolExecutor:
