@@ -10,7 +10,7 @@ from pygments.token import STANDARD_TYPES
 
 LEXER = PythonLexer()
 # The kinds of tokens that the style sheet colors.
-COLORED = frozenset("k kn kc kd ow s1 s2 sa sd se si mi mf c1 cm nf nn nc".split())
+COLORED = frozenset("k kn kc ow s1 s2 sa sd se si mi mf c1 cm nf nn nc".split())
 
 
 def python(source):
