@@ -64,7 +64,6 @@ def test_lines_label_their_ends_without_overlap_and_name_the_limit():
         log="xy",
         limits=[(20, "roofline"), (([10, 200], [4, 50]), "FLOP ratio")],
         seed=[(50, 1.95, "seed: 1.95×")],
-        beyond="above",
     )
     found = texts(fig)
     names = ["naive", "static", "original's own", "roofline", "FLOP ratio", "seed: 1.95×"]
@@ -73,7 +72,6 @@ def test_lines_label_their_ends_without_overlap_and_name_the_limit():
     assert {"10", "50", "200"} <= set(found)  # the values themselves are the ticks
     assert found["original's own"].get_color() == PALETTE["vermilion"][1]
     assert all(box.x1 <= fig.bbox.x1 for box in boxes(fig, names[:3]))
-    assert any(patch.get_hatch() for patch in fig.axes[0].patches)
     assert len(fig.axes[0].collections) == 3  # the bands
 
 
@@ -86,7 +84,6 @@ def test_lines_without_groups_have_no_end_labels_and_keep_given_ticks():
         ylabel="loss",
         xticks=[10, 100],
         limits=[(0.5, "floor")],
-        beyond="below",
         markers=False,
     )
     found = texts(fig)
@@ -164,6 +161,7 @@ def test_what_lies_past_a_limit_of_dots_is_on_the_axis():
     mean = pd.DataFrame({"name": ["a", "b"], "d": [0.15, 0.5]})
     above = figures.dots(mean, "name", "d", xlabel="share", limits=[(1.0, "all")], beyond="above")
     assert above.axes[0].get_xlim()[1] > 1.0 and "all" in texts(above)
+    assert any(patch.get_hatch() for patch in above.axes[0].patches)
 
 
 def test_rows_are_closer_where_two_figures_stand_beside_each_other():
@@ -224,19 +222,12 @@ def test_pareto_fills_the_front_only_and_labels_do_not_overlap():
         ylabel="perplexity",
         log="xy",
         limits=[(55, "floor")],
-        xlimits=[(0.2, "one bit")],
-        seed=[(1.06, 70, "original report")],
         colors={"fp32": "plum"},
     )
     faces = [line.get_markerfacecolor() for line in fig.axes[0].lines if line.get_marker() == "o"]
     assert [face == "white" for face in faces] == [False, False, False, False, True]
-    assert disjoint(boxes(fig, [*df.f, "floor", "one bit", "original report"]))
-    larger = figures.pareto(df, "mb", "ppl", "f", xlabel="MB", ylabel="accuracy", front="max")
-    faces = [
-        line.get_markerfacecolor() for line in larger.axes[0].lines if line.get_marker() == "o"
-    ]
-    assert faces.count("white") == 3  # only the smallest file and the highest y are undominated
-    plain = figures.pareto(df, "mb", "ppl", "f", xlabel="MB", ylabel="y", front=None)
+    assert disjoint(boxes(fig, [*df.f, "floor"]))
+    plain = figures.pareto(df, "mb", "ppl", "f", xlabel="MB", ylabel="y", front=False)
     assert all(line.get_markerfacecolor() != "white" for line in plain.axes[0].lines)
 
 
@@ -266,7 +257,7 @@ def test_what_lies_below_the_least_is_a_triangle_with_its_value():
 
 
 def test_a_point_of_another_kind_beats_none_and_is_not_joined():
-    options = dict(xlabel="KiB", ylabel="%", front="min")
+    options = dict(xlabel="KiB", ylabel="%")
     apart = figures.pareto(FORMATS, "kib", "p", "f", **options, among="kin")
     hollow = [
         line.get_xdata()[0]
@@ -295,8 +286,6 @@ def test_heatmap_annotates_one_matrix_and_shares_the_scale_of_two():
     assert {"weight; rows: query", "head 1", "head 2", "4"} <= set(texts(two))
     assert shades(two.axes[0])[-1] == pytest.approx(FAINT + (1 - FAINT) * 0.5, abs=0.006)
     assert shades(two.axes[1])[-1] == 1
-    fixed = figures.heatmap(frame, label="p", limits=(0, 4))
-    assert shades(fixed.axes[0])[-1] == pytest.approx(FAINT + (1 - FAINT) * 0.5, abs=0.006)
 
 
 def shades(ax):
@@ -347,16 +336,14 @@ def test_a_row_of_another_measurement_has_no_factor_and_no_part_in_the_fall():
     assert {"1.4×", "7.0×"} <= plain and "10×" not in plain
 
 
-def test_waterfall_writes_each_factor_and_the_gap_that_remains():
+def test_waterfall_writes_each_factor():
     df = pd.DataFrame({"s": ["naive", "cache", "int8"], "us": [1000.0, 250.0, 50.0]})
-    fig = figures.waterfall(df, "s", "us", xlabel="time, µs", limit=(10.0, "bandwidth"), unit=" µs")
-    columns = {"1,000 µs", "250 µs", "50.0 µs", "10.0 µs", "4.0×", "5.0×"}
-    assert columns | {"remaining gap", "bandwidth"} <= set(texts(fig))
-    assert "remaining gap" not in texts(figures.waterfall(df, "s", "us", xlabel="time"))
+    fig = figures.waterfall(df, "s", "us", xlabel="time, µs", unit=" µs")
+    assert {"1,000 µs", "250 µs", "50.0 µs", "4.0×", "5.0×"} <= set(texts(fig))
     ends = [texts(fig)[text].get_window_extent().x1 for text in ("1,000 µs", "50.0 µs")]
     assert ends[0] == pytest.approx(ends[1], abs=1)  # decimals stand below one another
     low, high = fig.axes[0].get_xlim()
-    assert low < 10 and high > 1000  # no mark is cut by the edge
+    assert low < 50 and high > 1000  # no mark is cut by the edge
 
 
 def test_png_is_two_pixels_a_point_and_the_same_every_time_whatever_the_caller_set():
@@ -429,7 +416,7 @@ def test_numbers_in_a_heatmap_stand_out_from_every_shade_on_a_light_and_a_dark_p
     frame = pd.DataFrame([np.linspace(0, 1, 12), np.r_[np.linspace(1, 2, 11), np.nan]])
     for center in (None, 0.5, 1, 3):
         ax = figures.heatmap(frame, label="%", annotate=True, center=center).axes[0]
-        shade = _Shade(frame.to_numpy().ravel(), None, center)
+        shade = _Shade(frame.to_numpy().ravel(), center)
         for text, value in zip(cell_texts(ax), frame.to_numpy().ravel()[:-1], strict=True):
             *hue, depth = shade(value)
             black, dark = text.get_color() == "black", DARK[to_hex(hue)]

@@ -72,7 +72,7 @@ def draw(name, words):
     limits = dict(limits=[(2.0, more[2])], xlimits=[(5.0, more[3])])
     calls = {
         "lines": lambda f: f(long, "x", "y", "g", log="xy", seed=[(20, 4, a)], **named, **limits),
-        "pareto": lambda f: f(rows, "v", "v", "w", "lo", "hi", **named, **limits),
+        "pareto": lambda f: f(rows, "v", "v", "w", "lo", "hi", **named, limits=limits["limits"]),
         "heatmap": lambda f: f({a: frame, b: frame}, label=c, annotate=True, **named),
         "reserves": lambda f: f(long.assign(p=d), "x", "y", "z", "g", "p", words=more[2:], **named),
         "dots": lambda f: f(rows, "w", "v", "lo", "hi", xlabel=c, limits=[(2, d)]),
@@ -80,7 +80,7 @@ def draw(name, words):
         "bars": lambda f: f(
             pd.DataFrame(pairs, columns=list("wgv")), "w", "v", "g", xlabel=d, limits=[(2, c)]
         ),
-        "waterfall": lambda f: f(rows, "w", "v", xlabel=c, limit=(0.5, d), unit=" s"),
+        "waterfall": lambda f: f(rows, "w", "v", xlabel=c, unit=" s"),
     }
     return calls[name](getattr(figures, name))
 

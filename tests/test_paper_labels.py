@@ -81,7 +81,7 @@ def test_where_a_line_s_label_had_to_move_each_is_joined_to_its_end():
 def test_a_label_does_not_stand_on_a_limit_that_crosses_the_axis():
     df = pd.DataFrame({"x": [1.0, 2, 3], "y": [1.0, 1.0, 1.0], "n": ["one", "two", "three"]})
     fig = figures.pareto(
-        df, "x", "y", "n", xlabel="x", ylabel="y", front=None, limits=[(1.0, "no gain")]
+        df, "x", "y", "n", xlabel="x", ylabel="y", front=False, limits=[(1.0, "no gain")]
     )
     assert overlaps(fig) == []
 
@@ -222,7 +222,7 @@ def test_matrices_are_named_beside_them(rows, columns, panels, annotate, power):
 def test_a_figure_becomes_taller_where_its_labels_find_no_room():
     df = pd.DataFrame({"x": np.repeat([1.0, 2, 3, 4], 9), "y": np.tile(np.arange(9.0), 4)})
     df["n"] = [f"a rather long name {i}" for i in range(len(df))]
-    fig = figures.pareto(df, "x", "y", "n", xlabel="x", ylabel="y", front=None, height=2.0)
+    fig = figures.pareto(df, "x", "y", "n", xlabel="x", ylabel="y", front=False, height=2.0)
     assert fig.get_figheight() > 2.0 and overlaps(fig) == []
     assert len([text for text in fig.axes[0].texts if text.get_text()]) == len(df)
 

@@ -64,13 +64,13 @@ def _course(part, x, y, marks):
     return f"{text} to {number(last[y], 3)} at {brief(number(last[x], 3))}{more}"
 
 
-def points(df, label, x, y, xlabel, ylabel, low=None, high=None, limits=(), xlimits=(), **_):
+def points(df, label, x, y, xlabel, ylabel, low=None, high=None, limits=(), **_):
     """Each named point with both of its values."""
     told = [
         f"{row[label]}: {number(row[x], 3)} and {_interval(row, y, low, high)}"
         for row in df.to_dict("records")
     ]
-    return _sentences(f"Points, {xlabel} and {ylabel}", told, limits, xlimits)
+    return _sentences(f"Points, {xlabel} and {ylabel}", told, limits)
 
 
 def rows(df, label, value, xlabel, group=None, low=None, high=None, limits=(), **_):

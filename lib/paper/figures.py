@@ -6,8 +6,8 @@ Every function takes column names. Common arguments:
     low, high   columns of the 95 % interval, drawn as a band or a bar
     limits      [(value, "name")], for `lines` also [((xs, ys), "name")]: what physics or
                 information sets, a dashed line named in italics; `xlimits` are upright ones
-    beyond      "above" | "below": hatch what lies past the first limit, where nothing can be
-                measured
+    beyond      "above" | "below": hatch what lies past the first limit of rows, where nothing can
+                be measured
     seed        the original report's numbers, as hollow vermilion diamonds
     colors      {group: "blue" | "teal" | "plum" | "ochre" | "grey" | "vermilion"}
     log         "x", "y", "xy" or ""
@@ -21,7 +21,7 @@ from . import alt
 from .alt import described
 from .canvas import AGAIN, DASHED, INK, INK_2, PALETTE, SEED_MARK, assign, canvas, png_bytes, styled
 from .labels import at_edge, name_marks, room
-from .layout import hatch_beyond, name_axes, set_scale
+from .layout import name_axes, set_scale
 from .matrix import heatmap
 from .numerals import fixed, supported
 from .panels import reserves
@@ -33,7 +33,7 @@ __all__ += ["png_bytes"]
 
 @described(alt.lines)
 def lines(df, x, y, group=None, low=None, high=None, *, xlabel, ylabel, log="", limits=(),
-          xlimits=(), seed=(), beyond=None, colors=None, xticks=None, markers=None, marks=None,
+          xlimits=(), seed=(), colors=None, xticks=None, markers=None, marks=None,
           height=3.5):  # fmt: skip
     """One line a group, labelled at its right end, with its interval as a band.
 
@@ -60,8 +60,6 @@ def lines(df, x, y, group=None, low=None, high=None, *, xlabel, ylabel, log="", 
             if group and len(part):
                 ends.append((part[x].iloc[-1], part[y].iloc[-1], name, text))
         curves = _limits(ax, limits, xlimits, seed)
-        if beyond and limits:
-            hatch_beyond(ax, limits[0][0], beyond)
         set_scale(ax.xaxis, _few(df[x]) if xticks is None and "x" in log else xticks)
         set_scale(ax.yaxis)
         name_axes(ax, xlabel, ylabel, log)
@@ -79,21 +77,20 @@ def lines(df, x, y, group=None, low=None, high=None, *, xlabel, ylabel, log="", 
 
 
 @described(alt.points)
-def pareto(df, x, y, label, low=None, high=None, *, xlabel, ylabel, log="", limits=(), xlimits=(),
-           seed=(), colors=None, front="min", among=None, least=None, height=3.7):  # fmt: skip
+def pareto(df, x, y, label, low=None, high=None, *, xlabel, ylabel, log="", limits=(), colors=None,
+           front=True, among=None, least=None, height=3.7):  # fmt: skip
     """Every point named; filled where no other is better on both axes, hollow where one is, by the
     whole of both intervals where there are any. Filled neighbours are joined, unless their
     intervals overlap: then nothing is known of an exchange between them.
 
-    `front` is "min" (smaller is better on both axes), "max" (larger y is better), or None for a
-    plain scatter; `among` is a column that says of each point whether it is compared with the
-    others at all; `low` and `high` bound y; `colors` is {label: palette name}. What is below
-    `least`, such as zero on a logarithmic axis, is drawn there as a triangle, its value in its
-    name."""
+    Smaller is better on both axes; `front` False: a plain scatter. `among` is a column that says of
+    each point whether it is compared with the others at all; `low` and `high` bound y; `colors` is
+    {label: palette name}. What is below `least`, such as zero on a logarithmic axis, is drawn there
+    as a triangle, its value in its name."""
     with styled():
         fig, ax = canvas(height, log=log)
         compared = df[among].to_numpy(bool) if among else np.ones(len(df), bool)
-        best = compared & unbeaten(df, compared, x, y, low, high, front)
+        best = compared & (unbeaten(df, compared, x, y, low, high) | (not front))
         chosen = {name: "blue" if on else "grey" for name, on in zip(df[label], best, strict=True)}
         chosen = assign([], {**chosen, **(colors or {})})
         filled = best if front else np.ones(len(df), bool)
@@ -105,7 +102,7 @@ def pareto(df, x, y, label, low=None, high=None, *, xlabel, ylabel, log="", limi
         if least is not None and (df[y] < least).any():
             ax.axhline(least, color=INK_2, lw=0.8, ls=(0, (1, 2)), zorder=2)
         ax.margins(0.08)
-        curves = _limits(ax, limits, xlimits, seed)
+        curves = _limits(ax, limits)
         whole = "x" in log and (df[x] % 1 == 0).all()
         set_scale(ax.xaxis, _few(df[x]) if whole else None)
         set_scale(ax.yaxis)
@@ -114,7 +111,7 @@ def pareto(df, x, y, label, low=None, high=None, *, xlabel, ylabel, log="", limi
         def say(labels):
             for name in names:
                 labels.beside(*name)
-            _name_limits(labels, curves, xlimits, seed)
+            _name_limits(labels, curves)
 
         name_marks(ax, say)
     return fig
@@ -139,7 +136,7 @@ def _points(ax, df, columns, chosen, filled, least):
     return names
 
 
-def _limits(ax, limits, xlimits, seed):
+def _limits(ax, limits, xlimits=(), seed=()):
     """Draws limits and the original report's points; flat limits go across the whole axis. Returns
     (xs, ys, name) of each limit for labelling."""
     for x, y, _ in seed:
@@ -163,7 +160,7 @@ def _limits(ax, limits, xlimits, seed):
     return curves
 
 
-def _name_limits(labels, curves, xlimits, seed):
+def _name_limits(labels, curves, xlimits=(), seed=()):
     for x, y, text in seed:
         labels.beside(x, y, text, PALETTE["vermilion"][1])
     for xs, ys, text in curves:
@@ -178,16 +175,12 @@ def _few(values):
     return values if len(values) <= 8 else None
 
 
-def unbeaten(df, compared, x, y, low, high, front):
+def unbeaten(df, compared, x, y, low, high):
     """Which points no compared point beats on both axes: no larger x, and a whole interval on the
     better side; without intervals a better y, or an equal one at a smaller x."""
-    if front is None:
-        return np.ones(len(df), bool)
-    sign = 1 if front == "min" else -1
-    cost, xs = sign * df[y].to_numpy(float), df[x].to_numpy(float)
-    ends = [sign * df[end].fillna(df[y]).to_numpy(float) for end in (low, high)] if low else [cost]
-    good, bad = np.minimum.reduce(ends), np.maximum.reduce(ends)
-    beats = (xs[:, None] <= xs) & (bad[:, None] < good)
+    cost, xs = df[y].to_numpy(float), df[x].to_numpy(float)
+    ends = [df[end].fillna(df[y]).to_numpy(float) for end in (low, high)] if low else [cost]
+    beats = (xs[:, None] <= xs) & (ends[-1][:, None] < ends[0])
     if not low:
         beats |= (xs[:, None] < xs) & (cost[:, None] <= cost)
     return ~beats[compared].any(axis=0)

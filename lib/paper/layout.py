@@ -91,19 +91,18 @@ def _overhang(ax, renderer):
     return *np.maximum(ax.bbox.min - low, 0), right, max(high[1] - ax.bbox.y1, 0)
 
 
-def hatch_beyond(ax, limit, side, vertical=False):
-    """Hatches the region no measurement can reach: `side` "above" or "below" of `limit` (right or
-    left if `vertical`)."""
+def hatch_beyond(ax, limit, side):
+    """Hatches the region no measurement can reach: `side` "above" or "below" of the upright
+    `limit`, its right or its left."""
     # a strip of at least a tenth of the axis, so that the hatching is seen
     scale, back = ax.transScale.transform, ax.transScale.inverted().transform
-    low, high = ax.get_xlim() if vertical else ax.get_ylim()
-    which = 0 if vertical else 1
-    a, b, c = (scale((v, v))[which] for v in (low, high, limit))
+    low, high = ax.get_xlim()
+    a, b, c = (scale((v, 1))[0] for v in (low, high, limit))
     if side == "above":
-        high = back([max(b, c + (c - a) / 9)] * 2)[which]
+        high = back((max(b, c + (c - a) / 9), 0))[0]
     else:
-        low = back([min(a, c - (b - c) / 9)] * 2)[which]
+        low = back((min(a, c - (b - c) / 9), 0))[0]
     span = (limit, high) if side == "above" else (low, limit)
     fill = dict(facecolor="white", edgecolor=HATCH, hatch="////", linewidth=0, zorder=0.5)
-    (ax.axvspan if vertical else ax.axhspan)(*span, **fill)
-    (ax.set_xlim if vertical else ax.set_ylim)(low, high)
+    ax.axvspan(*span, **fill)
+    ax.set_xlim(low, high)

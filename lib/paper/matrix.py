@@ -22,18 +22,16 @@ ROW, BAR, ASIDE = 26, 12, 14  # pixels: a row's height, the scale's width, and i
 
 
 @described(alt.matrix)
-def heatmap(
-    frames, *, label, xlabel="", ylabel="", annotate=False, limits=None, center=None, height=None
-):
+def heatmap(frames, *, label, xlabel="", ylabel="", annotate=False, center=None, height=None):
     """A matrix (DataFrame: index down, columns across), or {title: DataFrame} side by side on one
     scale.
 
-    `annotate` writes the numbers into the cells, which then need no colour scale. `limits` is the
-    (low, high) of the scale, else it spans the values and zero; `center` is the value where one hue
-    turns into the other, such as 1 for ratios."""
+    `annotate` writes the numbers into the cells, which then need no colour scale. `center` is the
+    value where one hue turns into the other, such as 1 for ratios; the scale spans the values and
+    it, or zero."""
     panels = frames if isinstance(frames, dict) else {"": frames}
     values = np.concatenate([frame.to_numpy(float).ravel() for frame in panels.values()])
-    shade = _Shade(values, limits, center)
+    shade = _Shade(values, center)
     with styled():
         fig, axes = canvas(height or 3, len(panels))
         axes = np.atleast_1d(axes)
@@ -101,10 +99,10 @@ def _numbers(frames):
 class _Shade:
     """From values to colours with an opacity."""
 
-    def __init__(self, values, limits, center):
+    def __init__(self, values, center):
         known = values[np.isfinite(values)]
         spanned = [*known, 0 if center is None else center]
-        self.low, self.high = limits or (min(spanned), max(spanned))
+        self.low, self.high = min(spanned), max(spanned)
         self.base = self.low if center is None else center
         self.span = max(self.high - self.base, self.base - self.low) or 1.0
 

@@ -42,22 +42,22 @@ def statements(rows: list[dict], ledger: dict) -> pd.DataFrame:
     return table.iloc[place.argsort(kind="stable")].reset_index(drop=True)
 
 
-def _told(df, kind, verdict, **_):
+def _told(df):
     """Each row's verdicts by number."""
     told = []
-    for name, part in df.groupby(kind, sort=False):
-        counts = part[verdict].value_counts(sort=False)
+    for name, part in df.groupby("kind", sort=False):
+        counts = part["verdict"].value_counts(sort=False)
         each = ", ".join(f"{n} {word}" for word, n in counts.items())
         told.append(f"{NAMES.get(name, name)}: {each}")
     return f"Mosaic of {len(df)} tiles, one a statement, by kind and verdict. {'; '.join(told)}."
 
 
 @described(_told)
-def mosaic(df, kind="kind", verdict="verdict"):
+def mosaic(df):
     """Rows of equal tiles, one for each of `df`'s rows in their order, a row of them for each kind;
     the verdicts that occur are named with their numbers below."""
-    groups = dict(list(df.groupby(kind, sort=False)))
-    seen = [word for word in ORDER if (df[verdict] == word).any()]
+    groups = dict(list(df.groupby("kind", sort=False)))
+    seen = [word for word in ORDER if (df["verdict"] == word).any()]
     with styled():
         keys = len(groups) * ROW + 18  # pixels from the top to the first of the names
         tall = keys + 22 * ((len(seen) + 2) // 3)
@@ -67,12 +67,12 @@ def mosaic(df, kind="kind", verdict="verdict"):
         for row, (name, part) in enumerate(groups.items()):
             y = (row + 0.5) * ROW
             ax.text(LEFT - 8, y, NAMES.get(name, name), ha="right", va="center")
-            for place, word in enumerate(part[verdict]):
+            for place, word in enumerate(part["verdict"]):
                 _tile(ax, LEFT + (place + 0.5) * step, y, word, step - 1.5)
         for place, word in enumerate(seen):
             x, y = 12 + wide * (0, 0.36, 0.67)[place % 3], keys + place // 3 * 22
             _tile(ax, x, y, word, 13)
-            text = f"{word}: {(df[verdict] == word).sum()}"
+            text = f"{word}: {(df['verdict'] == word).sum()}"
             ax.text(x + 12, y, text, va="center", color=INK_2)
     return fig
 

@@ -79,38 +79,26 @@ def bars(df, label, value, group=None, low=None, high=None, *, xlabel, limits=()
 
 
 @described(alt.rows)
-def waterfall(df, label, value, *, xlabel, limit=None, unit=""):
+def waterfall(df, label, value, *, xlabel, unit=""):
     """Steps from slow to fast on a log axis: each row's bar spans what the step took away; factors
     at the right. Rows that say yes in the column `apart`, if there is one, are of another
-    measurement: a mark without bar or factor; the next is held against the last that is not.
-
-    `limit` is (value, "name"): the gap that remains above it is drawn as a dashed empty bar."""
+    measurement: a mark without bar or factor; the next is held against the last that is not."""
     with styled():
-        fig, ax = canvas(1.05 + row_height(0.34) * (len(df) + (limit is not None)), log="x")
-        after, names = df[value].to_numpy(float), list(df[label])
+        fig, ax = canvas(1.05 + row_height(0.34) * len(df), log="x")
+        after = df[value].to_numpy(float)
         blue = PALETTE["blue"][0]
         apart = np.asarray(df.get("apart", [False] * len(df)), bool)
         last = np.maximum.accumulate(np.where(apart, 0, np.arange(len(df))))  # row of the fall
         before = np.where(apart, after, after[np.r_[0, last[:-1]]])
-        if limit:
-            before, after = np.r_[before, after[-1]], np.r_[after, limit[0]]
-            names = [*names, "remaining gap"]
-        factors = [
-            "",
-            *(f"{number(b / a, 2)}×" for b, a in zip(before[1:], after[1:], strict=True)),
-        ]
-        factors = ["" if i < len(df) and apart[i] else text for i, text in enumerate(factors)]
+        factors = [f"{number(b / a, 2)}×" for b, a in zip(before, after, strict=True)]
+        factors = ["" if i == 0 or apart[i] else text for i, text in enumerate(factors)]
         texts = [f"{number(value, 3)}{unit}" for value in after]
         rows = np.arange(len(df))
-        spans = (before - after)[1 : len(df)]
-        ax.barh(rows[1:], spans, 0.56, left=after[1 : len(df)], color=blue, zorder=3)
-        ax.plot(after[: len(df)], rows, "o", color=blue, ms=6, mec="white", mew=0.8, zorder=4)
-        if limit:
-            empty = dict(facecolor="none", edgecolor=INK, lw=1.1, ls="--", zorder=3)
-            ax.barh(len(df), before[-1] - limit[0], 0.56, left=limit[0], **empty)
+        ax.barh(rows[1:], (before - after)[1:], 0.56, left=after[1:], color=blue, zorder=3)
+        ax.plot(after, rows, "o", color=blue, ms=6, mec="white", mew=0.8, zorder=4)
         ends = np.log([min(after.min(), before.min()), max(after.max(), before.max())])
         ax.set_xlim(*np.exp(ends + 0.03 * np.ptp(ends) * np.array([-1, 1])))
-        _finish(ax, names, [texts, factors], [limit] if limit else [], None, xlabel, "x")
+        _finish(ax, list(df[label]), [texts, factors], [], None, xlabel, "x")
     return fig
 
 
@@ -127,7 +115,7 @@ def _finish(ax, names, columns, limits, beyond, xlabel, log, ends=()):
     for value, _ in limits:
         ax.axvline(value, color=INK, ls=DASHED, lw=1.2, zorder=2.5)
     if beyond and limits:
-        hatch_beyond(ax, limits[0][0], beyond, vertical=True)
+        hatch_beyond(ax, limits[0][0], beyond)
     set_scale(ax.xaxis)
     name_axes(ax, xlabel, "", log)
     right = 0.0

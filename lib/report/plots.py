@@ -126,7 +126,7 @@ def added(formats):
 
 def costs(sized, x, xlabel):
     """Change of the test loss against what it costs, the column `x`."""
-    axes = dict(xlabel=xlabel, ylabel="change of the test loss, nats", log="x", front=None)
+    axes = dict(xlabel=xlabel, ylabel="change of the test loss, nats", log="x", front=False)
     return figures.pareto(sized, x, "difference_nats", "what", *ENDS, **axes)
 
 

@@ -62,7 +62,7 @@ def quality(front):
     nothing that another format beats on both."""
     x, y, *rest = columns = ("file_kib", "added_percent", "format", "low", "high")
     compared = front.compared.to_numpy(bool)
-    best = figures.unbeaten(front, compared, x, y, *rest[1:], "min")
+    best = figures.unbeaten(front, compared, x, y, *rest[1:])
     axes = dict(xlabel="file, KiB", ylabel="perplexity added, %", log="xy", height=2.6)
     axes |= dict(least=plots.LEAST, among="compared")
     with narrow():
