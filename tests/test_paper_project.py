@@ -54,12 +54,13 @@ def test_runs_of_different_corpora_have_different_folders(project, tmp_path):
 @pytest.mark.parametrize("where", module.CATALOGUES)
 def test_a_named_corpus_is_tagged_by_its_hashes(project, where):
     write_text(project.root / where, f'[tiny]\nsha256 = "{"a" * 64}"\n')
-    assert project.corpus_file("tiny") is None and project.corpus_tag("tiny").startswith("tiny-")
+    assert project.corpus_file("tiny") is None
+    assert project.run_dir({"profile": "quick", "corpus": "tiny"}).name.startswith("quick-tiny-")
     with pytest.raises(
         FileNotFoundError,
         match="'nix' is neither a text file nor a known name: give a path, or one of tiny",
     ):
-        project.corpus_tag("nix")
+        project.run_dir({"profile": "quick", "corpus": "nix"})
 
 
 def test_a_relative_corpus_is_looked_for_where_the_caller_is_first(project, tmp_path):

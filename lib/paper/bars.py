@@ -214,15 +214,20 @@ def _percent(share):
 
 def read(path: Path = BARS) -> dict[str, Bar]:
     """The bars by id; ValueError names a bar that is written twice or is not whole."""
-    rows = tomllib.loads(Path(path).read_text(encoding="utf-8"))["bar"]
-    bars = {}
-    for row in rows:
-        if row["id"] in bars:
+    return by_id(path, "bar", Bar, "changes")
+
+
+def by_id(path: Path, kind: str, make, several: str) -> dict:
+    """The rows `kind` of a TOML file, in its order, as `make` takes them, their list `several` a
+    tuple; ValueError names one that is written twice."""
+    found = {}
+    for row in tomllib.loads(Path(path).read_text(encoding="utf-8"))[kind]:
+        if row["id"] in found:
             raise ValueError(
-                f"{Path(path).name} lists {row['id']!r} twice: give each bar its own id"
+                f"{Path(path).name} lists {row['id']!r} twice: give each {kind} its own id"
             )
-        bars[row["id"]] = Bar(**{**row, "changes": tuple(row.get("changes", ()))})
-    return bars
+        found[row["id"]] = make(**{**row, several: tuple(row.get(several, ()))})
+    return found
 
 
 def changed(rows: list[dict]) -> dict:
@@ -253,9 +258,10 @@ def dropped(path: Path = BARS) -> list[Dropped]:
     return sorted((Dropped(**row) for row in rows), key=lambda bar: bar.dropped)
 
 
-def find(bars: dict[str, Bar], id: str) -> Bar:
-    """The bar `id`; ValueError names the closest one."""
-    if id not in bars:
-        near = difflib.get_close_matches(id, bars, n=1, cutoff=0)[0]
-        raise ValueError(f"bar {id!r} is not in {BARS.name}: did you mean {near!r}?")
-    return bars[id]
+def find(known: dict, id: str, kind: str = "bar", path: Path = BARS):
+    """What is `known` by `id`, a bar unless `kind` and its file say otherwise; ValueError names the
+    closest one."""
+    if id not in known:
+        near = difflib.get_close_matches(id, known, n=1, cutoff=0)[0]
+        raise ValueError(f"{kind} {id!r} is not in {path.name}: did you mean {near!r}?")
+    return known[id]

@@ -56,12 +56,8 @@ class Chapter:
     sections: list = field(default_factory=list)  # (id, heading) of its own level
 
     @property
-    def prefix(self):
-        return prefix(self.name)
-
-    @property
     def no(self):
-        return self.prefix.lstrip("0")
+        return prefix(self.name).lstrip("0")
 
 
 class Book:
@@ -219,7 +215,8 @@ class Book:
             if kind == "figure":
                 about["svg"] = Markup(self._aside(data.get("image/svg+xml", "")))
                 about["least"] = round(about["width"] / 2 * READABLE)  # pixels of the page
-                about["src"] = f"data:image/png;base64,{''.join(data['image/png'].split())}"
+                if not about["svg"]:
+                    about["src"] = f"data:image/png;base64,{''.join(data['image/png'].split())}"
             if kind == "text":
                 about["words"] = Markup(data["text/html"])
             if kind == "table":

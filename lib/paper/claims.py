@@ -159,8 +159,7 @@ def merge(run_dir: Path, order) -> list[dict]:
     an id occurs twice."""
     rows, seen = [], {}
     for name in order:
-        path = Path(run_dir) / "claims" / f"{name}.json"
-        for row in read_json(path) if path.is_file() else ():
+        for row in read_json(Path(run_dir) / "claims" / f"{name}.json", ()):
             if row["id"] in seen:
                 raise ValueError(
                     f"claim {row['id']!r} is in {seen[row['id']]} and in {name}: give each "

@@ -51,7 +51,10 @@ def write_json(path: Path, value) -> Path:
     return write_text(path, SURROGATES.sub(lambda c: f"\\u{ord(c[0]):04x}", text) + "\n")
 
 
-def read_json(path: Path):
+def read_json(path: Path, *missing):
+    """What a JSON file holds; of one that is not there what is given as `missing`, if it is."""
+    if missing and not Path(path).is_file():
+        return missing[0]
     return json.loads(Path(path).read_text(encoding="utf-8"))
 
 

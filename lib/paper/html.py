@@ -46,25 +46,25 @@ BUILT = ("abstract", *BEFORE, "claims", "audit")
 BARS_FOR = "paper"  # the profile that the bars were set for
 
 
-def build_html(run_dir, notebooks_dir=None) -> Path:
-    """Writes run_dir/index.html from the executed notebooks in `notebooks_dir` (the run's folder
-    unless given).
+def build_html(run_dir) -> Path:
+    """Writes run_dir/index.html from the executed notebooks in `run_dir`.
 
     FileNotFoundError if there is no executed notebook; ValueError if the page would break one of
     the report's promises."""
     run_dir = Path(run_dir)
-    folder, run = Path(notebooks_dir or run_dir), _json(run_dir / "run.json", {})
+    run = read_json(run_dir / "run.json", {})
     project = _project(run_dir, run)
-    names = [name for name in project.chapters if (folder / f"{name}.ipynb").is_file()]
-    front = folder / "report.ipynb"
+    names = [name for name in project.chapters if (run_dir / f"{name}.ipynb").is_file()]
+    front = run_dir / "report.ipynb"
     if not names and not front.is_file():
-        raise FileNotFoundError(f"no executed notebook in {folder}: run make report first")
+        raise FileNotFoundError(f"no executed notebook in {run_dir}: run make report first")
     shown = [*names, *(["report"] if front.is_file() else [])]
-    claims = [row for name in shown for row in _json(run_dir / "claims" / f"{name}.json", [])]
+    claims = [row for name in shown for row in read_json(run_dir / "claims" / f"{name}.json", [])]
     book = Book(TEMPLATE, claims, run_dir, project.chapters)
     seconds = run.get("durations_s", {})
+    talk, law = (read_json(run_dir / f"{name}.json", {}) for name in ("talk", "timemodel"))
     matter = book.chapter(front, seconds.get("report")) if front.is_file() else None
-    chapters = [book.chapter(folder / f"{name}.ipynb", seconds.get(name)) for name in names]
+    chapters = [book.chapter(run_dir / f"{name}.ipynb", seconds.get(name)) for name in names]
     parts = dict(
         style="".join((TEMPLATE / name).read_text(encoding="utf-8") for name in STYLES)
         + svg.stylesheet(),
@@ -78,10 +78,10 @@ def build_html(run_dir, notebooks_dir=None) -> Path:
         appendices=[chapter for chapter in chapters if APPENDIX.match(chapter.name)],
         references=bibliography.listed(book.cites),
         companions=companions.listed(run_dir),
-        stats=[_tile(it) for it in _json(run_dir / "headline.json", [])],
+        stats=[_tile(it) for it in read_json(run_dir / "headline.json", [])],
         before=BEFORE,
-        live=_live(_json(run_dir / "talk.json", {})),
-        law=_law(_json(run_dir / "timemodel.json", {})),
+        live=talk if talk.get("models") else {},  # none may be small enough
+        law=law if law.get("widths") else {},
         script=joined(TEMPLATE),
     )
     parts["ending"] = _ending(parts)
@@ -109,16 +109,6 @@ def _run(project, run):
         "other_bars": profile not in (None, BARS_FOR) and not project.part,
         "model": run.get("parameters", {}).get("model", ""),
     }
-
-
-def _live(found):
-    """What the reader can talk to, {} where no model is small enough."""
-    return found if found.get("models") else {}
-
-
-def _law(found):
-    """The time model that sliders move, {} where a run says no widths."""
-    return found if found.get("widths") else {}
 
 
 def _ending(parts):
@@ -161,10 +151,6 @@ def _folders(run_dir, run):
         data += path.read_text(encoding="utf-8", errors="replace") if path.is_file() else ""
     folders = {str(TEMPLATE.parents[1]), str(Path.home())} - {"/"}
     return [folder for folder in sorted(folders) if folder not in data]
-
-
-def _json(path, missing):
-    return read_json(path) if path.is_file() else missing
 
 
 def cell_anchor(row):

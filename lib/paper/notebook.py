@@ -338,7 +338,7 @@ def running_cell(path: Path) -> str:
     """The id of the cell that is being executed: as the client tells it, else the one of the saved
     notebook with this source; "unsaved" for one that was edited since."""
     shell = get_ipython()
-    saved = read_json(path)["cells"] if path.is_file() else []
+    saved = read_json(path, {"cells": []})["cells"]
     told = shell.get_parent().get("metadata", {}).get("cellId") if shell else None
     if told in [cell.get("id") for cell in saved]:
         return told
@@ -361,4 +361,4 @@ def _counted(verdicts, what, order) -> str:
 
 def _cell_ids(path: Path) -> list[str]:
     """The authored cell ids of a notebook, [] where there is no file."""
-    return [cell.get("id", "") for cell in read_json(path)["cells"]] if path.is_file() else []
+    return [cell.get("id", "") for cell in read_json(path, {"cells": []})["cells"]]

@@ -19,6 +19,8 @@ from pathlib import Path
 
 import yaml
 
+from .names import short
+
 QUICK = "profiles/quick.yaml"  # the defaults; the parameters cells repeat them, which a test holds
 
 
@@ -227,11 +229,6 @@ def remedy(name: str, value, default) -> str:
     return f"write it as {default!r} is written"
 
 
-def short(text: str, most: int = 80) -> str:
-    """`text`, its middle left out where it is long: an error is one line."""
-    return text if len(text) <= most else f"{text[: most // 2]}...{text[-most // 4 :]}"
-
-
 def read_profile(path: Path) -> dict:
     """A profile's YAML as {name: text or list of texts}, to be read as the default's type;
     ParameterError names a missing file's alternatives or a file that is not `name: value`."""
@@ -296,21 +293,18 @@ def notes(notebooks: Path, params: dict, own: str | None = None) -> list[str]:
     return lines
 
 
-def located(project, params: dict) -> dict:
-    """`params` with a corpus file as an absolute path."""
-    path = project.corpus_file(params["corpus"]) if params.get("corpus") else None
-    return params if path is None else {**params, "corpus": str(path)}
-
-
 def preflight(project, params: dict, stages: tuple | None = None) -> list[str]:
     """Calls the check that pyproject.toml names, `[tool.paper] preflight = "module:function"`, for
-    the chapters `stages` (all of them for None), and returns what it has to say of `params`;
-    ParameterError with its sentence where the chapters could not use them."""
-    if not project.preflight:
+    the chapters `stages` (all of them for None), and returns what it has to say of `params`, a
+    corpus file by its absolute path; ParameterError with its sentence where the chapters could not
+    use them."""
+    module, _, function = project.settings.get("preflight", "").partition(":")
+    if not module:
         return []
-    module, _, function = project.preflight.partition(":")
     try:
         check = getattr(import_module(module), function)
-        return check(located(project, params), stages, project.root) or []
+        path = project.corpus_file(params["corpus"]) if params.get("corpus") else None
+        given = params if path is None else {**params, "corpus": str(path)}
+        return check(given, stages, project.root) or []
     except (ValueError, OSError) as error:
         raise ParameterError(str(error)) from None

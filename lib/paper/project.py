@@ -185,18 +185,18 @@ class Project:
             name, sha = self.model_identity(params["model"])
             known = digest([sha, self.corpus_identity(corpus) if corpus else "", profile])
             return self.reports / f"model-{slug(name, NAME_BYTES)}-{known[:8]}"
-        return self.reports / (f"{profile}-{self.corpus_tag(corpus)}" if corpus else profile)
+        if not corpus:
+            return self.reports / profile
+        name, sha = self.corpus_identity(corpus)
+        return self.reports / f"{profile}-{slug(Path(name).stem, NAME_BYTES)}-{sha[:8]}"
 
     @cached_property
     def settings(self) -> dict:
         """What pyproject.toml says in [tool.paper]: `preflight`, the `module:function` that checks
-        a run's parameters, and `preload`, the modules that kernels start with."""
+        a run's parameters, `preload`, the modules that kernels start with, and `test`, the command
+        that runs the tests."""
         text = (self.root / "pyproject.toml").read_text(encoding="utf-8")
         return tomllib.loads(text).get("tool", {}).get("paper", {})
-
-    @property
-    def preflight(self) -> str:
-        return self.settings.get("preflight", "")
 
     @cached_property
     def catalogue(self) -> dict:
@@ -226,14 +226,9 @@ class Project:
             raise FileNotFoundError(f"corpus {shown} may not be read: give yourself the right to")
         return path
 
-    def corpus_tag(self, corpus: str) -> str:
-        """`<name>-<sha8>` of a text file, or of the hashes that the catalogue gives a named
-        corpus."""
-        name, sha = self.corpus_identity(corpus)
-        return f"{slug(Path(name).stem, NAME_BYTES)}-{sha[:8]}"
-
     def corpus_identity(self, corpus: str) -> tuple[str, str]:
-        """(name, SHA-256) of a corpus: what a record says of it, wherever on a machine it lies."""
+        """(name, SHA-256) of a text file, or of the hashes that the catalogue gives a named corpus:
+        what a record says of it, wherever on a machine it lies."""
         path = self.corpus_file(corpus)
         if path is not None:
             return file_name(path.name), sha256(path)

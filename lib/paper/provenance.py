@@ -95,8 +95,7 @@ def programs(root: Path) -> dict:
     for name, calls in PROGRAMS.items():
         told = next(filter(None, (_told(call, "--version") for call in calls)), "")
         found[name] = told.splitlines()[0].strip() if told else None
-    web = Path(root) / WEB
-    found["onnxruntime-web"] = read_json(web).get("version") if web.is_file() else None
+    found["onnxruntime-web"] = read_json(Path(root) / WEB, {}).get("version")
     return {name: version for name, version in found.items() if version}
 
 

@@ -4,7 +4,6 @@ copy in reports/reference/, the committed rendering."""
 import subprocess
 import sys
 import time
-import tomllib
 from pathlib import Path
 
 from . import commands, companions, evidence, pack, picture, readme, stages
@@ -94,8 +93,7 @@ def settle(project: Project, params: dict, options, gate: str, run_dir: Path) ->
 def test(project: Project, params: dict, options) -> None:
     """Runs the tests by the command of pyproject.toml, `[tool.paper] test`; RuntimeError where they
     do not pass, or left no evidence of it."""
-    said = tomllib.loads((project.root / "pyproject.toml").read_text(encoding="utf-8"))
-    command = said.get("tool", {}).get("paper", {}).get("test", ["make", "test"])
+    command = project.settings.get("test", ["make", "test"])
     own = [sys.executable if word == "python" else word for word in command]  # of this environment
     try:
         status = subprocess.run(own, cwd=project.root).returncode
@@ -155,9 +153,7 @@ def copy(project: Project, run_dir: Path) -> list[str]:
         write_bytes(target / name, (run_dir / name).read_bytes())
     page = project.root / "README.md"
     if page.is_file():
-        tiles = run_dir / "headline.json"
-        shown = read_json(tiles) if tiles.is_file() else []
-        readme.update(page, shown, read(run_dir, "run.json"))
+        readme.update(page, read_json(run_dir / "headline.json", []), read(run_dir, "run.json"))
         if (project.root / picture.PLACE).is_file() and picture.browser():
             take_picture(project)
     return names

@@ -28,13 +28,12 @@ COMPARED = (  # the programs that the chapters hold beside this work, where they
 def read_claims(run: Path) -> list[dict]:
     """The claims of every chapter that has run, in the chapters' order."""
     paths = [Path(run) / "claims" / f"{name}.json" for name in Project.find(run).chapters]
-    return [row for path in paths if path.is_file() for row in read_json(path)]
+    return [row for path in paths for row in read_json(path, [])]
 
 
 def read(run: Path, name: str) -> dict:
     """An artefact in JSON, {} where the run has none."""
-    path = Path(run) / name
-    return read_json(path) if path.is_file() else {}
+    return read_json(Path(run) / name, {})
 
 
 def table(run: Path, name: str) -> pd.DataFrame:

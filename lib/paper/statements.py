@@ -13,13 +13,13 @@ own setting and one of the answer:
     undecided        the interval holds both answers, or a single run gives none
     not examined     nothing was measured at this setting"""
 
-import difflib
 import math
 import tomllib
 from dataclasses import dataclass
 from functools import cached_property
 from pathlib import Path
 
+from . import bars
 from .bars import OPERATORS, SIGNS
 from .numerals import MINUS
 
@@ -214,14 +214,7 @@ def _number(value) -> bool:
 def read(path: Path = LEDGER) -> dict[str, Statement]:
     """The statements by id, in the order of the original report; ValueError names one that is
     written twice or is not whole."""
-    found = {}
-    for row in tomllib.loads(Path(path).read_text(encoding="utf-8"))["claim"]:
-        if row["id"] in found:
-            raise ValueError(
-                f"{Path(path).name} lists {row['id']!r} twice: give each claim its own id"
-            )
-        found[row["id"]] = Statement(**{**row, "sections": tuple(row.get("sections", ()))})
-    return found
+    return bars.by_id(path, "claim", Statement, "sections")
 
 
 def sections(path: Path = LEDGER) -> dict[str, str]:
@@ -231,7 +224,4 @@ def sections(path: Path = LEDGER) -> dict[str, str]:
 
 def find(ledger: dict, id: str):
     """The statement `id`; ValueError names the closest one."""
-    if id not in ledger:
-        near = difflib.get_close_matches(id, ledger, n=1, cutoff=0)[0]
-        raise ValueError(f"audit {id!r} is not in {LEDGER.name}: did you mean {near!r}?")
-    return ledger[id]
+    return bars.find(ledger, id, "audit", LEDGER)

@@ -172,15 +172,13 @@ def row(point: Point, fault: str | None) -> dict:
     state = "waiting" if fault is None else "failed" if fault else "done"
     found = {**point.chosen, "run": point.run_dir.name, "state": state}
     found["fault"] = short(fault or "", 120)
-    path = point.run_dir / "headline.json"
-    tiles = read_json(path) if state == "done" and path.is_file() else []
+    tiles = read_json(point.run_dir / "headline.json", []) if state == "done" else []
     return found | {tile["label"]: tile["value"] for tile in tiles}
 
 
 def measured(run_dir: Path) -> dict:
     """The claims of a run that are numbers, by id."""
-    path = run_dir / "claims.json"
-    rows = read_json(path) if path.is_file() else []
+    rows = read_json(run_dir / "claims.json", [])
     return {
         claim["id"]: claim["measured"]
         for claim in rows
