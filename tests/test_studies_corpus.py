@@ -270,9 +270,9 @@ def test_independent_words_coincide_by_chance_and_a_language_far_more():
         ids = np.random.default_rng(seed).integers(0, 1000, 20_000)
         ratios.append(control.coincidences(ids)["ratio"])
     assert abs(np.mean(ratios) - 1) < 0.03
-    said = [control.in_words(500.0, ends) for ends in ((400, 600), (500 * math.e, 2000), (1, 184))]
-    assert said[0] == "One further run is expected at 400 to 600; 500.00 lies in that interval."
-    assert said[1].endswith("lies 1.00 nats below it.") and said[2].endswith("1.00 nats above it.")
+    assert control.beside(5.0, (4.0, 6.0)) == "inside it"
+    assert control.beside(5.0, (5 * math.e, 20.0)) == "1.00 nats below it"
+    assert control.beside(5.0, (1.0, 5 / math.e)) == "1.00 nats above it"
     loop = np.tile(np.arange(10), 100)
     assert control.coincidences(loop)["ratio"] == pytest.approx(10, rel=0.02)
     spoken = language_corpus(7, SALT, LARGE, 20_000, 10, 10).splits["train"]

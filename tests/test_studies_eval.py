@@ -601,4 +601,5 @@ def test_a_marked_text_has_the_losses_of_the_report_and_what_else_was_expected(
         assert len(table.kind.cat.categories) <= 5
         told = marked.for_sentence(table)
         assert told["excess"] == table.excess_nats.max() and 10 <= told["share"] <= 100
+        assert told["best"] == f"the {'oracle' if name == 'floor_nats' else 'best n-gram'}'s"
     assert len(marked.text(text, net, own, own, window, count=10**6)) == len(test) - 1

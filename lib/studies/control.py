@@ -45,12 +45,13 @@ def held_against(chance, perplexity: float) -> dict[str, float]:
     return {"stated": perplexity, "words": words, "floor": floor, "above": above}
 
 
-def in_words(stated: float, ends: tuple[float, float]) -> str:
-    """Where a stated perplexity lies to the interval of one further run."""
+def beside(stated: float, ends: tuple[float, float]) -> str:
+    """Where a perplexity lies to the interval of one further run, in words."""
     low, high = ends
+    if low <= stated <= high:
+        return "inside it"
     gap, side = (low / stated, "below") if stated < low else (stated / high, "above")
-    where = "in that interval" if gap < 1 else f"{math.log(gap):.2f} nats {side} it"
-    return f"One further run is expected at {low:,.0f} to {high:,.0f}; {stated:,.2f} lies {where}."
+    return f"{math.log(gap):.2f} nats {side} it"
 
 
 def fall(began: float, ended: float) -> dict[str, float]:

@@ -61,14 +61,14 @@ def others(model, ids, window: int, wanted: range) -> tuple[np.ndarray, np.ndarr
 
 
 def for_sentence(table: pd.DataFrame) -> dict:
-    """The token on which a model loses most above what it is held against, and the share in % of
-    all excess that falls on the tenth of the tokens that cost most."""
+    """The token on which a model loses most above what it is held against (`best`), and the share
+    in % of what it loses where it loses more that falls on the tenth of all that costs most."""
     excess = table.excess_nats.sort_values(ascending=False)
     top = table.loc[excess.index[0]]
-    tenth = excess.iloc[: max(len(excess) // 10, 1)].sum()
-    share = 100 * tenth / excess[excess > 0].sum()
-    found = {"token": top.token, "kind": str(top.kind), "excess": top.excess_nats}
-    return found | {"share": share}
+    share = 100 * excess.iloc[: max(len(excess) // 10, 1)].sum() / excess[excess > 0].sum()
+    best = "the oracle's" if "floor_nats" in table else "the best n-gram's"
+    found = {"token": top.token, "kind": str(top.kind), "excess": top.excess_nats, "share": share}
+    return found | {"best": best}
 
 
 def _kinds(data) -> pd.Categorical:
