@@ -52,13 +52,14 @@ TOLD = {
     ),
     "S1-int4-compression": (
         "Int4 stored in int8",
-        "1.88× smaller than FP32, because every code of four bits is kept in a byte; with all "
+        "because every code of four bits is kept in a byte: both are 1.88× smaller than FP32. With "
+        "all "
         "matrices quantized, two codes to a byte, scales included, its tensors are 7.13× smaller.",
         {"measured": 7.13, "answer": 7.13},
     ),
     "S2-fp32-size": (
         "MB for MiB",
-        "1.99 stated is the same size in MiB, and so are the other sizes.",
+        "1.99 stated is MiB, as the other sizes are.",
         {"measured": 3.0},
     ),
     "S33-theory": (

@@ -191,7 +191,7 @@ def test_without_a_floor_or_a_compiler_other_numbers_are_shown(rows):
                 "Allí, un proceso más caería en [1.21, 1.63].",
                 "**15.8 [14.0, 18.0]** veces más rápido que PyTorch",
                 "Allí, con caché, 500 tokens se generan **58 [51, 67]** veces más rápido.",
-                "ocupan **3.81** veces menos en int8",
+                "ocupa **3.81** veces menos en int8",
                 "(*smeared keys*), a 30.0 [29.0, 31.0]; un bloque con claves mezcladas, a 35.0",
                 "recupera el 94.40\u202f%; el que no las tiene, el 48.4\u202f%.",
                 "no unos 149,000",
