@@ -1,6 +1,7 @@
 """Interop: hosts that are there give PyTorch's tokens, those that are not say what brings them, and
 the figures are those of the samples."""
 
+import queue
 import shutil
 import subprocess
 from functools import partial
@@ -261,6 +262,17 @@ def test_a_page_fetches_what_was_placed_and_nothing_else(tmp_path):
     assert page.found(f"{folder}/c.mjs") == tmp_path / "in" / "c.mjs"
     for name in ("/b.bin", f"{folder}/../b.bin", f"{folder}/", folder, "/etc/passwd", "/"):
         assert page.found(name) is None, name
+
+
+def test_a_page_that_was_silent_once_is_asked_no_more(monkeypatch):
+    page = object.__new__(hosts.Browser)
+    page.questions, page.answers, page.lost = queue.Queue(), queue.Queue(), ""
+    monkeypatch.setattr(hosts, "SECONDS", 0.01)
+    for _ in range(2):
+        with pytest.raises(hosts.HostError, match="^chromium gave no answer within 0.01 s$"):
+            page.ask(run={})
+        page.answers.put("{}")  # too late
+    assert page.questions.qsize() == 1
 
 
 def test_the_script_is_read_by_node(tmp_path):

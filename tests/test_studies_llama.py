@@ -115,11 +115,12 @@ def test_what_goes_wrong_is_told_in_one_line(stand_in, monkeypatch):
 
 def test_many_log_probabilities_come_in_several_answers(monkeypatch):
     class Server:
-        grown, asked = None, []
+        grown, asked, made = None, [], 99
 
         def ask(self, way, what):
             self.asked.append(what)
-            made, told = range(what["n_predict"]), what.get("n_probs", 0)
+            left = self.made + 2 - len(what["prompt"])
+            made, told = range(min(what["n_predict"], left)), what.get("n_probs", 0)
             tops = [{"id": i, "logprob": -float(i)} for i in range(told)]
             found = {"tokens": [len(what["prompt"]) + i for i in made]}
             found["completion_probabilities"] = [{"top_logprobs": tops} for _ in made]
@@ -131,7 +132,10 @@ def test_many_log_probabilities_come_in_several_answers(monkeypatch):
     assert run(5) == ([2, 3, 4, 5, 6], 1.5) and len(Server.asked) == 1
     assert run(5, seen) == ([2, 3, 4, 5, 6], 4.5)
     assert [len(step) for step in seen] == [4] * 5
-    assert Server.asked[2]["prompt"] == [7, 7, 2, 3] and Server.asked[-1]["n_predict"] == 1
+    monkeypatch.setattr(Server, "made", 1)
+    with pytest.raises(RuntimeError, match="^llama.cpp wrote 1 tokens of 5$"):
+        run(5)
+    assert Server.asked[2]["prompt"] == [7, 7, 2, 3] and Server.asked[3]["n_predict"] == 1
 
 
 def test_the_study_goes_on(stand_in, tmp_path, monkeypatch):

@@ -9,15 +9,10 @@ from minitransformer.cache import make_cache
 from minitransformer.evaluate import paired_difference, stream_losses, token_losses
 from minitransformer.model import Transformer
 
+from .scores import percent
 from .words import with_interval
 
 KINDS = ("int8", "int4", "paged-int4", "int2")
-
-
-def percent(difference) -> tuple[float, tuple[float, float]]:
-    """Added perplexity in per cent, with its interval, of a paired difference in nats."""
-    low, high = difference.interval
-    return 100 * np.expm1(difference.mean), (100 * np.expm1(low), 100 * np.expm1(high))
 
 
 def added_perplexity(models: dict, ids, window: int, kinds=KINDS) -> pd.DataFrame:
@@ -28,7 +23,7 @@ def added_perplexity(models: dict, ids, window: int, kinds=KINDS) -> pd.DataFram
         plain = token_losses(through(model, "static"), ids, own)
         for kind in kinds:
             losses = token_losses(through(model, kind), ids, own)
-            added, (low, high) = percent(paired_difference(losses, plain))
+            added, low, high = percent(paired_difference(losses, plain))
             rows.append((name, kind, float(np.exp(losses.mean())), added, low, high))
     columns = ["model", "cache", "perplexity", "added_percent", "low", "high"]
     return pd.DataFrame(rows, columns=columns)
@@ -77,7 +72,7 @@ def against_recomputing(losses: dict[str, np.ndarray], window: int):
         tokens = window * np.arange(1, len(excess) + 1)
         curves.append(pd.DataFrame({"cache": name, "tokens": tokens, "excess_nats": excess}))
         late = [late_losses(way, window) for way in (own, slow)]
-        added, (low, high) = percent(paired_difference(*late))
+        added, low, high = percent(paired_difference(*late))
         costs.append((name, added, low, high))
     table = pd.DataFrame(costs, columns=["cache", "added_percent", "low", "high"])
     return pd.concat(curves, ignore_index=True), table
@@ -103,6 +98,6 @@ def sinks_in_words(losses: dict[str, np.ndarray], window: int) -> str:
     ways = [late_losses(own, window) for n, own in losses.items() if n.startswith("window of")]
     if len(ways) < 2:
         return ""
-    added, (low, high) = percent(paired_difference(*ways))
+    added, low, high = percent(paired_difference(*ways))
     seen = "" if low > 0 or high < 0 else ", nothing to be seen"
     return f"The first tokens change it by {with_interval(added, low, high, ' %', '+')}{seen}."

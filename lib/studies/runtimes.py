@@ -173,6 +173,8 @@ def llama(path, prompt, told: int = LIKELIEST):
             found = server.ask("completion", asked | more | part)
             for step in found["completion_probabilities"] if more else ():
                 seen.append({one["id"]: one["logprob"] for one in step["top_logprobs"]})
+            if not found["tokens"]:
+                raise RuntimeError(f"llama.cpp wrote {len(made)} tokens of {new}")
             made += found["tokens"]
             seconds += (found["timings"]["prompt_ms"] + found["timings"]["predicted_ms"]) / 1e3
         return made, seconds
