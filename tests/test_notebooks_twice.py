@@ -24,7 +24,7 @@ TINY = {
     **dict.fromkeys(("certificate_tokens", "speculation_tokens", "requests"), 4),
     **dict.fromkeys(("beam_tokens", "beam_width", "n_heads", "stream_windows"), 2),
     **dict.fromkeys(("train_tokens", "ablation_tokens"), 1200),
-    **dict.fromkeys(("quant_tokens", "qat_tokens"), 200),
+    "quant_tokens": 200,
     **dict.fromkeys(("calibration_tokens", "search_tokens", "large_width", "ablation_window"), 64),
     "valid_tokens": 300,
     "test_tokens": 700,

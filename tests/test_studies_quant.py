@@ -169,12 +169,13 @@ def test_fine_tunes_learn_from_their_control_and_pack_exactly(model, ids, scores
     assert sum(ticks) == 6 and list(tuned["one"]) == ["control", 4, 2] and exact == (2, 2)
     table = finetune.over_control("one", tuned["one"], scores)
     assert table.bits.tolist() == [4, 2] and (table.low <= table.added_percent).all()
+    assert (table.control_percent == scores.added("control", "fp32")["added_percent"]).all()
     again = finetune.fine_tunes({"one": start}, ids, [4, 2], plan, tmp_path / "two", threads=2)[0]
     probe = torch.from_numpy(ids[:WINDOW].copy())[None]
     for width, each in again["one"].items():
         assert torch.equal(each(probe), tuned["one"][width](probe))  # however many at once
     control = place / "model" / "control"
-    told = finetune.teachers("one", start, control, ids, [4, 2], plan, scores, progress=bar)
+    told = finetune.teachers(start, control, ids, [4, 2], plan, scores, progress=bar)
     assert len(told) == 3 and np.isnan(told.teacher_added_percent[0])
     assert told.lr.tolist() == [plan.lr, plan.control_lr, plan.lr]  # in two bits the same
     assert told.teacher_lr[1:].tolist() == [plan.lr, plan.lr]
@@ -432,10 +433,10 @@ def test_the_seeds_numbers_stand_beside_the_same_here(ids, tmp_path):
     assert seed_quant.compression(surely) == (1.0, None)
     said = seed_quant.drops_for_sentence(runs, found)
     assert (said["n"], said["its_eight"], said["its_four"]) == (2, 0.06, 2.32)
-    assert said["four"] == found["int4 drop"][0] and said["gap"] == seed_quant.row_off()
-    assert seed_quant.percent({"int8 percent": (0.0, (-0.02, 0.02))}, "int8") == (
-        "+0.000 % [−0.020, +0.020]"
-    )
+    assert said["gap"] == seed_quant.row_off()
+    assert said["four"] == seed_quant.told(found, "int4 drop")
+    few = {"int8 percent": (0.0, (-0.02, 0.02))}
+    assert seed_quant.told(few, "int8 percent", " %") == "+0.000 % [−0.020, +0.020]"
     rows = [(i, 0, name, at) for i, once in enumerate((1.1, 1.3)) for name, at in
             (("fp32", 1.0), ("int8", 2.0), ("int8 once", once))]  # fmt: skip
     own = pd.DataFrame(rows, columns=["process", "repeat", "name", "seconds"])
@@ -453,6 +454,12 @@ def test_the_seeds_layout_is_as_it_reports_in_mib():
     assert layout.layout_times.round(2).tolist() == [1.0, 1.88, 1.88]
     assert layout.packed_times["int4"] > 6.5 > layout.packed_times["int8"] > 3.7
     assert 100 > seed_quant.named_percent(8) > seed_quant.named_percent(4) > 50
+    for bits in (8, 4):  # what it does not name, codes and positions, makes the rest
+        parts, whole = seed_quant.seed_layout().set_index("part").bytes, layout.layout_bytes["fp32"]
+        positions, codes = parts["position table, FP32"], parts["codes, a byte each"]
+        rest = positions * (1 - bits / 32) + codes * (1 - bits / 8)
+        rest *= 100 / (parts.sum() - whole * bits / 32)
+        assert seed_quant.named_percent(bits) + rest == pytest.approx(100)
 
 
 def test_a_mixture_that_is_int3_everywhere_is_said_to_be():

@@ -108,7 +108,7 @@ def _alike(run: dict, corpus: dict, found: dict, formats: pd.DataFrame) -> str:
     if "format" in formats and "perplexity" in found:
         plain = formats.loc[formats["format"] == "fp32", "perplexity"]
         used = run.get("parameters", {}).get("quant_tokens", 0)
-        if len(plain) and used < tokens({"splits": {"test": corpus["splits"]["test"]}}):
+        if len(plain) and 0 < used < tokens({"splits": {"test": corpus["splits"]["test"]}}):
             told.append(
                 f"The headline's perplexity, {found['perplexity']:value}, is of the whole test "
                 f"split; formats are compared on its first {number(used)} tokens, where the same "

@@ -134,21 +134,23 @@ def kept(folder: Path, bits) -> dict:
 
 
 def over_control(name: str, tuned: dict, scores: Scores) -> pd.DataFrame:
-    """A row a width: the control rounded, and fine-tuned, both over the control."""
-    control, rows = f"{name} control", []
-    scores.add(control, tuned["control"])
+    """A row a width: the control over the FP32 model that it began from, whose losses `scores`
+    has, and, over the control, the control rounded and what was fine-tuned."""
+    scores.add("control", tuned["control"])
+    row = {"model": name, "control_percent": scores.added("control")["added_percent"]}
+    rows = []
     for width in [w for w in tuned if w != "control"]:
-        own, rounded = f"{name} int{width} tuned", f"{name} int{width} control rounded"
+        own, rounded = f"int{width} tuned", f"int{width} control rounded"
         scores.add(own, tuned[width])
         scores.add(rounded, quantize(tuned["control"], scheme(width)))
-        row = {"model": name, "bits": width}
-        row["rounded_percent"] = scores.added(rounded, control)["added_percent"]
-        rows.append(row | scores.added(own, control) | scores.recovered(own, rounded, control))
+        gap = {"bits": width, "rounded_percent": scores.added(rounded, "control")["added_percent"]}
+        gap |= scores.added(own, "control") | scores.recovered(own, rounded, "control")
+        rows.append(row | gap)
     return pd.DataFrame(rows)
 
 
 def teachers(
-    name: str, start: Path, control: Path, words, bits, plan: Plan, scores: Scores, **how
+    start: Path, control: Path, words, bits, plan: Plan, scores: Scores, **how
 ) -> pd.DataFrame:
     """What the teacher gives: the fine-tunes of `fine_tunes` from the text, and an FP32 model
     without a grid that learns from the control. A row each, over the control, and one over the
@@ -160,16 +162,15 @@ def teachers(
             lessons.append(plan.lesson(start, Path(place) / f"int{width}", width, None, rate))
         taught(lessons, words, "teachers", **how)
         models = [load(lesson.folder)[0] for lesson in lessons]
-    over = f"{name} control"
-    scores.add(free := f"{name} free", models[0])
-    rows = [{"format": "FP32, from the control", "lr": plan.lr, **scores.added(free, over)}]
+    scores.add("free", models[0])
+    rows = [{"format": "FP32, from the control", "lr": plan.lr, **scores.added("free", "control")}]
     for lesson, model in zip(lessons[1:], models[1:], strict=True):
-        text, own = f"{name} int{lesson.bits} from the text", f"{name} int{lesson.bits} tuned"
+        text = f"int{lesson.bits} from the text"
         scores.add(text, model)
         row = {"format": f"int{lesson.bits}, from the text", "lr": lesson.recipe.lr}
-        gap = {"lr": plan.lr} | scores.added(own, text)
-        row |= scores.added(text, over) | {f"teacher_{key}": value for key, value in gap.items()}
-        rows.append(row)
+        gap = {"lr": plan.lr} | scores.added(f"int{lesson.bits} tuned", text)
+        row |= scores.added(text, "control")
+        rows.append(row | {f"teacher_{key}": value for key, value in gap.items()})
     return pd.DataFrame(rows)
 
 

@@ -20,7 +20,7 @@ from .presets import BUDGETS, SIZES
 HUGE = 2**31  # counts and sizes beyond it are slips of the keyboard
 LEAST = {  # the smallest value that the chapters can use; a list is held item by item
     **dict.fromkeys(("seed", "bench_seed", "lr", "top_k", "spread_runs", "short_steps"), 0),
-    **dict.fromkeys(("short_window", "quant_tokens", "qat_tokens", "length_penalty"), 0),
+    **dict.fromkeys(("short_window", "quant_tokens", "length_penalty"), 0),
     **dict.fromkeys(("width_runs", "text_sizes", "text_rounds"), 0),
     **dict.fromkeys(("steps", "twin_steps", "gqa_steps", "draft_steps", "spread_steps"), 1),
     **dict.fromkeys(("batch_size", "threads", "n_layers", "large_layers", "context"), 1),

@@ -89,21 +89,21 @@ def stated(table: pd.DataFrame) -> dict:
 
 
 def drops_for_sentence(runs: pd.DataFrame, found: dict) -> dict:
-    """Of `drops` and `stated`: how many runs (`n`), what int8 (`eight`) and int4 (`four`) add and
-    what the report prints (`its_eight`, `its_four`), how far FP32 differs between the runs
-    (`spread`), and how far its row lies off (`gap`)."""
+    """Of `drops` and `stated`: how many runs (`n`), what int8 (`eight`) and int4 (`four`) add, with
+    intervals, and what the report prints (`its_eight`, `its_four`), how far FP32 differs between
+    the runs (`spread`), and how far its row lies off (`gap`)."""
     printed = SEED.set_index("format").seed_drop
     return {
         "n": runs.run.nunique(), "spread": initialisations_apart(runs), "gap": row_off(),
-        "eight": found["int8 drop"][0], "its_eight": printed["int8"],
-        "four": found["int4 drop"][0], "its_four": printed["int4"],
+        "eight": told(found, "int8 drop"), "its_eight": printed["int8"],
+        "four": told(found, "int4 drop"), "its_four": printed["int4"],
     }  # fmt: skip
 
 
-def percent(found: dict, format: str) -> str:
-    """By how many per cent a format raises perplexity, of `stated`, with its interval."""
-    value, ends = found[f"{format} percent"]
-    return with_interval(value, *ends, " %", "+")
+def told(found: dict, of: str, unit: str = "") -> str:
+    """A rise of perplexity, of `stated`, with its interval."""
+    value, ends = found[of]
+    return with_interval(value, *ends, unit, "+")
 
 
 def rule_on(model, bits: int, scores: Scores) -> tuple[float, tuple[float, float]]:
@@ -169,9 +169,11 @@ def layout() -> pd.DataFrame:
 
 def named_percent(bits: int) -> float:
     """Of what the original's file of this width holds beyond FP32 · bits / 32, the share of the
-    parts that it names: scales, embedding, norms and biases."""
+    parts that it names: all scales, and of the embedding, norms and biases what lies beyond as
+    much of them."""
     parts, whole = seed_layout().set_index("part").bytes, seed_bytes(ModelConfig(), 32)
-    named = parts["scales"] + parts["embedding, FP32"] + parts["biases and norms, FP32"]
+    floats = parts["embedding, FP32"] + parts["biases and norms, FP32"]
+    named = parts["scales"] + floats * (1 - bits / 32)
     return 100 * named / (parts.sum() - whole * bits / 32)
 
 
