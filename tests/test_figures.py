@@ -280,6 +280,8 @@ def test_heatmap_annotates_one_matrix_and_shares_the_scale_of_two():
     frame = pd.DataFrame([[0.1, 0.25], [0.5, 2.0]], index=["a", "b"], columns=["x", "y"])
     fig = figures.heatmap(frame, label="Δ nats", xlabel="layer", ylabel="scheme", annotate=True)
     assert {"0.10", "0.25", "0.50", "2.00", "Δ nats; rows: scheme", "a", "y"} <= set(texts(fig))
+    near = figures.heatmap(frame.replace(0.1, -0.0007), label="Δ nats", annotate=True)
+    assert {"−0.0007", "0.25"} <= set(texts(near))  # what is drawn as something is not 0.00
     scaled = figures.heatmap(frame, label="Δ nats", ylabel="scheme")
     assert {"Δ nats", "scheme", "0", "2"} <= set(texts(scaled))
     two = figures.heatmap({"head 1": frame, "head 2": frame * 2}, label="weight", ylabel="query")

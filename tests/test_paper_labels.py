@@ -8,8 +8,8 @@ from hypothesis import strategies as st
 from matplotlib.patches import Rectangle
 
 from paper import figures
-from paper.boxes import overlaps
-from paper.canvas import canvas, styled
+from paper.boxes import ink, overlaps
+from paper.canvas import canvas, narrow, styled
 from paper.labels import placed_apart
 
 
@@ -54,6 +54,31 @@ def test_crowded_labels_cover_no_mark_no_limit_s_name_and_no_other_label(points)
     found = [text.get_window_extent() for text in ax.texts if text.get_text()]
     assert len(found) == len(df) + 1 and overlaps(fig) == []
     assert all(ax.bbox.x0 - 1 < b.x0 and b.x1 < ax.bbox.x1 + 5 for b in found)
+
+
+# Of a page: KiB, per cent. Three marks so near each other that the labels of some stand far off.
+NEAR = [
+    ("fp32", 1785, 0.01), ("int8 channel", 463, 0.0114), ("int4 g128", 242, 2.11),
+    ("int4 g32", 263, 1.34), ("nf4 g64", 249, 1.62), ("int2 GPTQ", 157, 12.9),
+    ("int3 GPTQ", 215, 2.14), ("int4 GPTQ", 271, 0.474), ("int4 QAT", 271, 0.209),
+    ("int3 QAT", 215, 0.762), ("int2 QAT", 157, 3.19),
+]  # fmt: skip
+
+
+def test_a_line_from_a_label_to_its_mark_passes_over_no_other():
+    with narrow():
+        df = pd.DataFrame(NEAR, columns=["name", "x", "y"])
+        ax = figures.pareto(
+            df, "x", "y", "name", xlabel="x", ylabel="y", log="xy", height=2.6
+        ).axes[0]
+    joins = [line for line in ax.lines if line.get_linewidth() == 0.6]
+    discs = ink(ax).discs
+    for line in joins:
+        start, end = line.get_transform().transform(line.get_xydata())
+        path = start + np.linspace(0, 1, 50)[:, None] * (end - start)
+        away = np.hypot(*(path[:, None] - discs[None, :, :2]).transpose(2, 0, 1))
+        assert (away >= discs[:, 2]).all()
+    assert joins and overlaps(ax.figure) == []
 
 
 def test_a_limit_s_name_stands_beside_its_own_line_where_another_is_near():

@@ -135,7 +135,7 @@ def _with_unit(text, unit):
     line; one of what is counted is no plural."""
     if not unit or unit in ("×", "x"):
         return text + ("×" if unit else "")
-    space = NARROW if len(unit) < 5 else " "
+    space = NARROW if len(unit) < 5 or unit[0] in "%×" else " "
     if text == "1":
         unit = re.sub(r"^([a-z]{4,})s\b", r"\1", unit)
     return text + space + unit

@@ -91,9 +91,11 @@ def _name(axes, panels, label, ylabel, annotate):
 
 
 def _numbers(frames):
-    """The text of every number in the matrices, all with one count of decimals."""
+    """The text of every number in the matrices, all with one count of decimals, or as many more as
+    tell it from zero."""
     values = np.concatenate([frame.to_numpy(float).ravel() for frame in frames])
-    return dict(zip(values, column(values), strict=True))
+    texts = dict(zip(values, column(values), strict=True))
+    return {x: number(x, 1) if x and not text.strip("0.") else text for x, text in texts.items()}
 
 
 class _Shade:

@@ -11,9 +11,9 @@ TRIED = 16  # places of a label that is badly placed
 ALOOF = 65  # points: a label that stands further away has found no room
 # Of a label's place: a pixel outside the axes; a text, a point or a bar covered; a text on its line
 # to the mark; a point of a line covered; one that is touched; another thing nearer than its own; a
-# line covered at all (twice), or a point on its line to the mark; a point of distance.
+# line covered at all, or another's mark on its line to its own; a point of distance.
 OUTSIDE, TEXT, MARK, CROSSED = 60.0, 6000.0, 3000.0, 2000.0
-LINE, CLOSE, NEARER, PASSED, DISTANCE = 80.0, 2.0, 160.0, 150.0, 1.0
+LINE, CLOSE, NEARER, PASSED, DISTANCE = 80.0, 2.0, 160.0, 300.0, 1.0
 
 
 class Board:
@@ -111,16 +111,17 @@ class Label:
         """What each place costs, other labels aside; `radius` is that of the label's own mark."""
         grown = _grown(self.boxes)
         crossing = boxes.within(ink.lines, self.boxes).sum(axis=1)
-        covered = LINE * crossing + 2 * PASSED * (crossing > 0)
+        covered = LINE * crossing + PASSED * (crossing > 0)
         covered += TEXT * boxes.meeting(_apart(self.boxes), fixed).sum(axis=1)
         covered += MARK * boxes.within(ink.discs, grown, ink.discs[:, 2]).sum(axis=1)
         covered += MARK * boxes.meeting(grown, ink.bars).sum(axis=1)
         self.covers = covered > 0
         self.static = covered + DISTANCE * self.away + _outside(self.boxes, frame)
         self.static += CLOSE * boxes.within(ink.lines, self.boxes, 2.0).sum(axis=1)
-        far = self.paths[:, 4:-1].reshape(-1, 2)  # past the label's own mark
-        near = np.hypot(*(far[:, None] - ink.discs[None, :, :2]).transpose(2, 0, 1))
-        crossed = (near < ink.discs[:, 2]).reshape(len(self.boxes), -1).any(axis=1)
+        others = rivals if len(rivals) else ink.discs
+        along = self.paths[:, 1:-1].reshape(-1, 2)
+        near = np.hypot(*(along[:, None] - others[None, :, :2]).transpose(2, 0, 1))
+        crossed = (near < others[:, 2]).reshape(len(self.boxes), -1).any(axis=1)
         self.static += PASSED * (crossed & self.distant)
         if len(rivals):
             gap = np.maximum(_gaps(self.boxes, rivals[:, :2]) - rivals[:, 2], 0).min(axis=1)
@@ -161,8 +162,9 @@ def _apart(found):
 
 
 def _outside(found, frame):
-    """What it costs boxes to leave the frame, 4 pixels at its right aside."""
-    low = np.maximum(frame.min - found[:, :2], 0).sum(axis=1)
+    """What it costs boxes to leave the frame, 4 pixels at its right aside, or to touch its foot,
+    where an axis is."""
+    low = np.maximum(frame.min + (0, 3) - found[:, :2], 0).sum(axis=1)
     high = np.maximum(found[:, 2:] - frame.max - (4, 0), 0).sum(axis=1)
     return OUTSIDE * (low + high)
 

@@ -56,7 +56,7 @@ def running(model) -> tuple[dict, list, list]:
             ways[f"{name}, {kernel}"] = own
             errors = [m.error for m in own.modules() if isinstance(m, KERNELS[kernel])]
             line = f"{name}, {kernel}: largest relative error of {len(errors)} layers"
-            checked.append((line, max(errors), str(TOLERANCE)))
+            checked.append((line, max(errors), f"≤ {TOLERANCE}"))
     return ways, checked, refused
 
 

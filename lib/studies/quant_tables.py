@@ -147,7 +147,7 @@ STATEMENT = (
 def proof(gaps: pd.DataFrame) -> tuple:
     """What the chapter's certificate shows of `exact`: its statement, its lines, and whether it
     holds."""
-    lines = [(row.what, row.difference, "0") for row in gaps.itertuples()]
+    lines = [(row.what, row.difference, "= 0") for row in gaps.itertuples()]
     return STATEMENT, lines, gaps.difference.max() == 0
 
 
