@@ -386,7 +386,7 @@ def test_the_worst_bin_says_in_which_direction(bias, verdict):
     assert table.tokens.sum() == 6000 and list(table.bin)[0] == "20 to 30 %"
     assert table.gap_points.to_numpy() == pytest.approx(100 * (table.accuracy - table.confidence))
     assert (table.low <= table.accuracy).all() and (table.accuracy <= table.high).all()
-    row = reliability.worst(table, "model")
+    row = reliability.worst(table)
     assert row.verdict == verdict and row.gap_points == pytest.approx(100 * bias, abs=6)
     assert row.right_percent == pytest.approx(100 * row.accuracy)
     error = reliability.errors({"model": one})["model"]
@@ -418,7 +418,7 @@ def test_bins_of_few_tokens_are_not_drawn():
 def test_a_bin_whose_interval_holds_the_diagonal_is_sure_enough(off):
     right = np.random.default_rng(0).permutation(np.arange(400) < 200 + off)
     table = reliability.table({"model": report(np.ones(400), right, np.full(400, 0.5))})
-    row = reliability.worst(table, "model")
+    row = reliability.worst(table)
     assert row.gap_points == pytest.approx(off / 4) and row.verdict == "sure enough"
     assert row.gap_low < 0 < row.gap_high
 
@@ -433,17 +433,25 @@ def test_a_wide_bin_does_not_acquit_a_sure_one():
     one = report(np.ones(len(sure)), right[order], sure[order])
     table = reliability.table({"model": one})
     assert table.gap_points.abs().idxmax() == table.confidence.idxmax()
-    row = reliability.worst(table, "model")
+    row = reliability.worst(table)
     assert row.confidence == pytest.approx(0.45) and row.verdict == "too sure"
+
+
+def test_the_worst_bin_is_that_of_the_worst_system():
+    sure, half = np.full(400, 0.5), np.arange(400) % 2 == 0
+    systems = {"right": report(np.ones(400), half, sure)}
+    systems["rash"] = report(np.ones(400), half, np.full(400, 0.65))
+    row = reliability.worst(reliability.table(systems))
+    assert (row.system, row.verdict) == ("rash", "too sure")
 
 
 def test_a_bin_of_few_tokens_is_not_spoken_of():
     sure = np.array([0.25] * 200 + [0.95] * 5)
     right = np.array([True] * 50 + [False] * 155)
     table = reliability.table({"model": report(np.ones(205), right, sure)})
-    assert reliability.worst(table, "model").confidence == pytest.approx(0.25)
-    assert reliability.worst(table, "model", least=5).confidence == pytest.approx(0.95)
-    assert reliability.worst(table, "model", least=500).confidence == pytest.approx(0.95)
+    assert reliability.worst(table).confidence == pytest.approx(0.25)
+    assert reliability.worst(table, least=5).confidence == pytest.approx(0.95)
+    assert reliability.worst(table, least=500).confidence == pytest.approx(0.95)
 
 
 # samples
