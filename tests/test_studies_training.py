@@ -612,6 +612,14 @@ def test_arms_are_scored_where_they_were_trained_and_positions_beyond(small, fou
     assert both[1].equals(ablation.joined(found, "formats"))
 
 
+def test_the_control_is_scored_as_the_training_chapter_scores_it(small, found):
+    text, (name, cfg) = small[1]["control"], next(iter(seed_ablations.models().items()))
+    arm = arms.Arm(name, cfg, replace(SEED, steps=1), 1, "control", points=1)
+    _, rows = arms.fit(arm, text, lambda step: None)
+    own = seed_ablations.losses(ablation.joined(found, "losses"), name)
+    assert own[0] == pytest.approx(rows[-1]["valid_nats"], rel=1e-6)
+
+
 def test_contrasts_are_paired_by_seed(small, found):
     losses = ablation.joined(found, "losses")
     own = losses[losses.text == "language"]

@@ -110,10 +110,12 @@ def tested(arm: Arm, text: Text, model, rows: list[dict]) -> tuple[pd.DataFrame,
     """A row an evaluated window of a trained arm, and its loss on each token of the text.
 
     Position encodings are also evaluated on longer windows, as far as the text holds two of each.
+    The control's windows lie side by side, as the training chapter scores it.
     """
     moves = arm.text == "language" and arm.name in POSITIONS
     longer = [w for w in SPANS if moves and text.window < w < len(text.held_out) // 2]
-    losses = {w: token_losses(model, text.held_out, w) for w in (text.window, *longer)}
+    step = text.window if arm.text == "control" else None
+    losses = {w: token_losses(model, text.held_out, w, step) for w in (text.window, *longer)}
     step_ms = 1e3 * float(np.median([row["seconds"] for row in rows]))
     about = {"text": arm.text, "arm": arm.name, "seed": arm.seed, "parameters": size(arm.cfg)}
     about |= {"tokens": arm.recipe.tokens, "step_ms": step_ms}
