@@ -65,9 +65,9 @@ def drawn(bins: pd.DataFrame) -> pd.DataFrame:
 
 
 def worst(bins: pd.DataFrame, least: int = LEAST) -> pd.Series:
-    """The bin, of all systems, whose whole interval lies farthest from the diagonal, or nearest to
-    leaving it, among those with enough tokens (all, where none has): its row, the share that is
-    right in %, and what that interval says: too sure, not sure enough, or sure enough."""
+    """Of all systems' bins with enough tokens (all, where none has) the one whose whole interval
+    lies farthest from the diagonal, or nearest to leaving it: its row, the share that is right in
+    %, and what that interval says: too sure, not sure enough, or sure enough."""
     rows = bins[bins.tokens >= least] if (bins.tokens >= least).any() else bins
     row = rows.loc[np.maximum(rows.gap_low, -rows.gap_high).idxmax()]
     said = (
