@@ -48,6 +48,7 @@ SETTINGS = (
     "at distance 1",
     # sizes that a study fixes
     "some 300 tokens",
+    "the first 16 windows",
     "8,192 tokens",
     "The 64 tokens",
     "times 64 (a prompt)",

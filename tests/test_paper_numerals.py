@@ -105,6 +105,12 @@ def test_what_rounds_to_zero_has_no_sign():
     assert column([-0.004, 0.1], intervals=[(0, 0.2)]) == ["0.00", "0.10"]
 
 
+def test_a_value_that_its_interval_would_write_as_zero_keeps_its_side():
+    assert written(-0.0498, "nats", (-0.885, 0.786)) == "−0.05\u202fnats"
+    assert written(0.0, "", (-0.885, 0.786)) == "0.0" and written(0.4, "", (-88, 90)) == "0.4"
+    assert written(-0.0498, "", (-0.06, -0.04)) == "−0.050"
+
+
 VALUES = st.lists(st.floats(-1e6, 1e6, allow_nan=False), min_size=1, max_size=12)
 
 

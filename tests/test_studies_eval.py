@@ -351,9 +351,13 @@ def test_a_curve_of_a_guess_is_flat_and_bins_hold_every_place(text, model):
 
 
 def test_a_curve_is_told_at_its_ends_and_where_training_ended():
-    where = pd.DataFrame({"system": ["a"] * 4 + ["b"], "position": [1, 5, 8, 20, 1]})
-    told = context_worth.for_sentence(where.assign(loss_nats=[6.0, 4, 3, 3.5, 9]), 8)
-    assert told == {"system": "a", "first": 6.0, "within": 3.0, "last": 3.5}
+    where = pd.DataFrame({"system": [*"aaaabbbb"], "group": ["1-1", "2-5", "6-9", "10-29"] * 2})
+    where = where.assign(loss_nats=[5.0, 4, 3, 3.1, 6.0, 4, 3, 3.5])
+    told = context_worth.for_sentence(where, 9)  # of the one that it changes most
+    assert told["system"] == "b" and told["first"] == 6
+    assert (told["near"].group, told["near"].loss_nats) == ("6-9", 3)
+    assert (told["far"].group, told["far"].loss_nats) == ("10-29", 3.5)
+    assert context_worth.for_sentence(where, 8)["near"].group == "2-5"  # a bin whole within it
 
 
 def test_the_oracle_is_taken_from_a_curve_and_given_back(language, model):
@@ -386,7 +390,7 @@ def test_the_worst_bin_says_in_which_direction(bias, verdict):
     assert table.tokens.sum() == 6000 and list(table.bin)[0] == "20 to 30 %"
     assert table.gap_points.to_numpy() == pytest.approx(100 * (table.accuracy - table.confidence))
     assert (table.low <= table.accuracy).all() and (table.accuracy <= table.high).all()
-    row = reliability.worst(table, "model")
+    row = reliability.worst(table)
     assert row.verdict == verdict and row.gap_points == pytest.approx(100 * bias, abs=6)
     assert row.right_percent == pytest.approx(100 * row.accuracy)
     error = reliability.errors({"model": one})["model"]
@@ -418,7 +422,7 @@ def test_bins_of_few_tokens_are_not_drawn():
 def test_a_bin_whose_interval_holds_the_diagonal_is_sure_enough(off):
     right = np.random.default_rng(0).permutation(np.arange(400) < 200 + off)
     table = reliability.table({"model": report(np.ones(400), right, np.full(400, 0.5))})
-    row = reliability.worst(table, "model")
+    row = reliability.worst(table)
     assert row.gap_points == pytest.approx(off / 4) and row.verdict == "sure enough"
     assert row.gap_low < 0 < row.gap_high
 
@@ -433,17 +437,25 @@ def test_a_wide_bin_does_not_acquit_a_sure_one():
     one = report(np.ones(len(sure)), right[order], sure[order])
     table = reliability.table({"model": one})
     assert table.gap_points.abs().idxmax() == table.confidence.idxmax()
-    row = reliability.worst(table, "model")
+    row = reliability.worst(table)
     assert row.confidence == pytest.approx(0.45) and row.verdict == "too sure"
+
+
+def test_the_worst_bin_is_that_of_the_worst_system():
+    sure, half = np.full(400, 0.5), np.arange(400) % 2 == 0
+    systems = {"right": report(np.ones(400), half, sure)}
+    systems["rash"] = report(np.ones(400), half, np.full(400, 0.65))
+    row = reliability.worst(reliability.table(systems))
+    assert (row.system, row.verdict) == ("rash", "too sure")
 
 
 def test_a_bin_of_few_tokens_is_not_spoken_of():
     sure = np.array([0.25] * 200 + [0.95] * 5)
     right = np.array([True] * 50 + [False] * 155)
     table = reliability.table({"model": report(np.ones(205), right, sure)})
-    assert reliability.worst(table, "model").confidence == pytest.approx(0.25)
-    assert reliability.worst(table, "model", least=5).confidence == pytest.approx(0.95)
-    assert reliability.worst(table, "model", least=500).confidence == pytest.approx(0.95)
+    assert reliability.worst(table).confidence == pytest.approx(0.25)
+    assert reliability.worst(table, least=5).confidence == pytest.approx(0.95)
+    assert reliability.worst(table, least=500).confidence == pytest.approx(0.95)
 
 
 # samples
@@ -527,16 +539,17 @@ def test_a_head_that_looks_where_induction_recalls_is_found(language):
     assert table["what followed"]["a, 1.1"] == pytest.approx(table["even"].iloc[0], rel=1e-4)
     found = attention.strongest(table, "what followed")
     assert found == {"head": "b, 1.1", "at": "what followed", "share": 100}
-    assert attention.shown(table, 1)["what followed, %"].tolist() == [100]
+    shown = attention.shown(table, "a model", 1)  # and where the sentence's other head looks
+    assert shown["head"].tolist() == ["b, 1.1", "a, 1.1"] and shown["what followed, %"][0] == 100
     assert attention.in_words(table, "a model").endswith("first block looks back at the key.")
     table.loc["a, 1.1", "from there at the key"] = 30.0
     told = attention.in_words(table, "a model")
     assert told.startswith(
-        "Head b, 1.1 gives what followed 100 %. The plain twin's best head gives it "
+        "Head b, 1.1 gives what followed 100 %. The a model's best head gives it "
     )
     back = table["from there at the key"]["a, 1.1"]
-    assert told.endswith(f"plain twin's head a, 1.1 looks back at the key with {back:.0f} %.")
-    assert "best head" not in attention.in_words(table, "b model")  # is the twin's own
+    assert told.endswith(f"have been, head a, 1.1 looks back at the key with {back:.0f} %.")
+    assert "best head" not in attention.in_words(table, "b model")  # is its own
     twin = table.rename(index=lambda head: head.replace("a,", "a (twin),"))
     assert attention.in_words(twin, "a model (twin)").endswith(f"at the key with {back:.0f} %.")
     late = table.rename(index={"b, 1.1": "a, 2.1"})
@@ -601,5 +614,5 @@ def test_a_marked_text_has_the_losses_of_the_report_and_what_else_was_expected(
         assert len(table.kind.cat.categories) <= 5
         told = marked.for_sentence(table)
         assert told["excess"] == table.excess_nats.max() and 10 <= told["share"] <= 100
-        assert told["best"] == f"the {'oracle' if name == 'floor_nats' else 'best n-gram'}'s"
+        assert told["best"] == f"the {'oracle' if name == 'floor_nats' else 'best n-gram'}"
     assert len(marked.text(text, net, own, own, window, count=10**6)) == len(test) - 1

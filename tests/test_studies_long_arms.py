@@ -5,6 +5,7 @@ import json
 import math
 import time
 from dataclasses import replace
+from pathlib import Path
 
 import numpy as np
 import pandas as pd
@@ -49,6 +50,14 @@ def test_each_recipe_that_is_varied_changes_one_thing():
         assert len(differs) == 1 or differs in pairs, name
     assert len({(model, plan) for model, plan in runs.values()} - {(cfg, recipe)}) == len(runs)
     assert len({plan.tokens for _, plan in runs.values()}) == 1
+
+
+@pytest.mark.parametrize("family", long_arms.FAMILIES)
+def test_what_is_kept_has_the_names_that_the_choices_have_now(family):
+    """Else the next sitting would refuse to go on with it."""
+    kept = kept_arms.left(Path(__file__).resolve().parent.parent / "reports" / "long", family)
+    names = list(long_arms.choices(family, Design(), 254, Design().steps))
+    assert kept.made["choices"] == names and set(kept.losses.arm) == set(kept.looks.run) == {*names}
 
 
 def test_arms_are_tuned_on_validation_trained_from_every_seed_and_kept(few, tmp_path):

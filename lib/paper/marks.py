@@ -113,12 +113,14 @@ def _is_number(value):
 
 
 def written(value, unit="", interval=None):
-    """A value for reading with its unit: as many decimals as its interval supports, three digits of
-    a ratio that has none; text and "yes" / "no" as they are."""
+    """A value for reading with its unit: as many decimals as its interval supports, but one digit
+    that is not zero; three digits of a ratio that has none; text and "yes" / "no" as they are."""
     if not _is_number(value):
         return value if isinstance(value, str) else number(value)
     places = _places(interval)
     digits = RATIO_DIGITS if unit == "×" and not isinstance(value, int) else 4
+    if places is not None and value and not round(value, places):  # 0.0 would hide the side
+        places, digits = None, 1
     text = brief(number(value, digits)) if places is None else fixed(value, places)
     return _with_unit(text, unit)
 

@@ -120,9 +120,17 @@ def of_recall(language, heads: dict[str, torch.Tensor], test: np.ndarray) -> pd.
     return pd.DataFrame(table, index=pd.Index(list(heads), name="head"))
 
 
-def shown(recall: pd.DataFrame, heads: int = 6) -> pd.DataFrame:
-    """The heads of `of_recall` that look most at what followed, to be read."""
-    return most(recall, "what followed", heads).add_suffix(", %").reset_index()
+def back_at_key(recall: pd.DataFrame, model: str) -> pd.Series:
+    """What the heads of a model's first block spend on the key from what followed it, in %."""
+    name = f"{model.replace(' model', '')}, 1."  # as `of_models` names its heads
+    return recall["from there at the key"][recall.index.str.startswith(name)]
+
+
+def shown(recall: pd.DataFrame, model: str, heads: int = 6) -> pd.DataFrame:
+    """The heads of `of_recall` that look most at what followed, and that of a model's first block
+    which looks back at the key, to be read."""
+    names = [*most(recall, "what followed", heads).index, back_at_key(recall, model).idxmax()]
+    return recall.loc[[*dict.fromkeys(names)]].add_suffix(", %").reset_index()
 
 
 def strongest(table: pd.DataFrame, column) -> dict:
@@ -137,20 +145,17 @@ def in_words(recall: pd.DataFrame, model: str) -> str:
     gets if all get the same is no look."""
     first, even = strongest(recall, "what followed"), recall.even.iloc[0]
     if first["share"] < 2 * even:
-        return (
-            f"No head looks there: the most is {first['share']:.1f} %, and {even:.1f} % if all "
-            "tokens get the same."
-        )
-    name = f"{model.replace(' model', '')},"  # as `of_models` names its heads
-    own = recall[recall.index.str.startswith(name)]
-    most = f" The plain twin's best head gives it {own['what followed'].max():.0f} %."
-    early = own[own.index.str.contains(", 1.", regex=False)]["from there at the key"]
-    back = f"the plain twin's head {early.idxmax()} looks back at the key with {early.max():.0f} %."
+        top = first["share"]
+        return f"No head looks there: the most is {top:.1f} %; {even:.1f} % if all get the same."
+    own = recall["what followed"][recall.index.str.startswith(f"{model.replace(' model', '')},")]
+    best = f" The {model}'s best head gives it {own.max():.0f} %."
+    early = back_at_key(recall, model)
+    back = f"head {early.idxmax()} looks back at the key with {early.max():.0f} %."
     if early.max() < 2 * even:
-        back = "no head of the plain twin's first block looks back at the key."
+        back = f"no head of the {model}'s first block looks back at the key."
     return (
         f"Head {first['head']} gives what followed {first['share']:.0f} %."
-        + most * (not first["head"].startswith(name))
+        + best * (first["head"] not in own)
         + f" From what followed, where a first look must have been, {back}"
     )
 

@@ -33,12 +33,13 @@ def curve(data, models: dict, most: int = MOST) -> pd.DataFrame:
 
 
 def for_sentence(where: pd.DataFrame, trained: int) -> dict:
-    """Of the first system of a curve: its loss in nats after one token (`first`), at the last
-    places `within` the window of training, and at the `last` places of all."""
-    own = where[where.system == where.system.iloc[0]].sort_values("position")
-    within = own[own.position <= trained].iloc[-1]
-    about = {"system": own.system.iloc[0], "first": own.loss_nats.iloc[0]}
-    return about | {"within": within.loss_nats, "last": own.loss_nats.iloc[-1]}
+    """Of the system of a curve whose loss rises most from the last bin whole within the window of
+    training (`near`) to the last of all (`far`): both rows, and its loss after one token."""
+    ends = where.group.str.rpartition("-")[2].astype(int)
+    near, far = (rows.groupby("system").last() for rows in (where[ends <= trained], where))
+    system = (far.loss_nats - near.loss_nats).idxmax()
+    first = where[where.system == system].loss_nats.iloc[0]
+    return {"system": system, "first": first, "near": near.loc[system], "far": far.loc[system]}
 
 
 def limits(data, where: pd.DataFrame) -> list:

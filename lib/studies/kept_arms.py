@@ -167,7 +167,7 @@ def in_words(kept: Kept) -> str:
     late = learnt(kept).query("learnt_from < seeds")
     some = [f"{row.mechanism} ({row.learnt_from} of {row.seeds})" for row in late.itertuples()]
     return (
-        f"Decided by the long arms: {seeds.listed(whole, seeds.WORSE, seeds.BETTER)}"
+        f"Decided by the long arms: {seeds.listed(whole)}"
         f"{by_holm_alone(whole)}. No evidence "
         f"of a difference: {seeds.listed(whole, seeds.UNCLEAR)}. Not learnt by the default from "
         f"every seed: {', '.join(some) or 'none'}. By mechanism, "
@@ -279,7 +279,7 @@ def _told(found):
 
 def answer(kept: Kept | None, short: pd.DataFrame) -> str:
     """What the long arms decide, and what they make of the `short` ones, in a sentence or two."""
-    found = seeds.decided(effects(kept)) if kept else "not measured"
+    found = seeds.listed(effects(kept)) if kept else "not measured"
     told = confirmed(kept, short) if kept else ""
     return f"Decided by the longer arms, measured apart: **{found}**.{told}"
 

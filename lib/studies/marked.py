@@ -66,9 +66,8 @@ def for_sentence(table: pd.DataFrame) -> dict:
     excess = table.excess_nats.sort_values(ascending=False)
     top = table.loc[excess.index[0]]
     share = 100 * excess.iloc[: max(len(excess) // 10, 1)].sum() / excess[excess > 0].sum()
-    best = "the oracle's" if "floor_nats" in table else "the best n-gram's"
-    found = {"token": top.token, "kind": str(top.kind), "excess": top.excess_nats, "share": share}
-    return found | {"best": best}
+    best = "the oracle" if "floor_nats" in table else "the best n-gram"
+    return {"best": best, "kind": str(top.kind), "excess": top.excess_nats, "share": share}
 
 
 def _kinds(data) -> pd.Categorical:

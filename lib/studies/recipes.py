@@ -1,4 +1,4 @@
-"""Recipes that differ from one in one thing each: `long_arms` compares them."""
+"""Recipes that differ from one in one thing each, or in two: `long_arms` compares them."""
 
 from dataclasses import replace
 
@@ -7,13 +7,14 @@ from minitransformer.train import TrainConfig
 
 
 def varied(cfg: ModelConfig, recipe: TrainConfig) -> dict[str, tuple[ModelConfig, TrainConfig]]:
-    """Name -> (model, recipe): one thing changed each, be it of the recipe or of the model. A mean
-    of the weights is over a twentieth of the steps."""
+    """Name -> (model, recipe): one thing changed each, be it of the recipe or of the model, or two.
+    A mean of the weights is over a twentieth of the steps."""
     mean = {"ema": max(1 - 20 / recipe.steps, 0.5)}
     plans = {
         "AdamW": {"optimizer": "adamw"},
         "no short windows": {"short_steps": 0},
         "no cooldown": {"cooldown": 0.0},
+        # falls over the whole run as well
         "cosine": {"cooldown": 1.0, "cooldown_shape": "cosine"},
         "mean of weights": mean,
         "mean, no cooldown": mean | {"cooldown": 0.0},

@@ -64,12 +64,11 @@ def drawn(bins: pd.DataFrame) -> pd.DataFrame:
     return bins[bins.tokens >= DRAWN]
 
 
-def worst(bins: pd.DataFrame, system: str, least: int = LEAST) -> pd.Series:
-    """The bin whose whole interval lies farthest from the diagonal, or nearest to leaving it, among
-    those with enough tokens (all, where none has): its row, the share that is right in %, and what
-    that interval says: too sure, not sure enough, or sure enough."""
-    rows = bins[bins.system == system]
-    rows = rows[rows.tokens >= least] if (rows.tokens >= least).any() else rows
+def worst(bins: pd.DataFrame, least: int = LEAST) -> pd.Series:
+    """Of all systems' bins with enough tokens (all, where none has) the one whose whole interval
+    lies farthest from the diagonal, or nearest to leaving it: its row, the share that is right in
+    %, and what that interval says: too sure, not sure enough, or sure enough."""
+    rows = bins[bins.tokens >= least] if (bins.tokens >= least).any() else bins
     row = rows.loc[np.maximum(rows.gap_low, -rows.gap_high).idxmax()]
     said = (
         "too sure" if row.gap_high < 0 else "not sure enough" if row.gap_low > 0 else "sure enough"

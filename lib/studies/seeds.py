@@ -151,11 +151,6 @@ def power(table: pd.DataFrame) -> str:
     )
 
 
-def decided(table: pd.DataFrame) -> str:
-    """The changes of `effects` that are decided, as a list to be read."""
-    return listed(table, WORSE, BETTER)
-
-
 def undecided(table: pd.DataFrame, settled: list[str]) -> pd.DataFrame:
     """The changes of `effects` that neither these decide nor longer arms, which have `settled`
     some."""
@@ -175,8 +170,9 @@ def unseen(none: pd.DataFrame) -> tuple[str, str, str, str]:
 
 
 def listed(table: pd.DataFrame, *readings: str) -> str:
-    """The changes that have one of these readings, with their size, the largest first; or none."""
-    found = table[table.reading.isin(readings)]
+    """The changes of `effects` that have one of these readings, or are decided, with their size,
+    the largest first; or none."""
+    found = table[table.reading.isin(readings or (WORSE, BETTER))]
     found = found.sort_values("difference_nats", key=abs, ascending=False)
     sizes = [minus(f"{size:+.3f}") for size in found.difference_nats]
     told = [f"{name} {size} nats" for name, size in zip(found.change, sizes, strict=True)]
