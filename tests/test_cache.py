@@ -62,7 +62,7 @@ def test_a_cache_that_returned_other_values_would_be_noticed():
     cache = make_cache(CFG, "static", batch=2)
     with torch.no_grad():
         model(ids[:, :8], cache)
-        cache[1].v[:, :, 3] += 0.1
+        cache[1].store[1][:, :, 3] += 0.1
         assert (model(ids[:, 8:], cache) - model(ids)[:, 8:]).abs().max() > 1e-6
 
 

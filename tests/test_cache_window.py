@@ -97,7 +97,7 @@ def test_memory_is_constant_and_that_of_the_configuration():
     cache = make_cache(CFG, "window", batch=2, window=6, sinks=3, rollback=2)
     assert cache.nbytes == 0
     fed(model, cache, ids[:, :1])
-    bytes_, places = cache.nbytes, [layer.k.data_ptr() for layer in cache.layers]
+    bytes_, places = cache.nbytes, [layer.store[0].data_ptr() for layer in cache.layers]
     fed(model, cache, ids[:, 1:], range(1, 143, 5))
     assert cache.pos == 144 == 9 * CFG.context
     assert (
@@ -105,7 +105,7 @@ def test_memory_is_constant_and_that_of_the_configuration():
         == bytes_
         == kv_bytes(CFG, 144, batch=2, itemsize=8, kind="window", window=6, sinks=3, rollback=2)
     )
-    assert [layer.k.data_ptr() for layer in cache.layers] == places
+    assert [layer.store[0].data_ptr() for layer in cache.layers] == places
     assert kv_bytes(CFG, 1, kind="window") == kv_bytes(CFG, CFG.context)
 
 

@@ -3,6 +3,7 @@ half-written."""
 
 import hashlib
 import http.server
+import os
 import shutil
 import subprocess
 import sys
@@ -164,7 +165,7 @@ def test_a_full_disk_is_one_line_and_leaves_nothing(server, tmp_path, monkeypatc
             self.touch()  # begun, so there is something to remove
         raise OSError(28, "No space left on device", str(self))
 
-    monkeypatch.setattr(registry.os if step == "replace" else Path, step, full)
+    monkeypatch.setattr(os if step == "replace" else Path, step, full)
     with pytest.raises(OSError, match=r"cannot be written to .* \(No space left on device\)") as e:
         obtain("book", entries(f"{server}/good")["book"], None, tmp_path)
     assert "\n" not in str(e.value) and "CORPORA_DIR" in str(e.value)

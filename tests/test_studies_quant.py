@@ -194,7 +194,7 @@ def test_fine_tunes_learn_from_their_control_and_pack_exactly(model, ids, scores
 def test_a_mixture_keeps_its_limit_and_its_file(model, ids, scores, tmp_path):
     table, alone = mixed.felt(model, ids[400:500], WINDOW)
     assert mixed.grid(table).shape[1] == 3
-    found, schemes = mixed.under_budgets(model, alone, ids[400:500], scores)
+    found, schemes = mixed.under_budgets(model, alone, scores)
     assert (found.bytes <= found.limit_bytes).all()
     scheme = schemes["int3 bytes"]
     assert mixed.in_file(tmp_path / "s.json", scheme, CFG) == (1, 1)

@@ -54,10 +54,6 @@ class Elements(HTMLParser):
         if name not in VOID:
             self.open += (tag,)
 
-    def handle_startendtag(self, name, attrs):
-        self.handle_starttag(name, attrs)
-        self.handle_endtag(name)
-
     def handle_endtag(self, name):
         for place in reversed(range(len(self.open))):
             if self.open[place].name == name:

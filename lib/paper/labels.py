@@ -7,6 +7,7 @@ equal places."""
 import numpy as np
 from matplotlib.lines import Line2D
 from matplotlib.transforms import Affine2D, Bbox, ScaledTranslation
+from scipy.optimize import isotonic_regression
 
 from . import boxes
 from .canvas import INK
@@ -166,13 +167,8 @@ def placed_apart(wanted, heights, low, high):
     same order; within [low, high] if they fit."""
     order = sorted(range(len(wanted)), key=lambda i: wanted[i])
     edges = np.cumsum([0, *(heights[i] for i in order)])
-    blocks = []  # of labels that touch: [sum of the wanted starts, how many]
-    for place, i in enumerate(order):
-        blocks.append([wanted[i] - heights[i] / 2 - edges[place], 1])
-        while len(blocks) > 1 and blocks[-2][0] * blocks[-1][1] > blocks[-1][0] * blocks[-2][1]:
-            total, count = blocks.pop()
-            blocks[-1] = [blocks[-1][0] + total, blocks[-1][1] + count]
-    starts = np.concatenate([[total / count] * count for total, count in blocks] or [[]])
+    pairs = zip(order, edges[:-1], strict=True)
+    starts = isotonic_regression([wanted[i] - heights[i] / 2 - edge for i, edge in pairs]).x
     starts = np.maximum(np.minimum(starts, high - edges[-1]), low) + edges[:-1]
     return [starts[order.index(i)] + heights[i] / 2 for i in range(len(wanted))]
 

@@ -6,7 +6,6 @@ import sys
 import warnings
 from inspect import getsource
 from pathlib import Path
-from string import Formatter
 from textwrap import dedent
 from types import SimpleNamespace
 
@@ -18,7 +17,7 @@ from . import bars, claims, display, statements, variants
 from .captions import captions, need
 from .files import read_json, write_bytes, write_json, write_text
 from .kernel import running
-from .numerals import told
+from .numerals import names, told
 from .parameters import cells, check, known_parameters, notes, preflight, resolve
 from .project import Project
 from .warm import OUT
@@ -211,7 +210,7 @@ class Notebook:
         answer, answer_interval = _pair(answer, answer_interval)
         found = {"answer": answer, "answer_interval": answer_interval}
         template = note or statements.find(self._ledger, id)["note"]
-        named = _names(template) if values or not note else set()  # a note may come whole
+        named = names(template) if values or not note else set()  # a note may come whole
         if odd := sorted(named ^ set(values)):
             raise ValueError(
                 f"audit {id!r}: {', '.join(odd)} does not occur in both its note and the call: "
@@ -345,12 +344,6 @@ def running_cell(path: Path) -> str:
     source = shell.history_manager.input_hist_raw[-1].strip() if shell else ""
     alike = [cell["id"] for cell in saved if "".join(cell["source"]).strip() == source]
     return alike[0] if alike else "unsaved"
-
-
-def _names(template) -> set[str]:
-    """The names of values that a template holds."""
-    fields = [field for _, field, _, _ in Formatter().parse(template) if field]
-    return {re.split(r"[.\[]", field)[0] for field in fields}
 
 
 def _counted(verdicts, what, order) -> str:

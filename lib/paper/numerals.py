@@ -64,6 +64,12 @@ def told(template, values):
     return Sentence().format(template, **values) if values else template
 
 
+def names(template) -> set[str]:
+    """The names of values that a template holds."""
+    fields = [field for _, field, _, _ in Formatter().parse(template) if field]
+    return {re.split(r"[.\[]", field)[0] for field in fields}
+
+
 def supported(low, high):
     """Decimals that give an interval's width two significant digits; None where there is none."""
     width = high - low

@@ -88,13 +88,8 @@ def run(
     page = project.declared[last].sums_up
     run_dir = (into or project.run_dir(params)).resolve()
     needed = [*project.upstream(last), last]
-
-    def nothing_to_do():
-        if not all(stages.current(project, s, params, run_dir) for s in needed):
-            return False
-        return derived.finished(project, run_dir, page)
-
-    if not nothing_to_do():
+    done = all(stages.current(project, s, params, run_dir) for s in needed)
+    if not (done and derived.finished(project, run_dir, page)):
         started(project, params, run_dir)  # its imports take as long as what comes before a kernel
         for note in preflight(project, params, tuple(needed)):
             print(f"note: {note}", file=sys.stderr)

@@ -164,13 +164,9 @@ def prune(project: Project, keep: Path | None = None, limit: int = LIMIT_BYTES) 
 
 
 def _delete(path: Path) -> bool:
-    lock = FileLock(path.with_name(f".{path.name}.lock"))
     try:
-        lock.acquire(timeout=0)
+        with FileLock(path.with_name(f".{path.name}.lock"), timeout=0):
+            shutil.rmtree(path, ignore_errors=True)
     except Timeout:
         return False
-    try:
-        shutil.rmtree(path, ignore_errors=True)
-    finally:
-        lock.release()
     return not path.exists()

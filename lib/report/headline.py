@@ -6,12 +6,11 @@ import tomllib
 from dataclasses import dataclass
 from functools import cache
 from pathlib import Path
-from string import Formatter
 
 from paper.bars import tally, unasked
 from paper.claims import audited, seed_claims
 from paper.marks import interval_text, stated, written
-from paper.numerals import number
+from paper.numerals import names, number
 from paper.summary import audit_by_kind
 from paper.words import literal
 
@@ -215,11 +214,7 @@ def _value(given, found: dict):
 
 def said(template: str, found: dict) -> str:
     """A template with its facts, "" where one was not measured."""
-    return template.format_map(found) if _names(template) <= set(found) else ""
-
-
-def _names(template: str) -> set[str]:
-    return {name for _, name, _, _ in Formatter().parse(template) if name}
+    return template.format_map(found) if names(template) <= set(found) else ""
 
 
 def abstract(found: dict, language: str = "en") -> str:

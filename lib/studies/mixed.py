@@ -44,14 +44,14 @@ def grid(table: pd.DataFrame) -> pd.DataFrame:
     return wide.loc[table.layer.unique(), ["int2", "int3", "int4"]]
 
 
-def under_budgets(model, alone, ids, scores: Scores) -> tuple[pd.DataFrame, dict]:
+def under_budgets(model, alone, scores: Scores) -> tuple[pd.DataFrame, dict]:
     """Mixtures in the bytes of int3 and half-way to int4: what single matrices promise, what is
     measured, and the gap to int3 everywhere; and the schemes by budget."""
     three, four = (computed_bytes(model.cfg, palette()[f"int{b}"]) for b in (3, 4))
     scores.add("int3 clipped", quantize(model, palette()["int3"], "mse"))
     rows, schemes = [], {}
     for name, limit in {"int3 bytes": three, "half-way to int4": (three + four) // 2}.items():
-        found = search(model, alone, limit, partial(nats, ids=ids, window=scores.window), "mse")
+        found = search(model.cfg, alone, limit)
         schemes[name] = found.scheme
         scores.add(f"mixed, {name}", quantize(model, found.scheme, "mse"))
         row = {"budget": name, "bytes": found.nbytes, "limit_bytes": limit}

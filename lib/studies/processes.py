@@ -33,8 +33,9 @@ class Processes:
         if count < 1:
             raise ValueError(f"processes {count} measures nothing: give at least 1")
         self.count, self.threads, self.progress = count, threads, progress
-        own = apart or count > 1
-        self.begin, self.where = (_started, "fresh processes") if own else (_thread, "a thread")
+        self.begin, self.where = _started, "fresh processes"
+        if count == 1 and not apart:  # what a thread sets of gradients is its own
+            self.begin, self.where = partial(ThreadPoolExecutor, 1), "a thread"
         self.started = [self.begin() for _ in range(count)]
         self.imported = [pool.submit(int) for pool in self.started]  # they have this module
 
@@ -79,11 +80,6 @@ def in_processes(
 def _started() -> ProcessPoolExecutor:
     """A pool of one process, which begins with its first job and imports this module."""
     return ProcessPoolExecutor(1, get_context("spawn"), initializer=end_with_parent)
-
-
-def _thread() -> ThreadPoolExecutor:
-    """A pool of one thread of this process; what it sets of gradients is its own."""
-    return ThreadPoolExecutor(1)
 
 
 def _ready(measures) -> None:

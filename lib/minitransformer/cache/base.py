@@ -43,15 +43,7 @@ class Layer(ABC):
 
 
 class Pair(Layer):
-    """A layer that stores two tensors, `k` and `v`, (B, Hkv, S, D); None before the first use."""
-
-    @property
-    def k(self) -> torch.Tensor | None:
-        return self.store[0] if self.store else None
-
-    @property
-    def v(self) -> torch.Tensor | None:
-        return self.store[1] if self.store else None
+    """A layer that stores two tensors, keys and values, (B, Hkv, S, D)."""
 
     def room(self, step: Step, like: torch.Tensor, slots: int) -> Tensors:
         """The store, (B, Hkv, slots, D) twice, made by the first step in its type or `like`'s."""

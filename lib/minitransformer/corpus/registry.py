@@ -4,7 +4,6 @@ into place."""
 import difflib
 import hashlib
 import http.client
-import os
 import time
 import tomllib
 import urllib.request
@@ -12,6 +11,7 @@ from collections.abc import Callable
 from importlib.resources import files
 from pathlib import Path
 
+from ..files import replacing
 from .text import shown
 
 CHECKOUT = Path(__file__).resolve().parents[3]
@@ -104,18 +104,15 @@ def _download(name: str, file: dict, path: Path, progress: Progress | None) -> N
     if derive:
         data = derived(data, derive)
         _verify(f"corpus {name!r}: the text derived from it", data, file["sha256"], by_hand)
-    part = path.with_name(f"{path.name}.{os.getpid()}.part")
     try:
-        path.parent.mkdir(parents=True, exist_ok=True)
-        part.write_bytes(data)
-        os.replace(part, path)
+        with replacing(path) as part:
+            part.write_bytes(data)
     except OSError as error:
+        reason = _line(error.__cause__ or error)  # as the system says it
         raise OSError(
-            f"corpus {name!r} cannot be written to {shown(path)} ({_line(error)}): free or unlock"
-            f" the folder, or set CORPORA_DIR to a folder that holds {file['path']}"
+            f"corpus {name!r} cannot be written to {shown(path)} ({reason}): free or unlock the"
+            f" folder, or set CORPORA_DIR to a folder that holds {file['path']}"
         ) from error
-    finally:
-        part.unlink(missing_ok=True)
 
 
 def _fetch(file: dict, progress: Progress | None) -> bytes:

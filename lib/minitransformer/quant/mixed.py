@@ -2,7 +2,7 @@
 least in so many bytes.
 
 The search takes losses as adding up, which holds for small ones (a second-order view of the loss:
-Dong et al. 2019); so it ends by measuring what it chose. The result, a mapping from layer to
+Dong et al. 2019): whoever uses what it chose measures that. The result, a mapping from layer to
 scheme, is what `quantize` takes and what a scheme file holds."""
 
 import json
@@ -25,13 +25,12 @@ Loss = Callable[[nn.Module], float]
 
 @dataclass(frozen=True)
 class Mixed:
-    """A scheme for every layer, the bytes of the model's tensors, and its rise in loss: the sum of
-    the layers', and measured."""
+    """A scheme for every layer, the bytes of the model's tensors, and the rise in loss that the
+    layers' add up to."""
 
     scheme: dict[str, QuantScheme | None]
     nbytes: int
     predicted_nats: float
-    measured_nats: float
 
 
 def sensitivity(
@@ -68,9 +67,7 @@ def sensitivity(
     return rows
 
 
-def search(
-    model, rows: list[dict], limit: int, loss: Loss, method: str = "rtn", calibration=None
-) -> Mixed:
+def search(cfg: ModelConfig, rows: list[dict], limit: int) -> Mixed:
     """The formats of the rows of `sensitivity`, one a layer, that fit into `limit` bytes of tensors
     with little loss.
 
@@ -78,9 +75,7 @@ def search(
     until nothing that helps fits. It starts from the smallest format everywhere, and from each
     format that fits everywhere, lest it end worse than that one; the least sum counts. ValueError
     when not even the smallest formats fit."""
-    options = {
-        layer: [row for row in rows if row["layer"] == layer] for layer in matrices(model.cfg)
-    }
+    options = {layer: [row for row in rows if row["layer"] == layer] for layer in matrices(cfg)}
     if empty := [layer for layer, own in options.items() if not own]:
         raise ValueError(
             f"no row tells of {', '.join(empty)}: give the rows that sensitivity made of this model"
@@ -91,7 +86,7 @@ def search(
             for layer, own in options.items()
         }
     ]
-    over = computed_bytes(model.cfg, _schemes(starts[0])) - limit
+    over = computed_bytes(cfg, _schemes(starts[0])) - limit
     if over > 0:
         raise ValueError(
             f"{limit} bytes are {over} fewer than the smallest formats take: "
@@ -99,25 +94,15 @@ def search(
         )
     for scheme in dict.fromkeys(row["scheme"] for row in rows):
         alike = {row["layer"]: row for row in rows if row["scheme"] == scheme}
-        if len(alike) == len(options) and computed_bytes(model.cfg, _schemes(alike)) <= limit:
+        if len(alike) == len(options) and computed_bytes(cfg, _schemes(alike)) <= limit:
             starts.append(alike)
     ends = [
-        _spend(options, start, limit - computed_bytes(model.cfg, _schemes(start)))
-        for start in starts
+        _spend(options, start, limit - computed_bytes(cfg, _schemes(start))) for start in starts
     ]
     chosen = min(ends, key=lambda end: sum(row["nats"] for row in end.values()))
     scheme = {layer: chosen[layer]["scheme"] for layer in options}
-    measured = (
-        loss(quantize(model, scheme, method, calibration)) - loss(model)
-        if any(scheme.values())
-        else 0.0
-    )
-    return Mixed(
-        scheme,
-        computed_bytes(model.cfg, scheme),
-        sum(row["nats"] for row in chosen.values()),
-        measured,
-    )
+    nats = sum(row["nats"] for row in chosen.values())
+    return Mixed(scheme, computed_bytes(cfg, scheme), nats)
 
 
 def _spend(options, chosen, left):
