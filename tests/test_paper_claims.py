@@ -120,6 +120,10 @@ def test_to_hold_by_a_wide_interval_or_one_about_zero_says_little(interval, told
     row = claims.audit_row(ledger, "S1-cache-speedup", 1.5, interval)
     assert row["verdict"] == "holds"
     assert row["note"].startswith(told) and ("says little" in row["note"]) == bool(told)
+    there = {"answer": 1.5, "answer_interval": interval}
+    row = claims.audit_row(ledger, "S1-cache-speedup", 3, (2.9, 3.1), **there)
+    assert (row["verdict"], row["answer_verdict"]) == ("not comparable", "holds")
+    assert row["note"].startswith(told) and ("says little" in row["note"]) == bool(told)
 
 
 def test_nats_are_wide_as_what_they_are_logarithms_of():

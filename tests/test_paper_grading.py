@@ -6,7 +6,7 @@ from pathlib import Path
 import pytest
 
 from claim_rows import own_row
-from paper import grading
+from paper import grading, sources
 from paper.claims import audit_row, seed_claims
 from paper.project import Project
 from paper.sources import LIB
@@ -146,6 +146,19 @@ def test_modules_reached_by_the_tests_of_a_project(tmp_path):
     (tmp_path / "tests" / "test_a.py").write_text(source)
     reached, every = grading.modules_reached(Project(tmp_path))
     assert 1 < reached < every
+
+
+def test_a_module_that_a_reached_one_names_is_reached(tmp_path, monkeypatch):
+    package = tmp_path / "lib" / "paper"
+    package.mkdir(parents=True)
+    (tmp_path / "tests").mkdir()
+    (tmp_path / "tests" / "test_a.py").write_text("from paper import one\n")
+    texts = {"__init__": "", "one": 'load(["paper.two", *more])', "two": "", "three": ""}
+    for name, text in texts.items():
+        (package / f"{name}.py").write_text(text)
+    for module in (grading, sources):
+        monkeypatch.setattr(module, "LIB", package.parent)
+    assert grading.modules_reached(Project(tmp_path)) == (3, 4)
 
 
 def test_no_line_of_the_library_is_left_out_of_coverage():

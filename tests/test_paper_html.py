@@ -1089,6 +1089,10 @@ def test_values_are_written_with_units_and_the_digits_their_interval_supports():
         marks.written(1e-13, "") == "1.0·10⁻¹³"
         and marks.written(2e-9, "", (1e-9, 3e-9)) == "2.0·10⁻⁹"
     )
+    row = {"printed": True, "seed_value": 1045.31, "unit": "perplexity", "interval": None}
+    assert marks.measured({**row, "measured": 1052.4349}) == "1,052.43 perplexity"
+    assert marks.measured({**row, "measured": 1052.4349, "printed": False}) == "1,052 perplexity"
+    assert marks.measured({**row, "measured": None}) == "–"
     assert marks.stated(1045.31, "ms") == "1,045.31\u202fms" and marks.stated("~149K") == "~149K"
     assert marks.interval_text(None) == "" and marks.interval_text([1.894, 2.116]) == "[1.89, 2.12]"
     assert marks.interval_text([2, 2]) == ""  # compared with itself
@@ -1269,7 +1273,7 @@ def test_bars_that_are_asked_no_more_are_listed_below_the_claims(page):
     for shown, bar in zip(listed, gone, strict=True):
         assert shown.startswith(f"{bar.id} ({bar.statement}: {bar.bound})")
         assert shown.endswith(f"dropped on {bar.dropped}: {bar.why}.")
-    assert f"{len(gone)} more were dropped" in text(page.select_one("#claims > p"))
+    assert f"{len(gone)} more bars were dropped" in text(page.select_one("#claims > p"))
 
 
 def test_bars_that_the_run_did_not_ask_are_listed_below_the_claims(page):
@@ -1283,7 +1287,7 @@ def test_bars_that_the_run_did_not_ask_are_listed_below_the_claims(page):
         shown[bar.id]
         == f"{bar.id} ({bar.statement}: {bar.threshold}), first written {bar.written}."
     )
-    assert f"{len(left)} more were not judged, because" in text(page.select_one("#claims > p"))
+    assert f"{len(left)} more bars were not judged, because" in text(page.select_one("#claims > p"))
 
 
 def test_captions_put_the_finding_in_bold():
@@ -1314,11 +1318,16 @@ def test_code_is_colored_by_the_style_sheet_and_reads_as_it_was_written():
     assert found["nf"] == "f" and found["c1"] == "# why" and found["mf"] == "0.5"
 
 
-def test_what_follows_from_printed_numbers_is_said_to_and_stands_under_no_table():
+def test_what_follows_from_printed_numbers_is_said_to_and_stands_under_no_table(shown):
     module = Book(TEMPLATE).env.get_template("outputs.html.j2").module
-    rows = [audit_row(LEDGER, "S33-ratio", 1.95), audit_row(LEDGER, "S2-parameters", 149_000)]
+    rows = [audit_row(LEDGER, "S34-fp32-row", 1052.43), audit_row(LEDGER, "S2-parameters", 149_000)]
     at = {"anchor": "04-a", "number": "04.1"}
     links = BeautifulSoup(module.sources({"csv": ""}, at, rows), "html.parser")
     assert [a["href"] for a in links.select("a")] == ["#claim-S2-parameters", "#04-a"]
     lines = BeautifulSoup(module.claims({}, at, rows, rows, {}), "html.parser").select("li")
     assert [("from its own numbers" in text(line)) for line in lines] == [True, False]
+    (line,) = shown((display.show_claim, rows[0]))
+    claim = {**rows[0], "notebook": "A2-quant", "cell_id": "a"}
+    ((_, _, (row,)),) = html._claims([claim], [], None)["audit"]["groups"]
+    for said in (text(lines[0]), line.data["text/plain"], row["shown"]):
+        assert "1,052.43 perplexity" in said  # as it is printed

@@ -138,6 +138,28 @@ def test_many_log_probabilities_come_in_several_answers(monkeypatch):
     assert Server.asked[2]["prompt"] == [7, 7, 2, 3] and Server.asked[3]["n_predict"] == 1
 
 
+def test_an_end_of_text_is_a_token_like_another_and_no_prompt_is_read_twice(monkeypatch):
+    text, end, prompt = [5, 3, 6, 3, 3, 8], 3, [7, 7]
+
+    class Server:
+        grown = None
+
+        def ask(self, way, what):
+            at, tokens = len(what["prompt"]) - len(prompt), []
+            while len(tokens) < what["n_predict"] and (not tokens or tokens[-1] != end):
+                token = text[at + len(tokens)]
+                tokens.append(9 if what.get("ignore_eos") and token == end else token)
+            read = 1 if what["cache_prompt"] else len(what["prompt"])
+            tops = [{"top_logprobs": [{"id": token, "logprob": 0.0}]} for token in tokens]
+            found = {"tokens": tokens, "completion_probabilities": tops}
+            return found | {"timings": {"prompt_ms": 1e3 * read, "predicted_ms": 0}}
+
+    monkeypatch.setattr(runtimes, "Llama", lambda path: Server())
+    run, seen = runtimes.llama("model.gguf", prompt), []
+    assert run(6, seen) == (text, 2 + 3)  # the prompt, then one token after each end
+    assert [[*step] for step in seen] == [[token] for token in text]
+
+
 def test_the_study_goes_on(stand_in, tmp_path, monkeypatch):
     tiny = ModelConfig(64, 32, 1, 2, norm="rmsnorm", ffn="swiglu", bias=False)
     monkeypatch.setitem(peers.SHAPES, "tiny", tiny)

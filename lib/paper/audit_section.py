@@ -49,10 +49,12 @@ def _row(row, said):
         **row,
         "at_home": at_home,
         "why": WHY.get(row["kind"], "not examined"),
-        "shown": _text(row["measured"], row["unit"], row["interval"]),
+        "shown": "" if row["measured"] is None else row["shown"],
         "asked": _asked(row, said),
         "strip": strip(row["measured"], row["interval"], bar, **compared),
-        "answer_shown": _text(row["answer"], row["unit"], row["answer_interval"]),
+        "answer_shown": ""
+        if row["answer"] is None
+        else written(row["answer"], row["unit"], row["answer_interval"]),
     }
 
 
@@ -64,27 +66,14 @@ def _asked(row, said):
     return f"{written(said['seed_value'])} ± {written(said['step'] / 2)}"
 
 
-def _text(value, unit, interval):
-    return "" if value is None else written(value, unit, interval)
-
-
 def _counted(kinds):
     """[(setting in words, [(verdict, one number a kind)])]; None where a kind has no such
     verdict."""
-    own = [
-        (verdict, [None if _apart(kind["kind"], verdict) else kind[verdict] for kind in kinds])
-        for verdict in VERDICTS
-        if verdict != BETTER
-    ]
-    answers = [
-        (
-            verdict,
-            [None if kind["kind"] == "setting" else kind[f"answer {verdict}"] for kind in kinds],
-        )
-        for verdict in VERDICTS
-        if verdict != SLIP
-    ]
-    return [("at its own setting", own), ("where the question can be answered", answers)]
+    at_home = [verdict for verdict in VERDICTS if verdict != BETTER]
+    away = [verdict for verdict in VERDICTS if verdict != SLIP]
+    own = [(v, [None if _apart(k["kind"], v) else k[v] for k in kinds]) for v in at_home]
+    far = [(v, [None if k["kind"] == "setting" else k[f"answer {v}"] for k in kinds]) for v in away]
+    return [("at its own setting", own), ("where the question can be answered", far)]
 
 
 def _apart(kind, verdict):

@@ -81,6 +81,7 @@ class Book:
             file=companions.anchor,
             number=number,
             written=marks.written,
+            measured=marks.measured,
             stated=marks.stated,
             interval=marks.interval_text,
             unbroken=unbroken,

@@ -81,16 +81,18 @@ def audit_row(
     answer, answer_interval = plain_value(answer), plain_interval(answer_interval)
     verdict = said.verdict(measured, interval)
     about = ("kind", "section", "quote", "decides", "answered_at", "printed")
-    ends = known(interval)
-    remarks = (note, own_number(ledger, said), says_little(said, verdict, ends))
+    answer_verdict = said.answer_verdict(answer, answer_interval)
+    ends, answer_ends = known(interval), known(answer_interval)
+    wide = says_little(said, verdict, ends), says_little(said, answer_verdict, answer_ends)
+    remarks = (note, own_number(ledger, said), *wide)
     return {
         **_row(
             id, said.statement, said.seed_value, measured, said.unit, ends, said.threshold, verdict
         ),
         **{name: getattr(said, name) for name in about},
         "answer": answer,
-        "answer_interval": known(answer_interval),
-        "answer_verdict": said.answer_verdict(answer, answer_interval),
+        "answer_interval": answer_ends,
+        "answer_verdict": answer_verdict,
         "seed_unit": said.seed_unit or said.unit,
         "note": " ".join(filter(None, remarks)),
     }

@@ -34,7 +34,7 @@ from IPython.display import display
 from .boxes import overlaps
 from .canvas import ORDER, PALETTE, LiteralFigure, png_bytes
 from .claims import audited, settled
-from .marks import interval_text, stated, written
+from .marks import interval_text, measured, stated, written
 from .numerals import MOST, column, fixed, heading, number, readable, supported
 from .svg import svg_text
 from .words import seen
@@ -56,8 +56,7 @@ def show_figure(fig, id, alt, csv=None) -> bytes:
         )
     png = fig if isinstance(fig, bytes) else png_bytes(fig)
     width, height = struct.unpack(">II", png[16:24])  # the IHDR chunk comes first, at a fixed place
-    about = {"kind": "figure", "id": id, "alt": alt, "csv": csv}
-    about |= {"width": width, "height": height}
+    about = {"kind": "figure", "id": id, "alt": alt, "csv": csv, "width": width, "height": height}
     data = {"image/png": base64.b64encode(png).decode(), "text/plain": f"Figure {id}: {alt}"}
     if isinstance(fig, LiteralFigure):
         about["overlaps"] = overlaps(fig)
@@ -101,8 +100,7 @@ def show_text(df, id, csv=None, *, word, kind, shade, between=" "):
     scale = f"Faintest: {heading(shade)}, 0 or less; strongest: {number(top, 2)} or more."
     body = f'<p class="kinds">{key} <small>{scale}</small></p>\n<p class="words">{words}</p>'
     about = {"kind": "text", "id": id, "csv": csv}
-    plain = between.join(df[word])
-    _show({"text/html": body, "text/plain": plain}, about)
+    _show({"text/html": body, "text/plain": between.join(df[word])}, about)
 
 
 def _word(text, kind, part, told=()):
@@ -172,7 +170,7 @@ def show_claim(row):
     met what was tried."""
     found = []
     if row["measured"] is not None:
-        found.append(written(row["measured"], row["unit"], row.get("interval")) + _against(row))
+        found.append(measured(row) + _against(row))
     if row.get("answer") is not None:
         answer = written(row["answer"], row["unit"], row["answer_interval"])
         found.append(f"{row['answered_at']}: {answer}, {row['answer_verdict']}")

@@ -1,6 +1,7 @@
 """The grading sheet: what data/rubric.toml asks, with the evidence and the section of each."""
 
 import ast
+import re
 import tomllib
 from pathlib import Path
 
@@ -13,7 +14,7 @@ from .files import sha256
 from .numerals import number
 from .project import Project
 from .revision import commit, git
-from .sources import LIB, file_of, used, used_by
+from .sources import LIB, PACKAGES, file_of, used, used_by
 
 RUBRIC = Path(__file__).resolve().parents[2] / "data" / "rubric.toml"
 # what the original's pipeline leaves, as it is called here
@@ -22,6 +23,7 @@ LEFT += ("bench.csv", "bench_quant.csv")
 PLOTS = ("latency.png", "quant.png")
 COLUMNS = ("asked", "outcome", "evidence", "section", "commit")
 NOT_RUN, SHOWN, LACKING = "not run at this commit", "shown", "not in this run"
+NAMED = re.compile(rf'"((?:{"|".join(PACKAGES)})(?:\.\w+)+)"')  # what is imported by its name
 PROVED = ("asked", "outcome", "evidence")  # the columns of a gate in the section on provenance
 OUTCOMES = ("pass", "fail", NOT_RUN, SHOWN, LACKING)
 
@@ -167,7 +169,7 @@ def ran(test: dict) -> str:
 
 
 def modules_reached(project: Project) -> tuple[int, int]:
-    """(modules of the library that the tests' imports reach, all its modules)."""
+    """(modules of the library that the tests' imports and names reach, all its modules)."""
     tests = sorted((project.root / "tests").glob("*.py"))
     trees = (ast.parse(path.read_text(encoding="utf-8")) for path in tests)
     queue, seen = [name for tree in trees for name in used(tree, ())], set()
@@ -176,5 +178,6 @@ def modules_reached(project: Project) -> tuple[int, int]:
         path = file_of(name)
         if path is not None and path not in seen:
             seen.add(path)
-            queue += [*used_by(path, sha256(path)), name.rpartition(".")[0]]  # and its package
+            queue += [*used_by(path, sha256(path)), *NAMED.findall(path.read_text("utf-8"))]
+            queue += [name.rpartition(".")[0]]  # and its package
     return len(seen), len(list(LIB.rglob("*.py")))

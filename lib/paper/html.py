@@ -32,7 +32,7 @@ from .chapter import APPENDIX, Book, claim_anchor, prefix
 from .checks import check
 from .claims import audited, seed_claims
 from .files import read_json, write_text
-from .marks import strip, written
+from .marks import measured, strip, written
 from .names import slug
 from .project import OWN, Project
 from .record import made_by
@@ -169,7 +169,7 @@ def _claims(claims, chapters, matter):
             "href": cell_anchor(row),
             "cell": numbers.get(cell_anchor(row), ""),
             "bar": (row["op"], row["bound"]) if row.get("op") else None,
-            "shown": written(row["measured"], row["unit"], row["interval"]),
+            "shown": measured(row),
         }
         for row in claims
     ]

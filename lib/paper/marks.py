@@ -125,6 +125,14 @@ def written(value, unit="", interval=None):
     return _with_unit(text, unit)
 
 
+def measured(row):
+    """What a row of claims was measured as; what follows from printed numbers has their digits."""
+    if not row.get("printed") or row["measured"] is None:
+        return written(row["measured"], row["unit"], row.get("interval"))
+    places = len(str(row["seed_value"]).partition(".")[2])
+    return _with_unit(fixed(row["measured"], places), row["unit"])
+
+
 def stated(value, unit=""):
     """The original report's own number: its digits, with a thousands comma."""
     return (

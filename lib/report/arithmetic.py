@@ -16,7 +16,7 @@ def own_arithmetic(ledger: dict) -> pd.DataFrame:
     sinusoidal = math.log(v["S41-sinusoidal-perplexity"])
     faster = v["S33-naive-latency"] / v["S33-cached-latency"]
     approximate = "loss of the sinusoidal perplexity, both printed as approximate"
-    held, floats = v["S2-fp32-size"], "parameters that 1.99 MB hold in FP32, 4 bytes each"
+    held, floats = v["S2-fp32-size"], "parameters that 1.99 MiB hold in FP32, 4 bytes each"
     rows = [
         ("int8 perplexity − FP32 perplexity", int8 - base, "S1-int8-degradation"),
         ("int4 perplexity − FP32 perplexity", int4 - base, "S1-int4-degradation"),
@@ -29,7 +29,7 @@ def own_arithmetic(ledger: dict) -> pd.DataFrame:
         ("latency ratio of the cache", faster, "S33-ratio"),
         ("latency ratio of int8", v["S34-int8-latency"] / v["S34-fp32-latency"], "S34-slower"),
         ("size ratio of int8", held / v["S34-int8-size"], "S1-int8-compression"),
-        (floats, held * 1e6 / 4, "S2-parameters"),
+        (floats, held * 2**20 / 4, "S2-parameters"),
     ]
     told = [(what, *_beside(ledger, id, follows)) for what, follows, id in rows]
     return pd.DataFrame(told, columns=["what", "follows", "printed", "agrees"])

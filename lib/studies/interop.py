@@ -1,9 +1,9 @@
 """Does a model trained here say the same in the runtimes that people use?
 
-Every runtime gets the same weights: FP32, or the same integers of int8 and int4 in groups of 32,
-each in the file that is its own. What it says is held against PyTorch that recomputes every step,
-token by token and logit by logit. A runtime that is not here, or a model that its format cannot
-express, is a row with the reason."""
+Where it can, a runtime gets the same weights: FP32, or the same integers of int8 and int4 in groups
+of 32, each in the file that is its own. What it says is held against PyTorch that recomputes every
+step, token by token and logit by logit. A runtime that is not here, or a model that its format
+cannot express, is a row with the reason."""
 
 from base64 import b64decode
 from collections.abc import Callable

@@ -5,11 +5,6 @@ import pandas as pd
 from .interop import EAGER, FORMATS, OWN, ROUNDS
 
 
-def diverged(table: pd.DataFrame) -> float:
-    """The largest divergence of llama.cpp on int8 and int4 weights, in nats."""
-    return float(table[table.runtime.str.startswith(ROUNDS) & (table.format != "FP32")].kl.max())
-
-
 def shown(table: pd.DataFrame) -> pd.DataFrame:
     """One row a model and runtime: of each format the leading tokens equal and the worst
     difference; last, why there are none."""
@@ -38,11 +33,14 @@ def sizes(table: pd.DataFrame, model: str = OWN) -> pd.DataFrame:
     return found.reset_index()
 
 
-def counted(table: pd.DataFrame, exact: bool = True) -> tuple[int, int]:
-    """(equal tokens, tokens) over all rows that ran and compute weights in floats; with `exact`
-    False over llama.cpp's int8 and int4, which round activations."""
-    rounds = table.runtime.str.startswith(ROUNDS) & (table.format != "FP32")
-    part = table[(table.of > 0) & (rounds != exact)]
+def rounding(table: pd.DataFrame) -> pd.Series:
+    """Which rows are llama.cpp's int8 and int4, which round activations too."""
+    return table.runtime.str.startswith(ROUNDS) & (table.format != "FP32")
+
+
+def counted(table: pd.DataFrame) -> tuple[int, int]:
+    """(equal tokens, tokens) over all rows that ran and compute weights in floats."""
+    part = table[(table.of > 0) & ~rounding(table)]
     return int(part.equal.sum()), int(part.of.sum())
 
 
@@ -55,8 +53,7 @@ def share(table: pd.DataFrame, word: str, format: str | None = None) -> float | 
 
 def worst_of(table: pd.DataFrame, formats: list[str]) -> float:
     """The worst difference of a logit over all runtimes that compute these formats in floats."""
-    exact = ~table.runtime.str.startswith(ROUNDS) | (table.format == "FP32")
-    return float(table[table.format.isin(formats) & exact & (table.of > 0)].worst.max())
+    return float(table[table.format.isin(formats) & ~rounding(table) & (table.of > 0)].worst.max())
 
 
 def bytes_of(table: pd.DataFrame, kind: str) -> dict[str, int]:
@@ -85,14 +82,16 @@ def drawn(table: pd.DataFrame) -> pd.DataFrame:
 
 def parted(table: pd.DataFrame) -> str:
     """What rounding activations too makes of llama.cpp's text, in a sentence; "" without it."""
-    equal, of = counted(table, exact=False)
-    if not of:
+    rows = table[(table.of > 0) & rounding(table)]
+    if rows.empty:
         return ""
+    # the step at which a text parts is compared too; half of the last digit more is rounded up
+    steps, most = (rows.equal + 1).clip(upper=rows.of).sum(), rows.kl.max() + 0.5e-4
     return (
         "llama.cpp rounds activations too beside int8 and int4 weights, so that its text may part: "
-        f"**{equal} of {of}** tokens are equal, and at no step is the Kullback-Leibler divergence "
-        f"from PyTorch's on the same integers above {diverged(table):.4f} nats; the table has the "
-        "worst difference of a single number."
+        f"**{rows.equal.sum()} of {rows.of.sum()}** tokens are equal, and over the {steps} steps "
+        "with equal text the Kullback-Leibler divergence from PyTorch's on the same integers is at "
+        f"most {most:.4f} nats; the table has the worst difference of a single number."
     )
 
 

@@ -162,15 +162,16 @@ def llama(path, prompt, told: int = LIKELIEST):
     """llama.cpp, in a process of its own. The run appends to a list `seen` the log-probabilities of
     each step's `told` likeliest tokens, by id."""
     server = Llama(path)
-    asked = {"temperature": 0, "return_tokens": True, "cache_prompt": False, "ignore_eos": True}
-    asked |= {"samplers": ["temperature"]}
+    # Told to ignore an end of text, it takes the next best token instead: so it may stop there, and
+    # is asked to go on from what it holds.
+    asked = {"temperature": 0, "return_tokens": True, "samplers": ["temperature"]}
 
     def run(new, seen=None):
         made, seconds = [], 0.0
         most, more = (new, {}) if seen is None else (max(1, ANSWER // told), {"n_probs": told})
         while len(made) < new:
             part = {"prompt": [*prompt, *made], "n_predict": min(most, new - len(made))}
-            found = server.ask("completion", asked | more | part)
+            found = server.ask("completion", asked | more | part | {"cache_prompt": bool(made)})
             for step in found["completion_probabilities"] if more else ():
                 seen.append({one["id"]: one["logprob"] for one in step["top_logprobs"]})
             if not found["tokens"]:

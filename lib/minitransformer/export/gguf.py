@@ -5,7 +5,7 @@
     rmsnorm    relu2    arcee
     layernorm  relu2    nemotron
     layernorm  swiglu   stablelm
-    layernorm  relu     llama, after an exact rewrite (`rewrite=True`, see `rewrite`)
+    layernorm  relu     llama, after a rewrite (`rewrite=True`, see `rewrite`)
 
 `llama` and `arcee` rotate neighbouring pairs where we rotate halves, so the rows of each head of
 queries and keys are regrouped. Weights are written as F32, F16, BF16, Q8_0 or Q4_0; those of a
