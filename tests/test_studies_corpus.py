@@ -210,7 +210,7 @@ def test_rungs_fall_to_the_floor_and_wider_windows_see_more(language):
     assert table.bits.is_monotonic_decreasing
     closed = table[table.low.isna()].bits
     assert closed.min() > language.language.entropy_bits - 1e-12
-    narrow, wide = (closed[f"everything, in windows of {w}"] for w in predictors.WINDOWS)
+    narrow, wide = (closed[f"everything, 1 to {w} words seen"] for w in predictors.WINDOWS)
     assert narrow > wide > language.language.entropy_bits
     assert wide == window_bits(language.language, 256)
     oracle = table.loc["the oracle, on the test split"]

@@ -26,8 +26,8 @@ def ideal(data) -> pd.DataFrame:
     """Predictors that know one thing more, from the hardest guess down: bits a token, perplexity,
     and an interval where it was measured.
 
-    Of the language all are ideal and in closed form but the oracle, which is measured on the test
-    split. Of a text nobody knows them: it is counted in training and measured on the test split."""
+    Of the language all are ideal and in closed form (those of windows nearly) but the oracle, which
+    is measured on the test split. Of a text nobody knows them: it is counted in training and measured on the test split."""
     table = of_language(data) if data.kind == "language" else of_text(data)
     return table.sort_values("bits", ascending=False, kind="stable", ignore_index=True)
 
@@ -45,7 +45,7 @@ def of_language(data) -> pd.DataFrame:
     for m in MECHANISMS[1:]:
         if language.spec.share(m):
             known[f"everything but {m}"] = without(language, m)
-    known |= {f"everything, in windows of {w}": window_bits(language, w) for w in WINDOWS}
+    known |= {f"everything, 1 to {w} words seen": window_bits(language, w) for w in WINDOWS}
     rows = [(name, value, np.nan, np.nan) for name, value in known.items()]
     rows.append(("the oracle, on the test split", *measured(-data.oracle["test"])))
     return frame(rows)
