@@ -261,6 +261,26 @@ def test_tokenizers_are_compared_per_byte_and_must_give_the_text_back(texts, mon
     assert tokenizers.lossless(data, made) == (0, 4)
 
 
+def test_no_word_is_cut_in_two_and_of_the_language_none_is_lost():
+    spoken = language_corpus(7, SALT, SMALL, 20_000, 10, 1_000)
+    made = tokenizers.trained(spoken)
+    for characters in (1_000, 1_001, 1_002, 1_003):
+        word = tokenizers.compared(spoken, made, characters).set_index("tokenizer").loc["word"]
+        assert word.unknown_percent == 0 and word.text_comes_back
+        begun = tokenizers.beginning(spoken, "test", characters)
+        assert characters - 8 < len(begun) <= characters
+        assert spoken.text("test")[len(begun)].isspace()
+
+
+def test_a_text_without_white_space_begins_where_it_is_cut():
+    class Data:
+        def text(self, split):
+            return {"train": "x" * 9, "test": "a b"}[split]
+
+    assert tokenizers.beginning(Data(), "train", 4) == "xxxx"
+    assert tokenizers.beginning(Data(), "test", 4) == "a b"
+
+
 def test_independent_words_coincide_by_chance_and_a_language_far_more():
     chance = uniform_corpus(7, SALT).splits["train"]
     found = control.coincidences(chance)
