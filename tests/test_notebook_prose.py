@@ -49,6 +49,7 @@ SETTINGS = (
     # sizes that a study fixes
     "some 300 tokens",
     "8,192 tokens",
+    "the first 32 windows",
     "The 64 tokens",
     "times 64 (a prompt)",
     "one block of width 128",

@@ -167,14 +167,13 @@ def show_answer(text):
 
 
 def show_claim(row):
-    """Display one row of claims.json as a line: id, verdict, statement, what was measured against
-    which threshold or the original report, its answer where it has one, and of a bar that is not
-    met what was tried."""
+    """Display a row of claims.json as a line: id, verdict, statement, what was measured and asked,
+    its answer where it has one, and of a bar that is not met what was tried."""
     found = []
     if row["measured"] is not None:
-        found.append(written(row["measured"], row["unit"], row.get("interval")) + _against(row))
+        found.append(_found(row, "measured", "interval") + _against(row))
     if row.get("answer") is not None:
-        answer = written(row["answer"], row["unit"], row["answer_interval"])
+        answer = _found(row, "answer", "answer_interval")
         found.append(f"{row['answered_at']}: {answer}, {row['answer_verdict']}")
     verdict = settled(row)
     told = f"{row['statement'].rstrip('.')}: {'; '.join(found) or 'not examined'}"
@@ -182,6 +181,12 @@ def show_claim(row):
     body = f"<p><code>{html.escape(row['id'])}</code> <b>{verdict}</b>: {html.escape(told)}</p>"
     plain = f"{row['id']} {verdict}: {told}"
     _show({"text/html": body, "text/plain": plain}, {"kind": "claim", "id": row["id"]})
+
+
+def _found(row, name, ends):
+    """A number of a row with its unit and its interval: "1.95× [1.80, 2.10]"."""
+    shown = interval_text(row.get(ends), row.get("bound"))
+    return f"{written(row[name], row['unit'], row.get(ends))} {shown}".rstrip()
 
 
 def _against(row):
