@@ -125,7 +125,7 @@ def test_tiles_show_the_claim_that_judges_and_the_original_at_its_own_setting(ro
         "original 1,045.31; here, on a text like its own, 1,060 [1,000, 1,120]",
         "original 1.95× at n = 50; repeated 1.42× [1.21, 1.63]",
         "",
-        "original 1.88×, linear layers alone, positions kept; repeated 1.88×",
+        "original 1.88×, linear layers alone, position table kept; repeated 1.88×",
         "",
     ]
     assert (
