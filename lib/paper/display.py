@@ -171,9 +171,10 @@ def show_claim(row):
     its answer where it has one, and of a bar that is not met what was tried."""
     found = []
     if row["measured"] is not None:
-        found.append(_found(row, "measured", "interval") + _against(row))
+        found.append(written(row["measured"], row["unit"], row.get("interval")) + _against(row))
     if row.get("answer") is not None:
-        answer = _found(row, "answer", "answer_interval")
+        answer = written(row["answer"], row["unit"], row["answer_interval"])
+        answer = f"{answer} {interval_text(row['answer_interval'])}".rstrip()
         found.append(f"{row['answered_at']}: {answer}, {row['answer_verdict']}")
     verdict = settled(row)
     told = f"{row['statement'].rstrip('.')}: {'; '.join(found) or 'not examined'}"
@@ -183,20 +184,15 @@ def show_claim(row):
     _show({"text/html": body, "text/plain": plain}, {"kind": "claim", "id": row["id"]})
 
 
-def _found(row, name, ends):
-    """A number of a row with its unit and its interval: "1.95× [1.80, 2.10]"."""
-    shown = interval_text(row.get(ends), row.get("bound"))
-    return f"{written(row[name], row['unit'], row.get(ends))} {shown}".rstrip()
-
-
 def _against(row):
-    """ " (threshold ≥ 3.7×)", " (asked < 1 %)" or " (original report 1.95×)", before it where what
-    was computed follows from that report's own numbers; "" for none of them."""
+    """ " [3.8, 4.0] (threshold ≥ 3.7×)", its interval, " (asked < 1 %)" or " (original report
+    1.95×)", before it where it was computed from that report's own numbers; "" for none of them."""
+    ends = f" {interval_text(row.get('interval'), row.get('bound'))}".rstrip()
     if row["threshold"]:
-        return f" ({'asked' if audited(row) else 'threshold'} {row['threshold']})"
+        return f"{ends} ({'asked' if audited(row) else 'threshold'} {row['threshold']})"
     said = f" (original report {stated(row['seed_value'], row.get('seed_unit'))})"
     own = " (from its own numbers)" if row.get("printed") else ""
-    return own + said if audited(row) else ""
+    return ends + (own + said if audited(row) else "")
 
 
 def show_echo(text):
