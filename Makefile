@@ -78,7 +78,7 @@ help: ## this list
 	@echo "VARIABLES (README.md tells more)"
 	@awk -F '^## ' '/^## / {print "  " $$2}' $(firstword $(MAKEFILE_LIST))
 
-## PROFILE         quick (a first look), paper (the default: half an hour to an hour on 2 cores), seed, full (hours on a CPU)
+## PROFILE         quick (a first look), paper (the default: 20 minutes to an hour on 2 cores), seed, full (hours on a CPU)
 ## CORPUS          a text file, or a name that data/README.md lists; CORPORA_DIR: a folder that holds named ones already
 ## NANOGPT         a clone of nanoGPT, which make texts then runs beside ours
 ## TOKENIZER       word, character or bpe

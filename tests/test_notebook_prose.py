@@ -50,6 +50,7 @@ SETTINGS = (
     "some 300 tokens",
     "the first 16 windows",
     "8,192 tokens",
+    "the first 32 windows",
     "The 64 tokens",
     "times 64 (a prompt)",
     "one block of width 128",

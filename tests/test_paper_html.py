@@ -616,7 +616,8 @@ def test_claims_certificates_and_negative_results_stand_in_the_chapter(page):
     assert claims.has_attr("open") and "Tried: less work." in text(tried) and tried.em
     assert text(claims).count("Tried:") == 1
     assert "(threshold < 91)" in text(claims) and "(original report 1.95×)" in text(claims)
-    assert f"{LEDGER['S1-cache-speedup']['answered_at']}: 1.90×, holds" in text(claims)
+    assert f"{LEDGER['S1-cache-speedup']['answered_at']}: 1.90× [1.70, 2.10], holds" in text(claims)
+    assert "1.42× [1.21, 1.63] (original report 1.95×)" in text(claims)
     assert text(claims.select("li")[-1]).startswith("copied S1-blocks")
     assert [text(badge) for badge in claims.select(".badge")][3:] == [
         "not comparable", "holds"

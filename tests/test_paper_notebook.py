@@ -339,7 +339,7 @@ def test_a_claim_is_shown_with_what_was_asked_and_its_answer(nb, capsys):
     shown = displayed(capsys).replace("\u202f", " ")
     assert "is 1.95: 1.95× (from its own numbers) (original report 1.95×)" in shown
     assert shown.count("from its own numbers") == 2  # once in HTML, once in plain text
-    assert "less than 1 %: 0.20 % of perplexity (asked < 1 %); the trained model under" in shown
-    assert "rule: 9.8 % of perplexity, does not hold" in shown
+    assert "less than 1 %: 0.20 % of perplexity [0.10, 0.30] (asked < 1 %); the trained" in shown
+    assert "rule: 9.8 % of perplexity [9.0, 10.0], does not hold" in shown
     assert "S2-dim copied: The model width is 128: 128 units (original report 128 units)" in shown
     assert "natural language: not examined" in shown

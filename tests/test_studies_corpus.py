@@ -210,7 +210,7 @@ def test_rungs_fall_to_the_floor_and_wider_windows_see_more(language):
     assert table.bits.is_monotonic_decreasing
     closed = table[table.low.isna()].bits
     assert closed.min() > language.language.entropy_bits - 1e-12
-    narrow, wide = (closed[f"everything, in windows of {w}"] for w in predictors.WINDOWS)
+    narrow, wide = (closed[f"everything, 1 to {w} words seen"] for w in predictors.WINDOWS)
     assert narrow > wide > language.language.entropy_bits
     assert wide == window_bits(language.language, 256)
     oracle = table.loc["the oracle, on the test split"]
@@ -259,6 +259,26 @@ def test_tokenizers_are_compared_per_byte_and_must_give_the_text_back(texts, mon
     assert tokenizers.lossless(data, made) == (4, 4)
     monkeypatch.setattr(tokenizers, "decode", lambda tokenizer, ids: "lost")
     assert tokenizers.lossless(data, made) == (0, 4)
+
+
+def test_no_word_is_cut_in_two_and_of_the_language_none_is_lost():
+    spoken = language_corpus(7, SALT, SMALL, 20_000, 10, 1_000)
+    made = tokenizers.trained(spoken)
+    for characters in (1_000, 1_001, 1_002, 1_003):
+        word = tokenizers.compared(spoken, made, characters).set_index("tokenizer").loc["word"]
+        assert word.unknown_percent == 0 and word.text_comes_back
+        begun = tokenizers.beginning(spoken, "test", characters)
+        assert characters - 8 < len(begun) <= characters
+        assert spoken.text("test")[len(begun)].isspace()
+
+
+def test_a_text_without_white_space_begins_where_it_is_cut():
+    class Data:
+        def text(self, split):
+            return {"train": "x" * 9, "test": "a b"}[split]
+
+    assert tokenizers.beginning(Data(), "train", 4) == "xxxx"
+    assert tokenizers.beginning(Data(), "test", 4) == "a b"
 
 
 def test_independent_words_coincide_by_chance_and_a_language_far_more():

@@ -370,11 +370,12 @@ def test_the_oracle_is_taken_from_a_curve_and_given_back(language, model):
     assert len(seen) == len(where) and floor == pytest.approx(standing.oracle(language).mean())
 
 
-def test_the_best_at_each_place_adds_up_to_the_best_in_a_window(language):
-    source, w = language.language, 20
-    total = math.log(2) * window_bits(source, 1)
-    total += sum(context_worth.best_at(source, place) for place in range(1, w))
-    assert total == pytest.approx(w * math.log(2) * window_bits(source, w))
+def test_the_best_with_so_much_context_is_the_best_in_a_window(language):
+    """The figure's curve and the bar's optimum are of the same places: 1 to all words seen."""
+    where = pd.DataFrame({"position": np.arange(1, 21)})
+    (_, _), ((seen, best), _) = context_worth.limits(language, where)
+    assert seen.tolist() == [*range(1, 21)]
+    assert best.mean() == pytest.approx(math.log(2) * window_bits(language.language, 20))
 
 
 # reliability

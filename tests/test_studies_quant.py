@@ -453,6 +453,10 @@ def test_the_seeds_layout_is_as_it_reports_in_mib():
     assert layout.layout_mib.round(2).tolist() == [1.99, 1.06, 1.06]
     assert layout.layout_times.round(2).tolist() == [1.0, 1.88, 1.88]
     assert layout.packed_times["int4"] > 6.5 > layout.packed_times["int8"] > 3.7
+    table = 4 * 512 * 128  # bytes of positions, which the original's layout has and ours has not
+    assert layout.kept_times["int4"] == pytest.approx(
+        layout.layout_bytes["fp32"] / (layout.packed_bytes["int4"] + table)
+    )
     assert 100 > seed_quant.named_percent(8) > seed_quant.named_percent(4) > 50
     for bits in (8, 4):  # what it does not name, codes and positions, makes the rest
         parts, whole = seed_quant.seed_layout().set_index("part").bytes, layout.layout_bytes["fp32"]

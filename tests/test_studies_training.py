@@ -403,6 +403,7 @@ def test_the_object_is_asked_and_not_its_configuration():
     table = architecture.recipes({"a": SEED, "b": GOOD}).set_index("setting")
     assert table.loc["optimizer"].tolist() == ["Adam", architecture.optimizer_name(GOOD)]
     assert table.loc["peak learning rate", "a"] == SEED.lr
+    assert table.loc["shape of the cool-down"].tolist() == [None, GOOD.cooldown_shape]
     assert not any("_" in name for name in table.index) and len(table) == len(asdict(SEED))
     told = architecture.found(cfg, 0)
     assert (told["blocks"], told["width"], told["heads"]) == (1, 16, 2)

@@ -165,14 +165,14 @@ def show_answer(text):
 
 
 def show_claim(row):
-    """Display one row of claims.json as a line: id, verdict, statement, what was measured against
-    which threshold or the original report, its answer where it has one, and of a bar that is not
-    met what was tried."""
+    """Display a row of claims.json as a line: id, verdict, statement, what was measured and asked,
+    its answer where it has one, and of a bar that is not met what was tried."""
     found = []
     if row["measured"] is not None:
         found.append(measured(row) + _against(row))
     if row.get("answer") is not None:
         answer = written(row["answer"], row["unit"], row["answer_interval"])
+        answer = f"{answer} {interval_text(row['answer_interval'])}".rstrip()
         found.append(f"{row['answered_at']}: {answer}, {row['answer_verdict']}")
     verdict = settled(row)
     told = f"{row['statement'].rstrip('.')}: {'; '.join(found) or 'not examined'}"
@@ -183,13 +183,14 @@ def show_claim(row):
 
 
 def _against(row):
-    """ " (threshold ≥ 3.7×)", " (asked < 1 %)" or " (original report 1.95×)", before it where what
-    was computed follows from that report's own numbers; "" for none of them."""
+    """ " [3.8, 4.0] (threshold ≥ 3.7×)", its interval, " (asked < 1 %)" or " (original report
+    1.95×)", before it where it was computed from that report's own numbers; "" for none of them."""
+    ends = f" {interval_text(row.get('interval'), row.get('bound'))}".rstrip()
     if row["threshold"]:
-        return f" ({'asked' if audited(row) else 'threshold'} {row['threshold']})"
+        return f"{ends} ({'asked' if audited(row) else 'threshold'} {row['threshold']})"
     said = f" (original report {stated(row['seed_value'], row.get('seed_unit'))})"
     own = " (from its own numbers)" if row.get("printed") else ""
-    return own + said if audited(row) else ""
+    return ends + (own + said if audited(row) else "")
 
 
 def show_echo(text):

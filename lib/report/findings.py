@@ -101,7 +101,7 @@ def _stored(row, by, said):
         "title": "Int4 stored in int8",
         "sentence": f"Int4 is as large as int8 there, because every code of four bits is kept in a "
         f"byte: both are {stated(row['seed_value'], row['unit'])} smaller than FP32. With "
-        f"{row['answered_at']}, its tensors are {_answer(row)} smaller.",
+        f"{row['answered_at']}, its tensors are {_answer(row)} smaller. {row['note']}",
     }
 
 

@@ -104,6 +104,7 @@ def recipes(named: dict[str, TrainConfig]) -> pd.DataFrame:
     """Recipes side by side, a row a setting in words; the optimizer by the name that it earns."""
     own = {name: asdict(r) | {"optimizer": optimizer_name(r)} for name, r in named.items()}
     table = pd.DataFrame(own).rename(lambda key: SETTINGS.get(key, key.replace("_", " ")))
+    table.loc[SETTINGS["cooldown_shape"], table.loc[SETTINGS["cooldown"]] == 0] = None
     return table.rename_axis("setting").reset_index().astype(object)
 
 

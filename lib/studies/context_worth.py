@@ -5,7 +5,7 @@ import math
 import numpy as np
 import pandas as pd
 
-from minitransformer.corpus import window_bits
+from minitransformer.corpus import bits_after
 from minitransformer.evaluate import by_position, token_report
 
 from .standing import oracle
@@ -49,11 +49,5 @@ def limits(data, where: pd.DataFrame) -> list:
     if floor is None:
         return []
     seen = np.unique(where.position.round()).astype(int)
-    best = [best_at(data.language, int(place)) for place in seen]
+    best = math.log(2) * bits_after(data.language, seen)
     return [(float(floor.mean()), "oracle"), ((seen, best), "best possible with this context")]
-
-
-def best_at(language, place: int) -> float:
-    """Nats of the ideal prediction at a place of a window: what one more token adds."""
-    ends = [n * window_bits(language, n) for n in (place, place + 1)]
-    return math.log(2) * (ends[1] - ends[0])

@@ -87,8 +87,8 @@ def of_seed(recipe: TrainConfig, vocab_size: int, seed: int, runs: int, root: Pa
 
 
 def texts(corpus: Corpus, control: Corpus, window: int) -> dict[str, Text]:
-    """What the arms read, and which held-out text is scored: validation tokens of the corpus, the
-    test split of the control, each in windows as in training."""
+    """What the arms read, and which held-out text is scored: validation tokens of the corpus in
+    windows of `window`, the test split of the control in those of the original report."""
     watched = WATCHED * window + 1
     return {
         "train": Text.of(corpus, "valid", window, watched),

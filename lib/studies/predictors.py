@@ -26,8 +26,8 @@ def ideal(data) -> pd.DataFrame:
     """Predictors that know one thing more, from the hardest guess down: bits a token, perplexity,
     and an interval where it was measured.
 
-    Of the language all are ideal and in closed form but the oracle, which is measured on the test
-    split. Of a text nobody knows them: it is counted in training and measured on the test split."""
+    Of the language all are ideal and in closed form (windows nearly) but the oracle: it is, like
+    the counts of a text, of which nobody knows them, measured on the test split."""
     table = of_language(data) if data.kind == "language" else of_text(data)
     return table.sort_values("bits", ascending=False, kind="stable", ignore_index=True)
 
@@ -42,10 +42,9 @@ def of_language(data) -> pd.DataFrame:
         "bigram": "all that the previous word tells",
     }
     known = {name: rungs[rung] for rung, name in names.items() if rung in rungs}
-    for m in MECHANISMS[1:]:
-        if language.spec.share(m):
-            known[f"everything but {m}"] = without(language, m)
-    known |= {f"everything, in windows of {w}": window_bits(language, w) for w in WINDOWS}
+    own = [m for m in MECHANISMS[1:] if language.spec.share(m)]
+    known |= {f"everything but {m}": without(language, m) for m in own}
+    known |= {f"everything, 1 to {w} words seen": window_bits(language, w) for w in WINDOWS}
     rows = [(name, value, np.nan, np.nan) for name, value in known.items()]
     rows.append(("the oracle, on the test split", *measured(-data.oracle["test"])))
     return frame(rows)
@@ -98,8 +97,7 @@ def limits(data) -> list[tuple[float, str]]:
 
 def off_closed_form(data) -> pd.DataFrame:
     """The oracle's mean loss on the test split against the closed form, in all and by mechanism:
-    bits, and standard errors between the two, to two decimals. ValueError for a corpus that no
-    language made."""
+    bits, and standard errors between the two, to two decimals. ValueError where there is none."""
     language, spec = data.language, data.language.spec
     losses, kinds = -data.oracle["test"] / math.log(2), data.mechanism["test"]
     rows = [("all", losses.mean(), language.entropy_bits, block_stderr(losses))]

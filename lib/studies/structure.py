@@ -47,7 +47,7 @@ def mechanisms(language: Language) -> pd.DataFrame:
         "bigram": "the previous word",
         "offset": f"the word {spec.offset} back",
         "recency": f"the last word of one of {spec.sources} classes",
-        "induction": "what followed this key last time",
+        "induction": f"what it last put behind this key, one of {spec.keys}",
     }
     own = [m for m in MECHANISMS if m in hidden]
     rows = [(m, looks[m], 100 * spec.share(m), entropy(spec.ranks(m)), hidden[m]) for m in own]

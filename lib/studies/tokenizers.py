@@ -1,6 +1,7 @@
 """What do three ways to cut the text into tokens cost and keep?"""
 
 import math
+import re
 
 import numpy as np
 import pandas as pd
@@ -11,17 +12,23 @@ from minitransformer.corpus.tokenizers import KINDS
 STRANGE = "ñ á “quotes” — 漢字 🏳️‍🌈 \x00 <unk>"
 
 
+def beginning(data, split: str, characters: int) -> str:
+    """The first characters of a split up to white space: half a word would be an unknown one."""
+    most = f".{{1,{characters}}}"
+    return re.match(rf"(?s){most}(?!\S)|{most}", data.text(split))[0]
+
+
 def trained(data, characters: int = 400_000) -> dict:
-    """A tokenizer of each kind from the first characters of the training split."""
-    head = data.text("train")[:characters]
+    """A tokenizer of each kind from the beginning of the training split."""
+    head = beginning(data, "train", characters)
     return {kind: train_tokenizer(kind, head) for kind in KINDS}
 
 
 def compared(data, made: dict, characters: int = 60_000) -> pd.DataFrame:
-    """A row a tokenizer, on the first characters of the test split: how many bytes a token spells,
+    """A row a tokenizer, on the beginning of the test split: how many bytes a token spells,
     what share it does not know, and the bits a byte of frequencies (add-one, counted on as much of
     the training split) and of a uniform guess."""
-    probe, seen = data.text("test")[:characters], data.text("train")[: 4 * characters]
+    probe, seen = beginning(data, "test", characters), beginning(data, "train", 4 * characters)
     n_bytes, rows = len(probe.encode()), []
     for kind, tokenizer in made.items():
         size, ids = tokenizer.get_vocab_size(), encode(tokenizer, probe)
@@ -44,7 +51,6 @@ def compared(data, made: dict, characters: int = 60_000) -> pd.DataFrame:
 def lossless(data, made: dict, characters: int = 60_000) -> tuple[int, int]:
     """(given back, tried): characters and BPE on a piece of the test split and on a string of
     characters that no training text holds."""
-    texts = (data.text("test")[:characters], STRANGE)
-    ways = [made[kind] for kind in ("character", "bpe")]
-    back = [decode(way, encode(way, text)) == text for way in ways for text in texts]
+    texts = (beginning(data, "test", characters), STRANGE)
+    back = [decode(made[k], encode(made[k], t)) == t for k in ("character", "bpe") for t in texts]
     return sum(back), len(back)

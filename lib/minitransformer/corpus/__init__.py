@@ -4,7 +4,7 @@ and batches."""
 from .batches import Batches
 from .dataset import Corpus
 from .encodings import Text
-from .ladder import hidden_bits, ladder, marginals, window_bits, without
+from .ladder import bits_after, hidden_bits, ladder, marginals, window_bits, without
 from .language import (
     LARGE,
     MECHANISMS,
@@ -36,9 +36,9 @@ from .tokenizers import (
 
 __all__ = [
     "Batches", "Checked", "Corpus", "LARGE", "Language", "LanguageSpec", "MECHANISMS", "MINIMAL",
-    "PINNED", "SMALL", "SPECIALS", "SPLITS", "Sample", "Store", "Text", "build", "catalogue",
-    "check_corpus", "decode", "encode", "entropy", "hidden_bits", "ladder", "language_corpus",
-    "marginals", "on_disk", "read_text", "split_text", "text_corpus", "train_bpe",
-    "train_characters", "train_tokenizer", "train_words", "uniform_corpus", "uniform_words",
-    "vocabulary", "window_bits", "without", "words_tokenizer",
+    "PINNED", "SMALL", "SPECIALS", "SPLITS", "Sample", "Store", "Text", "bits_after", "build",
+    "catalogue", "check_corpus", "decode", "encode", "entropy", "hidden_bits", "ladder",
+    "language_corpus", "marginals", "on_disk", "read_text", "split_text", "text_corpus",
+    "train_bpe", "train_characters", "train_tokenizer", "train_words", "uniform_corpus",
+    "uniform_words", "vocabulary", "window_bits", "without", "words_tokenizer",
 ]  # fmt: skip

@@ -79,21 +79,26 @@ def without(language: Language, mechanism: str) -> float:
     return language.entropy_bits + language.spec.share(mechanism) * gain
 
 
-def window_bits(language: Language, window: int) -> float:
-    """Bits a token of the ideal predictor that sees only its own window: context before the
-    window's start is hidden.
+def bits_after(language: Language, seen) -> np.ndarray:
+    """Bits a token of the ideal predictor that sees only the last `seen` tokens, 1 or more (or so
+    many each).
 
-    A token finds what it looks back to with probability 1 - (1 - 1/g)^t at place t, g the mean gap:
-    the number of classes for recency, classes x keys / classes that share a memory for induction;
-    the bigram and the offset reach back a fixed distance."""
+    The bigram and the offset reach back a fixed distance. For recency and induction it is nearly
+    right: they find what they look back to with probability 1 - (1 - 1/g)^seen, as if every step
+    were as likely to hold it, g the mean gap: the number of classes for recency, classes x keys /
+    classes that share a memory for induction."""
     spec, hidden, total = language.spec, hidden_bits(language), language.entropy_bits
     # classes that write into one memory
     remembering = 1 if spec.recall == "index" else spec.layout.count("I")
+    reach = {"free": 0, "bigram": 1, "offset": spec.offset}
     gap = {"recency": spec.classes, "induction": spec.classes * spec.keys / max(remembering, 1)}
     for m in hidden:
-        if m in gap:
-            seen = 1 - gap[m] / window * (1 - (1 - 1 / gap[m]) ** window)
-        else:
-            seen = max(0.0, 1 - {"free": 0, "bigram": 1, "offset": spec.offset}[m] / window)
-        total += (1 - seen) * spec.share(m) * (hidden[m] - entropy(spec.ranks(m)))
+        lost = (1 - 1 / gap[m]) ** np.asarray(seen) if m in gap else np.less(seen, reach[m])
+        total = total + lost * spec.share(m) * (hidden[m] - entropy(spec.ranks(m)))
     return total
+
+
+def window_bits(language: Language, window: int) -> float:
+    """Bits a token of the ideal predictor that sees only its own window: as in training and in
+    scores, the first token that it predicts has one before it, the last the whole window."""
+    return float(bits_after(language, np.arange(1, window + 1)).mean())
