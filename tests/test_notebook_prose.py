@@ -22,7 +22,6 @@ SETTINGS = (
     "fewer than 30 tokens",
     "100 tokens or more",
     # what counts as free, and what a logarithmic axis or a table leaves out
-    "below 1 %",
     "less than 1 %",
     "at most 1 %",
     "At most 1 %",
@@ -35,6 +34,7 @@ SETTINGS = (
     "a scale for 32 weights",
     "QLoRA's 16 levels",
     "rounded to 8 bits",
+    "input reaches 6",
     "the last 32 tokens",
     "4 specials",
     "blocks of 16",

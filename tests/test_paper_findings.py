@@ -51,7 +51,7 @@ TOLD = {
     ),
     "S32-int4-acceptable": (
         "Int4 is harmless where nothing was learnt",
-        "on the trained model under the same rule it adds 9.78 % of perplexity [9.50, 10.00].",
+        "on the trained model under the same rule it adds 9.78\u202f% of perplexity [9.50, 10.00].",
         {"measured": 0.25, "answer": 0.5},
     ),
     "S1-int4-compression": (

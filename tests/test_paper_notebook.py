@@ -336,7 +336,7 @@ def test_a_claim_is_shown_with_what_was_asked_and_its_answer(nb, capsys):
     nb.audit("S2-dim", 128, cell="cell-0")
     nb.audit("S6-synthetic", cell="cell-0")
     nb.audit("S33-ratio", 1.95, cell="cell-0")
-    shown = displayed(capsys).replace("\u202f", " ")
+    shown = displayed(capsys).replace("\\u202f", " ")
     assert "is 1.95: 1.95× (from its own numbers) (original report 1.95×)" in shown
     assert shown.count("from its own numbers") == 2  # once in HTML, once in plain text
     assert "less than 1 %: 0.20 % of perplexity [0.10, 0.30] (asked < 1 %); the trained" in shown
