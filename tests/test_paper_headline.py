@@ -123,7 +123,7 @@ def test_tiles_show_the_claim_that_judges_and_the_original_at_its_own_setting(ro
     ]
     assert [tile["seed_text"] for tile in tiles] == [
         "original 1,045.31; here, on a text like its own, 1,060 [1,000, 1,120]",
-        "original 1.95× at n = 50; repeated 1.42× [1.21, 1.63]",
+        "original 1.95× at n\u00a0=\u00a050; repeated 1.42× [1.21, 1.63]",
         "",
         "original 1.88×, linear layers alone, position table kept; repeated 1.88×",
         "",
@@ -309,7 +309,7 @@ def test_the_readme_table_names_value_limit_bar_verdict_and_the_originals_settin
     lines = readme.headline_table(headline.tiles(found(rows), rows)).splitlines()
     assert lines[3] == (
         "| Cache speed-up, n = 500 | 11.20× [11.00, 11.40] | at the peak in both loops: 14× | "
-        "≥ 9× | pass | original 1.95× at n = 50; repeated 1.42× [1.21, 1.63] |"
+        "≥ 9× | pass | original 1.95× at n\u00a0=\u00a050; repeated 1.42× [1.21, 1.63] |"
     )
     assert lines[4].endswith("| pass | – |") and len({line.count("|") for line in lines}) == 1
 

@@ -527,10 +527,11 @@ def test_settings_stand_apart_and_what_was_not_examined_is_named(page):
     own, answers = audit.select(".audit-kinds tbody")
     told = {text(row.th): [text(cell) for cell in row.select("td")] for row in own.select("tr")[1:]}
     assert list(told) == [name for name in VERDICTS if name != "better is possible"]
-    assert told["not comparable"] == ["–0", "–0", "1", "–0", "", ""]
-    assert told["holds"] == ["", "–0", "–0", "–0", "", ""]
+    apart = "–counted apart"
+    assert told["not comparable"] == ["–0", "–0", "1", "–0", apart, apart]
+    assert told["holds"] == [apart, "–0", "–0", "–0", apart, apart]
     holds = [text(cell) for cell in answers.select("tr")[1].select("td")]
-    assert holds == ["", "–0", "1", "–0", "1", "–0"]
+    assert holds == [apart, "–0", "1", "–0", "1", "–0"]
     shapes = {use["href"] for use in audit.select(".badge use")}
     assert shapes <= {f"#{symbol['id']}" for symbol in page.select("symbol")} and len(shapes) == 7
 
