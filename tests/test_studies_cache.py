@@ -411,6 +411,8 @@ def test_the_roofline_has_the_head_once_a_forward_and_the_original_s_everywhere(
     assert own.speedup(8, 50) > roof.speedup(8, 50)
     told = latency.constants(law, roof, CFG).set_index("symbol").value
     assert told["F"] == pytest.approx(200) and told["a"] == pytest.approx(2)
+    shown = [latency.constants(replace(law, attention=a), roof, CFG).what[4] for a in (0.0, 1e-15)]
+    assert [what.endswith("not resolvable") for what in shown] == [True, False]
     kept = latency.summary(law, roof, pd.DataFrame(), CFG, 8)
     assert kept["peak_flops_per_second"] == pytest.approx(2e11) and kept["head"] == 0
     assert latency.fixed_in_words(law, 50) == ""  # what it reads of a cache is not to be seen

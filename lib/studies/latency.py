@@ -246,14 +246,15 @@ def text_needed(plan: Plan, context: int) -> int:
 
 def constants(model: bench.TimeModel, roof: bench.TimeModel, cfg) -> pd.DataFrame:
     """The constants in readable units, the one that has an interval with it."""
-    read = 4 * bench.weights_read(cfg)
-    resolved = "" if model.kappa_resolvable else ", not resolvable"
+    read, hidden = 4 * bench.weights_read(cfg), ", not resolvable"
+    square = f"attention, times the square of the tokens{'' if model.attention else hidden}"
+    resolved = "" if model.kappa_resolvable else hidden
     rows = [
         ("o", "fixed cost of an uncached forward", 1e6 * model.overhead, "µs"),
         ("o'", "fixed cost of a cached step", 1e6 * model.cached_overhead, "µs"),
         ("w", f"reading {read:,} bytes of weights", 1e6 * model.weights, "µs"),
         ("c", "compute of one token", 1e6 * model.compute, "µs"),
-        ("a", "attention, times the square of the tokens", 1e9 * model.attention, "ns"),
+        ("a", square, 1e9 * model.attention, "ns"),
         ("κ", f"what one more cached token adds to a step{resolved}", 1e9 * model.kappa, "ns"),
         ("t*", "knee, (o + w) / c", model.knee, "tokens"),
         ("β", "read bandwidth at this size", read / model.weights / 1e9, "GB/s"),
