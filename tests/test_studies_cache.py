@@ -302,8 +302,9 @@ def test_pages_follow_use_and_waste_less_than_a_block():
     assert paged[16] == 1 and paged[1] == 16 and (waste.reserved_share >= 1).all()
     idle = cache_bytes.idle(waste)
     assert idle["static, room for 96"] > idle["paged, blocks of 64"] > idle["paged, blocks of 16"]
-    half = pd.Series({"static, room for 96": 0.75, "paged, blocks of 16": 0.5})
-    assert cache_bytes.in_vain(half) == 50 and cache_bytes.in_vain(half, "static") == 75
+    # every length once: 96 · 97 / 2 of 96² tokens, and blocks of 16 in the mean half a block more
+    assert idle.iloc[-1] == pytest.approx(100 * (1 - 97 / 2 / 96))
+    assert idle["paged, blocks of 16"] == pytest.approx(100 * (1 - 97 / 2 / (97 / 2 + 7.5)))
 
 
 # quality
@@ -442,17 +443,18 @@ def test_a_kind_of_cache_has_run_before_the_process_is_looked_at(monkeypatch):
 def test_growth_is_seen_where_there_is_any():
     found = memory.growth(made(), np.arange(4), 40, 16)
     assert set(found.cache) == {"static", "paged", "window", "growing"} and found.tokens.max() == 40
-    table = pd.DataFrame({"cache": ["a"] * 4, "tokens": [1, 10, 20, 40]})
-    assert memory.later(table.assign(process_bytes=[0, 9, 11, 14]))["a"] == 3
-    assert set(memory.constant(found).index) == {"static", "paged", "window"}
+    assert memory.settled(found, CFG)["kinds"] == "static, paged, window"
+    table = pd.DataFrame({"tokens": [1, 10, 20, 40]})
+    per_token = 4 * 2 * CFG.n_layers * CFG.kv_heads * CFG.head_dim
     grown = [("static", [0, 8, 9, 10]), ("paged", [0, 5, 5, 5]), ("growing", [0, 100, 200, 300])]
     tables = [table.assign(cache=kind, process_bytes=held) for kind, held in grown]
-    settled = memory.settled(pd.concat(tables))
+    settled = memory.settled(pd.concat(tables), CFG)
     assert settled == {
         "kinds": "static, paged",
         "kib": 1 / 1024,
         "growing": 100 / 1024,
         "percent": 1,
+        "holds": 20 * per_token / 1024,
     }
     absolute = memory.growth(made(position="sinusoidal"), np.arange(4), 8, 16, ("window", "static"))
     assert set(absolute.cache) == {"static"}
