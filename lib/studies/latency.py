@@ -287,15 +287,10 @@ def fixed_in_words(model: bench.TimeModel, past: int) -> str:
     return told if model.kappa_resolvable else ""
 
 
-def explained_percent(measured, without: float, counted: float):
+def explained_percent(measured: float, without: float, counted: float) -> float:
     """How much of the way from a measured speed-up to the `counted` one is gone `without` what a
-    call costs, in logarithms: per cent with its interval, of `measured` with its own."""
-
-    def share(speedup):
-        return float(100 * np.log(without / speedup) / np.log(counted / speedup))
-
-    value, (low, high) = measured
-    return share(value), (share(high), share(low))
+    call costs, in logarithms, in per cent."""
+    return float(100 * np.log(without / measured) / np.log(counted / measured))
 
 
 def at_the_knee(steps: pd.DataFrame, knee: float) -> float:
