@@ -643,6 +643,16 @@ def test_rows_of_a_batch_are_their_own_run_and_continuous_batching_serves_all(fo
     assert gain >= 1
 
 
+def test_a_load_of_one_asks_for_what_busy_places_serve_prompts_included(text):
+    """A single place that all requests wait for serves exactly its capacity."""
+    seconds, drawn = pd.Series({1: 1e-3, 32: 4e-3}), serving.stream(text, 12, 3, CFG.context)
+    found = serving.simulated(made(), drawn, seconds, 1e9, "continuous", slots=1)
+    served = found["tokens_per_s"] / drawn.sizes.mean()
+    assert found["capacity_requests_per_s"] == pytest.approx(served)
+    assert drawn.gaps.mean() == pytest.approx(1)  # of this draw, and not in the mean over draws
+    assert max(map(len, serving.draw(text, 400, 0))) <= serving.ROWS[-1]  # was timed, or between
+
+
 def test_the_gain_of_continuous_batching_is_over_draws_and_of_no_models_tokens(text, monkeypatch):
     seconds = pd.Series({1: 1e-3, 8: 2e-3})
     samples = pd.DataFrame({"process": 0, "tokens": [1, 8], "seconds": [1e-3, 2e-3]})
