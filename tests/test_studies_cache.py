@@ -358,8 +358,22 @@ def test_a_process_times_all_that_the_chapter_compares(timed):
     assert table.cache.tolist() == ["static", "int8"]
     assert table.added_percent.tolist() == [0.0, 0.3] and table.high.tolist() == [0.0, 2]
     assert table.time_ratio[0] == pytest.approx(1) and plan.usual == 8
+    assert latency.text_needed(plan, 96) == 96  # kinds are timed up to the full context
     assert table.spread.isna().all() and gains.spread.isna().all()  # there is no other process
     assert set(latency.cached(gains).loop) == {"growing cache", "static cache"}
+
+
+def test_kinds_of_cache_are_timed_up_to_the_full_context(folder, text, monkeypatch):
+    """After a short prompt int4 has finished no group: a time of it would be of plain numbers."""
+    ends, own = [], latency.generate
+
+    def noted(model, ids, new, cache):
+        ends.extend([ids.shape[1] + new] * (cache == "int4"))
+        return own(model, ids, new, cache=cache)
+
+    monkeypatch.setattr(latency, "generate", noted)
+    latency.measure(folder, text[:200], latency.Plan((4, 8), 1, 1, 8), ("static", "int4"))
+    assert ends == [CFG.context] * 4
 
 
 def test_the_seeds_row_has_its_tokens_its_repeats_and_where_one_more_process_falls(timed):

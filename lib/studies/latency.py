@@ -74,7 +74,9 @@ def measure(folder, text: np.ndarray, plan: Plan, kinds) -> dict[str, pd.DataFra
         ways, cold = loops(model, prompt, new, LOOPS[1:]), not timed  # then all has been called
         timed.append(bench.interleaved(ways, plan.repeats, warmup=int(cold)).assign(tokens=new))
         steps.append(bench.step_times(model, ids, *at, plan.step_repeats))
-    ways = {kind: partial(generate, model, prompt, plan.usual, cache=kind) for kind in kinds}
+    # up to the full context, where caches hold what the table says they hold
+    before = ids[:, : model.cfg.context - plan.usual]
+    ways = {kind: partial(generate, model, before, plan.usual, cache=kind) for kind in kinds}
     seed = loops(seed_model, torch.full((1, 1), 5), seed_latency.TOKENS)
     return {
         "loops": pd.concat(timed),
@@ -241,7 +243,7 @@ def kind_costs(samples: pd.DataFrame, quality: pd.DataFrame, cfg, kinds) -> pd.D
 
 def text_needed(plan: Plan, context: int) -> int:
     """Tokens of text that `measure` reads."""
-    return max(max(plan.grid()) + 1, plan.prompt_tokens + max(plan.widths(context)))
+    return max(max(plan.grid()) + 1, plan.prompt_tokens + max(plan.widths(context)), context)
 
 
 def constants(model: bench.TimeModel, roof: bench.TimeModel, cfg) -> pd.DataFrame:
