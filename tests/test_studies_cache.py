@@ -567,8 +567,14 @@ def test_drafts_are_timed_and_counted(folder, text):
     prompts = [texts.as_row(text[:8]), texts.as_row(text[50:58])]
     samples = speculation.measure(folder, texts.arrays(prompts), 12, 1)
     samples = {name: table.assign(process=0) for name, table in samples.items()}
-    counts = speculation.counts(folder, prompts, 12, text)
+    counts = speculation.counts(folder, prompts, 12, text, 1)
+    first = speculation.counts(folder, prompts[:1], 12, text, 1)
+    assert counts.timed_tokens_a_forward.equals(first.tokens_a_forward)
+    assert not counts.timed_tokens_a_forward.equals(counts.tokens_a_forward)
     table = speculation.results(samples, counts)
+    twice = counts.assign(timed_tokens_a_forward=2 * counts.timed_tokens_a_forward)
+    of_timed = speculation.results(samples, twice).predicted_speedup / table.predicted_speedup
+    assert of_timed.tolist() == pytest.approx([2] * 6)
     assert len(table) == 6 and set(table.target) == {"1 block", "2 blocks"}
     assert list(table.columns).index("spread") == list(table.columns).index("high") + 1
     assert table.theory.isna().sum() == table.expected_alpha.isna().sum() == 2  # prompt lookup
