@@ -707,6 +707,7 @@ def test_the_engine_is_timed_beside_eager_and_certified(folder, text):
     plan = latency.Plan((5, 60), 1, 1, 8)
     measured = native.measure(folder, text, plan)
     samples, both = (measured[name].assign(process=0) for name in ("native", "native_loops"))
+    assert (measured["native_least"] > 0).all(axis=None) and len(measured["native_least"]) == 1
     assert set(both.name) == {native.CACHED, native.RECOMPUTED} and set(both.tokens) == {5, 60}
     assert set(samples.name) == {*native.WAYS} and set(samples.tokens) == {50, 60}
     table = native.table(samples)
@@ -743,7 +744,12 @@ def test_what_a_cache_is_worth_stands_side_by_side_in_the_engine_and_eager():
     loops = native.worth({"native_loops": timed[timed.engine]}, gains)
     named = {native.CACHED, native.RECOMPUTED, native.EAGER, "eager, recomputing"}
     assert set(loops.loop) == named and len(loops) == 8
-    roof = native.bench.TimeModel(0, 0, 1e-3, 0, 0, 0, (0, 0))  # a millisecond a token, either way
+    seen = {"native_least": pd.DataFrame({"read": [2e-3, 1e-3], "operation": [1e-12, 1e-11]})}
+    law = native.bench.TimeModel(1, 1, 9, 9, 9, 9, (9, 9))
+    roof = native.roofline_of_one(seen, law, CFG)  # by the least of each, and nothing of the law's
+    blocks, head = latency.work(CFG)
+    assert (roof.weights, roof.overhead, roof.head) == (1e-3, 0, pytest.approx(head * 1e-12))
+    assert roof.compute == pytest.approx(blocks * 1e-12)  # so a millisecond a token, either way
     told = native.worth_for_sentence(loops, roof, 8)
     assert (told["engine"], told["eager"]) == ("40.00", "4.00")  # paired: drift is no noise
     assert (told["n"], told["roof"]) == (500, pytest.approx(1))
