@@ -94,7 +94,6 @@ def waste(cfg, room: int, blocks=(64, 16)) -> pd.DataFrame:
 
 
 def idle(waste: pd.DataFrame) -> pd.Series:
-    """Per cent of the reserved bytes that hold nothing, of one sequence of every length, by cache:
-    paged in smaller and in larger blocks, static."""
+    """Per cent of the reserved bytes that hold nothing, of one text of every length, by cache."""
     wide = waste.pivot(index="tokens", columns="cache", values="reserved_share")
     return 100 * (1 - wide.index.to_series().sum() / wide.mul(wide.index, axis=0).sum())

@@ -145,8 +145,7 @@ def work(cfg: ModelConfig) -> tuple[int, int]:
 
 
 def roofline(model: bench.TimeModel, cfg: ModelConfig, peak: float = 0.0) -> bench.TimeModel:
-    """The same weights with no call's overhead, at `peak` operations a second, or at the peak of
-    this process, the head once a forward."""
+    """The same weights with no overhead, at the machine's `peak`, the head once a forward."""
     blocks, head = work(cfg)
     return model.without_overhead(blocks, peak or bench.matmul_flops_per_second(), head)
 
