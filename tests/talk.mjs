@@ -49,6 +49,7 @@ const law = await part("law");
 answers.laws = laws.map(({ law: own, how, prompt, lengths }) => lengths.map((n) => {
   const [now, roof] = [law.moved(own, how), law.roofline(own, how)];
   const shares = law.spent(now, n).map(([, share]) => share);
-  return [law.speedup(now, prompt, n), law.speedup(roof, prompt, n), shares.reduce((a, b) => a + b)];
+  return [law.speedup(now, prompt, n), law.speedup(roof, prompt, n), shares.reduce((a, b) => a + b),
+    law.spentInWords(own, now, n)];
 }));
 process.stdout.write(JSON.stringify(answers));

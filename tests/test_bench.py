@@ -168,6 +168,12 @@ def test_the_fit_recovers_its_own_constants():
     assert model.speedup(16, 200) == pytest.approx(TRUE.speedup(16, 200), rel=0.05)
 
 
+def test_attention_that_is_not_to_be_seen_is_nothing_and_no_bound_of_the_fit():
+    lengths, past = np.array([1, 4, 16, 64, 256, 500]), np.array([1, 200, 500])
+    bent = TRUE.uncached(lengths) - 3e-9 * lengths**2  # of attention below zero
+    assert fit(lengths, bent, past, TRUE.cached(past), TRUE.weights).attention == 0
+
+
 def test_a_flat_cache_read_is_called_not_resolvable():
     past = np.arange(10, 500, 50)
     seconds = 2e-4 * np.random.default_rng(2).normal(1, 0.05, len(past))

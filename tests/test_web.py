@@ -72,6 +72,7 @@ LAWS = [  # width, overhead and bandwidth in times of the run's own
     *((LAW, 64, 1, 1), (LAW, 256, 1, 1), (LAW, 32, 0.01, 3), (LAW, 1024, 2, 0.1)),
     (replace(LAW, kappa=-1e-8), 64, 0.5, 10),
     (replace(LAW, head=1e-4), 128, 1, 1),
+    (replace(LAW, kappa_interval=(-1e-7, 5e-7)), 64, 1, 1),
 ]
 LENGTHS = [1, 2, 50, 700]
 
@@ -281,10 +282,14 @@ def test_the_law_that_sliders_move_is_the_time_model(asked):
         c, h = law.compute * blocks / BLOCKS, law.head * head / HEAD
         moved = TimeModel(o, cached_o, w, c, a, kappa, (0, 0), h)
         roof = TimeModel(0, 0, w, blocks / 1e11, 0, 0, (0, 0), head / 1e11)
-        for n, (speedup, limit, shares) in zip(LENGTHS, told, strict=True):
+        for n, (speedup, limit, shares, said) in zip(LENGTHS, told, strict=True):
             assert speedup == pytest.approx(moved.speedup(8, n), rel=1e-9)
             assert limit == pytest.approx(roof.speedup(8, n), rel=1e-9)
             assert shares == pytest.approx(1)
+            read = "reading the cache" in said
+            assert ("not resolvable" in said) == (read and law.kappa_interval[0] <= 0)
+    seen, hidden = (asked[-1]["laws"][i][-1][-1] for i in (0, -1))
+    assert seen.endswith(" %") and hidden == f"{seen} (not resolvable)"
     own = [row[0] for row in asked[-1]["laws"][0]]
     assert own == pytest.approx([LAW.speedup(8, n) for n in LENGTHS], rel=1e-12)
 

@@ -74,7 +74,9 @@ def measure(folder, text: np.ndarray, plan: Plan, kinds) -> dict[str, pd.DataFra
         ways, cold = loops(model, prompt, new, LOOPS[1:]), not timed  # then all has been called
         timed.append(bench.interleaved(ways, plan.repeats, warmup=int(cold)).assign(tokens=new))
         steps.append(bench.step_times(model, ids, *at, plan.step_repeats))
-    ways = {kind: partial(generate, model, prompt, plan.usual, cache=kind) for kind in kinds}
+    # up to the full context, where caches hold what the table says they hold
+    before = ids[:, : model.cfg.context - plan.usual]
+    ways = {kind: partial(generate, model, before, plan.usual, cache=kind) for kind in kinds}
     seed = loops(seed_model, torch.full((1, 1), 5), seed_latency.TOKENS)
     return {
         "loops": pd.concat(timed),
@@ -142,10 +144,10 @@ def work(cfg: ModelConfig) -> tuple[int, int]:
     return blocks, bench.flops(cfg, 1) - blocks
 
 
-def roofline(model: bench.TimeModel, cfg: ModelConfig) -> bench.TimeModel:
-    """The same weights with no call's overhead, at the machine's peak, the head once a forward."""
+def roofline(model: bench.TimeModel, cfg: ModelConfig, peak: float = 0.0) -> bench.TimeModel:
+    """The same weights with no overhead, at the machine's `peak`, the head once a forward."""
     blocks, head = work(cfg)
-    return model.without_overhead(blocks, bench.matmul_flops_per_second(), head)
+    return model.without_overhead(blocks, peak or bench.matmul_flops_per_second(), head)
 
 
 def everywhere(roof: bench.TimeModel) -> bench.TimeModel:
@@ -241,19 +243,20 @@ def kind_costs(samples: pd.DataFrame, quality: pd.DataFrame, cfg, kinds) -> pd.D
 
 def text_needed(plan: Plan, context: int) -> int:
     """Tokens of text that `measure` reads."""
-    return max(max(plan.grid()) + 1, plan.prompt_tokens + max(plan.widths(context)))
+    return max(max(plan.grid()) + 1, plan.prompt_tokens + max(plan.widths(context)), context)
 
 
 def constants(model: bench.TimeModel, roof: bench.TimeModel, cfg) -> pd.DataFrame:
     """The constants in readable units, the one that has an interval with it."""
-    read = 4 * bench.weights_read(cfg)
-    resolved = "" if model.kappa_resolvable else ", not resolvable"
+    read, hidden = 4 * bench.weights_read(cfg), ", not resolvable"
+    square = f"attention, times the square of the tokens{'' if model.attention else hidden}"
+    resolved = "" if model.kappa_resolvable else hidden
     rows = [
         ("o", "fixed cost of an uncached forward", 1e6 * model.overhead, "µs"),
         ("o'", "fixed cost of a cached step", 1e6 * model.cached_overhead, "µs"),
         ("w", f"reading {read:,} bytes of weights", 1e6 * model.weights, "µs"),
         ("c", "compute of one token", 1e6 * model.compute, "µs"),
-        ("a", "attention, times the square of the tokens", 1e9 * model.attention, "ns"),
+        ("a", square, 1e9 * model.attention, "ns"),
         ("κ", f"what one more cached token adds to a step{resolved}", 1e9 * model.kappa, "ns"),
         ("t*", "knee, (o + w) / c", model.knee, "tokens"),
         ("β", "read bandwidth at this size", read / model.weights / 1e9, "GB/s"),
@@ -286,15 +289,10 @@ def fixed_in_words(model: bench.TimeModel, past: int) -> str:
     return told if model.kappa_resolvable else ""
 
 
-def explained_percent(measured, without: float, counted: float):
+def explained_percent(measured: float, without: float, counted: float) -> float:
     """How much of the way from a measured speed-up to the `counted` one is gone `without` what a
-    call costs, in logarithms: per cent with its interval, of `measured` with its own."""
-
-    def share(speedup):
-        return float(100 * np.log(without / speedup) / np.log(counted / speedup))
-
-    value, (low, high) = measured
-    return share(value), (share(high), share(low))
+    call costs, in logarithms, in per cent."""
+    return float(100 * np.log(without / measured) / np.log(counted / measured))
 
 
 def at_the_knee(steps: pd.DataFrame, knee: float) -> float:

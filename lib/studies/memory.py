@@ -38,25 +38,17 @@ def run(model, prompt, new, kind, options):
     return stream(model, as_row(prompt), new, cache=cache)
 
 
-def later(grown: pd.DataFrame, share: float = 0.25) -> pd.Series:
-    """Bytes each kind still adds after this share of the text."""
-    settled = grown[grown.tokens > share * grown.tokens.max()]
-    return settled.groupby("cache", sort=False).process_bytes.agg(lambda b: b.max() - b.iloc[0])
-
-
-def settled(grown: pd.DataFrame) -> dict:
-    """After a quarter of the text: KiB that the `kinds` that should not grow have added at most
-    (`kib`), those of the `growing` cache, and the first in per cent of the second."""
-    added, steady = later(grown), constant(grown)
+def settled(grown: pd.DataFrame, cfg) -> dict:
+    """After a quarter of the text: KiB that the process has added at most with the `kinds` of cache
+    that should not grow (`kib`), with the `growing` one, the first in per cent of the second, and
+    KiB that the growing cache `holds` more."""
+    late = grown[grown.tokens > grown.tokens.max() / 4]
+    added = late.groupby("cache", sort=False).process_bytes.agg(lambda b: b.max() - b.iloc[0])
+    steady = added[[kind for kind in ("static", "paged", "window") if kind in added]]
     return {
         "kinds": ", ".join(steady.index),
         "kib": steady.max() / 1024,
         "growing": added["growing"] / 1024,
         "percent": 100 * steady.max() / max(added["growing"], 1),
+        "holds": bench.kv_bytes(cfg, int(late.tokens.max() - late.tokens.min())) / 1024,
     }
-
-
-def constant(grown: pd.DataFrame) -> pd.Series:
-    """`later` of the kinds that should not grow."""
-    added = later(grown)
-    return added[[kind for kind in ("static", "paged", "window") if kind in added]]

@@ -2,6 +2,7 @@
 
 Without a C compiler there is nothing to measure, and `missing` says why."""
 
+from dataclasses import replace
 from functools import partial
 
 import numpy as np
@@ -14,7 +15,7 @@ from minitransformer.decode import certify_tokens, generate
 from minitransformer.native import BuildError, NativeModel, library
 from minitransformer.quant import QuantScheme, quantize
 
-from .latency import speedups
+from .latency import roofline, speedups
 from .processes import as_columns, over_processes, process_medians, speedup
 from .seed_latency import AGAIN, GROWING, STATIC
 from .texts import as_row
@@ -51,8 +52,9 @@ def packed(model, names=FORMATS) -> dict:
 
 def measure(folder, text: np.ndarray, plan) -> dict[str, pd.DataFrame]:
     """Samples of one process, one thread: `native`, loops of two lengths of a `latency.Plan` over a
-    static cache, each after one of its own kind, and `native_loops`, those of all its lengths in
-    FP32 with and without a cache; {} where the engine cannot be had."""
+    static cache, each after one of its own kind; `native_loops`, those of all its lengths in FP32
+    with and without a cache; and `native_least`, the seconds to `read` the weights and of one
+    `operation` at the peak; {} where the engine cannot be had."""
     if missing():
         return {}
     torch.set_num_threads(1)
@@ -69,7 +71,16 @@ def measure(folder, text: np.ndarray, plan) -> dict[str, pd.DataFrame]:
     for new in plan.lengths:
         ways = loops(engines["native FP32"], ids, new)
         both.append(bench.interleaved(ways, plan.repeats, warmup=0).assign(tokens=new))
-    return {"native": pd.concat(timed), "native_loops": pd.concat(both)}
+    read = bench.read_seconds(4 * bench.weights_read(model.cfg))
+    least = {"read": [read], "operation": [1 / bench.matmul_flops_per_second()]}
+    own = {"native": pd.concat(timed), "native_loops": pd.concat(both)}
+    return own | {"native_least": pd.DataFrame(least)}
+
+
+def roofline_of_one(samples: dict[str, pd.DataFrame], law, cfg):
+    """The `roofline` of one thread, by the least that any process saw."""
+    least = samples["native_least"].min()
+    return roofline(replace(law, weights=least["read"]), cfg, 1 / least["operation"])
 
 
 def loops(engine, ids, new: int) -> dict:
@@ -121,8 +132,8 @@ def worth(samples: dict[str, pd.DataFrame], gains: pd.DataFrame) -> pd.DataFrame
 
 def worth_for_sentence(loops: pd.DataFrame, roof, prompt: int) -> dict:
     """Of the longest of `worth`, `n` tokens, how many times as fast a cache makes the engine
-    (`measured`, with its interval), it and `eager`, in words, and both loops at the peak
-    (`roof`)."""
+    (`measured`, with its interval), it and `eager`, in words, and both loops at the peak of one
+    thread (`roof`)."""
     top = loops[loops.new_tokens == loops.new_tokens.max()].set_index("loop")
     n = int(top.new_tokens.iloc[0])
     again, cached = roof.loops(prompt, n)

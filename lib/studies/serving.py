@@ -16,8 +16,8 @@ from minitransformer.model import ModelConfig, Transformer
 from .processes import as_columns, over_processes, speedup
 
 BATCH_KINDS = ("static", "paged")
-ROWS = (1, 2, 4, 8, 16)  # sequences of one timed forward
-LOADS = (0.3, 0.6, 0.9, 1.2)  # of a load of 1, which keeps all places busy
+ROWS = (1, 2, 4, 8, 16, 32)  # sequences of one timed forward
+LOADS = (0.3, 0.6, 0.9, 1.2)  # of a load of 1, which asks for all that busy places can do
 POLICIES = ("continuous", "static")
 SLOTS = 8  # places of the server
 STREAMS = 5  # draws of requests and arrivals, the unit of the interval
@@ -131,17 +131,21 @@ def stream(text, requests: int, seed: int, context: int) -> Stream:
     rng = np.random.default_rng(seed + 1)
     longest = max(min(80, context - 40), 4)
     sizes = 4 + rng.geometric(1 / 20, requests).clip(max=longest)
-    return Stream(draw(text, requests, seed), sizes, rng.exponential(1.0, requests))
+    gaps = rng.exponential(1.0, requests)
+    return Stream(draw(text, requests, seed), sizes, gaps / gaps.mean())
 
 
 def simulated(model, drawn: Stream, rows_seconds: pd.Series, load, policy, slots: int = SLOTS):
     """What a stream's service gives under one policy, see `service_of`: real tokens, and a clock on
-    which every forward takes what `rows_seconds` says for its number of sequences."""
+    which every forward takes what `rows_seconds` says for as many sequences as it is fed tokens. At
+    a load of 1 they ask for what `slots` serve that are always busy: each request costs a forward
+    over its prompt, which gives its first token, and its share of a step for every other."""
 
     def service(tokens):
         return float(np.interp(tokens, rows_seconds.index, rows_seconds))
 
-    capacity = slots / service(slots) / drawn.sizes.mean()
+    first = np.mean([service(len(prompt)) for prompt in drawn.prompts])
+    capacity = 1 / (first + (drawn.sizes.mean() - 1) * service(slots) / slots)
     options = {"service": service, "continuous": policy == "continuous"}
     pool, asked = BlockPool(model.cfg, slots * 8), drawn.asked(load, capacity)
     found = service_of(bench.simulate(model, pool, asked, slots, **options))
@@ -149,16 +153,11 @@ def simulated(model, drawn: Stream, rows_seconds: pd.Series, load, policy, slots
 
 
 def served(model, text, requests: int, rows_seconds: pd.Series, seed: int, slots: int = SLOTS):
-    """Continuous against static batching under load, on one stream; a load of 1 asks for what
-    `slots` always busy places would serve. Deterministic for given times and seed."""
+    """Continuous against static batching under load, on one stream; the same at every call."""
     drawn = stream(text, requests, seed, model.cfg.context)
-    rows = [
-        {"load": load, "policy": policy}
-        | simulated(model, drawn, rows_seconds, load, policy, slots)
-        for load in LOADS
-        for policy in POLICIES
-    ]
-    return pd.DataFrame(rows)
+    cases = [dict(load=load, policy=policy) for load in LOADS for policy in POLICIES]
+    found = [simulated(model, drawn, rows_seconds, **case, slots=slots) for case in cases]
+    return pd.DataFrame(cases).join(pd.DataFrame(found))
 
 
 def at_most_load(cfg, text, requests: int, samples: pd.DataFrame, seed: int) -> dict:

@@ -71,9 +71,9 @@ def pairs(folder):
         yield name, target, makers(small, target)
 
 
-def counts(folder, prompts, tokens: int, text, gamma: int = 4) -> pd.DataFrame:
+def counts(folder, prompts, tokens: int, text, timed: int, gamma: int = 4) -> pd.DataFrame:
     """What each draft gives on sampled texts, and what the overlap of the two models on held-out
-    `text` (ids) predicts: a row a target and draft."""
+    `text` (ids) predicts: a row a target and draft. `timed_`: of the first so many texts."""
     rows = []
     for name, target, drafts in pairs(folder):
         ids = torch.from_numpy(np.asarray(text[: target.cfg.context], dtype=np.int64))[None]
@@ -81,7 +81,9 @@ def counts(folder, prompts, tokens: int, text, gamma: int = 4) -> pd.DataFrame:
             own = make()
             expected = overlap(target, own.model, ids) if isinstance(own, ModelDraft) else np.nan
             runs = speculated(target, make, prompts, tokens, gamma)
-            rows.append({"target": name, "draft": draft, **counted(runs, expected)})
+            row = {"target": name, "draft": draft, **counted(runs, expected)}
+            first = counted(runs[:timed], expected)
+            rows.append(row | {f"timed_{name}": found for name, found in first.items()})
     return pd.DataFrame(rows)
 
 
@@ -135,33 +137,32 @@ def forwards(target, draft, prompt, gamma, repeats, name, label) -> pd.DataFrame
 
 def results(samples: dict[str, pd.DataFrame], counts: pd.DataFrame, gamma: int = 4):
     """A row a target and draft: what was counted, the gain in time over processes, the gain that
-    counts and single forwards predict, and the acceptance from which it pays."""
+    single forwards and the timed texts' counts predict, and the acceptance from which it pays."""
     rows = []
     for row in counts.to_dict("records"):
         timed = samples["speculation"][samples["speculation"].target == row["target"]]
         judging = samples["judging"]
         own = judging[(judging.target == row["target"]) & (judging.draft == row["draft"])]
         times = own.groupby("name").seconds.quantile(0.1)
-        one = times["one token"]
-        calls = 1 if row["draft"] == "prompt lookup" else row["proposed_a_forward"]
-        judged = np.interp(1 + row["proposed_a_forward"], [1, gamma + 1], [one, times["judging"]])
+        one, proposed = times["one token"], row["timed_proposed_a_forward"]
+        calls = 1 if row["draft"] == "prompt lookup" else proposed
+        judged = np.interp(1 + proposed, [1, gamma + 1], [one, times["judging"]])
         forward = (judged + calls * times["proposal"]) / one
-        costs = (times["proposal"] / one, times["judging"] / one)
         shown = ("target", "draft", "alpha", "expected_alpha", "tokens_a_forward", "theory")
         found = {name: row[name] for name in shown}
         found |= as_columns("measured_speedup", speedup(timed, "plain", row["draft"]))
-        found["predicted_speedup"] = row["tokens_a_forward"] / forward
-        found["pays_from_alpha"] = pays_from(gamma, calls / gamma * costs[0], costs[1])
+        found["predicted_speedup"] = row["timed_tokens_a_forward"] / forward
+        draft_cost, judge_cost = calls / gamma * times["proposal"] / one, times["judging"] / one
+        found["pays_from_alpha"] = pays_from(gamma, draft_cost, judge_cost)
         rows.append(found)
     return pd.DataFrame(rows)
 
 
 def pays_from(gamma: int, draft_cost: float, judge_cost: float) -> float:
     """The least acceptance at which speculation is not slower; NaN where there is none."""
-    for alpha in np.linspace(0, 1, 101):
-        if bench.speculative_gain(alpha, gamma, draft_cost, judge_cost) >= 1:
-            return float(alpha)
-    return np.nan
+    alphas, costs = np.linspace(0, 1, 101), (draft_cost, judge_cost)
+    paying = (a for a in alphas if bench.speculative_gain(a, gamma, *costs) >= 1)
+    return float(next(paying, np.nan))
 
 
 def greedy_loops(model, prompts, tokens: int, longest: int = 20) -> pd.DataFrame:

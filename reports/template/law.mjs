@@ -49,6 +49,12 @@ export function spent(m, t) {
   return Object.entries({ overhead: m.cached_overhead, ...parts }).map(([name, part]) => [name, part / all]);
 }
 
+// The same in words; what the fit cannot tell from noise is said to be so.
+export const spentInWords = (law, m, t) => spent(m, t).map(([what, share]) => {
+  const unresolved = what === "reading the cache" && law.kappa_interval[0] <= 0;
+  return `${what} ${(100 * share).toFixed(0)} %${unresolved ? " (not resolvable)" : ""}`;
+}).join(", ");
+
 const LENGTHS = Array.from({ length: 45 }, (_, i) => Math.round(2 * 2 ** (i / 4))); // 2 to 4,096
 const [WIDE, HIGH, LEFT, RIGHT, TOP, FOOT] = [576, 300, 44, 96, 26, 40];
 const short = (x, unit = "") => `${Number(x.toPrecision(3)).toLocaleString("en")}${unit && `\u202f${unit}`}`;
@@ -113,7 +119,7 @@ function sliders(form, law, figure) {
     const [slow, fast] = seconds(now, law.prompt_tokens, n), last = law.prompt_tokens + n - 2;
     const said = `${short(n)} tokens take ${time(slow)} by recomputing and ${time(fast)} with a cache, which is `
       + `${short(slow / fast)} times as fast. The last cached step takes ${time(cached(now, last))}: `
-      + `${spent(now, last).map(([what, share]) => `${what} ${(100 * share).toFixed(0)} %`).join(", ")}.`;
+      + `${spentInWords(law, now, last)}.`;
     form.querySelector(".said").textContent = said;
     svg.setAttribute("aria-label", `Times as fast with a cache over new tokens, both logarithmic. ${said}`);
   }

@@ -81,9 +81,10 @@ def fit(lengths, uncached_seconds, cached_lengths, cached_seconds, weights: floa
     `cached_lengths` tokens.
 
     `weights` is w, measured apart (`read_seconds` of the bytes a step reads). o, c and a minimise
-    the squared logarithmic error of the uncached forwards. κ is the slope of the least-squares line
-    through the cached steps, in absolute seconds, with its t interval; resolvable or not, the
-    estimate predicts best. o' is the median of what the rest of T_c leaves, at least 0.
+    the squared logarithmic error of the uncached forwards, a at least 0. κ is the slope of the
+    least-squares line through the cached steps, in absolute seconds, with its t interval;
+    resolvable or not, the estimate predicts best. o' is the median of what the rest of T_c leaves,
+    at least 0.
 
     ValueError for fewer than three lengths of either, or seconds that are not positive and
     finite."""
@@ -95,7 +96,9 @@ def fit(lengths, uncached_seconds, cached_lengths, cached_seconds, weights: floa
         o, c, a = p * scale
         return np.log((o + np.maximum(weights, c * x + a * x**2)) / y)
 
-    o, c, a = least_squares(residual, x0=[0.9, 0.9, 0.1], bounds=(1e-6, np.inf)).x * scale
+    # dogbox reaches a bound, so that attention which is not to be seen is 0 and no bound's number
+    options = dict(bounds=([1e-6, 1e-6, 0], np.inf), method="dogbox")
+    o, c, a = least_squares(residual, x0=[0.9, 0.9, 0.1], **options).x * scale
     past, seconds = _curve("cached", cached_lengths, cached_seconds)
     line = linregress(past, seconds)
     half = float(t.ppf(0.975, max(len(past) - 2, 1))) * line.stderr
