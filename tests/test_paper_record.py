@@ -191,7 +191,8 @@ def test_a_page_is_made_again_where_its_repository_gets_an_address(project):
 def test_companions_are_what_is_published(tmp_path):
     for name in ("a.csv", "tables/b.csv", "01-x.ipynb", "01-x.failed.ipynb", "model/w.bin"):
         write_text(tmp_path / name, "x" * 1500)
-    write_text(tmp_path / ".work" / "c.csv", "x")
+    for name in (".work/c.csv", ".02-y.part.ipynb"):  # what a killed execution leaves
+        write_text(tmp_path / name, "x")
     assert companions.published(tmp_path) == [
         *companions.ALWAYS,
         *("01-x.ipynb", "a.csv", "tables/b.csv"),

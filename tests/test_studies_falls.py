@@ -60,6 +60,9 @@ def test_shares_are_of_the_time_to_read(monkeypatch):
         [1e5 * taken[name] for name in ways]
     )
     assert table.reached_percent.iloc[-1] == pytest.approx(100 * 2e-5 / 1e-4)
+    noisy = least.assign(seconds=least.name.map(lambda name: 1.0 if name == ways[0] else 2e-5))
+    fewer = falls.table(pd.DataFrame(times), noisy).set_index("step").least_us
+    assert fewer[ways[0]] == fewer["static cache"] == pytest.approx(20)  # which reads more
     told = falls.for_sentence(table)
     assert told.pop("shape") == "small"
     assert told["all"] == pytest.approx(told["cache"] * told["engine"] * told["bits"]) == len(ways)

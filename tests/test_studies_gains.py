@@ -19,9 +19,8 @@ def tiny(monkeypatch):
 
 def samples(token, ways, forward, processes=3):
     """Samples whose processes drift: `token` seconds alone, `ways` seconds, T(m) by `forward`."""
-    step = {f"{gains.ONE}, 1": 5.0, f"{gains.ONE}, {gains.NEW + 1}": 5.0 + gains.NEW * forward(1)}
     times = {gains.PLAIN: gains.TEXTS * gains.NEW * token} | ways
-    several = step | {str(m): forward(m) for m in gains.ROWS}
+    several = {str(m): forward(m) for m in gains.ROWS}
     asked = [{"name": gains.BATCH, "rows": 8}] * gains.NEW
     asked += [{"name": gains.BEAM, "rows": 4}] * gains.NEW
     asked += [{"name": gains.DRAFT, "rows": 8}] * (gains.NEW // 8)
@@ -50,6 +49,9 @@ def test_a_gain_is_told_against_what_its_forwards_promise():
     assert found.outside_us[gains.BEAM] == pytest.approx(1e6 * 1.75 * middle)
     assert found.outside_us[gains.BATCH] == pytest.approx(0, abs=1e-3)
     assert found.promised[gains.SERVER] == pytest.approx(gains.TOKENS[gains.SERVER] / (32 * 2.25))
+    slow = gains.table(samples(1.5, ways | {gains.SERVER: 32 * 2.25}, forward)).set_index("way")
+    assert slow.promised[gains.BATCH] == pytest.approx(1.5 * 8 / 2.75)  # over what is timed alone,
+    assert slow.over_promised[gains.BEAM] == pytest.approx(0.5)  # as the gain: time lost is lost
     assert found.over_promised_low[gains.DRAFT] == pytest.approx(1)  # paired: drift is no noise
 
 

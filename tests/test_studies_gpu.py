@@ -194,6 +194,8 @@ def test_the_whole_is_kept_told_and_fails_part_by_part(tmp_path):
     assert answer.startswith(f"On one {made['cpu']}, at width 128")
     assert "The greedy tokens are" in answer and "learns from" in answer  # of every part
     assert len(gpu_told.models(tables["decode"])) == 1
+    once = gpu_told.models(pd.DataFrame({"over_cpu": [7.8597], "tokens_per_s": [9.6]}))
+    assert once.to_numpy().tolist() == [[7.8597, 10]]  # the page rounds, once
 
 
 def test_what_there_is_no_time_for_is_not_begun(monkeypatch, tmp_path):

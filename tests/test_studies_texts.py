@@ -221,6 +221,9 @@ def test_predictions_stand_beside_what_was_measured(monkeypatch):
     )
     assert table.low["tiny"] < min(shares) and max(shares) < table.high["tiny"]
     assert math.isnan(table.seconds["other"]) and table.predicted_mib["other"] > 0
+    twice = update_costs.compared(update_costs.predicted(2e9), timed).set_index("size")
+    assert twice.least_seconds["tiny"] == table.least_seconds["tiny"]  # at the speed it is held to
+    assert twice.least_seconds["other"] == pytest.approx(table.least_seconds["other"] / 2, abs=1e-4)
     judged = update_costs.reached(table.reset_index(), "tiny")
     assert len(judged) == 1 and not len(update_costs.reached(table.reset_index(), "other"))
     assert table.seconds["tiny"] == pytest.approx(math.sqrt(0.5 * 0.4), abs=1e-4)  # as its share
@@ -457,6 +460,10 @@ def test_what_a_run_measured_is_judged_before_what_was_kept():
     )
     freed = kept["texts"].assign(**MADE, bar="")
     assert kept_texts.apart(freed).startswith("“8 minutes” took 11 s, more than its budget. “")
+    old = freed.assign(budget=freed.budget.replace("8 minutes", "an hour"))
+    assert "“an hour” took 11 s, more than its budget, which is asked no more." in kept_texts.apart(
+        old
+    )
     assert apart["texts-30"] == 1.6  # of the longest budget, not of the least loss
     later = reached("40 minutes", 1.3, allowed_seconds=2400.0)
     long = [later, reached("large", 1.2, parameters=12e6)]
@@ -493,4 +500,5 @@ def test_nanogpts_recipe_has_a_row_where_it_was_scored():
     assert (
         row["nats"] == 2.0 and row["seconds"] == pytest.approx(60) and not math.isnan(row["steps"])
     )
-    assert real_texts.reader_table([reached("3 minutes", 1.5), row]).budget[1] == nanogpt.WHOLE
+    table = real_texts.reader_table([reached("3 minutes", 1.5), row])
+    assert table.budget[1] == nanogpt.WHOLE and table.allowed_seconds.notna().tolist() == [1, 0]

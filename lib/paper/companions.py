@@ -21,8 +21,8 @@ def published(run_dir: Path) -> list[str]:
     hashes, and every CSV and executed notebook."""
     linked = [*Path(run_dir).rglob("*.csv"), *Path(run_dir).glob("*.ipynb")]
     names = (path.relative_to(run_dir).as_posix() for path in linked)
-    hidden = (".work/", ".corpus/", ".stages/")
-    kept = (n for n in names if not n.startswith(hidden) and not n.endswith(".failed.ipynb"))
+    # hidden are folders of work and the notebook of an execution that was killed
+    kept = (n for n in names if not n.startswith(".") and not n.endswith(".failed.ipynb"))
     return [*ALWAYS, *sorted(kept)]
 
 

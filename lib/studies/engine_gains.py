@@ -1,11 +1,11 @@
 """What several rows in one forward are worth in the engine: do a batch, beams, a draft and a server
 gain what the times of such forwards promise?
 
-T(m) are seconds of a forward over m rows. Texts that are decoded one after another take T(1) for
-each token, inside the engine; every other way is told by the rows of its forwards, and so what it
-should take. What lies between that and what it does take is spent outside the engine: choosing,
-accepting, ordering. Weights are drawn at random; the draft knows the greedy text that it proposes,
-so how easily that is guessed plays no part.
+T(m) are seconds of a forward over m rows, called from Python. Every way is told by the rows of its
+forwards, and so what it should take; it gains, and should gain, over as many tokens of texts
+one after another. What lies between that and what it does take is spent outside the engine:
+choosing, accepting, ordering. Weights are drawn at random; the draft knows the greedy text that it
+proposes, so how easily that is guessed plays no part.
 """
 
 from functools import partial
@@ -27,7 +27,7 @@ from .limits_told import cases
 from .processes import percent_off, process_medians
 
 TEXTS, BEAMS, GAMMA, NEW = 8, 4, 7, 16
-PLAIN, ONE = "one after another", "one row"
+PLAIN = "one after another"
 BATCH, BEAM, DRAFT, SERVER = "a batch of 8", "4 beams", "a draft of 7, all right", "a server of 8"
 # Of the server's texts: half of `NEW` to one and a half, `NEW` on average.
 LENGTHS = [NEW // 2 + i * NEW // (2 * TEXTS - 1) for i in range(2 * TEXTS)]
@@ -115,14 +115,9 @@ def server(engine) -> list[int]:
 
 
 def forwards(engine, repeats: int) -> pd.DataFrame:
-    """T(m): a forward of m rows, and `ONE` step inside the engine's own loop."""
+    """T(m): a forward of m rows."""
     several = {str(m): partial(engine, ids_of(engine.cfg, m)) for m in ROWS}
-    loops = {f"{ONE}, {n}": partial(alone, engine, n) for n in (1, NEW + 1)}
-    return bench.interleaved(several | loops, 2 * repeats, warmup=1, before=1)
-
-
-def alone(engine, new: int) -> None:
-    generate(engine, ids_of(engine.cfg, 1), new, backend="native")
+    return bench.interleaved(several, 2 * repeats, warmup=1, before=1)
 
 
 # --- what the samples say
@@ -130,8 +125,8 @@ def alone(engine, new: int) -> None:
 
 def table(samples: dict[str, pd.DataFrame]) -> pd.DataFrame:
     """A row a shape and way: microseconds for each forward beyond T(m), how many times as fast as
-    one token after another it is, the same as T(m) promise, and the one over the other, each over
-    processes with its interval."""
+    texts one after another it is, the same if it took T(m) and no more, and the one over the other,
+    each over processes with its interval."""
     found = []
     for shape, part in samples["gains"].groupby("shape", sort=False):
         each = process_medians(part)
@@ -139,16 +134,14 @@ def table(samples: dict[str, pd.DataFrame]) -> pd.DataFrame:
         times = process_medians(times[times["shape"] == shape])
         asked = samples["asked"]
         asked = asked[(asked["shape"] == shape) & (asked.process == 0)]
-        step = (times[f"{ONE}, {NEW + 1}"] - times[f"{ONE}, 1"]).clip(lower=1e-9) / NEW
-        token = each[PLAIN] / (TEXTS * NEW)
         for way, tokens in TOKENS.items():
-            gain, rows = tokens * token / each[way], asked.rows[asked.name == way]
+            plain, rows = each[PLAIN] * tokens / (TEXTS * NEW), asked.rows[asked.name == way]
             inside = seconds(rows, times)
-            promised = tokens * step / inside
             outside = 1e6 * float(((each[way] - inside) / len(rows)).median())
             row = {"shape": shape, "way": way, "outside_us": outside}
-            row |= ratio_columns("gain", gain) | ratio_columns("promised", promised)
-            found.append(row | ratio_columns("over_promised", gain / promised))
+            row |= ratio_columns("gain", plain / each[way])
+            row |= ratio_columns("promised", plain / inside)
+            found.append(row | ratio_columns("over_promised", inside / each[way]))
     return pd.DataFrame(found)
 
 

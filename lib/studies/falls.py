@@ -70,8 +70,10 @@ def table(samples: pd.DataFrame, floors: pd.DataFrame) -> pd.DataFrame:
     rows = []
     for shape, part in samples.groupby("shape", sort=False):
         (cfg, new), each = SHAPES[shape], process_medians(part)
-        each, floor = each / new, least(floors, shape)
-        for name, nbytes in bytes_of(cfg, new).items():
+        each, read = each / new, bytes_of(cfg, new)
+        falling = sorted(read, key=read.get, reverse=True)  # fewer bytes take no longer than more
+        floor = least(floors, shape)[falling].cummin(axis="columns")
+        for name, nbytes in read.items():
             share = over_processes(100 * floor[name] / each[name])
             rows.append(
                 {"shape": shape, "tokens": new, "step": name,
@@ -93,5 +95,5 @@ def for_sentence(table: pd.DataFrame) -> dict:
     us = largest(table).set_index("step").us_per_token
     first, cached, fp32, last = us[AGAIN], us[STATIC], us["native FP32"], us.iloc[-1]
     where = {"shape": table["shape"].iloc[-1], "tokens": int(table.tokens.iloc[-1])}
-    return where | {"all": first / last, "cache": first / cached,
-            "engine": cached / fp32, "bits": fp32 / last}  # fmt: skip
+    shares = {"cache": first / cached, "engine": cached / fp32, "bits": fp32 / last}
+    return where | {"all": first / last} | shares

@@ -283,8 +283,7 @@ def table(samples: dict[str, pd.DataFrame]) -> pd.DataFrame:
     for (width, m, way), part in samples["layers"].groupby(["width", "tokens", "way"], sort=False):
         medians = process_medians(part)
         for name in [name for name in FORMATS if name in medians]:
-            known = FP32 in medians
-            over = over_processes(process_ratios(part, name, FP32)) if known else {}
+            over = over_processes(process_ratios(part, name, FP32)) if FP32 in medians else {}
             own = about.loc[(width, m, name)]
             rows.append(
                 {"width": width, "tokens": m, "way": way, "format": name,

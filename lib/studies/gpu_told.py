@@ -83,7 +83,7 @@ def layer_sentence(table: pd.DataFrame) -> str:
     first = table[(table.width == narrow) & (table.way == CALLS) & (table.tokens == 1)]
     base = first.us[first.format == FP32].min()
     small = f"width {narrow:,}, called from Python, a row takes {first.us.min():.1f} to "
-    small += f"{first.us.max():.1f} µs in all formats, {base:.1f} in FP32."
+    small += f"{first.us.max():.1f} µs in the formats that take one, {base:.1f} in FP32."
     if not said:
         return f"At {small}"
     return (
@@ -93,11 +93,9 @@ def layer_sentence(table: pd.DataFrame) -> str:
 
 
 def models(table: pd.DataFrame) -> pd.DataFrame:
-    """The decoding or training table, rounded."""
-    places = {"tokens_per_s": 0, "us_per_step": 1, "first_step_s": 2, "predicted_mib": 0,
-              "measured_mib": 0, "first_nats": 4, "last_nats": 4, "over_cpu": 1}  # fmt: skip
-    found = table.round({name: n for name, n in places.items() if name in table})
-    return found.rename(columns={"over_cpu": "times the CPU's", "nats_from_cpu": FROM_CPU})
+    """The decoding or training table; what the page would give too many digits is rounded."""
+    own = table.round({"tokens_per_s": 0, "first_step_s": 2, "predicted_mib": 0, "measured_mib": 0})
+    return own.rename(columns={"over_cpu": "times the CPU's", "nats_from_cpu": FROM_CPU})
 
 
 def decode_sentence(table: pd.DataFrame) -> str:

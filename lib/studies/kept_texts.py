@@ -10,7 +10,7 @@ import pandas as pd
 
 from . import nanogpt, real_texts
 from .apart import how_made
-from .presets import SHAKESPEARE
+from .presets import BUDGETS, SHAKESPEARE
 from .real_texts import reader_table
 
 MADE = ["date", "commit", "cpu", "threads", "command"]  # columns of every table
@@ -126,8 +126,8 @@ def shown(kept: pd.DataFrame) -> pd.DataFrame:
 
 
 def dated(kept: pd.DataFrame) -> pd.DataFrame:
-    """What was measured, and the day."""
-    return kept.drop(columns=[column for column in MADE if column != "date"])
+    """What was measured, and the day; no least time, which was not always by the same product."""
+    return kept.drop(columns=[*MADE[1:], "least_seconds"], errors="ignore")
 
 
 def together(own: pd.DataFrame, kept: pd.DataFrame) -> list[dict]:
@@ -144,6 +144,7 @@ def apart(kept: pd.DataFrame) -> str:
     rows = kept.astype({"bar": object}).fillna({"bar": ""}).to_dict("records")
     said = [
         f"“{row['budget']}” took {row['seconds']:,.0f} s, more than its budget"
+        f"{', which is asked no more' * (row['budget'] not in BUDGETS)}"
         f"{row['bar'] and ', so that ' + row['bar'] + ' is not judged'}."
         for row in rows
         if row["seconds"] > row["allowed_seconds"]

@@ -3,13 +3,13 @@
 The mark beside a step is the larger of two times: to read its weights once, a loop its cache too,
 as fast as PyTorch sums that many bytes, without its call, and to multiply at the speed of its best
 product in FP32. Both are the least seen in the same process, because noise can only raise them. One
-thread, and steps on two as well, against what two can read and multiply. In FP32 a step should take
-no less: where it does, the machine reads faster than a sum shows. Integers are multiplied faster.
+thread, and steps on two as well, against what two can read and multiply. A step that takes less
+than reading shows that the machine reads faster than a sum; than the product, integers may be.
 
 Calls of heavy shapes are long, and what disturbs them is small beside them: they have half of the
-repeats, and no rounds that only warm up, as the calls before each timed one do. All processes have
-them, so intervals over processes are those of every shape. Where two shapes differ in their head
-alone, prompts are timed for the first.
+repeats, and steps no rounds that only warm up, as the calls before each timed one do. All processes
+have them, so intervals over processes are those of every shape. Where two shapes differ in their
+head alone, prompts are timed for the first.
 """
 
 from dataclasses import replace
@@ -30,7 +30,7 @@ from minitransformer.train import initialize
 
 from .native import CACHED, FORMATS, RECOMPUTED, packed
 from .native import loops as both
-from .processes import over_processes, process_medians
+from .processes import average, over_processes, per_token, process_medians
 
 SEED = ModelConfig()
 LARGEST = replace(SEED, vocab_size=50257, d_model=768, n_layers=12, n_heads=12)
@@ -47,6 +47,7 @@ KINDS = ("static", "paged", "int8", "window")
 NAIVE = "eager, recomputed"
 EAGER, CACHE, OPERATION = "eager", "reading the cache", "one operation"
 TWO = ", 2 threads"  # ends the names of what runs on them
+READ, PRODUCT = "reading", "the product"  # what a mark is
 LOOP = 500  # tokens of a loop with and without a cache
 HEAVY = 2**28  # bytes of FP32 weights: beyond them calls are so long that half of them must do
 PARTS = {"head and choice": {"vocab_size": 16}, "feed-forward": {"d_ff": 8}}  # what leaves each out
@@ -79,7 +80,7 @@ def of_shape(cfg: ModelConfig, repeats: int, seed: int, prompted: bool) -> dict[
     found = {
         "steps": steps({EAGER: model} | engines | shared, times, most, warmup),
         "rows": rows(engines, times, warmup),
-        "floors": pd.concat([floors(cfg), floors_of_two(cfg)]),
+        "floors": pd.concat([floors(cfg, 2), floors(cfg)]),  # one thread again for what follows
     }
     if prompted:
         found["prompts"] = prompts(model, engines["native FP32"], times)
@@ -120,24 +121,16 @@ def fewer(cfg: ModelConfig, count: int) -> int:
     return -(-count // 2) if heavy(cfg) else count
 
 
-def floors(cfg: ModelConfig) -> pd.DataFrame:
+def floors(cfg: ModelConfig, threads: int = 1) -> pd.DataFrame:
     """The least seconds seen, by name: reading the weights of each format once, reading the cache
-    at the middle of a loop, and one operation of a large FP32 matrix product."""
+    at the middle of a loop, and one operation of a large FP32 matrix product; on 1 thread or 2."""
+    torch.set_num_threads(threads)
     nbytes = {name: read_bytes(cfg, scheme) for name, scheme in FORMATS.items()}
     nbytes[CACHE] = bench.kv_bytes(cfg, LOOP // 2)
     least = {name: bench.read_seconds(n, fewer(cfg, 20)) for name, n in nbytes.items()}
     least[OPERATION] = 1 / bench.matmul_flops_per_second()
-    return pd.DataFrame({"name": [*least], "seconds": [*least.values()]})
-
-
-def floors_of_two(cfg: ModelConfig) -> pd.DataFrame:
-    """The same of two threads."""
-    torch.set_num_threads(2)
-    try:
-        found = floors(cfg)
-    finally:
-        torch.set_num_threads(1)
-    return found.assign(name=found.name + TWO)
+    names = [name + TWO * (threads - 1) for name in least]
+    return pd.DataFrame({"name": names, "seconds": [*least.values()]})
 
 
 def steps(models: dict, repeats: int, most: int, warmup: int = 1) -> pd.DataFrame:
@@ -223,9 +216,9 @@ def least(floors: pd.DataFrame, shape: str) -> pd.DataFrame:
 
 
 def step_table(samples: pd.DataFrame, floors: pd.DataFrame, threads: str = "") -> pd.DataFrame:
-    """A row a shape and format: microseconds of a step and of its mark, and over processes how
-    many times that it is, and how many times as fast as the engine's FP32 and as eager; or
-    all of it on `TWO` threads, and how many times as fast as on one."""
+    """A row a shape and format: microseconds of a step and of its mark, what that is, and over
+    processes how many times it a step takes, and how many times as fast as the engine's FP32 and as
+    eager; or all of it on `TWO` threads, and how many times as fast as on one."""
     found, fp32 = [], f"native FP32{threads}"
     for shape, part in samples.groupby("shape", sort=False):
         each, floor = per_step(part), least(floors, shape)
@@ -235,6 +228,7 @@ def step_table(samples: pd.DataFrame, floors: pd.DataFrame, threads: str = "") -
             row = {"shape": shape, "format": name}
             row["us"] = 1e6 * over_processes(own)["estimate"]
             row["least_us"] = 1e6 * over_processes(bound)["estimate"]
+            row["mark"] = PRODUCT if (bound == work).mean() > 0.5 else READ  # in most processes
             row |= ratio_columns("over_least", own / bound)
             row |= ratio_columns("over_fp32", each[fp32] / own)
             other = ("over_alone", name) if threads else ("over_eager", EAGER)
@@ -243,17 +237,17 @@ def step_table(samples: pd.DataFrame, floors: pd.DataFrame, threads: str = "") -
 
 
 def per_step(samples: pd.DataFrame) -> pd.DataFrame:
-    """Seconds of a step, a row a process, a column a way: a longer loop less one of one token, and
-    with it the call and the prompt."""
+    """Seconds of a step, a row a process, a column a way."""
     one, more = samples.calls.min(), samples.calls.max()
     short, whole = (process_medians(samples[samples.calls == n]) for n in (one, more))
-    return (whole - short).clip(lower=1e-9) / (more - one)  # where noise is more than a step
+    return per_token(whole, short, more, one)
 
 
 def part_table(samples: pd.DataFrame, floors: pd.DataFrame) -> pd.DataFrame:
     """A row a format and part of its step, and the whole: microseconds, KiB of weights that it
-    reads, the time to read those at the speed of all, and over processes how many times that it is,
-    as in `step_table`: the ratio of the two columns."""
+    reads, the time to read those at the speed of all, and how many times that it is: the ratio of
+    the two columns, with the interval of what it leaves of each process. They are plain means: a
+    part is a difference, which noise can make negative, and the parts add up to the whole."""
     steps, floor, found = per_step(samples), least(floors, next(iter(SHAPES))), []
     for name, scheme in FORMATS.items():
         each = {part: steps[f"{part}, {name}"] for part in (WHOLE, *PARTS)}
@@ -263,11 +257,12 @@ def part_table(samples: pd.DataFrame, floors: pd.DataFrame) -> pd.DataFrame:
         shares |= {REST: 1 - sum(shares.values()), WHOLE: 1.0}
         costs |= {REST: each[WHOLE] - sum(costs.values()), WHOLE: each[WHOLE]}
         for part, cost in costs.items():
-            cost, bound = cost.clip(lower=1e-9), shares[part] * floor[name]  # noise may be more
-            row = {"format": name, "part": part, "us": 1e6 * over_processes(cost)["estimate"]}
-            row |= {"KiB": shares[part] * whole / 1024}
-            row["least_us"] = 1e6 * over_processes(bound)["estimate"]
-            found.append(row | ratio_columns("over_least", cost / bound))
+            bound, row = shares[part] * floor[name], {"format": name, "part": part}
+            row |= ratio_columns("us", 1e6 * cost, average)
+            row |= {"KiB": shares[part] * whole / 1024, "least_us": 1e6 * bound.mean()}
+            over = cost.mean() / bound.mean()
+            left = (cost - over * bound) / bound.mean()
+            found.append(row | ratio_columns("over_least", over + left, average))
     return pd.DataFrame(found)
 
 
@@ -327,9 +322,7 @@ def worth(samples: pd.DataFrame, floors: pd.DataFrame, prompt: int = 8) -> dict[
     each, floor = process_medians(samples), least(floors, next(iter(SHAPES)))
     read, operation = floor["native FP32"], floor[OPERATION]
     cached = LOOP * np.maximum(read + floor[CACHE], bench.flops(SEED, 1) * operation)
-    again = sum(
-        np.maximum(read, bench.flops(SEED, n) * operation) for n in range(prompt, prompt + LOOP)
-    )
+    again = sum(np.maximum(read, bench.flops(SEED, prompt + n) * operation) for n in range(LOOP))
     return {
         "speedup": over_processes(each[RECOMPUTED] / each[CACHED]),
         "roofline": over_processes(again / cached),
@@ -338,17 +331,17 @@ def worth(samples: pd.DataFrame, floors: pd.DataFrame, prompt: int = 8) -> dict[
     }
 
 
-def ratio_columns(name: str, values: pd.Series) -> dict[str, float]:
-    """A ratio of every process as four columns: `name`, `name`_low, `name`_high, `name`_spread."""
-    over = over_processes(values)
-    ends = {f"{name}_{key}": over[key] for key in ("low", "high", "spread")}
+def ratio_columns(name: str, values: pd.Series, mean=over_processes) -> dict[str, float]:
+    """A ratio of every process as columns: `name`, its _low, its _high, its _spread if any."""
+    over = mean(values)
+    ends = {f"{name}_{key}": over[key] for key in ("low", "high", "spread") if key in over}
     return {name: over["estimate"]} | ends
 
 
 def stored(shapes: list[str]) -> pd.DataFrame:
     """What one step reads of each shape's weights in each format, in KiB, scales included."""
     rows = [
-        {"model": shape, "format": name, "KiB": read_bytes(SHAPES[shape], scheme) // 1024}
+        {"model": shape, "format": name, "KiB": round(read_bytes(SHAPES[shape], scheme) / 1024)}
         for shape in shapes
         for name, scheme in FORMATS.items()
     ]

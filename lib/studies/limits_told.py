@@ -5,15 +5,15 @@ import pandas as pd
 
 from minitransformer.native.threads import COLUMNS, ROWS
 
-from .limits import REST, SHAPES, WHOLE
+from .limits import READ, REST, SHAPES, WHOLE
 from .native import FORMATS
 from .words import minus, with_interval
 
 WORDS = {
     "shape": "model", "us": "µs a step", "us_per_token": "µs a token", "ms": "ms",
-    "least_us": "mark, µs", "over_least": "times the mark", "reached_percent": "of that speed, %",
-    "eager_ms": "eager, ms", "eager_peak": "eager, % of the peak",
-    "native_ms": "engine, ms", "native_peak": "engine, % of the peak",
+    "least_us": "mark, µs", "mark": "mark is", "over_least": "times the mark",
+    "reached_percent": "of that speed, %", "eager_ms": "eager, ms", "native_ms": "engine, ms",
+    "eager_peak": "eager, % of the peak", "native_peak": "engine, % of the peak",
     "over_fp32": "times as fast as FP32", "over_eager": "times as fast as eager",
     "over_alone": "times as fast as one thread", "over_one": "times one row",
     "over_static": "times static", "over_first": "times its shortest",
@@ -121,35 +121,26 @@ def dealt(one: pd.DataFrame, two: pd.DataFrame) -> str:
     """From the tables of steps on one thread and on two, in a sentence: how much faster FP32's
     weights are read by two, and what few bits take beyond half of one thread's time, for each of
     the `DEALT` products and looks of a block, and the head, in which work is dealt out."""
-    faster, beyond = [], []
-    for shape, part in one.assign(two=two.us, mark=two.least_us).groupby("shape", sort=False):
-        fp32, few = part.iloc[0], part.iloc[1:]
+    whole, beyond = one.format == "native FP32", []
+    faster = (one.least_us / two.least_us)[whole]
+    for shape, few in one.assign(two=two.us)[~whole].groupby("shape", sort=False):
         us = (few.two - few.us / 2) / (DEALT * SHAPES[shape].n_layers + 1)
-        faster.append(f"{fp32.least_us / fp32.mark:.1f} times ({shape})")
         beyond.append(f"{us.min():.1f} to {us.max():.1f} µs ({shape})")
     return (
-        f"Two threads read what FP32 reads {', '.join(faster)} as fast as one. Beyond half of one "
-        "thread's time few bits take, for each product or look at the cache that is dealt out, "
-        f"{minus(', '.join(beyond))}."
+        f"Two threads read what FP32 reads {faster.min():.1f} ({one['shape'][faster.idxmin()]}) to "
+        f"{faster.max():.1f} times as fast as one. Beyond half of one's time few bits take, for "
+        f"each product or look at the cache dealt out, {minus(', '.join(beyond))}. {too_high(two)}"
     )
 
 
 def pays(threads: pd.DataFrame) -> str:
     """From which size of one product on two threads were a tenth faster, in the median process, of
-    the sizes that `pays_above` tries, the largest first; that not even at this; in a sentence."""
+    those that `pays_above` tries, the largest first; only, or not even, at this; in a sentence."""
     KiB, most = threads.bytes.quantile(interpolation="higher") / 1024, 4 * ROWS * COLUMNS // 1024
-    told = f"From {KiB:,.0f} KiB on (tried: up to {most:,} KiB) one product in FP32, alone, takes"
-    if np.isinf(KiB):
-        told = f"Even of {most:,} KiB, the most tried, one product in FP32, alone, does not take"
-    return f"{told} two threads a tenth less time than one."
-
-
-def beyond_us(rows: pd.DataFrame, steps: pd.DataFrame, shape: str) -> float:
-    """Microseconds that one forward in FP32, called from Python, takes more than a step inside the
-    engine's loop: the call, and what else differs."""
-    one = rows[(rows["shape"] == shape) & (rows.rows == 1) & (rows.format == "native FP32")]
-    step = steps[(steps["shape"] == shape) & (steps.format == "native FP32")]
-    return 1e3 * one.ms.iloc[0] - step.us.iloc[0]
+    where = "only at" if KiB == most else f"from {KiB:,.0f} KiB to"
+    where = "at no size up to" if np.isinf(KiB) else where
+    told = "One product in FP32, alone, takes two threads at least a tenth less time than one"
+    return f"{told} thread {where} {most:,} KiB, the most tried."
 
 
 def rows_for_sentence(rows: pd.DataFrame, steps: pd.DataFrame) -> dict:
@@ -159,7 +150,8 @@ def rows_for_sentence(rows: pd.DataFrame, steps: pd.DataFrame) -> dict:
     eight = eight_rows(rows)
     pairs = zip(eight.over_least, eight["shape"], strict=True)
     times, first = [f"{x:.2f} ({shape})" for x, shape in pairs], eight["shape"].iloc[0]
-    beyond, whole = beyond_us(rows, steps, first), 1e3 * eight.ms.iloc[0]
+    one, step = (t[(t["shape"] == first) & (t.format == "native FP32")] for t in (rows, steps))
+    beyond, whole = 1e3 * one.ms[one.rows == 1].iloc[0] - step.us.iloc[0], 1e3 * eight.ms.iloc[0]
     left = eight.over_least.iloc[0] * (1 - beyond / whole)
     return dict(times=", ".join(times), first=first, all=whole, beyond=beyond, left=left)
 
@@ -168,16 +160,26 @@ def parts_told(parts: pd.DataFrame) -> str:
     """Which part of a step in FP32 surely takes the most beyond reading, and it in few bits."""
     fp32 = parts[(parts.format == "native FP32") & (parts.part != WHOLE)]
     most = fp32.loc[fp32.over_least_low.fillna(0).idxmax()]
-    wide = parts.pivot(index="part", columns="format")
-    rest = ", ".join(f"{us:.1f}" for us in wide.us.loc[REST, [*FORMATS]])
+    own = parts.set_index(["part", "format"])
+    rest = own.loc[REST].loc[[*FORMATS]]
+    rest = ", ".join(map(with_interval, rest.us, rest.us_low, rest.us_high))
     ends = with_interval(most.over_least, most.over_least_low, most.over_least_high)
     told = f"Furthest above reading alone in FP32: {most.part}, {ends} times"
     if not most.over_least_low > 1:  # of one process there is no interval
         told = "In FP32 no part surely takes longer than reading its weights"
     return (
         f"{told}. Attention, norms and the loop take {rest} µs in FP32, int8 and int4; in int4 a "
-        f"whole step takes {wide.us.loc[WHOLE, [*FORMATS][-1]]:.1f}."
+        f"whole step takes {own.us[WHOLE, [*FORMATS][-1]]:.1f}."
     )
+
+
+def too_high(steps: pd.DataFrame) -> str:
+    """Where a step surely takes less than its mark although that is reading, in a sentence."""
+    own = steps[(steps.over_least_high < 1) & (steps.mark == READ)]
+    said = [f"in {name.removeprefix('native ')} at {', '.join(part['shape'])}"
+            for name, part in own.groupby("format", sort=False)]  # fmt: skip
+    where = "; ".join(said) or "nowhere"
+    return f"A step surely takes less than its mark, reading, which is too high there: {where}."
 
 
 def worth_table(found: dict[str, dict]) -> pd.DataFrame:
@@ -195,6 +197,7 @@ def summary(steps: pd.DataFrame) -> str:
         ends = (row.over_least, row.over_least_low, row.over_least_high)
         parts.append(
             f"At {shape} a step takes **{row.us:,.0f} µs** in FP32, {with_interval(*ends)} times "
-            f"reading its weights or multiplying, and {four.us:,.0f} µs in int4"
+            f"reading its weights or multiplying{', a mark too high there' * bool(ends[2] < 1)}, "
+            f"and {four.us:,.0f} µs in int4"
         )
     return "; ".join(parts).replace("; At", "; at") + "."

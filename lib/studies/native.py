@@ -16,7 +16,7 @@ from minitransformer.native import BuildError, NativeModel, library
 from minitransformer.quant import QuantScheme, quantize
 
 from .latency import roofline, speedups
-from .processes import as_columns, over_processes, process_medians, speedup
+from .processes import as_columns, over_processes, per_token, process_medians, speedup
 from .seed_latency import AGAIN, GROWING, STATIC
 from .texts import as_row
 from .words import with_interval
@@ -105,7 +105,7 @@ def steps(model, repeats: int) -> dict[str, pd.DataFrame]:
     samples = bench.interleaved(ways, repeats, warmup=2, before=1)
     samples["name"], samples["calls"] = zip(*samples.name, strict=True)
     wide = samples.pivot(index=["repeat", "name"], columns="calls", values="seconds")
-    own = (wide[1 + new] - wide[1]).clip(lower=1e-9)  # where noise is more than the steps
+    own = new * per_token(wide[1 + new], wide[1], 1 + new)
     return {"native_steps": own.rename("seconds").reset_index().assign(tokens=new)}
 
 
@@ -115,10 +115,9 @@ def table(samples: pd.DataFrame) -> pd.DataFrame:
     for tokens, part in samples.groupby("tokens"):
         medians = process_medians(part)
         for name in WAYS:
-            gain = speedup(part, EAGER, name)
             us = 1e6 * over_processes(medians[name])["estimate"] / tokens
             row = {"new_tokens": tokens, "loop": name, "us_per_token": us}
-            rows.append(row | as_columns("over_eager", gain))
+            rows.append(row | as_columns("over_eager", speedup(part, EAGER, name)))
     return pd.DataFrame(rows)
 
 

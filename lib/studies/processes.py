@@ -125,6 +125,22 @@ def process_medians(samples: pd.DataFrame) -> pd.DataFrame:
     return samples.pivot_table(index="process", columns="name", values="seconds", aggfunc="median")
 
 
+def per_token(whole, short, more: int, one: int = 1):
+    """Seconds of a token: a loop of `more` less one of `one`, and with it the call and the prompt;
+    where noise is more than that, all of the longer loop, and no time that was made up."""
+    each = (whole - short) / (more - one)
+    return each.where(each > 0, whole / more)
+
+
+def average(values, level: float = 0.95) -> dict[str, float]:
+    """Plain mean of one value a process, of whatever sign, with Student's interval. Of differences:
+    the means of parts add up to that of the whole."""
+    values, n = np.asarray(values, dtype=float), len(values)
+    half = t.ppf((1 + level) / 2, n - 1) * values.std(ddof=1) / np.sqrt(n) if n > 1 else np.nan
+    middle = values.mean()
+    return {"estimate": middle, "low": middle - half, "high": middle + half}
+
+
 def over_processes(values, level: float = 0.95) -> dict[str, float]:
     """Geometric mean of one positive value a process with its interval, and how far apart they lie.
 
@@ -133,15 +149,9 @@ def over_processes(values, level: float = 0.95) -> dict[str, float]:
     process has neither: they are NaN, and no bar is decided by it.
     """
     logs = np.log(np.asarray(values, dtype=float))
-    mean, n = logs.mean(), len(logs)
-    half = t.ppf((1 + level) / 2, n - 1) * logs.std(ddof=1) / np.sqrt(n) if n > 1 else np.nan
-    return {
-        "estimate": float(np.exp(mean)),
-        "low": float(np.exp(mean - half)),
-        "high": float(np.exp(mean + half)),
-        "spread": float(np.exp(logs.max() - logs.min())) if n > 1 else np.nan,
-        "processes": n,
-    }
+    found = {key: float(np.exp(end)) for key, end in average(logs, level).items()}
+    spread = float(np.exp(logs.max() - logs.min())) if len(logs) > 1 else np.nan
+    return found | {"spread": spread, "processes": len(logs)}
 
 
 def as_columns(name: str, found: dict[str, float]) -> dict[str, float]:

@@ -169,8 +169,8 @@ def scores(budget: Budget, model, corpus: Corpus) -> dict:
 
 def reader_table(rows: list[dict]) -> pd.DataFrame:
     """What the budgets reached, as a table for readers."""
-    columns = ["budget", "text", "parameters", "steps", "seconds", "nats", "low", "high",
-               "perplexity", "bits_per_byte", "ngram", "ngram_nats"]  # fmt: skip
+    columns = ["budget", "text", "parameters", "steps", "seconds", "allowed_seconds", "nats",
+               "low", "high", "perplexity", "bits_per_byte", "ngram", "ngram_nats"]  # fmt: skip
     table = pd.DataFrame(rows, columns=columns)
     table = table.round({"seconds": 1, "perplexity": 2, "bits_per_byte": 3, "ngram_nats": 4})
     return table.rename(columns={"ngram": "n-gram", "ngram_nats": "n-gram, nats"})

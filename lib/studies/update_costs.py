@@ -110,7 +110,8 @@ def _peak() -> float:
 
 def compared(predictions: pd.DataFrame, measured: pd.DataFrame) -> pd.DataFrame:
     """Predictions beside what was measured: MiB, the seconds of a settled step, and its percentage
-    of the matrix product's speed with the interval over processes; NaN for a size not run."""
+    of the matrix product's speed with the interval over processes; NaN for a size not run. The
+    least seconds of one that was run are at that speed, and so that percentage of its seconds."""
     rows = []
     what = {"seconds": "median", "flops_per_second": "first", "mib": "max"}
     for name, by in settled(measured).agg(what).groupby("size"):
@@ -119,6 +120,8 @@ def compared(predictions: pd.DataFrame, measured: pd.DataFrame) -> pd.DataFrame:
         rows.append(row | {"seconds": over_processes(by.seconds)["estimate"]})
     columns = ["size", "measured_mib", "seconds", "of_peak_percent", "low", "high"]
     table = predictions.merge(pd.DataFrame(rows, columns=columns), "left")
+    own = table.of_peak_percent / 100 * table.seconds
+    table["least_seconds"] = own.fillna(table.least_seconds)
     return table.round({"predicted_mib": 1, "measured_mib": 1, "least_seconds": 4, "seconds": 4,
                         "of_peak_percent": 1, "low": 1, "high": 1})  # fmt: skip
 
