@@ -147,7 +147,7 @@ def test_what_is_measured_and_searched_works_in_every_type(dtype):
         return net(ids(2)).double().square().mean().item()
 
     formats = [QuantScheme(8), QuantScheme(4)]
-    mixed = search(model, sensitivity(model, formats, loss), 10**6, loss)
+    mixed = search(model.cfg, sensitivity(model, formats, loss), 10**6)
     assert (
         set(mixed.scheme) == set(matrices(model.cfg))
         and quantize(model, mixed.scheme)(ids()).dtype == dtype

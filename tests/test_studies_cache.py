@@ -626,6 +626,8 @@ def test_drafts_pay_or_not_by_their_whole_interval_and_miss_their_prediction():
     assert fast["off"] == "20 to 100 % above"
     both = speculation.beside_prediction(table.assign(predicted_speedup=[1.0, 1.0]))
     assert both["off"] == "20 % below to 20 % above"
+    alone = speculation.beside_prediction(table.assign(low=np.nan, high=np.nan))
+    assert alone["outside"] == 0  # of one process nothing is sure
 
 
 def test_loops_of_greedy_text_are_seen(text):

@@ -178,8 +178,8 @@ def too_high(steps: pd.DataFrame) -> str:
     own = steps[(steps.over_least_high < 1) & (steps.mark == READ)]
     said = [f"in {name.removeprefix('native ')} at {', '.join(part['shape'])}"
             for name, part in own.groupby("format", sort=False)]  # fmt: skip
-    where = "; ".join(said) or "nowhere"
-    return f"A step surely takes less than its mark, reading, which is too high there: {where}."
+    told = f"Reading is too high a mark, as a step surely takes less, {'; '.join(said)}."
+    return told if said else "No step surely takes less than a mark that is reading."
 
 
 def worth_table(found: dict[str, dict]) -> pd.DataFrame:

@@ -236,14 +236,14 @@ def beside_prediction(results: pd.DataFrame) -> dict[str, float]:
     words, of `all` rows those whose interval leaves the prediction (`outside`), and the largest
     speed-up that is predicted (`most`)."""
     off = 100 * (results.measured_speedup / results.predicted_speedup - 1)
-    within = results.predicted_speedup.between(results.low, results.high)
+    predicted = results.predicted_speedup
+    outside = (predicted < results.low) | (predicted > results.high)  # of no interval: neither
     least, most = sorted(off.abs())[0], off.abs().max()
     if (off < 0).all() or (off > 0).all():
         said = f"{least:.0f} to {most:.0f} % {'below' if off.max() < 0 else 'above'}"
     else:
         said = f"{-off.min():.0f} % below to {off.max():.0f} % above"
-    counted = {"outside": int((~within).sum()), "all": len(results)}
-    return {"off": said, "most": results.predicted_speedup.max(), **counted}
+    return {"off": said, "most": predicted.max(), "outside": int(outside.sum()), "all": len(off)}
 
 
 def best(results: pd.DataFrame) -> tuple[float, tuple[float, float]]:
