@@ -154,6 +154,22 @@ def test_failed_notebooks_are_no_artefacts(tmp_path):
     assert stages.artefacts(tmp_path) == ["a.json", "x.ipynb"]
 
 
+def test_a_chapter_runs_again_where_what_it_lacked_is_there(project, tmp_path, monkeypatch):
+    """One that finds all that it looks for has the key of one that looks for nothing."""
+    looks = {"03-none": [], "04-here": ["pathlib", "sys|nowhere"], "05-lacks": ["nowhere|another"]}
+    for name, finds in looks.items():
+        write_notebook(project.notebook(name), PARAMETERS, "pass", finds=finds)
+    usual = resolve(project.notebooks)
+
+    def keys():
+        return [stages.key(project, name, usual, tmp_path / "run") for name in looks]
+
+    none, here, lacks = keys()
+    assert none == here != lacks
+    monkeypatch.setattr(stages.shutil, "which", lambda name: name == "another" or None)
+    assert keys() == [none] * 3
+
+
 OUTSIDE = {
     "folders": ["clone"],
     "sees": ["data/*/*.txt"],

@@ -29,7 +29,8 @@ class Chapter:
 
     What it depends on outside the run: `folders`, parameters that name one, by whether one is
     given; `sees`, patterns of files, by their names; `reads`, patterns, by content too, but not
-    with a parameter of `writes`, with which it writes these itself."""
+    with a parameter of `writes`, with which it writes these itself; `finds`, programs and packages
+    ("cc|gcc", any of these), by those that are lacking."""
 
     name: str
     needs: tuple[str, ...] = ()
@@ -40,6 +41,7 @@ class Chapter:
     sees: tuple[str, ...] = ()
     reads: tuple[str, ...] = ()
     writes: tuple[str, ...] = ()
+    finds: tuple[str, ...] = ()
 
     @property
     def sums_up(self) -> bool:

@@ -5,14 +5,16 @@ library files it imports, the lock and the artefacts of the stages before it. Th
 `.stages/<stage>.json`, written last and removed first, says with which key a stage ran and what it
 left; times of files decide nothing."""
 
+import shutil
 from functools import cache
+from importlib.util import find_spec
 from pathlib import Path
 
 from . import bars, evidence
 from .claims import LEDGER, seed_claims
 from .files import digest, read_record, sha256, tree, write_json
 from .parameters import parameters_cell
-from .project import Project, read_notebook
+from .project import Chapter, Project, read_notebook
 from .revision import state
 from .sources import SHOWING, imports, library_files
 
@@ -99,17 +101,25 @@ def stage_params(project: Project, stage: str, params: dict) -> dict:
 
 
 def outside(project: Project, stage: str, params: dict) -> dict:
-    """What the chapter declares that it depends on outside the run, see `project.Chapter`: which
-    folders it was given, which files are there, and what is in others; {} for one that declares
-    nothing."""
-    chapter = project.declared.get(stage)
-    if chapter is None or not (chapter.folders or chapter.sees or chapter.reads):
-        return {}
+    """What the chapter declares that it depends on outside the run, see `project.Chapter`: what it
+    looks for in vain, which folders it was given, which files are there, and what is in others; {}
+    for one that declares nothing."""
+    chapter = project.declared.get(stage) or Chapter(stage)
+    lacks = [names for names in chapter.finds if not any(map(at_hand, names.split("|")))]
+    told = {"lacks": lacks} if lacks else {}
+    if not (chapter.folders or chapter.sees or chapter.reads):
+        return told
     given = [bool(params.get(name)) for name in chapter.folders]
     seen = [project.relative(path) for path in project.matching(chapter.sees)]
     written = any(params.get(name) for name in chapter.writes)
     read = [] if written else project.matching(chapter.reads)
-    return {"outside": [given, seen, [(project.relative(path), sha256(path)) for path in read]]}
+    found = [(project.relative(path), sha256(path)) for path in read]
+    return told | {"outside": [given, seen, found]}
+
+
+def at_hand(name: str) -> bool:
+    """Whether there is a program or a package of this name."""
+    return shutil.which(name) is not None or find_spec(name) is not None
 
 
 def corpus_hash(project: Project, params: dict) -> str:
