@@ -70,7 +70,8 @@ TOLD = {
     "S33-theory": (
         "25× is a count of token passes",
         "without a cache there are 25.5× as many. At the peak of this machine, "
-        "with calls that cost nothing, times would differ 2.2×; the report itself measured 1.95×.",
+        "with calls that cost nothing, times of its own two loops would differ 2.2×; the report "
+        "itself measured 1.95×.",
         {"measured": 25.5, "answer": 25.0},
     ),
 }

@@ -122,7 +122,7 @@ def test_tiles_show_the_claim_that_judges_and_the_original_at_its_own_setting(ro
         *("quant-ratio-int8", "quant-ratio-int4-g32"),
     ]
     assert [tile["seed_text"] for tile in tiles] == [
-        "original 1,045.31; here, on a text like its own, 1,060 [1,000, 1,120]",
+        "original 1,045.31; here, on independent uniform words, 1,060 [1,000, 1,120]",
         "original 1.95× at n\u00a0=\u00a050; repeated 1.42× [1.21, 1.63]",
         "",
         "original 1.88×, linear layers alone, position table kept; repeated 1.88×",
@@ -171,15 +171,15 @@ def test_without_a_floor_or_a_compiler_other_numbers_are_shown(rows):
                 "There 500 tokens come **58× [51, 67]** as fast with a cache.",
                 "Two blocks reach 40.0 [39.0, 41.0] and, with smeared keys (each mixed with the "
                 "one before), 30.0 [29.0, 31.0]; one block with smeared keys 35.0",
-                "35.0 [34.0, 36.0]; each was trained once. Of what induction (what followed a word "
-                "of this kind the last time) is worth, the block with smeared keys recovers "
+                "35.0 [34.0, 36.0]; each was trained once. Of what induction (what it last put "
+                "behind a word of this kind) is worth, the block with smeared keys recovers "
                 "94.40\u202f%, the plain one 48.4\u202f%.",
                 "are not met: [quant&#45;ratio&#45;int4&#45;g32](#claim-quant-ratio-int4-g32), "
                 "6.1×, asked ≥ 6.3×.",
                 "**3.81×** in int8 and **6.1×** in int4",
                 "by 0.004\u202f% [−0.010, 0.020] and 1.26\u202f% [1.10, 1.40]",
-                "With activations in int8 as well, a decode step of the slower of the two is 0.80× "
-                "[0.70, 0.90] as fast as FP32's, in that file of C.",
+                "With activations in int8 as well, a decode step of a short text is, in the slower "
+                "of the two, 0.80× [0.70, 0.90] as fast as FP32's, in that file of C.",
                 "1,045.31, is worse than that of a uniform guess",
                 f"Of its {len(LEDGER)} statements",
                 "1 of 2 equalities, exact or up to rounding, and sizes hold; of 9 measured "

@@ -127,8 +127,9 @@ def _operations(row, by, said):
         "title": f"{stated(row['seed_value'], row['unit'])} is a count of token passes",
         "sentence": f"The theoretical {stated(row['seed_value'], row['unit'])} counts token "
         f"passes: without a cache there are {_measured(row)} as many. At the peak of this machine, "
-        f"with calls that cost nothing, times would differ {_answer(row)}; the report itself "
-        f"measured {stated(said['S1-cache-speedup'], row['unit'])}.",
+        "with calls that cost nothing, times of its own two loops would differ "
+        f"{_answer(row)}; the report itself measured "
+        f"{stated(said['S1-cache-speedup'], row['unit'])}.",
     }
 
 

@@ -43,11 +43,11 @@ def for_sentence(where: pd.DataFrame, trained: int) -> dict:
 
 
 def limits(data, where: pd.DataFrame) -> list:
-    """What bounds the curves: the oracle, and the best that can be done with so much context, as
-    the figure draws them; [] where nobody knows."""
+    """What bounds the curves: the oracle, and nearly the best that can be done with so much
+    context, as the figure draws them; [] where nobody knows."""
     floor = oracle(data)
     if floor is None:
         return []
     seen = np.unique(where.position.round()).astype(int)
     best = math.log(2) * bits_after(data.language, seen)
-    return [(float(floor.mean()), "oracle"), ((seen, best), "best possible with this context")]
+    return [(float(floor.mean()), "oracle"), ((seen, best), "nearly the best with this context")]

@@ -355,11 +355,12 @@ def recipes_said(kept: Kept) -> str:
     table, ends = tried(kept).rename(columns={"recipe": "change"}), at_an_end(kept.looks)
     own, whole = table.set_index("change").loc["default"], seeds.effects(home(kept))
     return (
-        f"The default is where AdamW ends after {own.tokens_percent:.0f} % of its tokens and "
-        f"{own.seconds_percent:.0f} % of its seconds. Better than the default: "
-        f"{seeds.listed(table, seeds.BETTER)}; worse: {seeds.listed(table, seeds.WORSE)}; each "
-        f"over the seeds that it has. Over the {whole.pairs.max()} that all have: better: "
-        f"{seeds.listed(whole, seeds.BETTER)}; worse: {seeds.listed(whole, seeds.WORSE)}. The best "
+        f"Better than the default: {seeds.listed(table, seeds.BETTER)}; worse: "
+        f"{seeds.listed(table, seeds.WORSE)}; each over the seeds that it has. Over the "
+        f"{whole.pairs.max()} that all have: better: {seeds.listed(whole, seeds.BETTER)}; worse: "
+        f"{seeds.listed(whole, seeds.WORSE)}; and the default is where AdamW ends after "
+        f"{own.tokens_percent:.0f} % of its tokens and {own.seconds_percent:.0f} % of its seconds. "
+        "The best "
         f"learning rate is the lowest or the highest that was tried for {len(ends)} of "
         f"{len(kept.made['choices'])} recipes."
     )

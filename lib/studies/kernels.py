@@ -304,8 +304,8 @@ def shown(speed: pd.DataFrame, added: pd.Series) -> pd.DataFrame:
 
 
 STATEMENT = (
-    "Every layer of every kernel of PyTorch and ONNX Runtime beside the dequantized reference, on "
-    "random vectors and on the neighbouring codes that add up to most and to least."
+    "Every layer of every timed kernel of PyTorch and ONNX Runtime, beside the dequantized "
+    "reference, on random vectors and on neighbouring codes that add up to most and to least."
 )
 
 
