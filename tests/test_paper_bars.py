@@ -76,6 +76,8 @@ def test_the_hardest_case_stands_for_all():
     assert at_least.worst(near) == "far" and at_least.told_worse(near, "near") == ""
     alike = {"far": (1.2301, (0.96, 1.58)), "near": (1.2299, (0.97, 1.56))}
     assert at_least.told_worse(alike, "far") == ""  # both are written 1.23
+    page = {"far": (1.0440, (1.016, 1.072)), "near": (1.0391, (1.028, 1.050))}  # four digits each
+    assert at_least.told_worse(page, "far") == "the worst estimate, 1.039, is that of near"
     said = at_least.told_worse(near, "far")
     row = claims.bar_row(at_least, *near["far"], "far", said)
     assert row["statement"].endswith(" (far; the worst estimate, 0.990, is that of near)")
@@ -233,7 +235,8 @@ def test_why_a_bar_is_not_met_is_told_by_its_numbers():
         "The estimate meets it by 5.0 % of the bar" + narrower.format(3.0),
         "The estimate misses it by 5.0 % of the bar" + narrower.format(4.0),
         "The estimate meets it by 10 % of the bar" + narrower.format(5.0),
-        "The estimate meets it by 5.0 % of the bar; an interval 33 % narrower would decide it.",
+        "The estimate meets it by 5.0 % of the bar; an interval 33 % narrower would decide this "
+        "case.",
         "The estimate meets it by 0.013 %" + narrower.format(3.0),
         "The estimate is the bar itself.",
         "There is no spread to make an interval of.",

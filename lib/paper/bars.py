@@ -130,10 +130,8 @@ class Bar:
         it is, in words; "" where none has."""
         sign = 1 if self.op.startswith("<") else -1
         worse = max(cases, key=lambda name: sign * cases[name][0])
-        if number(cases[worse][0], 3) == number(cases[of][0], 3):
-            return ""
-        unit = f"{' ' * (self.unit not in ('', '×'))}{self.unit}"
-        return f"the worst estimate, {number(cases[worse][0], 3)}{unit}, is that of {worse}"
+        its, own = (written(cases[name][0], self.unit, cases[name][1]) for name in (worse, of))
+        return "" if its == own else f"the worst estimate, {its}, is that of {worse}"
 
 
 @dataclass(frozen=True)
@@ -204,7 +202,8 @@ def _why(row):
     reach = value - ends[0] if (row["op"][0] == ">") == right else ends[1] - value
     if off and reach > off:
         times = f"{number(reach / off, 2)} times" if reach > 2 * off else _percent(1 - off / reach)
-        return f"{where}; an interval {times} narrower would decide it."
+        what = "this case" if row.get("also") else "it"
+        return f"{where}; an interval {times} narrower would decide {what}."
     return f"{where}, an end of its interval."
 
 

@@ -83,8 +83,8 @@ def map_of(data, p: torch.Tensor, test: np.ndarray, end: int | None = None) -> p
 
 
 def recalled(language, ids: np.ndarray) -> np.ndarray:
-    """Of windows of ids (B, T), the place of the token that an induction at the next place recalls:
-    (B, T), what followed the same key last; -1 where the next token is none, or its key is new."""
+    """Of windows of ids (B, T), the place of the token that an induction at the next place recalls,
+    what the last one put behind the same key: (B, T); -1 where there is none, or its key is new."""
     spec, found = language.spec, np.full(ids.shape, -1)
     kinds = language.mechanism_of_class[language.class_of_id[ids]] == LETTERS.index("I")
     memory = language.class_of_id[ids] if spec.recall == "index" else np.zeros_like(ids)

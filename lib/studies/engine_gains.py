@@ -3,9 +3,9 @@ gain what the times of such forwards promise?
 
 T(m) are seconds of a forward over m rows, called from Python. Every way is told by the rows of its
 forwards, and so what it should take; it gains, and should gain, over as many tokens of texts
-one after another. What lies between that and what it does take is spent outside the engine:
-choosing, accepting, ordering. Weights are drawn at random; the draft knows the greedy text that it
-proposes, so how easily that is guessed plays no part.
+one after another. Between that and what it does take lies what Python does between forwards, the
+choice of tokens, and what else differs. Weights are drawn at random; the draft knows the greedy
+text that it proposes, so how easily that is guessed plays no part.
 """
 
 from functools import partial

@@ -17,7 +17,7 @@ WORDS = {
     "over_fp32": "times as fast as FP32", "over_eager": "times as fast as eager",
     "over_alone": "times as fast as one thread", "over_one": "times one row",
     "over_static": "times static", "over_first": "times its shortest",
-    "gain": "times as fast", "outside_us": "µs between forwards",
+    "gain": "times as fast", "outside_us": "µs beyond T(m), a forward",
     "promised": "times promised by T(m)", "over_promised": "of what is promised",
 }  # fmt: skip
 READING = {"least_us": "reading, µs", "over_least": "times reading"}  # where no mark is a product

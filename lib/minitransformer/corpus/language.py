@@ -10,7 +10,7 @@ found, which is what a model has to learn:
     B bigram      the previous token
     S offset      the token `offset` places back (a position)
     R recency     the last token of a certain class (content, at no fixed distance)
-    I induction   what followed the previous token's key last time (two hops)
+    I induction   what it last put behind a token of the previous one's key (two hops)
 
 The state is a function of the past (a unifilar source, Shannon 1948), so the entropy rate is the
 plain average of the entropies of the drawn distributions and -log2 p of each token is exact. Every
