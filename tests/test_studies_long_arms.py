@@ -73,7 +73,7 @@ def test_arms_are_tuned_on_validation_trained_from_every_seed_and_kept(few, tmp_
     assert {name: rate for name, (rate,) in rates.items()} == kept_arms.chosen(kept.looks)
     assert kept.losses.groupby("arm").evaluated_window.max()["no positions"] == 256
     (own,) = kept.made["sittings"]
-    assert own | SITTING == own and own["workers"] == 1 and own["core_seconds"] >= 0
+    assert own | SITTING == own and own["workers"] == 1 and own["core_seconds"] > 0
     assert "on a with 1 processes" in (told := kept_arms.how_made(kept)) and "at commit b, " in told
     assert "4 steps of 2 × 16 tokens, 2 to choose" in told and "had a core for" in told
     assert kept_arms.left(tmp_path / "long", "recipes") is None

@@ -242,7 +242,7 @@ def _noting(folder, family, made, began, sitting):
         took = {"began": start.isoformat(timespec="seconds")}
         took |= {"seconds": round(time.time() - began)}
         if ended:
-            took["core_seconds"] = round(sum(os.times()[:4]) - before)
+            took["core_seconds"] = round(sum(os.times()[:4]) - before, 2)
         whole = made | {"sittings": [*made["sittings"], sitting | took]}
         apart.write(place(folder, family, "made"), whole)
 
